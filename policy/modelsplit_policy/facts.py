@@ -1,0 +1,53 @@
+"""The words everything else is said in: roles, contexts, providers, dialects.
+
+Values only. Nothing here decides anything.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """Whose call this is. The row of the policy table that governs it."""
+
+    PLANNER = "PLANNER"
+    EXECUTOR = "EXECUTOR"
+    HEAVY = "HEAVY"
+    CLOUD = "CLOUD"
+    CHAT = "CHAT"
+
+
+class Context(StrEnum):
+    """Which activity the call's latency is counted under."""
+
+    PLANNER = "PLANNER"
+    EXECUTOR = "EXECUTOR"
+    CHAT = "CHAT"
+
+
+class Provider(StrEnum):
+    """Who computes the answer."""
+
+    LOCAL = "LOCAL"
+    CLOUD = "CLOUD"
+
+
+class Dialect(StrEnum):
+    """Whose wire format the client speaks; decides error shapes and end markers."""
+
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class RouteReason(StrEnum):
+    """Which rule chose the role and model (the value of ``X-LLM-Route-Reason``)."""
+
+    HEADER = "header"
+    ALIAS = "alias"
+    CLAIM = "claim"
+    DEFAULT = "default"
+    FALLBACK = "fallback"
+    ESCALATION = "escalation"
+    EXPERIMENT = "experiment"

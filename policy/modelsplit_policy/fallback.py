@@ -1,0 +1,37 @@
+"""Whether a failed first attempt may be followed by the one fallback.
+
+Only before the client has a byte, only once, and only for a failure that another model may
+be spared: the upstream could not be reached, answered with a failure or "busy", does not
+have the model, or took longer than the role allows. Never because the line was too long
+(the second model stands in the same line), never for what the client did wrong, never for
+a budget that says no.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import ErrorCode, Reason
+
+if TYPE_CHECKING:
+    from modelsplit_policy.failures import Failure
+
+_CAUSES: Final = frozenset(
+    {
+        ErrorCode.UNREACHABLE_LOCAL,
+        ErrorCode.UNREACHABLE_CLOUD,
+        ErrorCode.UPSTREAM_LOCAL,
+        ErrorCode.UPSTREAM_CLOUD,
+        ErrorCode.MODEL_NOT_FOUND,
+        ErrorCode.TIMEOUT_LOCAL,
+        ErrorCode.TIMEOUT_CLOUD,
+        ErrorCode.SCHEMA_INVALID,
+    }
+)
+
+
+def is_cause(failure: Failure) -> bool:
+    """True if ``failure``, before the first byte, is one the fallback may answer for."""
+    if failure.code is ErrorCode.OVERLOAD_THROTTLED:
+        return failure.reason is Reason.UPSTREAM_BUSY
+    return failure.code in _CAUSES

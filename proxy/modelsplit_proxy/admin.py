@@ -1,0 +1,184 @@
+"""What operators look at: health, metrics, statistics, records. Never a route of Ollama's.
+
+Read-only, on its own listener, loopback by default, and only under Host names that are
+ours: a web page must not be able to read it through DNS rebinding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from modelsplit_policy.facts import Role
+from modelsplit_policy.failures import Failure
+from modelsplit_policy.roles import Ask, Route
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from modelsplit_policy.admission import Admission
+    from modelsplit_proxy.guard import Guard
+    from modelsplit_proxy.ledger import Ledger
+    from modelsplit_proxy.looplag import LoopLag
+    from modelsplit_proxy.policyfile import LoadedPolicy
+    from modelsplit_proxy.probe import Probe
+    from modelsplit_proxy.services import Services
+
+    _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_MAX_LATEST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class AdminParts:
+    """What the admin routes show."""
+
+    services: Services
+    admission: Admission
+    guard: Guard
+    loaded: LoadedPolicy
+    probe: Probe
+    lag: LoopLag
+    ledger: Ledger
+
+
+class Admin:
+    """The admin routes as an aiohttp application."""
+
+    def __init__(self, parts: AdminParts) -> None:
+        self._parts = parts
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[self._guarded()])
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/stats", self._stats)
+        app.router.add_get("/policy", self._policy)
+        app.router.add_get("/route", self._route)
+        app.router.add_get("/requests", self._requests)
+        app.router.add_get("/requests/{id}", self._request)
+        return app
+
+    def _guarded(self) -> Any:
+        @web.middleware
+        async def guarded(request: web.Request, handler: _Handler) -> web.StreamResponse:
+            sent = request.headers
+            failure = self._parts.guard.check(sent.get("Host"), sent.get("Origin"))
+            if failure is not None:
+                return _json({"error": failure.message}, status=failure.status)
+            response = await handler(request)
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers["Cache-Control"] = "no-store"
+            return response
+
+        return guarded
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        """200 while the process can answer; the upstream's health is told, not judged."""
+        del request
+        return _json({"status": "ok", "upstream": self._upstream()})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        """503 while calls would fail: draining, or Ollama known to be away."""
+        del request
+        draining = self._parts.services.lifecycle.draining
+        ready = not draining and self._parts.probe.up is not False
+        body = {"ready": ready, "draining": draining, "upstream": self._upstream()}
+        return _json(body, status=200 if ready else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        del request
+        text = generate_latest(self._parts.services.metrics.registry)
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def _stats(self, request: web.Request) -> web.Response:
+        del request
+        parts = self._parts
+        return _json(
+            {
+                "upstream": self._upstream(),
+                "policy": {"source": parts.loaded.source, "digest": parts.loaded.digest},
+                "global": {
+                    "running": parts.admission.running_local,
+                    "seats": parts.admission.global_seats,
+                },
+                "roles": {role: self._pool(role) for role in Role},
+                "active_requests": parts.services.lifecycle.active,
+                "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
+                "ledger": {"dropped": parts.ledger.dropped, "error": parts.ledger.error},
+            }
+        )
+
+    async def _policy(self, request: web.Request) -> web.Response:
+        del request
+        loaded = self._parts.loaded
+        policy = loaded.policy.model_dump(mode="json", by_alias=True)
+        return _json({"source": loaded.source, "digest": loaded.digest, "policy": policy})
+
+    async def _route(self, request: web.Request) -> web.Response:
+        """A dry run: what a call with this model and role would get."""
+        ask = Ask(model=request.query.get("model", ""), role=request.query.get("role", ""))
+        route = self._parts.services.roles.route(ask)
+        if isinstance(route, Failure):
+            return _json({"error": route.message, "error_code": route.code}, status=route.status)
+        return _json(route_fields(route))
+
+    async def _requests(self, request: web.Request) -> web.Response:
+        said = request.query.get("limit", "100")
+        if not said.isascii() or not said.isdigit():
+            return _json({"error": f'limit "{said[:20]}" is not a number'}, status=400)
+        limit = min(_MAX_LATEST, int(said[:9]))
+        return _json(await asyncio.to_thread(self._parts.ledger.latest, limit))
+
+    async def _request(self, request: web.Request) -> web.Response:
+        request_id = request.match_info["id"]
+        found = await asyncio.to_thread(self._parts.ledger.find, request_id)
+        if found is None:
+            text = f'no finished call has the request id "{request_id[:128]}"'
+            return _json({"error": text}, status=404)
+        return _json(found)
+
+    def _upstream(self) -> dict[str, Any]:
+        probe = self._parts.probe
+        return {
+            "address": f"http://{self._parts.services.target.authority}",
+            "up": probe.up,
+            "version": probe.version,
+            "error": probe.error,
+        }
+
+    def _pool(self, role: Role) -> dict[str, Any]:
+        admission = self._parts.admission
+        limits = admission.limits(role)
+        return {
+            "running": admission.running(role),
+            "seats": limits.seats,
+            "waiting": admission.waiting(role),
+            "max_queue": limits.max_queue,
+        }
+
+
+def route_fields(route: Route) -> dict[str, Any]:
+    """A route as plain values, for JSON."""
+    return {
+        "llm_role": route.role,
+        "llm_context": route.context,
+        "llm_provider": route.provider,
+        "requested_model": route.requested_model,
+        "route_reason": route.reason,
+        "candidates": [
+            {"model": candidate.model, "timeout_s": candidate.timeout_s}
+            for candidate in route.candidates
+        ],
+    }
+
+
+def _json(value: Any, *, status: int = 200) -> web.Response:
+    body = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
+    return web.Response(body=body, status=status, content_type="application/json")

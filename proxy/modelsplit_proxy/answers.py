@@ -1,0 +1,184 @@
+"""Reading the upstream's answers: what a status means, whether a held body is whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_policy.facts import Dialect
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_proxy.tail import Usage, ollama_usage, openai_usage
+from modelsplit_proxy.upstream import Fault
+
+if TYPE_CHECKING:
+    from modelsplit_policy.admission import Refusal
+    from modelsplit_policy.facts import Provider
+    from modelsplit_proxy.upstream import UpstreamError, UpstreamHead
+
+_STREAM_TYPES: Final = (b"application/x-ndjson", b"text/event-stream")
+# Larger JSON answers are embeddings; their counts are not worth the loop's time.
+_USAGE_LIMIT_BYTES: Final = 256 * 1024
+# Ollama says nothing about when to come back; its queue moves in seconds.
+_BUSY_RETRY_S: Final = 2
+
+
+def is_stream(head: UpstreamHead) -> bool:
+    """By what the answer is, not by what the request asked: the upstream has the last word."""
+    return head.get(b"content-type").lower().startswith(_STREAM_TYPES)
+
+
+def failure_of_status(
+    head: UpstreamHead, body: bytes, *, model: str, provider: Provider
+) -> Failure | None:
+    """None for 2xx and 3xx; else the failure that the upstream's own answer amounts to."""
+    status = head.status
+    if status < 400:
+        return None
+    said = _said(body)
+    if status == 404:
+        return Failure(
+            ErrorCode.MODEL_NOT_FOUND,
+            Reason.NOT_INSTALLED,
+            f"Ollama does not have {model[:80]}: {said}",
+            "Not Found",
+        )
+    if status == 503:
+        return Failure(
+            ErrorCode.OVERLOAD_THROTTLED,
+            Reason.UPSTREAM_BUSY,
+            f"Ollama is overloaded: {said}",
+            "Upstream Busy",
+            retry_after_s=_BUSY_RETRY_S,
+        )
+    if status >= 500:
+        code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
+        return Failure(code, Reason.STATUS, f"Ollama answered {status}: {said}", "Upstream Failed")
+    return _rejected(status, said)
+
+
+_CLIENT_CODES: Final = {
+    401: ErrorCode.UNAUTHORIZED,
+    403: ErrorCode.FORBIDDEN,
+    413: ErrorCode.REQUEST_TOO_LARGE,
+    429: ErrorCode.RATE_LIMITED,
+}
+
+
+def _rejected(status: int, said: str) -> Failure:
+    code = _CLIENT_CODES.get(status, ErrorCode.BAD_REQUEST)
+    text = f"Ollama refused the request with {status}: {said}"
+    return Failure(code, Reason.UPSTREAM_REJECTED, text, "Refused")
+
+
+def failure_of_error(error: UpstreamError, *, upstream: str, provider: Provider) -> Failure:
+    """What a broken exchange amounts to while the client has not seen a byte."""
+    code = for_provider(ErrorCode.UNREACHABLE_LOCAL, provider)
+    reason = Reason(error.fault.value)
+    message = f"Ollama at {upstream} is not answering ({error})"
+    if error.fault in {Fault.REFUSED, Fault.CONNECT_TIMEOUT, Fault.DNS}:
+        message += "; is it running? try `systemctl status ollama`"
+    else:
+        message = f"Ollama at {upstream} broke off before its answer: {error}"
+    return Failure(code, reason, message[:200], "Ollama Unreachable")
+
+
+def failure_of_break(error: UpstreamError, *, provider: Provider) -> Failure:
+    """What a broken exchange amounts to once the answer has begun."""
+    code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, provider)
+    message = f"the answer broke off: {error}"[:200]
+    return Failure(code, Reason(error.fault.value), message, "Stream Broken")
+
+
+def failure_of_timeout(
+    reason: Reason, *, bound_s: float, model: str, provider: Provider
+) -> Failure:
+    code = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
+    what = {
+        Reason.ROLE_TIMEOUT: f"{model[:80]} was not done within the role's {bound_s:g} s",
+        Reason.STALL: f"{model[:80]} fell silent for {bound_s:g} s in the middle of its answer",
+    }
+    message = what.get(reason, f"{model[:80]} did not answer within {bound_s:g} s")
+    return Failure(code, reason, message, "Upstream Timeout")
+
+
+def first_byte_timeout(bound_s: float, target: str) -> Failure:
+    message = f"Ollama did not answer {target[:80]} within {bound_s:g} s"
+    return Failure(ErrorCode.TIMEOUT_LOCAL, Reason.FIRST_BYTE_TIMEOUT, message, "Upstream Timeout")
+
+
+def failure_of_refusal(refusal: Refusal, waited_s: float) -> Failure:
+    """A place in line that was not to be had, with the numbers to believe it."""
+    numbers = (
+        f"{refusal.running}/{refusal.seats} running, {refusal.waiting}/{refusal.max_queue} waiting"
+    )
+    what, phrase = _REFUSALS[refusal.reason]
+    text = what.format(role=refusal.role, waited=waited_s)
+    return Failure(
+        ErrorCode.OVERLOAD_THROTTLED,
+        refusal.reason,
+        f"{text} ({numbers}); retry in {refusal.retry_after_s} s",
+        phrase,
+        retry_after_s=refusal.retry_after_s,
+    )
+
+
+_REFUSALS: Final = {
+    Reason.QUEUE_FULL: ("role {role} is overloaded: its queue is full", "Queue Full"),
+    Reason.QUEUE_TIMEOUT: (
+        "role {role} is overloaded: no seat came free in {waited:.1f} s",
+        "Queue Timeout",
+    ),
+    Reason.DRAINING: ("modelsplit is restarting", "Draining"),
+}
+
+
+def draining() -> Failure:
+    return Failure(
+        ErrorCode.OVERLOAD_THROTTLED,
+        Reason.DRAINING,
+        "modelsplit is restarting and takes no new calls; retry in 2 s",
+        "Draining",
+        retry_after_s=2,
+    )
+
+
+def check_whole(dialect: Dialect, label: str, body: bytes, provider: Provider) -> Failure | None:
+    """A held 200 that only looks like an answer: Ollama gave up (``"done":false``)."""
+    if dialect is not Dialect.OLLAMA or label not in {"/api/generate", "/api/chat"}:
+        return None
+    if b'"done":false' not in body[-4096:] and b'"done":false' not in body[:4096]:
+        return None
+    if _object(body).get("done") is not False:
+        return None
+    return Failure(
+        for_provider(ErrorCode.UPSTREAM_LOCAL, provider),
+        Reason.UNTERMINATED,
+        "the model was cut off before it was done (Ollama stops a model that repeats itself)",
+        "Answer Unterminated",
+    )
+
+
+def usage_of(dialect: Dialect, label: str, body: bytes) -> Usage:
+    """Counts and durations of a held answer."""
+    if label in {"/api/embed", "/api/embeddings"} or len(body) > _USAGE_LIMIT_BYTES:
+        return Usage()
+    answer = _object(body)
+    return ollama_usage(answer) if dialect is Dialect.OLLAMA else openai_usage(answer)
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _said(body: bytes) -> str:
+    """The upstream's own sentence, short."""
+    error = _object(body).get("error", "")
+    if isinstance(error, dict):
+        error = error.get("message", "")
+    text = str(error) if error else body[:200].decode("utf-8", "replace").strip()
+    return " ".join(text.split())[:100] or "no explanation"

@@ -1,0 +1,189 @@
+"""Wiring: builds every part, starts and stops them in order. No logic of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from modelsplit_policy import admission
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.roles import Roles
+from modelsplit_proxy import errors
+from modelsplit_proxy.admin import Admin, AdminParts
+from modelsplit_proxy.clock import SystemClock
+from modelsplit_proxy.edge import Edge, EdgeServer
+from modelsplit_proxy.gate import Gate
+from modelsplit_proxy.guard import Guard
+from modelsplit_proxy.handler import Handler
+from modelsplit_proxy.ledger import Ledger
+from modelsplit_proxy.looplag import LoopLag
+from modelsplit_proxy.metrics import Metrics
+from modelsplit_proxy.probe import Probe
+from modelsplit_proxy.rate import ArrivalLimit
+from modelsplit_proxy.requestlog import RequestLog
+from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
+from modelsplit_proxy.settings import Address
+from modelsplit_proxy.tasks import Tasks
+from modelsplit_proxy.upstream import Pool
+
+if TYPE_CHECKING:
+    from modelsplit_policy.config import Policy
+    from modelsplit_proxy.policyfile import LoadedPolicy
+    from modelsplit_proxy.requestlog import Sink
+    from modelsplit_proxy.settings import Settings
+
+logger = logging.getLogger("modelsplit")
+
+
+class PortBusyError(Exception):
+    """An address to listen on cannot be had. The text names it."""
+
+
+class App:
+    """The whole process, minus its command line."""
+
+    def __init__(
+        self, settings: Settings, loaded: LoadedPolicy, *, sink: Sink, json_log: bool
+    ) -> None:
+        self._settings = settings
+        self._loaded = loaded
+        policy = loaded.policy
+        self.admission = admission.from_policy(policy)
+        self.lag = LoopLag()
+        self._tasks = Tasks()
+        self._ledger = Ledger(settings.state)
+        self.services = self._services(policy, RequestLog(sink, as_json=json_log))
+        self.services.log.listen(self._ledger.note)
+        self.services.metrics.watch(self.admission, self.services.pool, self.lag)
+        self.probe = Probe(self.services.pool, self.services.target)
+        self._edge = Edge(
+            EdgeServer(
+                Handler(self.services),
+                head_timeout_s=settings.client_header_timeout_s,
+                error_page=unparsed_request,
+            )
+        )
+        self._admin: web.AppRunner | None = None
+        self.address: Address | None = None
+        self.admin_address: Address | None = None
+
+    def _services(self, policy: Policy, log: RequestLog) -> Services:
+        settings, clock = self._settings, SystemClock()
+        upstream = settings.upstream
+        return Services(
+            policy=policy,
+            roles=Roles(policy),
+            gate=Gate(self.admission, clock),
+            pool=Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s),
+            guard=Guard(settings.listen.host, settings.allow_hosts, settings.allow_origins),
+            rate=ArrivalLimit(policy.clients.rate_per_s, policy.clients.burst),
+            metrics=Metrics(policy),
+            log=log,
+            clock=clock,
+            tasks=self._tasks,
+            target=UpstreamTarget(upstream.host, upstream.port, str(upstream)),
+            lifecycle=Lifecycle(),
+            stall_s=settings.stall_timeout_s,
+            max_body_bytes=settings.max_body_bytes,
+        )
+
+    async def start(self, inherited: list[socket.socket] | None = None) -> None:
+        """Listen and serve. ``inherited``: sockets a service manager opened for us."""
+        settings = self._settings
+        sock = inherited[0] if inherited else bind(settings.listen)
+        admin_sock = bind(settings.admin)
+        self.address = address_of(sock)
+        self.admin_address = address_of(admin_sock)
+        self.lag.start(asyncio.get_running_loop())
+        await self._start_admin(admin_sock)
+        await self._edge.listen(sock)
+        await self.probe.ask()
+        self._tasks.run(self.probe.watch(), "probe")
+
+    async def stop(self, cut: asyncio.Event | None = None) -> None:
+        """Take no new work, let answers end within the drain time (or until ``cut``), leave."""
+        lifecycle = self.services.lifecycle
+        lifecycle.draining = True
+        self._edge.stop_accepting()
+        if lifecycle.active:
+            logger.info("draining: %d requests are being answered", lifecycle.active)
+        await self._drained(cut or asyncio.Event())
+        self.services.gate.refuse_all(Reason.DRAINING)
+        await self._edge.close()
+        await self._close_parts()
+
+    async def _drained(self, cut: asyncio.Event) -> None:
+        waits = [
+            self._tasks.start(self.services.lifecycle.idle(), "drain"),
+            self._tasks.start(_until(cut), "cut"),
+        ]
+        await asyncio.wait(
+            waits, timeout=self._settings.drain_s, return_when=asyncio.FIRST_COMPLETED
+        )
+
+    async def _close_parts(self) -> None:
+        if self._admin is not None:
+            await self._admin.cleanup()
+        self.lag.stop()
+        await self._tasks.close()
+        self.services.pool.close()
+        await self.services.log.close()
+        await asyncio.to_thread(self._ledger.close)
+
+    async def _start_admin(self, sock: socket.socket) -> None:
+        settings = self._settings
+        guard = Guard(settings.admin.host, settings.allow_hosts, ())
+        parts = AdminParts(
+            self.services, self.admission, guard, self._loaded, self.probe, self.lag, self._ledger
+        )
+        self._admin = web.AppRunner(
+            Admin(parts).application(),
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=1.0,
+        )
+        await self._admin.setup()
+        await web.SockSite(self._admin, sock).start()
+
+
+def bind(address: Address) -> socket.socket:
+    """A listening socket's socket; PortBusyError if the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((address.host, address.port))
+    except OSError as error:
+        sock.close()
+        taken = error.errno == errno.EADDRINUSE
+        why = "another program listens there" if taken else str(error.strerror or error)
+        raise PortBusyError(f"cannot listen on {address}: {why}") from None
+    return sock
+
+
+def address_of(sock: socket.socket) -> Address:
+    host, port = sock.getsockname()[:2]
+    return Address(host, port)
+
+
+def unparsed_request(status: int, message: str) -> web.Response:
+    """The answer to bytes that are not an HTTP request."""
+    first_line = " ".join(message.split())[:120]
+    failure = Failure(
+        ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, f"malformed request: {first_line}", "Bad Request"
+    )
+    fields: dict[str, Any] = {"error": failure.message}
+    fields |= errors.fields(failure, errors.Scene(request_id=""))
+    return web.Response(
+        status=status, body=orjson.dumps(fields) + b"\n", content_type="application/json"
+    )
+
+
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()

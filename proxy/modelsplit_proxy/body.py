@@ -1,0 +1,61 @@
+"""Reading a request body whole, within a bound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy.peek import BodyError
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.edge import Downstream
+
+
+async def read_whole(request: web.BaseRequest, down: Downstream, limit: int) -> bytes:
+    """The body's bytes; BodyError if it is compressed, too large or broken.
+
+    No seat is held while a client takes its time to send.
+    """
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise _refused(
+            ErrorCode.BAD_REQUEST,
+            Reason.COMPRESSED_BODY,
+            f"a {encoding[:20]}-compressed body cannot be routed by its model; send plain JSON",
+            "Compressed Body",
+        )
+    if request.content_length is not None and request.content_length > limit:
+        raise _too_large(limit)
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        down.continue_()
+    return await _read(request, limit)
+
+
+async def _read(request: web.BaseRequest, limit: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while piece := await request.content.readany():
+            size += len(piece)
+            if size > limit:
+                raise _too_large(limit)
+            pieces.append(piece)
+    except web.RequestPayloadError as error:
+        text = f"the request body is malformed HTTP: {str(error)[:80]}"
+        raise _refused(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, text, "Bad Request") from None
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _too_large(limit: int) -> BodyError:
+    return _refused(
+        ErrorCode.REQUEST_TOO_LARGE,
+        Reason.BODY_LIMIT,
+        f"the body is larger than {limit / 2**20:g} MiB; raise --max-body to allow it",
+        "Body Too Large",
+    )
+
+
+def _refused(code: ErrorCode, reason: Reason, message: str, phrase: str) -> BodyError:
+    return BodyError(Failure(code, reason, message, phrase))

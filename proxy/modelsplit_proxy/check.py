@@ -1,0 +1,128 @@
+"""``check-config`` and ``route``: what a policy says, before anyone runs it."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from modelsplit_policy.config import PolicyError
+from modelsplit_policy.failures import Failure
+from modelsplit_policy.roles import Ask, Roles, bare_name
+from modelsplit_proxy import policyfile
+from modelsplit_proxy.admin import route_fields
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from modelsplit_policy.config import Policy
+    from modelsplit_proxy.policyfile import LoadedPolicy
+    from modelsplit_proxy.settings import Address
+
+_ONLINE_TIMEOUT_S = 5.0
+
+
+def config(path: Path | None, upstream: Address | None, *, as_json: bool) -> int:
+    """Check one file; with ``upstream``, also against what is installed there."""
+    try:
+        loaded = policyfile.load(path)
+    except PolicyError as error:
+        _report_errors(error, as_json=as_json)
+        return 1
+    warnings = [] if upstream is None else list(_online_warnings(loaded.policy, upstream))
+    if as_json:
+        _print_json(
+            {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": warnings}
+        )
+    else:
+        _print(f"{loaded.source}: ok ({loaded.short_digest})")
+        for warning in warnings:
+            _print(f"warning: {warning}")
+    return 0
+
+
+def route(loaded: LoadedPolicy, model: str, role: str, *, as_json: bool) -> int:
+    """Show the decision for one model name and role header."""
+    decided = Roles(loaded.policy).route(Ask(model=model, role=role))
+    if isinstance(decided, Failure):
+        if as_json:
+            _print_json({"error": decided.message, "error_code": decided.code})
+        else:
+            sys.stderr.write(f"modelsplit: {decided.code}: {decided.message}\n")
+        return 1
+    fields = route_fields(decided)
+    row = loaded.policy.roles[decided.role]
+    fields |= {"max_concurrent": row.max_concurrent, "max_wait_ms": row.max_wait_ms}
+    if as_json:
+        _print_json(fields)
+    else:
+        _print("\n".join(_route_lines(fields)))
+    return 0
+
+
+def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
+    why = {
+        "header": "the X-LLM-Role header says so",
+        "alias": f'"{fields["requested_model"]}" is an alias of this role',
+        "claim": f'the role claims "{fields["requested_model"]}"',
+        "default": "nothing names another role",
+    }
+    reason = fields["route_reason"]
+    yield f"role      {fields['llm_role']}  ({why.get(reason, reason)})"
+    for number, candidate in enumerate(fields["candidates"], 1):
+        timeout = candidate["timeout_s"]
+        bound = "no timeout" if timeout is None else f"timeout {timeout:g} s"
+        yield f"attempt {number} {candidate['model']}  ({bound})"
+    seats = fields["max_concurrent"]
+    yield f"seats     {'the global cap' if seats is None else seats}"
+    yield f"wait      at most {fields['max_wait_ms'] / 1000:g} s"
+
+
+def _report_errors(error: PolicyError, *, as_json: bool) -> None:
+    if not as_json:
+        sys.stderr.write(f"{error}\n")
+        return
+    problems = [{"path": p.path, "message": p.message} for p in error.problems]
+    _print_json({"ok": False, "problems": problems})
+
+
+def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
+    installed = _installed(upstream)
+    if isinstance(installed, str):
+        yield installed
+        return
+    for role, row in policy.roles.items():
+        for alias in row.aliases:
+            if bare_name(alias) in installed:
+                yield f'alias "{alias}" of {role} hides the installed model of that name'
+        for model in (row.primary, row.fallback):
+            if model is None or row.provider != "LOCAL":
+                continue
+            if bare_name(model) not in installed:
+                yield f"{role}: {model} is not installed; try `ollama pull {model}`"
+
+
+def _installed(upstream: Address) -> frozenset[str] | str:
+    """Names of installed models without ``:latest``; or a sentence why they are unknown."""
+    connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=_ONLINE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/api/tags")
+        models = orjson.loads(connection.getresponse().read())["models"]
+        return frozenset(bare_name(model["name"]) for model in models)
+    except (OSError, http.client.HTTPException) as error:
+        return f"Ollama at http://{upstream} cannot be asked: {error}"
+    except (ValueError, KeyError, TypeError):
+        return f"Ollama at http://{upstream} answered /api/tags with something else"
+    finally:
+        connection.close()
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")

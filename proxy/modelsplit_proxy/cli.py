@@ -1,0 +1,164 @@
+"""The command line: arguments in, an exit code out. stdout is data, stderr is talk."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.config import PolicyError
+from modelsplit_proxy import check, demo, policyfile, serve
+from modelsplit_proxy.app import PortBusyError
+from modelsplit_proxy.ledger import LedgerError
+from modelsplit_proxy.settings import OPTIONS, SettingError, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.settings import Option
+
+# sysexits(3): what service managers and people's scripts already know.
+EX_OK: Final = 0
+EX_FAILED: Final = 1
+EX_USAGE: Final = 2
+EX_UNAVAILABLE: Final = 69
+EX_CONFIG: Final = 78
+
+_SERVE_EXAMPLES: Final = """\
+examples:
+  modelsplit serve
+  modelsplit serve --listen 127.0.0.1:11500 --upstream http://127.0.0.1:11434
+  modelsplit serve --policy /etc/modelsplit/model-policy.json --log-format json
+
+Every setting can also come from the environment, e.g. MODELSPLIT_LISTEN.
+"""
+
+
+def run(arguments: list[str], environ: Mapping[str, str]) -> int:
+    """Run one command; returns its exit code."""
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return EX_USAGE
+    try:
+        return _dispatch(args, environ)
+    except (SettingError, PolicyError, LedgerError) as error:
+        _talk(str(error))
+        return EX_CONFIG if args.command in {"serve", "demo"} else EX_FAILED
+    except PortBusyError as error:
+        _talk(str(error))
+        return EX_UNAVAILABLE
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `modelsplit route x | head -0`.
+        sys.stderr.close()
+        return EX_OK
+
+
+def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    flags = {option.name: getattr(args, _attribute(option), None) for option in OPTIONS}
+    if args.command == "serve":
+        settings = read_settings(flags, environ)
+        loaded = policyfile.load(policyfile.find_policy(settings.policy, environ))
+        return serve.run(settings, loaded, environ)
+    if args.command == "demo":
+        return demo.run(read_settings(flags, environ), once=args.once)
+    path = policyfile.find_policy(args.policy, environ)
+    if args.command == "route":
+        return check.route(policyfile.load(path), args.model, args.role or "", as_json=args.json)
+    upstream = read_settings(flags, environ).upstream if args.online else None
+    return check.config(path, upstream, as_json=args.json)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="modelsplit",
+        description="A sidecar reverse proxy for Ollama: roles, one queue, one fallback.",
+        epilog="Start with `modelsplit demo`: it needs no Ollama.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"modelsplit {version('modelsplit')}"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    _add_serve(commands)
+    _add_demo(commands)
+    _add_check(commands)
+    _add_route(commands)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "serve",
+        help="run the proxy",
+        description="Run the proxy until SIGTERM or Ctrl-C.",
+        epilog=_SERVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for option in OPTIONS:
+        _add_option(parser, option)
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="see it work without Ollama: a stand-in upstream and a little traffic",
+        description="Start a stand-in Ollama and the proxy in front of it, send a little mixed "
+        "traffic, print each call as it happens, stay up for curl until Ctrl-C.",
+    )
+    parser.add_argument("--once", action="store_true", help="leave when the traffic is through")
+    for option in OPTIONS:
+        if option.name in {"listen", "admin"}:
+            _add_option(parser, option)
+
+
+def _add_check(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "check-config",
+        help="check a policy file; every error at once",
+        description="Check a policy file. Exit 0: good; 1: not; 2: wrong usage.",
+        epilog="example: modelsplit check-config ./model-policy.json --online",
+    )
+    parser.add_argument("policy", nargs="?", type=Path, help="default: the file serve would use")
+    parser.add_argument("--online", action="store_true", help="also ask Ollama what is installed")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    for option in OPTIONS:
+        if option.name == "upstream":
+            _add_option(parser, option)
+
+
+def _add_route(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "route",
+        help="which role and model a call would get, and why",
+        description="Dry run: which role and model a call would get, and why. "
+        "Exit 0: it would be asked; 1: it would be refused.",
+        epilog="example: modelsplit route planner",
+    )
+    parser.add_argument("model", metavar="MODEL", help="the model name a client would send")
+    parser.add_argument("--role", help="the X-LLM-Role header a client would send")
+    parser.add_argument("--policy", type=Path, metavar="FILE")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    default = f" (default {option.default})" if option.default else ""
+    parser.add_argument(
+        option.flag,
+        dest=_attribute(option),
+        action="append" if option.repeatable else "store",
+        metavar=option.name.rpartition("-")[2].upper(),
+        help=f"{option.help}{default}",
+    )
+
+
+def _attribute(option: Option) -> str:
+    return option.name.replace("-", "_")
+
+
+def _talk(text: str) -> None:
+    sys.stderr.write(f"modelsplit: {text}\n")

@@ -1,0 +1,313 @@
+"""The client side of the wire: aiohttp's server for requests, our own bytes for answers.
+
+aiohttp parses and bounds requests, keeps connections alive and cancels a handler when its
+client leaves. Answers bypass aiohttp's writer: a streamed token goes from the upstream's
+parser to the client's socket in one step (docs/performance.md has what each further step
+costs). Everything that leans on the inside of aiohttp's ``RequestHandler`` is in this
+module, the version range is pinned, and ``tests/proxy/test_edge.py`` holds it in place:
+
+- ``_waiter``: set while a connection waits for the next request (idle or mid-head);
+- ``start()`` calls ``prepare``, ``write_eof`` and ``keep_alive`` of what a handler returns;
+- ``pause_writing`` and ``resume_writing`` arrive from the transport.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.abc import AbstractStreamWriter
+
+# Upstream reading pauses while this much of an answer waits for a slow client. Twice the
+# transport's default, so that a token burst does not bounce between the two marks.
+HIGH_WATER_BYTES: Final = 128 * 1024
+# Head bounds. nginx and Go's server allow 8 KiB a line or 1 MiB in all; Ollama takes a
+# 60 KB header without complaint, so ours must too.
+MAX_LINE_BYTES: Final = 64 * 1024
+MAX_HEADERS: Final = 128
+# Idle connections live as long as nginx's default keepalive_timeout.
+KEEPALIVE_S: Final = 75.0
+
+_NO_BODY_STATUS: Final = frozenset({204, 304})
+
+
+class Source(Protocol):
+    """Whatever feeds an answer: it stops reading while the client is slow."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class ErrorPage(Protocol):
+    """Renders a request that could not even be parsed."""
+
+    def __call__(self, status: int, message: str) -> web.Response: ...
+
+
+class ClientConnection(web.RequestHandler):
+    """One client connection: a head deadline and back-pressure on top of aiohttp's."""
+
+    __slots__ = ("_edge", "_head_timer", "source")
+
+    def __init__(self, manager: EdgeServer, **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self._edge = manager
+        self._head_timer: asyncio.TimerHandle | None = None
+        self.source: Source | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=HIGH_WATER_BYTES)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._cancel_head_timer()
+        self.source = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # aiohttp waits for a request head without any bound: one byte a minute would hold
+        # a connection for ever. The clock starts with a head's first byte, not with the
+        # connection, so that idle pooled connections are left alone.
+        if self.idle and not self._messages:
+            if self._head_timer is None and self._waiter is not None:
+                self._head_timer = self._loop.call_later(
+                    self._edge.head_timeout_s, self.force_close
+                )
+        else:
+            self._cancel_head_timer()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.source is not None:
+            self.source.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.source is not None:
+            self.source.resume()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed in our own words; aiohttp would send plain text."""
+        del request, exc
+        response = self._edge.error_page(status, message or "malformed HTTP request")
+        response.force_close()
+        return response
+
+    def stop(self) -> None:
+        """Close now if idle; otherwise after the answer under way."""
+        if self.idle:
+            self.force_close()
+        else:
+            self.close()
+
+    @property
+    def idle(self) -> bool:
+        """True while no request is being handled."""
+        return self._current_request is None
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+class EdgeServer(web.Server):
+    """aiohttp's low-level server (no router, no middleware) with our connections."""
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        *,
+        head_timeout_s: float,
+        error_page: ErrorPage,
+    ) -> None:
+        # Without handler_cancellation a client that leaves keeps the GPU busy to the end.
+        super().__init__(handler, handler_cancellation=True)
+        self.head_timeout_s = head_timeout_s
+        self.error_page = error_page
+
+    def __call__(self) -> ClientConnection:
+        return ClientConnection(
+            self,
+            loop=self._loop,
+            keepalive_timeout=KEEPALIVE_S,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_LINE_BYTES,
+            max_headers=MAX_HEADERS,
+            access_log=None,
+            # Bodies pass as they came; Ollama itself decodes none but one.
+            auto_decompress=False,
+        )
+
+
+class Edge:
+    """A listening socket and its connections, from first accept to drained."""
+
+    def __init__(self, server: EdgeServer) -> None:
+        self._server = server
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def connections(self) -> list[ClientConnection]:
+        return cast("list[ClientConnection]", self._server.connections)
+
+    async def listen(self, sock: socket.socket, backlog: int = 4096) -> None:
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._server, sock=sock, backlog=backlog)
+
+    def stop_accepting(self) -> None:
+        """Leave new connections to the kernel's backlog, where a successor finds them."""
+        if self._listener is not None:
+            self._listener.close()
+        for connection in self.connections:
+            connection.stop()
+
+    async def close(self) -> None:
+        """Cut what is still open, visibly: no stream ends as if it were whole."""
+        for connection in self.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._server.shutdown(timeout=1.0)
+
+
+class Answered(web.StreamResponse):
+    """What a handler returns when its answer is already on the wire.
+
+    aiohttp asks it to prepare and to end itself, and whether to keep the connection.
+    """
+
+    def __init__(self, *, keep_alive: bool) -> None:  # super's state is never used
+        self._answered_keep_alive = keep_alive
+
+    @property
+    def keep_alive(self) -> bool | None:
+        return self._answered_keep_alive
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        del request
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        del data
+
+
+class Downstream:
+    """The answer to one request: a head, a body in the right framing, an end.
+
+    The head leaves together with the first body bytes, in one write. Nothing here raises
+    when the client has gone; aiohttp cancels the handler then.
+    """
+
+    __slots__ = (
+        "_chunked",
+        "_connection",
+        "_head",
+        "_head_request",
+        "_http11",
+        "_keep_alive",
+        "_transport",
+        "ended",
+        "sent_bytes",
+        "started",
+    )
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._connection = cast("ClientConnection", request.protocol)
+        self._transport = request.transport
+        self._http11 = request.version >= (1, 1)
+        self._head_request = request.method == "HEAD"
+        self._keep_alive = self._http11 and bool(request.keep_alive)
+        self._head = b""
+        self._chunked = False
+        self.started = False
+        self.ended = False
+        self.sent_bytes = 0
+
+    @property
+    def writing_paused(self) -> bool:
+        return self._connection.writing_paused
+
+    def feed_from(self, source: Source | None) -> None:
+        """Let ``source`` know when the client is slow (None: nobody)."""
+        self._connection.source = source
+
+    def continue_(self) -> None:
+        """``100 Continue``: the client may send its body."""
+        if self._transport is not None and self._http11:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def head(
+        self, status: int, phrase: str, lines: list[bytes], *, length: int | None, close: bool
+    ) -> None:
+        """Set the head; framing and ``Connection`` are added here.
+
+        ``lines`` are whole header lines with their CRLF. ``length`` None: unknown yet.
+        """
+        self.started = True
+        out = [b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode("latin-1")), *lines]
+        bodiless = self._head_request or status in _NO_BODY_STATUS
+        if length is not None:
+            if status != 204:
+                out.append(b"Content-Length: %d\r\n" % length)
+        elif not bodiless:
+            if self._http11:
+                self._chunked = True
+                out.append(b"Transfer-Encoding: chunked\r\n")
+            else:
+                self._keep_alive = False
+        if close or not self._keep_alive:
+            self._keep_alive = False
+            out.append(b"Connection: close\r\n")
+        out.append(b"\r\n")
+        self._head = b"".join(out)
+
+    def write(self, data: bytes) -> None:
+        """One piece of the body: one chunk, one write."""
+        if self._transport is None or not data:
+            return
+        self.sent_bytes += len(data)
+        if self._chunked:
+            data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data)
+        elif self._head:
+            data = self._head + data
+        self._head = b""
+        self._transport.write(data)
+
+    def end(self) -> None:
+        """A clean end; what is not called never looks whole."""
+        self.ended = True
+        if self._transport is None:
+            return
+        tail = b"%b0\r\n\r\n" % self._head if self._chunked else self._head
+        self._head = b""
+        if tail:
+            self._transport.write(tail)
+
+    def abort(self) -> None:
+        """A visible end: the connection breaks and no framing says the body is whole."""
+        self._keep_alive = False
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    def answered(self) -> Answered:
+        return Answered(keep_alive=self._keep_alive and self.ended)
+
+
+def date_line() -> bytes:
+    """The ``Date`` line for an answer of our own; relayed answers keep the upstream's."""
+    return b"Date: %b\r\n" % formatdate(usegmt=True).encode("ascii")

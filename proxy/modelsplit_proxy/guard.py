@@ -1,0 +1,89 @@
+"""Who may speak to the proxy at all: the Host and Origin checks.
+
+A loopback-bound Ollama refuses foreign Host and Origin values, which is what keeps a web
+page the user happens to visit from driving it (DNS rebinding, CVE-2024-28224). The proxy
+rewrites Host, which switches that guard off, so it has to stand here instead.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final
+from urllib.parse import urlsplit
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+
+# What Ollama itself lets in (observed): browsers' local pages and desktop shells.
+_LOCAL_SCHEMES: Final = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
+_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})
+
+
+class Guard:
+    """The allow-lists: loopback names and the listen address always, more by setting."""
+
+    def __init__(
+        self, listen_host: str, allow_hosts: tuple[str, ...], allow_origins: tuple[str, ...]
+    ) -> None:
+        self._hosts = {"localhost", listen_host.lower(), *(h.lower() for h in allow_hosts)}
+        self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
+        # Rebinding needs a name. Bound beyond loopback, addresses are how clients call us.
+        self._any_address = not _is_loopback(listen_host)
+
+    def check(self, host: str | None, origin: str | None) -> Failure | None:
+        """None if the request may pass; else the failure to answer with."""
+        if host and not self._host_allowed(host):
+            return Failure(
+                ErrorCode.FORBIDDEN,
+                Reason.HOST_DENIED,
+                f'Host "{host[:60]}" is not allowed here; start modelsplit with --allow-host '
+                f"to add it",
+                "Host Denied",
+            )
+        if origin is not None and not self._origin_allowed(origin):
+            return Failure(
+                ErrorCode.FORBIDDEN,
+                Reason.ORIGIN_DENIED,
+                f'Origin "{origin[:60]}" is not allowed here; start modelsplit with '
+                f"--allow-origin to add it",
+                "Origin Denied",
+            )
+        return None
+
+    def _host_allowed(self, host: str) -> bool:
+        name = _host_name(host)
+        if name in self._hosts or name.endswith(".localhost"):
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return address.is_loopback or self._any_address
+
+    def _origin_allowed(self, origin: str) -> bool:
+        lowered = origin.lower().rstrip("/")
+        if lowered in self._origins:
+            return True
+        try:
+            parts = urlsplit(lowered)
+        except ValueError:
+            return False
+        if parts.scheme in _LOCAL_SCHEMES:
+            return True
+        return parts.scheme in {"http", "https"} and parts.hostname in _LOCAL_NAMES
+
+
+def _host_name(host: str) -> str:
+    """The name in ``name``, ``name:port`` or ``[v6]:port``, lower case."""
+    lowered = host.strip().lower()
+    if lowered.startswith("["):
+        return lowered[1:].partition("]")[0]
+    return lowered.partition(":")[0] if lowered.count(":") <= 1 else lowered
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,118 @@
+"""The front door: every request comes in here and leaves with an answer.
+
+In order: may this request speak to us at all, is it a loop, is it a call to a model or
+anything else. The broad ``except`` here is the one per request: whatever goes wrong below,
+the client is told in its own dialect, or its connection breaks visibly.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy import answers, errors, headers, routes
+from modelsplit_proxy.asked import request_id
+from modelsplit_proxy.edge import Downstream, date_line
+from modelsplit_proxy.inference import InferenceCall, internal_failure
+from modelsplit_proxy.passthrough import Passthrough
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from modelsplit_proxy.services import Services
+
+logger = logging.getLogger("modelsplit")
+
+
+class Handler:
+    """Called by the edge for each request."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        down = Downstream(request)
+        with self._services.lifecycle.request():
+            try:
+                await self._serve(request, down)
+            except Exception:
+                logger.exception("request %s %s failed", request.method, request.raw_path[:200])
+                self._after_our_bug(request, down)
+        return down.answered()
+
+    async def _serve(self, request: web.BaseRequest, down: Downstream) -> None:
+        target = _origin_form(request)
+        failure = self._check(request)
+        if failure is None:
+            kind = routes.inference(request.method, target)
+            if kind is not None:
+                await InferenceCall(self._services, request, down, kind).serve()
+                return
+            failure = await self._pass(request, target, down)
+        if failure is not None:
+            self._answer(request, down, failure)
+
+    async def _pass(
+        self, request: web.BaseRequest, target: str, down: Downstream
+    ) -> Failure | None:
+        if self._services.lifecycle.draining:
+            return answers.draining()
+        return await Passthrough(self._services, request, target, down).serve()
+
+    def _check(self, request: web.BaseRequest) -> Failure | None:
+        if request.method == "CONNECT":
+            return Failure(
+                ErrorCode.FORBIDDEN,
+                Reason.METHOD_DENIED,
+                "CONNECT is not served here: this is a proxy for Ollama, not a tunnel",
+                "Method Denied",
+            )
+        if headers.loops(request.raw_headers):
+            return Failure(
+                ErrorCode.LOOP,
+                Reason.VIA,
+                "this request has already passed through modelsplit: its upstream points back "
+                "at it; check --upstream",
+                "Loop Detected",
+            )
+        sent = request.headers
+        return self._services.guard.check(sent.get("Host"), sent.get("Origin"))
+
+    def _answer(self, request: web.BaseRequest, down: Downstream, failure: Failure) -> None:
+        """An error outside any call: no role, no model, no attempt."""
+        scene = errors.Scene(request_id(request.headers))
+        body = errors.body(routes.dialect_of(request.raw_path), failure, scene)
+        lines = [
+            b"Content-Type: application/json\r\n",
+            date_line(),
+            f"X-Request-Id: {scene.request_id}\r\nrequest-id: {scene.request_id}\r\n".encode(),
+            b"X-LLM-Error-Code: %b\r\n" % failure.code.encode(),
+            headers.VIA_LINE,
+            *errors.lines(failure),
+        ]
+        if failure.reason is not Reason.ORIGIN_DENIED:
+            lines += headers.cors_lines(request.headers.get("Origin"))
+        close = self._services.lifecycle.draining or not request.content.is_eof()
+        down.head(failure.status, failure.phrase, lines, length=len(body), close=close)
+        if request.method != "HEAD":
+            down.write(body)
+        down.end()
+        self._services.metrics.passed(failure.status)
+
+    def _after_our_bug(self, request: web.BaseRequest, down: Downstream) -> None:
+        if down.started:
+            down.abort()
+        else:
+            self._answer(request, down, internal_failure())
+
+
+def _origin_form(request: web.BaseRequest) -> str:
+    """The path and query to ask the upstream for, whatever form the client used.
+
+    An absolute-form target never chooses whom we connect to; only its path counts.
+    """
+    raw = request.raw_path
+    if raw.startswith("/") or raw == "*":
+        return raw
+    return request.rel_url.raw_path_qs or "/"

@@ -1,0 +1,282 @@
+"""Prometheus metrics: canonical seconds, and the policy document's names as views of them.
+
+One observation, two names. Histograms are recorded once, in seconds; ``SeedNames`` says
+the same buckets again in milliseconds under the names the policy document uses, at scrape
+time. Every label value comes from a closed set: models outside the policy are ``other``,
+so that a client inventing names cannot grow the series.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+
+from modelsplit_policy.facts import Provider, Role
+from modelsplit_policy.failures import ERRORS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
+
+    from modelsplit_policy.admission import Admission
+    from modelsplit_policy.config import Policy
+    from modelsplit_proxy.looplag import LoopLag
+    from modelsplit_proxy.record import CallRecord
+    from modelsplit_proxy.upstream import Pool
+
+# Local models take from tens of milliseconds to ten minutes; OpenTelemetry's own buckets
+# stop at 82 s. The SLO thresholds (2 s, 5 s, 70 s) and role timeouts are edges.
+LATENCY_S: Final = (
+    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0),
+    *(30.0, 60.0, 70.0, 120.0, 300.0, 600.0),
+)
+WAIT_S: Final = (
+    *(0.001, 0.005, 0.025, 0.1, 0.25, 0.5),
+    *(1.0, 2.0, 5.0, 8.0, 10.0, 30.0),
+)
+LAG_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_OUTCOMES: Final = ("ok", "client_gone", "error")
+OTHER: Final = "other"
+
+
+class Metrics:
+    """All of the process's own metrics on one registry."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.registry = CollectorRegistry()
+        self._models = frozenset(_policy_models(policy))
+        self._define()
+        self._create_series()
+
+    def _define(self) -> None:
+        registry = self.registry
+        self._duration = Histogram(
+            "modelsplit_request_duration_seconds",
+            "Whole time of a call as its client saw it.",
+            ("role", "outcome"),
+            buckets=LATENCY_S,
+            registry=registry,
+        )
+        self._upstream = Histogram(
+            "modelsplit_upstream_duration_seconds",
+            "From dispatch to the end of the answer, of the attempt that ended the call.",
+            ("role", "outcome"),
+            buckets=LATENCY_S,
+            registry=registry,
+        )
+        self._wait = Histogram(
+            "modelsplit_queue_wait_seconds",
+            "Time in line before a seat, or before being turned away.",
+            ("role",),
+            buckets=WAIT_S,
+            registry=registry,
+        )
+        self._first_byte = Histogram(
+            "modelsplit_time_to_first_byte_seconds",
+            "From a call's start to the first byte of its answer.",
+            ("role",),
+            buckets=LATENCY_S,
+            registry=registry,
+        )
+        self._tool = Histogram(
+            "modelsplit_tool_duration_seconds",
+            "Time of tool calls as jobs report them.",
+            buckets=LATENCY_S,
+            registry=registry,
+        )
+        self._requests = Counter(
+            "modelsplit_requests",
+            "Finished calls.",
+            ("role", "provider", "model", "outcome"),
+            registry=registry,
+        )
+        self._errors = Counter(
+            "modelsplit_errors",
+            "Failed calls by code and reason.",
+            ("role", "code", "reason"),
+            registry=registry,
+        )
+        self._fallbacks = Counter(
+            "modelsplit_fallbacks",
+            "Second attempts by the code of the first one's failure.",
+            ("role", "code"),
+            registry=registry,
+        )
+        self._tokens = Counter(
+            "modelsplit_tokens",
+            "Tokens as the upstream reports them.",
+            ("role", "model", "direction"),
+            registry=registry,
+        )
+        self._client_retries = Counter(
+            "modelsplit_client_retries",
+            "Calls that an SDK says it is repeating.",
+            registry=registry,
+        )
+        self._passed = Counter(
+            "modelsplit_passthrough_requests",
+            "Requests outside the inference routes.",
+            ("status",),
+            registry=registry,
+        )
+
+    def _create_series(self) -> None:
+        """Make every common series exist at zero, so that rates start at the beginning."""
+        for role, outcome in product(Role, _OUTCOMES):
+            self._duration.labels(role, outcome)
+            self._upstream.labels(role, outcome)
+        for role in Role:
+            self._wait.labels(role)
+            self._first_byte.labels(role)
+
+    def finished(self, record: CallRecord) -> None:
+        """Count one call that has ended, however it ended."""
+        role = record.role or OTHER
+        outcome = record.outcome if record.outcome in _OUTCOMES else "error"
+        model = self.model_label(record.model)
+        self._requests.labels(role, record.provider or OTHER, model, outcome).inc()
+        if record.client_retry:
+            self._client_retries.inc()
+        if record.failure is not None:
+            self._errors.labels(role, record.failure.code, record.failure.reason).inc()
+        if record.role is None:
+            return
+        self._duration.labels(role, outcome).observe(record.total_s)
+        if record.attempts:
+            self._wait.labels(role).observe(record.queue_wait_s)
+            self._attempted(record, role, outcome, model)
+
+    def passed(self, status: int) -> None:
+        self._passed.labels(f"{status // 100}xx").inc()
+
+    def model_label(self, model: str) -> str:
+        return model if model in self._models else OTHER
+
+    def _attempted(self, record: CallRecord, role: str, outcome: str, model: str) -> None:
+        if record.llm_latency_s is not None:
+            self._upstream.labels(role, outcome).observe(record.llm_latency_s)
+        if record.first_byte_s is not None:
+            self._first_byte.labels(role).observe(record.first_byte_s)
+        if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:
+            self._fallbacks.labels(role, cause.code).inc()
+        if record.usage.prompt_tokens:
+            self._tokens.labels(role, model, "input").inc(record.usage.prompt_tokens)
+        if record.usage.output_tokens:
+            self._tokens.labels(role, model, "output").inc(record.usage.output_tokens)
+
+    def watch(self, admission: Admission, pool: Pool, lag: LoopLag) -> None:
+        """Add what is read at scrape time rather than counted."""
+        self.registry.register(_Live(admission, pool))
+        self._watch_lag(lag)
+        self.registry.register(
+            SeedNames(
+                {
+                    "job_e2e_latency_ms": (self._duration, {}),
+                    "planner_latency_ms": (self._duration, {"role": Role.PLANNER}),
+                    "llm_latency_ms": (self._upstream, {}),
+                    "tool_latency_ms": (self._tool, {}),
+                    "llm_queue_wait_ms": (self._wait, {}),
+                }
+            )
+        )
+
+    def _watch_lag(self, lag: LoopLag) -> None:
+        histogram = Histogram(
+            "modelsplit_event_loop_lag_seconds",
+            "How late the event loop came to a fixed tick.",
+            buckets=LAG_S,
+            registry=self.registry,
+        )
+        lag.listen(histogram.observe)
+        p99 = Gauge(
+            "event_loop_lag_p99",
+            "P99 of event loop lag over the sliding window, in milliseconds.",
+            registry=self.registry,
+        )
+        p99.set_function(lambda: lag.quantile(0.99) * 1000)
+
+
+class _Live:
+    """Seats, lines and connections as they stand at the scrape."""
+
+    def __init__(self, admission: Admission, pool: Pool) -> None:
+        self._admission = admission
+        self._pool = pool
+
+    def collect(self) -> Iterator[Metric]:
+        in_flight = GaugeMetricFamily(
+            "modelsplit_in_flight", "Calls holding a seat.", labels=["role"]
+        )
+        depth = GaugeMetricFamily("modelsplit_queue_depth", "Calls in line.", labels=["role"])
+        for role in Role:
+            in_flight.add_metric([role], self._admission.running(role))
+            depth.add_metric([role], self._admission.waiting(role))
+        yield in_flight
+        yield depth
+        yield GaugeMetricFamily(
+            "modelsplit_upstream_connections",
+            "Open connections to the upstream.",
+            value=self._pool.open_connections,
+        )
+
+
+class SeedNames:
+    """Histograms said again in milliseconds, under the policy document's names."""
+
+    def __init__(self, views: dict[str, tuple[Histogram, dict[str, str]]]) -> None:
+        self._views = views
+
+    def collect(self) -> Iterator[Metric]:
+        for name, (histogram, where) in self._views.items():
+            yield _in_milliseconds(name, histogram, where)
+
+
+def _in_milliseconds(
+    name: str, histogram: Histogram, where: dict[str, str]
+) -> HistogramMetricFamily:
+    """The sum of the histogram's series that match ``where``, times one thousand."""
+    counts: dict[str, float] = {}
+    total = 0.0
+    family = next(iter(histogram.collect()))
+    for sample in family.samples:
+        if any(sample.labels.get(key) != value for key, value in where.items()):
+            continue
+        if sample.name.endswith("_bucket"):
+            edge = sample.labels["le"]
+            counts[edge] = counts.get(edge, 0.0) + sample.value
+        elif sample.name.endswith("_sum"):
+            total += sample.value
+    view = HistogramMetricFamily(name, f"{family.documentation} Milliseconds.")
+    buckets = [(_edge_in_milliseconds(edge), count) for edge, count in counts.items()]
+    view.add_metric([], buckets=buckets, sum_value=total * 1000)
+    return view
+
+
+def _edge_in_milliseconds(edge: str) -> str:
+    return edge if edge == "+Inf" else f"{float(edge) * 1000:g}"
+
+
+def _policy_models(policy: Policy) -> Iterator[str]:
+    yield from policy.models
+    for row in policy.roles.values():
+        yield from row.claims
+        if row.primary is not None:
+            yield row.primary
+        if row.fallback is not None:
+            yield row.fallback
+
+
+def label_values() -> dict[str, frozenset[str]]:
+    """The closed sets that bounded labels come from; documentation and tests read this."""
+    reasons = frozenset(reason for spec in ERRORS.values() for reason in spec.reasons)
+    return {
+        "role": frozenset((*Role, OTHER)),
+        "provider": frozenset((*Provider, OTHER)),
+        "outcome": frozenset(_OUTCOMES),
+        "code": frozenset(ERRORS),
+        "reason": reasons,
+    }

@@ -1,0 +1,122 @@
+"""Everything that is not a call to a model: any path, any method, both ways as it comes.
+
+Never queued, never tagged, nothing buffered: an upload goes up as fast as the upstream
+takes it and an answer comes down as fast as the client takes it, at the same time. Ollama
+answers some uploads before they end (a blob it already has); that answer is passed on at
+once and the rest of the upload is let go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from modelsplit_policy.facts import Provider
+from modelsplit_policy.failures import Failure
+from modelsplit_proxy import answers, headers
+from modelsplit_proxy.relay import Relay
+from modelsplit_proxy.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.upstream import Exchange, UpstreamConnection
+
+# Questions about metadata are answered at once or something is wrong; the bound is far
+# above a slow disk. Pulls, pushes and uploads may rightly take hours.
+_QUESTION_TIMEOUT_S: Final = 60.0
+_QUESTIONS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Passthrough:
+    """One request on its way through. Made for one request, used once."""
+
+    def __init__(
+        self, services: Services, request: web.BaseRequest, target: str, down: Downstream
+    ) -> None:
+        self._services = services
+        self._request = request
+        self._target = target
+        self._down = down
+
+    async def serve(self) -> Failure | None:
+        """Relay the request; a Failure is what to answer when nothing could be relayed."""
+        try:
+            connection = await self._services.pool.acquire()
+        except UpstreamError as error:
+            return self._failure(error)
+        exchange = connection.start(head_request=self._request.method == "HEAD")
+        upload: asyncio.Task[None] | None = None
+        try:
+            connection.write(self._head_bytes())
+            if self._request.can_read_body:
+                upload = self._services.tasks.start(self._upload(connection, exchange), "upload")
+            return await self._relay(exchange)
+        finally:
+            if upload is not None and not upload.done():
+                upload.cancel()
+            exchange.abort()
+
+    async def _relay(self, exchange: Exchange) -> Failure | None:
+        timeout_s = _QUESTION_TIMEOUT_S if self._request.method in _QUESTIONS else None
+        try:
+            async with asyncio.timeout(timeout_s):
+                head = await exchange.ready()
+        except UpstreamError as error:
+            return self._failure(error)
+        except TimeoutError:
+            return answers.first_byte_timeout(_QUESTION_TIMEOUT_S, self._target)
+        lines = [*headers.relayed_lines(head.headers), headers.VIA_LINE]
+        close = self._services.lifecycle.draining or not self._request.content.is_eof()
+        phrase = head.phrase.decode("latin-1")
+        self._down.head(head.status, phrase, lines, length=head.length, close=close)
+        self._services.metrics.passed(head.status)
+        result = await Relay(exchange, self._down, None).run()
+        if result is None:
+            self._down.end()
+        else:
+            self._down.abort()
+        return None
+
+    def _head_bytes(self) -> bytes:
+        request = self._request
+        framing = b""
+        if request.content_length is not None:
+            framing = b"Content-Length: %d\r\n" % request.content_length
+        elif request.can_read_body:
+            framing = b"Transfer-Encoding: chunked\r\n"
+        return b"".join(
+            (
+                b"%b %b HTTP/1.1\r\n" % (request.method.encode(), self._target.encode("utf-8")),
+                b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
+                *headers.request_lines(request.raw_headers),
+                headers.VIA_LINE,
+                framing,
+                b"\r\n",
+            )
+        )
+
+    async def _upload(self, connection: UpstreamConnection, exchange: Exchange) -> None:
+        """Send the body on, piece by piece, no faster than the upstream takes it."""
+        request = self._request
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            self._down.continue_()
+        chunked = request.content_length is None
+        try:
+            while piece := await request.content.readany():
+                connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+                await connection.drain()
+                if exchange.complete or not connection.open:
+                    return
+        except web.RequestPayloadError:
+            # The client's framing broke: what it sent so far must not look whole.
+            connection.abort()
+            return
+        if chunked:
+            connection.write(b"0\r\n\r\n")
+
+    def _failure(self, error: UpstreamError) -> Failure:
+        upstream = f"http://{self._services.target.authority}"
+        return answers.failure_of_error(error, upstream=upstream, provider=Provider.LOCAL)

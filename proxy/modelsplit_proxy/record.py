@@ -1,0 +1,180 @@
+"""Everything known about one call: what its headers, its log line and its metrics say.
+
+Filled while the call runs, read once when it ends. Never a prompt, a completion or a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_policy.call import Call, State
+from modelsplit_policy.facts import Dialect, Role
+from modelsplit_proxy import errors
+from modelsplit_proxy.clock import rfc3339
+from modelsplit_proxy.tail import Usage
+
+if TYPE_CHECKING:
+    from modelsplit_policy.facts import Context, Provider, RouteReason
+    from modelsplit_policy.failures import Failure
+    from modelsplit_policy.roles import Candidate, Route
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One model asked. Monotonic seconds; None where that moment never came."""
+
+    model: str
+    asked: float
+    ahead: int = 0
+    seated: float | None = None
+    dispatched: float | None = None
+    first_byte: float | None = None
+    ended: float | None = None
+    failure: Failure | None = None
+    upstream_status: int | None = None
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """One call, from its first byte in to its last byte out."""
+
+    request_id: str
+    route: str
+    dialect: Dialect
+    client: str
+    started: float
+    started_wall: float
+    job_id: str | None = None
+    requested_model: str = ""
+    role: Role | None = None
+    context: Context | None = None
+    provider: Provider | None = None
+    route_reason: RouteReason | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    starts_at_fallback: bool = False
+    call: Call = field(default_factory=Call)
+    failure: Failure | None = None
+    status: int | None = None
+    streamed: bool = False
+    usage: Usage = field(default_factory=Usage)
+    client_retry: bool = False
+    ended: float | None = None
+
+    def routed(self, route: Route) -> None:
+        self.role, self.context, self.provider = route.role, route.context, route.provider
+        self.requested_model = route.requested_model
+        self.route_reason = route.reason
+        self.starts_at_fallback = route.starts_at_fallback
+
+    def attempt(self, candidate: Candidate, now: float) -> Attempt:
+        attempt = Attempt(candidate.model, now)
+        self.attempts.append(attempt)
+        return attempt
+
+    @property
+    def model(self) -> str:
+        """The model that answered, or was asked last."""
+        return self.attempts[-1].model if self.attempts else self.requested_model
+
+    @property
+    def fallback_used(self) -> bool:
+        return len(self.attempts) > 1 or self.starts_at_fallback
+
+    @property
+    def queue_wait_s(self) -> float:
+        """Time in line, over all attempts; a call turned away waited until then."""
+        return sum(
+            (a.seated if a.seated is not None else a.ended or a.asked) - a.asked
+            for a in self.attempts
+        )
+
+    @property
+    def llm_latency_s(self) -> float | None:
+        """From dispatch to the end of the last attempt that reached the upstream."""
+        reached = [a for a in self.attempts if a.dispatched is not None and a.ended is not None]
+        if not reached:
+            return None
+        last = reached[-1]
+        assert last.ended is not None
+        assert last.dispatched is not None
+        return last.ended - last.dispatched
+
+    @property
+    def first_byte_s(self) -> float | None:
+        """From the call's start to its first byte back."""
+        first = self.attempts[-1].first_byte if self.attempts else None
+        return None if first is None else first - self.started
+
+    @property
+    def total_s(self) -> float:
+        return (self.ended if self.ended is not None else self.started) - self.started
+
+    @property
+    def outcome(self) -> str:
+        """``ok``, ``client_gone`` or the error code."""
+        if self.call.state is State.ABANDONED:
+            return "client_gone"
+        return "ok" if self.failure is None else self.failure.code
+
+    def scene(self) -> errors.Scene:
+        return errors.Scene(
+            request_id=self.request_id,
+            context=self.context,
+            role=self.role,
+            provider=self.provider,
+            model=self.model or None,
+            attempt=len(self.attempts),
+            fallback_used=self.fallback_used,
+        )
+
+    def log_fields(self) -> dict[str, Any]:
+        """The finished call as one flat object (§ Logs in docs/operations.md)."""
+        usage = self.usage
+        out: dict[str, Any] = {
+            "ts": rfc3339(self.started_wall + self.total_s),
+            "event": "request",
+            "request_id": self.request_id,
+            "job_id": self.job_id,
+            "client": self.client,
+            "route": self.route,
+            "dialect": self.dialect,
+            "started_at": rfc3339(self.started_wall),
+            "llm_role": self.role,
+            "llm_context": self.context,
+            "llm_provider": self.provider,
+            "requested_model": self.requested_model,
+            "llm_model": self.model,
+            "llm_attempt": len(self.attempts),
+            "fallback_used": self.fallback_used,
+            "fallback_cause": self._fallback_cause(),
+            "route_reason": self.route_reason,
+            "status": self.status,
+            "outcome": self.outcome,
+            "state": self.call.state,
+            "stream": self.streamed,
+            "client_retry": self.client_retry,
+            "llm_queue_wait_ms": _ms(self.queue_wait_s),
+            "llm_latency_ms": _ms(self.llm_latency_s),
+            "ttfb_ms": _ms(self.first_byte_s),
+            "job_e2e_latency_ms": _ms(self.total_s),
+            "load_ms": _ms(usage.load_s),
+            "prompt_tokens": usage.prompt_tokens,
+            "output_tokens": usage.output_tokens,
+            "finish_reason": usage.finish_reason,
+        }
+        if self.role is Role.PLANNER:
+            out["planner_latency_ms"] = out["job_e2e_latency_ms"]
+        if self.failure is not None:
+            out |= errors.fields(self.failure, self.scene())
+            out["error"] = self.failure.message
+        return out
+
+    def _fallback_cause(self) -> str | None:
+        if len(self.attempts) < 2 or self.attempts[0].failure is None:
+            return None
+        return self.attempts[0].failure.code
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

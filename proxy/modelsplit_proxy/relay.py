@@ -1,0 +1,182 @@
+"""From the upstream's parser to the client's socket: the one streaming loop.
+
+Each piece is passed on the moment it is accepted: one call from the read callback, no
+task switch. A slow client pauses the upstream's socket; silence and deadlines are watched
+by one timer that looks again when it fires, not by work on every piece.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.failures import Reason
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.tail import Tail
+    from modelsplit_proxy.upstream import Exchange, UpstreamError
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What ends a relay early; None: no bound.
+
+    ``deadline``: loop time by which the answer must be whole. ``stall_s``: the longest
+    silence between two pieces.
+    """
+
+    deadline: float | None = None
+    stall_s: float | None = None
+
+
+UNBOUNDED = Bounds()
+
+
+class Watch:
+    """Ends a wait by silence or by deadline, whichever comes first."""
+
+    __slots__ = ("_bounds", "_done", "_last", "_loop", "_timer", "held")
+
+    def __init__(self, bounds: Bounds, done: asyncio.Future[UpstreamError | Reason | None]) -> None:
+        self._bounds = bounds
+        self._done = done
+        self._loop = done.get_loop()
+        self._last = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self.held = False
+        self._arm()
+
+    def touch(self) -> None:
+        self._last = self._loop.time()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        stall_s, deadline = self._bounds.stall_s, self._bounds.deadline
+        moments = [self._last + stall_s] if stall_s is not None else []
+        if deadline is not None:
+            moments.append(deadline)
+        if moments:
+            self._timer = self._loop.call_at(min(moments), self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        deadline, stall_s = self._bounds.deadline, self._bounds.stall_s
+        if self.held:
+            # We stopped reading because the client is slow: not the upstream's silence.
+            self._last = now
+        if deadline is not None and now >= deadline:
+            self._end(Reason.ROLE_TIMEOUT)
+        elif stall_s is not None and now - self._last >= stall_s:
+            self._end(Reason.STALL)
+        else:
+            self._arm()
+
+    def _end(self, reason: Reason) -> None:
+        if not self._done.done():
+            self._done.set_result(reason)
+
+
+class Relay:
+    """Passes one answer's body on. A BodySink for the exchange, a Source for the client."""
+
+    __slots__ = ("_done", "_down", "_exchange", "_tail", "_watch")
+
+    def __init__(self, exchange: Exchange, down: Downstream, tail: Tail | None) -> None:
+        self._exchange = exchange
+        self._down = down
+        self._tail = tail
+        self._done: asyncio.Future[UpstreamError | Reason | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self._watch: Watch | None = None
+
+    async def run(self, bounds: Bounds = UNBOUNDED) -> UpstreamError | Reason | None:
+        """Relay until the upstream ends (None), breaks, stalls or runs out of time."""
+        if bounds is not UNBOUNDED:
+            self._watch = Watch(bounds, self._done)
+            self._watch.held = self._down.writing_paused
+        self._down.feed_from(self)
+        try:
+            self._exchange.attach(self)
+            return await self._done
+        finally:
+            self._down.feed_from(None)
+            if self._watch is not None:
+                self._watch.stop()
+
+    # BodySink
+
+    def data(self, piece: bytes) -> None:
+        if self._tail is not None:
+            self._tail.feed(piece)
+        if self._watch is not None:
+            self._watch.touch()
+        self._down.write(piece)
+
+    def ended(self, error: UpstreamError | None) -> None:
+        if not self._done.done():
+            self._done.set_result(error)
+
+    # Source
+
+    def pause(self) -> None:
+        if self._watch is not None:
+            self._watch.held = True
+        self._exchange.pause()
+
+    def resume(self) -> None:
+        if self._watch is not None:
+            self._watch.held = False
+            self._watch.touch()
+        self._exchange.resume()
+
+
+class Collector:
+    """Holds one answer's body until it is whole or too large to hold."""
+
+    __slots__ = ("_done", "_exchange", "_limit", "pieces", "size")
+
+    def __init__(self, exchange: Exchange, limit: int) -> None:
+        self._exchange = exchange
+        self._limit = limit
+        self._done: asyncio.Future[UpstreamError | Reason | None] = (
+            asyncio.get_running_loop().create_future()
+        )
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    @property
+    def overflowed(self) -> bool:
+        return self.size > self._limit
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+    async def run(self, bounds: Bounds) -> UpstreamError | Reason | None:
+        """Collect until whole (None), broken, too late, or ``overflowed`` (None as well)."""
+        watch = Watch(bounds, self._done)
+        try:
+            self._exchange.attach(self)
+            return await self._done
+        finally:
+            watch.stop()
+
+    def data(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece)
+        if self.overflowed:
+            self._exchange.pause()
+            self._finish(None)
+
+    def ended(self, error: UpstreamError | None) -> None:
+        self._finish(error)
+
+    def _finish(self, result: UpstreamError | None) -> None:
+        if not self._done.done():
+            self._done.set_result(result)

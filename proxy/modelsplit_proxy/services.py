@@ -1,0 +1,82 @@
+"""What one request's handling is given: everything that outlives the request."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelsplit_policy.config import Policy
+    from modelsplit_policy.roles import Roles
+    from modelsplit_proxy.clock import Clock
+    from modelsplit_proxy.gate import Gate
+    from modelsplit_proxy.guard import Guard
+    from modelsplit_proxy.metrics import Metrics
+    from modelsplit_proxy.rate import ArrivalLimit
+    from modelsplit_proxy.requestlog import RequestLog
+    from modelsplit_proxy.tasks import Tasks
+    from modelsplit_proxy.upstream import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamTarget:
+    """Where Ollama is: ``host`` and ``port`` to connect to, ``authority`` for ``Host``."""
+
+    host: str
+    port: int
+    authority: str
+
+
+class Lifecycle:
+    """What requests and the process's end must know of each other."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def active(self) -> int:
+        """Requests being answered."""
+        return self._active
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count one request while it is being answered."""
+        self._active += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            if self._active == 0:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Wait until no request is being answered."""
+        await self._idle.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The parts a request meets, wired once by ``app``."""
+
+    policy: Policy
+    roles: Roles
+    gate: Gate
+    pool: Pool
+    guard: Guard
+    rate: ArrivalLimit
+    metrics: Metrics
+    log: RequestLog
+    clock: Clock
+    tasks: Tasks
+    target: UpstreamTarget
+    lifecycle: Lifecycle
+    stall_s: float
+    max_body_bytes: int

@@ -1,0 +1,182 @@
+"""Process settings: flag, then ``MODELSPLIT_…`` environment, then default.
+
+``OLLAMA_HOST`` is never read: on the GPU host it is where Ollama listens, on a client it is
+where we do, and guessing wrong would make the proxy its own upstream.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE: Final = re.compile(r"([0-9]+)(KiB|MiB|GiB)?")
+_BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+class SettingError(Exception):
+    """A setting cannot be read. The text names it, what was said and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen or connect."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything about the process that is not policy. Seconds; bytes."""
+
+    listen: Address
+    admin: Address
+    upstream: Address
+    policy: Path | None
+    state: Path
+    client_header_timeout_s: float
+    connect_timeout_s: float
+    stall_timeout_s: float
+    drain_s: float
+    max_body_bytes: int
+    log_format: str
+    allow_hosts: tuple[str, ...]
+    allow_origins: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One setting: its flag (and so its variable), its default and its help."""
+
+    name: str
+    default: str
+    help: str
+    repeatable: bool = False
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        return f"MODELSPLIT_{self.name.upper().replace('-', '_')}"
+
+
+OPTIONS: Final = (
+    Option("listen", "127.0.0.1:11435", "where clients connect"),
+    Option("admin", "127.0.0.1:11436", "where metrics, health and statistics are served"),
+    Option("upstream", "http://127.0.0.1:11434", "the Ollama to stand in front of"),
+    Option("policy", "", "policy file; default: the shipped policy"),
+    Option("state", "", "state directory; default: $STATE_DIRECTORY, else the user's"),
+    Option("client-header-timeout", "10s", "longest time for a request's head to arrive"),
+    Option("connect-timeout", "2s", "longest time to connect to the upstream"),
+    Option("stall-timeout", "60s", "longest silence inside an answer that has begun"),
+    Option("drain", "30s", "how long running answers may take to end on SIGTERM"),
+    Option("max-body", "64MiB", "largest body of an inference request"),
+    Option("log-format", "auto", "json, text, or auto: text on a terminal"),
+    Option("allow-host", "", "further Host name to answer to", repeatable=True),
+    Option("allow-origin", "", "further browser Origin to answer to", repeatable=True),
+)
+
+
+def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
+    """Combine flags and environment; raise SettingError on the first that cannot be read."""
+    said = {option.name: _said(option, flags, environ) for option in OPTIONS}
+    log_format = said["log-format"][0]
+    if log_format not in {"json", "text", "auto"}:
+        raise SettingError(f'--log-format "{log_format}" is unknown; use json, text or auto')
+    policy = said["policy"][0]
+    settings = Settings(
+        listen=_address("--listen", said["listen"][0]),
+        admin=_address("--admin", said["admin"][0]),
+        upstream=_upstream(said["upstream"][0]),
+        policy=Path(policy) if policy else None,
+        state=_state(said["state"][0], environ),
+        client_header_timeout_s=_seconds(
+            "--client-header-timeout", said["client-header-timeout"][0]
+        ),
+        connect_timeout_s=_seconds("--connect-timeout", said["connect-timeout"][0]),
+        stall_timeout_s=_seconds("--stall-timeout", said["stall-timeout"][0]),
+        drain_s=_seconds("--drain", said["drain"][0]),
+        max_body_bytes=_bytes("--max-body", said["max-body"][0]),
+        log_format=log_format,
+        allow_hosts=said["allow-host"],
+        allow_origins=said["allow-origin"],
+    )
+    if settings.upstream == settings.listen and settings.listen.port != 0:
+        raise SettingError(
+            f"--upstream {settings.upstream} is our own --listen address; every call would "
+            "come back to us"
+        )
+    return settings
+
+
+def _said(
+    option: Option, flags: Mapping[str, object], environ: Mapping[str, str]
+) -> tuple[str, ...]:
+    flag = flags.get(option.name)
+    if isinstance(flag, list):
+        return tuple(str(item) for item in flag)
+    if flag is not None:
+        return (str(flag),)
+    variable = environ.get(option.variable)
+    if option.repeatable:
+        return tuple(part.strip() for part in (variable or "").split(",") if part.strip())
+    return (variable or option.default,)
+
+
+def _address(flag: str, said: str) -> Address:
+    host, colon, port = said.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingError(f'{flag} "{said}" is not HOST:PORT, as in 127.0.0.1:11435')
+    return Address(host.strip("[]") or "127.0.0.1", int(port))
+
+
+def _upstream(said: str) -> Address:
+    try:
+        parts = urlsplit(said if "//" in said else f"//{said}", scheme="http")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    if host is None or parts.scheme != "http" or parts.path not in {"", "/"}:
+        raise SettingError(
+            f'--upstream "{said}" is not an http URL without a path, as in http://127.0.0.1:11434'
+        )
+    return Address(host, 11434 if port is None else port)
+
+
+def _seconds(flag: str, said: str) -> float:
+    match = _DURATION.fullmatch(said)
+    if match is None:
+        raise SettingError(f'{flag} "{said}" is not a duration, as in 500ms, 10s or 2m')
+    return float(match[1]) * _SECONDS[match[2] or "s"]
+
+
+def _bytes(flag: str, said: str) -> int:
+    match = _SIZE.fullmatch(said)
+    if match is None:
+        raise SettingError(f'{flag} "{said}" is not a size, as in 512KiB, 64MiB or 1GiB')
+    return int(match[1]) * (_BYTES[match[2]] if match[2] else 1)
+
+
+def _state(said: str, environ: Mapping[str, str]) -> Path:
+    if said:
+        return Path(said)
+    # systemd may list several directories; ours is the first.
+    if systemd := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(systemd)
+    if xdg := environ.get("XDG_STATE_HOME"):
+        return Path(xdg) / "modelsplit"
+    return Path(environ.get("HOME", "/")) / ".local" / "state" / "modelsplit"

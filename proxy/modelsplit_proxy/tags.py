@@ -1,0 +1,72 @@
+"""The header lines that tell a client what was done for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelsplit_proxy import headers
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.record import CallRecord
+
+
+def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[bytes]:
+    """Every tag that applies at this moment, as whole lines.
+
+    ``total``: the answer is complete, so its whole time can be told. ``origin``: a browser
+    asked, and must be allowed to read the tags.
+    """
+    block = (
+        f"X-Request-Id: {record.request_id}\r\n"
+        f"request-id: {record.request_id}\r\n"
+        f"X-LLM-Queue-Wait-Ms: {record.queue_wait_s * 1000:.1f}\r\n"
+        f"Server-Timing: {_server_timing(record, now, total=total)}\r\n"
+    )
+    if record.role is not None:
+        block += (
+            f"X-LLM-Role: {record.role}\r\n"
+            f"X-LLM-Context: {record.context}\r\n"
+            f"X-LLM-Provider: {record.provider}\r\n"
+            f"X-LLM-Model: {_text(record.model)}\r\n"
+            f"X-LLM-Requested-Model: {_text(record.requested_model)}\r\n"
+            f"X-LLM-Attempt: {max(1, len(record.attempts))}\r\n"
+            f"X-LLM-Fallback-Used: {'true' if record.fallback_used else 'false'}\r\n"
+            f"X-LLM-Route-Reason: {_route_reason(record)}\r\n"
+        )
+    if record.failure is not None:
+        block += f"X-LLM-Error-Code: {record.failure.code}\r\n"
+    out = [block.encode("ascii"), headers.VIA_LINE]
+    if origin:
+        out.append(headers.EXPOSE_LINE)
+    return out
+
+
+def _route_reason(record: CallRecord) -> str | None:
+    return "fallback" if len(record.attempts) > 1 else record.route_reason
+
+
+def _server_timing(record: CallRecord, now: float, *, total: bool) -> str:
+    parts = [f"queue;dur={record.queue_wait_s * 1000:.1f}"]
+    if record.usage.load_s is not None:
+        parts.append(f"load;dur={record.usage.load_s * 1000:.1f}")
+    if record.first_byte_s is not None:
+        parts.append(f"ttfb;dur={record.first_byte_s * 1000:.1f}")
+    if total:
+        parts.append(f"total;dur={(now - record.started) * 1000:.1f}")
+    return ", ".join(parts)
+
+
+def _text(said: str) -> str:
+    """A model name as a header value.
+
+    It came out of JSON and may hold anything: what a header cannot carry is
+    percent-encoded, and the length is bounded.
+    """
+    if said.isascii() and said.isprintable() and len(said) <= 256:
+        return said
+    safe = (c if " " <= c <= "~" else "".join(f"%{b:02X}" for b in _utf8(c)) for c in said[:256])
+    return "".join(safe)
+
+
+def _utf8(character: str) -> bytes:
+    return character.encode("utf-8", "replace")

@@ -1,0 +1,196 @@
+"""Did the stream say that it was whole? Sans-io: bytes in, a verdict at the end.
+
+HTTP framing cannot tell: Ollama ends a stream cleanly after a crash, and when a model
+repeats itself. Only the dialect's own end marker counts: ``"done":true`` in the last NDJSON
+line, ``data: [DONE]``, a ``message_stop`` or a ``response.completed`` event. While a stream
+runs, a piece costs one append; lines are looked at once, when it ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_policy.facts import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# The end of an Anthropic stream is two events of three lines each; twice that, should each
+# line arrive on its own.
+_KEPT_PIECES: Final = 12
+_COMPACT_EVERY: Final = 1024
+
+_FINAL_RESPONSE_EVENTS: Final = frozenset(
+    {"response.completed", "response.incomplete", "response.failed"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a finished answer says of itself. Tokens; seconds; None where it is silent."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    load_s: float | None = None
+    prompt_eval_s: float | None = None
+    eval_s: float | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``complete``: the end marker was there. ``error``: the text of an in-band error.
+
+    ``mid_line``: the bytes stop inside a line, so nothing can be added after them.
+    """
+
+    complete: bool
+    error: str | None
+    mid_line: bool
+    usage: Usage
+
+
+class Tail:
+    """Keeps the last lines of a stream, however its bytes were cut."""
+
+    __slots__ = ("_open", "_whole")
+
+    def __init__(self) -> None:
+        self._whole: deque[bytes] = deque(maxlen=_KEPT_PIECES)
+        self._open: list[bytes] = []
+
+    def feed(self, piece: bytes) -> None:
+        if not self._open and piece.endswith(b"\n"):
+            self._whole.append(piece)
+        else:
+            self._feed_partial(piece)
+
+    def _feed_partial(self, piece: bytes) -> None:
+        cut = piece.rfind(b"\n") + 1
+        if cut:
+            self._whole.append(b"".join((*self._open, piece[:cut])))
+            self._open = [piece[cut:]] if cut < len(piece) else []
+            return
+        self._open.append(piece)
+        if len(self._open) >= _COMPACT_EVERY:
+            self._open = [b"".join(self._open)]
+
+    @property
+    def mid_line(self) -> bool:
+        return bool(self._open)
+
+    def lines(self) -> list[bytes]:
+        """The last non-blank lines, oldest first, an unfinished one included."""
+        text = b"".join((*self._whole, *self._open))
+        return [line for line in text.splitlines() if line.strip()]
+
+
+def judge_ndjson(tail: Tail) -> Verdict:
+    """An Ollama stream: the last line decides."""
+    lines = tail.lines()
+    last = _object(lines[-1]) if lines else {}
+    error = last.get("error")
+    return Verdict(
+        complete=last.get("done") is True and error is None,
+        error=None if error is None else str(error),
+        # A last line without its newline is still whole if it parses.
+        mid_line=tail.mid_line and not last,
+        usage=ollama_usage(last),
+    )
+
+
+def judge_sse(tail: Tail) -> Verdict:
+    """An OpenAI, responses-API or Anthropic stream: the last data lines decide."""
+    data = list(_data_lines(tail.lines()))
+    events = [_object(line) for line in data]
+    error = next((_error_text(event) for event in reversed(events) if "error" in event), None)
+    if error is not None and _is_final_response(events[-1]):
+        error = None  # a finished response object carries "error": null or its own
+    return Verdict(
+        complete=bool(data) and error is None and _is_sse_end(data[-1], events[-1]),
+        error=error,
+        mid_line=tail.mid_line,
+        usage=_sse_usage(events),
+    )
+
+
+def judge(dialect: Dialect, tail: Tail) -> Verdict:
+    return judge_ndjson(tail) if dialect is Dialect.OLLAMA else judge_sse(tail)
+
+
+def ollama_usage(last: Mapping[str, Any]) -> Usage:
+    """The counts of a final Ollama object; durations come in nanoseconds."""
+    return Usage(
+        prompt_tokens=_int(last.get("prompt_eval_count")),
+        output_tokens=_int(last.get("eval_count")),
+        load_s=_nanoseconds(last.get("load_duration")),
+        prompt_eval_s=_nanoseconds(last.get("prompt_eval_duration")),
+        eval_s=_nanoseconds(last.get("eval_duration")),
+        finish_reason=_str(last.get("done_reason")),
+    )
+
+
+def openai_usage(answer: Mapping[str, Any]) -> Usage:
+    """``usage`` of an OpenAI, responses-API or Anthropic object, wherever it sits."""
+    holder = answer.get("response") if "response" in answer else answer
+    usage = holder.get("usage") if isinstance(holder, dict) else None
+    if not isinstance(usage, dict):
+        return Usage()
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    output = usage.get("completion_tokens", usage.get("output_tokens"))
+    return Usage(prompt_tokens=_int(prompt), output_tokens=_int(output))
+
+
+def _sse_usage(events: list[dict[str, Any]]) -> Usage:
+    for event in reversed(events):
+        usage = openai_usage(event)
+        if usage.output_tokens is not None:
+            return usage
+    return Usage()
+
+
+def _data_lines(lines: list[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        if line.startswith(b"data:"):
+            yield line[5:].strip()
+
+
+def _is_sse_end(data: bytes, event: dict[str, Any]) -> bool:
+    return data == b"[DONE]" or event.get("type") == "message_stop" or _is_final_response(event)
+
+
+def _is_final_response(event: dict[str, Any]) -> bool:
+    return event.get("type") in _FINAL_RESPONSE_EVENTS
+
+
+def _error_text(event: dict[str, Any]) -> str | None:
+    error = event.get("error")
+    if error is None:
+        return None
+    if isinstance(error, dict):
+        return str(error.get("message", error))
+    return str(error)
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _str(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _nanoseconds(value: object) -> float | None:
+    return value / 1e9 if isinstance(value, int | float) else None

@@ -1,0 +1,438 @@
+"""The upstream side of the wire: pooled connections that hand bytes on as they arrive.
+
+One request at a time on a connection, no pipelining, never half-closed (Ollama takes a
+half-close for a client that left). llhttp, through httptools, judges every byte before it
+is passed on, so what the client gets is well-formed whatever the upstream sent. An answer
+goes through three moments that callers can await or be told of:
+
+- ``ready()``: the head is complete and there is a first body byte, or the body is empty.
+  Until then nothing has been shown to the client, and a second model may still be asked.
+- ``attach(sink)``: from here body pieces go to ``sink`` as the parser accepts them.
+- ``sink.ended(error)``: the answer is complete (None), or how it broke.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import socket
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Protocol, cast
+
+import httptools
+
+# Bounds on what an upstream may put into a head: far above anything Ollama sends, far
+# below what would hurt us.
+MAX_HEAD_BYTES: Final = 256 * 1024
+MAX_HEADERS: Final = 256
+# Idle connections kept for reuse, and for how long. More can be open: nothing here ever
+# waits for a connection, so no cap hides below admission.
+MAX_IDLE: Final = 32
+IDLE_S: Final = 60.0
+
+
+class Fault(Enum):
+    """How the upstream failed us, below HTTP."""
+
+    REFUSED = "connect_refused"
+    CONNECT_TIMEOUT = "connect_timeout"
+    DNS = "dns"
+    RESET = "reset"
+    TRUNCATED = "truncated"
+    PROTOCOL = "protocol"
+
+
+class UpstreamError(Exception):
+    """The exchange failed. ``fault`` says how; the text says what was seen."""
+
+    def __init__(self, fault: Fault, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = fault
+
+
+@dataclass(slots=True)
+class UpstreamHead:
+    """A response head: status, reason phrase and raw header pairs in order.
+
+    ``length`` is the body's size in bytes where the head says it, else None.
+    """
+
+    status: int
+    phrase: bytes
+    headers: list[tuple[bytes, bytes]]
+    length: int | None
+
+    def get(self, name: bytes) -> bytes:
+        """The first value of ``name`` (lower case), or empty."""
+        for key, value in self.headers:
+            if key.lower() == name:
+                return value
+        return b""
+
+
+class BodySink(Protocol):
+    """Receives one answer's body. Called from the loop's read callback: must not block."""
+
+    def data(self, piece: bytes) -> None: ...
+    def ended(self, error: UpstreamError | None) -> None: ...
+
+
+class Exchange:
+    """One request and its answer on one connection."""
+
+    __slots__ = ("_connection", "_early", "_error", "_ready", "_sink", "complete", "head")
+
+    def __init__(self, connection: UpstreamConnection, loop: asyncio.AbstractEventLoop) -> None:
+        self._connection = connection
+        self._ready: asyncio.Future[None] = loop.create_future()
+        self._early: list[bytes] = []
+        self._sink: BodySink | None = None
+        self._error: UpstreamError | None = None
+        self.head: UpstreamHead | None = None
+        self.complete = False
+
+    async def ready(self) -> UpstreamHead:
+        """Wait for the head and the first body byte; raise UpstreamError if it broke before."""
+        await self._ready
+        assert self.head is not None
+        return self.head
+
+    def attach(self, sink: BodySink) -> None:
+        """Send the body to ``sink``: first what is here already, then what comes."""
+        self._sink = sink
+        early, self._early = self._early, []
+        for piece in early:
+            sink.data(piece)
+        if self.complete or self._error is not None:
+            sink.ended(self._error)
+
+    def pause(self) -> None:
+        self._connection.pause()
+
+    def resume(self) -> None:
+        self._connection.resume()
+
+    def abort(self) -> None:
+        """Stop caring. An unfinished upstream is cut off, which makes Ollama stop."""
+        self._sink = None
+        if not self._ready.done():
+            self._ready.cancel()
+        self._connection.abandon(self)
+
+    # What the connection calls.
+
+    def on_head(self, head: UpstreamHead) -> None:
+        self.head = head
+
+    def on_body(self, piece: bytes) -> None:
+        if self._sink is not None:
+            self._sink.data(piece)
+            return
+        self._early.append(piece)
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    def on_complete(self) -> None:
+        self.complete = True
+        if not self._ready.done():
+            self._ready.set_result(None)
+        if self._sink is not None:
+            self._sink.ended(None)
+
+    def on_error(self, error: UpstreamError) -> None:
+        if self.complete or self._error is not None:
+            return
+        self._error = error
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            # Whoever stopped waiting has already been told something else.
+            self._ready.exception()
+        elif self._sink is not None:
+            self._sink.ended(error)
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One TCP connection to the upstream; parses answers, knows when it may be reused."""
+
+    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._poll = select.poll()
+        self._exchange: Exchange | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self.idle_since = 0.0
+        # The message being received; _reset_message starts the next one.
+        self._phrase = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        self._head_request = False
+        self._until_close = False
+        self._message_complete = False
+        self._reusable = False
+        self._surplus = False
+        self._renew_parser = False
+
+    def __repr__(self) -> str:
+        state = "idle" if self._exchange is None else "busy"
+        return f"<UpstreamConnection {state} {'open' if self.open else 'closed'}>"
+
+    @property
+    def open(self) -> bool:
+        return self._transport is not None and not self._transport.is_closing()
+
+    def quiet(self) -> bool:
+        """True if an idle connection has nothing to say: no late bytes, no FIN.
+
+        Asked before reuse. The loop may not have seen a close that the kernel already
+        has; a request sent into it would fail, and a POST must not be sent twice.
+        """
+        return self.open and not self._poll.poll(0)
+
+    def start(self, *, head_request: bool) -> Exchange:
+        """Begin an exchange; the caller then writes the request."""
+        assert self._exchange is None
+        self._reset_message()
+        self._head_request = head_request
+        self._exchange = Exchange(self, self._loop)
+        return self._exchange
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the upstream has taken enough of what was written."""
+        await self._writable.wait()
+
+    def pause(self) -> None:
+        if self.open:
+            cast("asyncio.Transport", self._transport).pause_reading()
+
+    def resume(self) -> None:
+        if self.open:
+            cast("asyncio.Transport", self._transport).resume_reading()
+
+    def abandon(self, exchange: Exchange) -> None:
+        """``exchange`` is over for us; cut the line if its answer is not complete."""
+        if self._exchange is exchange:
+            self._exchange = None
+            self.abort()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        # Tokens must not wait in the kernel for company.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._poll.register(sock.fileno(), select.POLLIN)
+
+    def data_received(self, data: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            # Bytes nobody asked for: whatever they are, they must not become the
+            # beginning of the next answer.
+            self.abort()
+            return
+        if exchange.head is None:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(Fault.PROTOCOL, "it switched protocols unasked")
+            return
+        except httptools.HttpParserError as error:
+            self._fail(Fault.PROTOCOL, f"it sent malformed HTTP ({error})")
+            return
+        if exchange.head is None and self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(Fault.PROTOCOL, f"its response head exceeds {MAX_HEAD_BYTES} bytes")
+        elif self._message_complete:
+            self._finish(exchange)
+
+    def eof_received(self) -> bool:
+        exchange = self._exchange
+        if exchange is not None and self._until_close and exchange.head is not None:
+            self._reusable = False
+            self._finish(exchange)
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc  # how the line broke changes nothing about what was missing
+        self._transport = None
+        self._writable.set()
+        self._pool.forget(self)
+        exchange, self._exchange = self._exchange, None
+        if exchange is None:
+            return
+        if exchange.head is None:
+            exchange.on_error(UpstreamError(Fault.RESET, "it closed the connection unanswered"))
+        else:
+            exchange.on_error(UpstreamError(Fault.TRUNCATED, "it closed the connection mid-answer"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # httptools callbacks
+
+    def on_message_begin(self) -> None:
+        if self._message_complete:
+            self._surplus = True
+
+    def on_status(self, status: bytes) -> None:
+        self._phrase += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self._headers) >= MAX_HEADERS:
+            raise ValueError(f"more than {MAX_HEADERS} header lines")
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        if self._surplus:
+            return
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._informational(status)
+            return
+        length, chunked = _framing(self._headers)
+        bodiless = self._head_request or status in {204, 304}
+        self._until_close = length is None and not chunked and not bodiless
+        assert self._exchange is not None
+        self._exchange.on_head(UpstreamHead(status, self._phrase, self._headers, length))
+        if bodiless and self._head_request:
+            # llhttp cannot know that this answers a HEAD and would wait for the body.
+            self._reusable = self._parser.should_keep_alive()
+            self._message_complete = self._renew_parser = True
+
+    def on_body(self, piece: bytes) -> None:
+        if self._exchange is not None and not self._surplus and not self._renew_parser:
+            self._exchange.on_body(piece)
+
+    def on_message_complete(self) -> None:
+        if self._surplus or self._exchange is None or self._exchange.head is None:
+            return
+        # llhttp clears its keep-alive flag after this callback.
+        self._reusable = self._parser.should_keep_alive()
+        self._message_complete = True
+
+    # inside
+
+    def _informational(self, status: int) -> None:
+        """1xx: 100 and 103 come before the real head. 101 was never asked for."""
+        if status == 101:
+            raise ValueError("it switched protocols unasked")
+        self._phrase, self._headers = b"", []
+
+    def _reset_message(self) -> None:
+        self._phrase, self._headers, self._head_bytes = b"", [], 0
+        self._head_request = self._until_close = self._message_complete = False
+        self._reusable = self._surplus = self._renew_parser = False
+
+    def _finish(self, exchange: Exchange) -> None:
+        self._exchange = None
+        if self._renew_parser:
+            self._parser = httptools.HttpResponseParser(self)
+        if self._reusable and not self._surplus and self.open:
+            self._pool.give_back(self)
+        else:
+            self.abort_quietly()
+        exchange.on_complete()
+
+    def abort_quietly(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _fail(self, fault: Fault, detail: str) -> None:
+        exchange, self._exchange = self._exchange, None
+        self.abort()
+        if exchange is not None:
+            exchange.on_error(UpstreamError(fault, detail))
+
+
+class Pool:
+    """Connections to one upstream: reused when idle, opened when not, never waited for."""
+
+    def __init__(self, host: str, port: int, *, connect_timeout_s: float) -> None:
+        self._host = host
+        self._port = port
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._host}:{self._port} {len(self._open)} open, {len(self._idle)} idle>"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
+    async def acquire(self) -> UpstreamConnection:
+        """An idle connection that is still good, or a new one; UpstreamError if neither."""
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            connection = self._idle.pop()
+            if loop.time() - connection.idle_since < IDLE_S and connection.quiet():
+                return connection
+            connection.abort()
+        return await self._connect(loop)
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        if len(self._idle) >= MAX_IDLE:
+            connection.abort_quietly()
+            return
+        connection.idle_since = asyncio.get_running_loop().time()
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        for connection in list(self._open):
+            connection.abort()
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> UpstreamConnection:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self, loop), self._host, self._port
+                )
+        except TimeoutError:
+            text = f"no connection within {self._connect_timeout_s:g} s"
+            raise UpstreamError(Fault.CONNECT_TIMEOUT, text) from None
+        except socket.gaierror as error:
+            raise UpstreamError(
+                Fault.DNS, f"its name does not resolve ({error.strerror})"
+            ) from None
+        except OSError as error:
+            raise UpstreamError(Fault.REFUSED, _connect_words(error)) from None
+        self._open.add(connection)
+        return connection
+
+
+def _connect_words(error: OSError) -> str:
+    return "connection refused" if isinstance(error, ConnectionRefusedError) else str(error)
+
+
+def _framing(headers: list[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
+    """Content-Length and whether the body is chunked; llhttp has refused contradictions."""
+    length: int | None = None
+    chunked = False
+    for name, value in headers:
+        lowered = name.lower()
+        if lowered == b"content-length":
+            length = int(value)
+        elif lowered == b"transfer-encoding":
+            chunked = b"chunked" in value.lower()
+    return length, chunked

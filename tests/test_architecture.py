@@ -1,0 +1,524 @@
+"""The rules of the code base that a type checker and a linter cannot know, read from the syntax.
+
+Each check is a function from one parsed module to the sentences about what is wrong with it, and
+each is shown at the end of this file to fail on a snippet that breaks its rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).parents[1]
+SOURCES = (
+    ROOT / "policy" / "modelsplit_policy",
+    ROOT / "proxy" / "modelsplit_proxy",
+    ROOT / "client" / "modelsplit_client",
+    ROOT / "sim" / "modelsplit_sim",
+)
+
+# Arithmetic, containers and words. Nothing that can tell the time, roll dice, or reach a file,
+# a socket, a log or the environment.
+POLICY_MAY_IMPORT = frozenset(
+    {
+        "__future__",
+        "bisect",
+        "collections",
+        "dataclasses",
+        "difflib",
+        "enum",
+        "functools",
+        "hashlib",
+        "heapq",
+        "itertools",
+        "math",
+        "modelsplit_policy",
+        "re",
+        "types",
+        "typing",
+    }
+)
+CONFIG_MAY_ALSO_IMPORT = frozenset({"pydantic", "pydantic_core"})
+IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "eval", "exec", "__import__"})
+
+# (module, function) of the handlers that may catch everything: the end of one call and the end of
+# one background task, where an unforeseen error becomes a record instead of a dead process.
+# It starts empty. A new entry needs a sentence here about which of the two boundaries it is.
+BROAD_EXCEPT_ALLOWED: frozenset[tuple[str, str]] = frozenset()
+
+LONGEST_FUNCTION = 80
+
+STATEFUL_CALLS = frozenset(
+    {
+        "dict",
+        "list",
+        "set",
+        "bytearray",
+        "defaultdict",
+        "deque",
+        "OrderedDict",
+        "Counter",
+        "ChainMap",
+        "WeakKeyDictionary",
+        "WeakSet",
+        "WeakValueDictionary",
+        "ContextVar",
+        "count",
+        "cycle",
+        "Condition",
+        "Event",
+        "Lock",
+        "Queue",
+        "Semaphore",
+        "ClientSession",
+        "CollectorRegistry",
+        "Gauge",
+        "Histogram",
+        "Summary",
+    }
+)
+MUTATORS = frozenset(
+    {
+        "add",
+        "append",
+        "clear",
+        "discard",
+        "extend",
+        "insert",
+        "pop",
+        "popitem",
+        "remove",
+        "reverse",
+        "setdefault",
+        "sort",
+        "update",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Module:
+    """One source file: its dotted name, what it is when imported, and its syntax."""
+
+    name: str
+    tree: ast.Module
+    package: str  # the package that a relative import starts from
+
+    @property
+    def top(self) -> str:
+        return self.name.partition(".")[0]
+
+
+def parsed(path: Path) -> Module:
+    _root, *folders = path.relative_to(ROOT).parent.parts
+    parts = [*folders, path.stem]
+    package = ".".join(parts[:-1])
+    name = package if path.stem == "__init__" else ".".join(parts)
+    return Module(name, ast.parse(path.read_text(), str(path)), package)
+
+
+def modules() -> list[Module]:
+    return [parsed(path) for source in SOURCES for path in sorted(source.rglob("*.py"))]
+
+
+def imports(module: Module) -> Iterator[tuple[ast.stmt, str]]:
+    """Every imported module by its absolute name; ``from a import b`` gives ``a`` and ``a.b``."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            origin = node.module or ""
+            if node.level:
+                up = module.package.split(".")[: len(module.package.split(".")) - node.level + 1]
+                origin = ".".join([*up, origin]).strip(".")
+            yield node, origin
+            for alias in node.names:
+                yield node, f"{origin}.{alias.name}"
+
+
+def tops(module: Module) -> Iterator[tuple[ast.stmt, str]]:
+    for node, name in imports(module):
+        yield node, name.partition(".")[0]
+
+
+def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+
+
+def simple_name(node: ast.expr) -> str:
+    """The last word of a name or an attribute: what ``collections.deque`` and ``deque`` share."""
+    if isinstance(node, ast.Attribute):
+        return node.attr
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def policy_imports_only_what_is_pure(module: Module) -> Iterator[str]:
+    if module.top != "modelsplit_policy":
+        return
+    allowed = POLICY_MAY_IMPORT
+    if module.name == "modelsplit_policy.config":
+        allowed |= CONFIG_MAY_ALSO_IMPORT
+    for node, top in tops(module):
+        if top not in allowed:
+            yield f"{module.name}:{node.lineno} imports {top}"
+
+
+def policy_does_nothing_but_decide(module: Module) -> Iterator[str]:
+    if module.top != "modelsplit_policy":
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            yield f"{module.name}:{node.lineno} is asynchronous"
+        if isinstance(node, ast.Call) and simple_name(node.func) in IMPURE_CALLS:
+            yield f"{module.name}:{node.lineno} calls {simple_name(node.func)}()"
+
+
+def packages_point_one_way(module: Module) -> Iterator[str]:
+    """Policy knows nobody; sim does not know the proxy; only ``demo`` joins the two."""
+    for node, top in tops(module):
+        where = f"{module.name}:{node.lineno}"
+        if module.top == "modelsplit_sim" and top == "modelsplit_proxy":
+            yield f"{where}: the stand-in upstream must not know the proxy"
+        if (
+            top == "modelsplit_sim"
+            and module.top == "modelsplit_proxy"
+            and module.name != "modelsplit_proxy.demo"
+        ):
+            yield f"{where}: only modelsplit_proxy.demo may import the stand-in"
+        if module.top == "modelsplit_client" and top in {"modelsplit_proxy", "modelsplit_policy"}:
+            yield f"{where}: the client speaks HTTP and imports nothing of the server"
+
+
+def no_hidden_import(module: Module) -> Iterator[str]:
+    for function in functions(module.tree):
+        for node in ast.walk(function):
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                yield f"{module.name}:{node.lineno} imports inside {function.name}()"
+
+
+def no_global(module: Module) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Global):
+            yield f"{module.name}:{node.lineno} global {', '.join(node.names)}"
+
+
+def module_level(body: list[ast.stmt]) -> Iterator[ast.stmt]:
+    """Statements that run at import, those under a module-level ``if``, ``try`` … included."""
+    for node in body:
+        yield node
+        for field in ("body", "orelse", "finalbody"):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                yield from module_level(getattr(node, field, []))
+
+
+def assigned(node: ast.stmt) -> tuple[list[ast.expr], ast.expr | None]:
+    if isinstance(node, ast.Assign):
+        return node.targets, node.value
+    if isinstance(node, ast.AnnAssign | ast.AugAssign):
+        return [node.target], node.value
+    return [], None
+
+
+def no_state_in_a_module(module: Module) -> Iterator[str]:
+    """A module holds tables, never state.
+
+    A table is a non-empty list, dict or set display bound to an UPPER_CASE name (or ``__all__``)
+    and written to nowhere in its module. An empty display or a constructor call at module level
+    can only be there to be filled, whatever its name.
+    """
+    tables = set()
+    for node in module_level(module.tree.body):
+        targets, value = assigned(node)
+        where = f"{module.name}:{node.lineno}"
+        names = {simple_name(target) for target in targets}
+        if isinstance(value, ast.Call) and simple_name(value.func) in STATEFUL_CALLS:
+            yield f"{where} keeps a {simple_name(value.func)}()"
+        elif is_display(value):
+            tables |= names
+            if is_empty(value):
+                yield f"{where} keeps an empty container"
+            elif not all(name.isupper() or name == "__all__" for name in names):
+                yield f"{where} is no constant by its name: {', '.join(sorted(names))}"
+    yield from writes(module, tables)
+
+
+def is_display(value: ast.expr | None) -> bool:
+    shapes = ast.List | ast.Dict | ast.Set | ast.ListComp | ast.DictComp | ast.SetComp
+    return isinstance(value, shapes)
+
+
+def is_empty(value: ast.expr | None) -> bool:
+    return (isinstance(value, ast.List) and not value.elts) or (
+        isinstance(value, ast.Dict) and not value.keys
+    )
+
+
+def writes(module: Module, tables: set[str]) -> Iterator[str]:
+    for node in ast.walk(module.tree):
+        written = ""
+        if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+            written = simple_name(node.value)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in MUTATORS:
+                written = simple_name(node.func.value)
+        elif isinstance(node, ast.AugAssign):
+            written = simple_name(node.target)
+        if written in tables:
+            yield f"{module.name}:{getattr(node, 'lineno', 0)} writes to the table {written}"
+
+
+def catches_everything(node: ast.AST) -> bool:
+    if isinstance(node, ast.ExceptHandler):
+        caught = [node.type]
+    elif isinstance(node, ast.Call) and simple_name(node.func) == "suppress":
+        caught = [*node.args]
+    else:
+        return False
+    for one in caught:
+        if one is None:
+            return True
+        kinds = one.elts if isinstance(one, ast.Tuple) else [one]
+        if any(simple_name(kind) in {"Exception", "BaseException"} for kind in kinds):
+            return True
+    return False
+
+
+def broad_excepts(module: Module) -> Iterator[tuple[str, int]]:
+    """Function name (the innermost one, or ``<module>``) and line of each broad handler."""
+    pending: list[tuple[ast.AST, str]] = [(module.tree, "<module>")]
+    while pending:
+        node, inside = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            inside = node.name
+        if catches_everything(node):
+            yield inside, getattr(node, "lineno", 0)
+        pending.extend((child, inside) for child in ast.iter_child_nodes(node))
+
+
+def broad_except_only_at_the_boundaries(module: Module) -> Iterator[str]:
+    for function, line in broad_excepts(module):
+        if (module.name, function) not in BROAD_EXCEPT_ALLOWED:
+            yield f"{module.name}:{line} catches everything in {function}()"
+
+
+def functions_fit_on_a_screen(module: Module) -> Iterator[str]:
+    for function in functions(module.tree):
+        length = (function.end_lineno or function.lineno) - function.lineno + 1
+        if length > LONGEST_FUNCTION:
+            yield f"{module.name}:{function.lineno} {function.name}() has {length} lines"
+
+
+CHECKS = (
+    policy_imports_only_what_is_pure,
+    policy_does_nothing_but_decide,
+    packages_point_one_way,
+    no_hidden_import,
+    no_global,
+    no_state_in_a_module,
+    broad_except_only_at_the_boundaries,
+    functions_fit_on_a_screen,
+)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_the_code_keeps_the_rule(check: Callable[[Module], Iterator[str]]) -> None:
+    broken = [sentence for module in modules() for sentence in check(module)]
+    assert not broken, "\n".join(broken)
+
+
+def test_every_allowance_for_a_broad_except_is_used() -> None:
+    used = {
+        (module.name, function) for module in modules() for function, _ in broad_excepts(module)
+    }
+    assert used >= BROAD_EXCEPT_ALLOWED
+
+
+# -- every module has its test ------------------------------------------------------------------
+
+
+def untested(source: Path, tests: Path) -> list[str]:
+    """Modules of a package without a test file of the same name, as the paths that are missing."""
+    names = (path.stem for path in sorted(source.glob("*.py")))
+    wanted = [tests / f"test_{name}.py" for name in names if not name.startswith("__")]
+    return [str(path.relative_to(tests.parent)) for path in wanted if not path.exists()]
+
+
+@pytest.mark.parametrize("part", ["policy", "proxy"])
+def test_every_module_has_its_test_file(part: str) -> None:
+    missing = untested(ROOT / part / f"modelsplit_{part}", ROOT / "tests" / part)
+    assert not missing, "missing: " + ", ".join(missing)
+
+
+# -- the policy alone ---------------------------------------------------------------------------
+
+LOAD = """
+import sys
+sys.path[:0] = sys.argv[2:]
+__import__(sys.argv[1])
+print(*sorted({name.partition(".")[0] for name in sys.modules}))
+"""
+
+
+def loaded_by(module: str, *folders: Path) -> set[str]:
+    """Top-level packages in memory once ``module`` is, in a process that sees only ``folders``."""
+    done = subprocess.run(
+        # -I: no environment, no current folder; -S: no site-packages, so no editable install.
+        [sys.executable, "-I", "-S", "-c", LOAD, module, *map(str, folders)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def policy_modules() -> list[str]:
+    source = ROOT / "policy" / "modelsplit_policy"
+    return [parsed(path).name for path in sorted(source.glob("*.py"))]
+
+
+def needs_config(name: str, seen: frozenset[str] = frozenset()) -> bool:
+    """Whether importing the module runs ``modelsplit_policy.config``, directly or by a detour."""
+    if name == "modelsplit_policy.config":
+        return True
+    known = set(policy_modules())
+    if name not in known or name in seen:
+        return False
+    path = ROOT / "policy" / "modelsplit_policy" / f"{name.partition('.')[2] or '__init__'}.py"
+    return any(needs_config(imported, seen | {name}) for imported in runtime_imports(parsed(path)))
+
+
+def runtime_imports(module: Module) -> set[str]:
+    """Imports that run: those under ``if TYPE_CHECKING`` do not."""
+    kept = [
+        node
+        for node in module.tree.body
+        if not (isinstance(node, ast.If) and simple_name(node.test) == "TYPE_CHECKING")
+    ]
+    bare = Module(module.name, ast.Module(kept, []), module.package)
+    return {name for _, name in imports(bare)}
+
+
+@pytest.mark.parametrize("name", policy_modules())
+def test_the_policy_stands_alone(name: str) -> None:
+    """Each policy module is imported by itself in a bare interpreter.
+
+    A module that does not need ``config`` sees the standard library and nothing else: not even
+    pydantic is there to be imported, and asyncio must not come in through a side door. ``config``
+    and what imports it may use pydantic, which loads whatever it likes, so about those only this
+    is said: with third-party packages at hand and the rest of this project out of reach, they
+    import, and nothing of the proxy, the client or the stand-in is loaded.
+    """
+    folders = [ROOT / "policy"]
+    if needs_config(name):
+        folders.append(Path(sysconfig.get_path("purelib")))
+    loaded = loaded_by(name, *folders)
+    assert not loaded & {"modelsplit_proxy", "modelsplit_sim", "modelsplit_client"}
+    if not needs_config(name):
+        assert not loaded & {"asyncio", "logging", "pydantic", "random", "socket", "threading"}
+
+
+# -- the checks themselves ----------------------------------------------------------------------
+
+
+def snippet(source: str, name: str = "modelsplit_policy.roles") -> Module:
+    return Module(name, ast.parse(source), name.rpartition(".")[0])
+
+
+LONG = "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION
+PROXY = "modelsplit_proxy.relay"
+BAD = (
+    (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "import asyncio"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from time import monotonic"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from datetime import datetime"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "import os.path"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "import pydantic"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.config", "import orjson"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.x", "from modelsplit_proxy import clock"),
+    (policy_does_nothing_but_decide, "modelsplit_policy.roles", "async def f(): ..."),
+    (policy_does_nothing_but_decide, "modelsplit_policy.roles", "def f():\n    print(1)"),
+    (policy_does_nothing_but_decide, "modelsplit_policy.roles", "x = open('f').read()"),
+    (packages_point_one_way, "modelsplit_sim.server", "import modelsplit_proxy.clock"),
+    (packages_point_one_way, PROXY, "from modelsplit_sim import server"),
+    (packages_point_one_way, "modelsplit_client.api", "from modelsplit_policy.facts import Role"),
+    (no_hidden_import, PROXY, "def f():\n    import json"),
+    (no_hidden_import, PROXY, "class A:\n    async def f(self):\n        from a import b"),
+    (no_global, PROXY, "def f():\n    global x"),
+    (no_state_in_a_module, PROXY, "cache = {'a': 1}"),
+    (no_state_in_a_module, PROXY, "CACHE: Final[dict[str, int]] = {}"),
+    (no_state_in_a_module, PROXY, "SEEN = set()"),
+    (no_state_in_a_module, PROXY, "LAST = collections.deque(maxlen=9)"),
+    (no_state_in_a_module, PROXY, "if True:\n    names = [1]"),
+    (no_state_in_a_module, PROXY, "CALLS = Counter('calls', 'All calls')"),
+    (no_state_in_a_module, PROXY, "TABLE = {'a': 1}\ndef f():\n    TABLE['b'] = 2"),
+    (no_state_in_a_module, PROXY, "TABLE = {'a': 1}\ndef f():\n    TABLE.pop('a')"),
+    (no_state_in_a_module, PROXY, "TABLE = ['a']\nTABLE += ['b']"),
+    (broad_except_only_at_the_boundaries, PROXY, "try:\n    f()\nexcept:\n    pass"),
+    (broad_except_only_at_the_boundaries, PROXY, "try:\n    f()\nexcept Exception:\n    pass"),
+    (
+        broad_except_only_at_the_boundaries,
+        PROXY,
+        "def f():\n    try:\n        g()\n    except (OSError, BaseException) as e:\n        raise",
+    ),
+    (broad_except_only_at_the_boundaries, PROXY, "with suppress(Exception):\n    f()"),
+    (functions_fit_on_a_screen, PROXY, LONG),
+)
+GOOD = (
+    (policy_imports_only_what_is_pure, "modelsplit_policy.config", "import pydantic"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from .facts import Role"),
+    (policy_imports_only_what_is_pure, "modelsplit_policy.r", "from collections.abc import Set"),
+    (packages_point_one_way, "modelsplit_proxy.demo", "from modelsplit_sim import server"),
+    (no_hidden_import, PROXY, "if TYPE_CHECKING:\n    from a import b"),
+    (no_state_in_a_module, PROXY, "TABLE: Final = {'a': 1}\n__all__ = ['f']\nx = TABLE['a']"),
+    (no_state_in_a_module, PROXY, "def f():\n    found = {}\n    found['a'] = 1"),
+    (no_state_in_a_module, PROXY, "class A:\n    def __init__(self):\n        self.a = []"),
+    (broad_except_only_at_the_boundaries, PROXY, "try:\n    f()\nexcept OSError:\n    pass"),
+    (functions_fit_on_a_screen, PROXY, LONG.removesuffix("    x = 1\n")),
+)
+
+
+@pytest.mark.parametrize(("check", "name", "source"), BAD)
+def test_a_broken_rule_is_seen(
+    check: Callable[[Module], Iterator[str]], name: str, source: str
+) -> None:
+    assert list(check(snippet(source, name)))
+
+
+@pytest.mark.parametrize(("check", "name", "source"), GOOD)
+def test_a_kept_rule_is_not_reported(
+    check: Callable[[Module], Iterator[str]], name: str, source: str
+) -> None:
+    assert not list(check(snippet(source, name)))
+
+
+def test_every_check_is_shown_to_fail() -> None:
+    assert {check for check, _, _ in BAD} == set(CHECKS)
+
+
+def test_a_missing_test_file_is_seen(tmp_path: Path) -> None:
+    source, tests = tmp_path / "source", tmp_path / "tests" / "proxy"
+    source.mkdir()
+    tests.mkdir(parents=True)
+    for name in ("__init__", "__main__", "relay", "queue"):
+        (source / f"{name}.py").touch()
+    (tests / "test_relay.py").touch()
+    assert untested(source, tests) == ["proxy/test_queue.py"]
+
+
+def test_a_dependency_of_the_policy_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "side_door.py").write_text("import asyncio")
+    assert "asyncio" in loaded_by("side_door", tmp_path)

@@ -1,0 +1,102 @@
+"""docs/policy.md says one thing about every key of the policy file, and nothing about others."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import pytest
+
+from modelsplit_policy.config import (
+    LONG_WAIT_MS,
+    OBJECTIVES,
+    WAIT_MS,
+    Condition,
+    json_schema,
+    parse,
+)
+from modelsplit_proxy.policyfile import ETC, merge, shipped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PAGE = (Path(__file__).parents[1] / "docs" / "policy.md").read_text(encoding="utf-8")
+SHAPES: dict[str, Any] = json_schema()["$defs"]
+
+
+def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A schema and everything it may stand for at the same place."""
+    yield schema
+    for option in schema.get("anyOf", ()):
+        yield from parts(option)
+    if "$ref" in schema:
+        yield from parts(SHAPES[schema["$ref"].removeprefix("#/$defs/")])
+
+
+def keys(schema: dict[str, Any], path: str) -> Iterator[tuple[str, dict[str, Any], bool]]:
+    """Every fixed key below a place: its path, its schema, and whether it is required."""
+    for part in parts(schema):
+        for name, inner in part.get("properties", {}).items():
+            yield f"{path}.{name}", inner, name in part.get("required", ())
+            yield from keys(inner, f"{path}.{name}")
+        free = [part.get("additionalProperties"), *part.get("patternProperties", {}).values()]
+        for inner in free:
+            if isinstance(inner, dict):
+                yield from keys(inner, f"{path}.*")
+        if "items" in part:
+            yield from keys(part["items"], f"{path}[*]")
+
+
+def entries() -> dict[str, tuple[str, str]]:
+    """Every entry of the page: path -> (the line of type and default, the text)."""
+    found = re.findall(r"^### `(\$[^`]+)`\n(.+)\n\n((?:(?!^##).*\n)+)", PAGE, re.MULTILINE)
+    return {path: (line, text) for path, line, text in found}
+
+
+KEYS = {path: (schema, needed) for path, schema, needed in keys(SHAPES["Policy"], "$")}
+ENTRIES = entries()
+
+
+def test_every_key_has_an_entry_and_every_entry_has_a_key() -> None:
+    assert set(ENTRIES) == {*KEYS, "$.extends"}
+    assert PAGE.count("\n### ") == len(ENTRIES), "a heading the pattern above does not read"
+
+
+@pytest.mark.parametrize("path", sorted(KEYS))
+def test_an_entry_says_what_holds_if_the_key_is_left_out(path: str) -> None:
+    schema, needed = KEYS[path]
+    line, text = ENTRIES[path]
+    said = re.fullmatch(r".+? · (?:required|default `(.+?)`)(?: · shipped .+)?", line)
+    assert said, line
+    assert (said[1] is None) is needed
+    if said[1] is not None:
+        assert json.loads(said[1]) == schema["default"]
+    assert text.strip(), "an entry without a sentence"
+
+
+def test_the_page_names_the_objectives_in_order_and_all_conditions() -> None:
+    assert tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == OBJECTIVES
+    for condition in get_args(Condition):
+        assert f"`{condition}`" in ENTRIES["$.escalation.conditions"][1]
+
+
+def test_the_page_gives_the_bounds_of_a_wait() -> None:
+    assert "{} to {}".format(*WAIT_MS) in ENTRIES["$.roles.*.max_wait_ms"][0]
+    assert "{} to {}".format(*LONG_WAIT_MS) in ENTRIES["$.roles.*.allow_long_wait"][1]
+
+
+def test_the_page_names_the_system_wide_file() -> None:
+    assert f"`{ETC}`" in PAGE
+
+
+EXAMPLES = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=range(len(EXAMPLES)))
+def test_every_example_works(example: dict[str, Any]) -> None:
+    if "arms" in example:
+        example = {"experiments": [example]}
+    changes = {key: value for key, value in example.items() if key != "extends"}
+    parse(merge(shipped(), changes))

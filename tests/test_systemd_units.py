@@ -1,0 +1,176 @@
+"""The unit files: read as text always, judged by systemd itself where it is installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[1] / "systemd"
+EXPOSURE_AT_MOST = 15  # tenths: systemd's own judgement of a service, 0 (safe) to 100
+
+Unit = dict[str, list[str]]
+
+
+def read(name: str) -> Unit:
+    """Give ``Section.Key`` -> values in order of appearance; a unit file may repeat a key."""
+    found: Unit = {}
+    section = ""
+    for line in (UNITS / name).read_text().splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif line and not line.startswith(("#", ";")):
+            key, _, value = line.partition("=")
+            found.setdefault(f"{section}.{key}", []).append(value)
+    return found
+
+
+def seconds(text: str) -> float:
+    """Read ``40``, ``30s`` or ``1min``, the spans these units use."""
+    for unit, factor in (("min", 60), ("s", 1)):
+        if text.endswith(unit):
+            return float(text.removesuffix(unit)) * factor
+    return float(text)
+
+
+@pytest.fixture(name="service")
+def _service() -> Unit:
+    return read("modelsplit.service")
+
+
+@pytest.fixture(name="listener")
+def _listener() -> Unit:
+    return read("modelsplit.socket")
+
+
+def test_it_starts_the_server_and_notifies(service: Unit) -> None:
+    [command] = service["Service.ExecStart"]
+    program, *arguments = command.split()
+    assert Path(program).is_absolute()
+    assert Path(program).name == "modelsplit"
+    assert arguments[0] == "serve"
+    assert service["Service.Type"] == ["notify"]
+    assert service["Service.WatchdogSec"] == ["10"]
+
+
+def test_systemd_waits_longer_than_the_drain(service: Unit) -> None:
+    environment = dict(line.split("=", 1) for line in service["Service.Environment"])
+    [stop] = service["Service.TimeoutStopSec"]
+    assert seconds(stop) >= seconds(environment["MODELSPLIT_DRAIN"]) + 10
+    assert service["Service.KillMode"] == ["mixed"]
+
+
+def test_every_end_but_a_wrong_configuration_is_a_new_start(service: Unit) -> None:
+    assert service["Service.Restart"] == ["always"]
+    assert service["Service.RestartPreventExitStatus"] == ["2 78"]
+    # A crash loop must not run into the limit that is meant for the socket's attempts.
+    restarts = seconds(service["Unit.StartLimitIntervalSec"][0]) / seconds(
+        service["Service.RestartSec"][0]
+    )
+    assert restarts < int(service["Unit.StartLimitBurst"][0])
+
+
+def test_it_boots_without_ollama(service: Unit) -> None:
+    assert service["Unit.Wants"] == ["ollama.service"]
+    assert "ollama.service" in service["Unit.After"]
+    assert service["Unit.Requires"] == ["modelsplit.socket"]
+    assert not any("network-online" in value for values in service.values() for value in values)
+
+
+def test_it_reads_its_policy_and_keeps_its_state_in_the_promised_places(service: Unit) -> None:
+    assert service["Service.DynamicUser"] == ["yes"]
+    assert service["Service.ConfigurationDirectory"] == ["modelsplit"]
+    assert service["Service.StateDirectory"] == ["modelsplit"]
+    assert service["Service.UMask"] == ["0077"]
+
+
+def test_a_policy_is_never_reloaded(service: Unit) -> None:
+    assert "Service.ExecReload" not in service
+
+
+def test_the_socket_is_the_proxys_port_on_loopback(listener: Unit) -> None:
+    assert listener["Socket.ListenStream"] == ["127.0.0.1:11435"]
+    assert listener["Socket.Backlog"] == ["4096"]
+    assert listener["Socket.NoDelay"] == ["true"]
+    assert listener["Socket.FileDescriptorName"] == ["proxy"]
+
+
+def test_both_units_keep_to_loopback(service: Unit, listener: Unit) -> None:
+    for unit, section in ((service, "Service"), (listener, "Socket")):
+        assert unit[f"{section}.IPAddressDeny"] == ["any"]
+        assert unit[f"{section}.IPAddressAllow"] == ["localhost"]
+
+
+def test_both_units_are_installed_together(service: Unit, listener: Unit) -> None:
+    assert service["Install.Also"] == ["modelsplit.socket"]
+    assert listener["Install.WantedBy"] == ["sockets.target"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("40", 40), ("30s", 30), ("1min", 60)], ids=["bare", "s", "min"]
+)
+def test_spans_are_read(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+class Analyze:
+    """``systemd-analyze`` on copies whose ExecStart exists here."""
+
+    def __init__(self, program: str, folder: Path) -> None:
+        self._program = program
+        self.folder = folder
+        for unit in UNITS.iterdir():
+            text = unit.read_text().replace("/opt/modelsplit/bin/modelsplit", sys.executable)
+            (folder / unit.name).write_text(text)
+
+    def __call__(self, *arguments: str) -> tuple[int, str]:
+        """Exit status, and everything it printed."""
+        units = sorted(str(unit) for unit in self.folder.iterdir())
+        if arguments[0] == "security":
+            units = [unit for unit in units if unit.endswith(".service")]
+        done = subprocess.run(
+            [self._program, *arguments, *units],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return done.returncode, done.stdout
+
+
+@pytest.fixture
+def analyze(tmp_path: Path) -> Analyze:
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze is not installed: the units were only read as text")
+    return Analyze(program, tmp_path)
+
+
+def test_systemd_understands_every_line(analyze: Analyze) -> None:
+    # An unknown key is a warning with status 0: silence is the proof.
+    assert analyze("verify") == (0, "")
+
+
+def test_systemd_would_have_said_so(analyze: Analyze) -> None:
+    with (analyze.folder / "modelsplit.service").open("a") as unit:
+        unit.write("\n[Service]\nProtectEverything=yes\n")
+    assert "ProtectEverything" in analyze("verify")[1]
+
+
+def test_the_service_is_hardened(analyze: Analyze) -> None:
+    code, report = analyze(
+        "security", "--offline=true", f"--threshold={EXPOSURE_AT_MOST}", "--no-pager"
+    )
+    print(report.splitlines()[-1])
+    assert code == 0, report
+
+
+def test_the_threshold_is_one_that_can_fail(analyze: Analyze) -> None:
+    bare = "[Service]\nType=notify\nExecStart=/bin/true\n"
+    (analyze.folder / "modelsplit.service").write_text(bare)
+    code, _ = analyze("security", "--offline=true", f"--threshold={EXPOSURE_AT_MOST}", "--no-pager")
+    assert code != 0
