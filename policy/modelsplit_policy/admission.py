@@ -1,37 +1,63 @@
 """Who runs next. The one place where concurrency is held.
 
-The rule, in prose. Every call asks for a seat in its role's pool. A seat is free when the
-role runs fewer calls than its own cap and, for local roles, all local roles together run
-fewer than the global cap. A call that finds a free seat and nobody of its role in front
-takes it at once. Otherwise it waits in its role's line, first come first served, unless
-the line already holds as many as it may. When a seat comes back, the call that has waited
-longest among those whose role has a free seat gets it.
+The rule, in prose.
 
-Nothing here waits, reads a clock or knows about sockets. Every method changes the state,
-then returns who was granted a seat by that change; the caller wakes them. A granted ticket
-must be given back exactly once, also when nobody was there to receive it.
+*Seats.* A call needs a seat: its role runs fewer calls than its cap; all local roles
+together run fewer than the global cap, of which the seats that other roles have reserved
+and not taken are left alone (unless that role lends them); its model runs fewer calls than
+the model's cap. These limits are hard: nothing ever exceeds them.
+
+*Usefulness.* Within them, a call starts only while one more call at once is worth running
+(``parallelism``, learned). That limit is soft: a call held back by nothing else is started
+shortly before its wait would end, because a late answer is better than none.
+
+*Order.* Whoever finds a seat and nobody with a better right takes it at once. The others
+wait in their role's line (``lines``: first come first served, fair between clients). When
+a seat comes free, a role that has fewer calls running than it reserved goes first. Among
+the rest, each role stands for its longest waiter: the role whose arrival time plus
+``ageing`` is earliest goes next. ``ageing`` is how much longer than the most urgent role a
+role is ready to wait: an executor with an ageing of four seconds lets planners pass that
+come within four seconds after it, and none that comes later. So nobody starves: a call can
+be overtaken only by calls that arrive within its ageing.
+
+*Models.* Of two calls of one role, one whose model is loaded goes before one whose is not,
+but a call is passed over for that reason for ``PATIENCE_S`` at most.
+
+Nothing here waits, reads a clock or knows about sockets. A method changes the state;
+``fill`` then returns who was seated by the change, and the caller wakes them. A seated
+ticket must be given back exactly once, also when nobody was there to receive the seat.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.lines import Line
+from modelsplit_policy.parallelism import Parallelism
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from modelsplit_policy.config import Policy
+    from modelsplit_policy.config import Policy, RolePolicy
+    from modelsplit_policy.parallelism import Flight, Report
 
 # The longest a client is ever told to stay away: SDKs sleep whatever they are sent.
-RETRY_AFTER_MAX_S = 30
+RETRY_AFTER_MAX_S: Final = 30
 # How fast the mean service time follows what is seen; about the last eight calls count.
-SMOOTHING = 0.2
+SMOOTHING: Final = 0.2
+# How long a call may be passed over because its model is not loaded. About a cold load.
+PATIENCE_S: Final = 2.0
+# Service times remembered per role, and how many a forecast needs.
+_REMEMBERED: Final = 64
+_FORECAST_NEEDS: Final = 16
+# One in so many calls that would be refused by forecast waits after all: the check on it.
+_FORECAST_CHECK: Final = 16
 
 
 class Place(StrEnum):
@@ -43,30 +69,65 @@ class Place(StrEnum):
     GONE = "gone"
 
 
+class Hold(StrEnum):
+    """Why a call waits."""
+
+    ROLE_CAP = "role_cap"
+    GLOBAL_CAP = "global_cap"
+    RESERVED = "reserved"
+    MODEL_CAP = "model_cap"
+    PARALLELISM = "parallelism"
+    TURN = "turn"
+
+
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
     """One role's limits. ``seats`` None: only the global cap (or, for cloud, none) holds."""
 
     seats: int | None
     max_queue: int
-    counts_globally: bool
+    counts_globally: bool = True
+    reserved: int = 0
+    lends: bool = False
+    ageing_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shedding:
+    """Roles turned away by the Health Guard: ``enter`` entirely, ``wait`` from the line."""
+
+    enter: frozenset[Role] = frozenset()
+    wait: frozenset[Role] = frozenset()
 
 
 @dataclass(slots=True, eq=False)
 class Ticket:
-    """One call's claim to a seat. Times are seconds of the caller's monotonic clock."""
+    """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
+
+    ``max_wait_s``: how long the call may stand in line. ``front``: it goes before all
+    others of its role.
+    """
 
     role: Role
     model: str
     arrived: float
+    client: str = ""
+    max_wait_s: float = math.inf
+    front: bool = False
     place: Place = Place.NEW
     seated: float = 0.0
     ahead: int = 0
+    urgent: bool = False
+    doubted: bool = False
+    flight: Flight | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a ticket got no seat, with the numbers a person needs to believe it."""
+    """Why a ticket got no seat, with the numbers a person needs to believe it.
+
+    ``foreseen_s``: the wait that was foreseen, where that is why it was refused at once.
+    """
 
     reason: Reason
     role: Role
@@ -75,37 +136,98 @@ class Refusal:
     waiting: int
     max_queue: int
     retry_after_s: int
+    foreseen_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Waiter:
+    """One call in line, as statistics show it. Seconds."""
+
+    role: Role
+    model: str
+    client: str
+    waited_s: float
+    hold: Hold
+
+
+@dataclass(slots=True)
+class Forecast:
+    """How often a foreseen wait was wrong.
+
+    Of ``checked`` calls that waited in spite of it, ``wrong`` were seated in time.
+    """
+
+    refused: int = 0
+    checked: int = 0
+    wrong: int = 0
 
 
 class _Pool:
     """One role's seats and its line."""
 
-    __slots__ = ("limits", "line", "running", "service_s")
+    __slots__ = ("limits", "line", "quick_s", "recent", "running", "service_s")
 
     def __init__(self, limits: PoolLimits) -> None:
         self.limits = limits
         self.running = 0
-        self.line: deque[Ticket] = deque()
+        self.line = Line()
         self.service_s = 1.0
+        self.recent: deque[float] = deque(maxlen=_REMEMBERED)
+        self.quick_s: float | None = None
 
     def has_seat(self) -> bool:
         return self.limits.seats is None or self.running < self.limits.seats
+
+    @property
+    def kept(self) -> int:
+        """Reserved seats that nobody else may use now."""
+        return 0 if self.limits.lends else max(0, self.limits.reserved - self.running)
+
+    def claims(self) -> bool:
+        """True if this role runs fewer calls than it has reserved."""
+        return self.running < self.limits.reserved
+
+    def served(self, held_s: float) -> None:
+        self.service_s += SMOOTHING * (held_s - self.service_s)
+        self.recent.append(held_s)
+        self.quick_s = None
 
 
 class Admission:
     """The seats and the lines of all roles."""
 
-    def __init__(self, global_seats: int, pools: Mapping[Role, PoolLimits]) -> None:
+    def __init__(
+        self,
+        global_seats: int,
+        pools: Mapping[Role, PoolLimits],
+        model_seats: Mapping[str, int],
+        parallelism: Parallelism,
+        *,
+        forecasts: bool,
+    ) -> None:
         self._global_seats = global_seats
         self._pools = {role: _Pool(limits) for role, limits in pools.items()}
+        self._model_seats = dict(model_seats)
+        self._forecasts = forecasts
         self._running_local = 0
+        self._running_by_model: dict[str, int] = {}
+        self._resident: frozenset[str] | None = None
+        self._urgent: OrderedDict[Ticket, None] = OrderedDict()
+        self.parallelism = parallelism
+        self.shedding = Shedding()
+        self.forecast = Forecast()
 
     def __repr__(self) -> str:
         rows = ", ".join(
             f"{role} {pool.running}/{pool.limits.seats or '-'}+{len(pool.line)}"
             for role, pool in self._pools.items()
         )
-        return f"<Admission {self._running_local}/{self._global_seats} local: {rows}>"
+        return (
+            f"<Admission {self._running_local}/{self._global_seats} local, "
+            f"{self.lent} lent: {rows}; {self.parallelism!r}>"
+        )
+
+    # What is shown.
 
     def running(self, role: Role) -> int:
         return self._pools[role].running
@@ -121,37 +243,37 @@ class Admission:
     def global_seats(self) -> int:
         return self._global_seats
 
+    @property
+    def lent(self) -> int:
+        """Reserved seats in other roles' use."""
+        idle = sum(
+            max(0, pool.limits.reserved - pool.running)
+            for pool in self._pools.values()
+            if pool.limits.lends
+        )
+        free = self._global_seats - self._running_local
+        return max(0, idle - free)
+
+    @property
+    def pressure(self) -> float:
+        """How full the fullest line is, 0 to 1."""
+        return max(
+            len(pool.line) / pool.limits.max_queue if pool.limits.max_queue else 0.0
+            for pool in self._pools.values()
+        )
+
     def limits(self, role: Role) -> PoolLimits:
         return self._pools[role].limits
 
-    def ask(self, ticket: Ticket, now: float) -> Refusal | None:
-        """Seat the ticket, or put it in line (``ticket.place`` says which), or refuse it."""
-        pool = self._pools[ticket.role]
-        if not pool.line and self._free(pool):
-            self._seat(ticket, pool, now)
-            return None
-        if len(pool.line) >= pool.limits.max_queue:
-            ticket.place = Place.GONE
-            return self.refusal(Reason.QUEUE_FULL, ticket.role)
-        ticket.place = Place.WAITING
-        ticket.ahead = len(pool.line)
-        pool.line.append(ticket)
-        return None
+    def waiters(self, now: float) -> list[Waiter]:
+        """Everyone in line, with age and the reason for waiting."""
+        return [
+            Waiter(ticket.role, ticket.model, ticket.client, now - ticket.arrived, self.why(ticket))
+            for pool in self._pools.values()
+            for ticket in pool.line
+        ]
 
-    def leave(self, ticket: Ticket, now: float) -> list[Ticket]:
-        """End the ticket, wherever it stands; return the tickets this seated."""
-        pool = self._pools[ticket.role]
-        if ticket.place is Place.WAITING:
-            pool.line.remove(ticket)
-        elif ticket.place is Place.SEATED:
-            pool.running -= 1
-            self._running_local -= pool.limits.counts_globally
-            held = now - ticket.seated
-            pool.service_s += SMOOTHING * (held - pool.service_s)
-        ticket.place = Place.GONE
-        return self._fill(now)
-
-    def refusal(self, reason: Reason, role: Role) -> Refusal:
+    def refusal(self, reason: Reason, role: Role, foreseen_s: float | None = None) -> Refusal:
         """What to tell a call of ``role`` that is turned away for ``reason`` now."""
         pool = self._pools[role]
         return Refusal(
@@ -162,46 +284,273 @@ class Admission:
             waiting=len(pool.line),
             max_queue=pool.limits.max_queue,
             retry_after_s=self._retry_after(pool),
+            foreseen_s=foreseen_s,
         )
 
-    def _free(self, pool: _Pool) -> bool:
-        if pool.limits.counts_globally and self._running_local >= self._global_seats:
+    # What happens.
+
+    def ask(self, ticket: Ticket, now: float) -> Refusal | None:
+        """Seat the ticket, or put it in line (``ticket.place`` says which), or refuse it.
+
+        A ticket put in line may be seated by the next ``fill``.
+        """
+        pool = self._pools[ticket.role]
+        if ticket.role in self.shedding.enter:
+            return self._refuse(ticket, Reason.SHED)
+        if self._takes_at_once(pool, ticket):
+            self._seat(ticket, pool, now)
+            return None
+        if ticket.role in self.shedding.wait:
+            return self._refuse(ticket, Reason.SHED)
+        if len(pool.line) >= pool.limits.max_queue:
+            return self._refuse(ticket, Reason.QUEUE_FULL)
+        foreseen_s = self._foreseen_s(pool)
+        if foreseen_s > ticket.max_wait_s and self._trusts_forecast(ticket):
+            return self._refuse(ticket, Reason.QUEUE_TIMEOUT, foreseen_s)
+        ticket.place = Place.WAITING
+        ticket.ahead = len(pool.line)
+        pool.line.join(ticket)
+        return None
+
+    def leave(self, ticket: Ticket, now: float, report: Report | None = None) -> None:
+        """End the ticket, wherever it stands; harmless if it has ended.
+
+        ``report``: what a call that ran says of itself, for learning.
+        """
+        pool = self._pools[ticket.role]
+        self._urgent.pop(ticket, None)
+        if ticket.place is Place.WAITING:
+            pool.line.remove(ticket)
+        elif ticket.place is Place.SEATED:
+            self._unseat(ticket, pool, now, report)
+        ticket.place = Place.GONE
+
+    def due(self, ticket: Ticket) -> None:
+        """The ticket's wait is about to end: only hard limits hold it back from now on."""
+        if ticket.place is Place.WAITING:
+            ticket.urgent = True
+            self._urgent[ticket] = None
+
+    def first_byte(self, ticket: Ticket, now: float) -> None:
+        """The call's answer has begun."""
+        if ticket.flight is not None:
+            self.parallelism.first_byte(ticket.flight, now)
+
+    def residency(self, models: frozenset[str] | None) -> None:
+        """Which models are loaded (None: nobody knows)."""
+        self._resident = models
+
+    def fill(self, now: float) -> list[Ticket]:
+        """Seat waiters until nobody who waits may run; return who was seated, in order."""
+        seated: list[Ticket] = []
+        while (ticket := self._next(now)) is not None:
+            seated.append(ticket)
+        return seated
+
+    # Seats.
+
+    def _takes_at_once(self, pool: _Pool, ticket: Ticket) -> bool:
+        if self._hard_hold(pool, ticket.model) is not None:
             return False
-        return pool.has_seat()
+        if not pool.limits.counts_globally:
+            return True
+        if pool.line.waits_for(ticket.model):
+            return False
+        # Beyond what is known to be useful only the next in turn may probe, and that is
+        # the newcomer only if nobody waits.
+        return self.parallelism.fits(ticket.model) or (
+            not any(p.line for p in self._pools.values())
+            and self.parallelism.may_probe(ticket.model)
+        )
+
+    def _hard_hold(self, pool: _Pool, model: str) -> Hold | None:
+        """The hard limit that keeps the next call of this role and model from a seat."""
+        if not pool.has_seat():
+            return Hold.ROLE_CAP
+        if not pool.limits.counts_globally:
+            return None
+        if self._running_local >= self._global_seats:
+            return Hold.GLOBAL_CAP
+        if not pool.claims() and self._running_local + self._kept() >= self._global_seats:
+            return Hold.RESERVED
+        cap = self._model_seats.get(model)
+        if cap is not None and self._running_by_model.get(model, 0) >= cap:
+            return Hold.MODEL_CAP
+        return None
+
+    def _kept(self) -> int:
+        return sum(pool.kept for pool in self._pools.values())
 
     def _seat(self, ticket: Ticket, pool: _Pool, now: float) -> None:
         ticket.place = Place.SEATED
         ticket.seated = now
         pool.running += 1
-        self._running_local += pool.limits.counts_globally
+        if ticket.doubted:
+            self.forecast.wrong += 1
+        if pool.limits.counts_globally:
+            self._running_local += 1
+            self._running_by_model[ticket.model] = self._running_by_model.get(ticket.model, 0) + 1
+            ticket.flight = self.parallelism.start(
+                ticket.model, now, resident=self._is_resident(ticket.model)
+            )
 
-    def _fill(self, now: float) -> list[Ticket]:
-        """Seat waiters until no free seat has one; the longest wait goes first."""
-        seated: list[Ticket] = []
-        while True:
-            ready = [p for p in self._pools.values() if p.line and self._free(p)]
-            if not ready:
-                return seated
-            pool = min(ready, key=lambda p: p.line[0].arrived)
-            ticket = pool.line.popleft()
-            self._seat(ticket, pool, now)
-            seated.append(ticket)
+    def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
+        pool.running -= 1
+        pool.served(now - ticket.seated)
+        if ticket.flight is None:
+            return
+        self._running_local -= 1
+        left = self._running_by_model[ticket.model] - 1
+        if left:
+            self._running_by_model[ticket.model] = left
+        else:
+            del self._running_by_model[ticket.model]
+        self.parallelism.end(ticket.flight, now, now - ticket.seated, report)
+
+    # Order.
+
+    def _next(self, now: float) -> Ticket | None:
+        """Seat the one call that goes next, if any may."""
+        return (
+            self._seat_best(now, probing=False)
+            or self._seat_best(now, probing=True)
+            or self._seat_urgent(now)
+        )
+
+    def _seat_best(self, now: float, *, probing: bool) -> Ticket | None:
+        best: tuple[tuple[bool, bool, float], _Pool, Ticket, float] | None = None
+        for pool in self._pools.values():
+            if not pool.line or not pool.has_seat():
+                continue
+            found = self._candidate(pool, now, probing=probing)
+            if found is None:
+                continue
+            tag, ticket = found
+            right = (not pool.claims(), not ticket.front, self._rank(pool))
+            if best is None or right < best[0]:
+                best = (right, pool, ticket, tag)
+        if best is None:
+            return None
+        _, pool, ticket, tag = best
+        pool.line.serve(ticket, tag)
+        self._urgent.pop(ticket, None)
+        self._seat(ticket, pool, now)
+        return ticket
+
+    def _rank(self, pool: _Pool) -> float:
+        """The moment this role's claim counts from: the smaller, the earlier its turn."""
+        return pool.line.oldest().arrived + pool.limits.ageing_s
+
+    def _candidate(self, pool: _Pool, now: float, *, probing: bool) -> tuple[float, Ticket] | None:
+        """The call of this role that goes next, among those whose model may run."""
+        able = [
+            (tag, ticket)
+            for _, tag, _, ticket in pool.line.heads()
+            if self._hard_hold(pool, ticket.model) is None and self._useful(pool, ticket, probing)
+        ]
+        if not able:
+            return None
+        first = able[0]
+        if self._is_resident(first[1].model) or now - first[1].arrived >= PATIENCE_S:
+            return first
+        return next((one for one in able if self._is_resident(one[1].model)), first)
+
+    def _useful(self, pool: _Pool, ticket: Ticket, probing: bool) -> bool:
+        if not pool.limits.counts_globally:
+            return not probing
+        if probing:
+            return self.parallelism.may_probe(ticket.model)
+        return self.parallelism.fits(ticket.model)
+
+    def _seat_urgent(self, now: float) -> Ticket | None:
+        for ticket in self._urgent:
+            pool = self._pools[ticket.role]
+            if self._hard_hold(pool, ticket.model) is None:
+                del self._urgent[ticket]
+                pool.line.remove(ticket)
+                self._seat(ticket, pool, now)
+                return ticket
+        return None
+
+    def _is_resident(self, model: str) -> bool:
+        return self._resident is None or model in self._resident
+
+    def why(self, ticket: Ticket) -> Hold:
+        """What holds a waiting call back now."""
+        hold = self._hard_hold(self._pools[ticket.role], ticket.model)
+        if hold is not None:
+            return hold
+        return Hold.TURN if self.parallelism.fits(ticket.model) else Hold.PARALLELISM
+
+    # What is foreseen.
+
+    def _refuse(self, ticket: Ticket, reason: Reason, foreseen_s: float | None = None) -> Refusal:
+        ticket.place = Place.GONE
+        return self.refusal(reason, ticket.role, foreseen_s)
+
+    def _foreseen_s(self, pool: _Pool) -> float:
+        """The least a call that joins now must wait, if all goes as fast as it ever did.
+
+        Everyone ahead is served on all of the role's seats by calls as quick as the
+        quickest tenth of those seen, and those running now end at once.
+        """
+        if not self._forecasts or len(pool.recent) < _FORECAST_NEEDS:
+            return 0.0
+        if pool.quick_s is None:
+            pool.quick_s = sorted(pool.recent)[len(pool.recent) // 10]
+        seats = min(pool.limits.seats or self._global_seats, self._global_seats)
+        return (len(pool.line) // seats) * pool.quick_s
+
+    def _trusts_forecast(self, ticket: Ticket) -> bool:
+        self.forecast.refused += 1
+        if self.forecast.refused % _FORECAST_CHECK:
+            return True
+        self.forecast.checked += 1
+        ticket.doubted = True
+        return False
 
     def _retry_after(self, pool: _Pool) -> int:
         """Whole seconds until the line as it stands has drained, bounded 1 to 30."""
-        seats = pool.limits.seats or self._global_seats
-        drained_s = pool.service_s * (len(pool.line) + 1) / seats
+        seats = min(pool.limits.seats or self._global_seats, self.parallelism.host)
+        drained_s = pool.service_s * (len(pool.line) + 1) / max(1, seats)
         return max(1, min(RETRY_AFTER_MAX_S, math.ceil(drained_s)))
 
 
 def from_policy(policy: Policy) -> Admission:
     """The lines and seats that the policy describes, all empty."""
-    pools = {
-        role: PoolLimits(
-            seats=row.max_concurrent,
-            max_queue=row.max_queue,
-            counts_globally=role is not Role.CLOUD,
-        )
-        for role, row in policy.roles.items()
-    }
-    return Admission(policy.global_.max_concurrent, pools)
+    seats = policy.global_.max_concurrent
+    models = policy.models.items()
+    return Admission(
+        seats,
+        {role: _limits(role, row) for role, row in policy.roles.items()},
+        {name: row.max_concurrent for name, row in models if row.max_concurrent is not None},
+        Parallelism(
+            cap=seats,
+            host=policy.global_.parallel,
+            models={name: row.parallel for name, row in models if row.parallel is not None},
+        ),
+        forecasts=policy.global_.forecast,
+    )
+
+
+def _limits(role: Role, row: RolePolicy) -> PoolLimits:
+    return PoolLimits(
+        seats=row.max_concurrent,
+        max_queue=row.max_queue,
+        counts_globally=role is not Role.CLOUD,
+        reserved=row.reserved,
+        lends=row.lend_reserved,
+        ageing_s=row.ageing_ms / 1000,
+    )
+
+
+def shown(waiters: list[Waiter]) -> Iterator[dict[str, object]]:
+    """Waiters as plain values, for JSON."""
+    for waiter in waiters:
+        yield {
+            "llm_role": waiter.role,
+            "model": waiter.model,
+            "client": waiter.client,
+            "waited_ms": round(waiter.waited_s * 1000, 1),
+            "hold": waiter.hold,
+        }

@@ -123,6 +123,13 @@ class GlobalPolicy(_Part):
     """The one cap over all local roles together."""
 
     max_concurrent: Count = Field(description="Local calls at the upstream at the same time.")
+    parallel: Count | None = Field(
+        default=None,
+        description="Calls at once that are worth running on the host. Null: learned.",
+    )
+    forecast: Flag = Field(
+        default=True, description="Refuse at once a call whose wait would exceed its cap."
+    )
 
 
 class RolePolicy(_Part):
@@ -151,6 +158,13 @@ class RolePolicy(_Part):
     )
     reserved: CountOrNone = Field(
         default=0, description="Seats of the global cap that no other role may take."
+    )
+    lend_reserved: Flag = Field(
+        default=False, description="Others may use idle reserved seats until the next release."
+    )
+    ageing_ms: CountOrNone = Field(
+        default=4000,
+        description="Milliseconds by which later calls of more urgent roles may go first.",
     )
     max_wait_ms: Milliseconds = Field(
         description="Milliseconds a call may queue before it is refused: 5000 to 10000."

@@ -252,6 +252,12 @@ class Failure:
         return ERRORS[self.code].retry
 
 
+def said_back(text: str, limit: int = 40) -> str:
+    """What a client said, short and printable enough to stand in a message or a log line."""
+    shown = text if len(text) <= limit else text[: limit - 1] + "…"
+    return "".join(c if c.isprintable() else "\ufffd" for c in shown)
+
+
 def for_provider(code: ErrorCode, provider: Provider) -> ErrorCode:
     """The same code, said of the provider that failed."""
     if provider is Provider.CLOUD:

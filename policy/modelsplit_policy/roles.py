@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Context, Provider, Role, RouteReason
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,8 +58,8 @@ class Route:
 
 
 def bare_name(model: str) -> str:
-    """Ollama's ``:latest`` is the same model as no tag at all."""
-    return model.removesuffix(":latest")
+    """Two spellings of one model: Ollama ignores case, and ``:latest`` is no tag at all."""
+    return model.lower().removesuffix(":latest")
 
 
 class Roles:
@@ -68,9 +68,7 @@ class Roles:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._aliases: Mapping[str, Role] = {
-            bare_name(alias.lower()): role
-            for role, row in policy.roles.items()
-            for alias in row.aliases
+            bare_name(alias): role for role, row in policy.roles.items() for alias in row.aliases
         }
         self._claims: Mapping[str, Role] = {
             bare_name(claim): role for role, row in policy.roles.items() for claim in row.claims
@@ -93,7 +91,7 @@ class Roles:
 
     def alias_role(self, model: str) -> Role | None:
         """The role ``model`` is an alias of, if it is one."""
-        return self._aliases.get(bare_name(model.lower()))
+        return self._aliases.get(bare_name(model))
 
     def _infer(self, ask: Ask) -> tuple[Role | None, RouteReason]:
         if ask.role:
@@ -184,9 +182,7 @@ def _role_named(name: str) -> Role | None:
 
 
 def _quoted(said: str) -> str:
-    """What the client said, short and printable enough to be said back."""
-    shown = said if len(said) <= 40 else said[:39] + "…"
-    return f'"{shown}"'
+    return f'"{said_back(said)}"'
 
 
 def _unknown_role(said: str) -> Failure:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from modelsplit_policy.facts import Dialect
-from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
 from modelsplit_proxy.tail import Usage, ollama_usage, openai_usage
 from modelsplit_proxy.upstream import Fault
 
@@ -40,7 +40,7 @@ def failure_of_status(
         return Failure(
             ErrorCode.MODEL_NOT_FOUND,
             Reason.NOT_INSTALLED,
-            f"Ollama does not have {model[:80]}: {said}",
+            f"Ollama does not have {model[:70]}: {said}",
             "Not Found",
         )
     if status == 503:
@@ -103,7 +103,7 @@ def failure_of_timeout(
 
 
 def first_byte_timeout(bound_s: float, target: str) -> Failure:
-    message = f"Ollama did not answer {target[:80]} within {bound_s:g} s"
+    message = f"Ollama did not answer {said_back(target, 80)} within {bound_s:g} s"
     return Failure(ErrorCode.TIMEOUT_LOCAL, Reason.FIRST_BYTE_TIMEOUT, message, "Upstream Timeout")
 
 
@@ -144,19 +144,36 @@ def draining() -> Failure:
 
 
 def check_whole(dialect: Dialect, label: str, body: bytes, provider: Provider) -> Failure | None:
-    """A held 200 that only looks like an answer: Ollama gave up (``"done":false``)."""
-    if dialect is not Dialect.OLLAMA or label not in {"/api/generate", "/api/chat"}:
-        return None
+    """A held 200 that only looks like an answer: half of one, or Ollama gave up."""
+    code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
+    if _is_cut(body):
+        text = "Ollama's answer stopped in the middle, though it was framed as whole"
+        return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
+    if dialect is Dialect.OLLAMA and label in {"/api/generate", "/api/chat"} and _gave_up(body):
+        text = "the model was cut off before it was done (Ollama stops a model that repeats itself)"
+        return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
+    return None
+
+
+def _is_cut(body: bytes) -> bool:
+    """True for a JSON object without its end; large ones are judged by their last byte."""
+    text = body.strip()
+    if not text.startswith(b"{"):
+        return False
+    if len(text) > _USAGE_LIMIT_BYTES:
+        return not text.endswith(b"}")
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return True
+    return False
+
+
+def _gave_up(body: bytes) -> bool:
+    """``"done":false`` in an answer that is not a stream."""
     if b'"done":false' not in body[-4096:] and b'"done":false' not in body[:4096]:
-        return None
-    if _object(body).get("done") is not False:
-        return None
-    return Failure(
-        for_provider(ErrorCode.UPSTREAM_LOCAL, provider),
-        Reason.UNTERMINATED,
-        "the model was cut off before it was done (Ollama stops a model that repeats itself)",
-        "Answer Unterminated",
-    )
+        return False
+    return _object(body).get("done") is False
 
 
 def usage_of(dialect: Dialect, label: str, body: bytes) -> Usage:
@@ -173,6 +190,14 @@ def _object(body: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def explains(body: bytes) -> bool:
+    """Whether an error body is what clients can show: one line, a JSON object, an ``error``.
+
+    An empty one makes Ollama's own client report success.
+    """
+    return b"\n" not in body.strip() and bool(_object(body).get("error"))
 
 
 def _said(body: bytes) -> str:

@@ -11,7 +11,7 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 from modelsplit_proxy.headers import valid_request_id
 
 if TYPE_CHECKING:
@@ -94,6 +94,5 @@ def _job_id(headers: CIMultiDictProxy[str]) -> str | None:
 
 
 def _bad(name: str, said: str, advice: str) -> AskedError:
-    shown = said if len(said) <= 40 else said[:39] + "…"
-    message = f'{name} "{shown}" cannot be read; {advice}'
+    message = f'{name} "{said_back(said)}" cannot be read; {advice}'
     return AskedError(Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HEADER, message, "Bad Header"))

@@ -43,9 +43,14 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes:
                 raise _too_large(limit)
             pieces.append(piece)
     except web.RequestPayloadError as error:
-        text = f"the request body is malformed HTTP: {str(error)[:80]}"
-        raise _refused(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, text, "Bad Request") from None
+        raise BodyError(malformed(error)) from None
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def malformed(error: web.RequestPayloadError) -> Failure:
+    """What a body with broken framing amounts to."""
+    text = f"the request body is malformed HTTP: {' '.join(str(error).split())[:80]}"
+    return Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, text, "Bad Request")
 
 
 def _too_large(limit: int) -> BodyError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from modelsplit_policy.config import PolicyError
+from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Ask, Roles, bare_name
 from modelsplit_proxy import policyfile
@@ -77,7 +78,8 @@ def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
         bound = "no timeout" if timeout is None else f"timeout {timeout:g} s"
         yield f"attempt {number} {candidate['model']}  ({bound})"
     seats = fields["max_concurrent"]
-    yield f"seats     {'the global cap' if seats is None else seats}"
+    shared = "by budget alone" if fields["llm_provider"] == Provider.CLOUD else "the global cap"
+    yield f"seats     {shared if seats is None else seats}"
     yield f"wait      at most {fields['max_wait_ms'] / 1000:g} s"
 
 
@@ -99,7 +101,7 @@ def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
             if bare_name(alias) in installed:
                 yield f'alias "{alias}" of {role} hides the installed model of that name'
         for model in (row.primary, row.fallback):
-            if model is None or row.provider != "LOCAL":
+            if model is None or row.provider is not Provider.LOCAL:
                 continue
             if bare_name(model) not in installed:
                 yield f"{role}: {model} is not installed; try `ollama pull {model}`"

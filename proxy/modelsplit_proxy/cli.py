@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -44,7 +45,8 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         parser.print_help(sys.stderr)
         return EX_USAGE
     try:
-        return _dispatch(args, environ)
+        code = _dispatch(args, environ)
+        sys.stdout.flush()
     except (SettingError, PolicyError, LedgerError) as error:
         _talk(str(error))
         return EX_CONFIG if args.command in {"serve", "demo"} else EX_FAILED
@@ -55,8 +57,11 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output has gone, as in `modelsplit route x | head -0`.
-        sys.stderr.close()
+        # Python flushes once more as it ends and would fail, and complain, again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EX_OK
+    else:
+        return code
 
 
 def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -7,6 +7,8 @@ costs). Everything that leans on the inside of aiohttp's ``RequestHandler`` is i
 module, the version range is pinned, and ``tests/proxy/test_edge.py`` holds it in place:
 
 - ``_waiter``: set while a connection waits for the next request (idle or mid-head);
+- ``_messages`` and ``_request_count``: what is parsed and not yet handled; malformed bytes
+  are a message of another type than ``RawRequestMessage``;
 - ``start()`` calls ``prepare``, ``write_eof`` and ``keep_alive`` of what a handler returns;
 - ``pause_writing`` and ``resume_writing`` arrive from the transport.
 """
@@ -14,15 +16,18 @@ module, the version range is pinned, and ``tests/proxy/test_edge.py`` holds it i
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Awaitable, Callable
 
+    from aiohttp import StreamReader
     from aiohttp.abc import AbstractStreamWriter
 
 # Upstream reading pauses while this much of an answer waits for a slow client. Twice the
@@ -54,12 +59,13 @@ class ErrorPage(Protocol):
 class ClientConnection(web.RequestHandler):
     """One client connection: a head deadline and back-pressure on top of aiohttp's."""
 
-    __slots__ = ("_edge", "_head_timer", "source")
+    __slots__ = ("_edge", "_head_timer", "_receiving", "source")
 
     def __init__(self, manager: EdgeServer, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._edge = manager
         self._head_timer: asyncio.TimerHandle | None = None
+        self._receiving: StreamReader | None = None
         self.source: Source | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -72,11 +78,14 @@ class ClientConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        parsed = self._request_count
         super().data_received(data)
+        if self._request_count != parsed:
+            self._note_body(*self._messages[-1])
         # aiohttp waits for a request head without any bound: one byte a minute would hold
         # a connection for ever. The clock starts with a head's first byte, not with the
         # connection, so that idle pooled connections are left alone.
-        if self.idle and not self._messages:
+        if self.idle:
             if self._head_timer is None and self._waiter is not None:
                 self._head_timer = self._loop.call_later(
                     self._edge.head_timeout_s, self.force_close
@@ -108,16 +117,45 @@ class ClientConnection(web.RequestHandler):
         return response
 
     def stop(self) -> None:
-        """Close now if idle; otherwise after the answer under way."""
-        if self.idle:
-            self.force_close()
-        else:
+        """Close now if idle; otherwise after the answer under way, or the one about to be."""
+        if not self.idle:
             self.close()
+        elif self._head_timer is None:
+            self.force_close()
+
+    def cut(self) -> None:
+        """Close whatever is under way; half an answer never looks whole."""
+        if self.transport is None:
+            return
+        if self.source is not None:
+            reset_on_close(self.transport)
+        self.transport.abort()
 
     @property
     def idle(self) -> bool:
-        """True while no request is being handled."""
-        return self._current_request is None
+        """True while the next request is awaited: none is handled, none is complete."""
+        waiting = self._waiter is not None or self._request_count == 0
+        return waiting and not self._messages
+
+    def log_exception(self, *args: Any, **kw: Any) -> None:
+        """A malformed body has been answered; only what we did not expect is worth a trace."""
+        if not isinstance(kw.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **kw)
+
+    def _note_body(self, message: object, payload: StreamReader) -> None:
+        """Break the body that malformed bytes belong to.
+
+        aiohttp's C parser answers them with a 400 of their own, after the request under
+        way; whoever reads that request's body would wait for it until the client leaves.
+        """
+        if isinstance(message, RawRequestMessage):
+            self._receiving = payload
+        elif self._receiving is not None and not self._receiving.is_eof():
+            self._receiving.set_exception(web.RequestPayloadError("malformed chunk"))
+
+    async def taken(self) -> None:
+        """Wait while more than the high-water mark waits for this client."""
+        await self._drain_helper()
 
     def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -179,8 +217,7 @@ class Edge:
     async def close(self) -> None:
         """Cut what is still open, visibly: no stream ends as if it were whole."""
         for connection in self.connections:
-            if connection.transport is not None:
-                connection.transport.abort()
+            connection.cut()
         await self._server.shutdown(timeout=1.0)
 
 
@@ -190,7 +227,10 @@ class Answered(web.StreamResponse):
     aiohttp asks it to prepare and to end itself, and whether to keep the connection.
     """
 
-    def __init__(self, *, keep_alive: bool) -> None:  # super's state is never used
+    def __init__(
+        self, connection: ClientConnection, *, keep_alive: bool
+    ) -> None:  # super's state is never used
+        self._connection = connection
         self._answered_keep_alive = keep_alive
 
     @property
@@ -202,7 +242,13 @@ class Answered(web.StreamResponse):
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
+        """The next request waits until the client has taken most of this answer.
+
+        Otherwise one that asks and asks and never reads would fill our memory.
+        """
         del data
+        if self._answered_keep_alive:
+            await self._connection.taken()
 
 
 class Downstream:
@@ -213,7 +259,9 @@ class Downstream:
     """
 
     __slots__ = (
+        "_bodiless",
         "_chunked",
+        "_close_delimited",
         "_connection",
         "_head",
         "_head_request",
@@ -233,6 +281,8 @@ class Downstream:
         self._keep_alive = self._http11 and bool(request.keep_alive)
         self._head = b""
         self._chunked = False
+        self._close_delimited = False
+        self._bodiless = False
         self.started = False
         self.ended = False
         self.sent_bytes = 0
@@ -259,16 +309,17 @@ class Downstream:
         """
         self.started = True
         out = [b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode("latin-1")), *lines]
-        bodiless = self._head_request or status in _NO_BODY_STATUS
+        self._bodiless = self._head_request or status in _NO_BODY_STATUS
         if length is not None:
             if status != 204:
                 out.append(b"Content-Length: %d\r\n" % length)
-        elif not bodiless:
+        elif not self._bodiless:
             if self._http11:
                 self._chunked = True
                 out.append(b"Transfer-Encoding: chunked\r\n")
             else:
                 self._keep_alive = False
+                self._close_delimited = True
         if close or not self._keep_alive:
             self._keep_alive = False
             out.append(b"Connection: close\r\n")
@@ -277,7 +328,7 @@ class Downstream:
 
     def write(self, data: bytes) -> None:
         """One piece of the body: one chunk, one write."""
-        if self._transport is None or not data:
+        if self._transport is None or self._bodiless or not data:
             return
         self.sent_bytes += len(data)
         if self._chunked:
@@ -301,11 +352,19 @@ class Downstream:
         """A visible end: the connection breaks and no framing says the body is whole."""
         self._keep_alive = False
         if self._transport is not None:
+            if self._close_delimited:
+                reset_on_close(self._transport)
             self._transport.abort()
             self._transport = None
 
     def answered(self) -> Answered:
-        return Answered(keep_alive=self._keep_alive and self.ended)
+        return Answered(self._connection, keep_alive=self._keep_alive and self.ended)
+
+
+def reset_on_close(transport: asyncio.BaseTransport) -> None:
+    """Make a close an RST: a FIN would say that a close-delimited body is whole."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def date_line() -> bytes:

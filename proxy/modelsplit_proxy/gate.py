@@ -9,14 +9,21 @@ line gets it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Place
 from modelsplit_policy.failures import Reason
 
 if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission, Refusal, Ticket
+    from modelsplit_policy.parallelism import Report
     from modelsplit_proxy.clock import Clock
+
+# How long before the end of its wait a call is started that only usefulness holds back: a
+# sixteenth of the wait, half a second at most. Late, because a seat may still come free;
+# not at the last moment, because the timer must win against the one that ends the wait.
+_DUE_SHARE: Final = 1 / 16
+_DUE_MAX_S: Final = 0.5
 
 
 class Gate:
@@ -32,45 +39,63 @@ class Gate:
 
     def ask(self, ticket: Ticket) -> Refusal | None:
         """Take a seat or a place in line (``ticket.place`` says which), or be refused."""
-        return self._admission.ask(ticket, self._clock.now())
+        refusal = self._admission.ask(ticket, self._clock.now())
+        if ticket.place is Place.WAITING:
+            self._waiting[ticket] = asyncio.get_running_loop().create_future()
+            self._fill()
+        return refusal
 
-    async def wait(self, ticket: Ticket, max_wait_s: float) -> Refusal | None:
-        """In line: wait for a seat, ``max_wait_s`` at most. None: seated."""
+    async def wait(self, ticket: Ticket) -> Refusal | None:
+        """In line: wait for a seat, ``ticket.max_wait_s`` at most. None: seated."""
         loop = asyncio.get_running_loop()
-        granted: asyncio.Future[Refusal | None] = loop.create_future()
-        self._waiting[ticket] = granted
-        timer = loop.call_later(max_wait_s, self._expire, ticket)
+        granted = self._waiting[ticket]
+        wait_s = ticket.max_wait_s
+        due = loop.call_later(wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE), self._due, ticket)
+        end = loop.call_later(wait_s, self._turn_away, ticket, Reason.QUEUE_TIMEOUT)
         try:
             return await granted
         finally:
-            timer.cancel()
-            del self._waiting[ticket]
+            due.cancel()
+            end.cancel()
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, ticket: Ticket, report: Report | None = None) -> None:
         """Give back whatever ``ticket`` holds, a seat or a place in line; harmless twice."""
+        self._waiting.pop(ticket, None)
         if ticket.place in {Place.WAITING, Place.SEATED}:
-            self._wake(self._admission.leave(ticket, self._clock.now()))
+            self._admission.leave(ticket, self._clock.now(), report)
+            self._fill()
+
+    def first_byte(self, ticket: Ticket) -> None:
+        """The call's answer has begun."""
+        self._admission.first_byte(ticket, self._clock.now())
+
+    def resident(self, models: frozenset[str] | None) -> None:
+        """Which models are loaded, if anybody knows."""
+        self._admission.residency(models)
+        self._fill()
 
     def refuse_all(self, reason: Reason) -> None:
         """Turn away everyone in line."""
         for ticket in list(self._waiting):
             self._turn_away(ticket, reason)
 
-    def _expire(self, ticket: Ticket) -> None:
-        self._turn_away(ticket, Reason.QUEUE_TIMEOUT)
+    def _due(self, ticket: Ticket) -> None:
+        self._admission.due(ticket)
+        self._fill()
 
     def _turn_away(self, ticket: Ticket, reason: Reason) -> None:
         granted = self._waiting[ticket]
         if granted.done():
             return
         refusal = self._admission.refusal(reason, ticket.role)
-        self._wake(self._admission.leave(ticket, self._clock.now()))
         granted.set_result(refusal)
+        self._admission.leave(ticket, self._clock.now())
+        self._fill()
 
-    def _wake(self, seated: list[Ticket]) -> None:
+    def _fill(self) -> None:
         # A waiter whose task was cancelled in this same moment runs its ``finally`` and
         # gives the seat back through ``leave``; nothing is lost by not waking it.
-        for ticket in seated:
+        for ticket in self._admission.fill(self._clock.now()):
             granted = self._waiting[ticket]
             if not granted.done():
                 granted.set_result(None)

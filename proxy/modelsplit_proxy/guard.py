@@ -11,7 +11,7 @@ import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 
 # What Ollama itself lets in (observed): browsers' local pages and desktop shells.
 _LOCAL_SCHEMES: Final = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
@@ -24,7 +24,7 @@ class Guard:
     def __init__(
         self, listen_host: str, allow_hosts: tuple[str, ...], allow_origins: tuple[str, ...]
     ) -> None:
-        self._hosts = {"localhost", listen_host.lower(), *(h.lower() for h in allow_hosts)}
+        self._hosts = {"localhost", listen_host.lower(), *map(_host_name, allow_hosts)}
         self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
         # Rebinding needs a name. Bound beyond loopback, addresses are how clients call us.
         self._any_address = not _is_loopback(listen_host)
@@ -35,16 +35,16 @@ class Guard:
             return Failure(
                 ErrorCode.FORBIDDEN,
                 Reason.HOST_DENIED,
-                f'Host "{host[:60]}" is not allowed here; start modelsplit with --allow-host '
-                f"to add it",
+                f'Host "{said_back(host, 60)}" is not allowed here; start modelsplit with '
+                "--allow-host to add it",
                 "Host Denied",
             )
         if origin is not None and not self._origin_allowed(origin):
             return Failure(
                 ErrorCode.FORBIDDEN,
                 Reason.ORIGIN_DENIED,
-                f'Origin "{origin[:60]}" is not allowed here; start modelsplit with '
-                f"--allow-origin to add it",
+                f'Origin "{said_back(origin, 60)}" is not allowed here; start modelsplit with '
+                "--allow-origin to add it",
                 "Origin Denied",
             )
         return None

@@ -33,25 +33,30 @@ class Handler:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         down = Downstream(request)
+        known_as = request_id(request.headers)
         with self._services.lifecycle.request():
             try:
-                await self._serve(request, down)
+                await self._serve(request, down, known_as)
             except Exception:
-                logger.exception("request %s %s failed", request.method, request.raw_path[:200])
-                self._after_our_bug(request, down)
+                path = request.raw_path[:200]
+                logger.exception("request %s %s %s failed", known_as, request.method, path)
+                self._after_our_bug(request, down, known_as)
         return down.answered()
 
-    async def _serve(self, request: web.BaseRequest, down: Downstream) -> None:
+    async def _serve(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
         target = _origin_form(request)
         failure = self._check(request)
         if failure is None:
             kind = routes.inference(request.method, target)
             if kind is not None:
-                await InferenceCall(self._services, request, down, kind).serve()
+                call = InferenceCall(
+                    self._services, request, down, kind, target=target, request_id=known_as
+                )
+                await call.serve()
                 return
             failure = await self._pass(request, target, down)
         if failure is not None:
-            self._answer(request, down, failure)
+            self._answer(request, down, failure, known_as)
 
     async def _pass(
         self, request: web.BaseRequest, target: str, down: Downstream
@@ -79,9 +84,11 @@ class Handler:
         sent = request.headers
         return self._services.guard.check(sent.get("Host"), sent.get("Origin"))
 
-    def _answer(self, request: web.BaseRequest, down: Downstream, failure: Failure) -> None:
+    def _answer(
+        self, request: web.BaseRequest, down: Downstream, failure: Failure, known_as: str
+    ) -> None:
         """An error outside any call: no role, no model, no attempt."""
-        scene = errors.Scene(request_id(request.headers))
+        scene = errors.Scene(known_as)
         body = errors.body(routes.dialect_of(request.raw_path), failure, scene)
         lines = [
             b"Content-Type: application/json\r\n",
@@ -100,11 +107,11 @@ class Handler:
         down.end()
         self._services.metrics.passed(failure.status)
 
-    def _after_our_bug(self, request: web.BaseRequest, down: Downstream) -> None:
+    def _after_our_bug(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
         if down.started:
             down.abort()
         else:
-            self._answer(request, down, internal_failure())
+            self._answer(request, down, internal_failure(), known_as)
 
 
 def _origin_form(request: web.BaseRequest) -> str:

@@ -68,10 +68,14 @@ RESPONSE_NAMES: Final = (
     b"Server-Timing",
     b"RateLimit",
     b"RateLimit-Policy",
+    b"Retry-After",
 )
-EXPOSE_LINE: Final = b"Access-Control-Expose-Headers: %b\r\n" % b", ".join(RESPONSE_NAMES)
+EXPOSE_LINE: Final = b"Access-Control-Expose-Headers: %b\r\n" % b", ".join(
+    (*RESPONSE_NAMES, b"Via")
+)
 _RESPONSE_OWN: Final = frozenset(
-    {name.lower() for name in RESPONSE_NAMES} | {b"access-control-expose-headers"}
+    {name.lower() for name in RESPONSE_NAMES}
+    | {b"access-control-expose-headers", b"x-should-retry"}
 )
 
 _REQUEST_DROP: Final = _HOP_BY_HOP | _REQUEST_OWN
@@ -118,7 +122,9 @@ def loops(raw: Iterable[tuple[bytes, bytes]]) -> bool:
     """True if this request has already passed through a modelsplit (RFC 9110 §7.6.3)."""
     for name, value in raw:
         if name.lower() == b"via" and VIA_TOKEN in value.lower():
-            return any(hop.split()[1:2] == [VIA_TOKEN] for hop in value.lower().split(b","))
+            hops = value.lower().split(b",")
+            if any(hop.split()[1:2] == [VIA_TOKEN] for hop in hops):
+                return True
     return False
 
 

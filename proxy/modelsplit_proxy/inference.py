@@ -17,9 +17,10 @@ from modelsplit_policy.admission import Place, Ticket
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.parallelism import Report
 from modelsplit_policy.roles import Ask
 from modelsplit_proxy import answers, errors, headers, tags
-from modelsplit_proxy.asked import NOTHING, AskedError, read_asked, request_id
+from modelsplit_proxy.asked import NOTHING, AskedError, read_asked
 from modelsplit_proxy.body import read_whole
 from modelsplit_proxy.edge import date_line
 from modelsplit_proxy.peek import BodyError, read_body
@@ -61,15 +62,24 @@ class InferenceCall:
     """The run of one call. Made for one request, used once."""
 
     def __init__(
-        self, services: Services, request: web.BaseRequest, down: Downstream, kind: Inference
+        self,
+        services: Services,
+        request: web.BaseRequest,
+        down: Downstream,
+        kind: Inference,
+        *,
+        target: str,
+        request_id: str,
     ) -> None:
         self._services = services
         self._request = request
+        self._target = target
         self._down = down
         self._asked = NOTHING
         self._waited_s = 0.0
+        self._ticket: Ticket | None = None
         self.record = CallRecord(
-            request_id=request_id(request.headers),
+            request_id=request_id,
             route=kind.label,
             dialect=kind.dialect,
             client=request.remote or "",
@@ -171,15 +181,34 @@ class InferenceCall:
         record, services = self.record, self._services
         assert record.role is not None
         attempt = record.attempt(candidate, services.clock.now())
-        ticket = Ticket(record.role, candidate.model, attempt.asked)
+        self._ticket = ticket = Ticket(
+            role=record.role,
+            model=candidate.model,
+            arrived=attempt.asked,
+            client=record.client,
+            max_wait_s=self._wait_left_s(),
+        )
         try:
             refused = await self._take_seat(ticket, attempt)
             if refused is not None:
                 return self._set_back(attempt, refused)
             return await self._dispatch(body, candidate, attempt)
         finally:
-            services.gate.leave(ticket)
             attempt.ended = services.clock.now()
+            services.gate.leave(ticket, self._report())
+
+    def _report(self) -> Report | None:
+        """What a call that ran to its end says of how fast it ran."""
+        if self.record.call.state is not State.COMPLETED:
+            return None
+        usage = self.record.usage
+        return Report(
+            tokens=usage.output_tokens,
+            eval_s=usage.eval_s,
+            prompt_s=usage.prompt_eval_s,
+            load_s=usage.load_s,
+            total_s=usage.total_s,
+        )
 
     async def _take_seat(self, ticket: Ticket, attempt: Attempt) -> Failure | None:
         gate, call, clock = self._services.gate, self.record.call, self._services.clock
@@ -187,7 +216,7 @@ class InferenceCall:
         if ticket.place is Place.WAITING:
             attempt.ahead = ticket.ahead
             call.step(Event.ENQUEUE)
-            refusal = await gate.wait(ticket, self._wait_left_s())
+            refusal = await gate.wait(ticket)
         self._waited_s += clock.now() - attempt.asked
         if refusal is not None:
             return answers.failure_of_refusal(refusal, self._waited_s)
@@ -231,12 +260,11 @@ class InferenceCall:
         return asked_s if candidate.timeout_s is None else min(asked_s, candidate.timeout_s)
 
     def _request_bytes(self, body: bytes) -> bytes:
-        request = self._request
         return b"".join(
             (
-                b"POST %b HTTP/1.1\r\n" % request.raw_path.encode("utf-8", "surrogateescape"),
+                b"POST %b HTTP/1.1\r\n" % self._target.encode("utf-8", "surrogateescape"),
                 b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
-                *headers.request_lines(request.raw_headers),
+                *headers.request_lines(self._request.raw_headers),
                 headers.VIA_LINE,
                 b"Content-Length: %d\r\n\r\n" % len(body),
                 body,
@@ -256,6 +284,8 @@ class InferenceCall:
         except TimeoutError:
             return self._late(attempt, Reason.ROLE_TIMEOUT, candidate)
         attempt.first_byte = self._services.clock.now()
+        if self._ticket is not None:
+            self._services.gate.first_byte(self._ticket)
         attempt.upstream_status = head.status
         if head.status < 400 and answers.is_stream(head):
             await self._stream(exchange, head, bounds, candidate)
@@ -278,7 +308,7 @@ class InferenceCall:
             return self._broken(attempt, result)
         if isinstance(result, Reason):
             return self._late(attempt, result, candidate)
-        if collector.overflowed:
+        if collector.overflowed and head.status < 400:
             await self._spill(exchange, head, collector, bounds, candidate)
             return None
         assert record.provider is not None
@@ -322,7 +352,8 @@ class InferenceCall:
         record.streamed = True
         opaque = bool(head.get(b"content-encoding"))
         tail = None if opaque else Tail()
-        self._commit(head, length=head.length, total=False)
+        # Framed anew whatever the upstream's framing: an error can then still be told in-band.
+        self._commit(head, length=None, total=False)
         result = await Relay(exchange, self._down, tail).run(bounds)
         verdict = None if tail is None else judge(record.dialect, tail)
         if verdict is not None:
@@ -396,20 +427,26 @@ class InferenceCall:
         """The call has failed before a byte: the upstream's own words, or ours."""
         record = self.record
         record.failure = setback.failure
-        if setback.head is not None and self._passes(setback.head):
-            self._head(setback.head, length=len(setback.body), total=True)
+        head = setback.head
+        if head is not None and self._passes(head, setback.body):
+            self._head(head, length=len(setback.body), total=True)
             self._down.write(setback.body)
         else:
-            self._own_error(setback.failure)
+            refused = head is not None and head.status >= 400
+            status = head.status if head is not None and refused else setback.failure.status
+            self._own_error(setback.failure, status)
         self._down.end()
 
-    def _passes(self, head: UpstreamHead) -> bool:
+    def _passes(self, head: UpstreamHead, body: bytes) -> bool:
+        """Whether the upstream's own words are fit to be the client's."""
+        if head.status >= 400:
+            return answers.explains(body)
         # A 200 that is no answer (Ollama gave up) is a client's own affair only in CHAT.
-        return head.status >= 400 or self.record.role is Role.CHAT
+        return self.record.role is Role.CHAT
 
-    def _own_error(self, failure: Failure) -> None:
+    def _own_error(self, failure: Failure, status: int) -> None:
         record = self.record
-        record.status = failure.status
+        record.status = status
         body = errors.body(record.dialect, failure, record.scene())
         lines = [b"Content-Type: application/json\r\n", date_line()]
         lines += self._tag_lines(total=True)
@@ -417,7 +454,7 @@ class InferenceCall:
         lines += headers.cors_lines(self._request.headers.get("Origin"))
         # A body we did not read to its end leaves the connection unusable.
         close = self._services.lifecycle.draining or not self._request.content.is_eof()
-        self._down.head(failure.status, failure.phrase, lines, length=len(body), close=close)
+        self._down.head(status, failure.phrase, lines, length=len(body), close=close)
         self._down.write(body)
 
     # 5. How attempts and calls end.

@@ -38,6 +38,8 @@ CREATE INDEX IF NOT EXISTS calls_by_time ON calls (ended_at);
 """
 _MAX_WAITING: Final = 20_000
 _BATCH_EVERY_S: Final = 0.2
+# The longest a reader waits for records that the writer still holds.
+_CATCH_UP_S: Final = 1.0
 
 _Row = tuple[str, float, str | None, str, str]
 
@@ -53,6 +55,9 @@ class Ledger:
         self._path = directory / FILE_NAME
         self._waiting: deque[_Row] = deque()
         self._closing = threading.Event()
+        self._noted = 0
+        self._settled = 0
+        self._progress = threading.Condition()
         self.dropped = 0
         self.error: str | None = None
         self._prepare(directory)
@@ -69,16 +74,22 @@ class Ledger:
             return
         text = orjson.dumps(record.log_fields()).decode()
         ended_at = record.started_wall + record.total_s
+        self._noted += 1
         self._waiting.append((record.request_id, ended_at, record.role, record.outcome, text))
 
     def find(self, request_id: str) -> dict[str, Any] | None:
-        """The record of the latest call with this id. Blocks on disk: call from a thread."""
+        """The record of the latest call with this id. Blocks on disk: call from a thread.
+
+        A call that has been noted is found, even if it is not on disk yet.
+        """
+        self._catch_up()
         query = "SELECT record FROM calls WHERE request_id = ? ORDER BY ended_at DESC LIMIT 1"
         rows = self._read(query, (request_id,))
         return rows[0] if rows else None
 
     def latest(self, limit: int) -> list[dict[str, Any]]:
         """The last finished calls, newest first. Blocks on disk: call from a thread."""
+        self._catch_up()
         return self._read("SELECT record FROM calls ORDER BY ended_at DESC LIMIT ?", (limit,))
 
     def close(self) -> None:
@@ -131,13 +142,27 @@ class Ledger:
             self._failed(batch, str(error))
         else:
             self.error = None
+            self._settle(len(batch))
+
+    def _settle(self, count: int) -> None:
+        with self._progress:
+            self._settled += count
+            self._progress.notify_all()
+
+    def _catch_up(self) -> None:
+        """Wait until everything noted so far is on disk, or ``_CATCH_UP_S`` have passed."""
+        noted = self._noted
+        with self._progress:
+            self._progress.wait_for(lambda: self._settled >= noted, timeout=_CATCH_UP_S)
 
     def _failed(self, batch: list[_Row], error: str) -> None:
         if self.error is None:
             logger.error("records cannot be written to %s: %s", self._path, error)
         self.error = error
         room = max(0, _MAX_WAITING - len(self._waiting))
-        self.dropped += max(0, len(batch) - room)
+        lost = max(0, len(batch) - room)
+        self.dropped += lost
+        self._settle(lost)
         self._waiting.extendleft(reversed(batch[:room]))
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[dict[str, Any]]:

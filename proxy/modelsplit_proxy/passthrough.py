@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from modelsplit_policy.facts import Provider
-from modelsplit_policy.failures import Failure
 from modelsplit_proxy import answers, headers
+from modelsplit_proxy.body import malformed
 from modelsplit_proxy.relay import Relay
 from modelsplit_proxy.upstream import UpstreamError
 
 if TYPE_CHECKING:
+    from modelsplit_policy.failures import Failure
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.upstream import Exchange, UpstreamConnection
@@ -40,6 +41,7 @@ class Passthrough:
         self._request = request
         self._target = target
         self._down = down
+        self._malformed: Failure | None = None
 
     async def serve(self) -> Failure | None:
         """Relay the request; a Failure is what to answer when nothing could be relayed."""
@@ -47,11 +49,14 @@ class Passthrough:
             connection = await self._services.pool.acquire()
         except UpstreamError as error:
             return self._failure(error)
-        exchange = connection.start(head_request=self._request.method == "HEAD")
+        uploads = self._request.can_read_body
+        exchange = connection.start(
+            head_request=self._request.method == "HEAD", body_follows=uploads
+        )
         upload: asyncio.Task[None] | None = None
         try:
             connection.write(self._head_bytes())
-            if self._request.can_read_body:
+            if uploads:
                 upload = self._services.tasks.start(self._upload(connection, exchange), "upload")
             return await self._relay(exchange)
         finally:
@@ -67,7 +72,8 @@ class Passthrough:
         except UpstreamError as error:
             return self._failure(error)
         except TimeoutError:
-            return answers.first_byte_timeout(_QUESTION_TIMEOUT_S, self._target)
+            shown = self._target_bytes().decode("ascii", "replace")
+            return answers.first_byte_timeout(_QUESTION_TIMEOUT_S, shown)
         lines = [*headers.relayed_lines(head.headers), headers.VIA_LINE]
         close = self._services.lifecycle.draining or not self._request.content.is_eof()
         phrase = head.phrase.decode("latin-1")
@@ -89,7 +95,7 @@ class Passthrough:
             framing = b"Transfer-Encoding: chunked\r\n"
         return b"".join(
             (
-                b"%b %b HTTP/1.1\r\n" % (request.method.encode(), self._target.encode("utf-8")),
+                b"%b %b HTTP/1.1\r\n" % (request.method.encode(), self._target_bytes()),
                 b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
                 *headers.request_lines(request.raw_headers),
                 headers.VIA_LINE,
@@ -110,13 +116,23 @@ class Passthrough:
                 await connection.drain()
                 if exchange.complete or not connection.open:
                     return
-        except web.RequestPayloadError:
+        except web.RequestPayloadError as error:
             # The client's framing broke: what it sent so far must not look whole.
+            self._malformed = malformed(error)
             connection.abort()
+            return
+        except OSError:
+            # The client has left, and this request's handler is being cancelled for it.
             return
         if chunked:
             connection.write(b"0\r\n\r\n")
+        connection.sent()
+
+    def _target_bytes(self) -> bytes:
+        return self._target.encode("utf-8", "surrogateescape")
 
     def _failure(self, error: UpstreamError) -> Failure:
+        if self._malformed is not None:
+            return self._malformed
         upstream = f"http://{self._services.target.authority}"
         return answers.failure_of_error(error, upstream=upstream, provider=Provider.LOCAL)

@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 # does not. The slower decoder gets a second look at bodies up to this size.
 _SECOND_LOOK_BYTES: Final = 1024 * 1024
 
-_KEY_AND_VALUE: Final = re.compile(rb'"model"\s*:\s*("(?:[^"\\]|\\.)*")')
+# Strings are matched possessively: one may be an image of many megabytes, and every step
+# that could be taken back is remembered.
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_KEY_AND_VALUE: Final = re.compile(rb'"model"\s*:\s*(%b)' % _STRING)
 # An escape that spells one of the letters of "model", in either case.
 _DISGUISE: Final = re.compile(rb"\\u00(?:[46][dDfFcC]|[46][45])")
-_TOKEN: Final = re.compile(rb'"((?:[^"\\]|\\.)*)"|[{}\[\]:,]')
+_TOKEN: Final = re.compile(rb"%b|[{}\[\]:,]" % _STRING)
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class BodyError(Exception):
@@ -75,7 +79,8 @@ def read_body(raw: bytes) -> Body:
     model = fields["model"]
     if not isinstance(model, str):
         return Body(raw, fields, "", None)
-    return Body(raw, fields, model, span)
+    # Half a surrogate pair is no character; Go's decoder puts the same mark in its place.
+    return Body(raw, fields, _SURROGATE.sub("\ufffd", model), span)
 
 
 def _decode(raw: bytes) -> Any:

@@ -41,10 +41,10 @@ class Probe:
         return f"<Probe {self._target.authority} up={self.up} {self.version or self.error}>"
 
     async def watch(self) -> None:
-        """Ask for ever; a task of the process."""
+        """Go on asking for ever, after a first ``ask``; a task of the process."""
         while True:
-            await self.ask()
             await asyncio.sleep(self._every_s)
+            await self.ask()
 
     async def ask(self) -> None:
         """Ask once and note the answer."""

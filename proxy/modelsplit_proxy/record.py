@@ -123,7 +123,7 @@ class CallRecord:
             context=self.context,
             role=self.role,
             provider=self.provider,
-            model=self.model or None,
+            model=_short(self.model) or None,
             attempt=len(self.attempts),
             fallback_used=self.fallback_used,
         )
@@ -143,8 +143,8 @@ class CallRecord:
             "llm_role": self.role,
             "llm_context": self.context,
             "llm_provider": self.provider,
-            "requested_model": self.requested_model,
-            "llm_model": self.model,
+            "requested_model": _short(self.requested_model),
+            "llm_model": _short(self.model),
             "llm_attempt": len(self.attempts),
             "fallback_used": self.fallback_used,
             "fallback_cause": self._fallback_cause(),
@@ -174,6 +174,11 @@ class CallRecord:
         if len(self.attempts) < 2 or self.attempts[0].failure is None:
             return None
         return self.attempts[0].failure.code
+
+
+def _short(model: str) -> str:
+    """A name from a client may be as long as its body; records keep as much as a name needs."""
+    return model[:256]
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -99,8 +99,9 @@ class Relay:
         """Relay until the upstream ends (None), breaks, stalls or runs out of time."""
         if bounds is not UNBOUNDED:
             self._watch = Watch(bounds, self._done)
-            self._watch.held = self._down.writing_paused
         self._down.feed_from(self)
+        if self._down.writing_paused:
+            self.pause()  # by an earlier answer that the client has not taken yet
         try:
             self._exchange.attach(self)
             return await self._done

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
+from modelsplit_policy.failures import said_back
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _DELAY_S: Final = 0.05
 _MAX_WAITING: Final = 10_000
+# Characters; a model's name comes from a client and may hold anything.
+_TEXT_MAX: Final = 1000
 
 
 class Sink(Protocol):
@@ -57,8 +61,6 @@ class RequestLog:
 
     async def close(self) -> None:
         """Write what is left."""
-        if self._timer is not None:
-            self._timer.cancel()
         while self._waiting or self._writing is not None:
             if self._writing is None:
                 self._flush()
@@ -67,7 +69,9 @@ class RequestLog:
         self._writer.shutdown()
 
     def _flush(self) -> None:
-        self._timer = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         lines, self._waiting = self._waiting, []
         if self._dropped:
             lines.append(_dropped_line(self._dropped))
@@ -116,7 +120,7 @@ def text(fields: dict[str, Any]) -> str:
     if fields["outcome"] != "ok":
         parts.append(f"{fields['outcome']} {fields.get('reason', '')}".strip())
     parts.append(fields["request_id"][:12])
-    return "  ".join(parts)
+    return said_back("  ".join(parts), _TEXT_MAX)
 
 
 def _ms(value: float | None) -> str:

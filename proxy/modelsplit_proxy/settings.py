@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)?")
+_PORT: Final = re.compile(r"[0-9]{1,5}")
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE: Final = re.compile(r"([0-9]+)(KiB|MiB|GiB)?")
+_SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?")
 _BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -139,7 +140,7 @@ def _said(
 
 def _address(flag: str, said: str) -> Address:
     host, colon, port = said.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+    if not colon or _PORT.fullmatch(port) is None or int(port) > 65535:
         raise SettingError(f'{flag} "{said}" is not HOST:PORT, as in 127.0.0.1:11435')
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 

@@ -22,13 +22,14 @@ def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[
         f"X-LLM-Queue-Wait-Ms: {record.queue_wait_s * 1000:.1f}\r\n"
         f"Server-Timing: {_server_timing(record, now, total=total)}\r\n"
     )
+    if record.requested_model:
+        block += f"X-LLM-Requested-Model: {_text(record.requested_model)}\r\n"
     if record.role is not None:
         block += (
             f"X-LLM-Role: {record.role}\r\n"
             f"X-LLM-Context: {record.context}\r\n"
             f"X-LLM-Provider: {record.provider}\r\n"
             f"X-LLM-Model: {_text(record.model)}\r\n"
-            f"X-LLM-Requested-Model: {_text(record.requested_model)}\r\n"
             f"X-LLM-Attempt: {max(1, len(record.attempts))}\r\n"
             f"X-LLM-Fallback-Used: {'true' if record.fallback_used else 'false'}\r\n"
             f"X-LLM-Route-Reason: {_route_reason(record)}\r\n"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # line arrive on its own.
 _KEPT_PIECES: Final = 12
 _COMPACT_EVERY: Final = 1024
+# Usage and errors stand in one of the last events; so many are kept however bytes were cut.
+_JUDGED_EVENTS: Final = 3
 
 _FINAL_RESPONSE_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed"}
@@ -38,6 +40,7 @@ class Usage:
     load_s: float | None = None
     prompt_eval_s: float | None = None
     eval_s: float | None = None
+    total_s: float | None = None
     finish_reason: str | None = None
 
 
@@ -45,7 +48,7 @@ class Usage:
 class Verdict:
     """``complete``: the end marker was there. ``error``: the text of an in-band error.
 
-    ``mid_line``: the bytes stop inside a line, so nothing can be added after them.
+    ``mid_line``: the bytes stop inside a line or an event, so nothing can be added after them.
     """
 
     complete: bool
@@ -81,12 +84,20 @@ class Tail:
 
     @property
     def mid_line(self) -> bool:
-        return bool(self._open)
+        return any(self._open)
+
+    @property
+    def mid_event(self) -> bool:
+        """True unless the bytes stop after the blank line that ends an SSE event."""
+        text = self._text()
+        return bool(text) and not text.endswith((b"\n\n", b"\n\r\n"))
 
     def lines(self) -> list[bytes]:
         """The last non-blank lines, oldest first, an unfinished one included."""
-        text = b"".join((*self._whole, *self._open))
-        return [line for line in text.splitlines() if line.strip()]
+        return [line for line in self._text().splitlines() if line.strip()]
+
+    def _text(self) -> bytes:
+        return b"".join((*self._whole, *self._open))
 
 
 def judge_ndjson(tail: Tail) -> Verdict:
@@ -97,15 +108,14 @@ def judge_ndjson(tail: Tail) -> Verdict:
     return Verdict(
         complete=last.get("done") is True and error is None,
         error=None if error is None else str(error),
-        # A last line without its newline is still whole if it parses.
-        mid_line=tail.mid_line and not last,
+        mid_line=tail.mid_line,
         usage=ollama_usage(last),
     )
 
 
 def judge_sse(tail: Tail) -> Verdict:
     """An OpenAI, responses-API or Anthropic stream: the last data lines decide."""
-    data = list(_data_lines(tail.lines()))
+    data = list(_data_lines(tail.lines()))[-_JUDGED_EVENTS:]
     events = [_object(line) for line in data]
     error = next((_error_text(event) for event in reversed(events) if "error" in event), None)
     if error is not None and _is_final_response(events[-1]):
@@ -113,7 +123,7 @@ def judge_sse(tail: Tail) -> Verdict:
     return Verdict(
         complete=bool(data) and error is None and _is_sse_end(data[-1], events[-1]),
         error=error,
-        mid_line=tail.mid_line,
+        mid_line=tail.mid_event,
         usage=_sse_usage(events),
     )
 
@@ -130,6 +140,7 @@ def ollama_usage(last: Mapping[str, Any]) -> Usage:
         load_s=_nanoseconds(last.get("load_duration")),
         prompt_eval_s=_nanoseconds(last.get("prompt_eval_duration")),
         eval_s=_nanoseconds(last.get("eval_duration")),
+        total_s=_nanoseconds(last.get("total_duration")),
         finish_reason=_str(last.get("done_reason")),
     )
 

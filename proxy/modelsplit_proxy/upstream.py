@@ -14,6 +14,7 @@ goes through three moments that callers can await or be told of:
 from __future__ import annotations
 
 import asyncio
+import re
 import select
 import socket
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ MAX_HEADERS: Final = 256
 # waits for a connection, so no cap hides below admission.
 MAX_IDLE: Final = 32
 IDLE_S: Final = 60.0
+
+# RFC 9112 §4: a reason phrase holds tabs, spaces and what can be seen.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Fault(Enum):
@@ -175,6 +179,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = False
         self._surplus = False
         self._renew_parser = False
+        self._sending = False
 
     def __repr__(self) -> str:
         state = "idle" if self._exchange is None else "busy"
@@ -192,17 +197,25 @@ class UpstreamConnection(asyncio.Protocol):
         """
         return self.open and not self._poll.poll(0)
 
-    def start(self, *, head_request: bool) -> Exchange:
-        """Begin an exchange; the caller then writes the request."""
+    def start(self, *, head_request: bool, body_follows: bool = False) -> Exchange:
+        """Begin an exchange; the caller then writes the request.
+
+        ``body_follows``: the request is written piece by piece, up to ``sent``.
+        """
         assert self._exchange is None
         self._reset_message()
         self._head_request = head_request
+        self._sending = body_follows
         self._exchange = Exchange(self, self._loop)
         return self._exchange
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
             self._transport.write(data)
+
+    def sent(self) -> None:
+        """The request is whole. Until then an answer ends the connection."""
+        self._sending = False
 
     async def drain(self) -> None:
         """Wait until the upstream has taken enough of what was written."""
@@ -250,8 +263,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(Fault.PROTOCOL, "it switched protocols unasked")
             return
         except httptools.HttpParserError as error:
-            self._fail(Fault.PROTOCOL, f"it sent malformed HTTP ({error})")
-            return
+            if not self._message_complete:
+                self._fail(Fault.PROTOCOL, f"it sent malformed HTTP ({_parser_words(error)})")
+                return
+            # The answer is whole. What follows it would have been dropped unread, had it
+            # come a moment later.
+            self._surplus = True
+        if self._renew_parser and not data.endswith(b"\r\n\r\n"):
+            self._surplus = True  # something follows the head that answers a HEAD
         if exchange.head is None and self._head_bytes > MAX_HEAD_BYTES:
             self._fail(Fault.PROTOCOL, f"its response head exceeds {MAX_HEAD_BYTES} bytes")
         elif self._message_complete:
@@ -293,6 +312,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._phrase += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._exchange is None or self._exchange.head is not None:
+            # A trailer, or the head of an answer nobody asked for: neither belongs to
+            # the head that has been handed on.
+            return
         if len(self._headers) >= MAX_HEADERS:
             raise ValueError(f"more than {MAX_HEADERS} header lines")
         self._headers.append((name, value))
@@ -301,6 +324,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self._surplus:
             return
         status = self._parser.get_status_code()
+        _check_first_line(self._parser.get_http_version(), status, self._phrase)
         if status < 200:
             self._informational(status)
             return
@@ -315,7 +339,9 @@ class UpstreamConnection(asyncio.Protocol):
             self._message_complete = self._renew_parser = True
 
     def on_body(self, piece: bytes) -> None:
-        if self._exchange is not None and not self._surplus and not self._renew_parser:
+        if self._renew_parser:
+            self._surplus = True
+        elif self._exchange is not None and not self._surplus:
             self._exchange.on_body(piece)
 
     def on_message_complete(self) -> None:
@@ -336,13 +362,15 @@ class UpstreamConnection(asyncio.Protocol):
     def _reset_message(self) -> None:
         self._phrase, self._headers, self._head_bytes = b"", [], 0
         self._head_request = self._until_close = self._message_complete = False
-        self._reusable = self._surplus = self._renew_parser = False
+        self._reusable = self._surplus = self._renew_parser = self._sending = False
 
     def _finish(self, exchange: Exchange) -> None:
         self._exchange = None
         if self._renew_parser:
             self._parser = httptools.HttpResponseParser(self)
-        if self._reusable and not self._surplus and self.open:
+        if self._reusable and not self._surplus and not self._sending and self.open:
+            # A slow client may have paused it; nobody but the next answer would notice.
+            self.resume()
             self._pool.give_back(self)
         else:
             self.abort_quietly()
@@ -425,6 +453,22 @@ def _connect_words(error: OSError) -> str:
     return "connection refused" if isinstance(error, ConnectionRefusedError) else str(error)
 
 
+def _parser_words(error: httptools.HttpParserError) -> str:
+    """llhttp's own fixed words, or those of the callback that refused."""
+    refused = error.__context__
+    return str(refused if isinstance(refused, ValueError) else error)
+
+
+def _check_first_line(version: str, status: int, phrase: bytes) -> None:
+    """What llhttp lets through and no client should see; ValueError if there is any."""
+    if version not in {"1.0", "1.1"}:
+        raise ValueError(f"HTTP/{version} was not asked for")
+    if status < 100:
+        raise ValueError(f"{status} is no status")
+    if _CONTROL.search(phrase) is not None:
+        raise ValueError("control characters in the reason phrase")
+
+
 def _framing(headers: list[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
     """Content-Length and whether the body is chunked; llhttp has refused contradictions."""
     length: int | None = None
@@ -434,5 +478,8 @@ def _framing(headers: list[tuple[bytes, bytes]]) -> tuple[int | None, bool]:
         if lowered == b"content-length":
             length = int(value)
         elif lowered == b"transfer-encoding":
-            chunked = b"chunked" in value.lower()
+            if chunked or value.lower() != b"chunked":
+                # Framing ends here: a coding that stayed in the body would be unreadable.
+                raise ValueError("a transfer coding other than chunked")
+            chunked = True
     return length, chunked

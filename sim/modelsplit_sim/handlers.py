@@ -320,7 +320,7 @@ PLAIN: dict[str, Handler] = {
     "/v1/models/*": one_model,
     "/api/blobs/*": blobs,
 }
-WITH_BODY: dict[str, tuple[Shape, BodyHandler]] = {
+GENERATING: dict[str, tuple[Shape, BodyHandler]] = {
     "/api/generate": (asks.GENERATE, generating(Reader.generate, Native)),
     "/api/chat": (asks.CHAT, generating(Reader.chat, Native)),
     "/v1/chat/completions": (asks.OPENAI_CHAT, generating(Reader.openai_chat, OpenAIChat)),
@@ -330,6 +330,9 @@ WITH_BODY: dict[str, tuple[Shape, BodyHandler]] = {
     ),
     "/v1/messages": (asks.ANTHROPIC, generating(Reader.anthropic, Anthropic)),
     "/v1/responses": (asks.OPENAI_RESPONSES, generating(Reader.responses, Responses)),
+}
+WITH_BODY: dict[str, tuple[Shape, BodyHandler]] = {
+    **GENERATING,
     "/api/embed": (asks.EMBED, embed),
     "/api/embeddings": (asks.EMBEDDINGS, embed),
     "/v1/embeddings": (asks.OPENAI_EMBED, embed),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelsplit_sim import Sim, SimConfig
+from modelsplit_sim import ModelSpec, Sim, SimConfig
 from modelsplit_sim.gojson import GoJsonError, loads
 from modelsplit_sim.text import json_text, split
 
@@ -230,3 +230,12 @@ async def test_waiting_for_what_never_comes_times_out() -> None:
     async with Sim() as sim:
         with pytest.raises(TimeoutError):
             await sim.wait_for(lambda s: s.active == 99, timeout=0.01)
+
+
+async def test_angle_brackets_and_ampersands_are_escaped() -> None:
+    spec = ModelSpec("html:1b", answer="<b>&")
+    async with Sim(SimConfig(models=(spec,))) as sim:
+        answer = await post(sim, "/api/generate", model="html:1b", prompt="x", stream=False)
+        assert rb'"response":"\u003cb\u003e\u0026"' in answer.body
+        assert answer.json["response"] == "<b>&"
+        assert answer.json["done_reason"] == "stop"

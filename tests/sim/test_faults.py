@@ -37,6 +37,21 @@ async def test_a_status_strikes_as_often_as_told_and_only_its_model() -> None:
         assert [call.fault for call in sim.calls] == [None, "status", "status", None]
 
 
+async def test_a_fault_within_a_generation_passes_by_other_requests() -> None:
+    async with Sim() as sim:
+        fault = sim.faults.add(Kind.CUT_CLEAN, times=1)
+        assert (await ask(sim, "GET", "/api/tags")).status == 200
+        assert (await post(sim, "/api/show", model=MODEL)).status == 200
+        assert fault.hits == 0
+
+
+async def test_a_refusal_is_a_finished_call() -> None:
+    async with Sim() as sim:
+        sim.faults.add(Kind.STATUS, status=503)
+        await generate(sim)
+        assert sim.calls[0].state is CallState.FINISHED
+
+
 async def test_a_status_with_a_body_on_one_path() -> None:
     async with Sim() as sim:
         sim.faults.add("status", status=500, body='{"error":"boom"}', path="/api/chat")

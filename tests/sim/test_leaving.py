@@ -97,6 +97,19 @@ async def test_stopping_mid_stream_closes_without_a_final_chunk() -> None:
     client.close()
 
 
+async def test_stopping_does_not_wait_for_a_client_that_reads_nothing() -> None:
+    sim = Sim()
+    await sim.start()
+    client = await Client.to(sim)
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    body = STREAM | {"options": {"num_predict": 10**7}}
+    client.send("POST", "/api/generate", body)
+    await sim.wait_for(lambda s: bool(s.calls) and s.calls[0].tokens > 100)
+    await sim.stop()
+    assert sim.connections_open == 0
+    client.close()
+
+
 async def test_the_server_comes_back_on_its_port_with_nothing_loaded() -> None:
     async with Sim(config()) as sim:
         assert (await post(sim, "/api/generate", model="qwen3:4b")).status == 200

@@ -207,7 +207,7 @@ async def test_tokens_keep_their_pace_without_drift() -> None:
         await generate(sim, tokens=100)
         call = sim.calls[-1]
         spent = (call.ended_at or 0) - (call.started_at or 0)
-        assert 0.19 <= spent < 0.4
+        assert 0.19 <= spent < 0.6
 
 
 async def test_shared_compute_divides_one_rate_among_all() -> None:
@@ -219,7 +219,7 @@ async def test_shared_compute_divides_one_rate_among_all() -> None:
             client.close()
         calls = sim.calls[-4:]
         spent = max(c.ended_at or 0 for c in calls) - min(c.started_at or 0 for c in calls)
-        assert 0.19 <= spent < 0.4
+        assert 0.19 <= spent < 0.6
 
 
 async def test_prefill_delays_the_first_byte_by_prompt_length() -> None:
@@ -238,10 +238,13 @@ async def test_slow_readers_hold_their_tokens_back() -> None:
             {"model": A, "prompt": "x", "options": {"num_predict": 10**7}},
         )
         await sim.wait_for(lambda s: bool(s.calls) and s.calls[0].tokens > 100)
-        seen = -1
-        for _ in range(2000):
-            await asyncio.sleep(0)
-        while seen != sim.calls[0].tokens:
-            seen = sim.calls[0].tokens
-            await asyncio.sleep(0.05)
-        assert sim.calls[0].tokens < 10**6
+        with pytest.raises(TimeoutError):
+            await _moves_on(sim)
+        assert sim.active == 1
+
+
+async def _moves_on(sim: Sim) -> None:
+    """Follow the first call's tokens; TimeoutError when they stand still."""
+    for _ in range(10**6):
+        seen = sim.calls[0].tokens
+        await sim.wait_for(lambda s, last=seen: s.calls[0].tokens > last, timeout=0.2)  # type: ignore[misc]

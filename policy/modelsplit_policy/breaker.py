@@ -1,0 +1,485 @@
+"""Who is not worth asking just now: a circuit breaker per provider and per model.
+
+The theory. An upstream that failed the last five calls will most likely fail the sixth, and
+a call that is refused at once, with the reason, serves its client better than one that
+fails slowly. So failures in a row open a breaker; an open breaker refuses; after a while it
+lets exactly one call through, the trial, and that call's ending decides. Nothing probes:
+only live calls teach a breaker, so it knows what calls know, with one upstream as with many.
+
+Two questions, two breakers. A call asks its provider "are you there?" and its model "do you
+work?". Each ending says which of the two it answers (its Scope):
+
+- Not reached: the provider failed. Its open time is fixed and short, because trying costs
+  one connect, and service must resume within a second of the upstream's return.
+- Reached, and then a 5xx, a timeout, a broken or unfinished answer: the model failed, and
+  the provider, having been reached, is well. A model's open time doubles with every failed
+  trial, because such a trial may hold a seat for minutes.
+- A client that left, a refusal of ours, a queue: nobody's failure. Busy is not broken.
+
+A HALF_OPEN breaker has one trial out, always; a trial that taught nothing gives its place
+back, and the breaker is OPEN with its time already served, so that the next call may try.
+
+Endings are matched to admissions. Every step of a breaker begins a new generation, an
+admission remembers the generation it was given in, and an ending from another generation is
+void: a call that began before the outage says nothing about what came after. The exception
+is small: a model's breaker without failures is not kept, so after a recovery such a
+straggler counts as one failure of five.
+
+Methods change the state and return what changed; the caller logs it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import chain
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+
+if TYPE_CHECKING:
+    from modelsplit_policy.facts import Provider
+
+# Model names come from clients. Beyond this many, the one that failed longest ago goes.
+MODELS_MAX: Final = 256
+
+
+class State(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class Event(StrEnum):
+    TRIP = "trip"
+    TRY = "try"
+    SUCCEED = "succeed"
+    FAIL = "fail"
+    GIVE_BACK = "give_back"
+    FORGET = "forget"
+
+
+TRANSITIONS: Final = MappingProxyType(
+    {
+        (State.CLOSED, Event.TRIP): State.OPEN,
+        (State.OPEN, Event.TRY): State.HALF_OPEN,
+        (State.HALF_OPEN, Event.SUCCEED): State.CLOSED,
+        (State.HALF_OPEN, Event.FAIL): State.OPEN,
+        (State.HALF_OPEN, Event.GIVE_BACK): State.OPEN,
+        (State.OPEN, Event.FORGET): State.CLOSED,
+        (State.HALF_OPEN, Event.FORGET): State.CLOSED,
+    }
+)
+
+
+class Outcome(StrEnum):
+    """What an ending says about the upstream. IGNORE: nothing."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    IGNORE = "ignore"
+
+
+class Scope(StrEnum):
+    """Which question an ending answers. MODEL: the provider was reached in any case."""
+
+    PROVIDER = "provider"
+    MODEL = "model"
+
+
+# What each ending teaches (the provider's breaker, the model's breaker).
+LESSONS: Final = MappingProxyType(
+    {
+        (Outcome.SUCCESS, Scope.PROVIDER): (Outcome.SUCCESS, Outcome.IGNORE),
+        (Outcome.SUCCESS, Scope.MODEL): (Outcome.SUCCESS, Outcome.SUCCESS),
+        (Outcome.FAILURE, Scope.PROVIDER): (Outcome.FAILURE, Outcome.IGNORE),
+        (Outcome.FAILURE, Scope.MODEL): (Outcome.SUCCESS, Outcome.FAILURE),
+        (Outcome.IGNORE, Scope.PROVIDER): (Outcome.IGNORE, Outcome.IGNORE),
+        (Outcome.IGNORE, Scope.MODEL): (Outcome.SUCCESS, Outcome.IGNORE),
+    }
+)
+_OF_A_TRIAL: Final = MappingProxyType(
+    {
+        Outcome.SUCCESS: Event.SUCCEED,
+        Outcome.FAILURE: Event.FAIL,
+        Outcome.IGNORE: Event.GIVE_BACK,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerRules:
+    """When a breaker opens, and for how long. Seconds.
+
+    ``failures`` in a row open it: Olla's and LiteLLM's range is 3 to 5, and five calls of
+    one client's retry loop should not shut a model off for everyone. ``open_s`` is the
+    first open time and a provider's only one; ``open_max_s`` bounds what a model's doubles
+    to. A streak whose last failure is older than ``memory_s`` starts afresh, and so does an
+    open breaker that nobody has tried for that long: old news is no news.
+    """
+
+    failures: int = 5
+    open_s: float = 1.0
+    open_max_s: float = 10.0
+    memory_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.failures < 1 or not 0 < self.open_s <= self.open_max_s or self.memory_s <= 0:
+            raise ValueError(f"these make no circuit breaker: {self}")
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerKey:
+    """Whose breaker. ``model`` None: the provider's own."""
+
+    provider: Provider
+    model: str | None = None
+
+    def __str__(self) -> str:
+        return self.provider if self.model is None else f"{self.provider}/{self.model}"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """One breaker's step, with its cause in words; to be logged."""
+
+    key: BreakerKey
+    old: State
+    new: State
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Go ahead. To be handed to ``Breakers.ended`` exactly once, whatever happens.
+
+    ``trial``: a breaker waits for this call's ending. ``marks`` are the breakers that were
+    asked, the provider's first, each with its generation.
+    """
+
+    trial: bool
+    marks: tuple[tuple[BreakerKey, int], ...]
+    transitions: tuple[Transition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Not now. ``key`` is the breaker that refuses, ``why`` its cause in words."""
+
+    key: BreakerKey
+    retry_after_s: float
+    why: str
+
+
+Verdict = Allowed | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerView:
+    """One breaker as statistics show it. ``trial_in_s`` is 0 where a call may go now."""
+
+    key: BreakerKey
+    state: State
+    failures: int
+    trial_in_s: float
+    why: str
+
+
+class _Breaker:
+    """One breaker. ``trial_at`` means something only while it is OPEN."""
+
+    __slots__ = (
+        "failed_at",
+        "failures",
+        "generation",
+        "key",
+        "last",
+        "open_s",
+        "state",
+        "trial_at",
+    )
+
+    def __init__(self, key: BreakerKey) -> None:
+        self.key = key
+        self.state = State.CLOSED
+        self.failures = 0
+        self.last = ""
+        self.failed_at = 0.0
+        self.open_s = 0.0
+        self.trial_at = 0.0
+        self.generation = 0
+
+    @property
+    def why(self) -> str:
+        """In words, as in: 5 failures in a row, last: connection refused."""
+        if not self.failures:
+            return ""
+        count = "1 failure" if self.failures == 1 else f"{self.failures} failures in a row"
+        return f"{count}, last: {self.last}" if self.last else count
+
+    def is_old(self, now: float, memory_s: float) -> bool:
+        """Nothing was learnt for so long that it counts no more. A trial under way counts."""
+        if self.state is State.HALF_OPEN:
+            return False
+        return now - max(self.failed_at, self.trial_at) > memory_s
+
+    def count(self, now: float, why: str) -> None:
+        self.failures += 1
+        self.failed_at = now
+        self.last = why
+
+    def rest(self, now: float, open_s: float) -> None:
+        self.open_s = open_s
+        self.trial_at = now + open_s
+
+    def clear(self) -> None:
+        self.failures = 0
+        self.last = ""
+
+
+class Breakers:
+    """All breakers. ``now`` is seconds of one monotonic clock throughout."""
+
+    def __init__(self, rules: BreakerRules) -> None:
+        self._rules = rules
+        self._generation = 0
+        # In the order of their last failure, so the first is the one to forget.
+        self._kept: dict[BreakerKey, _Breaker] = {}
+
+    def __repr__(self) -> str:
+        rows = ", ".join(
+            f"{breaker.key} {breaker.state}{why and f' ({why})'}"
+            for breaker in self._kept.values()
+            if (why := breaker.why) or breaker.state is not State.CLOSED
+        )
+        return f"<Breakers {rows or 'all closed'}>"
+
+    def check(self, provider: Provider, model: str | None, now: float) -> Refused | None:
+        """What ``admit`` would refuse now, without taking a trial: to ask before queueing."""
+        refusals = [
+            Refused(key, wait_s, self._kept[key].why)
+            for key in _keys(provider, model)
+            if (wait_s := self._wait_s(key, now)) > 0
+        ]
+        return max(refusals, key=lambda refused: refused.retry_after_s, default=None)
+
+    def admit(self, provider: Provider, model: str | None, now: float) -> Verdict:
+        """Let a call through, or not; to ask when the call is about to be sent.
+
+        A call past an open breaker whose time is served is that breaker's trial. Both
+        breakers must agree before either gives its trial away.
+        """
+        refused = self.check(provider, model, now)
+        if refused is not None:
+            return refused
+        keys = _keys(provider, model)
+        steps = tuple(chain.from_iterable(self._enter(key, now) for key in keys))
+        marks = tuple((key, self._generation_of(key)) for key in keys)
+        trial = any(step.new is State.HALF_OPEN for step in steps)
+        return Allowed(trial, marks, steps)
+
+    def reached(self, admitted: Allowed, now: float) -> tuple[Transition, ...]:
+        """The upstream has begun to answer: its provider is there, however the call ends.
+
+        Not an ending. Without it a provider's trial would last as long as its answer, and
+        everyone else would be refused meanwhile.
+        """
+        key, generation = admitted.marks[0]
+        return self._learn(key, generation, Outcome.SUCCESS, now, "the upstream answered")
+
+    def ended(
+        self, admitted: Allowed, outcome: Outcome, scope: Scope, now: float, why: str = ""
+    ) -> tuple[Transition, ...]:
+        """Learn from how the call ended; ``why`` is its cause in a few words."""
+        lessons = zip(admitted.marks, LESSONS[outcome, scope], strict=False)
+        return tuple(
+            chain.from_iterable(
+                self._learn(key, generation, lesson, now, why)
+                for (key, generation), lesson in lessons
+            )
+        )
+
+    def snapshot(self, now: float) -> tuple[BreakerView, ...]:
+        """Every breaker with something to tell; none: all closed, no failures lately."""
+        return tuple(
+            BreakerView(
+                key, breaker.state, breaker.failures, max(0.0, self._wait_s(key, now)), breaker.why
+            )
+            for key, breaker in self._kept.items()
+            if breaker.failures and not breaker.is_old(now, self._rules.memory_s)
+        )
+
+    def _generation_of(self, key: BreakerKey) -> int:
+        breaker = self._kept.get(key)
+        return 0 if breaker is None else breaker.generation
+
+    def _wait_s(self, key: BreakerKey, now: float) -> float:
+        """Seconds until a call may pass; 0 or less: now. How long a trial takes is a guess."""
+        breaker = self._kept.get(key)
+        if breaker is None or breaker.state is State.CLOSED:
+            return 0.0
+        if breaker.state is State.HALF_OPEN:
+            return breaker.open_s
+        return breaker.trial_at - now
+
+    def _enter(self, key: BreakerKey, now: float) -> tuple[Transition, ...]:
+        """A call passes this breaker, which does not refuse it."""
+        breaker = self._kept.get(key)
+        if breaker is None or breaker.state is not State.OPEN:
+            return ()
+        if breaker.is_old(now, self._rules.memory_s):
+            return (self._forget(breaker, f"nobody asked for {self._rules.memory_s:g} s"),)
+        return (self._step(breaker, Event.TRY, f"trial after {breaker.why}"),)
+
+    def _learn(
+        self, key: BreakerKey, generation: int, lesson: Outcome, now: float, why: str
+    ) -> tuple[Transition, ...]:
+        if generation != self._generation_of(key):
+            return ()
+        breaker = self._kept.get(key)
+        if breaker is not None and breaker.state is State.HALF_OPEN:
+            # Of this generation there is one admission, the trial.
+            return (self._trial_ended(breaker, lesson, now, why),)
+        if lesson is Outcome.FAILURE:
+            return self._failed(breaker or _Breaker(key), now, why)
+        if lesson is Outcome.SUCCESS and breaker is not None:
+            self._clear(breaker)
+        return ()
+
+    def _failed(self, breaker: _Breaker, now: float, why: str) -> tuple[Transition, ...]:
+        """A closed breaker's call failed."""
+        if breaker.is_old(now, self._rules.memory_s):
+            breaker.clear()
+        breaker.count(now, why)
+        forgotten = self._keep(breaker)
+        if breaker.failures < self._rules.failures:
+            return forgotten
+        breaker.rest(now, self._rules.open_s)
+        return (*forgotten, self._step(breaker, Event.TRIP, breaker.why))
+
+    def _trial_ended(self, breaker: _Breaker, lesson: Outcome, now: float, why: str) -> Transition:
+        says = f": {why}" if why else ""
+        if lesson is Outcome.SUCCESS:
+            step = self._step(breaker, Event.SUCCEED, f"the trial succeeded{says}")
+            self._clear(breaker)
+            return step
+        if lesson is Outcome.FAILURE:
+            breaker.count(now, why)
+            self._keep(breaker)
+            breaker.rest(now, self._open_again_s(breaker))
+            return self._step(breaker, Event.FAIL, f"the trial failed, {breaker.why}")
+        breaker.trial_at = now
+        return self._step(breaker, Event.GIVE_BACK, f"the trial said nothing{says}")
+
+    def _open_again_s(self, breaker: _Breaker) -> float:
+        if breaker.key.model is None:
+            return self._rules.open_s
+        return min(2 * breaker.open_s, self._rules.open_max_s)
+
+    def _step(self, breaker: _Breaker, event: Event, why: str) -> Transition:
+        old = breaker.state
+        breaker.state = TRANSITIONS[old, event]
+        self._generation += 1
+        breaker.generation = self._generation
+        return Transition(breaker.key, old, breaker.state, why)
+
+    def _clear(self, breaker: _Breaker) -> None:
+        breaker.clear()
+        if breaker.key.model is not None:
+            del self._kept[breaker.key]
+
+    def _forget(self, breaker: _Breaker, why: str) -> Transition:
+        step = self._step(breaker, Event.FORGET, why)
+        self._clear(breaker)
+        return step
+
+    def _keep(self, breaker: _Breaker) -> tuple[Transition, ...]:
+        """Put the breaker last in the order; make room if that is one model too many."""
+        self._kept.pop(breaker.key, None)
+        forgotten = () if breaker.key.model is None else self._make_room()
+        self._kept[breaker.key] = breaker
+        return forgotten
+
+    def _make_room(self) -> tuple[Transition, ...]:
+        models = [kept for kept in self._kept.values() if kept.key.model is not None]
+        if len(models) < MODELS_MAX:
+            return ()
+        # A trial under way is worth keeping; where all are, the oldest goes all the same.
+        at_rest = (kept for kept in models if kept.state is not State.HALF_OPEN)
+        oldest = next(at_rest, models[0])
+        if oldest.state is State.CLOSED:
+            del self._kept[oldest.key]
+            return ()
+        return (self._forget(oldest, f"{MODELS_MAX} models failed since"),)
+
+
+def _keys(provider: Provider, model: str | None) -> tuple[BreakerKey, ...]:
+    if model is None:
+        return (BreakerKey(provider),)
+    return (BreakerKey(provider), BreakerKey(provider, model))
+
+
+_WELL: Final = (Outcome.SUCCESS, Scope.MODEL)
+_DOWN: Final = (Outcome.FAILURE, Scope.PROVIDER)
+_BROKEN: Final = (Outcome.FAILURE, Scope.MODEL)
+# The upstream was there; about the model this says nothing.
+_ANSWERED: Final = (Outcome.IGNORE, Scope.MODEL)
+_SILENT: Final = (Outcome.IGNORE, Scope.PROVIDER)
+
+_BY_CODE: Final = MappingProxyType(
+    {
+        ErrorCode.BAD_REQUEST: _SILENT,
+        ErrorCode.UNAUTHORIZED: _SILENT,
+        ErrorCode.FORBIDDEN: _SILENT,
+        ErrorCode.ESCALATION_DENIED: _SILENT,
+        ErrorCode.BUDGET_NOT_APPROVED: _SILENT,
+        ErrorCode.MODEL_NOT_FOUND: _ANSWERED,
+        ErrorCode.REQUEST_TOO_LARGE: _SILENT,
+        ErrorCode.RATE_LIMITED: _SILENT,
+        ErrorCode.BUDGET_EXHAUSTED: _SILENT,
+        ErrorCode.OVERLOAD_THROTTLED: _SILENT,
+        ErrorCode.UNREACHABLE_LOCAL: _DOWN,
+        ErrorCode.UNREACHABLE_CLOUD: _DOWN,
+        ErrorCode.UPSTREAM_LOCAL: _BROKEN,
+        ErrorCode.UPSTREAM_CLOUD: _BROKEN,
+        ErrorCode.STREAM_BROKEN_LOCAL: _BROKEN,
+        ErrorCode.STREAM_BROKEN_CLOUD: _BROKEN,
+        ErrorCode.TIMEOUT_LOCAL: _BROKEN,
+        ErrorCode.TIMEOUT_CLOUD: _BROKEN,
+        ErrorCode.SCHEMA_INVALID: _ANSWERED,
+        ErrorCode.LOOP: _SILENT,
+        ErrorCode.CLIENT_GONE: _SILENT,
+        ErrorCode.INTERNAL: _SILENT,
+    }
+)
+# Where the reason knows better than the code.
+_BY_REASON: Final = MappingProxyType(
+    {
+        # The upstream's own 4xx and 503 "busy": it was there to say so.
+        Reason.UPSTREAM_REJECTED: _ANSWERED,
+        Reason.UPSTREAM_BUSY: _ANSWERED,
+        # Something answered, if badly. A reset stays the provider's: a port forwarder in
+        # front of a stopped Ollama accepts each connection and resets it.
+        Reason.TRUNCATED: _BROKEN,
+        Reason.PROTOCOL: _BROKEN,
+    }
+)
+
+
+def outcome_of(
+    failure: Failure | None, client_gone: bool, *, deadline_was_clients: bool = False
+) -> tuple[Outcome, Scope]:
+    """What a call's ending says, and about whom; None: it went well.
+
+    A client that left says nothing, whatever broke while it did. Neither does a timeout at
+    a deadline that the client itself had shortened: a client that asks for a millisecond
+    must not shut the model off for the others.
+    """
+    if client_gone:
+        return _SILENT
+    if failure is None:
+        return _WELL
+    if deadline_was_clients and failure.reason is Reason.ROLE_TIMEOUT:
+        return _SILENT
+    return _BY_REASON.get(failure.reason, _BY_CODE[failure.code])

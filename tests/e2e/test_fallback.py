@@ -1,0 +1,272 @@
+"""The one second chance: when it comes, what it costs, and when it must not come."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelsplit_proxy.settings import Address
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
+from modelsplit_sim.models import DEFAULT_MODELS
+from support.calls import DIALECTS, call
+from support.harness import running
+from support.scripted import response, scripted
+
+if TYPE_CHECKING:
+    from support.harness import Running
+    from support.wire import Answer, Client
+
+WARM = SimConfig(tokens=4, num_parallel=8, max_loaded=4)
+ROUTE = "/api/generate"
+# Alias, first model, second model, as shipped.
+ROWS = [
+    ("planner", "qwen3:4b", "qwen3:8b"),
+    ("executor", "qwen3:8b", "gemma3:12b"),
+    ("heavy", "gemma3:12b", "gpt-oss:20b"),
+]
+# Fault, the code it amounts to, and its reason.
+CAUSES: list[tuple[dict[str, Any], str, str]] = [
+    ({"kind": Kind.STATUS, "status": 500}, "E_UPSTREAM_LOCAL", "status"),
+    ({"kind": Kind.STATUS, "status": 502, "body": "<html>"}, "E_UPSTREAM_LOCAL", "status"),
+    ({"kind": Kind.STATUS, "status": 503}, "E_OVERLOAD_THROTTLED", "upstream_busy"),
+    ({"kind": Kind.STATUS, "status": 404}, "E_MODEL_NOT_FOUND", "not_installed"),
+    ({"kind": Kind.RESET}, "E_UNREACHABLE_LOCAL", "reset"),
+    ({"kind": Kind.CLOSE}, "E_UNREACHABLE_LOCAL", "reset"),
+    ({"kind": Kind.GARBAGE}, "E_UNREACHABLE_LOCAL", "protocol"),
+    ({"kind": Kind.HANG}, "E_TIMEOUT_LOCAL", "role_timeout"),
+]
+# Short enough to wait for, long enough for any answer of the stand-in.
+HASTY = {"roles": {role: {"timeout_ms": 250} for role in ("PLANNER", "EXECUTOR", "HEAVY")}}
+
+
+def models_asked(up: Running) -> list[str | None]:
+    return [sent.model for sent in up.asked]
+
+
+async def metric(up: Running, line: str) -> bool:
+    async with up.admin() as admin:
+        text = (await admin.request("GET", "/metrics")).body.decode()
+    return line in text.splitlines()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("fault", "code", "reason"), CAUSES)
+@pytest.mark.parametrize(("alias", "first", "second"), ROWS)
+async def test_the_second_model_answers(
+    alias: str,
+    first: str,
+    second: str,
+    fault: dict[str, Any],
+    code: str,
+    reason: str,
+    *,
+    stream: bool,
+) -> None:
+    async with running(WARM, HASTY) as up, up.client() as client:
+        up.sim.faults.add(**fault, model=first)
+        answer = await client.request("POST", ROUTE, call(ROUTE, alias, stream=stream))
+        assert (answer.status, answer.whole) == (200, True)
+        assert answer.lines[-1]["done"] is True
+        assert answer.lines[-1]["model"] == answer["X-LLM-Model"] == second
+        assert answer["X-LLM-Attempt"] == "2"
+        assert answer["X-LLM-Fallback-Used"] == "true"
+        assert answer["X-LLM-Route-Reason"] == "fallback"
+        assert answer["X-LLM-Requested-Model"] == alias
+        assert answer.get("X-LLM-Error-Code") is None
+        assert models_asked(up) == [first, second]
+        [record] = await up.calls.wait()
+        assert (record.outcome, record.call.state) == ("ok", "completed")
+        cause = record.attempts[0].failure
+        assert cause is not None
+        assert (cause.code, cause.reason) == (code, reason)
+        fields = record.log_fields()
+        assert (fields["fallback_used"], fields["fallback_cause"]) == (True, code)
+        assert up.seats() == (0, 0)
+        counted = f'modelsplit_fallbacks_total{{code="{code}",role="{record.role}"}}'
+        assert await metric(up, f"{counted} 1.0")
+
+
+@pytest.mark.parametrize(("alias", "first", "second"), ROWS)
+async def test_two_attempts_and_no_third(alias: str, first: str, second: str) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"first"}', model=first)
+        up.sim.faults.add(Kind.STATUS, status=503, body='{"error":"second"}', model=second)
+        answer = await client.request("POST", ROUTE, call(ROUTE, alias))
+        assert models_asked(up) == [first, second]
+        # The last failure is told, in the upstream's own words.
+        assert (answer.status, answer.json) == (503, {"error": "second"})
+        assert answer["X-LLM-Error-Code"] == "E_OVERLOAD_THROTTLED"
+        assert answer["X-LLM-Model"] == second
+        assert (answer["X-LLM-Attempt"], answer["X-LLM-Fallback-Used"]) == ("2", "true")
+        assert 1 <= int(answer["Retry-After"]) <= 30
+        [record] = await up.calls.wait()
+        assert record.call.state == "failed"
+        assert up.seats() == (0, 0)
+
+
+async def test_a_model_that_neither_has_is_not_found() -> None:
+    only = SimConfig(models=("llama3.2:1b",))
+    async with running(only) as up, up.client() as client:
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert answer.status == 404
+        assert answer["X-LLM-Error-Code"] == "E_MODEL_NOT_FOUND"
+        assert answer["x-should-retry"] == "false"
+        assert answer.json == {"error": "model 'qwen3:8b' not found"}
+        assert models_asked(up) == ["qwen3:4b", "qwen3:8b"]
+
+
+async def test_an_upstream_that_is_away_is_asked_twice_and_told_once() -> None:
+    async with running(WARM) as up, up.client() as client:
+        await up.sim.stop()
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert (answer.status, answer.phrase) == (502, "Ollama Unreachable")
+        assert answer.json["error_code"] == "E_UNREACHABLE_LOCAL"
+        assert answer.json["reason"] == "connect_refused"
+        assert f"127.0.0.1:{up.sim.port}" in answer.json["error"]
+        assert answer["X-LLM-Attempt"] == "2"
+        await up.sim.start()
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert (answer.status, answer["X-LLM-Attempt"]) == (200, "1")
+
+
+@pytest.mark.parametrize("route", DIALECTS)
+async def test_it_works_in_every_dialect(route: str) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, model="qwen3:4b")
+        answer = await client.request("POST", route, call(route, "planner"))
+        assert (answer.status, answer.json["model"]) == (200, "qwen3:8b")
+        assert answer["X-LLM-Attempt"] == "2"
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-LLM-No-Fallback": "1"}, {"X-LLM-Retry-Level": "1"}], ids=["no", "level"]
+)
+async def test_a_client_may_do_without(headers: dict[str, str]) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, path=ROUTE)
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"), headers)
+        assert answer.status == 500
+        assert answer["X-LLM-Attempt"] == "1"
+        assert len(up.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": Kind.STATUS, "status": 400},
+        {"kind": Kind.STATUS, "status": 401},
+        {"kind": Kind.STATUS, "status": 403},
+        {"kind": Kind.STATUS, "status": 429},
+    ],
+    ids=lambda fault: str(fault["status"]),
+)
+async def test_a_refused_request_is_not_tried_elsewhere(fault: dict[str, Any]) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(**fault, model="qwen3:4b")
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert answer.status == fault["status"]
+        assert answer["X-LLM-Attempt"] == "1"
+        assert models_asked(up) == ["qwen3:4b"]
+
+
+@pytest.mark.parametrize(("fault", "code", "reason"), CAUSES[:-1])
+async def test_chat_keeps_the_model_its_client_named(
+    fault: dict[str, Any], code: str, reason: str
+) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(**fault, path=ROUTE)
+        answer = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
+        assert answer["X-LLM-Role"] == "CHAT"
+        assert answer["X-LLM-Error-Code"] == code
+        assert answer["X-LLM-Fallback-Used"] == "false"
+        [record] = await up.calls.wait()
+        assert record.failure is not None
+        assert (record.failure.reason, len(up.asked)) == (reason, 1)
+
+
+@pytest.mark.parametrize(
+    "kind", [Kind.CUT_FIN, Kind.CUT_RST, Kind.CUT_CLEAN, Kind.ERROR_LINE, Kind.STALL]
+)
+async def test_never_after_the_first_byte(kind: Kind) -> None:
+    async with running(WARM, stall_timeout_s=0.2) as up, up.client() as client:
+        up.sim.faults.add(kind, after=1)
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner", stream=True))
+        assert (answer.status, answer["X-LLM-Attempt"]) == (200, "1")
+        assert 'done":true' not in answer.body.decode()
+        await up.calls.wait()
+        assert models_asked(up) == ["qwen3:4b"]
+
+
+@pytest.mark.parametrize("kind", [Kind.CUT_FIN, Kind.CUT_RST, Kind.CUT_CLEAN, Kind.RUNNER_DIES])
+async def test_a_held_answer_that_breaks_is_replaced(kind: Kind) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(kind, model="qwen3:4b")
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert (answer.status, answer.json["model"]) == (200, "qwen3:8b")
+        assert answer["X-LLM-Attempt"] == "2"
+
+
+async def test_an_answer_that_gave_up_is_replaced_but_for_chat() -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.REPEAT_CUTOFF, model="qwen3:4b")
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert (answer.json["model"], answer.json["done"]) == ("qwen3:8b", True)
+        answer = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
+        assert (answer.status, answer.json["done"]) == (200, False)
+        assert answer["X-LLM-Error-Code"] == "E_UPSTREAM_LOCAL"
+
+
+async def timed_out(client: Client, headers: dict[str, str], model: str = "planner") -> Answer:
+    answer = await client.request("POST", ROUTE, call(ROUTE, model), headers)
+    assert (answer.status, answer.phrase) == (504, "Upstream Timeout")
+    assert answer.json["error_code"] == "E_TIMEOUT_LOCAL"
+    assert answer.json["reason"] == "role_timeout"
+    return answer
+
+
+async def test_a_client_may_shorten_a_timeout_and_not_stretch_it() -> None:
+    overlay = {"roles": {"PLANNER": {"timeout_ms": 200, "fallback_timeout_ms": 200}}}
+    async with running(WARM, overlay) as up, up.client() as client:
+        up.sim.faults.add(Kind.HANG, path=ROUTE)
+        answer = await timed_out(client, {"X-LLM-Timeout-Ms": "60000"})
+        assert "0.2 s" in answer.json["error"]
+        answer = await timed_out(client, {"X-LLM-Timeout-Ms": "30"})
+        assert "0.03 s" in answer.json["error"]
+        answer = await timed_out(client, {"X-LLM-Timeout-Ms": "30"}, "qwen3:4b")
+        assert answer["X-LLM-Role"] == "CHAT"
+        await up.sim.wait_for(lambda sim: len(sim.in_state("aborted")) == 5)
+        assert up.seats() == (0, 0)
+
+
+async def test_the_second_attempt_waits_in_line_within_what_is_left() -> None:
+    """It stands in the line of its role like any other call, and the wait is one for both."""
+    overlay = {"roles": {"PLANNER": {"max_concurrent": 1}}}
+    slow = SimConfig(tokens=400, token_rate=100, num_parallel=4, max_loaded=4)
+    async with running(slow, overlay) as up, up.client() as one, up.client() as two:
+        up.sim.faults.add(Kind.HANG, path=ROUTE, times=1)
+        hasty = {"X-LLM-Timeout-Ms": "150", "X-LLM-Max-Wait-Ms": "200"}
+        await one.ask("POST", ROUTE, call(ROUTE, "planner"), hasty)
+        await up.sim.wait_for(lambda sim: len(sim.calls) > 0 and sim.calls[-1].fault == "hang")
+        await two.ask("POST", ROUTE, call(ROUTE, "planner", stream=True))
+        answer = await one.answer()
+        # The seat went to the second call; the first gets its own failure, not the line's.
+        assert (answer.status, answer.json["error_code"]) == (504, "E_TIMEOUT_LOCAL")
+        two.reset()
+        await up.sim.wait_for(lambda sim: sim.active == 0)
+
+
+async def test_a_busy_upstreams_own_advice_is_replaced() -> None:
+    busy = response(b'{"error":"busy"}', "Retry-After: 86400", status="503 Busy")
+    async with scripted(busy) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+            assert (answer.status, answer.phrase) == (503, "Busy")
+            assert answer["Retry-After"] == "2"
+            assert len(upstream.asked) == 2
+
+
+def test_the_stand_in_has_every_model_of_the_table() -> None:
+    assert {name for row in ROWS for name in row[1:]} <= {spec.name for spec in DEFAULT_MODELS}

@@ -1,0 +1,515 @@
+"""An upstream that breaks every rule: the client gets an answer of ours, or a visible break."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from modelsplit_policy.call import State
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
+from modelsplit_sim.server import Sim
+from support.calls import DIALECTS, ERROR_FIELDS, call
+from support.harness import Running, in_front_of, running
+from support.raw import Peer, chunk, raw_upstream, says
+from support.scripted import response
+from support.wire import Answer, Client
+
+OK = b"HTTP/1.1 200 OK\r\n"
+JSON = b"Content-Type: application/json\r\n"
+NDJSON = b"Content-Type: application/x-ndjson\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+GENERATE = "/api/generate"
+PLAIN = call(GENERATE, "m:1b")
+STREAM = call(GENERATE, "m:1b", stream=True)
+DONE = b'{"model":"m:1b","response":"","done":true}\n'
+TOKEN = b'{"model":"m:1b","response":"x","done":false}\n'
+SECRET = b"s3cr3t-of-the-upstream"
+
+MALFORMED = {
+    "garbage": b"%b banana\r\n\r\n" % SECRET,
+    "version": b"HTTP/9.9 200 OK\r\nX: %b\r\n\r\n" % SECRET,
+    "http2": b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\nX: %b\r\n\r\n{}" % SECRET,
+    "http09": b"HTTP/0.9 200 OK\r\n\r\n%b" % SECRET,
+    "status": b"HTTP/1.1 two OK\r\n\r\n",
+    "status below 100": b"HTTP/1.1 099 OK\r\n\r\n",
+    "two lengths": OK + JSON + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "length list": OK + JSON + b"Content-Length: 2, 2\r\n\r\n{}",
+    "length and chunks": OK
+    + JSON
+    + b"Content-Length: 2\r\n"
+    + CHUNKED
+    + b"\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunks and length": OK + JSON + CHUNKED + b"Content-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "gzip coding": OK + JSON + b"Transfer-Encoding: gzip\r\n\r\n{}",
+    "gzip, chunked": OK + JSON + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "xchunked": OK + JSON + b"Transfer-Encoding: xchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunked twice": OK + JSON + CHUNKED + CHUNKED + b"\r\n2\r\n{}\r\n0\r\n\r\n",
+    "chunk size": OK + JSON + CHUNKED + b"\r\nzz%b\r\n" % SECRET,
+    "chunk overrun": OK + JSON + CHUNKED + b"\r\n2\r\n{}%b\r\n" % SECRET,
+    "NUL in a value": OK + b"X: a\0%b\r\nContent-Length: 2\r\n\r\n{}" % SECRET,
+    "CR in a value": OK + b"X: a\rSet-Cookie: %b\r\nContent-Length: 2\r\n\r\n{}" % SECRET,
+    "NUL in the phrase": b"HTTP/1.1 200 O\0K\r\nContent-Length: 2\r\n\r\n{}",
+    "folded": OK + b"X: a\r\n %b\r\nContent-Length: 2\r\n\r\n{}" % SECRET,
+    "space in a name": OK + b"Content-Length : 2\r\n\r\n{}",
+    "bare LF": b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}",
+    "no colon": OK + b"%b\r\nContent-Length: 2\r\n\r\n{}" % SECRET,
+    "unasked 101": b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n%b"
+    % SECRET,
+    "big header": OK + b"X: " + b"a" * 1_000_000 + b"\r\nContent-Length: 2\r\n\r\n{}",
+    "many headers": OK + b"X: a\r\n" * 20_000 + b"Content-Length: 2\r\n\r\n{}",
+    "nothing": b"",
+    "half a head": OK + b"Content-Le",
+    "short body": OK + JSON + b"Content-Length: 5\r\n\r\n{}",
+    "no last chunk": OK + JSON + CHUNKED + b"\r\n2\r\n{}\r\n",
+}
+
+
+def told(answer: Answer, code: str) -> None:
+    """An error of ours: one line of JSON with every field, nothing of the upstream's bytes."""
+    assert answer.whole
+    assert answer["Content-Type"] == "application/json"
+    assert answer.body.endswith(b"\n")
+    assert answer.body.count(b"\n") == 1
+    assert answer.json.keys() >= ERROR_FIELDS
+    assert answer.json["error_code"] == answer["X-LLM-Error-Code"] == code
+    assert 0 < len(answer.json["error"]) <= 200
+    assert SECRET not in answer.body + repr(answer.headers).encode() + answer.phrase.encode()
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+async def test_an_answer_that_is_not_http_is_a_502(name: str) -> None:
+    async with (
+        raw_upstream(says(MALFORMED[name], close=True)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        answer = await client.request("POST", GENERATE, PLAIN)
+        assert answer.status == 502
+        told(answer, "E_UNREACHABLE_LOCAL")
+        assert len(upstream.heads) == 1
+        again = await client.request("GET", "/api/tags")
+        if name in {"short body", "no last chunk", "chunk overrun"}:
+            assert not again.whole  # passed through as it comes: broken, and visibly so
+        else:
+            assert again.status == 502
+            told(again, "E_UNREACHABLE_LOCAL")
+        assert proxy.seats() == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["big header", "many headers", "NUL in a value"])
+async def test_a_head_out_of_bounds_is_refused_without_waiting_for_its_end(name: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        peer.send(MALFORMED[name].partition(b"\r\n\r\n")[0])
+        await peer.gone()
+
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        told(await client.request("POST", GENERATE, PLAIN), "E_UNREACHABLE_LOCAL")
+
+
+@pytest.mark.parametrize("how", ["fin", "rst"])
+async def test_a_line_cut_before_the_answer_is_told_at_once(how: str) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        peer.reset() if how == "rst" else peer.finish()
+
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(1),
+    ):
+        answer = await client.request("POST", GENERATE, PLAIN)
+        assert answer.status == 502
+        told(answer, "E_UNREACHABLE_LOCAL")
+        assert answer.json["reason"] == "reset"
+        assert len(upstream.heads) == 1
+
+
+SURPLUS = {
+    "an answer": response(b'{"poison":true}', "Set-Cookie: poison=1"),
+    "junk": b"poison poison poison",
+    "a byte": b"H",
+    "an empty chunked answer": OK + CHUNKED + b"\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("when", ["together", "later"])
+@pytest.mark.parametrize("name", SURPLUS)
+async def test_surplus_bytes_never_reach_the_next_answer(name: str, when: str) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            answer = response(b'{"good":%d}' % len(peer.upstream.heads))
+            if when == "together":
+                peer.send(answer + SURPLUS[name])
+                continue
+            peer.send(answer)
+            await peer.flush()
+            peer.send(SURPLUS[name])
+
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        for number in range(1, 9):
+            route = GENERATE if number % 2 else "/api/show"
+            answer = await client.request("POST", route, PLAIN)
+            assert (answer.status, answer.body) == (200, b'{"good":%d}' % number)
+            assert answer.get("Set-Cookie") is None
+        assert len(upstream.heads) == 8
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize("framing", [b"Content-Length: 6\r\n", CHUNKED, b""])
+async def test_a_status_without_a_body_has_none(status: int, framing: bytes) -> None:
+    bodied = b"HTTP/1.1 %d None\r\n%b\r\npoison" % (status, framing)
+    async with (
+        raw_upstream(says(bodied, response(b"good"))) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        await client.ask("GET", "/x")
+        answer = await client.head()
+        assert answer.status == status
+        assert answer.get("Transfer-Encoding") is None
+        if status == 204:
+            assert answer.get("Content-Length") is None
+        assert (await client.request("GET", "/y")).body == b"good"
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 6\r\n", CHUNKED])
+@pytest.mark.parametrize("body", [b"", b"poison", b"6\r\npoison\r\n0\r\n\r\n", b"6\r\npoi"])
+async def test_an_answer_to_head_ends_with_its_head(framing: bytes, body: bytes) -> None:
+    async with (
+        raw_upstream(says(OK + framing + b"\r\n" + body, response(b"good"))) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        answer = await client.request("HEAD", "/")
+        assert answer.status == 200
+        assert (await client.request("GET", "/y")).body == b"good"
+        assert len(upstream.peers) == (2 if body else 1)
+
+
+@pytest.mark.parametrize("route", [GENERATE, "/api/show"])
+async def test_interim_answers_are_not_the_answer(route: str) -> None:
+    early = (
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\nX-Early: 1\r\n\r\n"
+    )
+    async with (
+        raw_upstream(says(early + response(b'{"good":1}'))) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        for _ in range(2):
+            answer = await client.request("POST", route, PLAIN)
+            assert (answer.status, answer.phrase, answer.body) == (200, "OK", b'{"good":1}')
+            assert answer.get("X-Early") is None
+        assert len(upstream.peers) == 1
+
+
+async def test_interim_answers_for_ever_are_cut() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        while True:
+            peer.send(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 100)
+            await peer.flush()
+
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        told(await client.request("POST", GENERATE, PLAIN), "E_UNREACHABLE_LOCAL")
+
+
+async def test_trailers_do_not_become_headers() -> None:
+    trailed = OK + JSON + CHUNKED + b'\r\na\r\n{"good":1}\r\n0\r\nSet-Cookie: poison=1\r\n\r\n'
+    async with (
+        raw_upstream(says(trailed)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        answer = await client.request("POST", GENERATE, PLAIN)
+        assert (answer.status, answer.body) == (200, b'{"good":1}')
+        assert answer.get("Set-Cookie") is None
+        await client.request("POST", "/api/show", PLAIN)
+        assert len(upstream.peers) == 1
+
+
+@pytest.mark.parametrize("route", [GENERATE, "/api/show"])
+async def test_a_close_delimited_answer_is_whole_and_framed_anew(route: str) -> None:
+    async with (
+        raw_upstream(says(OK + JSON + b'\r\n{"good":1}', close=True)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        for _ in range(2):
+            answer = await client.request("POST", route, PLAIN)
+            assert (answer.status, answer.body, answer.whole) == (200, b'{"good":1}', True)
+        assert len(upstream.peers) == 2
+
+
+async def test_a_head_that_drips_is_cut_by_the_roles_timeout() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        for byte in OK + b"X: " + b"a" * 10_000:
+            peer.send(bytes([byte]))
+            await asyncio.sleep(0.01)
+
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(5),
+    ):
+        began = time.monotonic()
+        limits = {"X-LLM-Timeout-Ms": "150", "X-LLM-No-Fallback": "1"}
+        answer = await client.request("POST", GENERATE, call(GENERATE, "planner"), limits)
+        assert answer.status == 504
+        told(answer, "E_TIMEOUT_LOCAL")
+        assert 0.1 < time.monotonic() - began < 1.2
+        await upstream.peers[0].gone()
+        assert proxy.seats() == (0, 0)
+
+
+async def test_a_kept_connection_that_went_stale_costs_no_call() -> None:
+    async with running(SimConfig(tokens=1)) as up, up.client() as client:
+        for _ in range(20):
+            answer = await client.request("POST", GENERATE, PLAIN | {"model": "qwen3:4b"})
+            assert answer.status == 200
+            await up.sim.stop()
+            await up.sim.start()
+        assert len(up.asked) == 20
+
+
+async def test_many_kept_connections_that_went_stale_cost_no_call() -> None:
+    async with running(SimConfig(tokens=1, num_parallel=8)) as up:
+        ask = call(GENERATE, "qwen3:4b")
+        clients = [up.client() for _ in range(6)]
+        first = await asyncio.gather(*(c.request("POST", GENERATE, ask) for c in clients))
+        await up.sim.stop()
+        await up.sim.start()
+        second = await asyncio.gather(*(c.request("POST", GENERATE, ask) for c in clients))
+        assert {answer.status for answer in first + second} == {200}
+        assert len(up.asked) == 12
+        for client in clients:
+            await client.close()
+
+
+async def test_an_upstream_that_is_down_is_told_at_once_and_used_again_when_back() -> None:
+    async with running(SimConfig(tokens=1)) as up, up.client() as client:
+        ask = call(GENERATE, "qwen3:4b")
+        await up.sim.stop()
+        async with asyncio.timeout(1):
+            answer = await client.request("POST", GENERATE, ask)
+            passed = await client.request("GET", "/api/tags")
+        for refused in (answer, passed):
+            assert refused.status == 502
+            told(refused, "E_UNREACHABLE_LOCAL")
+            assert refused.json["reason"] == "connect_refused"
+        await up.sim.start()
+        assert (await client.request("POST", GENERATE, ask)).status == 200
+        assert len(up.asked) == 1
+
+
+# In a stream that has begun.
+
+BREAKS = [Kind.CUT_CLEAN, Kind.CUT_FIN, Kind.CUT_RST, Kind.STALL, Kind.ERROR_LINE]
+
+
+def looks_whole(route: str, answer: Answer) -> bool:
+    """What a careless client takes for a finished answer."""
+    if route.startswith("/api/"):
+        return any(line.get("done") for line in answer.lines)
+    return b"[DONE]" in answer.body or b"message_stop" in answer.body
+
+
+def error_of(route: str, answer: Answer) -> dict[str, object]:
+    if route.startswith("/api/"):
+        last: dict[str, object] = answer.lines[-1]
+        return last
+    *_, event = answer.body.strip().split(b"\n\n")
+    first, data = event.split(b"\n")
+    assert first == b"event: error"
+    answer.body = data.removeprefix(b"data: ")
+    assert answer.json["type"] == "error"
+    inner: dict[str, object] = answer.json["error"]
+    assert inner["message"]
+    return inner | {"error_code": inner["code"]}
+
+
+@pytest.mark.parametrize("route", DIALECTS)
+@pytest.mark.parametrize("kind", BREAKS)
+async def test_a_stream_that_breaks_never_looks_whole(kind: Kind, route: str) -> None:
+    async with running(SimConfig(tokens=20), stall_timeout_s=0.2) as up, up.client() as client:
+        up.sim.faults.add(kind, after=4)
+        async with asyncio.timeout(2):
+            answer = await client.request("POST", route, call(route, "executor", stream=True))
+        assert answer.status == 200
+        assert not looks_whole(route, answer)
+        assert len(answer.chunks) >= 4
+        said = error_of(route, answer)
+        if kind is Kind.ERROR_LINE and route.startswith("/api/"):
+            assert said == {
+                "error": "an error was encountered while running the model: unexpected EOF"
+            }
+        else:
+            stalled = kind is Kind.STALL
+            expected = "E_TIMEOUT_LOCAL" if stalled else "E_STREAM_BROKEN_LOCAL"
+            assert said["error_code"] == expected
+            assert said.keys() >= ERROR_FIELDS
+        assert len(up.asked) == 1
+        assert up.seats() == (0, 0)
+        await up.sim.wait_for(lambda sim: sim.active == 0)
+        (record,) = await up.calls.wait()
+        assert record.call.state is State.TRUNCATED
+
+
+async def test_a_stream_cut_inside_a_line_breaks_the_connection() -> None:
+    cut = OK + NDJSON + CHUNKED + b"\r\n" + chunk(TOKEN) + chunk(TOKEN[:10])
+    async with (
+        raw_upstream(says(cut, close=True)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(2),
+    ):
+        answer = await client.request("POST", GENERATE, STREAM)
+        assert (answer.status, answer.whole) == (200, False)
+        assert answer.body == TOKEN + TOKEN[:10]
+        assert len(upstream.heads) == 1
+
+
+@pytest.mark.parametrize(
+    "end", [b"zz\r\n", b"5\r\nabcdefgh\r\n0\r\n\r\n", b"ffffffffffffffffff\r\n"]
+)
+async def test_a_malformed_chunk_mid_stream_is_told_in_the_stream(end: bytes) -> None:
+    async with (
+        raw_upstream(says(OK + NDJSON + CHUNKED + b"\r\n" + chunk(TOKEN) + end)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(2),
+    ):
+        answer = await client.request("POST", GENERATE, STREAM)
+        assert answer.status == 200
+        assert DONE not in answer.body
+        if answer.whole:
+            assert answer.lines[-1]["error_code"] == "E_STREAM_BROKEN_LOCAL"
+        assert len(upstream.heads) == 1
+
+
+async def test_a_length_that_lies_breaks_the_stream_visibly() -> None:
+    for length in (len(TOKEN) - 3, len(TOKEN + DONE) + 50):
+        head = OK + NDJSON + b"Content-Length: %d\r\n\r\n" % length
+        async with (
+            raw_upstream(says(head + TOKEN, close=True)) as upstream,
+            in_front_of(upstream.port) as proxy,
+            proxy.client() as client,
+            asyncio.timeout(2),
+        ):
+            answer = await client.request("POST", GENERATE, STREAM)
+            assert not answer.whole or answer.lines[-1]["error_code"] == "E_STREAM_BROKEN_LOCAL"
+
+
+async def test_a_stream_that_broke_before_http10_has_chunks_is_reset_not_ended() -> None:
+    cut = OK + NDJSON + CHUNKED + b"\r\n" + chunk(TOKEN) + chunk(TOKEN[:10])
+    async with (
+        raw_upstream(says(cut, close=True)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(2),
+    ):
+        body = b'{"model":"m:1b"}'
+        await client.send(
+            b"POST %b HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b"
+            % (GENERATE.encode(), len(body), body)
+        )
+        answer = await client.answer()
+        assert answer.get("Transfer-Encoding") is None
+        assert not answer.whole
+        assert len(upstream.heads) == 1
+
+
+async def test_the_error_of_an_error_is_short_and_single_line() -> None:
+    page = b"<html>\r\n" + SECRET * 1000 + b"\r\n</html>"
+    async with (
+        raw_upstream(says(response(page, status="500 Oh", content_type="text/html"))) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+        asyncio.timeout(2),
+    ):
+        answer = await client.request("POST", GENERATE, PLAIN)
+        assert answer.status == 500
+        assert answer.json.keys() >= ERROR_FIELDS
+        assert len(answer.json["error"]) <= 200
+
+
+async def test_an_upstream_that_never_answers_leaves_no_seat_behind() -> None:
+    async with running(SimConfig(tokens=1)) as up:
+        up.sim.faults.add(Kind.HANG, times=2, path=GENERATE)
+        answers = await asyncio.gather(*(_hurried(up) for _ in range(2)))
+        assert [a.status for a in answers] == [504, 504]
+        await up.sim.wait_for(lambda sim: not sim.in_state("running"))
+        assert up.seats() == (0, 0)
+        async with up.client() as client:
+            assert (await client.request("POST", GENERATE, call(GENERATE, "planner"))).status == 200
+
+
+async def _hurried(up: Running) -> Answer:
+    async with up.client() as client:
+        headers = {"X-LLM-Timeout-Ms": "100", "X-LLM-No-Fallback": "1"}
+        return await client.request("POST", GENERATE, call(GENERATE, "planner"), headers)
+
+
+async def test_an_early_refusal_of_a_large_body_reaches_the_client() -> None:
+    refusal = response(b'{"error":"too big"}', "Connection: close", status="413 Too Large")
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(refusal)
+        await peer.gone()
+
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port) as proxy,
+        asyncio.timeout(5),
+    ):
+        body = b'{"model":"m:1b","prompt":"' + b"x" * 3_000_000 + b'"}'
+        for route in (GENERATE, "/api/blobs/sha256:00"):
+            async with Client(proxy.port) as client:
+                answer = await client.request("POST", route, body)
+                assert (answer.status, answer.json["error"]) == (413, "too big")
+
+
+async def test_a_stand_in_restarted_in_mid_stream_breaks_the_stream_not_the_service() -> None:
+    async with Sim(SimConfig(token_rate=200, tokens=1000)) as sim, in_front_of(sim.port) as proxy:
+        async with proxy.client() as client, asyncio.timeout(5):
+            await client.ask("POST", GENERATE, call(GENERATE, "qwen3:4b", stream=True))
+            answer = await client.head()
+            pieces = client.pieces(answer)
+            assert b'"done":false' in await anext(pieces)
+            await sim.stop()
+            rest = b"".join([piece async for piece in pieces])
+            assert b'"done":true' not in rest
+            await sim.start()
+            quick = call(GENERATE, "qwen3:4b") | {"options": {"num_predict": 1}}
+            async with proxy.client() as other:
+                assert (await other.request("POST", GENERATE, quick)).status == 200

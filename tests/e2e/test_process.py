@@ -1,0 +1,304 @@
+"""The real command in a real process: start, signals, systemd, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sqlite3
+import stat
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+
+from support.calls import call
+from support.process import BARE, PATIENCE_S, Process, free_port, ollama, serving, spawned
+
+if TYPE_CHECKING:
+    from support.wire import Client
+
+ROUTE = "/api/generate"
+SLOW = ("--token-rate", "50", "--tokens", "100000")
+
+
+async def wait(control: Client, **numbers: int) -> None:
+    """Until the stand-in has exactly these numbers."""
+    answer = await control.request("POST", "/wait", {**numbers, "timeout": 10})
+    assert answer.status == 200, answer.body
+
+
+async def begin_stream(client: Client, tokens: int = 100_000) -> None:
+    body = call(ROUTE, "planner", stream=True, options={"num_predict": tokens})
+    await client.ask("POST", ROUTE, body)
+    answer = await client.head()
+    assert answer.status == 200
+    await anext(client.pieces(answer))
+
+
+async def test_it_serves_logs_and_ends(tmp_path: Path) -> None:
+    async with ollama("--tokens", "3") as (upstream, _), serving(upstream, tmp_path) as proxy:
+        async with proxy.client() as client:
+            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+            assert (answer.status, answer["X-LLM-Role"]) == (200, "PLANNER")
+        line = json.loads(await proxy.said())
+        assert line["request_id"] == answer["X-Request-Id"]
+        assert (line["status"], line["outcome"]) == (200, "ok")
+        async with proxy.admin() as admin:
+            assert (await admin.request("GET", "/healthz")).status == 200
+            found = await admin.request("GET", f"/requests/{line['request_id']}")
+            assert found.json["llm_model"] == "qwen3:4b"
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.ended() == 0
+
+
+async def test_the_first_lines_say_where_it_is_and_what_to_do(tmp_path: Path) -> None:
+    async with ollama() as (upstream, _), serving(upstream, tmp_path) as proxy:
+        line = await proxy.talk("OLLAMA_HOST=")
+        assert f"OLLAMA_HOST=http://127.0.0.1:{proxy.port}" in line
+
+
+async def test_sigterm_lets_a_stream_end(tmp_path: Path) -> None:
+    async with ollama("--token-rate", "50") as (upstream, _), serving(upstream, tmp_path) as proxy:
+        async with proxy.client() as client:
+            await begin_stream(client, tokens=30)
+            proxy.signal(signal.SIGTERM)
+            await proxy.talk("stopping")
+            with pytest.raises(ConnectionError):
+                await proxy.client().open()
+            assert client.reader is not None
+            rest = await client.reader.read()
+            assert b'"done":true' in rest
+            assert rest.endswith(b"0\r\n\r\n")
+        assert await proxy.ended() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_cuts_visibly(tmp_path: Path, number: signal.Signals) -> None:
+    async with ollama(*SLOW) as (upstream, control), serving(upstream, tmp_path) as proxy:
+        async with proxy.client() as client:
+            await begin_stream(client)
+            proxy.signal(number)
+            await proxy.talk("draining")
+            proxy.signal(number)
+            assert await proxy.ended() == 0
+            assert client.reader is not None
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await client.reader.readuntil(b"\r\n0\r\n\r\n")
+        await wait(control, active=0)
+
+
+async def test_the_drain_has_an_end_and_those_in_line_are_told(tmp_path: Path) -> None:
+    options = ("--drain", "300ms")
+    async with ollama(*SLOW) as (upstream, _), serving(upstream, tmp_path, *options) as proxy:
+        async with proxy.client() as one, proxy.client() as two, proxy.client() as three:
+            await begin_stream(one)
+            await begin_stream(two)
+            await three.ask("POST", ROUTE, call(ROUTE, "planner"))
+            async with proxy.admin() as admin:
+                await until_waiting(admin, "PLANNER")
+            proxy.signal(signal.SIGTERM)
+            answer = await three.answer()
+            assert (answer.status, answer.phrase) == (503, "Draining")
+            assert answer.json["reason"] == "draining"
+            assert 1 <= int(answer["Retry-After"]) <= 30
+            assert await proxy.ended() == 0
+
+
+async def until_waiting(admin: Client, role: str) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            stats = (await admin.request("GET", "/stats")).json
+            if stats["roles"][role]["waiting"]:
+                return
+
+
+async def test_it_starts_without_ollama_and_serves_when_it_comes(tmp_path: Path) -> None:
+    port = free_port()
+    async with serving(port, tmp_path) as proxy:
+        async with proxy.client() as client:
+            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+            assert (answer.status, answer.phrase) == (502, "Ollama Unreachable")
+            assert f"http://127.0.0.1:{port}" in answer.json["error"]
+            async with ollama("--port", str(port), "--tokens", "2"):
+                answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+                assert answer.status == 200
+        proxy.signal(signal.SIGTERM)
+        _, _, talk = await proxy.outcome()
+        assert "Traceback" not in talk
+
+
+async def test_an_absent_ollama_is_told_at_the_start(tmp_path: Path) -> None:
+    port = free_port()
+    arguments = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--state", str(tmp_path))
+    upstream = ("--upstream", f"127.0.0.1:{port}")
+    async with spawned("modelsplit_proxy", "serve", *arguments, *upstream) as proxy:
+        line = await proxy.talk("is not answering")
+        assert f"http://127.0.0.1:{port}" in line
+        assert "Is it running?" in line
+        await proxy.talk(" listens on http://")
+
+
+async def test_the_state_is_the_owners_alone(tmp_path: Path) -> None:
+    state = tmp_path / "made" / "here"
+    async with ollama() as (upstream, _), serving(upstream, state) as proxy:
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+        files = list(state.iterdir())
+        assert "modelsplit.sqlite3" in {file.name for file in files}
+        assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
+        async with proxy.client() as client:
+            await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.ended() == 0
+    with closing(sqlite3.connect(state / "modelsplit.sqlite3")) as db:
+        assert db.execute("SELECT role, outcome FROM calls").fetchall() == [("PLANNER", "ok")]
+
+
+@pytest.mark.parametrize("which", ["--listen", "--admin"])
+async def test_a_busy_port_is_named(tmp_path: Path, which: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        other = "--admin" if which == "--listen" else "--listen"
+        options = (which, address, other, "127.0.0.1:0", "--state", str(tmp_path))
+        async with spawned("modelsplit_proxy", "serve", *options) as proxy:
+            code, out, talk = await proxy.outcome()
+    assert (code, out) == (69, "")
+    assert talk == f"modelsplit: cannot listen on {address}: another program listens there\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--policy", "/nowhere/policy.json"), 78, "/nowhere/policy.json"),
+        (("--listen", "nonsense"), 78, "--listen"),
+        (("--upstream", "https://x"), 78, "--upstream"),
+        (("--log-format", "xml"), 78, "--log-format"),
+        (("--drain", "soon"), 78, "--drain"),
+        (("--state", "/dev/null/x"), 78, "/dev/null/x"),
+        (("--no-such-flag",), 2, "--no-such-flag"),
+    ],
+)
+async def test_a_wrong_setting_ends_it_at_once(
+    tmp_path: Path, options: tuple[str, ...], code: int, words: str
+) -> None:
+    base = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--state", str(tmp_path))
+    async with spawned("modelsplit_proxy", "serve", *base, *options) as proxy:
+        ended, out, talk = await proxy.outcome()
+    assert (ended, out) == (code, "")
+    assert words in talk
+    assert "Traceback" not in talk
+
+
+async def test_a_bad_policy_is_told_whole(tmp_path: Path) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text('{"extends":"default","global":{"max_concurrent":0},"rolls":{}}')
+    options = ("--policy", str(policy), "--state", str(tmp_path))
+    async with spawned("modelsplit_proxy", "serve", *options) as proxy:
+        code, _, talk = await proxy.outcome()
+    assert code == 78
+    assert "$.global.max_concurrent" in talk
+    assert "$.rolls" in talk
+
+
+async def test_systemd_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(PATIENCE_S)
+        env = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"}
+        async with ollama() as (upstream, _), serving(upstream, tmp_path, env=env) as proxy:
+            told = await asyncio.to_thread(manager.recv, 4096)
+            assert told.startswith(b"READY=1\nSTATUS=listening on 127.0.0.1:")
+            assert await asyncio.to_thread(manager.recv, 4096) == b"WATCHDOG=1"
+            assert await asyncio.to_thread(manager.recv, 4096) == b"WATCHDOG=1"
+            proxy.signal(signal.SIGTERM)
+            while (told := await asyncio.to_thread(manager.recv, 4096)) == b"WATCHDOG=1":
+                continue
+            assert told == b"STOPPING=1"
+            assert await proxy.ended() == 0
+
+
+async def test_a_socket_of_systemds_is_used(tmp_path: Path) -> None:
+    """LISTEN_PID has to be the child's own, so a shell sets it and becomes the child."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        script = (
+            f"exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=proxy "
+            f'exec "$0" -m modelsplit_proxy serve --admin 127.0.0.1:0 --state {tmp_path} "$@"'
+        )
+        async with ollama("--tokens", "2") as (upstream, _):
+            child = await asyncio.create_subprocess_exec(
+                *("/bin/sh", "-c", script, sys.executable),
+                *("--upstream", f"127.0.0.1:{upstream}"),
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                pass_fds=(listener.fileno(),),
+                env=BARE,
+            )
+            proxy = Process(child, port=port)
+            try:
+                assert f":{port} " in await proxy.talk(" listens on ")
+                async with proxy.client() as client:
+                    answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+                    assert answer.status == 200
+                proxy.signal(signal.SIGTERM)
+                assert await proxy.ended() == 0
+                # The socket is systemd's: it still takes connections for a successor.
+                with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S):
+                    pass
+            finally:
+                if child.returncode is None:
+                    child.kill()
+                await child.communicate()
+
+
+async def test_a_reader_of_the_log_that_leaves_changes_nothing(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    async with ollama("--tokens", "2") as (upstream, _):
+        async with serving(upstream, tmp_path, stdout=write_end) as proxy:
+            os.close(write_end)
+            async with proxy.client() as client:
+                for _ in range(3):
+                    answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+                    assert answer.status == 200
+            async with proxy.admin() as admin:
+                records = (await admin.request("GET", "/requests")).json
+                assert len(records) == 3
+            proxy.signal(signal.SIGTERM)
+            code, _, talk = await proxy.outcome()
+        assert code == 0
+        assert "Traceback" not in talk
+        assert "BrokenPipe" not in talk
+
+
+async def test_text_and_json_lines(tmp_path: Path) -> None:
+    async with ollama("--tokens", "2") as (upstream, _):
+        for kind in ("text", "json"):
+            options = ("--log-format", kind)
+            async with serving(upstream, tmp_path, *options) as proxy, proxy.client() as client:
+                await client.request("POST", ROUTE, call(ROUTE, "planner"))
+                line = await proxy.said()
+                if kind == "json":
+                    assert orjson.loads(line)["llm_role"] == "PLANNER"
+                else:
+                    assert "planner -> qwen3:4b" in line
+                    assert not line.startswith("{")
+
+
+async def test_settings_come_from_the_environment_too(tmp_path: Path) -> None:
+    env = {
+        "MODELSPLIT_LISTEN": "127.0.0.1:0",
+        "MODELSPLIT_ADMIN": "127.0.0.1:0",
+        "MODELSPLIT_UPSTREAM": "127.0.0.1:9",
+        "MODELSPLIT_STATE": str(tmp_path),
+        "OLLAMA_HOST": "http://10.0.0.1:1",
+    }
+    async with spawned("modelsplit_proxy", "serve", env=env) as proxy:
+        assert "in front of http://127.0.0.1:9" in await proxy.talk(" listens on ")
+        assert (tmp_path / "modelsplit.sqlite3").exists()

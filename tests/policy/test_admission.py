@@ -1,0 +1,399 @@
+"""Who runs next: the rule of ``admission``'s head comment, held to its word."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from modelsplit_policy.admission import (
+    PATIENCE_S,
+    Admission,
+    Hold,
+    Place,
+    PoolLimits,
+    Refusal,
+    Shedding,
+    Ticket,
+)
+from modelsplit_policy.facts import Role
+from modelsplit_policy.failures import Reason
+from modelsplit_policy.parallelism import Parallelism
+
+PLANNER, EXECUTOR, HEAVY, CLOUD, CHAT = Role
+
+POOLS = {
+    PLANNER: PoolLimits(seats=2, max_queue=4, reserved=1),
+    EXECUTOR: PoolLimits(seats=5, max_queue=4, ageing_s=4.0),
+    HEAVY: PoolLimits(seats=1, max_queue=4, ageing_s=6.0),
+    CLOUD: PoolLimits(seats=None, max_queue=4, counts_globally=False),
+    CHAT: PoolLimits(seats=None, max_queue=4, ageing_s=3.0),
+}
+PLENTY = dict.fromkeys("mnop", 6)
+
+
+def make(
+    pools: dict[Role, PoolLimits] | None = None,
+    *,
+    seats: int = 6,
+    models: dict[str, int] | None = None,
+    host: int | None = 6,
+    forecasts: bool = False,
+) -> Admission:
+    return Admission(
+        seats,
+        POOLS | (pools or {}),
+        models or {},
+        Parallelism(cap=seats, host=host, models=PLENTY if host else {}),
+        forecasts=forecasts,
+    )
+
+
+def ask(
+    under_test: Admission, role: Role, now: float = 0.0, model: str = "m", **more: Any
+) -> Ticket:
+    ticket = Ticket(role, model, now, **more)
+    under_test.ask(ticket, now)
+    under_test.fill(now)
+    return ticket
+
+
+def leave(under_test: Admission, ticket: Ticket, now: float) -> list[Ticket]:
+    under_test.leave(ticket, now)
+    return under_test.fill(now)
+
+
+def refused(under_test: Admission, role: Role, now: float = 0.0, **more: Any) -> Refusal:
+    refusal = under_test.ask(Ticket(role, "m", now, **more), now)
+    assert refusal is not None
+    return refusal
+
+
+# Seats.
+
+
+def test_a_role_runs_as_many_calls_as_its_cap_and_the_next_waits() -> None:
+    under_test = make()
+    places = [ask(under_test, PLANNER).place for _ in range(3)]
+    assert places == [Place.SEATED, Place.SEATED, Place.WAITING]
+    assert under_test.waiters(1.0)[0].hold is Hold.ROLE_CAP
+
+
+def test_all_local_roles_share_the_global_cap_and_cloud_does_not_count() -> None:
+    under_test = make()
+    held = [ask(under_test, PLANNER) for _ in range(2)] + [
+        ask(under_test, EXECUTOR) for _ in range(4)
+    ]
+    assert {ticket.place for ticket in held} == {Place.SEATED}
+    assert ask(under_test, CHAT).place is Place.WAITING
+    assert ask(under_test, CLOUD).place is Place.SEATED
+    assert under_test.waiters(0.0)[0].hold is Hold.GLOBAL_CAP
+
+
+def test_five_executors_and_a_heavy_call_cannot_keep_the_planner_out() -> None:
+    under_test = make()
+    for _ in range(5):
+        assert ask(under_test, EXECUTOR).place is Place.SEATED
+    heavy = ask(under_test, HEAVY)
+    assert heavy.place is Place.WAITING
+    assert under_test.waiters(0.0)[0].hold is Hold.RESERVED
+    assert ask(under_test, PLANNER).place is Place.SEATED
+
+
+def test_a_lent_seat_is_used_and_given_back_at_the_next_release() -> None:
+    lending = {PLANNER: PoolLimits(seats=2, max_queue=4, reserved=1, lends=True)}
+    under_test = make(lending)
+    executors = [ask(under_test, EXECUTOR) for _ in range(5)]
+    assert ask(under_test, HEAVY).place is Place.SEATED
+    assert under_test.lent == 1
+    chat = ask(under_test, CHAT, now=0.0)
+    planner = ask(under_test, PLANNER, now=60.0)
+    assert planner.place is Place.WAITING
+    assert leave(under_test, executors[0], 61.0) == [planner]
+    assert chat.place is Place.WAITING
+
+
+def test_a_model_runs_as_many_calls_as_its_cap_whatever_the_role() -> None:
+    under_test = make(models={"m": 1})
+    assert ask(under_test, EXECUTOR).place is Place.SEATED
+    waiting = ask(under_test, CHAT)
+    assert waiting.place is Place.WAITING
+    assert under_test.waiters(0.0)[0].hold is Hold.MODEL_CAP
+    assert ask(under_test, CHAT, model="n").place is Place.SEATED
+
+
+def test_a_full_line_refuses_at_once_with_the_numbers() -> None:
+    under_test = make()
+    for _ in range(6):
+        ask(under_test, PLANNER)
+    refusal = refused(under_test, PLANNER)
+    assert refusal.reason is Reason.QUEUE_FULL
+    assert (refusal.running, refusal.seats) == (2, 2)
+    assert (refusal.waiting, refusal.max_queue) == (4, 4)
+    assert 1 <= refusal.retry_after_s <= 30
+
+
+def test_retry_after_follows_how_long_calls_take() -> None:
+    slow = make()
+    for number in range(30):
+        ticket = ask(slow, PLANNER, now=number * 20.0)
+        leave(slow, ticket, number * 20.0 + 12.0)
+    for _ in range(6):
+        ask(slow, PLANNER, now=1000.0)
+    assert refused(slow, PLANNER, now=1000.0).retry_after_s == 30
+    assert refused(make({PLANNER: PoolLimits(2, 0)}, seats=0), PLANNER).retry_after_s == 1
+
+
+def test_a_seat_given_back_twice_is_given_back_once() -> None:
+    under_test = make()
+    ticket = ask(under_test, HEAVY)
+    leave(under_test, ticket, 1.0)
+    leave(under_test, ticket, 2.0)
+    assert under_test.running(HEAVY) == 0
+    assert under_test.running_local == 0
+
+
+# Order.
+
+
+def test_planners_that_come_within_an_executors_ageing_go_first_and_no_later_ones() -> None:
+    under_test = make({PLANNER: PoolLimits(seats=2, max_queue=9)}, seats=1)
+    running = ask(under_test, CHAT, now=0.0)
+    executor = ask(under_test, EXECUTOR, now=1.0)
+    early = ask(under_test, PLANNER, now=4.9)
+    late = ask(under_test, PLANNER, now=5.1)
+    assert leave(under_test, running, 6.0) == [early]
+    assert leave(under_test, early, 7.0) == [executor]
+    assert leave(under_test, executor, 8.0) == [late]
+
+
+def test_a_role_stands_for_its_longest_waiter_however_fair_its_line_is() -> None:
+    """New clients keep coming to the head of the line; the role must not look young for it."""
+    under_test = make({PLANNER: PoolLimits(seats=2, max_queue=9)}, seats=1)
+    running = ask(under_test, CHAT, now=0.0)
+    for _ in range(3):
+        ask(under_test, EXECUTOR, now=0.0, client="burst")
+    leave(under_test, running, 1.0)  # the first of the burst runs
+    newcomer = ask(under_test, EXECUTOR, now=8.0, client="other")
+    planner = ask(under_test, PLANNER, now=8.0)
+    first = next(t for t in [newcomer, planner] if t.place is Place.WAITING)
+    assert first is newcomer  # both wait
+    running_now = under_test.running(EXECUTOR)
+    assert running_now == 1
+
+
+def test_of_two_calls_of_a_role_the_one_whose_model_is_loaded_goes_first_for_a_while() -> None:
+    under_test = make(seats=1, pools={PLANNER: PoolLimits(seats=2, max_queue=4)})
+    under_test.residency(frozenset({"m"}))
+    running = ask(under_test, CHAT, now=0.0)
+    cold = ask(under_test, CHAT, now=0.1, model="n")
+    warm = ask(under_test, CHAT, now=0.2, model="m")
+    assert leave(under_test, running, 1.0) == [warm]
+    ask(under_test, CHAT, now=1.1, model="m")
+    assert leave(under_test, warm, 0.1 + PATIENCE_S) == [cold]
+
+
+def test_a_call_at_the_front_of_its_role_takes_the_next_seat() -> None:
+    under_test = make()
+    held = [ask(under_test, PLANNER, now=0.0) for _ in range(2)]
+    ask(under_test, PLANNER, now=1.0)
+    retry = ask(under_test, PLANNER, now=2.0, front=True)
+    assert leave(under_test, held[0], 3.0) == [retry]
+
+
+# Usefulness.
+
+
+def test_beyond_what_is_useful_a_call_is_held_until_its_wait_is_about_to_end() -> None:
+    under_test = make(host=1)
+    running = ask(under_test, EXECUTOR, now=0.0)
+    held = ask(under_test, EXECUTOR, now=0.0)
+    assert under_test.waiters(0.0)[0].hold is Hold.PARALLELISM
+    under_test.due(held)
+    assert under_test.fill(7.5) == [held]
+    assert under_test.running(EXECUTOR) == 2
+    leave(under_test, running, 8.0)
+    leave(under_test, held, 9.0)
+    assert under_test.running_local == 0
+
+
+def test_a_call_whose_wait_is_about_to_end_still_keeps_to_the_caps() -> None:
+    under_test = make(host=1)
+    first = ask(under_test, HEAVY, now=0.0)
+    second = ask(under_test, HEAVY, now=0.0)
+    under_test.due(second)
+    assert under_test.fill(9.0) == []
+    assert leave(under_test, first, 9.1) == [second]
+
+
+def test_within_what_is_useful_planners_simply_go_first() -> None:
+    under_test = make(host=1)
+    running = ask(under_test, EXECUTOR, now=0.0)
+    ask(under_test, EXECUTOR, now=0.5)
+    planner = ask(under_test, PLANNER, now=2.0)
+    assert planner.place is Place.WAITING
+    assert leave(under_test, running, 3.0) == [planner]
+
+
+# What is foreseen, and what is shed.
+
+
+def taught(*, forecasts: bool) -> Admission:
+    """Two planners' seats, full, and planners known to take ten seconds."""
+    under_test = make({PLANNER: PoolLimits(seats=2, max_queue=50)}, forecasts=forecasts)
+    for number in range(20):
+        ticket = ask(under_test, PLANNER, now=number * 20.0)
+        leave(under_test, ticket, number * 20.0 + 10.0)
+    for _ in range(4):
+        ask(under_test, PLANNER, now=1000.0)
+    return under_test
+
+
+def test_a_wait_that_would_certainly_be_too_long_is_refused_at_once() -> None:
+    refusal = refused(taught(forecasts=True), PLANNER, now=1000.0, max_wait_s=8.0)
+    assert refusal.reason is Reason.QUEUE_TIMEOUT
+    assert refusal.foreseen_s == 10.0
+
+
+def test_the_forecast_can_be_switched_off_and_lets_the_patient_wait() -> None:
+    assert ask(taught(forecasts=False), PLANNER, 1000.0, max_wait_s=8.0).place is Place.WAITING
+    assert ask(taught(forecasts=True), PLANNER, 1000.0, max_wait_s=60.0).place is Place.WAITING
+
+
+def test_one_in_sixteen_forecasts_is_put_to_the_test() -> None:
+    under_test = taught(forecasts=True)
+    places = []
+    for _ in range(32):
+        ticket = Ticket(PLANNER, "m", 1000.0, max_wait_s=8.0)
+        under_test.ask(ticket, 1000.0)
+        places.append(ticket.place)
+    assert places.count(Place.WAITING) == 2
+    assert (under_test.forecast.refused, under_test.forecast.checked) == (32, 2)
+    assert under_test.forecast.wrong == 0
+
+
+def test_shed_roles_are_turned_away_from_the_line_or_entirely() -> None:
+    under_test = make()
+    under_test.shedding = Shedding(enter=frozenset({CHAT}), wait=frozenset({CHAT, EXECUTOR}))
+    assert refused(under_test, CHAT).reason is Reason.SHED
+    for _ in range(5):
+        assert ask(under_test, EXECUTOR).place is Place.SEATED
+    assert refused(under_test, EXECUTOR).reason is Reason.SHED
+    assert ask(under_test, PLANNER).place is Place.SEATED
+
+
+def test_its_repr_is_what_one_wants_to_see_in_an_incident() -> None:
+    under_test = make(host=2)
+    for _ in range(3):
+        ask(under_test, PLANNER)
+    text = repr(under_test)
+    assert "2/6 local" in text
+    assert "PLANNER 2/2+1" in text
+    assert "host 2/2" in text
+
+
+# Whatever happens.
+
+
+class AnyOrderOfEvents(RuleBasedStateMachine):
+    """Calls come, are served, leave and run out of time in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_test = make(
+            {PLANNER: PoolLimits(2, 6, reserved=1), CHAT: PoolLimits(3, 6, ageing_s=3.0)},
+            models={"n": 1},
+            host=None,
+        )
+        self.now = 0.0
+        self.waiting: list[Ticket] = []
+        self.seated: list[Ticket] = []
+
+    def settle(self) -> None:
+        for ticket in self.under_test.fill(self.now):
+            assert ticket in self.waiting, "seated somebody who did not wait"
+            self.waiting.remove(ticket)
+            self.seated.append(ticket)
+
+    @rule(
+        role=st.sampled_from(list(Role)),
+        model=st.sampled_from("mno"),
+        client=st.sampled_from("ab"),
+        front=st.booleans(),
+    )
+    def arrive(self, role: Role, model: str, client: str, front: bool) -> None:
+        ticket = Ticket(role, model, self.now, client=client, max_wait_s=8.0, front=front)
+        refusal = self.under_test.ask(ticket, self.now)
+        assert (refusal is not None) == (ticket.place is Place.GONE)
+        if ticket.place is Place.SEATED:
+            self.seated.append(ticket)
+        elif ticket.place is Place.WAITING:
+            self.waiting.append(ticket)
+        self.settle()
+
+    @precondition(lambda self: self.seated)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.seated))
+        self.seated.remove(ticket)
+        self.under_test.leave(ticket, self.now)
+        self.settle()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def give_up(self, data: st.DataObject) -> None:
+        ticket = data.draw(st.sampled_from(self.waiting))
+        self.waiting.remove(ticket)
+        self.under_test.leave(ticket, self.now)
+        self.settle()
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data())
+    def come_due(self, data: st.DataObject) -> None:
+        self.under_test.due(data.draw(st.sampled_from(self.waiting)))
+        self.settle()
+
+    @rule(seconds=st.floats(0.01, 5.0))
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(models=st.none() | st.frozensets(st.sampled_from("mno")))
+    def load(self, models: frozenset[str] | None) -> None:
+        self.under_test.residency(models)
+        self.settle()
+
+    @invariant()
+    def no_cap_is_exceeded(self) -> None:
+        local = [ticket for ticket in self.seated if ticket.role is not CLOUD]
+        assert len(local) <= 6
+        assert sum(ticket.model == "n" for ticket in local) <= 1
+        for role, cap in {PLANNER: 2, EXECUTOR: 5, HEAVY: 1, CHAT: 3}.items():
+            assert sum(ticket.role is role for ticket in self.seated) <= cap
+        assert sum(ticket.role is not PLANNER for ticket in local) <= 5, "a reserved seat is taken"
+
+    @invariant()
+    def no_seat_is_lost_or_doubled(self) -> None:
+        for role in Role:
+            seated = sum(ticket.role is role for ticket in self.seated)
+            assert self.under_test.running(role) == seated
+            waiting = sum(ticket.role is role for ticket in self.waiting)
+            assert self.under_test.waiting(role) == waiting
+        assert all(ticket.place is Place.SEATED for ticket in self.seated)
+        assert all(ticket.place is Place.WAITING for ticket in self.waiting)
+
+    @invariant()
+    def nobody_waits_for_no_reason(self) -> None:
+        """Work-conserving: a hard limit, usefulness, or a turn about to be taken."""
+        for waiter in self.under_test.waiters(self.now):
+            assert waiter.hold is not Hold.TURN
+
+    @invariant()
+    def whoever_is_due_is_kept_by_a_cap_alone(self) -> None:
+        for ticket in self.waiting:
+            assert not ticket.urgent or self.under_test.why(ticket) is not Hold.PARALLELISM
+
+
+TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
+TestAnyOrderOfEvents.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)

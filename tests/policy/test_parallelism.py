@@ -1,0 +1,168 @@
+"""How many calls at once are worth running, learned from what they report."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelsplit_policy import admission
+from modelsplit_policy.config import parse
+from modelsplit_policy.facts import Role
+from modelsplit_policy.parallelism import Parallelism, Report
+from support.host import Host, Job, Run
+
+SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
+
+
+def learning(**over: Any) -> admission.Admission:
+    document = json.loads(SHIPPED.read_bytes())
+    del document["$schema"]
+    document["global"] |= over
+    return admission.from_policy(parse(document))
+
+
+def busy(seed: int, calls: int, seconds: float, model: str = "m") -> list[Job]:
+    """Chats of one model, more of them than run one after the other."""
+    rng = random.Random(seed)
+    return [
+        Job(at=rng.uniform(0, seconds), role=Role.CHAT, model=model, tokens=rng.randint(40, 160))
+        for _ in range(calls)
+    ]
+
+
+def learned(host: Host, jobs: list[Job]) -> list[tuple[int, int]]:
+    """The estimates (host, slots of "m") after each finished call."""
+    under_test = learning()
+    run = Run(under_test, host, jobs)
+    seen: list[tuple[int, int]] = []
+    finish = run._finish
+
+    def noting(job: Job, *, completed: bool) -> None:
+        finish(job, completed=completed)
+        if completed:
+            seen.append((under_test.parallelism.host, under_test.parallelism.slots("m")))
+
+    run._finish = noting  # type: ignore[method-assign]
+    run.run()
+    return seen
+
+
+@pytest.mark.parametrize(("slots", "seconds"), [(1, 150), (2, 60), (4, 60)])
+def test_the_slots_of_a_model_are_found_within_tens_of_calls(slots: int, seconds: float) -> None:
+    host = Host(contention=0.1, slots=slots)
+    estimates = [known for _, known in learned(host, busy(1, 100, seconds))]
+    assert len(estimates) > 40
+    assert estimates[30] == slots
+    late = estimates[30:]
+    assert sum(known == slots for known in late) > 0.9 * len(late)
+    assert min(estimates) >= 1
+
+
+@pytest.mark.parametrize(("contention", "expected"), [(0.0, 6), (0.1, 6), (0.5, 2), (1.0, 1)])
+def test_what_the_machine_is_good_for_is_found_within_tens_of_calls(
+    contention: float, expected: int
+) -> None:
+    estimates = [
+        host for host, _ in learned(Host(contention=contention, slots=4), busy(2, 120, 80))
+    ]
+    late = estimates[30:]
+    assert len(late) > 20
+    assert sum(host == expected for host in late) > 0.8 * len(late)
+    assert min(estimates) >= 1
+
+
+def test_fewer_slots_after_a_restart_of_ollama_are_noticed() -> None:
+    host = Host(contention=0.1, slots=4)
+    under_test = learning()
+    Run(under_test, host, busy(3, 80, 60)).run()
+    assert under_test.parallelism.slots("m") == 4
+    host.slots = 1
+    again = busy(4, 40, 40)
+    for job in again:
+        job.at += 1000
+    Run(under_test, host, again).run()
+    assert under_test.parallelism.slots("m") == 1
+
+
+def test_more_slots_after_a_restart_of_ollama_are_noticed() -> None:
+    host = Host(contention=0.0, slots=1)
+    under_test = learning()
+    Run(under_test, host, busy(5, 60, 60)).run()
+    assert under_test.parallelism.slots("m") == 1
+    host.slots = 4
+    again = busy(6, 120, 90)
+    for job in again:
+        job.at += 1000
+    Run(under_test, host, again).run()
+    assert under_test.parallelism.slots("m") == 4
+
+
+def test_a_number_in_the_policy_is_obeyed_and_not_learned() -> None:
+    given = Parallelism(cap=6, host=3, models={"m": 2})
+    assert (given.host, given.slots("m"), given.slots("other")) == (3, 2, 1)
+    flights = []
+    for at in range(2):
+        assert given.fits("m")
+        flights.append(given.start("m", float(at), resident=True))
+    assert not given.fits("m")
+    assert not given.may_probe("m")
+    for flight in flights:
+        slow = Report(tokens=50, eval_s=1.0, prompt_s=0.1, load_s=0.0, total_s=9.0)
+        given.end(flight, 10.0, 10.0, slow)
+    assert (given.host, given.slots("m")) == (3, 2)
+
+
+def test_a_call_that_says_nothing_teaches_nothing() -> None:
+    quiet = Parallelism(cap=6, host=None, models={})
+    for at in range(20):
+        flight = quiet.start("m", float(at), resident=True)
+        quiet.end(flight, at + 0.5, 0.5, None)
+    assert (quiet.host, quiet.slots("m"), quiet.contention) == (1, 1, 1.0)
+
+
+def test_ending_a_flight_twice_changes_nothing() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    flight = one.start("m", 0.0, resident=True)
+    one.end(flight, 1.0, 1.0, None)
+    one.end(flight, 2.0, 2.0, None)
+    assert one.fits("m")
+
+
+def test_only_one_probe_is_under_way_at_a_time() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    for at in range(5):
+        one.end(one.start("m", float(at), resident=True), at + 0.5, 0.5, None)
+    known = one.start("m", 10.0, resident=True)
+    assert not one.fits("m")
+    assert one.may_probe("m")
+    probe = one.start("m", 10.1, resident=True)
+    assert (known.probe, probe.probe) == (False, True)
+    assert not one.may_probe("m")
+
+
+def test_model_names_that_clients_invent_are_not_remembered_for_ever() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    for number in range(2000):
+        flight = one.start(f"invented-{number}", float(number), resident=True)
+        one.end(flight, number + 0.5, 0.5, None)
+    assert len(one.known_models()) <= 257
+
+
+def test_without_durations_of_its_own_a_calls_whole_time_stands_in() -> None:
+    """The OpenAI and Anthropic dialects report tokens and nothing else."""
+    one = Parallelism(cap=6, host=None, models={})
+    now = 0.0
+    for _ in range(6):
+        alone = one.start("m", now, resident=True)
+        one.end(alone, now + 1.0, 1.0, Report(tokens=50))
+        first = one.start("m", now + 2, resident=True)
+        second = one.start("n", now + 2, resident=True)
+        one.end(first, now + 4, 2.0, Report(tokens=50))
+        one.end(second, now + 4, 2.0, Report(tokens=50))
+        now += 10
+    assert one.contention == pytest.approx(1.0, abs=0.1)
+    assert one.host == 1

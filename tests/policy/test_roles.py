@@ -1,0 +1,258 @@
+"""From what a client said to whose call it is and which models may answer, in order."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsplit_policy.config import parse
+from modelsplit_policy.facts import Role
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.roles import Ask, Candidate, Roles, Route, bare_name
+
+SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
+
+
+def roles(**changes: dict[str, Any]) -> Roles:
+    """The shipped roles, each named one changed as given."""
+    document = json.loads(SHIPPED.read_bytes())
+    for name, change in changes.items():
+        document["roles"][name] |= change
+    return Roles(parse(document))
+
+
+CLAIMING = roles(PLANNER={"claims": ["qwen3:4b"]}, EXECUTOR={"claims": ["llama3"]})
+
+
+def routed(ask: Ask, to: Roles = CLAIMING) -> Route:
+    route = to.route(ask)
+    assert isinstance(route, Route), route
+    return route
+
+
+def refused(ask: Ask, to: Roles = CLAIMING) -> Failure:
+    failure = to.route(ask)
+    assert isinstance(failure, Failure), failure
+    assert len(failure.message) <= 200
+    return failure
+
+
+def models(route: Route) -> list[str]:
+    return [candidate.model for candidate in route.candidates]
+
+
+# --- Whose call -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "header", "role", "reason"),
+    [
+        # 1. The header wins over everything the name says.
+        ("qwen3:4b", "EXECUTOR", "EXECUTOR", "header"),
+        ("planner", "EXECUTOR", "EXECUTOR", "header"),
+        ("", "HEAVY", "HEAVY", "header"),
+        ("gemma3:12b", "CHAT", "CHAT", "header"),
+        ("x", " executor ", "EXECUTOR", "header"),
+        # 2. Then an alias, in any case, with or without Ollama's default tag.
+        ("planner", "", "PLANNER", "alias"),
+        ("Planner:latest", "", "PLANNER", "alias"),
+        ("EXECUTOR:LATEST", "", "EXECUTOR", "alias"),
+        ("cloud", "", "CLOUD", "alias"),
+        # 3. Then a claim on a real model.
+        ("qwen3:4b", "", "PLANNER", "claim"),
+        ("Qwen3:4B", "", "PLANNER", "claim"),
+        ("llama3:latest", "", "EXECUTOR", "claim"),
+        # 4. Else it is a person chatting.
+        ("qwen3:8b", "", "CHAT", "default"),
+        ("planner:7b", "", "CHAT", "default"),
+        ("my-planner", "", "CHAT", "default"),
+        ("planner:latest:latest", "", "CHAT", "default"),
+        ("", "", "CHAT", "default"),
+    ],
+)
+def test_the_first_rule_that_matches_names_the_role(
+    model: str, header: str, role: str, reason: str
+) -> None:
+    route = routed(Ask(model=model, role=header))
+    assert (route.role, route.reason) == (role, reason)
+    assert route.requested_model == model
+
+
+def test_an_unknown_role_is_answered_with_the_known_ones() -> None:
+    failure = refused(Ask(model="planner", role="PLANER"))
+    assert (failure.code, failure.reason) == (ErrorCode.BAD_REQUEST, Reason.UNKNOWN_ROLE)
+    assert failure.message == (
+        'X-LLM-Role "PLANER" is unknown; use one of PLANNER, EXECUTOR, HEAVY, CLOUD, CHAT'
+    )
+
+
+def test_an_endless_or_unprintable_role_is_said_back_short_and_plain() -> None:
+    message = refused(Ask(model="x", role="R\udcff" * 5000)).message
+    assert message.startswith('X-LLM-Role "R\ufffdR\ufffd')
+    message.encode()
+
+
+@given(model=st.text(max_size=20))
+def test_any_model_name_finds_a_role_without_a_header(model: str) -> None:
+    assert routed(Ask(model=model)).candidates
+
+
+@given(name=st.sampled_from(["planner", "Heavy:LATEST", "cloud:latest"]), data=st.data())
+def test_case_never_changes_an_alias(name: str, data: st.DataObject) -> None:
+    flips = data.draw(st.lists(st.booleans(), min_size=len(name), max_size=len(name)))
+    spelt = "".join(c.swapcase() if flip else c for c, flip in zip(name, flips, strict=True))
+    assert routed(Ask(model=spelt)).role == name.partition(":")[0].upper()
+
+
+@pytest.mark.parametrize("name", ["llama3", "llama3:latest", "LLama3:Latest"])
+def test_spellings_of_one_model_have_one_bare_name(name: str) -> None:
+    assert bare_name(name) == "llama3"
+
+
+# --- Which models -----------------------------------------------------------------------------
+
+
+def test_an_alias_stands_for_the_primary_with_the_one_fallback_behind_it() -> None:
+    assert routed(Ask(model="planner")).candidates == (
+        Candidate("qwen3:4b", 15.0),
+        Candidate("qwen3:8b", 30.0),
+    )
+
+
+def test_chat_gets_what_it_named_and_no_other_model_and_no_bound() -> None:
+    assert routed(Ask(model="Some/Model:Tag")).candidates == (Candidate("Some/Model:Tag", None),)
+
+
+def test_a_named_model_with_a_role_header_is_tried_first_on_the_roles_terms() -> None:
+    route = routed(Ask(model="mistral:7b", role="EXECUTOR"))
+    assert route.candidates == (Candidate("mistral:7b", 60.0), Candidate("gemma3:12b", 60.0))
+
+
+def test_an_alias_with_another_roles_header_is_only_a_way_to_name_no_model() -> None:
+    assert models(routed(Ask(model="planner", role="HEAVY"))) == ["gemma3:12b", "gpt-oss:20b"]
+
+
+@pytest.mark.parametrize("name", ["gemma3:12b", "GEMMA3:12B"])
+def test_a_model_is_not_its_own_fallback(name: str) -> None:
+    assert models(routed(Ask(model=name, role="EXECUTOR"))) == [name]
+
+
+def test_a_fallback_without_a_timeout_of_its_own_has_the_primarys() -> None:
+    changed = roles(PLANNER={"fallback_timeout_ms": None})
+    assert routed(Ask(model="planner"), changed).candidates[1].timeout_s == 15.0
+
+
+def test_never_more_than_two_candidates_and_the_cloud_has_one() -> None:
+    assert models(routed(Ask(model="cloud"))) == ["claude-3-opus"]
+    assert routed(Ask(model="cloud")).provider == "CLOUD"
+    assert all(len(routed(Ask(model="m", role=role)).candidates) <= 2 for role in Role)
+
+
+# --- Retry level and no fallback --------------------------------------------------------------
+
+
+def test_retry_level_1_starts_at_the_fallback_and_ends_there() -> None:
+    route = routed(Ask(model="planner", retry_level=1))
+    assert route.candidates == (Candidate("qwen3:8b", 30.0),)
+    assert (route.reason, route.starts_at_fallback) == ("fallback", True)
+
+
+def test_retry_level_1_of_a_named_model_starts_at_the_roles_fallback() -> None:
+    assert models(routed(Ask(model="mistral", role="PLANNER", retry_level=1))) == ["qwen3:8b"]
+    assert models(routed(Ask(model="qwen3:8b", role="PLANNER", retry_level=1))) == ["qwen3:8b"]
+
+
+@pytest.mark.parametrize("model", ["cloud", "llava"])
+def test_retry_level_1_where_there_is_no_fallback_changes_nothing(model: str) -> None:
+    assert routed(Ask(model=model, retry_level=1)) == routed(Ask(model=model))
+
+
+def test_no_fallback_leaves_the_first_candidate_alone() -> None:
+    assert models(routed(Ask(model="executor", no_fallback=True))) == ["qwen3:8b"]
+
+
+def test_no_fallback_does_not_take_away_a_start_at_the_fallback() -> None:
+    ask = Ask(model="executor", retry_level=1, no_fallback=True)
+    assert models(routed(ask)) == ["gemma3:12b"]
+
+
+# --- Escalation -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "got", "first"),
+    [("executor", "HEAVY", "gemma3:12b"), ("heavy", "CLOUD", "claude-3-opus")],
+)
+def test_escalation_goes_one_step_up_and_takes_the_models_there(
+    asked: str, got: str, first: str
+) -> None:
+    route = routed(Ask(model=asked, escalate="operator"))
+    assert (route.role, route.reason, models(route)[0]) == (got, "escalation", first)
+
+
+def test_an_escalated_call_does_not_keep_the_model_it_named() -> None:
+    route = routed(Ask(model="mistral", role="EXECUTOR", escalate="failure_analysis"))
+    assert models(route) == ["gemma3:12b", "gpt-oss:20b"]
+
+
+@pytest.mark.parametrize("asked", ["planner", "cloud", "llava"])
+def test_other_roles_cannot_escalate(asked: str) -> None:
+    failure = refused(Ask(model=asked, escalate="operator"))
+    assert failure.code is ErrorCode.ESCALATION_DENIED
+    assert failure.reason is Reason.ROLE_CANNOT_ESCALATE
+
+
+def test_an_escalation_for_a_reason_the_policy_does_not_list_is_denied() -> None:
+    failure = refused(Ask(model="executor", escalate="because"))
+    assert failure.code is ErrorCode.ESCALATION_DENIED
+    assert failure.message == (
+        'escalation condition "because" is not allowed; '
+        "allowed: failure_analysis, complex_output, schema_failed, operator"
+    )
+
+
+def test_a_policy_without_conditions_denies_every_escalation() -> None:
+    document = json.loads(SHIPPED.read_bytes()) | {"escalation": {"conditions": []}}
+    failure = refused(Ask(model="executor", escalate="operator"), Roles(parse(document)))
+    assert failure.message.endswith("allowed: none")
+
+
+def test_only_the_header_escalates() -> None:
+    assert routed(Ask(model="executor", retry_level=1)).role is Role.EXECUTOR
+
+
+# --- Context ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "said", "context"),
+    [
+        ("heavy", "", "EXECUTOR"),
+        ("heavy", "planner", "PLANNER"),
+        ("heavy", "CHAT", "CHAT"),
+        ("cloud", "PLANNER", "PLANNER"),
+        # The others work for one activity only, whatever the header says.
+        ("planner", "EXECUTOR", "PLANNER"),
+        ("executor", "PLANNER", "EXECUTOR"),
+        ("llava", "PLANNER", "CHAT"),
+        ("llava", "nonsense", "CHAT"),
+    ],
+)
+def test_only_heavy_and_cloud_calls_may_say_for_what(model: str, said: str, context: str) -> None:
+    assert routed(Ask(model=model, context=said)).context == context
+
+
+def test_a_call_escalated_to_heavy_may_say_for_what() -> None:
+    ask = Ask(model="executor", escalate="operator", context="PLANNER")
+    assert routed(ask).context == "PLANNER"
+
+
+def test_an_unknown_context_is_answered_with_the_known_ones() -> None:
+    failure = refused(Ask(model="heavy", context="THINKER"))
+    assert (failure.code, failure.reason) == (ErrorCode.BAD_REQUEST, Reason.BAD_HEADER)
+    assert failure.message.endswith("use one of PLANNER, EXECUTOR, CHAT")

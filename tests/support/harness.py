@@ -1,0 +1,181 @@
+"""The proxy and the stand-in Ollama, running for a test, in the test's own loop.
+
+The proxy is started through its own ``App``, as ``modelsplit serve`` does: aiohttp's test
+server would cancel handlers where the product must see to that itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from modelsplit_policy.config import parse
+from modelsplit_policy.facts import Role
+from modelsplit_proxy import policyfile
+from modelsplit_proxy.app import App
+from modelsplit_proxy.policyfile import LoadedPolicy
+from modelsplit_proxy.record import CallRecord
+from modelsplit_proxy.settings import Address, Settings
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.journal import Call
+from modelsplit_sim.server import Sim
+from support.wire import Client
+
+Overlay = Mapping[str, Any]
+
+
+class Finished:
+    """The records of the calls that have ended, in that order."""
+
+    def __init__(self) -> None:
+        self.records: list[CallRecord] = []
+        self._changed = asyncio.Event()
+
+    def note(self, record: CallRecord) -> None:
+        self.records.append(record)
+        self._changed.set()
+
+    async def wait(self, count: int = 1) -> list[CallRecord]:
+        """The first ``count`` records, as soon as there are so many."""
+        async with asyncio.timeout(5.0):
+            while len(self.records) < count:
+                self._changed.clear()
+                await self._changed.wait()
+        return self.records[:count]
+
+
+@dataclass
+class Running:
+    """A proxy in front of a stand-in. ``lines``: what it wrote to its request log."""
+
+    app: App
+    sim: Sim
+    lines: list[bytes] = field(default_factory=list)
+    calls: Finished = field(default_factory=Finished)
+
+    @property
+    def port(self) -> int:
+        assert self.app.address is not None
+        return self.app.address.port
+
+    @property
+    def admin_port(self) -> int:
+        assert self.app.admin_address is not None
+        return self.app.admin_address.port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self) -> Client:
+        """A new connection to the proxy, opened at its first request."""
+        return Client(self.port)
+
+    def admin(self) -> Client:
+        """A new connection to the admin port."""
+        return Client(self.admin_port)
+
+    @property
+    def asked(self) -> list[Call]:
+        """The calls that reached the upstream, our own probes left out."""
+        return [call for call in self.sim.calls if call.method == "POST"]
+
+    def seats(self) -> tuple[int, int]:
+        """How many calls hold a seat, and how many wait for one, over all roles."""
+        admission = self.app.admission
+        running = sum(admission.running(role) for role in Role)
+        return running, sum(admission.waiting(role) for role in Role)
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Let the loop turn until ``holds()``; for states that tell nobody when they change."""
+        async with asyncio.timeout(5.0):
+            while not holds():  # noqa: ASYNC110 - nobody sets an event
+                await asyncio.sleep(0)
+
+    async def logged(self) -> list[dict[str, Any]]:
+        """Stop the proxy, then read its request log."""
+        await self.app.stop()
+        return [orjson.loads(line) for line in b"".join(self.lines).splitlines()]
+
+
+# Nothing is held back for usefulness: tests of caps want to see the caps. Tests of learning
+# pass ``{"global": {"parallel": None}, ...}`` and say what they expect to be learned.
+NO_LEARNING: Overlay = {
+    "global": {"parallel": 6},
+    "models": {
+        name: {"parallel": 6} for name in ("qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b")
+    },
+}
+LEARNING: Overlay = {
+    "global": {"parallel": None},
+    "models": {
+        name: {"parallel": None} for name in ("qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b")
+    },
+}
+
+
+def policy(overlay: Overlay | None = None) -> LoadedPolicy:
+    """The shipped policy with ``overlay`` merged over it, key by key."""
+    document = policyfile.merge(policyfile.shipped(), NO_LEARNING)
+    document = policyfile.merge(document, overlay or {})
+    document.pop("$schema", None)
+    return LoadedPolicy(parse(document), "test", "0" * 64)
+
+
+def settings(upstream_port: int, state: Path, **changes: Any) -> Settings:
+    values: dict[str, Any] = {
+        "listen": Address("127.0.0.1", 0),
+        "admin": Address("127.0.0.1", 0),
+        "upstream": Address("127.0.0.1", upstream_port),
+        "policy": None,
+        "state": state,
+        "client_header_timeout_s": 10.0,
+        "connect_timeout_s": 2.0,
+        "stall_timeout_s": 60.0,
+        "drain_s": 5.0,
+        "max_body_bytes": 4 * 2**20,
+        "log_format": "json",
+        "allow_hosts": (),
+        "allow_origins": (),
+    }
+    return Settings(**(values | changes))
+
+
+@contextlib.asynccontextmanager
+async def running(
+    sim: SimConfig | None = None, overlay: Overlay | None = None, **changes: Any
+) -> AsyncIterator[Running]:
+    """Start both, hand them over, stop both. ``changes`` are Settings fields."""
+    with tempfile.TemporaryDirectory() as state:
+        async with Sim(sim) as stand_in:
+            lines: list[bytes] = []
+            app = App(
+                settings(stand_in.port, Path(state), **changes),
+                policy(overlay),
+                sink=lines.append,
+                json_log=True,
+            )
+            calls = Finished()
+            app.services.log.listen(calls.note)
+            await app.start()
+            try:
+                yield Running(app, stand_in, lines, calls)
+            finally:
+                await app.stop()
+
+
+@contextlib.asynccontextmanager
+async def in_front_of(
+    port: int, overlay: Overlay | None = None, **changes: Any
+) -> AsyncIterator[Running]:
+    """The same in front of another upstream on this machine; the stand-in stays unused."""
+    upstream = Address("127.0.0.1", port)
+    async with running(overlay=overlay, upstream=upstream, **changes) as proxy:
+        yield proxy

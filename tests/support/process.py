@@ -1,0 +1,144 @@
+"""Real processes: started, read line by line, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from support.wire import Client
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+# Long enough for a busy machine, short enough to fail in.
+PATIENCE_S = 20.0
+# Nothing of the tester's own environment decides a test.
+BARE = {
+    name: value
+    for name, value in os.environ.items()
+    if name in {"PATH", "PYTHONPATH", "HOME", "LANG", "COVERAGE_PROCESS_CONFIG", "TMPDIR"}
+    or name.startswith("COV")
+}
+
+
+@dataclass
+class Process:
+    """A child with its stderr as lines; its stdout too, unless it went elsewhere."""
+
+    child: asyncio.subprocess.Process
+    port: int = 0
+    admin_port: int = 0
+
+    async def talk(self, containing: str) -> str:
+        """The next line of stderr that contains a text."""
+        return await _line(self.child.stderr, containing)
+
+    async def said(self, containing: str = "") -> str:
+        """The next line of stdout that contains a text."""
+        return await _line(self.child.stdout, containing)
+
+    def client(self) -> Client:
+        return Client(self.port)
+
+    def admin(self) -> Client:
+        return Client(self.admin_port)
+
+    def signal(self, number: signal.Signals) -> None:
+        self.child.send_signal(number)
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(PATIENCE_S):
+            return await self.child.wait()
+
+    async def outcome(self) -> tuple[int, str, str]:
+        """Exit code, stdout, stderr."""
+        async with asyncio.timeout(PATIENCE_S):
+            out, talk = await self.child.communicate()
+        assert self.child.returncode is not None
+        return self.child.returncode, (out or b"").decode(), (talk or b"").decode()
+
+
+async def _line(stream: asyncio.StreamReader | None, containing: str) -> str:
+    assert stream is not None
+    seen = []
+    async with asyncio.timeout(PATIENCE_S):
+        while line := (await stream.readline()).decode():
+            seen.append(line)
+            if containing in line:
+                return line
+    raise AssertionError(f"no line with {containing!r} in {seen}")
+
+
+@contextlib.asynccontextmanager
+async def spawned(
+    *arguments: str,
+    env: dict[str, str] | None = None,
+    stdout: int = asyncio.subprocess.PIPE,
+    pass_fds: tuple[int, ...] = (),
+) -> AsyncIterator[Process]:
+    """``python -m …``; killed at the end, should it still run."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *arguments,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=asyncio.subprocess.PIPE,
+        env=BARE | (env or {}),
+        pass_fds=pass_fds,
+        limit=2**20,
+    )
+    try:
+        yield Process(child)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.communicate()
+
+
+@contextlib.asynccontextmanager
+async def ollama(*options: str) -> AsyncIterator[tuple[int, Client]]:
+    """The stand-in as a process: its port, and a client of its control port."""
+    async with spawned("modelsplit_sim", *options) as process:
+        ports: dict[str, Any] = orjson.loads(await process.said())
+        async with Client(ports["control_port"]) as control:
+            yield ports["port"], control
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    upstream: int,
+    state: Path,
+    *options: str,
+    env: dict[str, str] | None = None,
+    stdout: int = asyncio.subprocess.PIPE,
+) -> AsyncIterator[Process]:
+    """``modelsplit serve`` on free ports, once it says that it listens."""
+    arguments = (
+        *("modelsplit_proxy", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+        *("--upstream", f"http://127.0.0.1:{upstream}", "--state", str(state), *options),
+    )
+    async with spawned(*arguments, env=env, stdout=stdout) as process:
+        first = await process.talk(" listens on http://")
+        process.port = _port(first.partition(" listens on ")[2])
+        process.admin_port = _port((await process.talk(", admin http://")).partition(", admin ")[2])
+        yield process
+
+
+def _port(text: str) -> int:
+    return int(text.split(maxsplit=1)[0].rpartition(":")[2])
+
+
+def free_port() -> int:
+    """A port nobody listens on, now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
