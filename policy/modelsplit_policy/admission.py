@@ -40,6 +40,7 @@ from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.lines import Line
 from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.roles import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -262,6 +263,11 @@ class Admission:
             for pool in self._pools.values()
         )
 
+    def oldest_wait_s(self, role: Role, now: float) -> float:
+        """How long the longest waiter of this role has waited; 0 if nobody waits."""
+        line = self._pools[role].line
+        return now - line.oldest().arrived if line else 0.0
+
     def limits(self, role: Role) -> PoolLimits:
         return self._pools[role].limits
 
@@ -391,7 +397,7 @@ class Admission:
             self._running_local += 1
             self._running_by_model[ticket.model] = self._running_by_model.get(ticket.model, 0) + 1
             ticket.flight = self.parallelism.start(
-                ticket.model, now, resident=self._is_resident(ticket.model)
+                ticket.model, now, resident=self._resident_or_unknown(ticket.model)
             )
 
     def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
@@ -473,7 +479,10 @@ class Admission:
         return None
 
     def _is_resident(self, model: str) -> bool:
-        return self._resident is None or model in self._resident
+        return self._resident_or_unknown(model) is not False
+
+    def _resident_or_unknown(self, model: str) -> bool | None:
+        return None if self._resident is None else bare_name(model) in self._resident
 
     def why(self, ticket: Ticket) -> Hold:
         """What holds a waiting call back now."""

@@ -2,9 +2,9 @@
 
 Only before the client has a byte, only once, and only for a failure that another model may
 be spared: the upstream could not be reached, answered with a failure or "busy", does not
-have the model, or took longer than the role allows. Never because the line was too long
-(the second model stands in the same line), never for what the client did wrong, never for
-a budget that says no.
+have the model, took longer than the role allows, or is not asked while its breaker is open.
+Never because the line was too long (the second model stands in the same line), never for
+what the client did wrong, never for a budget that says no.
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ _CAUSES: Final = frozenset(
 def is_cause(failure: Failure) -> bool:
     """True if ``failure``, before the first byte, is one the fallback may answer for."""
     if failure.code is ErrorCode.OVERLOAD_THROTTLED:
-        return failure.reason is Reason.UPSTREAM_BUSY
+        return failure.reason in {Reason.UPSTREAM_BUSY, Reason.BREAKER_OPEN}
     return failure.code in _CAUSES

@@ -242,7 +242,7 @@ class _Track:
 
     def __init__(self, hold_s: float) -> None:
         self._hold_s = hold_s
-        # When each level, or a worse one, was last measured, and the cause then.
+        # When each level was last measured, and the cause then.
         self._seen: dict[Level, tuple[float, str]] = {}
         self.level = Level.OK
         self.cause = ""
@@ -251,9 +251,7 @@ class _Track:
     def settle(self, measured: Level, cause: str, now: float) -> Level:
         """Take one measurement in; return the level there was before."""
         old = self.level
-        for level, severity in SEVERITY.items():
-            if 0 < severity <= SEVERITY[measured]:
-                self._seen[level] = (now, cause)
+        self._seen[measured] = (now, cause)
         self.level, self.cause = self._held(now)
         if old is not self.level or self.since is None:
             self.since = now

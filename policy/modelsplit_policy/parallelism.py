@@ -79,12 +79,14 @@ class Report:
 class Flight:
     """One running call. ``beside``: calls of its model under way when it began.
 
-    ``loading``: its model was not loaded then, so until its first byte it may be waiting.
+    ``warm``: its model was certainly loaded then. ``loading``: it was certainly not, so
+    until its first byte the call may be waiting for that.
     """
 
     model: str
     beside: int
     probe: bool
+    warm: bool
     loading: bool
 
 
@@ -217,11 +219,17 @@ class Parallelism:
             not over_slots or self._slots_probe_due(model)
         )
 
-    def start(self, model: str, now: float, *, resident: bool) -> Flight:
-        """A call begins. ``resident``: its model is loaded, or nobody knows."""
+    def start(self, model: str, now: float, *, resident: bool | None) -> Flight:
+        """A call begins. ``resident``: its model is loaded; None: nobody knows."""
         slots = self._slots_of(model)
         probe = not self.fits(model)
-        flight = Flight(model, beside=slots.running, probe=probe, loading=not resident)
+        flight = Flight(
+            model,
+            beside=slots.running,
+            probe=probe,
+            warm=resident is True,
+            loading=resident is False,
+        )
         slots.running += 1
         self._probes += probe
         self._flights.add(flight)
@@ -257,7 +265,7 @@ class Parallelism:
         if flight.model in self._given_models:
             return
         slots = self._slots_of(flight.model)
-        waited = _hidden_wait(report)
+        waited = _hidden_wait(report, warm=flight.warm)
         if waited is None:
             return
         if waited:
@@ -387,12 +395,16 @@ class Parallelism:
                 del self._models[idle]
 
 
-def _hidden_wait(report: Report) -> bool | None:
-    """Did the call wait inside the upstream? None: it does not say enough to tell."""
+def _hidden_wait(report: Report, *, warm: bool) -> bool | None:
+    """Did the call wait inside the upstream? None: it does not say enough to tell.
+
+    A model that was loaded needs no loading: whatever is called so was waiting too.
+    """
     if report.total_s is None or report.eval_s is None or report.prompt_s is None:
         return None
     work_s = report.eval_s + report.prompt_s
-    hidden_s = report.total_s - (report.load_s or 0.0) - work_s
+    load_s = 0.0 if warm else report.load_s or 0.0
+    hidden_s = report.total_s - load_s - work_s
     return hidden_s > max(HIDDEN_MIN_S, HIDDEN_SHARE * work_s)
 
 

@@ -7,13 +7,14 @@ ours: a web page must not be able to read it through DNS rebinding.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from modelsplit_policy.admission import shown
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Ask, Route
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from modelsplit_policy.admission import Admission
+    from modelsplit_policy.breaker import BreakerView
     from modelsplit_proxy.guard import Guard
     from modelsplit_proxy.ledger import Ledger
     from modelsplit_proxy.looplag import LoopLag
+    from modelsplit_proxy.monitor import Monitor
     from modelsplit_proxy.policyfile import LoadedPolicy
     from modelsplit_proxy.probe import Probe
+    from modelsplit_proxy.residency import Residency
     from modelsplit_proxy.services import Services
 
     _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -43,6 +47,8 @@ class AdminParts:
     guard: Guard
     loaded: LoadedPolicy
     probe: Probe
+    residency: Residency
+    monitor: Monitor
     lag: LoopLag
     ledger: Ledger
 
@@ -82,7 +88,8 @@ class Admin:
     async def _healthz(self, request: web.Request) -> web.Response:
         """200 while the process can answer; the upstream's health is told, not judged."""
         del request
-        return _json({"status": "ok", "upstream": self._upstream()})
+        health = self._parts.monitor.fields()
+        return _json({"status": "ok", "health": health, "upstream": self._upstream()})
 
     async def _readyz(self, request: web.Request) -> web.Response:
         """503 while calls would fail: draining, or Ollama known to be away."""
@@ -107,8 +114,14 @@ class Admin:
                 "global": {
                     "running": parts.admission.running_local,
                     "seats": parts.admission.global_seats,
+                    "lent": parts.admission.lent,
                 },
                 "roles": {role: self._pool(role) for role in Role},
+                "waiters": list(shown(parts.admission.waiters(parts.services.clock.now()))),
+                "parallelism": self._parallelism(),
+                "forecast": asdict(parts.admission.forecast),
+                "health": parts.monitor.fields(),
+                "breakers": [_breaker(view) for view in parts.services.fuses.snapshot()],
                 "active_requests": parts.services.lifecycle.active,
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
                 "ledger": {"dropped": parts.ledger.dropped, "error": parts.ledger.error},
@@ -153,15 +166,37 @@ class Admin:
             "error": probe.error,
         }
 
+    def _parallelism(self) -> dict[str, Any]:
+        """What is known of how many calls at once are useful."""
+        learned = self._parts.admission.parallelism
+        models = self._parts.residency.models
+        return {
+            "host": learned.host,
+            "contention": round(learned.contention, 3),
+            "slots": learned.known_models(),
+            "resident": None if models is None else sorted(models),
+        }
+
     def _pool(self, role: Role) -> dict[str, Any]:
         admission = self._parts.admission
         limits = admission.limits(role)
         return {
             "running": admission.running(role),
             "seats": limits.seats,
+            "reserved": limits.reserved,
             "waiting": admission.waiting(role),
             "max_queue": limits.max_queue,
         }
+
+
+def _breaker(view: BreakerView) -> dict[str, Any]:
+    return {
+        "breaker": str(view.key),
+        "state": view.state,
+        "failures": view.failures,
+        "trial_in_s": round(view.trial_in_s, 3),
+        "why": view.why,
+    }
 
 
 def route_fields(route: Route) -> dict[str, Any]:

@@ -113,7 +113,9 @@ def failure_of_refusal(refusal: Refusal, waited_s: float) -> Failure:
         f"{refusal.running}/{refusal.seats} running, {refusal.waiting}/{refusal.max_queue} waiting"
     )
     what, phrase = _REFUSALS[refusal.reason]
-    text = what.format(role=refusal.role, waited=waited_s)
+    if refusal.foreseen_s is not None:
+        what = "role {role} is overloaded: a seat is at least {foreseen:.0f} s away"
+    text = what.format(role=refusal.role, waited=waited_s, foreseen=refusal.foreseen_s)
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,
         refusal.reason,
@@ -129,6 +131,7 @@ _REFUSALS: Final = {
         "role {role} is overloaded: no seat came free in {waited:.1f} s",
         "Queue Timeout",
     ),
+    Reason.SHED: ("role {role} is shed: the service is overloaded", "Shed"),
     Reason.DRAINING: ("modelsplit is restarting", "Draining"),
 }
 

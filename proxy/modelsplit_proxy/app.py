@@ -6,27 +6,32 @@ import asyncio
 import errno
 import logging
 import socket
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
-import orjson
 from aiohttp import web
 
 from modelsplit_policy import admission
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.breaker import BreakerRules, Breakers
+from modelsplit_policy.facts import Role
+from modelsplit_policy.failures import Reason
+from modelsplit_policy.health import HealthGuard, HealthRules
 from modelsplit_policy.roles import Roles
-from modelsplit_proxy import errors
 from modelsplit_proxy.admin import Admin, AdminParts
+from modelsplit_proxy.clientseats import ClientSeats
 from modelsplit_proxy.clock import SystemClock
 from modelsplit_proxy.edge import Edge, EdgeServer
+from modelsplit_proxy.fuses import Fuses
 from modelsplit_proxy.gate import Gate
 from modelsplit_proxy.guard import Guard
-from modelsplit_proxy.handler import Handler
+from modelsplit_proxy.handler import Handler, unparsed_request
 from modelsplit_proxy.ledger import Ledger
 from modelsplit_proxy.looplag import LoopLag
 from modelsplit_proxy.metrics import Metrics
+from modelsplit_proxy.monitor import Monitor, Watched
 from modelsplit_proxy.probe import Probe
 from modelsplit_proxy.rate import ArrivalLimit
 from modelsplit_proxy.requestlog import RequestLog
+from modelsplit_proxy.residency import Residency
 from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
 from modelsplit_proxy.settings import Address
 from modelsplit_proxy.tasks import Tasks
@@ -39,6 +44,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.settings import Settings
 
 logger = logging.getLogger("modelsplit")
+
+# How long calls turned away at the end of the drain have to send their answer.
+_LAST_WORDS_S: Final = 0.5
 
 
 class PortBusyError(Exception):
@@ -59,9 +67,13 @@ class App:
         self._tasks = Tasks()
         self._ledger = Ledger(settings.state)
         self.services = self._services(policy, RequestLog(sink, as_json=json_log))
-        self.services.log.listen(self._ledger.note)
-        self.services.metrics.watch(self.admission, self.services.pool, self.lag)
-        self.probe = Probe(self.services.pool, self.services.target)
+        pool, target = self.services.pool, self.services.target
+        self.probe = Probe(pool, target)
+        self.residency = Residency(pool, target.authority, self.services.gate)
+        self.monitor = self._monitor(policy)
+        self.services.metrics.watch(self.admission, pool, self.lag, self.monitor)
+        for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
+            self.services.log.listen(listener)
         self._edge = Edge(
             EdgeServer(
                 Handler(self.services),
@@ -73,6 +85,14 @@ class App:
         self.address: Address | None = None
         self.admin_address: Address | None = None
 
+    def _monitor(self, policy: Policy) -> Monitor:
+        services = self.services
+        rules = HealthRules()
+        watched = Watched(
+            policy, self.admission, services.fuses, self.probe, self.lag, services.clock
+        )
+        return Monitor(HealthGuard(rules), rules, watched)
+
     def _services(self, policy: Policy, log: RequestLog) -> Services:
         settings, clock = self._settings, SystemClock()
         upstream = settings.upstream
@@ -83,6 +103,8 @@ class App:
             pool=Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s),
             guard=Guard(settings.listen.host, settings.allow_hosts, settings.allow_origins),
             rate=ArrivalLimit(policy.clients.rate_per_s, policy.clients.burst),
+            client_seats=ClientSeats(policy.clients.max_concurrent),
+            fuses=Fuses(Breakers(BreakerRules()), clock),
             metrics=Metrics(policy),
             log=log,
             clock=clock,
@@ -97,14 +119,21 @@ class App:
         """Listen and serve. ``inherited``: sockets a service manager opened for us."""
         settings = self._settings
         sock = inherited[0] if inherited else bind(settings.listen)
-        admin_sock = bind(settings.admin)
+        try:
+            admin_sock = bind(settings.admin)
+        except PortBusyError:
+            sock.close()
+            raise
         self.address = address_of(sock)
         self.admin_address = address_of(admin_sock)
         self.lag.start(asyncio.get_running_loop())
         await self._start_admin(admin_sock)
         await self._edge.listen(sock)
         await self.probe.ask()
+        await self.residency.ask()
         self._tasks.run(self.probe.watch(), "probe")
+        self._tasks.run(self.residency.watch(), "residency")
+        self._tasks.run(self.monitor.watch(), "health")
 
     async def stop(self, cut: asyncio.Event | None = None) -> None:
         """Take no new work, let answers end within the drain time (or until ``cut``), leave."""
@@ -114,7 +143,7 @@ class App:
         if lifecycle.active:
             logger.info("draining: %d requests are being answered", lifecycle.active)
         await self._drained(cut or asyncio.Event())
-        self.services.gate.refuse_all(Reason.DRAINING)
+        await self._turn_away()
         await self._edge.close()
         await self._close_parts()
 
@@ -126,6 +155,14 @@ class App:
         await asyncio.wait(
             waits, timeout=self._settings.drain_s, return_when=asyncio.FIRST_COMPLETED
         )
+
+    async def _turn_away(self) -> None:
+        """Tell those still in line, and let that leave before the connections are cut."""
+        if not any(self.admission.waiting(role) for role in Role):
+            return
+        self.services.gate.refuse_all(Reason.DRAINING)
+        told = self._tasks.start(self.services.lifecycle.idle(), "last words")
+        await asyncio.wait([told], timeout=_LAST_WORDS_S)
 
     async def _close_parts(self) -> None:
         if self._admin is not None:
@@ -140,7 +177,15 @@ class App:
         settings = self._settings
         guard = Guard(settings.admin.host, settings.allow_hosts, ())
         parts = AdminParts(
-            self.services, self.admission, guard, self._loaded, self.probe, self.lag, self._ledger
+            services=self.services,
+            admission=self.admission,
+            guard=guard,
+            loaded=self._loaded,
+            probe=self.probe,
+            residency=self.residency,
+            monitor=self.monitor,
+            lag=self.lag,
+            ledger=self._ledger,
         )
         self._admin = web.AppRunner(
             Admin(parts).application(),
@@ -170,19 +215,6 @@ def bind(address: Address) -> socket.socket:
 def address_of(sock: socket.socket) -> Address:
     host, port = sock.getsockname()[:2]
     return Address(host, port)
-
-
-def unparsed_request(status: int, message: str) -> web.Response:
-    """The answer to bytes that are not an HTTP request."""
-    first_line = " ".join(message.split())[:120]
-    failure = Failure(
-        ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, f"malformed request: {first_line}", "Bad Request"
-    )
-    fields: dict[str, Any] = {"error": failure.message}
-    fields |= errors.fields(failure, errors.Scene(request_id=""))
-    return web.Response(
-        status=status, body=orjson.dumps(fields) + b"\n", content_type="application/json"
-    )
 
 
 async def _until(event: asyncio.Event) -> None:

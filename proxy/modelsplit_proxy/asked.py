@@ -51,6 +51,10 @@ def request_id(headers: CIMultiDictProxy[str]) -> str:
     said = headers.get("X-Request-Id")
     if said is not None and valid_request_id(said):
         return said
+    return new_id()
+
+
+def new_id() -> str:
     return uuid.uuid4().hex
 
 

@@ -16,7 +16,7 @@ from modelsplit_proxy import policyfile
 from modelsplit_proxy.admin import route_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from modelsplit_policy.config import Policy
@@ -26,10 +26,15 @@ if TYPE_CHECKING:
 _ONLINE_TIMEOUT_S = 5.0
 
 
-def config(path: Path | None, upstream: Address | None, *, as_json: bool) -> int:
-    """Check one file; with ``upstream``, also against what is installed there."""
+def config(
+    named: Path | None, environ: Mapping[str, str], upstream: Address | None, *, as_json: bool
+) -> int:
+    """Check one file (None: the one ``serve`` would use).
+
+    With ``upstream``, also against what is installed there.
+    """
     try:
-        loaded = policyfile.load(path)
+        loaded = policyfile.load(policyfile.find_policy(named, environ))
     except PolicyError as error:
         _report_errors(error, as_json=as_json)
         return 1

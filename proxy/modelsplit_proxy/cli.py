@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.config import PolicyError
-from modelsplit_proxy import check, demo, policyfile, serve
+from modelsplit_proxy import check, demo, policyfile, serve, status
 from modelsplit_proxy.app import PortBusyError
 from modelsplit_proxy.ledger import LedgerError
 from modelsplit_proxy.settings import OPTIONS, SettingError, read_settings
@@ -72,11 +72,13 @@ def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return serve.run(settings, loaded, environ)
     if args.command == "demo":
         return demo.run(read_settings(flags, environ), once=args.once)
-    path = policyfile.find_policy(args.policy, environ)
+    if args.command == "status":
+        return status.run(read_settings(flags, environ).admin, as_json=args.json)
     if args.command == "route":
-        return check.route(policyfile.load(path), args.model, args.role or "", as_json=args.json)
+        loaded = policyfile.load(policyfile.find_policy(args.policy, environ))
+        return check.route(loaded, args.model, args.role or "", as_json=args.json)
     upstream = read_settings(flags, environ).upstream if args.online else None
-    return check.config(path, upstream, as_json=args.json)
+    return check.config(args.policy, environ, upstream, as_json=args.json)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     _add_serve(commands)
     _add_demo(commands)
+    _add_status(commands)
     _add_check(commands)
     _add_route(commands)
     return parser
@@ -118,6 +121,19 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     parser.add_argument("--once", action="store_true", help="leave when the traffic is through")
     for option in OPTIONS:
         if option.name in {"listen", "admin"}:
+            _add_option(parser, option)
+
+
+def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "status",
+        help="what the running proxy is doing",
+        description="One screen of what the running proxy is doing. "
+        "Exit 0: well; 1: degraded; 3: not running.",
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    for option in OPTIONS:
+        if option.name == "admin":
             _add_option(parser, option)
 
 

@@ -8,7 +8,6 @@ planner whose first model fails, and more planners at once than have seats.
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 import tempfile
 from dataclasses import replace
@@ -19,7 +18,7 @@ import aiohttp
 import uvloop
 
 from modelsplit_proxy import policyfile, serve
-from modelsplit_proxy.app import App, PortBusyError, bind
+from modelsplit_proxy.app import App, PortBusyError, address_of, bind
 from modelsplit_proxy.requestlog import text
 from modelsplit_proxy.settings import Address
 from modelsplit_sim.config import SimConfig
@@ -120,5 +119,5 @@ def _free(wanted: Address) -> Address:
         with bind(wanted):
             return wanted
     except PortBusyError:
-        with socket.create_server((wanted.host, 0)) as spare:
-            return Address(wanted.host, spare.getsockname()[1])
+        with bind(Address(wanted.host, 0)) as spare:
+            return address_of(spare)

@@ -40,6 +40,10 @@ MAX_HEADERS: Final = 128
 # Idle connections live as long as nginx's default keepalive_timeout.
 KEEPALIVE_S: Final = 75.0
 
+# nginx's send_timeout: a client that takes nothing for so long while much waits for it has
+# gone, whatever TCP says, and must not hold a seat.
+SEND_TIMEOUT_S: Final = 60.0
+
 _NO_BODY_STATUS: Final = frozenset({204, 304})
 
 
@@ -51,20 +55,21 @@ class Source(Protocol):
 
 
 class ErrorPage(Protocol):
-    """Renders a request that could not even be parsed."""
+    """Answers a request that could not even be parsed."""
 
-    def __call__(self, status: int, message: str) -> web.Response: ...
+    def __call__(self, down: Downstream, message: str) -> None: ...
 
 
 class ClientConnection(web.RequestHandler):
     """One client connection: a head deadline and back-pressure on top of aiohttp's."""
 
-    __slots__ = ("_edge", "_head_timer", "_receiving", "source")
+    __slots__ = ("_edge", "_head_timer", "_receiving", "_send_timer", "source")
 
     def __init__(self, manager: EdgeServer, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
         self._edge = manager
         self._head_timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
         self._receiving: StreamReader | None = None
         self.source: Source | None = None
 
@@ -74,6 +79,7 @@ class ClientConnection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_head_timer()
+        self._cancel_send_timer()
         self.source = None
         super().connection_lost(exc)
 
@@ -95,11 +101,13 @@ class ClientConnection(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self._watch_sending()
         if self.source is not None:
             self.source.pause()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self._cancel_send_timer()
         if self.source is not None:
             self.source.resume()
 
@@ -111,10 +119,14 @@ class ClientConnection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what could not be parsed in our own words; aiohttp would send plain text."""
-        del request, exc
-        response = self._edge.error_page(status, message or "malformed HTTP request")
-        response.force_close()
-        return response
+        down = Downstream(request)
+        if status < 500:
+            self._edge.error_page(down, message or "not HTTP")
+        else:
+            # The handler's own last resort has failed; half an answer may be on the wire.
+            self.logger.error("a request handler failed", exc_info=exc)
+            down.abort()
+        return down.answered()
 
     def stop(self) -> None:
         """Close now if idle; otherwise after the answer under way, or the one about to be."""
@@ -157,6 +169,23 @@ class ClientConnection(web.RequestHandler):
         """Wait while more than the high-water mark waits for this client."""
         await self._drain_helper()
 
+    def _watch_sending(self, waiting: int | None = None) -> None:
+        """Look now and then whether less is waiting than before; cut a client that has gone."""
+        if self.transport is None:
+            return
+        size = cast("asyncio.WriteTransport", self.transport).get_write_buffer_size()
+        if waiting is not None and size >= waiting:
+            self.cut()
+            return
+        self._send_timer = self._loop.call_later(
+            self._edge.send_timeout_s, self._watch_sending, size
+        )
+
+    def _cancel_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
     def _cancel_head_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
@@ -172,11 +201,13 @@ class EdgeServer(web.Server):
         *,
         head_timeout_s: float,
         error_page: ErrorPage,
+        send_timeout_s: float = SEND_TIMEOUT_S,
     ) -> None:
         # Without handler_cancellation a client that leaves keeps the GPU busy to the end.
         super().__init__(handler, handler_cancellation=True)
         self.head_timeout_s = head_timeout_s
         self.error_page = error_page
+        self.send_timeout_s = send_timeout_s
 
     def __call__(self) -> ClientConnection:
         return ClientConnection(

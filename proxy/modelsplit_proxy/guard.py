@@ -8,6 +8,7 @@ rewrites Host, which switches that guard off, so it has to stand here instead.
 from __future__ import annotations
 
 import ipaddress
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 
 # What Ollama itself lets in (observed): browsers' local pages and desktop shells.
 _LOCAL_SCHEMES: Final = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
+_HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})
 
 
@@ -24,7 +26,8 @@ class Guard:
     def __init__(
         self, listen_host: str, allow_hosts: tuple[str, ...], allow_origins: tuple[str, ...]
     ) -> None:
-        self._hosts = {"localhost", listen_host.lower(), *map(_host_name, allow_hosts)}
+        allowed = (_host_name(host) or host.lower() for host in allow_hosts)
+        self._hosts = {"localhost", listen_host.lower(), *allowed}
         self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
         # Rebinding needs a name. Bound beyond loopback, addresses are how clients call us.
         self._any_address = not _is_loopback(listen_host)
@@ -73,11 +76,9 @@ class Guard:
 
 
 def _host_name(host: str) -> str:
-    """The name in ``name``, ``name:port`` or ``[v6]:port``, lower case."""
-    lowered = host.strip().lower()
-    if lowered.startswith("["):
-        return lowered[1:].partition("]")[0]
-    return lowered.partition(":")[0] if lowered.count(":") <= 1 else lowered
+    """The name in ``name``, ``name:port`` or ``[v6]:port``, lower case; else nothing."""
+    match = _HOST.fullmatch(host.strip().lower())
+    return "" if match is None else match[1] or match[2]
 
 
 def _is_loopback(host: str) -> bool:

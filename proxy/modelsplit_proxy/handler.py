@@ -10,14 +10,17 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_proxy import answers, errors, headers, routes
-from modelsplit_proxy.asked import request_id
+from modelsplit_proxy.asked import new_id, request_id
 from modelsplit_proxy.edge import Downstream, date_line
 from modelsplit_proxy.inference import InferenceCall, internal_failure
 from modelsplit_proxy.passthrough import Passthrough
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from aiohttp import web
 
     from modelsplit_proxy.services import Services
@@ -88,23 +91,11 @@ class Handler:
         self, request: web.BaseRequest, down: Downstream, failure: Failure, known_as: str
     ) -> None:
         """An error outside any call: no role, no model, no attempt."""
-        scene = errors.Scene(known_as)
-        body = errors.body(routes.dialect_of(request.raw_path), failure, scene)
-        lines = [
-            b"Content-Type: application/json\r\n",
-            date_line(),
-            f"X-Request-Id: {scene.request_id}\r\nrequest-id: {scene.request_id}\r\n".encode(),
-            b"X-LLM-Error-Code: %b\r\n" % failure.code.encode(),
-            headers.VIA_LINE,
-            *errors.lines(failure),
-        ]
-        if failure.reason is not Reason.ORIGIN_DENIED:
-            lines += headers.cors_lines(request.headers.get("Origin"))
+        readable = failure.reason is not Reason.ORIGIN_DENIED
+        lines = headers.cors_lines(request.headers.get("Origin")) if readable else []
+        body = errors.body(routes.dialect_of(request.raw_path), failure, errors.Scene(known_as))
         close = self._services.lifecycle.draining or not request.content.is_eof()
-        down.head(failure.status, failure.phrase, lines, length=len(body), close=close)
-        if request.method != "HEAD":
-            down.write(body)
-        down.end()
+        write_failure(down, failure, body, known_as, lines, close=close)
         self._services.metrics.passed(failure.status)
 
     def _after_our_bug(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
@@ -112,6 +103,41 @@ class Handler:
             down.abort()
         else:
             self._answer(request, down, internal_failure(), known_as)
+
+
+def write_failure(
+    down: Downstream,
+    failure: Failure,
+    body: bytes,
+    known_as: str,
+    more: Sequence[bytes] = (),
+    *,
+    close: bool,
+) -> None:
+    """Answer outside any call: ``body`` and the header lines that go with it."""
+    lines = [
+        b"Content-Type: application/json\r\n",
+        date_line(),
+        f"X-Request-Id: {known_as}\r\nrequest-id: {known_as}\r\n".encode(),
+        b"X-LLM-Error-Code: %b\r\n" % failure.code.encode(),
+        headers.VIA_LINE,
+        *errors.lines(failure),
+        *more,
+    ]
+    down.head(failure.status, failure.phrase, lines, length=len(body), close=close)
+    down.write(body)
+    down.end()
+
+
+def unparsed_request(down: Downstream, message: str) -> None:
+    """Answer bytes that are not an HTTP request; ``message`` is the parser's."""
+    words = " ".join(message.encode("ascii", "replace").decode().split())[:120]
+    failure = Failure(
+        ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, f"malformed request: {words}", "Bad Request"
+    )
+    known_as = new_id()
+    body = errors.body(Dialect.OLLAMA, failure, errors.Scene(known_as))
+    write_failure(down, failure, body, known_as, close=True)
 
 
 def _origin_form(request: web.BaseRequest) -> str:

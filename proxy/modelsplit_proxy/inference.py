@@ -32,6 +32,7 @@ from modelsplit_proxy.upstream import UpstreamError
 if TYPE_CHECKING:
     from aiohttp import web
 
+    from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.peek import Body
@@ -78,6 +79,8 @@ class InferenceCall:
         self._asked = NOTHING
         self._waited_s = 0.0
         self._ticket: Ticket | None = None
+        self._has_client_seat = False
+        self._admitted: Allowed | None = None
         self.record = CallRecord(
             request_id=request_id,
             route=kind.label,
@@ -115,7 +118,9 @@ class InferenceCall:
             first = setback if first is None or not turned_away else first
             if candidate is route.candidates[-1] or not fallback.is_cause(setback.failure):
                 break
-            self.record.call.step(Event.FALL_BACK)
+            # An open breaker turns a candidate down before it has taken a step.
+            if self.record.call.state is State.DISPATCHED:
+                self.record.call.step(Event.FALL_BACK)
         assert first is not None
         self._end_unanswered()
         self._answer_setback(first)
@@ -154,6 +159,15 @@ class InferenceCall:
         """What says no before any line is joined."""
         if self._services.lifecycle.draining:
             return answers.draining()
+        if not self._take_client_seat():
+            return Failure(
+                ErrorCode.RATE_LIMITED,
+                Reason.CLIENT_CONCURRENCY,
+                f"client {self.record.client} already has {self._services.client_seats.limit} "
+                "calls here; retry when one has ended",
+                "Client Busy",
+                retry_after_s=1,
+            )
         retry_after_s = await self._services.rate.take(self.record.client)
         if retry_after_s is not None:
             return Failure(
@@ -174,13 +188,22 @@ class InferenceCall:
             )
         return None
 
+    def _take_client_seat(self) -> bool:
+        self._has_client_seat = self._services.client_seats.enter(self.record.client)
+        return self._has_client_seat
+
     # 2. One attempt: a seat, one exchange, the seat back.
 
     async def _attempt(self, body: Body, candidate: Candidate) -> Setback | None:
         """None: the client has its answer. Else what to say, or to try another model for."""
         record, services = self.record, self._services
         assert record.role is not None
+        assert record.provider is not None
         attempt = record.attempt(candidate, services.clock.now())
+        stopped = services.fuses.check(record.provider, candidate.model)
+        if stopped is not None:
+            attempt.ended = attempt.asked
+            return self._set_back(attempt, stopped)
         self._ticket = ticket = Ticket(
             role=record.role,
             model=candidate.model,
@@ -234,8 +257,27 @@ class InferenceCall:
         return max(0.0, allowed_ms / 1000 - self._waited_s)
 
     async def _dispatch(self, body: Body, candidate: Candidate, attempt: Attempt) -> Setback | None:
+        """Ask the model's breaker once more, now that the call is about to be sent."""
+        record, fuses = self.record, self._services.fuses
+        assert record.provider is not None
         attempt.dispatched = self._services.clock.now()
-        self.record.call.step(Event.DISPATCH)
+        record.call.step(Event.DISPATCH)
+        admitted = fuses.admit(record.provider, candidate.model)
+        if isinstance(admitted, Failure):
+            return self._set_back(attempt, admitted)
+        self._admitted = admitted
+        try:
+            return await self._exchange(body, candidate, attempt)
+        finally:
+            failure = attempt.failure or record.failure
+            fuses.ended(
+                admitted,
+                failure,
+                client_gone=failure is None and record.call.state is not State.COMPLETED,
+                deadline_was_clients=record.deadline_was_clients,
+            )
+
+    async def _exchange(self, body: Body, candidate: Candidate, attempt: Attempt) -> Setback | None:
         timeout_s = self._timeout_s(candidate)
         deadline = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
         bounds = Bounds(deadline, self._services.stall_s)
@@ -257,7 +299,10 @@ class InferenceCall:
         if asked_ms is None:
             return candidate.timeout_s
         asked_s = asked_ms / 1000
-        return asked_s if candidate.timeout_s is None else min(asked_s, candidate.timeout_s)
+        if candidate.timeout_s is not None and candidate.timeout_s <= asked_s:
+            return candidate.timeout_s
+        self.record.deadline_was_clients = True
+        return asked_s
 
     def _request_bytes(self, body: bytes) -> bytes:
         return b"".join(
@@ -284,13 +329,19 @@ class InferenceCall:
         except TimeoutError:
             return self._late(attempt, Reason.ROLE_TIMEOUT, candidate)
         attempt.first_byte = self._services.clock.now()
-        if self._ticket is not None:
-            self._services.gate.first_byte(self._ticket)
+        self._reached()
         attempt.upstream_status = head.status
         if head.status < 400 and answers.is_stream(head):
             await self._stream(exchange, head, bounds, candidate)
             return None
         return await self._hold(exchange, head, bounds, candidate, attempt)
+
+    def _reached(self) -> None:
+        """The upstream answers: what waits to hear of that is told."""
+        if self._ticket is not None:
+            self._services.gate.first_byte(self._ticket)
+        if self._admitted is not None:
+            self._services.fuses.reached(self._admitted)
 
     async def _hold(
         self,
@@ -509,6 +560,8 @@ class InferenceCall:
     def _finish(self) -> None:
         record = self.record
         record.ended = self._services.clock.now()
+        if self._has_client_seat:
+            self._services.client_seats.leave(record.client)
         if not record.call.ended:
             self._our_bug()
         self._services.metrics.finished(record)

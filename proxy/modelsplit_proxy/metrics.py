@@ -12,19 +12,27 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 
 from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ERRORS
+from modelsplit_policy.health import SEVERITY
+from modelsplit_policy.roles import bare_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
     from modelsplit_policy.admission import Admission
+    from modelsplit_policy.breaker import BreakerView
     from modelsplit_policy.config import Policy
     from modelsplit_proxy.looplag import LoopLag
+    from modelsplit_proxy.monitor import Monitor
     from modelsplit_proxy.record import CallRecord
     from modelsplit_proxy.upstream import Pool
 
@@ -48,7 +56,7 @@ class Metrics:
 
     def __init__(self, policy: Policy) -> None:
         self.registry = CollectorRegistry()
-        self._models = frozenset(_policy_models(policy))
+        self._models = {bare_name(model): model for model in _policy_models(policy)}
         self._define()
         self._create_series()
 
@@ -154,7 +162,7 @@ class Metrics:
         self._passed.labels(f"{status // 100}xx").inc()
 
     def model_label(self, model: str) -> str:
-        return model if model in self._models else OTHER
+        return self._models.get(bare_name(model), OTHER)
 
     def _attempted(self, record: CallRecord, role: str, outcome: str, model: str) -> None:
         if record.llm_latency_s is not None:
@@ -168,9 +176,9 @@ class Metrics:
         if record.usage.output_tokens:
             self._tokens.labels(role, model, "output").inc(record.usage.output_tokens)
 
-    def watch(self, admission: Admission, pool: Pool, lag: LoopLag) -> None:
+    def watch(self, admission: Admission, pool: Pool, lag: LoopLag, monitor: Monitor) -> None:
         """Add what is read at scrape time rather than counted."""
-        self.registry.register(_Live(admission, pool))
+        self.registry.register(_Live(admission, pool, monitor, self.model_label))
         self._watch_lag(lag)
         self.registry.register(
             SeedNames(
@@ -203,11 +211,73 @@ class Metrics:
 class _Live:
     """Seats, lines and connections as they stand at the scrape."""
 
-    def __init__(self, admission: Admission, pool: Pool) -> None:
+    def __init__(
+        self,
+        admission: Admission,
+        pool: Pool,
+        monitor: Monitor,
+        model_label: Callable[[str], str],
+    ) -> None:
         self._admission = admission
         self._pool = pool
+        self._monitor = monitor
+        self._model_label = model_label
 
     def collect(self) -> Iterator[Metric]:
+        yield from self._lines()
+        yield from self._learned()
+        yield GaugeMetricFamily(
+            "modelsplit_health_level",
+            "What the Health Guard says: 0 OK, 1 DEGRADED, 2 CRITICAL.",
+            value=SEVERITY[self._monitor.guard.level],
+        )
+        open_breakers = GaugeMetricFamily(
+            "modelsplit_breaker_open",
+            "1 while calls to it are stopped.",
+            labels=["provider", "model"],
+        )
+        # Several models outside the policy share one label; a series may be told only once.
+        for labels in {self._breaker_labels(view) for view in self._monitor.open_breakers()}:
+            open_breakers.add_metric(labels, 1)
+        yield open_breakers
+        yield GaugeMetricFamily(
+            "modelsplit_upstream_connections",
+            "Open connections to the upstream.",
+            value=self._pool.open_connections,
+        )
+
+    def _breaker_labels(self, view: BreakerView) -> tuple[str, str]:
+        model = view.key.model
+        return view.key.provider, "" if model is None else self._model_label(model)
+
+    def _learned(self) -> Iterator[Metric]:
+        """What is useful to run at once, and how often a foreseen wait was wrong."""
+        learned, forecast = self._admission.parallelism, self._admission.forecast
+        yield GaugeMetricFamily(
+            "modelsplit_parallelism_host",
+            "Calls at once that are worth running on the host.",
+            value=learned.host,
+        )
+        yield GaugeMetricFamily(
+            "modelsplit_parallelism_contention",
+            "How much one more call slows the others: 0 not at all, 1 by its whole share.",
+            value=learned.contention,
+        )
+        yield GaugeMetricFamily(
+            "modelsplit_seats_lent",
+            "Reserved seats in other roles' use.",
+            value=self._admission.lent,
+        )
+        counts = CounterMetricFamily(
+            "modelsplit_forecasts",
+            "Calls whose wait was foreseen to be too long, by what became of them.",
+            labels=["what"],
+        )
+        for what in ("refused", "checked", "wrong"):
+            counts.add_metric([what], getattr(forecast, what))
+        yield counts
+
+    def _lines(self) -> Iterator[Metric]:
         in_flight = GaugeMetricFamily(
             "modelsplit_in_flight", "Calls holding a seat.", labels=["role"]
         )
@@ -217,11 +287,6 @@ class _Live:
             depth.add_metric([role], self._admission.waiting(role))
         yield in_flight
         yield depth
-        yield GaugeMetricFamily(
-            "modelsplit_upstream_connections",
-            "Open connections to the upstream.",
-            value=self._pool.open_connections,
-        )
 
 
 class SeedNames:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from modelsplit_proxy.relay import Bounds, Collector
+from modelsplit_proxy.fetch import fetch
 from modelsplit_proxy.upstream import Fault, UpstreamError
 
 if TYPE_CHECKING:
@@ -59,19 +59,8 @@ class Probe:
             self._note(up=True, version=version, error=None)
 
     async def _version(self) -> str:
-        connection = await self._pool.acquire()
-        exchange = connection.start(head_request=False)
-        try:
-            host = self._target.authority.encode("ascii")
-            connection.write(b"GET /api/version HTTP/1.1\r\nHost: %b\r\n\r\n" % host)
-            head = await exchange.ready()
-            collector = Collector(exchange, _MAX_BYTES)
-            result = await collector.run(Bounds())
-        finally:
-            exchange.abort()
-        if isinstance(result, UpstreamError):
-            raise result
-        return _version_of(head.status, collector.body)
+        status, body = await fetch(self._pool, self._target.authority, "/api/version", _MAX_BYTES)
+        return _version_of(status, body)
 
     def _note(self, *, up: bool, version: str | None, error: str | None) -> None:
         changed = up is not self.up

@@ -59,6 +59,7 @@ class CallRecord:
     streamed: bool = False
     usage: Usage = field(default_factory=Usage)
     client_retry: bool = False
+    deadline_was_clients: bool = False
     ended: float | None = None
 
     def routed(self, route: Route) -> None:

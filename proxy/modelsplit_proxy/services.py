@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config import Policy
     from modelsplit_policy.roles import Roles
+    from modelsplit_proxy.clientseats import ClientSeats
     from modelsplit_proxy.clock import Clock
+    from modelsplit_proxy.fuses import Fuses
     from modelsplit_proxy.gate import Gate
     from modelsplit_proxy.guard import Guard
     from modelsplit_proxy.metrics import Metrics
@@ -72,6 +74,8 @@ class Services:
     pool: Pool
     guard: Guard
     rate: ArrivalLimit
+    client_seats: ClientSeats
+    fuses: Fuses
     metrics: Metrics
     log: RequestLog
     clock: Clock

@@ -59,11 +59,10 @@ async def generate(world: World, exchange: Exchange, ask: Ask, dialect: Dialect)
     arrived = world.now()
     try:
         await take_turn(world, exchange, ask, job)
-        load_ns = int((world.now() - arrived) * NS)
         if ask.empty:
             await _whole(exchange, dialect, Result("load"))
             return
-        await _run(Run(world, exchange, ask, dialect, job, fault), load_ns)
+        await _run(Run(world, exchange, ask, dialect, job, fault), arrived)
     finally:
         world.leave(exchange, job)
 
@@ -83,9 +82,14 @@ async def _whole(exchange: Exchange, dialect: Dialect, result: Result) -> None:
     await exchange.send(Reply(200, dialect.whole_headers, dialect.whole(result)))
 
 
-async def _run(run: Run, load_ns: int) -> None:
-    """Prefill, tokens, end."""
-    result = Result(prompt_tokens=run.ask.prompt_tokens, load_ns=load_ns)
+async def _run(run: Run, arrived: float) -> None:
+    """Prefill, tokens, end.
+
+    The load is over when the runner is there; waiting for one of its slots counts only into
+    the total.
+    """
+    ready = arrived if run.job.ready_at is None else run.job.ready_at
+    result = Result(prompt_tokens=run.ask.prompt_tokens, load_ns=int((ready - arrived) * NS))
     pieces, natural = _answer(run)
     began = run.world.now()
     await asyncio.sleep(run.world.config.prefill_ms * run.ask.prompt_tokens / 1000)
@@ -94,7 +98,7 @@ async def _run(run: Run, load_ns: int) -> None:
     started = run.world.now()
     produced = await _produce(run, pieces)
     result.eval_ns = int((run.world.now() - started) * NS)
-    result.total_ns = result.load_ns + result.prefill_ns + result.eval_ns
+    result.total_ns = int((run.world.now() - arrived) * NS)
     result.tokens, result.text = len(produced), "".join(produced)
     cut = run.fault is not None and run.fault.kind is Kind.REPEAT_CUTOFF
     if not cut:

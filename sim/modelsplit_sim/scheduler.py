@@ -58,6 +58,7 @@ class Job:
     wake: Callable[[Job], None] = _nothing
     state: JobState = JobState.NEW
     runner: Runner | None = None
+    ready_at: float | None = None  # when its runner was loaded; a slot may still be awaited
 
 
 @dataclass(slots=True, eq=False)
@@ -188,6 +189,7 @@ class Scheduler:
     def _use(self, runner: Runner, job: Job) -> None:
         _stop_timer(runner)
         job.runner = runner
+        job.ready_at = self._timers.time()
         if job.keep_alive_s is not None:
             runner.keep_alive_s = job.keep_alive_s
         if job.needs_slot and len(runner.running) >= self._config.num_parallel:

@@ -322,6 +322,13 @@ def test_a_trial_under_way_is_never_forgotten() -> None:
     assert traffic.shown()[0].state is State.HALF_OPEN
 
 
+def test_nor_is_one_that_took_long_and_said_nothing() -> None:
+    traffic = Traffic(memory_s=60).open(STATUS).after(1)
+    trial = traffic.admitted()
+    traffic.after(600).end(trial, LEFT)
+    assert traffic.admitted().trial
+
+
 def test_well_models_take_no_memory() -> None:
     traffic = Traffic()
     for number in range(1000):
@@ -383,6 +390,7 @@ def test_the_snapshot_tells_what_to_expect() -> None:
 
 def test_the_repr_is_for_an_incident() -> None:
     traffic = Traffic()
+    traffic.call(REFUSED, WELL)
     assert repr(traffic.breakers) == "<Breakers all closed>"
     traffic.open(STATUS, "a").call(REFUSED, model="b").after(1).admitted("a")
     assert repr(traffic.breakers) == (
@@ -609,7 +617,7 @@ TestAnyTraffic = AnyTraffic.TestCase
 TestAnyTraffic.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 400), ENDINGS), min_size=600, max_size=900))
 def test_memory_is_bounded(calls: list[tuple[int, tuple[Outcome, Scope]]]) -> None:
     traffic = Traffic(failures=2, open_s=0.001)

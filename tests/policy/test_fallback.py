@@ -26,6 +26,8 @@ def test_the_code_decides(code: ErrorCode) -> None:
 
 
 @pytest.mark.parametrize("reason", sorted(ERRORS[ErrorCode.OVERLOAD_THROTTLED].reasons))
-def test_a_busy_upstream_is_a_cause_but_our_own_line_is_not(reason: Reason) -> None:
+def test_a_busy_upstream_or_an_open_breaker_is_a_cause_but_our_own_line_is_not(
+    reason: Reason,
+) -> None:
     failure = Failure(ErrorCode.OVERLOAD_THROTTLED, reason, "x", "X", retry_after_s=1)
-    assert is_cause(failure) == (reason is Reason.UPSTREAM_BUSY)
+    assert is_cause(failure) == (reason in {Reason.UPSTREAM_BUSY, Reason.BREAKER_OPEN})

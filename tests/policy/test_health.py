@@ -152,6 +152,10 @@ def test_between_the_thresholds_a_bad_signal_stays_bad_and_a_good_one_good() -> 
     ]
 
 
+def test_what_was_critical_is_degraded_until_it_is_well() -> None:
+    assert levels((0, lag(300)), (1, lag(40)), (11, lag(40))) == [CRITICAL, CRITICAL, DEGRADED]
+
+
 def test_two_bad_signals_in_turn_are_one_bad_time() -> None:
     timeouts = replace(WELL, timeouts=5)
     moments = ((0, lag(60)), (6, timeouts), (12, timeouts), (21.9, WELL), (22, WELL))

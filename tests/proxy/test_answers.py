@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.facts import Dialect, Provider
+from modelsplit_policy.admission import Refusal
+from modelsplit_policy.facts import Dialect, Provider, Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.fallback import is_cause
 from modelsplit_proxy import answers
@@ -178,6 +179,30 @@ def test_a_request_target_is_said_back_printable() -> None:
     answers.first_byte_timeout(1.0, "/x\udcff\n").message.encode()
 
 
+@pytest.mark.parametrize(
+    ("reason", "what", "phrase"),
+    [
+        (Reason.QUEUE_FULL, "its queue is full", "Queue Full"),
+        (Reason.QUEUE_TIMEOUT, "no seat came free in 8.0 s", "Queue Timeout"),
+    ],
+)
+def test_a_refusal_is_told_with_the_numbers(reason: Reason, what: str, phrase: str) -> None:
+    refusal = Refusal(
+        reason=reason,
+        role=Role.PLANNER,
+        running=2,
+        seats=2,
+        waiting=64,
+        max_queue=64,
+        retry_after_s=7,
+    )
+    failure = answers.failure_of_refusal(refusal, 8.01)
+    assert failure.message == (
+        f"role PLANNER is overloaded: {what} (2/2 running, 64/64 waiting); retry in 7 s"
+    )
+    assert (failure.status, failure.phrase, failure.retry_after_s) == (503, phrase, 7)
+
+
 def test_draining_says_when_to_come_back() -> None:
     failure = answers.draining()
     assert (failure.status, failure.reason, failure.retry_after_s) == (503, "draining", 2)
@@ -191,6 +216,16 @@ CUT_OFF = b'{"model":"m","response":"no no no","done":false}'
 @pytest.mark.parametrize("route", ["/api/generate", "/api/chat"])
 def test_an_answer_that_says_it_is_not_done_is_a_failure(route: str) -> None:
     failure = answers.check_whole(Dialect.OLLAMA, route, CUT_OFF, Provider.LOCAL)
+    assert failure is not None
+    assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"choices":[{"text":"hi', b'{"a":1}{', b'{"x":"%b"' % (b"x" * 300_000)]
+)
+@pytest.mark.parametrize("dialect", Dialect)
+def test_half_an_answer_is_a_failure_in_every_dialect(dialect: Dialect, body: bytes) -> None:
+    failure = answers.check_whole(dialect, "/v1/completions", body, Provider.LOCAL)
     assert failure is not None
     assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
 

@@ -100,7 +100,10 @@ def test_the_name_we_listen_on_passes() -> None:
 
 @pytest.mark.parametrize("allowed", ["[2001:db8::1]:11435", "[2001:db8::1]", "2001:db8::1"])
 def test_an_allowed_address_passes_however_it_was_written(allowed: str) -> None:
-    assert denied(Guard("127.0.0.1", (allowed,), ()), "[2001:db8::1]:11435") is None
+    guard = Guard("127.0.0.1", (allowed,), ())
+    assert denied(guard, "[2001:db8::1]:11435") is None
+    assert denied(guard, "[2001:db8::2]:11435") is Reason.HOST_DENIED
+    assert denied(guard, "[") is Reason.HOST_DENIED
 
 
 def test_a_denied_host_is_told_what_to_do() -> None:

@@ -157,7 +157,7 @@ async def running(
         async with Sim(sim) as stand_in:
             lines: list[bytes] = []
             app = App(
-                settings(stand_in.port, Path(state), **changes),
+                settings(stand_in.port, changes.pop("state", Path(state)), **changes),
                 policy(overlay),
                 sink=lines.append,
                 json_log=True,

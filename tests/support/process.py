@@ -83,9 +83,15 @@ async def spawned(
     *arguments: str,
     env: dict[str, str] | None = None,
     stdout: int = asyncio.subprocess.PIPE,
-    pass_fds: tuple[int, ...] = (),
+    closed_stdout: bool = False,
 ) -> AsyncIterator[Process]:
-    """``python -m …``; killed at the end, should it still run."""
+    """``python -m …``; killed at the end, should it still run.
+
+    ``closed_stdout``: a pipe whose reader has gone.
+    """
+    if closed_stdout:
+        read_end, stdout = os.pipe()
+        os.close(read_end)
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -94,9 +100,10 @@ async def spawned(
         stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
         env=BARE | (env or {}),
-        pass_fds=pass_fds,
         limit=2**20,
     )
+    if closed_stdout:
+        os.close(stdout)
     try:
         yield Process(child)
     finally:
@@ -120,14 +127,14 @@ async def serving(
     state: Path,
     *options: str,
     env: dict[str, str] | None = None,
-    stdout: int = asyncio.subprocess.PIPE,
+    closed_stdout: bool = False,
 ) -> AsyncIterator[Process]:
     """``modelsplit serve`` on free ports, once it says that it listens."""
     arguments = (
         *("modelsplit_proxy", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
         *("--upstream", f"http://127.0.0.1:{upstream}", "--state", str(state), *options),
     )
-    async with spawned(*arguments, env=env, stdout=stdout) as process:
+    async with spawned(*arguments, env=env, closed_stdout=closed_stdout) as process:
         first = await process.talk(" listens on http://")
         process.port = _port(first.partition(" listens on ")[2])
         process.admin_port = _port((await process.talk(", admin http://")).partition(", admin ")[2])

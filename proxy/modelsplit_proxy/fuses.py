@@ -1,0 +1,80 @@
+"""The circuit breakers at work: asked before a call is sent, told how it ended.
+
+``modelsplit_policy.breaker`` decides; this module gives it the time and tells the log what
+changed.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.breaker import Allowed, Refused, outcome_of
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+
+if TYPE_CHECKING:
+    from modelsplit_policy.breaker import Breakers, BreakerView, Transition
+    from modelsplit_policy.facts import Provider
+    from modelsplit_proxy.clock import Clock
+
+logger = logging.getLogger("modelsplit")
+
+
+class Fuses:
+    """Breakers with a clock and a log."""
+
+    def __init__(self, breakers: Breakers, clock: Clock) -> None:
+        self._breakers = breakers
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Fuses {self._breakers!r}>"
+
+    def check(self, provider: Provider, model: str) -> Failure | None:
+        """Whether a call would be refused now; asked before it joins a line."""
+        refused = self._breakers.check(provider, model, self._clock.now())
+        return None if refused is None else _failure(refused)
+
+    def admit(self, provider: Provider, model: str) -> Allowed | Failure:
+        """Let a call through; ``ended`` is then owed, whatever happens."""
+        verdict = self._breakers.admit(provider, model, self._clock.now())
+        if isinstance(verdict, Refused):
+            return _failure(verdict)
+        self._tell(verdict.transitions)
+        return verdict
+
+    def reached(self, admitted: Allowed) -> None:
+        """The upstream has begun to answer."""
+        self._tell(self._breakers.reached(admitted, self._clock.now()))
+
+    def ended(
+        self,
+        admitted: Allowed,
+        failure: Failure | None,
+        *,
+        client_gone: bool,
+        deadline_was_clients: bool,
+    ) -> None:
+        """How the call ended; a client that left is nobody's failure."""
+        outcome, scope = outcome_of(failure, client_gone, deadline_was_clients=deadline_was_clients)
+        why = "" if failure is None else f"{failure.code} {failure.reason}"
+        self._tell(self._breakers.ended(admitted, outcome, scope, self._clock.now(), why))
+
+    def snapshot(self) -> tuple[BreakerView, ...]:
+        return self._breakers.snapshot(self._clock.now())
+
+    def _tell(self, transitions: tuple[Transition, ...]) -> None:
+        for step in transitions:
+            logger.warning("breaker %s: %s -> %s: %s", step.key, step.old, step.new, step.why)
+
+
+def _failure(refused: Refused) -> Failure:
+    retry_after_s = max(1, min(30, round(refused.retry_after_s + 0.5)))
+    text = f"calls to {refused.key} are stopped for now: {refused.why}"[:150]
+    return Failure(
+        ErrorCode.OVERLOAD_THROTTLED,
+        Reason.BREAKER_OPEN,
+        f"{text}; retry in {retry_after_s} s",
+        "Breaker Open",
+        retry_after_s=retry_after_s,
+    )

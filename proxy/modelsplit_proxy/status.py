@@ -1,0 +1,108 @@
+"""``modelsplit status``: one screen of what the running proxy is doing."""
+
+from __future__ import annotations
+
+import http.client
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelsplit_proxy.settings import Address
+
+# LSB: 0 running, 1 running but not well, 3 not running.
+RUNNING: Final = 0
+DEGRADED: Final = 1
+NOT_RUNNING: Final = 3
+_TIMEOUT_S: Final = 5.0
+_SHOWN_WAITERS: Final = 10
+
+
+def run(admin: Address, *, as_json: bool) -> int:
+    """Ask the admin listener and print the answer; returns the exit code."""
+    stats = _stats(admin)
+    if isinstance(stats, str):
+        sys.stderr.write(f"modelsplit: {stats}\n")
+        return NOT_RUNNING
+    if as_json:
+        sys.stdout.write(orjson.dumps(stats, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        sys.stdout.write("\n".join(lines(stats)) + "\n")
+    return RUNNING if stats["health"]["level"] == "OK" else DEGRADED
+
+
+def lines(stats: dict[str, Any]) -> Iterator[str]:
+    """The statistics as lines for people."""
+    yield _banner(stats)
+    yield ""
+    yield f"{'ROLE':9} {'RUN/CAP':>8} {'RESERVED':>8} {'WAIT/MAX':>9}  OLDEST"
+    for role, row in stats["roles"].items():
+        seats = "-" if row["seats"] is None else row["seats"]
+        run = f"{row['running']}/{seats}"
+        wait = f"{row['waiting']}/{row['max_queue']}"
+        oldest = _oldest(stats["waiters"], role)
+        yield f"{role:9} {run:>8} {row['reserved']:>8} {wait:>9}  {oldest}"
+    yield from _seats(stats)
+    yield from _waiters(stats["waiters"])
+    for breaker in stats["breakers"]:
+        trial = f"trial in {breaker['trial_in_s']:.1f} s"
+        yield f"breaker  {breaker['breaker']} {breaker['state']} ({trial}): {breaker['why']}"
+
+
+def _banner(stats: dict[str, Any]) -> str:
+    health, upstream = stats["health"], stats["upstream"]
+    cause = f" ({health['cause']})" if health["level"] != "OK" else ""
+    known = {True: f"Ollama {upstream['version']}", None: "Ollama not asked yet"}
+    up = known.get(upstream["up"], f"Ollama is not answering: {upstream['error']}")
+    return f"{health['level']}{cause}  {up} at {upstream['address']}"
+
+
+def _seats(stats: dict[str, Any]) -> Iterator[str]:
+    everyone, learned = stats["global"], stats["parallelism"]
+    yield ""
+    yield (
+        f"seats    {everyone['running']}/{everyone['seats']} local, {everyone['lent']} lent; "
+        f"{learned['host']} at once worth running (contention {learned['contention']:g})"
+    )
+    loaded = learned["resident"]
+    yield f"loaded   {'unknown' if loaded is None else ', '.join(loaded) or 'nothing'}"
+    yield f"lag      {stats['event_loop_lag_p99_ms']:g} ms (event loop, p99 of the last minute)"
+
+
+def _waiters(waiters: list[dict[str, Any]]) -> Iterator[str]:
+    longest = sorted(waiters, key=lambda waiter: -float(waiter["waited_ms"]))
+    for waiter in longest[:_SHOWN_WAITERS]:
+        yield (
+            f"waiting  {waiter['llm_role']} {waiter['model']} {waiter['waited_ms'] / 1000:.1f} s "
+            f"({waiter['hold']}) from {waiter['client']}"
+        )
+    if len(waiters) > _SHOWN_WAITERS:
+        yield f"waiting  … and {len(waiters) - _SHOWN_WAITERS} more"
+
+
+def _oldest(waiters: list[dict[str, Any]], role: str) -> str:
+    ages = [waiter["waited_ms"] for waiter in waiters if waiter["llm_role"] == role]
+    return f"{max(ages) / 1000:.1f} s" if ages else "-"
+
+
+def _stats(admin: Address) -> dict[str, Any] | str:
+    """What ``/stats`` says, or a sentence why it cannot be had."""
+    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", "/stats")
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        return f"nothing answers at http://{admin} ({error}); is `modelsplit serve` running?"
+    finally:
+        connection.close()
+    try:
+        stats = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        stats = None
+    if response.status != 200 or not isinstance(stats, dict) or "roles" not in stats:
+        return f"http://{admin}/stats answered {response.status}, not with our statistics"
+    return stats

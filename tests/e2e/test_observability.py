@@ -1,0 +1,263 @@
+"""What operators see of the calls: metrics, statistics, records, log lines. Never the words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from modelsplit_proxy.metrics import label_values
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
+from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
+from support.calls import ERROR_FIELDS, call
+from support.harness import running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from prometheus_client import Metric
+
+    from support.harness import Running
+
+ROUTE = "/api/generate"
+QUICK = SimConfig(tokens=4, num_parallel=8, max_loaded=4)
+SEED_HISTOGRAMS = (
+    "job_e2e_latency_ms",
+    "planner_latency_ms",
+    "llm_latency_ms",
+    "tool_latency_ms",
+    "llm_queue_wait_ms",
+)
+# Fields of every line; those of ERROR_FIELDS come with failures.
+LINE_FIELDS = {
+    *("ts", "event", "request_id", "job_id", "client", "route", "dialect", "started_at"),
+    *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model", "llm_attempt"),
+    *("fallback_used", "fallback_cause", "route_reason", "status", "outcome", "state", "stream"),
+    *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms", "load_ms"),
+    *("prompt_tokens", "output_tokens", "finish_reason"),
+}
+
+
+async def metrics(up: Running) -> dict[str, Metric]:
+    async with up.admin() as admin:
+        answer = await admin.request("GET", "/metrics")
+    assert answer.status == 200
+    assert answer["Content-Type"].startswith("text/plain")
+    families = text_string_to_metric_families(answer.body.decode())
+    return {family.name: family for family in families}
+
+
+def value(family: Metric, suffix: str = "", **labels: str) -> float:
+    """The one sample with at least these labels."""
+    found = [
+        sample.value
+        for sample in family.samples
+        if sample.name == family.name + suffix and labels.items() <= sample.labels.items()
+    ]
+    assert len(found) == 1, (suffix, labels, family.samples)
+    return float(found[0])
+
+
+async def test_every_name_is_there_before_the_first_call() -> None:
+    async with running(QUICK) as up:
+        found = await metrics(up)
+        for name in SEED_HISTOGRAMS:
+            assert found[name].type == "histogram"
+            assert value(found[name], "_count") == 0
+        assert found["event_loop_lag_p99"].type == "gauge"
+        for role in ("PLANNER", "EXECUTOR", "HEAVY", "CLOUD", "CHAT"):
+            count = value(
+                found["modelsplit_request_duration_seconds"], "_count", role=role, outcome="ok"
+            )
+            assert count == 0
+
+
+async def test_one_call_is_counted_once_under_each_name() -> None:
+    async with running(QUICK) as up, up.client() as client:
+        for model in ("planner", "planner", "executor"):
+            assert (await client.request("POST", ROUTE, call(ROUTE, model))).status == 200
+        found = await metrics(up)
+        assert value(found["job_e2e_latency_ms"], "_count") == 3
+        assert value(found["planner_latency_ms"], "_count") == 2
+        assert value(found["llm_latency_ms"], "_count") == 3
+        assert value(found["llm_queue_wait_ms"], "_count") == 3
+        assert value(found["job_e2e_latency_ms"], "_bucket", le="+Inf") == 3
+        labels = {"role": "PLANNER", "provider": "LOCAL", "model": "qwen3:4b", "outcome": "ok"}
+        assert value(found["modelsplit_requests"], "_total", **labels) == 2
+        labels = {"role": "PLANNER", "model": "qwen3:4b", "direction": "output"}
+        assert value(found["modelsplit_tokens"], "_total", **labels) == 8
+        # One observation, two units.
+        spent = sum(
+            sample.value
+            for sample in found["modelsplit_request_duration_seconds"].samples
+            if sample.name.endswith("_sum")
+        )
+        assert value(found["job_e2e_latency_ms"], "_sum") == pytest.approx(spent * 1000)
+
+
+async def test_the_slo_thresholds_are_bucket_edges() -> None:
+    async with running(QUICK) as up:
+        found = await metrics(up)
+        edges = {
+            name: {s.labels["le"] for s in found[name].samples if s.name.endswith("_bucket")}
+            for name in SEED_HISTOGRAMS
+        }
+        assert {"5000", "70000"} <= {f"{float(edge):g}" for edge in edges["planner_latency_ms"]}
+        assert "2000" in {f"{float(edge):g}" for edge in edges["llm_queue_wait_ms"]}
+
+
+async def test_failures_are_counted_by_code_and_reason() -> None:
+    async with running(QUICK) as up, up.client() as client:
+        await client.request("POST", ROUTE, b"{")
+        up.sim.faults.add(Kind.STATUS, status=500, path=ROUTE)
+        await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
+        found = await metrics(up)
+        errors = found["modelsplit_errors"]
+        assert value(errors, "_total", role="other", code="E_BAD_REQUEST", reason="bad_json") == 1
+        assert value(errors, "_total", role="CHAT", code="E_UPSTREAM_LOCAL", reason="status") == 1
+
+
+async def test_a_client_cannot_grow_the_series() -> None:
+    async with running(QUICK) as up, up.client() as client:
+
+        async def series() -> int:
+            families = (await metrics(up)).values()
+            ours = (f for f in families if f.name.startswith("modelsplit_"))
+            return sum(len(family.samples) for family in ours)
+
+        await client.request("POST", ROUTE, call(ROUTE, "invented-0"))
+        before = await series()
+        for number in range(1, 30):
+            await client.request("POST", ROUTE, call(ROUTE, f"invented-{number}"))
+        assert await series() == before
+
+
+async def test_every_label_is_from_a_closed_set() -> None:
+    closed = label_values()
+    async with running(QUICK) as up, up.client() as client:
+        for model in ("planner", "invented", "cloud", "\x00"):
+            await client.request("POST", ROUTE, call(ROUTE, model))
+        for family in (await metrics(up)).values():
+            for sample in family.samples:
+                for name in sample.labels.keys() & closed.keys():
+                    assert sample.labels[name] in closed[name], sample
+
+
+async def test_the_loop_lag_is_measured() -> None:
+    async with running(QUICK) as up:
+        up.app.lag.observe(0.125)
+        found = await metrics(up)
+        assert value(found["event_loop_lag_p99"]) == pytest.approx(125, rel=0.2)
+        async with up.admin() as admin:
+            stats = (await admin.request("GET", "/stats")).json
+        assert stats["event_loop_lag_p99_ms"] == pytest.approx(125, rel=0.2)
+
+
+async def test_what_stands_now() -> None:
+    slow = SimConfig(tokens=10**6, token_rate=100, num_parallel=8, max_loaded=4)
+    async with running(slow) as up, up.client() as one, up.client() as two, up.client() as three:
+        for client in (one, two, three):
+            await client.ask("POST", ROUTE, call(ROUTE, "planner", stream=True))
+        await up.until(lambda: up.seats() == (2, 1))
+        found = await metrics(up)
+        assert value(found["modelsplit_in_flight"], role="PLANNER") == 2
+        assert value(found["modelsplit_queue_depth"], role="PLANNER") == 1
+        async with up.admin() as admin:
+            stats = (await admin.request("GET", "/stats")).json
+        planner = stats["roles"]["PLANNER"]
+        assert (planner["running"], planner["waiting"], planner["seats"]) == (2, 1, 2)
+        assert (stats["global"]["running"], stats["global"]["seats"]) == (2, 6)
+        for client in (one, two, three):
+            client.reset()
+        await up.until(lambda: up.seats() == (0, 0))
+
+
+async def test_a_call_can_be_explained_afterwards() -> None:
+    async with running(QUICK) as up, up.client() as client, up.admin() as admin:
+        up.sim.faults.add(Kind.STATUS, status=500, model="qwen3:4b")
+        sent = {"X-Request-Id": "call-1", "X-LLM-Job-Id": "job-1"}
+        await client.request("POST", ROUTE, call(ROUTE, "planner"), sent)
+        record = (await admin.request("GET", "/requests/call-1")).json
+        assert record.keys() >= LINE_FIELDS
+        assert record["job_id"] == "job-1"
+        assert record["route_reason"] == "alias"
+        assert (record["llm_attempt"], record["fallback_cause"]) == (2, "E_UPSTREAM_LOCAL")
+        assert (record["llm_model"], record["outcome"]) == ("qwen3:8b", "ok")
+        assert record["planner_latency_ms"] == record["job_e2e_latency_ms"]
+        [latest] = (await admin.request("GET", "/requests?limit=1")).json
+        assert latest == record
+
+
+async def test_one_line_per_finished_call() -> None:
+    async with running(QUICK) as up, up.client() as client:
+        good = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        bad = await client.request("POST", ROUTE, b"{")
+        await client.request("GET", "/api/tags")
+        lines = await up.logged()
+        assert [line["request_id"] for line in lines] == [
+            good["X-Request-Id"],
+            bad["X-Request-Id"],
+        ]
+        assert lines[0].keys() >= LINE_FIELDS
+        assert lines[0].keys() & {"error", "error_code"} == set()
+        assert lines[0]["output_tokens"] == 4
+        assert lines[0]["started_at"] <= lines[0]["ts"]
+        assert lines[1].keys() >= LINE_FIELDS | ERROR_FIELDS | {"error"}
+        assert (lines[1]["status"], lines[1]["error_code"]) == (400, "E_BAD_REQUEST")
+
+
+SECRETS = {
+    "prompt": "canary-prompt",
+    "system": "canary-system",
+    "answer": "canary-answer",
+    "key": "canary-key",
+    "query": "canary-query",
+}
+
+
+def calls_with_secrets() -> list[tuple[str, dict[str, Any]]]:
+    told = {"role": "user", "content": SECRETS["prompt"]}
+    return [
+        (ROUTE, call(ROUTE, "planner", prompt=SECRETS["prompt"], system=SECRETS["system"])),
+        ("/api/chat", call("/api/chat", "planner", stream=True, messages=[told])),
+        ("/v1/chat/completions", call("/v1/chat/completions", "planner", messages=[told])),
+        (ROUTE, {"prompt": SECRETS["prompt"], "model": 7}),
+        (ROUTE, {"model": "nosuch:1b", "prompt": SECRETS["prompt"]}),
+    ]
+
+
+async def test_no_word_and_no_key_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    models = tuple(ModelSpec(spec.name, answer=SECRETS["answer"]) for spec in DEFAULT_MODELS)
+    sim = SimConfig(models=models, num_parallel=8, max_loaded=4)
+    async with running(sim, state=tmp_path) as up, up.client() as client, up.admin() as admin:
+        keys = {"Authorization": f"Bearer {SECRETS['key']}", "x-api-key": SECRETS["key"]}
+        for route, body in calls_with_secrets():
+            answer = await client.request("POST", f"{route}?q={SECRETS['query']}", body, keys)
+            assert answer.status in {200, 400, 404}
+        broken = b'{"model":"planner","prompt":"' + SECRETS["prompt"].encode()
+        assert (await client.request("POST", ROUTE, broken, keys)).status == 400
+        up.sim.faults.add(Kind.CUT_FIN, after=2)
+        body = call(ROUTE, "planner", stream=True, prompt=SECRETS["prompt"])
+        await client.request("POST", ROUTE, body, keys)
+        pages = [
+            (await admin.request("GET", target)).body
+            for target in ("/metrics", "/stats", "/requests", "/policy", "/healthz")
+        ]
+        assert len(orjson.loads(pages[2])) == 7
+        lines = await up.logged()
+        assert len(lines) == 7
+    assert_clean(b"".join([*pages, orjson.dumps(lines), caplog.text.encode()]))
+    assert_clean(*(file.read_bytes() for file in files_of(tmp_path)))
+
+
+def files_of(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+def assert_clean(*kept: bytes) -> None:
+    assert any(b"qwen3:4b" in piece for piece in kept)
+    for secret in SECRETS.values():
+        assert not any(secret.encode() in piece for piece in kept), secret

@@ -1,0 +1,151 @@
+"""The admin routes: each one's shape, and who may read them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelsplit_sim.config import SimConfig
+from support.calls import BODIES
+from support.harness import running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from support.harness import Running
+
+TARGETS = ("/healthz", "/readyz", "/metrics", "/stats", "/policy", "/route", "/requests")
+
+
+@pytest.fixture
+async def up() -> AsyncIterator[Running]:
+    async with running(SimConfig(tokens=2)) as up:
+        yield up
+
+
+@pytest.mark.parametrize("target", TARGETS)
+async def test_a_page_is_fresh_and_is_what_it_says(up: Running, target: str) -> None:
+    async with up.admin() as admin:
+        answer = await admin.request("GET", target)
+        assert answer.status == 200
+        assert answer["Cache-Control"] == "no-store"
+        assert answer["X-Content-Type-Options"] == "nosniff"
+        if target != "/metrics":
+            assert answer["Content-Type"] == "application/json"
+            assert answer.body.endswith(b"\n")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(
+    "headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}], ids=["host", "origin"]
+)
+async def test_nobody_else_may_read(up: Running, target: str, headers: dict[str, str]) -> None:
+    async with up.admin() as admin:
+        answer = await admin.request("GET", target, None, headers)
+        assert answer.status == 403
+        assert "not allowed here" in answer.json["error"]
+        for host in ("localhost", "127.0.0.1:9", "[::1]:80"):
+            assert (await admin.request("GET", target, None, {"Host": host})).status == 200
+
+
+async def test_a_host_may_be_added() -> None:
+    async with running(allow_hosts=("box.lan",)) as up, up.admin() as admin:
+        assert (await admin.request("GET", "/healthz", None, {"Host": "box.lan"})).status == 200
+
+
+async def test_no_route_of_ollamas(up: Running) -> None:
+    async with up.admin() as admin:
+        for target in ("/api/tags", "/api/version", "/v1/models"):
+            assert (await admin.request("GET", target)).status == 404
+        for target in BODIES:
+            answer = await admin.request("POST", target, {"model": "planner"})
+            assert answer.status in {404, 405}
+    assert up.asked == []
+
+
+async def test_the_proxy_port_has_no_admin_route(up: Running) -> None:
+    async with up.client() as client:
+        for target in TARGETS:
+            answer = await client.request("GET", target)
+            # Ollama's own answer to a path it does not know.
+            assert (answer.status, answer.body) == (404, b"404 page not found")
+
+
+async def test_the_admin_port_only_reads(up: Running) -> None:
+    async with up.admin() as admin:
+        for target in TARGETS:
+            assert (await admin.request("POST", target, b"{}")).status == 405
+
+
+async def test_health_is_the_processs_and_readiness_the_services(up: Running) -> None:
+    async with up.admin() as admin:
+        health = await admin.request("GET", "/healthz")
+        assert health.json["status"] == "ok"
+        assert health.json["upstream"]["up"] is True
+        assert health.json["upstream"]["version"] == up.sim.config.version
+        assert (await admin.request("GET", "/readyz")).json["ready"] is True
+        await up.sim.stop()
+        await up.app.probe.ask()
+        health = await admin.request("GET", "/healthz")
+        assert (health.status, health.json["upstream"]["up"]) == (200, False)
+        ready = await admin.request("GET", "/readyz")
+        assert (ready.status, ready.json["ready"]) == (503, False)
+        await up.sim.start()
+        await up.app.probe.ask()
+        assert (await admin.request("GET", "/readyz")).status == 200
+        up.app.services.lifecycle.draining = True
+        ready = await admin.request("GET", "/readyz")
+        assert (ready.status, ready.json["draining"]) == (503, True)
+
+
+async def test_the_policy_in_force(up: Running) -> None:
+    async with up.admin() as admin:
+        shown = (await admin.request("GET", "/policy")).json
+        assert shown["policy"]["roles"]["PLANNER"]["primary"] == "qwen3:4b"
+        assert shown["policy"]["global"]["max_concurrent"] == 6
+        assert (shown["source"], len(shown["digest"])) == ("test", 64)
+
+
+async def test_a_dry_run(up: Running) -> None:
+    async with up.admin() as admin:
+        shown = (await admin.request("GET", "/route?model=planner")).json
+        assert (shown["llm_role"], shown["route_reason"]) == ("PLANNER", "alias")
+        assert shown["candidates"] == [
+            {"model": "qwen3:4b", "timeout_s": 15.0},
+            {"model": "qwen3:8b", "timeout_s": 30.0},
+        ]
+        shown = (await admin.request("GET", "/route?model=x&role=executor")).json
+        assert [c["model"] for c in shown["candidates"]] == ["x", "gemma3:12b"]
+        refused = await admin.request("GET", "/route?model=x&role=boss")
+        assert (refused.status, refused.json["error_code"]) == (400, "E_BAD_REQUEST")
+    assert up.asked == []
+
+
+@pytest.mark.parametrize(
+    ("query", "count"), [("", 3), ("?limit=2", 2), ("?limit=0", 0), ("?limit=999999999999", 3)]
+)
+async def test_the_latest_calls(up: Running, query: str, count: int) -> None:
+    async with up.client() as client, up.admin() as admin:
+        ids = ["a", "b", "c"]
+        for request_id in ids:
+            body = {"model": "planner", "prompt": "x", "stream": False}
+            await client.request("POST", "/api/generate", body, {"X-Request-Id": request_id})
+        found = (await admin.request("GET", f"/requests{query}")).json
+        assert [record["request_id"] for record in found] == ids[::-1][:count]
+
+
+@pytest.mark.parametrize("limit", ["x", "-1", "1.5", "%F0%9F%98%80"])
+async def test_a_limit_that_is_no_number(up: Running, limit: str) -> None:
+    async with up.admin() as admin:
+        answer = await admin.request("GET", f"/requests?limit={limit}")
+        assert answer.status == 400
+        assert "is not a number" in answer.json["error"]
+
+
+async def test_a_call_nobody_made(up: Running) -> None:
+    async with up.admin() as admin:
+        answer = await admin.request("GET", "/requests/nobody")
+        assert answer.status == 404
+        assert '"nobody"' in answer.json["error"]
+        assert (await admin.request("GET", "/nowhere")).status == 404

@@ -1,0 +1,138 @@
+"""The front door: who is let in, and what is said when something is wrong behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from modelsplit_sim.config import SimConfig
+from support.calls import DIALECTS, ERROR_FIELDS, call
+from support.harness import Running, running
+from support.wire import Answer
+
+TAGS = "/api/tags"
+
+
+def inner(route: str, answer: Answer) -> dict[str, object]:
+    """The error's fields, wherever the dialect puts them."""
+    fields: dict[str, object] = answer.json
+    if route.startswith("/v1/"):
+        assert fields["type"] == "error"
+        assert fields["request_id"] == answer["X-Request-Id"]
+        nested = fields["error"]
+        assert isinstance(nested, dict)
+        assert nested["code"] == nested["error_code"]
+        return nested
+    assert isinstance(fields["error"], str)
+    return fields
+
+
+@pytest.mark.parametrize("route", [*DIALECTS, TAGS, "/v1/models"])
+async def test_a_refusal_speaks_the_dialect_of_its_path(route: str) -> None:
+    async with running() as up, up.client() as client:
+        headers = {"Origin": "http://evil.example", "X-Request-Id": "abc-1"}
+        answer = await client.request("POST", route, b"{}", headers)
+        assert (answer.status, answer.phrase) == (403, "Origin Denied")
+        fields = inner(route, answer)
+        assert fields.keys() >= ERROR_FIELDS
+        assert fields["error_code"] == answer["X-LLM-Error-Code"] == "E_FORBIDDEN"
+        assert fields["request_id"] == answer["X-Request-Id"] == answer["request-id"] == "abc-1"
+        assert answer["x-should-retry"] == "false"
+        assert answer["Via"] == "1.1 modelsplit"
+        assert answer.body.count(b"\n") == 1
+        assert answer.body.endswith(b"\n")
+        # The connection goes on.
+        assert (await client.request("GET", TAGS)).status == 200
+
+
+async def test_a_refusal_of_a_head_request_has_no_body() -> None:
+    async with running() as up, up.client() as client:
+        answer = await client.request("HEAD", "/", None, {"Host": "evil.example"})
+        assert answer.status == 403
+        assert int(answer["Content-Length"]) > 0
+        assert (await client.request("GET", TAGS)).status == 200
+
+
+async def test_a_refusal_does_not_wait_for_the_body() -> None:
+    async with running() as up, up.client() as client, asyncio.timeout(5):
+        headers = {"Host": "evil.example", "Content-Length": "1000000"}
+        await client.ask("POST", "/api/generate", b"begin", headers)
+        answer = await client.answer()
+        assert (answer.status, answer["Connection"]) == (403, "close")
+
+
+async def test_an_allowed_page_can_read_our_errors() -> None:
+    async with running() as up, up.client() as client:
+        headers = {"Origin": "http://localhost:3000", "Via": "1.1 modelsplit"}
+        answer = await client.request("GET", TAGS, None, headers)
+        assert answer.status == 508
+        assert answer["Access-Control-Allow-Origin"] == "http://localhost:3000"
+        assert answer["Vary"] == "Origin"
+
+
+async def test_hosts_and_origins_can_be_allowed() -> None:
+    changes = {"allow_hosts": ("ai.example",), "allow_origins": ("https://ui.example",)}
+    async with running(**changes) as up, up.client() as client:
+        for host in ("ai.example", "AI.example:8080"):
+            assert (await client.request("GET", TAGS, None, {"Host": host})).status == 200
+        assert (await client.request("GET", TAGS, None, {"Host": "x.ai.example"})).status == 403
+        # Ollama refuses this origin too, in its own words: it was passed on.
+        answer = await client.request("GET", TAGS, None, {"Origin": "https://ui.example"})
+        assert answer.get("X-LLM-Error-Code") is None
+
+
+def break_pool(up: Running) -> None:
+    async def acquire() -> None:
+        raise ZeroDivisionError
+
+    up.app.services.pool.acquire = acquire  # type: ignore[method-assign, assignment]
+
+
+@pytest.mark.parametrize("route", [*DIALECTS, TAGS])
+async def test_our_own_bug_is_a_500_without_a_trace(
+    route: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running() as up, up.client() as client:
+        break_pool(up)
+        method, body = ("GET", None) if route == TAGS else ("POST", call(route, "planner"))
+        with caplog.at_level(logging.ERROR):
+            answer = await client.request(method, route, body)
+        assert answer.status == 500
+        assert inner(route, answer)["error_code"] == "E_INTERNAL"
+        assert b"ZeroDivisionError" not in answer.body
+        assert "ZeroDivisionError" in caplog.text
+        assert up.seats() == (0, 0)
+        assert up.app.services.lifecycle.active == 0
+
+
+async def test_our_own_bug_in_mid_stream_breaks_the_connection(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("modelsplit_proxy.inference.judge", judge)
+    async with running(SimConfig(tokens=3)) as up, up.client() as client:
+        with caplog.at_level(logging.ERROR):
+            body = call("/api/generate", "planner", stream=True)
+            answer = await client.request("POST", "/api/generate", body)
+        assert (answer.status, answer.whole) == (200, False)
+        assert up.seats() == (0, 0)
+        async with up.client() as other:
+            assert (await other.request("GET", TAGS)).status == 200
+
+
+@pytest.mark.parametrize("raw", [b"/\xff\xfe", b"/api/%ff%fe", b"/api/generate\xc3\xa9", b"/?\xff"])
+async def test_a_target_of_any_bytes_passes_or_is_refused_and_breaks_nothing(raw: bytes) -> None:
+    async with running() as up, up.client() as client, asyncio.timeout(5):
+        for method in (b"GET", b"POST"):
+            line = b"%b %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
+            await client.send(line % (method, raw))
+            answer = await client.answer()
+            assert answer.status in {200, 400, 404, 405}
+            if answer.get("Connection") == "close":
+                await client.close()
+                client.writer = None
+        assert up.app.services.lifecycle.active == 0

@@ -1,0 +1,97 @@
+"""One call's own turns that no dialect and no queue explains."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelsplit_proxy import inference
+from modelsplit_proxy.settings import Address
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
+from support.calls import call
+from support.harness import running
+from support.scripted import response, scripted
+
+ROUTE = "/api/generate"
+
+
+@pytest.mark.parametrize("size", [0, 1, 2047, 2048, 70_000])
+async def test_a_held_answer_is_the_upstreams_bytes(size: int) -> None:
+    said = b'{"done":true,"response":"%b"}' % (b"x" * size)
+    async with scripted(response(said)) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+            assert (answer.body, answer["Content-Length"]) == (said, str(len(said)))
+
+
+async def test_an_answer_too_large_to_hold_passes_as_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inference, "HOLD_BYTES", 1000)
+    said = b'{"embeddings":[[%b]]}' % b",".join([b"0.5"] * 200_000)
+    async with scripted(response(said)) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", "/api/embed", call("/api/embed", "x"))
+            assert (answer.status, answer.whole, answer.body == said) == (200, True, True)
+            assert answer["X-LLM-Role"] == "CHAT"
+            [record] = await up.calls.wait()
+            assert (record.outcome, record.call.state) == ("ok", "completed")
+
+
+async def test_a_large_answer_that_breaks_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "HOLD_BYTES", 1000)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90000\r\n\r\n"
+    async with scripted(head + b"[" * 50_000, hang_up=True) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", "/api/embed", call("/api/embed", "x"))
+            assert (answer.status, answer.whole) == (200, False)
+            [record] = await up.calls.wait()
+            assert record.outcome == "E_STREAM_BROKEN_LOCAL"
+            assert up.seats() == (0, 0)
+
+
+async def test_a_large_error_is_told_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "HOLD_BYTES", 1000)
+    raw = response(b"x" * 5000, status="500 No", content_type="text/plain")
+    async with scripted(raw) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", ROUTE, call(ROUTE, "llama3.2:1b"))
+            assert (answer.status, answer.json["error_code"]) == (500, "E_UPSTREAM_LOCAL")
+
+
+async def test_an_answer_in_no_known_type_passes() -> None:
+    async with scripted(response(b"pong", content_type="text/plain")) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+            assert (answer.status, answer.body) == (200, b"pong")
+            assert answer["Content-Type"] == "text/plain"
+
+
+async def test_calls_share_connections_to_the_upstream() -> None:
+    async with running(SimConfig(tokens=2)) as up, up.client() as client:
+        for _ in range(10):
+            await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert {sent.connection for sent in up.asked} == {up.asked[0].connection}
+
+
+async def test_a_loading_request_is_a_call_like_any_other() -> None:
+    async with running(SimConfig(tokens=2)) as up, up.client() as client:
+        answer = await client.request("POST", ROUTE, {"model": "planner"})
+        assert (answer.status, answer.json["done_reason"]) == (200, "load")
+        assert answer["X-LLM-Role"] == "PLANNER"
+
+
+async def test_the_answer_decides_whether_it_is_a_stream() -> None:
+    """Not the request: one refused before it streams comes as JSON, and is held."""
+    async with running(SimConfig(tokens=2)) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, path=ROUTE, model="qwen3:4b")
+        answer = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b", stream=True))
+        assert answer.status == 500
+        assert "total;dur=" in answer["Server-Timing"]
+        [record] = await up.calls.wait()
+        assert record.streamed is False

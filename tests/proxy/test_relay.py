@@ -1,0 +1,174 @@
+"""The streaming loop against a source and a sink that do nothing of their own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from modelsplit_policy.failures import Reason
+from modelsplit_proxy.relay import Bounds, Collector, Relay
+from modelsplit_proxy.tail import Tail
+from modelsplit_proxy.upstream import Fault, UpstreamError
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.edge import Downstream, Source
+    from modelsplit_proxy.upstream import BodySink, Exchange
+
+
+class FakeExchange:
+    """An answer whose pieces the test deals out. ``told``: pauses and resumptions."""
+
+    def __init__(self, *early: bytes) -> None:
+        self.early = early
+        self.sink: BodySink | None = None
+        self.told: list[str] = []
+
+    def attach(self, sink: BodySink) -> None:
+        self.sink = sink
+        for piece in self.early:
+            sink.data(piece)
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+    def deal(self, *pieces: bytes) -> None:
+        assert self.sink is not None
+        for piece in pieces:
+            self.sink.data(piece)
+
+    def end(self, error: UpstreamError | None = None) -> None:
+        assert self.sink is not None
+        self.sink.ended(error)
+
+
+class FakeDown:
+    def __init__(self, *, writing_paused: bool = False) -> None:
+        self.writing_paused = writing_paused
+        self.written: list[bytes] = []
+        self.source: Source | None = None
+
+    def feed_from(self, source: Source | None) -> None:
+        self.source = source
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+
+def relay(exchange: FakeExchange, down: FakeDown, tail: Tail | None = None) -> Relay:
+    return Relay(cast("Exchange", exchange), cast("Downstream", down), tail)
+
+
+Running = asyncio.Task[UpstreamError | Reason | None]
+
+
+async def start(one: Relay, bounds: Bounds = Bounds()) -> Running:  # noqa: B008 - a frozen value
+    running = asyncio.get_running_loop().create_task(one.run(bounds))
+    await asyncio.sleep(0)
+    return running
+
+
+async def soon(running: Running) -> UpstreamError | Reason | None:
+    return await asyncio.wait_for(running, 5)
+
+
+async def test_pieces_pass_one_by_one_and_the_tail_sees_them() -> None:
+    exchange, down, tail = FakeExchange(b"early"), FakeDown(), Tail()
+    running = await start(relay(exchange, down, tail))
+    exchange.deal(b"a\n", b"b\n")
+    assert down.written == [b"early", b"a\n", b"b\n"]
+    exchange.end()
+    assert await soon(running) is None
+    assert tail.lines() == [b"earlya", b"b"]
+    assert down.source is None
+
+
+async def test_a_break_is_the_result() -> None:
+    exchange = FakeExchange()
+    running = await start(relay(exchange, FakeDown()))
+    error = UpstreamError(Fault.TRUNCATED, "gone")
+    exchange.end(error)
+    exchange.end()
+    assert await soon(running) is error
+
+
+async def test_silence_is_a_stall_and_pieces_put_it_off() -> None:
+    exchange = FakeExchange()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    running = await start(relay(exchange, FakeDown()), Bounds(stall_s=0.1))
+    for _ in range(5):
+        await asyncio.sleep(0.04)
+        exchange.deal(b"x")
+    assert not running.done()
+    assert await soon(running) is Reason.STALL
+    assert loop.time() - began >= 0.28
+
+
+async def test_the_deadline_comes_whatever_flows() -> None:
+    exchange = FakeExchange()
+    deadline = asyncio.get_running_loop().time() + 0.1
+    running = await start(relay(exchange, FakeDown()), Bounds(deadline, stall_s=5))
+    while not running.done():
+        exchange.deal(b"x")
+        await asyncio.sleep(0.01)
+    assert await soon(running) is Reason.ROLE_TIMEOUT
+
+
+async def test_a_slow_client_pauses_the_upstream_and_its_silence_is_no_stall() -> None:
+    exchange, down = FakeExchange(), FakeDown()
+    running = await start(relay(exchange, down), Bounds(stall_s=0.08))
+    assert down.source is not None
+    down.source.pause()
+    await asyncio.sleep(0.25)
+    assert not running.done()
+    down.source.resume()
+    assert exchange.told == ["pause", "resume"]
+    assert await soon(running) is Reason.STALL
+
+
+async def test_a_client_already_behind_pauses_the_upstream_from_the_start() -> None:
+    exchange, down = FakeExchange(), FakeDown(writing_paused=True)
+    running = await start(relay(exchange, down), Bounds(stall_s=0.05))
+    assert exchange.told == ["pause"]
+    await asyncio.sleep(0.15)
+    assert not running.done()
+    exchange.end()
+    assert await soon(running) is None
+
+
+async def test_a_cancelled_relay_lets_go_of_the_client() -> None:
+    down = FakeDown()
+    running = await start(relay(FakeExchange(), down), Bounds(stall_s=5))
+    running.cancel()
+    await asyncio.wait([running])
+    assert down.source is None
+
+
+async def test_a_collector_keeps_a_whole_answer() -> None:
+    exchange = FakeExchange(b"a")
+    collector = Collector(cast("Exchange", exchange), 10)
+    running = asyncio.get_running_loop().create_task(collector.run(Bounds()))
+    await asyncio.sleep(0)
+    exchange.deal(b"bc")
+    exchange.end()
+    assert await soon(running) is None
+    assert (collector.body, collector.overflowed) == (b"abc", False)
+
+
+async def test_a_collector_stops_reading_at_its_limit() -> None:
+    exchange = FakeExchange(b"a" * 10)
+    collector = Collector(cast("Exchange", exchange), 10)
+    running = asyncio.get_running_loop().create_task(collector.run(Bounds()))
+    await asyncio.sleep(0)
+    assert not running.done()
+    exchange.deal(b"b")
+    assert await soon(running) is None
+    assert (collector.overflowed, exchange.told) == (True, ["pause"])
+
+
+async def test_a_collector_is_bounded_in_time() -> None:
+    collector = Collector(cast("Exchange", FakeExchange()), 10)
+    assert await asyncio.wait_for(collector.run(Bounds(stall_s=0.02)), 5) is Reason.STALL
