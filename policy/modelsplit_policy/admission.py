@@ -105,6 +105,7 @@ class Shedding:
 class Ticket:
     """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
 
+    ``model``: its bare name, so that no other spelling passes for another model.
     ``max_wait_s``: how long the call may stand in line. ``front``: it goes before all
     others of its role.
     """
@@ -528,7 +529,7 @@ class Admission:
 def from_policy(policy: Policy) -> Admission:
     """The lines and seats that the policy describes, all empty."""
     seats = policy.global_.max_concurrent
-    models = policy.models.items()
+    models = [(bare_name(name), row) for name, row in policy.models.items()]
     return Admission(
         seats,
         {role: _limits(role, row) for role, row in policy.roles.items()},

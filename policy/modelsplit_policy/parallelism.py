@@ -27,7 +27,7 @@ Pure: told what happened and when, asked what may run. Times are monotonic secon
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -56,7 +56,7 @@ SPREAD: Final = 0.04
 MIN_SAMPLES: Final = 3
 # A sample is not used if calls that may not have been running overlap it by more than this.
 DOUBT_SHARE: Final = 0.15
-# Breakpoints of the number of running calls that are remembered.
+# Changes of the number of running calls that are remembered.
 _HISTORY: Final = 1024
 _MAX_MODELS: Final = 256
 
@@ -77,14 +77,22 @@ class Report:
 
 @dataclass(slots=True, eq=False)
 class Flight:
-    """One running call. ``beside``: calls of its model under way when it began.
+    """One running call, begun at ``began``. ``beside``: calls of its model under way then.
+
+    Calls that end or begin in nearly the same moment tell less, and which of two the
+    upstream sees first nobody knows. ``lasting``: of those beside it, how many ran on for as
+    long as a wait must last to be seen; ``around``: those beside it, and those that began
+    within that time.
 
     ``warm``: its model was certainly loaded then. ``loading``: it was certainly not, so
     until its first byte the call may be waiting for that.
     """
 
     model: str
+    began: float
     beside: int
+    lasting: int
+    around: int
     probe: bool
     warm: bool
     loading: bool
@@ -148,9 +156,9 @@ class Pace:
 
 
 class _Slots:
-    """What is known of one model."""
+    """What is known of one model, and how many of its calls run."""
 
-    __slots__ = ("contrary", "known", "most", "pace", "running", "slowness")
+    __slots__ = ("contrary", "known", "loading", "most", "pace", "ready", "slowness")
 
     def __init__(self, known: int) -> None:
         self.known = known
@@ -158,9 +166,75 @@ class _Slots:
         self.most: int | None = None
         # Calls in a row that were sent beside so many and did not wait after all.
         self.contrary = 0
-        self.running = 0
+        self.ready = 0
+        self.loading = 0
         self.pace = Pace()
         self.slowness = Fit()
+
+    @property
+    def running(self) -> int:
+        return self.ready + self.loading
+
+    @property
+    def computing(self) -> int:
+        """Calls that certainly compute: no more than there are slots known."""
+        return min(self.ready, self.known)
+
+    @property
+    def in_doubt(self) -> int:
+        """Calls of which nobody can tell: loading, or in slots that may or may not exist."""
+        if self.known == self.most:
+            return self.loading
+        return self.loading + max(0, self.ready - self.known)
+
+
+class History:
+    """How many calls computed, and how many were in doubt, over the recent past.
+
+    Areas under both curves, noted at each change: the mean over any span is then two
+    look-ups and a subtraction, however much happened in it.
+    """
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._areas: list[tuple[float, float]] = []
+        self.computing = 0
+        self.doubt = 0
+
+    def mark(self, now: float, computing: int, doubt: int) -> None:
+        """From ``now`` on so many compute and so many are in doubt."""
+        area = self._area(now)
+        self._times.append(now)
+        self._areas.append(area)
+        self.computing, self.doubt = computing, doubt
+        if len(self._times) > _HISTORY:
+            del self._times[: _HISTORY // 2]
+            del self._areas[: _HISTORY // 2]
+
+    def mean(self, since: float, until: float) -> tuple[float, float]:
+        """Mean calls computing and mean calls in doubt between two moments."""
+        since = max(since, self._times[0]) if self._times else until
+        if until <= since:
+            return 0.0, 1.0
+        before, after = self._area(since), self._area(until)
+        span = until - since
+        return (after[0] - before[0]) / span, (after[1] - before[1]) / span
+
+    def _area(self, at: float) -> tuple[float, float]:
+        """Both areas from the beginning of the record to ``at``."""
+        index = bisect_right(self._times, at) - 1
+        if index < 0:
+            return 0.0, 0.0
+        time, (computed, doubted) = self._times[index], self._areas[index]
+        if index + 1 == len(self._times):
+            elapsed = at - time
+            return computed + self.computing * elapsed, doubted + self.doubt * elapsed
+        share = (at - time) / (self._times[index + 1] - time)
+        later = self._areas[index + 1]
+        return (
+            computed + share * (later[0] - computed),
+            doubted + share * (later[1] - doubted),
+        )
 
 
 class Parallelism:
@@ -176,9 +250,9 @@ class Parallelism:
         self._host = host if host is not None else 1
         self._pace = Pace()
         self._probes = 0
-        self._flights: set[Flight] = set()
-        # (since, calls computing, calls that may or may not be) from then on.
-        self._history: deque[tuple[float, int, int]] = deque(maxlen=_HISTORY)
+        # In the order in which they began.
+        self._flights: dict[Flight, None] = {}
+        self._history = History()
 
     def __repr__(self) -> str:
         slots = ", ".join(f"{name} {s.running}/{s.known}" for name, s in self._models.items())
@@ -225,22 +299,28 @@ class Parallelism:
         probe = not self.fits(model)
         flight = Flight(
             model,
+            now,
             beside=slots.running,
+            lasting=slots.running,
+            around=slots.running,
             probe=probe,
             warm=resident is True,
             loading=resident is False,
         )
-        slots.running += 1
+        for other in self._flights:
+            if other.model == model and now - other.began < HIDDEN_MIN_S:
+                other.around += 1
         self._probes += probe
-        self._flights.add(flight)
-        self._mark(now)
+        self._flights[flight] = None
+        self._count(flight, 1, now)
         return flight
 
     def first_byte(self, flight: Flight, now: float) -> None:
         """The call's first byte has come: whatever it waited for is over."""
         if flight.loading and flight in self._flights:
+            self._count(flight, -1, now)
             flight.loading = False
-            self._mark(now)
+            self._count(flight, 1, now)
 
     def end(self, flight: Flight, now: float, held_s: float, report: Report | None) -> None:
         """A call ends after ``held_s`` seconds.
@@ -251,32 +331,50 @@ class Parallelism:
             return
         before = self._host, self.slots(flight.model)
         if report is not None:
-            self._learn_slots(flight, report)
+            self._learn_slots(flight, now, report)
             self._learn_contention(flight, now, held_s, report)
-        self._flights.discard(flight)
-        self._slots_of(flight.model).running -= 1
-        self._mark(now)
+        self._forget(flight, now)
+        self._count(flight, -1, now)
         self._paced(flight, before)
         self._forget_idle()
 
+    def _forget(self, flight: Flight, now: float) -> None:
+        """The call is over; those that had just begun beside it are no longer."""
+        later = False
+        for other in self._flights:
+            if later and other.model == flight.model and now - other.began < HIDDEN_MIN_S:
+                other.lasting -= 1
+            later = later or other is flight
+        del self._flights[flight]
+
     # Slots.
 
-    def _learn_slots(self, flight: Flight, report: Report) -> None:
+    def _learn_slots(self, flight: Flight, now: float, report: Report) -> None:
         if flight.model in self._given_models:
             return
-        slots = self._slots_of(flight.model)
         waited = _hidden_wait(report, warm=flight.warm)
         if waited is None:
             return
+        slots, history = self._slots_of(flight.model), self._history
+        computing = history.computing - slots.computing
+        doubt = history.doubt - slots.in_doubt
+        self._revise(slots, flight, waited=waited)
+        history.mark(now, computing + slots.computing, doubt + slots.in_doubt)
+
+    def _revise(self, slots: _Slots, flight: Flight, *, waited: bool) -> None:
         if waited:
-            slots.most = max(1, flight.beside)
-            slots.known = min(slots.known, slots.most)
-            slots.contrary = 0
-        elif slots.most is None or flight.beside < slots.most or self._contradicts(slots):
+            # Alone, it can have waited for anything but a slot.
+            if flight.around:
+                slots.most = flight.around
+                slots.known = min(slots.known, slots.most)
+                slots.contrary = 0
+        elif slots.most is None or flight.beside < slots.most or self._contradicts(slots, flight):
             slots.known = max(slots.known, min(self._cap, flight.beside + 1))
 
-    def _contradicts(self, slots: _Slots) -> bool:
+    def _contradicts(self, slots: _Slots, flight: Flight) -> bool:
         """A call beside as many as there are slots did not wait: luck, until it repeats."""
+        if slots.most is None or flight.lasting < slots.most:
+            return False
         slots.contrary += 1
         if slots.contrary < CONTRARY:
             return False
@@ -295,7 +393,7 @@ class Parallelism:
         if sample is None:
             return
         seconds_per_token, span_s = sample
-        at_once, doubt = self._average(now - span_s, now)
+        at_once, doubt = self._history.mean(now - span_s, now)
         if doubt > DOUBT_SHARE or at_once < 1 - DOUBT_SHARE:
             return
         self._slots_of(flight.model).slowness.add(at_once - 1, seconds_per_token)
@@ -339,43 +437,23 @@ class Parallelism:
             self._pace.soon()
         if flight.probe:
             self._probes -= 1
-            self._pace.probed(moved=moved_host or moved_slots)
-            slots.pace.probed(moved=moved_slots)
+            # What contradicts is looked at again soon.
+            news = moved_slots or slots.contrary > 0
+            self._pace.probed(moved=moved_host or news)
+            slots.pace.probed(moved=news)
 
     # Who runs, and who ran when.
 
-    def _mark(self, now: float) -> None:
-        """Note how many calls compute from now on, and for how many nobody can tell."""
-        ready: dict[str, int] = {}
-        doubt = 0
-        for flight in self._flights:
-            if flight.loading:
-                doubt += 1
-            else:
-                ready[flight.model] = ready.get(flight.model, 0) + 1
-        computing = 0
-        for model, count in ready.items():
-            slots = self._slots_of(model)
-            computing += min(count, slots.known)
-            # Beyond the slots that are known there may be more, unless a wait was seen.
-            if count > slots.known and slots.known != slots.most:
-                doubt += count - slots.known
-        self._history.append((now, computing, doubt))
-
-    def _average(self, since: float, until: float) -> tuple[float, float]:
-        """Mean calls computing, and mean calls in doubt, over a span of time."""
-        if until <= since:
-            return 0.0, 1.0
-        counted = doubt = 0.0
-        end = until
-        for at, computing, unsure in reversed(self._history):
-            begin = max(at, since)
-            counted += computing * (end - begin)
-            doubt += unsure * (end - begin)
-            end = begin
-            if at <= since:
-                break
-        return counted / (until - since), doubt / (until - since)
+    def _count(self, flight: Flight, change: int, now: float) -> None:
+        """One call of the flight's kind more or fewer, from now on."""
+        slots, history = self._slots_of(flight.model), self._history
+        computing = history.computing - slots.computing
+        doubt = history.doubt - slots.in_doubt
+        if flight.loading:
+            slots.loading += change
+        else:
+            slots.ready += change
+        history.mark(now, computing + slots.computing, doubt + slots.in_doubt)
 
     def _running(self, model: str) -> int:
         known = self._models.get(model)

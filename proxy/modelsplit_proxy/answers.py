@@ -114,7 +114,7 @@ def failure_of_refusal(refusal: Refusal, waited_s: float) -> Failure:
     )
     what, phrase = _REFUSALS[refusal.reason]
     if refusal.foreseen_s is not None:
-        what = "role {role} is overloaded: a seat is at least {foreseen:.0f} s away"
+        what = "role {role} is overloaded: a seat is at least {foreseen:.3g} s away"
     text = what.format(role=refusal.role, waited=waited_s, foreseen=refusal.foreseen_s)
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modelsplit")
 
+# An Ollama that is there answers in milliseconds; one that hangs must not delay our start.
+_FIRST_LOOK_S: Final = 0.5
 # How long calls turned away at the end of the drain have to send their answer.
 _LAST_WORDS_S: Final = 0.5
 
@@ -129,11 +131,18 @@ class App:
         self.lag.start(asyncio.get_running_loop())
         await self._start_admin(admin_sock)
         await self._edge.listen(sock)
-        await self.probe.ask()
-        await self.residency.ask()
+        await self._first_look()
         self._tasks.run(self.probe.watch(), "probe")
         self._tasks.run(self.residency.watch(), "residency")
         self._tasks.run(self.monitor.watch(), "health")
+
+    async def _first_look(self) -> None:
+        """Begin with what Ollama says of itself, if it says so at once; never wait for it."""
+        looks = [
+            self._tasks.start(self.probe.ask(), "first probe"),
+            self._tasks.start(self.residency.ask(), "first residency"),
+        ]
+        await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
 
     async def stop(self, cut: asyncio.Event | None = None) -> None:
         """Take no new work, let answers end within the drain time (or until ``cut``), leave."""

@@ -31,4 +31,4 @@ class SystemClock:
 def rfc3339(wall: float) -> str:
     """``2026-11-23T01:02:03.456Z`` for seconds since the epoch."""
     moment = datetime.fromtimestamp(wall, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return f"{moment.isoformat(timespec='milliseconds')[:23]}Z"

@@ -7,10 +7,12 @@ changed.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.admission import RETRY_AFTER_MAX_S
 from modelsplit_policy.breaker import Allowed, Refused, outcome_of
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import Breakers, BreakerView, Transition
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.clock import Clock
 
 logger = logging.getLogger("modelsplit")
+
+# A provider and a model's name of usual length.
+_KEY_MAX: Final = 60
 
 
 class Fuses:
@@ -65,12 +70,15 @@ class Fuses:
 
     def _tell(self, transitions: tuple[Transition, ...]) -> None:
         for step in transitions:
-            logger.warning("breaker %s: %s -> %s: %s", step.key, step.old, step.new, step.why)
+            # A model's name comes from a client.
+            key = said_back(str(step.key), _KEY_MAX)
+            logger.warning("breaker %s: %s -> %s: %s", key, step.old, step.new, step.why)
 
 
 def _failure(refused: Refused) -> Failure:
-    retry_after_s = max(1, min(30, round(refused.retry_after_s + 0.5)))
-    text = f"calls to {refused.key} are stopped for now: {refused.why}"[:150]
+    retry_after_s = max(1, min(RETRY_AFTER_MAX_S, math.ceil(refused.retry_after_s)))
+    key = said_back(str(refused.key), _KEY_MAX)
+    text = f"calls to {key} are stopped for now: {refused.why}"[:150]
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,
         Reason.BREAKER_OPEN,

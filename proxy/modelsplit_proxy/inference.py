@@ -18,7 +18,7 @@ from modelsplit_policy.call import Event, State
 from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.parallelism import Report
-from modelsplit_policy.roles import Ask
+from modelsplit_policy.roles import Ask, bare_name
 from modelsplit_proxy import answers, errors, headers, tags
 from modelsplit_proxy.asked import NOTHING, AskedError, read_asked
 from modelsplit_proxy.body import read_whole
@@ -200,13 +200,14 @@ class InferenceCall:
         assert record.role is not None
         assert record.provider is not None
         attempt = record.attempt(candidate, services.clock.now())
-        stopped = services.fuses.check(record.provider, candidate.model)
+        model = bare_name(candidate.model)
+        stopped = services.fuses.check(record.provider, model)
         if stopped is not None:
             attempt.ended = attempt.asked
             return self._set_back(attempt, stopped)
         self._ticket = ticket = Ticket(
             role=record.role,
-            model=candidate.model,
+            model=model,
             arrived=attempt.asked,
             client=record.client,
             max_wait_s=self._wait_left_s(),
@@ -262,7 +263,7 @@ class InferenceCall:
         assert record.provider is not None
         attempt.dispatched = self._services.clock.now()
         record.call.step(Event.DISPATCH)
-        admitted = fuses.admit(record.provider, candidate.model)
+        admitted = fuses.admit(record.provider, bare_name(candidate.model))
         if isinstance(admitted, Failure):
             return self._set_back(attempt, admitted)
         self._admitted = admitted

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy.admission import Shedding
 from modelsplit_policy.breaker import State
 from modelsplit_policy.facts import Role
-from modelsplit_policy.failures import ErrorCode
+from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import Line, Signals
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ class Monitor:
 
     def call_ended(self, record: CallRecord) -> None:
         """Count the attempts of a finished call that ran out of the time we gave them."""
-        if record.deadline_was_clients:
-            return
         failures = [attempt.failure for attempt in record.attempts]
         for failure in (*failures, record.failure if record.streamed else None):
-            if failure is not None and failure.code in _TIMEOUTS:
+            if failure is None or failure.code not in _TIMEOUTS:
+                continue
+            if failure.reason is not Reason.ROLE_TIMEOUT or not record.deadline_was_clients:
                 self._timeouts.append(self._watched.clock.now())
 
     async def watch(self) -> None:

@@ -213,7 +213,7 @@ def _no_constant(word: str) -> NoReturn:
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > _DIGITS_MAX:
+    if len(digits.lstrip("-")) > _DIGITS_MAX:
         raise ValueError(f"a number of {len(digits)} digits")
     return int(digits)
 

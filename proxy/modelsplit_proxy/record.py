@@ -61,6 +61,7 @@ class CallRecord:
     client_retry: bool = False
     deadline_was_clients: bool = False
     ended: float | None = None
+    _fields: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
     def routed(self, route: Route) -> None:
         self.role, self.context, self.provider = route.role, route.context, route.provider
@@ -130,7 +131,15 @@ class CallRecord:
         )
 
     def log_fields(self) -> dict[str, Any]:
-        """The finished call as one flat object (§ Logs in docs/operations.md)."""
+        """The finished call as one flat object (§ Logs in docs/operations.md).
+
+        Several readers want it; once the call has ended it is put together only once.
+        """
+        if self._fields is None or self.ended is None:
+            self._fields = self._put_together()
+        return self._fields
+
+    def _put_together(self) -> dict[str, Any]:
         usage = self.usage
         out: dict[str, Any] = {
             "ts": rfc3339(self.started_wall + self.total_s),

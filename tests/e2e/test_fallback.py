@@ -9,6 +9,7 @@ import pytest
 from modelsplit_proxy.settings import Address
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
+from modelsplit_sim.journal import CallState
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import DIALECTS, call
 from support.harness import running
@@ -236,7 +237,7 @@ async def test_a_client_may_shorten_a_timeout_and_not_stretch_it() -> None:
         assert "0.03 s" in answer.json["error"]
         answer = await timed_out(client, {"X-LLM-Timeout-Ms": "30"}, "qwen3:4b")
         assert answer["X-LLM-Role"] == "CHAT"
-        await up.sim.wait_for(lambda sim: len(sim.in_state("aborted")) == 5)
+        await up.sim.wait_for(lambda sim: len(sim.in_state(CallState.ABORTED)) == 5)
         assert up.seats() == (0, 0)
 
 

@@ -120,7 +120,7 @@ async def test_a_storm_of_clients_that_leave_costs_no_seat() -> None:
         states = {record.call.state for record in up.calls.records}
         assert states <= {State.ABANDONED, State.COMPLETED, State.REJECTED}
         pool = up.app.services.pool
-        await up.sim.wait_for(lambda sim: sim.connections_open == pool.open_connections)
+        await up.until(lambda: pool.open_connections == len(pool._idle))
 
 
 async def _storm(up: Running, when: float, how: str) -> None:
@@ -493,13 +493,21 @@ async def test_a_target_never_chooses_another_host(target: str, asked: str) -> N
     ],
 )
 async def test_every_spelling_of_an_inference_path_is_admitted(target: str) -> None:
-    async with running(ENDLESS) as up, asyncio.timeout(5):
-        clients = [up.client() for _ in range(3)]
-        for client in clients:
+    async def never(peer: Peer) -> None:
+        await peer.request()
+        await peer.gone()
+
+    async with (
+        raw_upstream(never) as upstream,
+        in_front_of(upstream.port) as proxy,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        for _ in range(3):
+            client = await stack.enter_async_context(proxy.client())
             await client.ask("POST", target, STREAM)
-        await up.until(lambda: up.seats() == (2, 1))
-        for client in clients:
-            await client.close()
+        await proxy.until(lambda: proxy.seats() == (2, 1))
+        await upstream.asked(2)
+        assert all(b"localhost" not in head and b"evil" not in head for head in upstream.heads)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from modelsplit_policy.call import State
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
+from modelsplit_sim.journal import OPEN_STATES
 from modelsplit_sim.server import Sim
 from support.calls import DIALECTS, ERROR_FIELDS, call
 from support.harness import Running, in_front_of, running
@@ -191,7 +192,7 @@ async def test_a_status_without_a_body_has_none(status: int, framing: bytes) -> 
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 6\r\n", CHUNKED])
-@pytest.mark.parametrize("body", [b"", b"poison", b"6\r\npoison\r\n0\r\n\r\n", b"6\r\npoi"])
+@pytest.mark.parametrize("body", [b"", b"6", b"poison", b"6\r\npoison\r\n0\r\n\r\n", b"6\r\npoi"])
 async def test_an_answer_to_head_ends_with_its_head(framing: bytes, body: bytes) -> None:
     async with (
         raw_upstream(says(OK + framing + b"\r\n" + body, response(b"good"))) as upstream,
@@ -467,7 +468,7 @@ async def test_an_upstream_that_never_answers_leaves_no_seat_behind() -> None:
         up.sim.faults.add(Kind.HANG, times=2, path=GENERATE)
         answers = await asyncio.gather(*(_hurried(up) for _ in range(2)))
         assert [a.status for a in answers] == [504, 504]
-        await up.sim.wait_for(lambda sim: not sim.in_state("running"))
+        await up.sim.wait_for(lambda sim: not sim.in_state(*OPEN_STATES))
         assert up.seats() == (0, 0)
         async with up.client() as client:
             assert (await client.request("POST", GENERATE, call(GENERATE, "planner"))).status == 200
@@ -500,16 +501,30 @@ async def test_an_early_refusal_of_a_large_body_reaches_the_client() -> None:
 
 
 async def test_a_stand_in_restarted_in_mid_stream_breaks_the_stream_not_the_service() -> None:
-    async with Sim(SimConfig(token_rate=200, tokens=1000)) as sim, in_front_of(sim.port) as proxy:
-        async with proxy.client() as client, asyncio.timeout(5):
-            await client.ask("POST", GENERATE, call(GENERATE, "qwen3:4b", stream=True))
-            answer = await client.head()
-            pieces = client.pieces(answer)
-            assert b'"done":false' in await anext(pieces)
-            await sim.stop()
-            rest = b"".join([piece async for piece in pieces])
-            assert b'"done":true' not in rest
-            await sim.start()
-            quick = call(GENERATE, "qwen3:4b") | {"options": {"num_predict": 1}}
-            async with proxy.client() as other:
-                assert (await other.request("POST", GENERATE, quick)).status == 200
+    async with (
+        Sim(SimConfig(token_rate=200, tokens=1000)) as sim,
+        in_front_of(sim.port) as proxy,
+        proxy.client() as client,
+        proxy.client() as other,
+        asyncio.timeout(5),
+    ):
+        await client.ask("POST", GENERATE, call(GENERATE, "qwen3:4b", stream=True))
+        answer = await client.head()
+        pieces = client.pieces(answer)
+        assert b'"done":false' in await anext(pieces)
+        await sim.stop()
+        rest = b"".join([piece async for piece in pieces])
+        assert b'"done":true' not in rest
+        await sim.start()
+        quick = call(GENERATE, "qwen3:4b") | {"options": {"num_predict": 1}}
+        assert (await other.request("POST", GENERATE, quick)).status == 200
+
+
+async def test_an_upstream_that_hangs_does_not_delay_the_start() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.gone()
+
+    async with raw_upstream(script) as upstream:
+        began = time.monotonic()
+        async with in_front_of(upstream.port):
+            assert time.monotonic() - began < 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
-from ollama import AsyncClient, ResponseError
+from ollama import AsyncClient, ChatResponse, ResponseError
 
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
@@ -68,8 +68,10 @@ async def test_it_streams(up: Running) -> None:
     async with ollama(up) as client:
         parts = [part async for part in await client.chat("planner", HELLO, stream=True)]
         assert [part.done for part in parts] == [False] * 5 + [True]
-        parts = [part async for part in await client.generate("planner", "hi", stream=True)]
-        assert "".join(part.response for part in parts)
+        told = [
+            part.response or "" async for part in await client.generate("heavy", "hi", stream=True)
+        ]
+        assert "".join(told)
 
 
 async def test_it_gets_an_object_that_fits_a_schema(up: Running) -> None:
@@ -126,11 +128,14 @@ async def test_an_unknown_model_is_ollamas_own_error(up: Running) -> None:
 async def test_a_broken_stream_raises(up: Running, kind: Kind, words: str) -> None:
     up.sim.faults.add(kind, after=2)
     async with ollama(up) as client:
-        seen = []
+        parts = await client.chat("planner", HELLO, stream=True)
+        assert (await anext(parts)).message.content
         with pytest.raises(ResponseError, match=words):
-            async for part in await client.chat("planner", HELLO, stream=True):
-                seen.append(part)  # noqa: PERF401 - what came before the error counts
-        assert seen
+            await all_of(parts)
+
+
+async def all_of(parts: AsyncIterator[ChatResponse]) -> list[ChatResponse]:
+    return [part async for part in parts]
 
 
 async def test_an_upstream_that_is_away(up: Running) -> None:

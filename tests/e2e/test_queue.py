@@ -9,6 +9,7 @@ import pytest
 
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
+from modelsplit_sim.journal import CallState
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import call
 from support.harness import running
@@ -94,7 +95,7 @@ async def test_a_line_is_first_come_first_served() -> None:
         for number in range(8):
             client = up.client()
             await client.ask("POST", ROUTE, call(ROUTE, "heavy"), {"X-Request-Id": f"n{number}"})
-            await up.until(lambda seen=number: sum(up.seats()) + len(up.calls.records) > seen)
+            await arrived(up, number + 1)
             calls.append(client)
         await up.calls.wait(8)
         assert [record.request_id for record in up.calls.records] == [f"n{n}" for n in range(8)]
@@ -255,7 +256,7 @@ async def test_a_client_that_leaves_before_the_first_byte(how: str, *, stream: b
         await client.ask("POST", ROUTE, call(ROUTE, "planner", stream=stream))
         await up.sim.wait_for(lambda sim: any(sent.fault == "hang" for sent in sim.calls))
         await leave(client, how)
-        await up.sim.wait_for(lambda sim: len(sim.in_state("aborted")) == 1)
+        await up.sim.wait_for(lambda sim: len(sim.in_state(CallState.ABORTED)) == 1)
         [record] = await up.calls.wait()
         assert record.failure is not None
         assert record.failure.reason == "before_first_byte"
@@ -306,6 +307,11 @@ async def test_a_storm_of_leavers_leaks_nothing() -> None:
         assert len(up.calls.records) == 40
         answer = await ask(up, "planner", {"X-LLM-Timeout-Ms": "50", "X-LLM-No-Fallback": "1"})
         assert answer.status == 504
+
+
+async def arrived(up: Running, count: int) -> None:
+    """Until so many calls have a seat, wait for one, or have ended."""
+    await up.until(lambda: sum(up.seats()) + len(up.calls.records) >= count)
 
 
 async def leave(client: Client, how: str) -> None:

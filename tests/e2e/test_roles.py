@@ -83,7 +83,7 @@ async def test_a_claimed_model_belongs_to_its_role() -> None:
     "sent",
     [
         b'{"model":"planner","prompt":"\\u00e9 caf\xc3\xa9","stream":false}',
-        b'{ "prompt" : "the \\"model\\" : \\"planner\\"" ,\n\t"model" :\t"planner", "stream":false }',
+        b'{ "prompt" : "the \\"model\\" : \\"x\\"" ,\n\t"model" :\t"planner", "stream":false }',
         b'{"options":{"model":"planner","num_predict":2},"model":"planner","stream":false,"prompt":"x"}',
         b'{"prompt":"x","stream":false,"seed":1e2,"model":"planner"}  \n',
     ],

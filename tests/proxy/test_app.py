@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_proxy.app import App, PortBusyError, address_of, bind, unparsed_request
+from modelsplit_proxy.app import App, PortBusyError, address_of, bind
 from modelsplit_proxy.settings import Address
 from modelsplit_sim.config import SimConfig
-from support.calls import ERROR_FIELDS, call
+from support.calls import call
 from support.harness import policy, running, settings
 
 if TYPE_CHECKING:
@@ -127,11 +127,3 @@ async def test_those_in_line_when_the_drain_is_over_are_told() -> None:
 async def test_stopping_twice_is_harmless() -> None:
     async with running() as up:
         await up.app.stop()
-
-
-def test_the_page_for_what_is_no_request() -> None:
-    page = unparsed_request(400, "bad\nthing " * 100)
-    assert page.status == 400
-    assert isinstance(page.body, bytes)
-    assert page.body.count(b"\n") == 1
-    assert all(f'"{name}"'.encode() in page.body for name in ERROR_FIELDS)

@@ -94,6 +94,16 @@ def test_any_job_id_is_taken_as_it_is_or_refused_in_words_that_can_be_sent(said:
     orjson.dumps(answer)
 
 
+@pytest.mark.parametrize("said", ["a\udcff", "x" * 5000, "tab\there"])
+def test_a_value_that_cannot_be_said_back_is_shown_as_far_as_it_can(said: str) -> None:
+    with pytest.raises(AskedError) as refused:
+        read_asked(sent(X_LLM_Timeout_Ms=said))
+    message = refused.value.failure.message
+    orjson.dumps(message)
+    assert message.isprintable() or "\ufffd" in message
+    assert len(message) <= 200
+
+
 def test_a_good_request_id_is_kept() -> None:
     assert request_id(sent(x_request_id="abc-1")) == "abc-1"
 

@@ -179,11 +179,10 @@ def test_a_route_is_0_and_one_that_would_be_refused_is_1(capsys: Capture) -> Non
     assert run("route", "planner", "--role", "BOSS") == 1
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_has_left_is_not_an_error(unbuffered: str) -> None:
+def test_a_reader_that_has_left_is_not_an_error() -> None:
     """As in ``modelsplit route planner | head -0``."""
     read_end, write_end = os.pipe()
     os.close(read_end)
-    done = process("route", "planner", stdout=write_end, PYTHONUNBUFFERED=unbuffered)
+    done = process("route", "planner", stdout=write_end, PYTHONUNBUFFERED="")
     os.close(write_end)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -12,12 +12,14 @@ import pytest
 from modelsplit_proxy.edge import HIGH_WATER_BYTES, ClientConnection, date_line
 from support.raw import chunk
 from support.serving import Serving, say, serving
+from support.waiting import until
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from modelsplit_proxy.edge import Downstream
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
@@ -32,19 +34,13 @@ def only(up: Serving) -> ClientConnection:
     return connection
 
 
-async def until(holds: asyncio.Event) -> None:
-    async with asyncio.timeout(5):
-        await holds.wait()
-
-
 # Framing.
 
 
 @pytest.mark.parametrize(
     ("version", "method", "status", "length", "wire"),
     [
-        ("1.1", "GET", 200, None, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-         b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"),
+        ("1.1", "GET", 200, None, CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"),
         ("1.1", "GET", 200, 3, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
         ("1.1", "HEAD", 200, 3, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"),
         ("1.1", "HEAD", 200, None, b"HTTP/1.1 200 OK\r\n\r\n"),
@@ -170,9 +166,9 @@ async def test_a_client_that_leaves_cancels_its_handler() -> None:
     async with serving(serve) as up:
         client = up.client()
         await client.send(GET)
-        await until(began)
+        await until(began.is_set)
         await client.close()
-        await until(cancelled)
+        await until(cancelled.is_set)
 
 
 class Recorder:
@@ -210,7 +206,7 @@ async def test_a_slow_client_pauses_the_source_and_resumes_it() -> None:
         assert client.writer is not None
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.send(GET)
-        await until(source.changed)
+        await until(source.changed.is_set)
         assert source.told == ["pause"]
         connection = only(up)
         assert connection.transport is not None
@@ -218,7 +214,7 @@ async def test_a_slow_client_pauses_the_source_and_resumes_it() -> None:
         source.changed.clear()
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         reading = asyncio.get_running_loop().create_task(client.answer())
-        await until(source.changed)
+        await until(source.changed.is_set)
         assert source.told == ["pause", "resume"]
         finish.set()
         assert (await reading).whole
@@ -273,7 +269,7 @@ async def test_a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not(sl
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.send(GET)
         if not slowly:
-            await until(cancelled)
+            await until(cancelled.is_set)
             return
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         answer = await client.head()
@@ -345,9 +341,8 @@ async def test_stopping_closes_idle_connections_and_lets_the_others_finish() -> 
         assert (await idle.request("GET", "/")).body == b"hello"
         await busy.ask("GET", "/slow")
         await half.send(GET[:10])
-        await until(began)
-        while not any(c._head_timer for c in up.edge.connections):
-            await asyncio.sleep(0)
+        await until(began.is_set)
+        await until(lambda: any(c._head_timer for c in up.edge.connections))
         up.edge.stop_accepting()
         assert await idle.at_eof()
         assert await new.at_eof()
@@ -387,7 +382,7 @@ async def test_closing_cuts_what_still_runs_at_once() -> None:
         began.clear()
         async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
             await client.send(b"GET / HTTP/%b\r\nHost: localhost\r\n\r\n" % version)
-            await until(began)
+            await until(began.is_set)
             answer = await client.head()
             started = time.monotonic()
             up.edge.stop_accepting()

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import TYPE_CHECKING
 
 import pytest
 
+from modelsplit_proxy.handler import unparsed_request
 from modelsplit_sim.config import SimConfig
 from support.calls import DIALECTS, ERROR_FIELDS, call
 from support.harness import Running, running
+from support.serving import serving
 from support.wire import Answer
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from modelsplit_proxy.edge import Downstream
 
 TAGS = "/api/tags"
 
@@ -73,8 +81,11 @@ async def test_an_allowed_page_can_read_our_errors() -> None:
 
 
 async def test_hosts_and_origins_can_be_allowed() -> None:
-    changes = {"allow_hosts": ("ai.example",), "allow_origins": ("https://ui.example",)}
-    async with running(**changes) as up, up.client() as client:
+    hosts, origins = ("ai.example",), ("https://ui.example",)
+    async with (
+        running(allow_hosts=hosts, allow_origins=origins) as up,
+        up.client() as client,
+    ):
         for host in ("ai.example", "AI.example:8080"):
             assert (await client.request("GET", TAGS, None, {"Host": host})).status == 200
         assert (await client.request("GET", TAGS, None, {"Host": "x.ai.example"})).status == 403
@@ -136,3 +147,18 @@ async def test_a_target_of_any_bytes_passes_or_is_refused_and_breaks_nothing(raw
                 await client.close()
                 client.writer = None
         assert up.app.services.lifecycle.active == 0
+
+
+async def test_what_is_no_request_gets_one_line_of_json() -> None:
+    """However long and many-lined the parser's own words."""
+
+    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+        del request
+        unparsed_request(down, "bad\nthing \udcff" * 100)
+
+    async with serving(serve) as up, up.client() as client:
+        answer = await client.request("GET", "/")
+        assert (answer.status, answer["Connection"]) == (400, "close")
+        assert answer.body.count(b"\n") == 1
+        assert answer.json.keys() >= ERROR_FIELDS
+        assert len(answer.json["error"]) <= 200

@@ -174,7 +174,7 @@ def test_the_seed_names_are_the_same_observations_in_milliseconds(metrics: Metri
 
 
 @given(ends=st.lists(st.floats(0, 900), max_size=20))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_whatever_the_latencies_the_views_agree(ends: list[float]) -> None:
     metrics = watching(LoopLag(), Quiet())
     for end in ends:

@@ -90,6 +90,7 @@ def test_a_browser_is_allowed_to_read_them() -> None:
         ("模", "%E6%A8%A1"),
         ("a\r\nSet-Cookie: x", "a%0D%0ASet-Cookie: x"),
         ("\x00\x7f", "%00%7F"),
+        ("half \ud83d", "half %3F"),
         ("x" * 300, "x" * 256),
     ],
 )

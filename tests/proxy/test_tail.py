@@ -221,6 +221,13 @@ def test_an_error_at_the_end_is_found_and_the_stream_is_not_complete(
     assert (seen.complete, seen.error, seen.mid_line) == (False, error, False)
 
 
+@pytest.mark.parametrize("by_byte", [False, True])
+def test_what_stands_long_before_the_end_does_not_decide(*, by_byte: bool) -> None:
+    stream = events('data: {"error":"an old story"}', *[_CHUNK] * 9, "data: [DONE]")
+    seen = verdict(Dialect.OPENAI, bytewise(stream) if by_byte else [stream])
+    assert (seen.complete, seen.error) == (True, None)
+
+
 # --- Usage of single objects ------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ from modelsplit_proxy.upstream import (
 )
 from support.raw import Peer, RawUpstream, Script, chunk, raw_upstream, says
 from support.scripted import response
+from support.waiting import until
 
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -52,8 +53,7 @@ async def pooled(script: Script) -> AsyncIterator[tuple[Pool, RawUpstream]]:
             yield pool, upstream
         finally:
             pool.close()
-            while pool.open_connections:
-                await asyncio.sleep(0)
+            await until(lambda: not pool.open_connections)
 
 
 async def begin(pool: Pool, *, head_request: bool = False) -> Exchange:
@@ -157,8 +157,7 @@ async def test_an_idle_connection_with_something_to_say_is_not_used(late: bytes)
             other = await pool.acquire()
             assert other is not connection
         pool.close()
-        while pool.open_connections:
-            await asyncio.sleep(0)
+        await until(lambda: not pool.open_connections)
 
 
 async def test_bytes_on_an_idle_connection_close_it() -> None:
@@ -172,8 +171,7 @@ async def test_bytes_on_an_idle_connection_close_it() -> None:
 
     async with pooled(script) as (pool, _):
         await ask(pool)
-        while pool.open_connections:
-            await asyncio.sleep(0)
+        await until(lambda: not pool.open_connections)
 
 
 async def test_a_connection_idle_for_too_long_is_not_used() -> None:
@@ -191,8 +189,7 @@ async def test_only_so_many_idle_connections_are_kept() -> None:
         for connection in connections:
             pool.give_back(connection)
         assert len(pool._idle) == MAX_IDLE
-        while pool.open_connections > MAX_IDLE:
-            await asyncio.sleep(0)
+        await until(lambda: pool.open_connections == MAX_IDLE)
 
 
 async def test_an_answer_before_the_request_is_whole_ends_the_connection() -> None:
@@ -280,8 +277,7 @@ async def test_how_an_exchange_breaks(wire: bytes, fault: Fault) -> None:
             error = raised
         assert error is not None
         assert error.fault is fault
-        while pool.open_connections:
-            await asyncio.sleep(0)
+        await until(lambda: not pool.open_connections)
 
 
 async def test_a_break_between_ready_and_attach_is_not_lost() -> None:
@@ -289,8 +285,7 @@ async def test_a_break_between_ready_and_attach_is_not_lost() -> None:
         exchange = await begin(pool)
         with contextlib.suppress(UpstreamError):
             await exchange.ready()
-        while exchange._error is None:
-            await asyncio.sleep(0)
+        await until(lambda: exchange._error is not None)
         sink = Sink()
         exchange.attach(sink)
         error = await sink.end
@@ -310,6 +305,24 @@ async def test_no_connection_is_an_error_that_says_which() -> None:
     with pytest.raises(UpstreamError, match="does not resolve") as unknown:
         await pool.acquire()
     assert unknown.value.fault is Fault.DNS
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connect_that_is_cancelled_leaves_no_socket_behind(turns: int) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.gone()
+
+    async with pooled(script) as (pool, upstream):
+        for _ in range(20):
+            connecting = asyncio.get_running_loop().create_task(pool.acquire())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            if not connecting.cancelled():
+                connecting.result().abort()
+        await until(lambda: not pool.open_connections)
+        await until(lambda: not upstream._tasks)  # it has seen the end of every connection
 
 
 async def test_a_connect_that_hangs_is_bounded() -> None:

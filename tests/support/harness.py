@@ -74,9 +74,9 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def client(self) -> Client:
-        """A new connection to the proxy, opened at its first request."""
-        return Client(self.port)
+    def client(self, source: str | None = None) -> Client:
+        """A new connection to the proxy, opened at its first request; ``source``: from there."""
+        return Client(self.port, source)
 
     def admin(self) -> Client:
         """A new connection to the admin port."""

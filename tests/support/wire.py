@@ -47,8 +47,10 @@ class Answer:
 class Client:
     """One connection. Requests on it follow each other."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, source: str | None = None) -> None:
+        """``source``: the address to call from, which is who the proxy takes us for."""
         self._port = port
+        self._local = None if source is None else (source, 0)
         self.reader: asyncio.StreamReader | None = None
         self.writer: asyncio.StreamWriter | None = None
 
@@ -61,7 +63,7 @@ class Client:
     async def open(self) -> None:
         if self.writer is None:
             self.reader, self.writer = await asyncio.open_connection(
-                "127.0.0.1", self._port, limit=2**20
+                "127.0.0.1", self._port, limit=2**20, local_addr=self._local
             )
 
     async def send(self, data: bytes) -> None:

@@ -1,0 +1,77 @@
+"""One screen of what the running proxy is doing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from modelsplit_proxy import status
+from modelsplit_proxy.settings import Address
+from modelsplit_sim.config import SimConfig
+from support.harness import Running, running
+
+
+async def shown(
+    up: Running, capsys: pytest.CaptureFixture[str], *, as_json: bool = False
+) -> tuple[int, str]:
+    code = await asyncio.to_thread(status.run, Address("127.0.0.1", up.admin_port), as_json=as_json)
+    return code, capsys.readouterr().out
+
+
+async def test_an_idle_proxy_is_shown_with_all_its_seats_free(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running() as up:
+        code, text = await shown(up, capsys)
+    assert code == 0
+    assert text.startswith("OK  Ollama 0.33.0-rc2 at http://127.0.0.1:")
+    assert "PLANNER        0/2        1      0/64  -" in text
+    assert "seats    0/6 local, 0 lent; 6 at once worth running" in text
+
+
+async def test_who_waits_is_shown_with_age_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running(SimConfig(token_rate=2, num_parallel=2)) as up:
+        clients = [up.client() for _ in range(3)]
+        for client in clients:
+            await client.ask("POST", "/api/generate", {"model": "planner", "prompt": "hi"})
+        await up.sim.wait_for(lambda sim: sim.active == 2)
+        code, text = await shown(up, capsys)
+        for client in clients:
+            await client.close()
+    assert code == 0
+    assert "PLANNER        2/2        1      1/64" in text
+    assert "waiting  PLANNER qwen3:4b" in text
+    assert "(role_cap) from 127.0.0.1" in text
+
+
+async def test_an_absent_ollama_is_degraded_and_said_so(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as up:
+        await up.sim.stop()
+        await up.app.probe.ask()
+        up.app.monitor.look()
+        code, text = await shown(up, capsys)
+        await up.sim.start()
+    assert code == 1
+    assert text.startswith("CRITICAL")
+    assert "Ollama is not answering: connection refused" in text
+
+
+async def test_json_is_what_stats_says(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as up:
+        code, text = await shown(up, capsys, as_json=True)
+    stats: dict[str, Any] = orjson.loads(text)
+    assert code == 0
+    assert stats["roles"]["PLANNER"]["seats"] == 2
+
+
+def test_without_a_proxy_there_is_one_line_and_exit_code_3(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = status.run(Address("127.0.0.1", 1), as_json=False)
+    out, err = capsys.readouterr()
+    assert (code, out) == (3, "")
+    assert err.startswith("modelsplit: nothing answers at http://127.0.0.1:1 ")
+    assert err.count("\n") == 1

@@ -1,0 +1,78 @@
+"""docs/operations.md is complete: settings, log fields, metrics, admin routes, exit codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from modelsplit_policy.facts import Role
+from modelsplit_policy.health import SHEDDING, Level
+from modelsplit_proxy import cli, status
+from modelsplit_proxy.settings import OPTIONS
+from support.harness import running
+from support.records import answered, turned_away
+
+PAGE = (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+
+
+def rows(title: str) -> list[list[str]]:
+    """The cells of every table row in one section, header and rule left out."""
+    section = PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("| ")]
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    return [row for row in cells if row[0] not in {"flag", "field", "metric", "route", "role"}]
+
+
+def words(cell: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def test_every_setting_is_described_with_its_variable_and_default() -> None:
+    said = [(row[0], row[1], row[2]) for row in rows("Settings")]
+    known = [
+        (f"`{option.flag}`", f"`{option.variable}`", f"`{option.default}`" * bool(option.default))
+        for option in OPTIONS
+    ]
+    assert said == known
+    assert all(row[3] for row in rows("Settings"))
+
+
+def test_every_field_of_a_log_line_is_described() -> None:
+    said = [field for row in rows("Logs") for field in words(row[0])]
+    assert len(said) == len(set(said))
+    assert set(said) == {*answered().log_fields(), *turned_away().log_fields()}
+
+
+async def test_every_metric_is_described_with_its_labels() -> None:
+    said = {words(row[0])[0]: set(row[1].replace(",", " ").split()) for row in rows("Metrics")}
+    assert all(row[2] for row in rows("Metrics"))
+    async with running() as up:
+        families = list(up.app.services.metrics.registry.collect())
+    names = {f.name + "_total" * (f.type == "counter") for f in families}
+    assert set(said) == names
+    for family in families:
+        name = family.name + "_total" * (family.type == "counter")
+        for sample in family.samples:
+            assert set(sample.labels) - {"le"} == said[name], name
+
+
+async def test_every_admin_route_is_described() -> None:
+    said = {words(row[0])[0].partition("?")[0] for row in rows("Admin routes")}
+    async with running() as up:
+        assert up.app._admin is not None
+        assert up.app._admin.app is not None
+        routes = up.app._admin.app.router.routes()
+        known = {route.resource.canonical for route in routes if route.resource is not None}
+    assert said == known
+
+
+def test_every_exit_code_is_described() -> None:
+    said = {row[0] for row in rows("Exit codes")} - {"code"}
+    known = {value for name, value in vars(cli).items() if name.startswith("EX_")}
+    known |= {status.RUNNING, status.DEGRADED, status.NOT_RUNNING, 130}
+    assert said == {str(code) for code in known}
+
+
+def test_the_shedding_table_is_the_code() -> None:
+    said = [row for row in rows("Health") if row[0] in set(Role)]
+    assert said == [[role, *(SHEDDING[level, role] for level in Level)] for role in Role]

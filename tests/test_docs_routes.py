@@ -1,0 +1,40 @@
+"""docs/routes.md lists the inference routes, and every header we read or write."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from modelsplit_proxy.headers import RESPONSE_NAMES
+from modelsplit_proxy.routes import INFERENCE
+
+PAGE = (Path(__file__).parents[1] / "docs" / "routes.md").read_text(encoding="utf-8")
+# Sent once there are experiments and budgets.
+NOT_YET = {"X-LLM-Variant", "RateLimit", "RateLimit-Policy"}
+
+
+def section(title: str) -> str:
+    return PAGE.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def first_cells(text: str) -> list[str]:
+    """The code words in the first column of a table, row by row."""
+    rows = re.findall(r"^\| (`.+?) \|", text, re.MULTILINE)
+    return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
+
+
+def test_the_table_of_inference_routes_is_the_code() -> None:
+    rows = re.findall(r"^\| `(/\S+)` \| (\w+) \|$", PAGE, re.MULTILINE)
+    assert rows == [(path, kind.dialect.value) for path, kind in INFERENCE.items()]
+
+
+def test_every_response_header_is_described() -> None:
+    said = set(first_cells(section("Response headers")))
+    ours = {name.decode() for name in RESPONSE_NAMES} - NOT_YET
+    assert said == ours | {"x-should-retry", "Via", "Access-Control-Expose-Headers"}
+
+
+def test_every_request_header_is_described() -> None:
+    source = Path(__file__).parents[1] / "proxy" / "modelsplit_proxy" / "asked.py"
+    read = set(re.findall(r'"(X-(?:LLM-)?[A-Z][\w-]+)"', source.read_text(encoding="utf-8")))
+    assert set(first_cells(section("Request headers"))) == read | {"X-LLM-Telemetry"}
