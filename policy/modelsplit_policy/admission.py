@@ -256,14 +256,6 @@ class Admission:
         free = self._global_seats - self._running_local
         return max(0, idle - free)
 
-    @property
-    def pressure(self) -> float:
-        """How full the fullest line is, 0 to 1."""
-        return max(
-            len(pool.line) / pool.limits.max_queue if pool.limits.max_queue else 0.0
-            for pool in self._pools.values()
-        )
-
     def oldest_wait_s(self, role: Role, now: float) -> float:
         """How long the longest waiter of this role has waited; 0 if nobody waits."""
         line = self._pools[role].line

@@ -365,7 +365,8 @@ class Parallelism:
         if waited:
             # Alone, it can have waited for anything but a slot.
             if flight.around:
-                slots.most = flight.around
+                most = slots.most if slots.most is not None else flight.around
+                slots.most = min(most, flight.around)
                 slots.known = min(slots.known, slots.most)
                 slots.contrary = 0
         elif slots.most is None or flight.beside < slots.most or self._contradicts(slots, flight):

@@ -120,17 +120,19 @@ class App:
     async def start(self, inherited: list[socket.socket] | None = None) -> None:
         """Listen and serve. ``inherited``: sockets a service manager opened for us."""
         settings = self._settings
-        sock = inherited[0] if inherited else bind(settings.listen)
+        sockets = inherited or [bind(settings.listen)]
         try:
             admin_sock = bind(settings.admin)
         except PortBusyError:
-            sock.close()
+            for sock in sockets:
+                sock.close()
             raise
-        self.address = address_of(sock)
+        self.address = address_of(sockets[0])
         self.admin_address = address_of(admin_sock)
         self.lag.start(asyncio.get_running_loop())
         await self._start_admin(admin_sock)
-        await self._edge.listen(sock)
+        for sock in sockets:
+            await self._edge.listen(sock)
         await self._first_look()
         self._tasks.run(self.probe.watch(), "probe")
         self._tasks.run(self.residency.watch(), "residency")

@@ -49,7 +49,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         sys.stdout.flush()
     except (SettingError, PolicyError, LedgerError) as error:
         _talk(str(error))
-        return EX_CONFIG if args.command in {"serve", "demo"} else EX_FAILED
+        return _code_of(error, args.command)
     except PortBusyError as error:
         _talk(str(error))
         return EX_UNAVAILABLE
@@ -62,6 +62,13 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
         return EX_OK
     else:
         return code
+
+
+def _code_of(error: Exception, command: str) -> int:
+    """A service that cannot be configured says so as sysexits does; a question was just wrong."""
+    if command in {"serve", "demo"}:
+        return EX_CONFIG
+    return EX_USAGE if isinstance(error, SettingError) else EX_FAILED
 
 
 def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -37,7 +37,7 @@ Try it yourself (Ctrl-C ends the demo):
   curl -i http://{address}/api/generate -d '{{"model":"planner","prompt":"hi","stream":false}}'
   curl -N http://{address}/api/generate -d '{{"model":"executor","prompt":"why did it fail?"}}'
   curl http://{admin}/stats
-  OLLAMA_HOST=http://{address} ollama run planner hello
+  OLLAMA_HOST=http://{address} ollama list
 """
 
 
@@ -79,7 +79,7 @@ async def _traffic(sim: Sim, base: str) -> None:
         serve.talk("a planner, an executor and a chat, one after the other (first calls load):")
         await _call(session, "planner")
         await _call(session, "executor")
-        await _call(session, "llama3.2:1b", role="CHAT")
+        await _call(session, "gemma3:12b")
         serve.talk("\nfive planners at once on two seats, and an executor beside them:")
         await asyncio.gather(
             *(_call(session, "planner") for _ in range(5)), _call(session, "executor")

@@ -2,9 +2,9 @@
 
 aiohttp parses and bounds requests, keeps connections alive and cancels a handler when its
 client leaves. Answers bypass aiohttp's writer: a streamed token goes from the upstream's
-parser to the client's socket in one step (docs/performance.md has what each further step
-costs). Everything that leans on the inside of aiohttp's ``RequestHandler`` is in this
-module, the version range is pinned, and ``tests/proxy/test_edge.py`` holds it in place:
+parser to the client's socket in one step (ARCHITECTURE.md says why). Everything that leans
+on the inside of aiohttp's ``RequestHandler`` is in this module, the version range is
+pinned, and ``tests/proxy/test_edge.py`` holds it in place:
 
 - ``_waiter``: set while a connection waits for the next request (idle or mid-head);
 - ``_messages`` and ``_request_count``: what is parsed and not yet handled; malformed bytes
@@ -228,7 +228,7 @@ class Edge:
 
     def __init__(self, server: EdgeServer) -> None:
         self._server = server
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
 
     @property
     def connections(self) -> list[ClientConnection]:
@@ -236,12 +236,13 @@ class Edge:
 
     async def listen(self, sock: socket.socket, backlog: int = 4096) -> None:
         loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._server, sock=sock, backlog=backlog)
+        listener = await loop.create_server(self._server, sock=sock, backlog=backlog)
+        self._listeners.append(listener)
 
     def stop_accepting(self) -> None:
         """Leave new connections to the kernel's backlog, where a successor finds them."""
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for connection in self.connections:
             connection.stop()
 

@@ -30,7 +30,7 @@ class Guard:
         self._hosts = {"localhost", listen_host.lower(), *allowed}
         self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
         # Rebinding needs a name. Bound beyond loopback, addresses are how clients call us.
-        self._any_address = not _is_loopback(listen_host)
+        self._any_address = not is_loopback(listen_host)
 
     def check(self, host: str | None, origin: str | None) -> Failure | None:
         """None if the request may pass; else the failure to answer with."""
@@ -81,7 +81,7 @@ def _host_name(host: str) -> str:
     return "" if match is None else match[1] or match[2]
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:

@@ -69,7 +69,7 @@ class Probe:
             logger.info("Ollama %s answers at http://%s", version, self._target.authority)
         elif changed:
             logger.warning(
-                "Ollama at http://%s is not answering (%s); calls get 502 until it does. "
+                "Ollama at http://%s is not answering (%s); calls fail until it does. "
                 "Is it running? try `systemctl status ollama`",
                 self._target.authority,
                 error,

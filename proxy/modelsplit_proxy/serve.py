@@ -7,20 +7,22 @@ import logging
 import os
 import signal
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import uvloop
 
 from modelsplit_proxy import systemd
-from modelsplit_proxy.app import App
+from modelsplit_proxy.app import App, address_of
+from modelsplit_proxy.guard import is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from socket import socket
 
     from modelsplit_proxy.policyfile import LoadedPolicy
-    from modelsplit_proxy.settings import Settings
+    from modelsplit_proxy.settings import Address, Settings
 
 logger = logging.getLogger("modelsplit")
 
@@ -35,8 +37,11 @@ def run(settings: Settings, loaded: LoadedPolicy, environ: Mapping[str, str]) ->
 async def _serve(settings: Settings, loaded: LoadedPolicy, environ: Mapping[str, str]) -> None:
     stop, cut = signals()
     notifier = systemd.Notifier(environ)
+    inherited = _inherited(environ)
+    if inherited:
+        settings = replace(settings, listen=_widest(inherited))
     app = App(settings, loaded, sink=stdout_sink, json_log=wants_json(settings))
-    await app.start(_inherited(environ))
+    await app.start(inherited)
     announce(app, loaded)
     notifier.ready(f"listening on {app.address}")
     watchdog = _start_watchdog(notifier, environ)
@@ -78,6 +83,13 @@ def _start_watchdog(notifier: systemd.Notifier, environ: Mapping[str, str]) -> W
 def _inherited(environ: Mapping[str, str]) -> list[socket]:
     sockets = systemd.listen_sockets(environ, os.getpid())
     return systemd.by_name(environ, sockets).get("proxy", sockets)
+
+
+def _widest(sockets: list[socket]) -> Address:
+    """Where the manager's sockets really listen: what the Host check has to know."""
+    addresses = [address_of(sock) for sock in sockets]
+    beyond = [address for address in addresses if not is_loopback(address.host)]
+    return (beyond or addresses)[0]
 
 
 def signals() -> tuple[asyncio.Event, asyncio.Event]:

@@ -48,6 +48,8 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
     yield from _seats(stats)
     yield from _waiters(stats["waiters"])
     for breaker in stats["breakers"]:
+        if breaker["state"] == "closed":
+            continue
         trial = f"trial in {breaker['trial_in_s']:.1f} s"
         yield f"breaker  {breaker['breaker']} {breaker['state']} ({trial}): {breaker['why']}"
 

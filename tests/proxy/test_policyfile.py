@@ -250,9 +250,12 @@ def test_only_the_default_can_be_extended(file: Path, base: object) -> None:
 
 # --- Merging ------------------------------------------------------------------------------
 
+# A policy file may hold numbers of thirty digits at most.
+NUMBERS = st.integers(-(10**29), 10**29)
+
 DOCUMENTS: st.SearchStrategy[dict[str, Any]] = st.recursive(
-    st.dictionaries(st.sampled_from("abc"), st.none() | st.integers() | st.lists(st.integers())),
-    lambda inner: st.dictionaries(st.sampled_from("abc"), inner | st.integers()),
+    st.dictionaries(st.sampled_from("abc"), st.none() | NUMBERS | st.lists(NUMBERS)),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner | NUMBERS),
     max_leaves=8,
 )
 
