@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 from kit import options, quantile, show, table, write_policy
+
 from support.process import ollama, serving
 from support.raw import chunk, raw_upstream
 from support.wire import Client

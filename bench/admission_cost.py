@@ -92,9 +92,7 @@ class Desk:
         learned = Parallelism(cap=SEATS, host=None if shape.learns else SEATS, models={})
         if not shape.learns:
             learned.slots = lambda _model: SEATS  # type: ignore[method-assign]
-        self.admission = Admission(
-            SEATS, dict.fromkeys(Role, limits), {}, learned, forecasts=False
-        )
+        self.admission = Admission(SEATS, dict.fromkeys(Role, limits), {}, learned, forecasts=False)
         self._shape = shape
         self._number = 0
         self.now = 0.0

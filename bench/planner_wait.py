@@ -27,13 +27,13 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 from kit import admission_of, mean, options, quantile, show, table, write_policy
-from support.host import Host, Job, Run
-from support.process import ollama, serving
-from support.wire import Client
 
 from modelsplit_policy.admission import Place, Refusal, Ticket
 from modelsplit_policy.facts import Role
 from modelsplit_policy.parallelism import Parallelism
+from support.host import Host, Job, Run
+from support.process import ollama, serving
+from support.wire import Client
 
 if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
@@ -114,7 +114,12 @@ class Loop(Run):
     """A run in which every executor that is done asks again, until ``until``."""
 
     def __init__(
-        self, admission: Admission | Plain, host: Host, jobs: list[Job], rng: random.Random, until: float
+        self,
+        admission: Admission | Plain,
+        host: Host,
+        jobs: list[Job],
+        rng: random.Random,
+        until: float,
     ) -> None:
         super().__init__(admission, host, jobs)  # type: ignore[arg-type]
         self._rng = rng

@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import uvloop
 from kit import ROOT, admission_of, mean, options, policy, quantile, show, table, write_policy
+
+from modelsplit_policy.facts import Role
 from support.host import Host, Job, Run
 from support.process import serving, spawned
 from support.wire import Client
-
-from modelsplit_policy.facts import Role
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -203,7 +203,6 @@ async def standing(way: Way, state: Path) -> AsyncIterator[Scene]:
         if way.over is None:
             yield Scene(way, upstream, None)
             return
-        state.mkdir()
         given = ("--policy", str(write_policy(state / "policy.json", way.over)))
         async with serving(upstream, state, *given) as process:
             yield Scene(way, process.port, process.admin_port)
@@ -264,11 +263,10 @@ async def play(scene: Scene, span_s: float, began: float) -> None:
 
 async def really(span_s: float) -> list[dict[str, Any]]:
     async with contextlib.AsyncExitStack() as stack:
-        state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        scenes = [
-            await stack.enter_async_context(standing(way, state / str(number)))
-            for number, way in enumerate(WAYS)
-        ]
+        scenes = []
+        for way in WAYS:
+            state = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            scenes.append(await stack.enter_async_context(standing(way, state)))
         began = time.monotonic()
         await asyncio.gather(*(play(scene, span_s, began) for scene in scenes))
         return [await summed(scene) for scene in scenes]

@@ -9,7 +9,9 @@ the model's cap. These limits are hard: nothing ever exceeds them.
 
 *Usefulness.* Within them, a call starts only while one more call at once is worth running
 (``parallelism``, learned). That limit is soft: a call held back by nothing else is started
-shortly before its wait would end, because a late answer is better than none.
+when it has been held for as long as its role allows, at the latest shortly before its wait
+would end: sharing the machine is better than waiting for a long answer to end, and a late
+answer is better than none.
 
 *Order.* Whoever finds a seat and nobody with a better right takes it at once. The others
 wait in their role's line (``lines``: first come first served, fair between clients). When
@@ -106,8 +108,8 @@ class Ticket:
     """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
 
     ``model``: its bare name, so that no other spelling passes for another model.
-    ``max_wait_s``: how long the call may stand in line. ``front``: it goes before all
-    others of its role.
+    ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
+    for usefulness alone. ``front``: it goes before all others of its role.
     """
 
     role: Role
@@ -115,6 +117,7 @@ class Ticket:
     arrived: float
     client: str = ""
     max_wait_s: float = math.inf
+    max_hold_s: float = math.inf
     front: bool = False
     place: Place = Place.NEW
     seated: float = 0.0
@@ -325,7 +328,7 @@ class Admission:
         ticket.place = Place.GONE
 
     def due(self, ticket: Ticket) -> None:
-        """The ticket's wait is about to end: only hard limits hold it back from now on."""
+        """The ticket has been held long enough: only hard limits hold it back from now on."""
         if ticket.place is Place.WAITING:
             ticket.urgent = True
             self._urgent[ticket] = None

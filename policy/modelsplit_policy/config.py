@@ -166,6 +166,10 @@ class RolePolicy(_Part):
         default=4000,
         description="Milliseconds by which later calls of more urgent roles may go first.",
     )
+    max_hold_ms: Milliseconds | None = Field(
+        default=None,
+        description="Milliseconds a call may be held back by usefulness alone. Null: its wait.",
+    )
     max_wait_ms: Milliseconds = Field(
         description="Milliseconds a call may queue before it is refused: 5000 to 10000."
     )

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.parallelism import Report
     from modelsplit_proxy.clock import Clock
 
-# How long before the end of its wait a call is started that only usefulness holds back: a
-# sixteenth of the wait, half a second at most. Late, because a seat may still come free;
+# How long before the end of its wait a call is started at the latest that only usefulness
+# holds back: a sixteenth of the wait, half a second at most. Late, because a seat may still come free;
 # not at the last moment, because the timer must win against the one that ends the wait.
 _DUE_SHARE: Final = 1 / 16
 _DUE_MAX_S: Final = 0.5
@@ -50,7 +50,8 @@ class Gate:
         loop = asyncio.get_running_loop()
         granted = self._waiting[ticket]
         wait_s = ticket.max_wait_s
-        due = loop.call_later(wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE), self._due, ticket)
+        held_s = min(ticket.max_hold_s, wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE))
+        due = loop.call_later(held_s, self._due, ticket)
         end = loop.call_later(wait_s, self._turn_away, ticket, Reason.QUEUE_TIMEOUT)
         try:
             return await granted

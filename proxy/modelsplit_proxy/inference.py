@@ -9,6 +9,7 @@ back, and a failure is told inside the stream.
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -211,6 +212,7 @@ class InferenceCall:
             arrived=attempt.asked,
             client=record.client,
             max_wait_s=self._wait_left_s(),
+            max_hold_s=self._max_hold_s(),
         )
         try:
             refused = await self._take_seat(ticket, attempt)
@@ -247,6 +249,12 @@ class InferenceCall:
         attempt.seated = clock.now()
         call.step(Event.ADMIT)
         return None
+
+    def _max_hold_s(self) -> float:
+        role = self.record.role
+        assert role is not None
+        held_ms = self._services.policy.roles[role].max_hold_ms
+        return math.inf if held_ms is None else held_ms / 1000
 
     def _wait_left_s(self) -> float:
         """The cap is on the whole call: a second attempt waits for what the first left."""

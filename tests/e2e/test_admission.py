@@ -198,10 +198,10 @@ async def test_one_clients_burst_does_not_stand_in_front_of_anothers_call() -> N
 
 
 async def test_a_waiter_whose_model_is_loaded_goes_first_for_two_seconds_at_most() -> None:
-    async with crowded(ONE_BY_ONE | {"roles": {"CHAT": {"ageing_ms": 0}}}) as (up, crowd):
+    async with crowded(ONE_BY_ONE) as (up, crowd):
         [held] = await crowd.hold(CHAT)
         await up.app.residency.ask()
-        assert up.app.residency.models == {CHAT}
+        assert up.app.residency.models == frozenset({CHAT})
         await crowd.wait(TINY, "cold")
         await crowd.wait(CHAT, "warm")
         held.reset()
@@ -301,7 +301,7 @@ class Load:
         async def client() -> None:
             async with self.up.client() as one:
                 while not done():
-                    answer = await one.request("POST", ROUTE, short("qwen3:8b", 20))
+                    answer = await one.request("POST", ROUTE, short("qwen3:8b", 16))
                     assert answer.status == 200, answer.body
 
         await asyncio.gather(*(client() for _ in range(6)))
@@ -317,14 +317,14 @@ async def restarted(up: Running, slots: int) -> None:
 
 
 def paced(slots: int) -> SimConfig:
-    """A call of twenty tokens takes a fifth of a second, whoever else runs."""
+    """A call of sixteen tokens takes 160 ms, whoever else runs."""
     return SimConfig(token_rate=100, num_parallel=slots, max_loaded=4)
 
 
 @pytest.mark.parametrize(("slots", "within"), [(1, 12), (2, 20), (4, 40)])
 async def test_how_many_calls_a_model_takes_at_once_is_found_out(slots: int, within: int) -> None:
     async with running(paced(slots), LEARNING) as up:
-        calls = await Load(up).until(slots, steady=8, at_most=within + 10)
+        calls = await Load(up).until(slots, steady=6, at_most=within + 6)
         assert calls <= within
         learned = (await stats(up))["parallelism"]
         assert learned["slots"]["qwen3:8b"] == slots
@@ -338,15 +338,15 @@ async def test_how_many_calls_a_model_takes_at_once_is_found_out(slots: int, wit
         assert beyond <= 4
 
 
-@pytest.mark.parametrize(("before", "after", "within"), [(4, 1, 12), (1, 2, 30)])
+@pytest.mark.parametrize(("before", "after", "within"), [(4, 1, 20), (1, 2, 35)])
 async def test_another_value_after_a_restart_is_found_out(
     before: int, after: int, within: int
 ) -> None:
     async with running(paced(before), LEARNING) as up:
         load = Load(up)
-        await load.until(before, steady=6, at_most=50)
+        await load.until(before, steady=4, at_most=50)
         await restarted(up, after)
-        assert await load.until(after, steady=6, at_most=within + 10) <= within
+        assert await load.until(after, steady=5, at_most=within + 5) <= within
 
 
 # Circuit breakers.
@@ -410,7 +410,7 @@ async def test_half_open_lets_exactly_one_call_through() -> None:
         held = up.sim.faults.add(Kind.HANG, model=CHAT)
         trial = crowd._client()
         await trial.ask("POST", ROUTE, short(CHAT))
-        await up.sim.wait_for(lambda sim: held.hits == 1)
+        await up.sim.wait_for(lambda _: held.hits == 1)
         others = await asyncio.gather(*(ask(up, CHAT) for _ in range(4)))
         assert {(answer.status, answer.phrase) for answer in others} == {(503, "Breaker Open")}
         assert held.hits == 1
@@ -430,7 +430,7 @@ async def test_a_client_that_leaves_never_counts() -> None:
         for number in range(1, 8):
             client = crowd._client()
             await client.ask("POST", ROUTE, short(CHAT))
-            await up.sim.wait_for(lambda _, seen=number: len(up.asked) == seen)
+            await up.until(lambda seen=number: len(up.asked) == seen)  # type: ignore[misc]
             client.reset()
             await up.calls.wait(number)
         assert (await stats(up))["breakers"] == []
@@ -481,7 +481,7 @@ def troubled(up: Running, timeouts: int) -> Level:
         record.failure, record.streamed = LATE, True
         up.app.monitor.call_ended(record)
     up.app.monitor.look()
-    return up.app.monitor.guard.level
+    return up.app.monitor.guard.shedding
 
 
 async def test_degraded_turns_away_chat_and_heavy_instead_of_letting_them_wait() -> None:
@@ -542,12 +542,10 @@ async def test_timeouts_of_calls_are_seen_and_those_of_a_hasty_client_are_not() 
         up.sim.faults.add(Kind.HANG, path=ROUTE)
         for _ in range(6):
             assert (await ask(up, "executor", {"X-LLM-Timeout-Ms": "10"})).status == 504
-        up.app.monitor.look()
-        assert up.app.monitor.guard.shedding is Level.OK
+        assert troubled(up, 0) is Level.OK
         for _ in range(3):
             assert (await ask(up, "planner")).status == 504
-        up.app.monitor.look()
-        assert up.app.monitor.guard.shedding is Level.DEGRADED
+        assert troubled(up, 0) is Level.DEGRADED
         assert up.app.monitor.guard.shedding_cause.startswith("6 timeouts in 60 s")
 
 

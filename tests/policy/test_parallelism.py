@@ -166,3 +166,51 @@ def test_without_durations_of_its_own_a_calls_whole_time_stands_in() -> None:
         now += 10
     assert one.contention == pytest.approx(1.0, abs=0.1)
     assert one.host == 1
+
+
+def waited(wait_s: float) -> Report:
+    """A call of one second that waited inside the upstream for so long before it ran."""
+    return Report(tokens=50, eval_s=1.0, prompt_s=0.0, load_s=0.0, total_s=1.0 + wait_s)
+
+
+def test_a_wait_without_company_says_nothing_of_slots() -> None:
+    """Most likely the model was loaded once more, and the list of loaded models was old."""
+    one = Parallelism(cap=6, host=6, models={})
+    first = one.start("m", 0.0, resident=True)
+    second = one.start("m", 0.0, resident=True)
+    one.end(first, 1.0, 1.0, waited(0.0))
+    one.end(second, 1.0, 1.0, waited(0.0))
+    assert one.slots("m") == 2
+    one.end(one.start("m", 2.0, resident=True), 6.0, 4.0, waited(3.0))
+    assert one.slots("m") == 2
+
+
+def test_of_calls_sent_in_one_moment_nobody_knows_which_came_first() -> None:
+    """The first of three waited, so they were seen in another order: still two slots."""
+    one = Parallelism(cap=6, host=6, models={})
+    flights = [one.start("m", number / 1000, resident=True) for number in range(3)]
+    one.end(flights[1], 1.0, 1.0, waited(0.0))
+    assert one.slots("m") == 2
+    one.end(flights[2], 1.0, 1.0, waited(0.0))
+    one.end(flights[0], 2.0, 2.0, waited(1.0))
+    assert one.slots("m") == 2
+
+
+def test_calls_that_end_in_the_moment_another_begins_prove_no_slot() -> None:
+    one = Parallelism(cap=6, host=6, models={})
+    running, late = (one.start("m", 0.0, resident=True) for _ in range(2))
+    one.end(running, 1.0, 1.0, waited(0.0))
+    one.end(late, 2.0, 2.0, waited(1.0))
+    assert one.slots("m") == 1
+    for now in range(10, 20):
+        old = one.start("m", float(now), resident=True)
+        new = one.start("m", now + 0.5, resident=True)
+        one.end(old, now + 0.55, 0.55, waited(0.0))
+        one.end(new, now + 0.95, 0.45, waited(0.0))
+    assert one.slots("m") == 1
+    for now in range(20, 23):
+        old = one.start("m", float(now), resident=True)
+        new = one.start("m", now + 0.5, resident=True)
+        one.end(new, now + 0.9, 0.4, waited(0.0))
+        one.end(old, now + 0.95, 0.95, waited(0.0))
+    assert one.slots("m") == 2

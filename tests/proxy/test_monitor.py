@@ -124,12 +124,11 @@ def test_levels_are_applied_to_admission_and_told_once_each(
     under.look()
     assert under.admission.shedding == Shedding()
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    critical = "15 timeouts in 60 s (CRITICAL from 15)"
     assert caplog.messages == [
         "health OK -> DEGRADED (shedding as DEGRADED): 5 timeouts in 60 s (DEGRADED from 5)",
-        "health DEGRADED -> CRITICAL (shedding as CRITICAL): "
-        "15 timeouts in 60 s (CRITICAL from 15)",
-        "health CRITICAL -> OK (shedding as OK): "
-        "better for 10 s, was: 15 timeouts in 60 s (CRITICAL from 15)",
+        f"health DEGRADED -> CRITICAL (shedding as CRITICAL): {critical}",
+        f"health CRITICAL -> OK (shedding as OK): better for 10 s, was: {critical}",
     ]
 
 
@@ -137,10 +136,10 @@ def test_a_planner_is_never_turned_away() -> None:
     under = Under()
     under.timeouts(100)
     assert under.look() is Level.CRITICAL
-    for _ in range(3):
-        ticket = Ticket(Role.PLANNER, "m", under.clock.now(), max_wait_s=8)
+    tickets = [Ticket(Role.PLANNER, "m", under.clock.now(), max_wait_s=8) for _ in range(3)]
+    for ticket in tickets:
         assert under.admission.ask(ticket, under.clock.now()) is None
-    assert ticket.place is Place.WAITING
+    assert tickets[2].place is Place.WAITING
     refusal = under.admission.ask(Ticket(Role.CHAT, "m", under.clock.now()), under.clock.now())
     assert refusal is not None
     assert refusal.reason is Reason.SHED

@@ -67,7 +67,7 @@ async def test_what_is_loaded_is_told_to_the_gate_by_bare_names() -> None:
         await load(sim, "Tiny")
         await load(sim, "qwen3:4b")
         await under.ask()
-        assert under.models == told.models[-1] == {"tiny", "qwen3:4b"}
+        assert under.models == told.models[-1] == frozenset({"tiny", "qwen3:4b"})
         assert repr(under) == "<Residency ['qwen3:4b', 'tiny']>"
 
 

@@ -30,6 +30,7 @@ class Job:
     client: str = ""
     patience_s: float = 1e9
     max_wait_s: float = 8.0
+    max_hold_s: float = 1e9
     ticket: Ticket | None = None
     started: float | None = None
     working: float | None = None
@@ -148,7 +149,8 @@ class Run:
             self._start(job)
         elif ticket.place is Place.WAITING:
             margin = min(0.5, job.max_wait_s / 16)
-            self._at(self.now + job.max_wait_s - margin, "due", job)
+            held_s = min(job.max_hold_s, job.max_wait_s - margin)
+            self._at(self.now + held_s, "due", job)
             self._at(self.now + job.max_wait_s, "expire", job)
         self._fill()
 
