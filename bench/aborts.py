@@ -109,6 +109,7 @@ async def stats(admin: Client) -> dict[str, Any]:
 async def until(admin: Client, running: int, waiting: int, limit_s: float = 10.0) -> float:
     """Poll until so many run and wait; how long it took, seconds."""
     began = time.monotonic()
+    now = None
     while time.monotonic() - began < limit_s:
         roles = (await stats(admin))["roles"].values()
         now = sum(row["running"] for row in roles), sum(row["waiting"] for row in roles)

@@ -91,7 +91,7 @@ class Desk:
         # Given parallelism is as wide as the seats, so that only seats hold calls back.
         learned = Parallelism(cap=SEATS, host=None if shape.learns else SEATS, models={})
         if not shape.learns:
-            learned.slots = lambda _model: SEATS  # type: ignore[method-assign]
+            learned.slots = lambda _model: SEATS  # type: ignore[method-assign,assignment]
         self.admission = Admission(SEATS, dict.fromkeys(Role, limits), {}, learned, forecasts=False)
         self._shape = shape
         self._number = 0

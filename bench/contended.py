@@ -21,7 +21,7 @@ def contend(contention: float) -> None:
         running = len(compute._paces)  # noqa: SLF001 - the one number the stand-in lacks
         return 1 / (1 + contention * (running - 1)) if running else 0.0
 
-    pacing.Compute._speed = speed  # type: ignore[method-assign]  # noqa: SLF001
+    pacing.Compute._speed = speed  # type: ignore[method-assign,assignment]  # noqa: SLF001
 
 
 if __name__ == "__main__":

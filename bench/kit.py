@@ -88,11 +88,12 @@ def machine() -> str:
     """Cores, Python and versions, one line each."""
     used = ", ".join(f"{name} {metadata.version(name)}" for name in _TOLD)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    kernel = ".".join(platform.release().split(".")[:2])
     load = ", ".join(f"{value:.2f}" for value in os.getloadavg())
     return "\n".join(
         (
             f"- {cores} cores, {_processor()}; load average when it began {load}",
-            f"- {platform.system()} {platform.release()} {platform.machine()}",
+            f"- {platform.system()} {kernel} {platform.machine()}",
             f"- {platform.python_implementation()} {platform.python_version()}; {used}",
             f"- modelsplit {metadata.version('modelsplit')}",
         )

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from kit import admission_of, mean, options, quantile, show, table, write_policy
+from kit import admission_of, mean, options, policy, quantile, show, table, write_policy
 
 from modelsplit_policy.admission import Place, Refusal, Ticket
 from modelsplit_policy.facts import Role
@@ -49,6 +49,13 @@ _LONG = {"max_wait_ms": 600_000, "allow_long_wait": True}
 PATIENT: dict[str, Any] = {
     "global": {"forecast": False},
     "roles": {"PLANNER": _LONG, "EXECUTOR": _LONG, "CHAT": _LONG},
+}
+
+
+HELD_S = {
+    role: row.max_hold_ms / 1000
+    for role, row in policy(PATIENT).roles.items()
+    if row.max_hold_ms is not None
 }
 
 
@@ -138,7 +145,8 @@ def executor(rng: random.Random, at: float) -> Job:
 
 
 def _job(at: float, role: Role, model: str, tokens: int) -> Job:
-    return Job(at=at, role=role, model=model, tokens=tokens, max_wait_s=600.0)
+    held_s = HELD_S.get(role, 1e9)
+    return Job(at=at, role=role, model=model, tokens=tokens, max_wait_s=600.0, max_hold_s=held_s)
 
 
 def played(

@@ -51,6 +51,7 @@ SEEDS = 20
 RATE = 20.0  # tokens a second of a call that runs alone, one model for all roles
 SPLIT_COST = 1.2  # a token of a model of one's own takes so many times longer
 CONTENDING = 2.2
+_FOR_EVER_MS = 10**9
 SPREAD = 0.6  # answers are this share longer or shorter than the mean
 
 
@@ -146,6 +147,7 @@ def jobs(way: Way, seed: int) -> list[Job]:
             tokens=tokens * (SPLIT_COST if way.split else 1.0),
             patience_s=kind.patience_s,
             max_wait_s=rows[kind.role].max_wait_ms / 1000,
+            max_hold_s=(rows[kind.role].max_hold_ms or _FOR_EVER_MS) / 1000,
         )
         for at, kind, tokens in trace(seed)
     ]

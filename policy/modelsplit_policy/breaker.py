@@ -461,6 +461,7 @@ _BY_REASON: Final = MappingProxyType(
         Reason.UPSTREAM_BUSY: _ANSWERED,
         # Something answered, if badly. A reset stays the provider's: a port forwarder in
         # front of a stopped Ollama accepts each connection and resets it.
+        Reason.CONNECT_TIMEOUT: _DOWN,
         Reason.TRUNCATED: _BROKEN,
         Reason.PROTOCOL: _BROKEN,
     }

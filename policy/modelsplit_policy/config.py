@@ -60,6 +60,8 @@ _COUNT_MAX: Final = 1_000_000
 _NAME: Final = r"^[A-Za-z0-9._:/-]{1,256}$"
 _LABEL: Final = r"^[A-Za-z0-9._-]{1,64}$"
 _WINDOW: Final = r"^[1-9][0-9]{0,5}[smhd]$"
+# Written into requests as it stands here, and Go's durations know no days.
+_KEEP_ALIVE: Final = r"^[1-9][0-9]{0,5}[smh]$"
 _UNIT_SECONDS: Final = MappingProxyType({"s": 1, "m": 60, "h": 3_600, "d": 86_400})
 
 _LATENCIES: Final = (
@@ -106,6 +108,7 @@ Threshold = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(strict=True, pattern=_NAME)]
 Label = Annotated[str, Field(strict=True, pattern=_LABEL)]
 Window = Annotated[str, Field(strict=True, pattern=_WINDOW)]
+KeepAlive = Annotated[str, Field(strict=True, pattern=_KEEP_ALIVE)]
 OptionName = Annotated[str, Field(strict=True, min_length=1)]
 OptionValue = Annotated[
     Scalar,
@@ -194,6 +197,36 @@ class RolePolicy(_Part):
     on_schema_failure: Literal["error", "pass"] = Field(
         default="error",
         description="After the retry failed too: answer 502, or pass the answer on, marked.",
+    )
+    on_stream: Literal["hold", "observe"] = Field(
+        default="observe",
+        alias="validate_streams",
+        description="Hold a validated stream back until it is valid, or pass it on and count.",
+    )
+    total_timeout_ms: Milliseconds | None = Field(
+        default=None,
+        description="Milliseconds for the whole call, waiting and both attempts. Null: no bound.",
+    )
+    early_headers_after_ms: Milliseconds | None = Field(
+        default=None,
+        description="Milliseconds after which a stream's head goes out early. Null: never.",
+    )
+    prefer_resident_fallback: Flag = Field(
+        default=False,
+        description="Start at the fallback if it is loaded and the primary is not.",
+    )
+    max_num_ctx: Count | None = Field(
+        default=None, description="A larger num_ctx is cut to this. Null: as the client says."
+    )
+    max_keep_alive: KeepAlive | None = Field(
+        default=None,
+        description='A longer keep_alive, or one for ever, is cut to this: "5m", "1h".',
+    )
+    num_predict: Count | None = Field(
+        default=None, description="Tokens at most, for calls that name no number or 0."
+    )
+    max_num_predict: Count | None = Field(
+        default=None, description="A larger number of tokens, or no end (-1, -2), is cut to this."
     )
 
     @field_validator("fallback_timeout_ms")
@@ -453,6 +486,7 @@ _PATTERNS: Final[Mapping[str, str]] = MappingProxyType(
         _NAME: "must be 1 to 256 letters, digits or . _ : / -, not {got}",
         _LABEL: "must be 1 to 64 letters, digits or . _ -, not {got}",
         _WINDOW: 'must be a whole number with s, m, h or d, such as "30m" or "1h", not {got}',
+        _KEEP_ALIVE: 'must be a whole number with s, m or h, such as "5m" or "1h", not {got}',
     }
 )
 
@@ -567,6 +601,7 @@ class _Draft:
     cap: int | None
     roles: Mapping[Role, RolePolicy]
     models: tuple[str, ...]
+    pinned: Mapping[str, Options]
     budgets: Mapping[Any, BudgetPolicy]
     conditions: tuple[str, ...]
     experiments: Mapping[Any, ExperimentPolicy]
@@ -607,6 +642,7 @@ def _draft(raw: Mapping[str, Any]) -> _Draft:
         cap=cap.max_concurrent if cap else None,
         roles={Role(name): role for name, role in roles.items()},
         models=tuple(models) if isinstance(models, Mapping) else (),
+        pinned={name: part.options for name, part in _sound_parts(ModelPolicy, models).items()},
         budgets=_sound_parts(BudgetPolicy, raw.get("budgets")),
         conditions=escalation.conditions if escalation else (),
         experiments=_sound_parts(ExperimentPolicy, raw.get("experiments")),
@@ -661,6 +697,46 @@ def _waits(draft: _Draft) -> Iterator[Problem]:
                 ("roles", name.value, "max_wait_ms"),
                 f"must be {low} to {high} milliseconds, not {role.max_wait_ms}{hint}",
             )
+
+
+def _tokens(draft: _Draft) -> Iterator[Problem]:
+    for name, role in draft.roles.items():
+        given, most = role.num_predict, role.max_num_predict
+        if given is not None and most is not None and given > most:
+            yield _problem(
+                ("roles", name.value, "num_predict"),
+                f"is {given}, more than this role's max_num_predict ({most}); lower it",
+            )
+
+
+def _contexts(draft: _Draft) -> Iterator[Problem]:
+    """A pinned num_ctx that the clamp of its own role would cut."""
+    for name, role in draft.roles.items():
+        if role.max_num_ctx is None:
+            continue
+        for where, pinned in _pinned_contexts(draft, name, role):
+            if isinstance(pinned, int | float) and pinned > role.max_num_ctx:
+                yield _problem(
+                    ("roles", name.value, "max_num_ctx"),
+                    f"is {role.max_num_ctx}, but {json_path(where)} is {_got(pinned)};"
+                    " raise the one or lower the other",
+                )
+
+
+def _pinned_contexts(
+    draft: _Draft, name: Role, role: RolePolicy
+) -> Iterator[tuple[Loc, Scalar | None]]:
+    """Every num_ctx the policy sets in calls of a role, and where it stands."""
+    chosen = {same_name(model) for model in (role.primary, role.fallback) if model}
+    for i, test in draft.experiments.items():
+        for j, arm in enumerate(test.arms if test.role is name else ()):
+            if "num_ctx" in arm.options:
+                yield ("experiments", i, "arms", j, "options", "num_ctx"), arm.options["num_ctx"]
+            else:
+                chosen.add(same_name(arm.model))
+    for model, options in draft.pinned.items():
+        if same_name(model) in chosen:
+            yield ("models", model, "options", "num_ctx"), options.get("num_ctx")
 
 
 def _reserved(draft: _Draft) -> Iterator[Problem]:
@@ -793,6 +869,8 @@ _RULES: Final = (
     _fallbacks,
     _providers,
     _waits,
+    _tokens,
+    _contexts,
     _reserved,
     _aliases,
     _claims,

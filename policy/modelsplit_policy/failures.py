@@ -75,6 +75,8 @@ class Reason(StrEnum):
     UNTERMINATED = "unterminated"
     ERROR_LINE = "error_line"
     ROLE_TIMEOUT = "role_timeout"
+    LOAD_TIMEOUT = "load_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     STALL = "stall"
     SCHEMA = "schema"
@@ -108,7 +110,6 @@ _UNREACHABLE: Final = _spec(
     502,
     "api_error",
     Reason.CONNECT_REFUSED,
-    Reason.CONNECT_TIMEOUT,
     Reason.DNS,
     Reason.RESET,
     Reason.TRUNCATED,
@@ -125,7 +126,14 @@ _BROKEN: Final = _spec(
     Reason.ERROR_LINE,
 )
 _TIMEOUT: Final = _spec(
-    504, "api_error", Reason.ROLE_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT, Reason.STALL
+    504,
+    "api_error",
+    Reason.CONNECT_TIMEOUT,
+    Reason.LOAD_TIMEOUT,
+    Reason.ROLE_TIMEOUT,
+    Reason.TOTAL_TIMEOUT,
+    Reason.FIRST_BYTE_TIMEOUT,
+    Reason.STALL,
 )
 
 # ``error_type`` follows the SDKs' own tables (OpenAI, Anthropic), which switch on it.

@@ -36,7 +36,7 @@ def failure_of_status(
     if status < 400:
         return None
     said = _said(body)
-    if status == 404:
+    if status == 404 and _names_a_model(body):
         return Failure(
             ErrorCode.MODEL_NOT_FOUND,
             Reason.NOT_INSTALLED,
@@ -57,6 +57,11 @@ def failure_of_status(
     return _rejected(status, said)
 
 
+def _names_a_model(body: bytes) -> bool:
+    """Ollama's 404 for a model speaks of it in JSON; for an unknown path it is plain text."""
+    return bool(_object(body).get("error"))
+
+
 _CLIENT_CODES: Final = {
     401: ErrorCode.UNAUTHORIZED,
     403: ErrorCode.FORBIDDEN,
@@ -73,13 +78,16 @@ def _rejected(status: int, said: str) -> Failure:
 
 def failure_of_error(error: UpstreamError, *, upstream: str, provider: Provider) -> Failure:
     """What a broken exchange amounts to while the client has not seen a byte."""
-    code = for_provider(ErrorCode.UNREACHABLE_LOCAL, provider)
     reason = Reason(error.fault.value)
-    message = f"Ollama at {upstream} is not answering ({error})"
-    if error.fault in {Fault.REFUSED, Fault.CONNECT_TIMEOUT, Fault.DNS}:
-        message += "; is it running? try `systemctl status ollama`"
-    else:
-        message = f"Ollama at {upstream} broke off before its answer: {error}"
+    if error.fault is Fault.CONNECT_TIMEOUT:
+        late = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
+        text = f"Ollama at {upstream} is not answering ({error})"
+        return Failure(late, reason, text[:200], "Connect Timeout")
+    code = for_provider(ErrorCode.UNREACHABLE_LOCAL, provider)
+    message = f"Ollama at {upstream} broke off before its answer: {error}"
+    if error.fault in {Fault.REFUSED, Fault.DNS}:
+        message = f"Ollama at {upstream} is not answering ({error}); is it running?"
+        message += " try `systemctl status ollama`"
     return Failure(code, reason, message[:200], "Ollama Unreachable")
 
 
@@ -96,6 +104,8 @@ def failure_of_timeout(
     code = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
     what = {
         Reason.ROLE_TIMEOUT: f"{model[:80]} was not done within the role's {bound_s:g} s",
+        Reason.LOAD_TIMEOUT: f"{model[:80]} was not loaded within load_timeout_ms, {bound_s:g} s",
+        Reason.TOTAL_TIMEOUT: f"the call was not done within the role's total of {bound_s:g} s",
         Reason.STALL: f"{model[:80]} fell silent for {bound_s:g} s in the middle of its answer",
     }
     message = what.get(reason, f"{model[:80]} did not answer within {bound_s:g} s")

@@ -71,7 +71,7 @@ class App:
         self.services = self._services(policy, RequestLog(sink, as_json=json_log))
         pool, target = self.services.pool, self.services.target
         self.probe = Probe(pool, target)
-        self.residency = Residency(pool, target.authority, self.services.gate)
+        self.residency = self.services.residency
         self.monitor = self._monitor(policy)
         self.services.metrics.watch(self.admission, pool, self.lag, self.monitor)
         for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
@@ -98,11 +98,14 @@ class App:
     def _services(self, policy: Policy, log: RequestLog) -> Services:
         settings, clock = self._settings, SystemClock()
         upstream = settings.upstream
+        gate = Gate(self.admission, clock)
+        pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
         return Services(
             policy=policy,
             roles=Roles(policy),
-            gate=Gate(self.admission, clock),
-            pool=Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s),
+            gate=gate,
+            pool=pool,
+            residency=Residency(pool, str(upstream), gate),
             guard=Guard(settings.listen.host, settings.allow_hosts, settings.allow_origins),
             rate=ArrivalLimit(policy.clients.rate_per_s, policy.clients.burst),
             client_seats=ClientSeats(policy.clients.max_concurrent),

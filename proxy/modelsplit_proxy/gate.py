@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.clock import Clock
 
 # How long before the end of its wait a call is started at the latest that only usefulness
-# holds back: a sixteenth of the wait, half a second at most. Late, because a seat may still come free;
-# not at the last moment, because the timer must win against the one that ends the wait.
+# holds back: a sixteenth of the wait, half a second at most. Late, because a seat may still
+# come free; not at the last moment, because this timer must win against the one that ends
+# the wait.
 _DUE_SHARE: Final = 1 / 16
 _DUE_MAX_S: Final = 0.5
 

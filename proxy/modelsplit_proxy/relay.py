@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 class Bounds:
     """What ends a relay early; None: no bound.
 
-    ``deadline``: loop time by which the answer must be whole. ``stall_s``: the longest
-    silence between two pieces.
+    ``deadline``: loop time by which the answer must be whole, and ``late`` what it means
+    to miss it. ``stall_s``: the longest silence between two pieces.
     """
 
     deadline: float | None = None
+    late: Reason = Reason.ROLE_TIMEOUT
     stall_s: float | None = None
 
 
@@ -70,7 +71,7 @@ class Watch:
             # We stopped reading because the client is slow: not the upstream's silence.
             self._last = now
         if deadline is not None and now >= deadline:
-            self._end(Reason.ROLE_TIMEOUT)
+            self._end(self._bounds.late)
         elif stall_s is not None and now - self._last >= stall_s:
             self._end(Reason.STALL)
         else:

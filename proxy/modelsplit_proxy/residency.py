@@ -8,6 +8,7 @@ line. Without one, nothing is assumed.
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -17,6 +18,8 @@ from modelsplit_proxy.fetch import fetch
 from modelsplit_proxy.upstream import Fault, UpstreamError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from modelsplit_proxy.gate import Gate
     from modelsplit_proxy.record import CallRecord
     from modelsplit_proxy.upstream import Pool
@@ -35,10 +38,25 @@ class Residency:
         self._authority = authority
         self._gate = gate
         self._wanted = asyncio.Event()
+        self._hurried = 0
         self.models: frozenset[str] | None = None
 
     def __repr__(self) -> str:
         return f"<Residency {sorted(self.models) if self.models is not None else 'unknown'}>"
+
+    def loaded(self, model: str) -> bool | None:
+        """Whether ``model`` is loaded; None if nobody knows."""
+        return None if self.models is None else bare_name(model) in self.models
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Ask as often as is still gentle: somebody waits for a load to end."""
+        self._hurried += 1
+        self._wanted.set()
+        try:
+            yield
+        finally:
+            self._hurried -= 1
 
     def call_ended(self, record: CallRecord) -> None:
         """A call has ended: what is loaded may have changed."""
@@ -50,7 +68,8 @@ class Residency:
         while True:
             await self.ask()
             await asyncio.sleep(_AT_MOST_EVERY_S)
-            await self._until_wanted()
+            if not self._hurried:
+                await self._until_wanted()
 
     async def ask(self) -> None:
         """Ask once and pass the answer on."""

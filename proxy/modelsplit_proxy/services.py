@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.metrics import Metrics
     from modelsplit_proxy.rate import ArrivalLimit
     from modelsplit_proxy.requestlog import RequestLog
+    from modelsplit_proxy.residency import Residency
     from modelsplit_proxy.tasks import Tasks
     from modelsplit_proxy.upstream import Pool
 
@@ -72,6 +73,7 @@ class Services:
     roles: Roles
     gate: Gate
     pool: Pool
+    residency: Residency
     guard: Guard
     rate: ArrivalLimit
     client_seats: ClientSeats

@@ -98,7 +98,8 @@ class Exchange:
 
     async def ready(self) -> UpstreamHead:
         """Wait for the head and the first body byte; raise UpstreamError if it broke before."""
-        await self._ready
+        # Shielded: a wait that ran out of time may be followed by another one.
+        await asyncio.shield(self._ready)
         assert self.head is not None
         return self.head
 

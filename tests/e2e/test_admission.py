@@ -378,9 +378,9 @@ async def test_after_five_failures_calls_go_straight_to_the_fallback() -> None:
 
 async def test_a_call_that_has_no_other_model_is_told_to_come_back() -> None:
     async with crowded() as (up, _):
-        up.sim.faults.add(Kind.STATUS, status=500, model=CHAT)
-        for _ in range(5):
-            assert (await ask(up, CHAT)).status == 500
+        up.sim.faults.add(Kind.STATUS, status=500, times=5, path=ROUTE)
+        for spelling in (CHAT, CHAT.upper(), CHAT, CHAT.title(), CHAT):
+            assert (await ask(up, spelling)).status == 500
         for spelling in (CHAT, CHAT.upper()):
             answer = await ask(up, spelling)
             assert (answer.status, answer.phrase) == (503, "Breaker Open")
@@ -420,6 +420,8 @@ async def test_half_open_lets_exactly_one_call_through() -> None:
         up.sim.faults.clear()
         trial.reset()
         await up.until(lambda: up.seats() == (0, 0))
+        [breaker] = (await stats(up))["breakers"]
+        assert (breaker["state"], breaker["failures"], breaker["trial_in_s"]) == ("open", 5, 0)
         assert (await ask(up, CHAT)).status == 200
         assert (await stats(up))["breakers"] == []
 

@@ -164,6 +164,31 @@ def test_a_window_is_a_number_and_a_unit(window: str, length: int) -> None:
     assert seconds(window) == length
 
 
+def test_what_changes_requests_or_their_course_is_off_by_default() -> None:
+    for row in parse(SHIPPED).roles.values():
+        assert (row.max_num_ctx, row.max_keep_alive) == (None, None)
+        assert (row.num_predict, row.max_num_predict) == (None, None)
+        assert (row.total_timeout_ms, row.early_headers_after_ms) == (None, None)
+        assert (row.on_stream, row.prefer_resident_fallback) == ("observe", False)
+
+
+def test_what_changes_requests_can_be_switched_on_for_one_role() -> None:
+    keys = {
+        "max_num_ctx": 8192,
+        "max_keep_alive": "30m",
+        "num_predict": 512,
+        "max_num_predict": 4096,
+        "total_timeout_ms": 90_000,
+        "early_headers_after_ms": 5_000,
+        "validate_streams": "hold",
+        "prefer_resident_fallback": True,
+    }
+    policy = parse(document(*((at("CHAT", key), value) for key, value in keys.items())))
+    written = policy.roles[Role.CHAT].model_dump(by_alias=True)
+    assert {key: written[key] for key in keys} == keys
+    assert policy.roles[Role.CHAT].on_stream == "hold"
+
+
 def test_a_model_may_have_any_name_even_that_of_a_key() -> None:
     names = ("extends", "primary", "price", "key")
     raw = document(*((("models", name), {"parallel": 3}) for name in names))
@@ -305,6 +330,24 @@ def test_any_key_with_a_letter_lost_is_named_with_its_right_spelling(
         (at("HEAVY", "aliases", 0), 7, "must be a string, not 7"),
         (at("HEAVY", "context"), "heavy", 'must be "PLANNER", "EXECUTOR" or "CHAT", not "heavy"'),
         (at("HEAVY", "on_schema_failure"), "retry", 'must be "error" or "pass", not "retry"'),
+        (at("CHAT", "validate_streams"), True, 'must be "hold" or "observe", not true'),
+        (at("CHAT", "max_num_ctx"), 0, "must be at least 1, not 0"),
+        (at("CHAT", "num_predict"), -1, "must be at least 1, not -1"),
+        (at("CHAT", "max_num_predict"), "512", 'must be a whole number, not "512"'),
+        (at("CHAT", "total_timeout_ms"), 0, "must be at least 1, not 0"),
+        (at("CHAT", "early_headers_after_ms"), 1.5, "must be a whole number, not 1.5"),
+        (at("CHAT", "prefer_resident_fallback"), 1, "must be true or false, not 1"),
+        (
+            at("CHAT", "max_keep_alive"),
+            "1d",
+            'must be a whole number with s, m or h, such as "5m" or "1h", not "1d"',
+        ),
+        (at("CHAT", "max_keep_alive"), 300, "must be a string, not 300"),
+        (
+            at("CHAT", "max_keep_alive"),
+            "-1",
+            'must be a whole number with s, m or h, such as "5m" or "1h", not "-1"',
+        ),
         (("roles", "HEAVY"), [], "must be an object, not a list"),
         (("roles",), None, "must be an object, not null"),
         (("models", "m", "price", "input"), "1", 'must be a number, not "1"'),
@@ -401,6 +444,41 @@ RULES: list[tuple[str, list[tuple[Loc, Any]], str, str]] = [
         [(at("CLOUD", "reserved"), 6)],
         "$.roles.CLOUD.reserved",
         "0",
+    ),
+    (
+        "a given number of tokens within the most",
+        [(at("CHAT", "num_predict"), 513), (at("CHAT", "max_num_predict"), 512)],
+        "$.roles.CHAT.num_predict",
+        "is 513, more than this role's max_num_predict (512)",
+    ),
+    (
+        "a pinned context within the clamp",
+        [
+            (at("PLANNER", "max_num_ctx"), 4096),
+            (("models", "QWEN3:8b"), {"options": {"num_ctx": 8192}}),
+        ],
+        "$.roles.PLANNER.max_num_ctx",
+        'is 4096, but $.models["QWEN3:8b"].options.num_ctx is 8192; raise',
+    ),
+    (
+        "an arm's context within the clamp",
+        [
+            (at("PLANNER", "max_num_ctx"), 4096),
+            (("experiments", 0), experiment()),
+            (("experiments", 0, "arms", 1, "options"), {"num_ctx": 4097}),
+        ],
+        "$.roles.PLANNER.max_num_ctx",
+        "$.experiments[0].arms[1].options.num_ctx is 4097",
+    ),
+    (
+        "an arm's model within the clamp",
+        [
+            (at("PLANNER", "max_num_ctx"), 4096),
+            (("experiments", 0), experiment()),
+            (("models", "x"), {"options": {"num_ctx": 8192}}),
+        ],
+        "$.roles.PLANNER.max_num_ctx",
+        "$.models.x.options.num_ctx is 8192",
     ),
     (
         "one alias, one role",
@@ -535,6 +613,26 @@ def test_the_refused_wait_says_how_to_allow_it() -> None:
             'must be 5000 to 10000 milliseconds, not 20000, or set "allow_long_wait": true'
         )
     }
+
+
+def test_a_pinned_context_is_only_held_against_the_clamps_of_roles_that_call_the_model() -> None:
+    pinned = (("models", "gpt-oss:20b", "options"), {"num_ctx": 8192})
+    assert parse(document(pinned, (at("CHAT", "max_num_ctx"), 4096)))
+    assert parse(document(pinned, (at("HEAVY", "max_num_ctx"), 8192)))
+    assert list(problems(document(pinned, (at("HEAVY", "max_num_ctx"), 8191)))) == [
+        "$.roles.HEAVY.max_num_ctx"
+    ]
+
+
+def test_an_arm_that_sets_its_own_context_is_not_held_to_its_models() -> None:
+    test = experiment()
+    test["arms"] = [{"name": "a", "model": "x", "weight": 1, "options": {"num_ctx": 2048}}]
+    raw = document(
+        (at("PLANNER", "max_num_ctx"), 4096),
+        (("experiments", 0), test),
+        (("models", "x"), {"options": {"num_ctx": 8192}}),
+    )
+    assert parse(raw).roles[Role.PLANNER].max_num_ctx == 4096
 
 
 def test_roles_together_may_have_more_seats_than_the_cap() -> None:

@@ -214,3 +214,15 @@ def test_calls_that_end_in_the_moment_another_begins_prove_no_slot() -> None:
         one.end(new, now + 0.9, 0.4, waited(0.0))
         one.end(old, now + 0.95, 0.95, waited(0.0))
     assert one.slots("m") == 2
+
+
+def test_a_wait_that_says_less_than_is_known_changes_nothing() -> None:
+    one = Parallelism(cap=6, host=6, models={})
+    pair = [one.start("n", 0.0, resident=True) for _ in range(2)]
+    one.end(pair[1], 2.0, 2.0, waited(1.0))
+    assert one.slots("n") == 1
+    one.end(pair[0], 2.0, 2.0, waited(0.0))
+    crowd = [one.start("n", 3.0, resident=True) for _ in range(3)]
+    one.end(crowd[2], 6.0, 3.0, waited(2.0))
+    one.end(crowd[1], 6.0, 3.0, waited(0.0))
+    assert one.slots("n") == 1

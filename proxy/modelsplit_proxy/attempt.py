@@ -1,0 +1,347 @@
+"""One model asked once: a seat, one exchange with the upstream, the seat back.
+
+The order is the file's order. The attempt ends in one of two ways: the client has its
+answer (None), or the client has seen nothing yet and a ``Setback`` says what happened. A
+setback may be followed by another attempt; an answer, whole or broken, may not.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.admission import Place, Ticket
+from modelsplit_policy.call import Event, State
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_policy.parallelism import Report
+from modelsplit_policy.roles import bare_name
+from modelsplit_proxy import answers, headers
+from modelsplit_proxy.deadlines import Deadline, LateError, Limits
+from modelsplit_proxy.relay import Bounds, Collector, Relay
+from modelsplit_proxy.reply import Setback
+from modelsplit_proxy.tail import Tail, judge
+from modelsplit_proxy.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from modelsplit_policy.breaker import Allowed
+    from modelsplit_policy.config import RolePolicy
+    from modelsplit_policy.roles import Candidate
+    from modelsplit_proxy.asked import Asked
+    from modelsplit_proxy.peek import Body
+    from modelsplit_proxy.record import CallRecord
+    from modelsplit_proxy.reply import Reply
+    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.tail import Verdict
+    from modelsplit_proxy.upstream import Exchange, UpstreamHead
+
+# A JSON answer is held until it is whole, so that one that breaks can still be replaced.
+# Beyond this size (only embeddings get there) it is passed on as it comes.
+HOLD_BYTES: Final = 8 * 1024 * 1024
+
+
+class Sent:
+    """What the client sent, ready to be sent on."""
+
+    __slots__ = ("asked", "body", "request", "target")
+
+    def __init__(self, request: web.BaseRequest, target: str, asked: Asked, body: Body) -> None:
+        self.request = request
+        self.target = target
+        self.asked = asked
+        self.body = body
+
+
+class AttemptRun:
+    """The run of one attempt. Made for one candidate, used once."""
+
+    def __init__(
+        self, services: Services, record: CallRecord, reply: Reply, sent: Sent, candidate: Candidate
+    ) -> None:
+        assert record.role is not None
+        assert record.provider is not None
+        self._services = services
+        self._record = record
+        self._reply = reply
+        self._sent = sent
+        self._candidate = candidate
+        self._model = bare_name(candidate.model)
+        self._role = record.role
+        self._provider = record.provider
+        self._attempt = record.attempt(candidate, services.clock.now())
+        self._limits = self._read_limits()
+        self._ticket: Ticket | None = None
+        self._admitted: Allowed | None = None
+
+    async def run(self, *, waited_s: float, front: bool) -> Setback | None:
+        """None: the client is being answered. Else what to say, or to try another model for.
+
+        ``waited_s``: how long the call has stood in line before. ``front``: it goes first.
+        """
+        attempt, services = self._attempt, self._services
+        stopped = services.fuses.check(self._provider, self._model)
+        if stopped is not None:
+            attempt.ended = attempt.asked
+            return self._set_back(stopped)
+        self._ticket = ticket = self._claim(waited_s, front=front)
+        try:
+            refused = await self._take_seat(ticket)
+            if refused is not None:
+                return self._set_back(refused)
+            return await self._dispatch()
+        finally:
+            attempt.ended = services.clock.now()
+            services.gate.leave(ticket, self._report())
+
+    @property
+    def waited_s(self) -> float:
+        """How long this attempt stood in line."""
+        attempt = self._attempt
+        until = attempt.seated if attempt.seated is not None else attempt.ended or attempt.asked
+        return until - attempt.asked
+
+    # 1. The seat.
+
+    def _claim(self, waited_s: float, *, front: bool) -> Ticket:
+        row = self._row
+        wait_ms = row.max_wait_ms
+        if self._sent.asked.max_wait_ms is not None:
+            wait_ms = min(wait_ms, self._sent.asked.max_wait_ms)
+        hold_ms = row.max_hold_ms
+        return Ticket(
+            role=self._role,
+            model=self._model,
+            arrived=self._attempt.asked,
+            client=self._record.client,
+            # The cap is on the whole call: a second attempt waits for what the first left.
+            max_wait_s=max(0.0, wait_ms / 1000 - waited_s),
+            max_hold_s=math.inf if hold_ms is None else hold_ms / 1000,
+            front=front,
+        )
+
+    async def _take_seat(self, ticket: Ticket) -> Failure | None:
+        gate, call, clock = self._services.gate, self._record.call, self._services.clock
+        refusal = gate.ask(ticket)
+        if ticket.place is Place.WAITING:
+            self._attempt.ahead = ticket.ahead
+            call.step(Event.ENQUEUE)
+            refusal = await gate.wait(ticket)
+        if refusal is not None:
+            return answers.failure_of_refusal(refusal, clock.now() - self._attempt.asked)
+        self._attempt.seated = clock.now()
+        call.step(Event.ADMIT)
+        return None
+
+    def _report(self) -> Report | None:
+        """What a call that ran to its end says of how fast it ran."""
+        if self._record.call.state is not State.COMPLETED:
+            return None
+        usage = self._record.usage
+        return Report(
+            tokens=usage.output_tokens,
+            eval_s=usage.eval_s,
+            prompt_s=usage.prompt_eval_s,
+            load_s=usage.load_s,
+            total_s=usage.total_s,
+        )
+
+    # 2. The exchange.
+
+    async def _dispatch(self) -> Setback | None:
+        """Ask the model's breaker once more, now that the call is about to be sent."""
+        record, fuses = self._record, self._services.fuses
+        self._attempt.dispatched = self._services.clock.now()
+        record.call.step(Event.DISPATCH)
+        admitted = fuses.admit(self._provider, self._model)
+        if isinstance(admitted, Failure):
+            return self._set_back(admitted)
+        self._admitted = admitted
+        try:
+            return await self._exchange()
+        finally:
+            failure = self._attempt.failure or record.failure
+            fuses.ended(
+                admitted,
+                failure,
+                client_gone=failure is None and record.call.state is not State.COMPLETED,
+                deadline_was_clients=record.deadline_was_clients,
+            )
+
+    async def _exchange(self) -> Setback | None:
+        services = self._services
+        deadline = Deadline(self._limits, services.residency, self._model)
+        try:
+            connection = await services.pool.acquire()
+        except UpstreamError as error:
+            return self._broken(error)
+        exchange = connection.start(head_request=False)
+        try:
+            connection.write(self._request_bytes())
+            return await self._answer(exchange, deadline)
+        finally:
+            # Unless its answer is complete, this cuts the upstream off, which is what
+            # makes Ollama stop computing for nobody.
+            exchange.abort()
+
+    def _request_bytes(self) -> bytes:
+        sent = self._sent
+        body = sent.body.with_model(self._candidate.model)
+        return b"".join(
+            (
+                b"POST %b HTTP/1.1\r\n" % sent.target.encode("utf-8", "surrogateescape"),
+                b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
+                *headers.request_lines(sent.request.raw_headers),
+                headers.VIA_LINE,
+                b"Content-Length: %d\r\n\r\n" % len(body),
+                body,
+            )
+        )
+
+    # 3. The answer.
+
+    async def _answer(self, exchange: Exchange, deadline: Deadline) -> Setback | None:
+        try:
+            head = await deadline.first_byte(exchange)
+        except UpstreamError as error:
+            return self._broken(error)
+        except LateError as late:
+            return self._set_back(self._late(late.reason))
+        self._begun(head)
+        bounds = Bounds(*deadline.at(), self._limits.stall_s)
+        if head.status < 400 and answers.is_stream(head):
+            await self._stream(exchange, head, bounds)
+            return None
+        return await self._hold(exchange, head, bounds)
+
+    def _begun(self, head: UpstreamHead) -> None:
+        """The upstream answers: what waits to hear of that is told."""
+        self._attempt.first_byte = self._services.clock.now()
+        self._attempt.upstream_status = head.status
+        if self._ticket is not None:
+            self._services.gate.first_byte(self._ticket)
+        if self._admitted is not None:
+            self._services.fuses.reached(self._admitted)
+
+    async def _hold(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> Setback | None:
+        """A JSON answer: look at it whole before the client sees any of it."""
+        record = self._record
+        collector = Collector(exchange, HOLD_BYTES)
+        result = await collector.run(bounds)
+        if isinstance(result, UpstreamError):
+            return self._broken(result)
+        if isinstance(result, Reason):
+            return self._set_back(self._late(result))
+        if collector.overflowed and head.status < 400:
+            await self._spill(exchange, head, collector, bounds)
+            return None
+        body = collector.body
+        failure = answers.failure_of_status(
+            head, body, model=self._candidate.model, provider=self._provider
+        ) or answers.check_whole(record.dialect, record.route, body, self._provider)
+        if failure is not None:
+            return self._set_back(failure, head, body)
+        record.usage = answers.usage_of(record.dialect, record.route, body)
+        self._reply.commit(head, length=len(body), total=True)
+        self._reply.down.write(body)
+        self._reply.complete()
+        return None
+
+    async def _spill(
+        self, exchange: Exchange, head: UpstreamHead, collector: Collector, bounds: Bounds
+    ) -> None:
+        """Too large to hold: pass on what is here, then the rest as it comes."""
+        down = self._reply.down
+        self._reply.commit(head, length=head.length, total=False)
+        relay = Relay(exchange, down, None)
+        for piece in collector.pieces:
+            down.write(piece)
+        if not down.writing_paused:
+            exchange.resume()
+        result = await relay.run(bounds)
+        if result is None:
+            self._reply.complete()
+        else:
+            self._reply.break_off(self._break_failure(result), None)
+
+    async def _stream(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> None:
+        record = self._record
+        record.streamed = True
+        opaque = bool(head.get(b"content-encoding"))
+        tail = None if opaque else Tail()
+        # Framed anew whatever the upstream's framing: an error can then still be told in-band.
+        self._reply.commit(head, length=None, total=False)
+        result = await Relay(exchange, self._reply.down, tail).run(bounds)
+        verdict = None if tail is None else judge(record.dialect, tail)
+        if verdict is not None:
+            record.usage = verdict.usage
+        # The dialect's own end marker decides, not how the connection fared after it.
+        if verdict.complete if verdict is not None else result is None:
+            self._reply.complete()
+        else:
+            self._reply.break_off(self._stream_failure(result, verdict), verdict)
+
+    # 4. What went wrong.
+
+    def _stream_failure(
+        self, result: UpstreamError | Reason | None, verdict: Verdict | None
+    ) -> Failure:
+        if result is not None:
+            return self._break_failure(result)
+        error = None if verdict is None else verdict.error
+        code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, self._provider)
+        if error is not None:
+            text = f"Ollama failed mid-answer: {error[:120]}"
+            return Failure(code, Reason.ERROR_LINE, text, "Stream Broken")
+        text = "Ollama ended the stream without saying that it was done"
+        return Failure(code, Reason.UNTERMINATED, text, "Stream Broken")
+
+    def _break_failure(self, result: UpstreamError | Reason) -> Failure:
+        if isinstance(result, UpstreamError):
+            return answers.failure_of_break(result, provider=self._provider)
+        return self._late(result)
+
+    def _late(self, reason: Reason) -> Failure:
+        return answers.failure_of_timeout(
+            reason,
+            bound_s=self._limits.seconds(reason),
+            model=self._candidate.model,
+            provider=self._provider,
+        )
+
+    def _broken(self, error: UpstreamError) -> Setback:
+        upstream = f"http://{self._services.target.authority}"
+        return self._set_back(
+            answers.failure_of_error(error, upstream=upstream, provider=self._provider)
+        )
+
+    def _set_back(
+        self, failure: Failure, head: UpstreamHead | None = None, body: bytes = b""
+    ) -> Setback:
+        self._attempt.failure = failure
+        return Setback(failure, head, body)
+
+    # 5. The bounds.
+
+    @property
+    def _row(self) -> RolePolicy:
+        return self._services.policy.roles[self._role]
+
+    def _read_limits(self) -> Limits:
+        services = self._services
+        return Limits(
+            role_s=self._role_timeout_s(),
+            load_s=services.policy.load_timeout_ms / 1000,
+            stall_s=services.stall_s,
+        )
+
+    def _role_timeout_s(self) -> float | None:
+        """The role's timeout, or what the client shortened it to."""
+        own_s, asked_ms = self._candidate.timeout_s, self._sent.asked.timeout_ms
+        if asked_ms is None:
+            return own_s
+        asked_s = asked_ms / 1000
+        if own_s is not None and own_s <= asked_s:
+            return own_s
+        self._record.deadline_was_clients = True
+        return asked_s

@@ -1,0 +1,150 @@
+"""What the client of one call gets: a head, a body, an end, or an error in its dialect.
+
+Everything here is final. ``commit`` is the moment after which no second model may speak;
+from then on a failure is told inside the answer, or breaks it visibly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.call import Event
+from modelsplit_policy.facts import Role
+from modelsplit_policy.failures import ErrorCode, Reason
+from modelsplit_proxy import answers, errors, headers, tags
+from modelsplit_proxy.edge import date_line
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from modelsplit_policy.failures import Failure
+    from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.record import CallRecord
+    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.tail import Verdict
+    from modelsplit_proxy.upstream import UpstreamHead
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """An attempt that gave the client nothing yet.
+
+    With the upstream's own answer, if it sent one: that is what the client gets should no
+    other attempt follow.
+    """
+
+    failure: Failure
+    head: UpstreamHead | None = None
+    body: bytes = b""
+
+
+class Reply:
+    """The one answer to one call."""
+
+    def __init__(
+        self, services: Services, request: web.BaseRequest, down: Downstream, record: CallRecord
+    ) -> None:
+        self._services = services
+        self._request = request
+        self._record = record
+        self.down = down
+
+    def commit(self, head: UpstreamHead, *, length: int | None, total: bool) -> None:
+        """Begin with the upstream's head; nothing can be taken back from here on."""
+        self._record.call.step(Event.COMMIT)
+        self._head(head, length=length, total=total)
+
+    def commit_early(self, content_type: bytes, keep_alive: bytes) -> None:
+        """Begin a stream before the upstream has said anything, to keep the client patient."""
+        record = self._record
+        record.call.step(Event.COMMIT)
+        record.status = 200
+        record.streamed = True
+        lines = [b"Content-Type: %b\r\n" % content_type, date_line()]
+        lines += self._tag_lines(total=False)
+        lines += headers.cors_lines(self._request.headers.get("Origin"))
+        close = self._services.lifecycle.draining
+        self.down.head(200, "OK", lines, length=None, close=close)
+        self.down.write(keep_alive)
+
+    def complete(self) -> None:
+        """A clean end."""
+        self.down.end()
+        self._record.call.step(Event.FINISH)
+
+    def break_off(self, failure: Failure, verdict: Verdict | None) -> None:
+        """Tell the client inside the stream; where that cannot be done, break the line.
+
+        ``verdict`` None: the stream cannot be read, so nothing can be added to it.
+        """
+        record = self._record
+        record.failure = failure
+        record.call.step(Event.BREAK)
+        if verdict is None or verdict.mid_line:
+            self.down.abort()
+            return
+        # An Ollama stream whose last line is the error has already said it.
+        if failure.reason is not Reason.ERROR_LINE:
+            self.down.write(errors.in_band(record.dialect, failure, record.scene()))
+        self.down.end()
+
+    def break_early(self, failure: Failure) -> None:
+        """The same for a stream that holds nothing yet but what keeps the client patient."""
+        record = self._record
+        record.failure = failure
+        record.call.step(Event.BREAK)
+        self.down.write(errors.in_band(record.dialect, failure, record.scene()))
+        self.down.end()
+
+    def set_back(self, setback: Setback) -> None:
+        """The call has failed before a byte: the upstream's own words, or ours."""
+        self._record.failure = setback.failure
+        head = setback.head
+        if head is not None and self._passes(setback):
+            self._head(head, length=len(setback.body), total=True)
+            self.down.write(setback.body)
+        else:
+            refused = head is not None and head.status >= 400
+            status = head.status if head is not None and refused else setback.failure.status
+            self._own_error(setback.failure, status)
+        self.down.end()
+
+    def _passes(self, setback: Setback) -> bool:
+        """Whether the upstream's own words are fit to be the client's."""
+        assert setback.head is not None
+        if setback.head.status >= 400:
+            return answers.explains(setback.body)
+        role = self._record.role
+        assert role is not None
+        if setback.failure.code is ErrorCode.SCHEMA_INVALID:
+            return self._services.policy.roles[role].on_schema_failure == "pass"
+        # A 200 that is no answer (Ollama gave up) is a client's own affair only in CHAT.
+        return role is Role.CHAT
+
+    def _head(self, head: UpstreamHead, *, length: int | None, total: bool) -> None:
+        self._record.status = head.status
+        lines = headers.tagged_base_lines(head.headers)
+        lines += self._tag_lines(total=total)
+        if self._record.failure is not None:
+            lines += errors.lines(self._record.failure)
+        phrase = head.phrase.decode("latin-1")
+        close = self._services.lifecycle.draining
+        self.down.head(head.status, phrase, lines, length=length, close=close)
+
+    def _own_error(self, failure: Failure, status: int) -> None:
+        record = self._record
+        record.status = status
+        body = errors.body(record.dialect, failure, record.scene())
+        lines = [b"Content-Type: application/json\r\n", date_line()]
+        lines += self._tag_lines(total=True)
+        lines += errors.lines(failure)
+        lines += headers.cors_lines(self._request.headers.get("Origin"))
+        # A body we did not read to its end leaves the connection unusable.
+        close = self._services.lifecycle.draining or not self._request.content.is_eof()
+        self.down.head(status, failure.phrase, lines, length=len(body), close=close)
+        self.down.write(body)
+
+    def _tag_lines(self, *, total: bool) -> list[bytes]:
+        origin = "Origin" in self._request.headers
+        return tags.lines(self._record, self._services.clock.now(), total=total, origin=origin)
