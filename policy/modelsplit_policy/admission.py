@@ -215,6 +215,7 @@ class Admission:
         self._model_seats = dict(model_seats)
         self._forecasts = forecasts
         self._running_local = 0
+        self._kept = sum(pool.kept for pool in self._pools.values())
         self._running_by_model: dict[str, int] = {}
         self._resident: frozenset[str] | None = None
         self._urgent: OrderedDict[Ticket, None] = OrderedDict()
@@ -367,26 +368,36 @@ class Admission:
 
     def _hard_hold(self, pool: _Pool, model: str) -> Hold | None:
         """The hard limit that keeps the next call of this role and model from a seat."""
-        if not pool.has_seat():
+        hold = self._pool_hold(pool)
+        if hold is None and pool.limits.counts_globally and self._model_is_full(model):
+            return Hold.MODEL_CAP
+        return hold
+
+    def _pool_hold(self, pool: _Pool) -> Hold | None:
+        limits = pool.limits
+        if limits.seats is not None and pool.running >= limits.seats:
             return Hold.ROLE_CAP
-        if not pool.limits.counts_globally:
+        if not limits.counts_globally:
             return None
         if self._running_local >= self._global_seats:
             return Hold.GLOBAL_CAP
-        if not pool.claims() and self._running_local + self._kept() >= self._global_seats:
+        if (
+            pool.running >= limits.reserved
+            and self._running_local + self._kept >= self._global_seats
+        ):
             return Hold.RESERVED
-        cap = self._model_seats.get(model)
-        if cap is not None and self._running_by_model.get(model, 0) >= cap:
-            return Hold.MODEL_CAP
         return None
 
-    def _kept(self) -> int:
-        return sum(pool.kept for pool in self._pools.values())
+    def _model_is_full(self, model: str) -> bool:
+        cap = self._model_seats.get(model)
+        return cap is not None and self._running_by_model.get(model, 0) >= cap
 
     def _seat(self, ticket: Ticket, pool: _Pool, now: float) -> None:
         ticket.place = Place.SEATED
         ticket.seated = now
+        self._kept -= pool.kept
         pool.running += 1
+        self._kept += pool.kept
         if ticket.doubted:
             self.forecast.wrong += 1
         if pool.limits.counts_globally:
@@ -397,7 +408,9 @@ class Admission:
             )
 
     def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
+        self._kept -= pool.kept
         pool.running -= 1
+        self._kept += pool.kept
         pool.served(now - ticket.seated)
         if ticket.flight is None:
             return
@@ -421,8 +434,12 @@ class Admission:
 
     def _seat_best(self, now: float, *, probing: bool) -> Ticket | None:
         best: tuple[tuple[bool, bool, float], _Pool, Ticket, float] | None = None
+        # Nothing that counts globally may start in this pass, whatever its model.
+        idle = not self.parallelism.probes_any if probing else self.parallelism.is_full
         for pool in self._pools.values():
-            if not pool.line or not pool.has_seat():
+            if not pool.line or (idle and pool.limits.counts_globally):
+                continue
+            if self._pool_hold(pool) is not None:
                 continue
             found = self._candidate(pool, now, probing=probing)
             if found is None:
@@ -445,31 +462,31 @@ class Admission:
 
     def _candidate(self, pool: _Pool, now: float, *, probing: bool) -> tuple[float, Ticket] | None:
         """The call of this role that goes next, among those whose model may run."""
-        able = [
-            (tag, ticket)
-            for _, tag, _, ticket in pool.line.heads()
-            if self._hard_hold(pool, ticket.model) is None and self._useful(pool, ticket, probing)
-        ]
-        if not able:
-            return None
-        first = able[0]
-        if self._is_resident(first[1].model) or now - first[1].arrived >= PATIENCE_S:
-            return first
-        return next((one for one in able if self._is_resident(one[1].model)), first)
+        first: tuple[float, Ticket] | None = None
+        for _, tag, _, ticket in pool.line.heads():
+            if not self._may_run(pool, ticket.model, probing):
+                continue
+            if first is None:
+                first = tag, ticket
+                if self._is_resident(ticket.model) or now - ticket.arrived >= PATIENCE_S:
+                    return first
+            elif self._is_resident(ticket.model):
+                return tag, ticket
+        return first
 
-    def _useful(self, pool: _Pool, ticket: Ticket, probing: bool) -> bool:
+    def _may_run(self, pool: _Pool, model: str, probing: bool) -> bool:
         if not pool.limits.counts_globally:
             return not probing
-        if probing:
-            return self.parallelism.may_probe(ticket.model)
-        return self.parallelism.fits(ticket.model)
+        if self._model_is_full(model):
+            return False
+        return self.parallelism.may_probe(model) if probing else self.parallelism.fits(model)
 
     def _seat_urgent(self, now: float) -> Ticket | None:
         for ticket in self._urgent:
             pool = self._pools[ticket.role]
             if self._hard_hold(pool, ticket.model) is None:
                 del self._urgent[ticket]
-                pool.line.remove(ticket)
+                pool.line.take_out(ticket)
                 self._seat(ticket, pool, now)
                 return ticket
         return None

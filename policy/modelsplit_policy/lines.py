@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from modelsplit_policy.admission import Ticket
+
+# A lane is swept when more than half of it, and more than so many, have left the line.
+_SWEEP_ABOVE: Final = 64
 
 _Entry = tuple[bool, float, int, "Ticket"]
 
@@ -67,14 +70,26 @@ class Line:
     def serve(self, ticket: Ticket, tag: float) -> None:
         """Take the head of a lane out of the line because its turn has come."""
         self._progress = max(self._progress, tag)
-        self.remove(ticket)
+        self.take_out(ticket)
 
     def remove(self, ticket: Ticket) -> None:
-        """Take a call out of the line; its heap entry goes when it comes to the top."""
+        """Take a call out of the line unserved: its client owes nothing for it."""
+        self._last_tag[ticket.client] -= 1
+        self.take_out(ticket)
+
+    def take_out(self, ticket: Ticket) -> None:
+        """Take a call out of the line, served out of its turn.
+
+        Its heap entry goes when it comes to the top, or with its lane; a lane full of such
+        entries is swept.
+        """
         del self._waiting[ticket]
         self._of_model[ticket.model] -= 1
         if not self._of_model[ticket.model]:
             del self._of_model[ticket.model]
+            del self._lanes[ticket.model]
+        else:
+            self._sweep(ticket.model)
         left = self._of_client[ticket.client] - 1
         if left:
             self._of_client[ticket.client] = left
@@ -83,18 +98,21 @@ class Line:
             del self._of_client[ticket.client]
             del self._last_tag[ticket.client]
 
+    def _sweep(self, model: str) -> None:
+        lane = self._lanes[model]
+        if len(lane) > _SWEEP_ABOVE + 2 * self._of_model[model]:
+            lane[:] = [entry for entry in lane if entry[3] in self._waiting]
+            heapq.heapify(lane)
+
     def heads(self) -> list[tuple[bool, float, int, Ticket]]:
         """The first call of every lane, best first."""
         found = []
-        for model in list(self._lanes):
-            lane = self._lanes[model]
-            while lane and lane[0][3] not in self._waiting:
+        for lane in self._lanes.values():
+            while lane[0][3] not in self._waiting:
                 heapq.heappop(lane)
-            if lane:
-                found.append(lane[0])
-            else:
-                del self._lanes[model]
-        found.sort(key=_order)
+            found.append(lane[0])
+        if len(found) > 1:
+            found.sort(key=_order)
         return found
 
     def waits_for(self, model: str) -> bool:

@@ -46,7 +46,7 @@ HIDDEN_SHARE: Final = 0.1
 MIN_TOKENS: Final = 8
 # Finished calls between two probes: at first, and at most.
 PROBE_EVERY: Final = 3
-PROBE_RAREST: Final = 32
+PROBE_RAREST: Final = 64
 # What a sample still weighs after the next one: about the last twenty count.
 MEMORY: Final = 0.95
 # A slot may come free in the moment a call arrives. So many in a row are no luck.
@@ -278,6 +278,16 @@ class Parallelism:
 
     def known_models(self) -> dict[str, int]:
         return {name: slots.known for name, slots in self._models.items()}
+
+    @property
+    def is_full(self) -> bool:
+        """True if no call of any model fits."""
+        return len(self._flights) >= self._host
+
+    @property
+    def probes_any(self) -> bool:
+        """True if a probe of some model may be due."""
+        return not self._probes and (not self.is_full or self._host_probe_due())
 
     def fits(self, model: str) -> bool:
         """True if one more call of ``model`` stays within what is known to be useful."""

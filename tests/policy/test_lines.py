@@ -130,3 +130,33 @@ def test_while_two_clients_wait_neither_gets_more_than_one_call_ahead(order: lis
         left[one.client] -= 1
         waiting = [got[client] for client, count in left.items() if count]
         assert not waiting or max(waiting) - min(waiting) <= 1
+
+
+def test_calls_that_give_up_behind_a_waiter_leave_nothing_behind() -> None:
+    line = Line()
+    first = ticket("patient")
+    line.join(first)
+    for _ in range(200):
+        burst = [ticket("hasty") for _ in range(20)]
+        for one in burst:
+            line.join(one)
+        for one in burst:
+            line.remove(one)
+    assert sum(len(lane) for lane in line._lanes.values()) <= 70
+    line.remove(first)
+    assert not line._lanes
+
+
+def test_a_client_owes_nothing_for_calls_that_gave_up() -> None:
+    line = Line()
+    line.join(ticket("hasty"))
+    given_up = [ticket("hasty") for _ in range(50)]
+    for one in given_up:
+        line.join(one)
+    for one in given_up:
+        line.remove(one)
+    again = ticket("hasty")
+    line.join(again)
+    for _ in range(8):
+        line.join(ticket("other"))
+    assert serve_all(line).index(again) <= 3
