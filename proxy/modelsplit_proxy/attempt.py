@@ -7,16 +7,21 @@ setback may be followed by another attempt; an answer, whole or broken, may not.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Place, Ticket
 from modelsplit_policy.call import Event, State
+from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.roles import bare_name
+from modelsplit_policy.shaping import apply, shape_of
 from modelsplit_proxy import answers, headers
 from modelsplit_proxy.deadlines import Deadline, LateError, Limits
+from modelsplit_proxy.patience import Patience, asks_for_stream
+from modelsplit_proxy.peek import encode
 from modelsplit_proxy.relay import Bounds, Collector, Relay
 from modelsplit_proxy.reply import Setback
 from modelsplit_proxy.tail import Tail, judge
@@ -71,6 +76,7 @@ class AttemptRun:
         self._provider = record.provider
         self._attempt = record.attempt(candidate, services.clock.now())
         self._limits = self._read_limits()
+        self._patience = self._read_patience()
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
 
@@ -178,15 +184,22 @@ class AttemptRun:
         exchange = connection.start(head_request=False)
         try:
             connection.write(self._request_bytes())
-            return await self._answer(exchange, deadline)
+            return self._in_band(await self._answer(exchange, deadline))
         finally:
             # Unless its answer is complete, this cuts the upstream off, which is what
             # makes Ollama stop computing for nobody.
             exchange.abort()
 
+    def _in_band(self, setback: Setback | None) -> Setback | None:
+        """After an early head a setback can only be told inside the stream."""
+        if setback is None or self._patience is None or not self._patience.committed:
+            return setback
+        self._reply.break_early(setback.failure)
+        return None
+
     def _request_bytes(self) -> bytes:
         sent = self._sent
-        body = sent.body.with_model(self._candidate.model)
+        body = self._body_bytes()
         return b"".join(
             (
                 b"POST %b HTTP/1.1\r\n" % sent.target.encode("utf-8", "surrogateescape"),
@@ -198,11 +211,21 @@ class AttemptRun:
             )
         )
 
+    def _body_bytes(self) -> bytes:
+        """The client's bytes naming the candidate, unless the policy shapes the request."""
+        body, model = self._sent.body, self._candidate.model
+        shape = shape_of(self._services.policy, self._role, model, model != body.model)
+        fields, applied = apply(shape, self._record.route, body.fields, body.raw)
+        if fields is None:
+            return body.with_model(model)
+        self._record.applied = applied
+        return encode(fields | {"model": model})
+
     # 3. The answer.
 
     async def _answer(self, exchange: Exchange, deadline: Deadline) -> Setback | None:
         try:
-            head = await deadline.first_byte(exchange)
+            head = await self._first_byte(exchange, deadline)
         except UpstreamError as error:
             return self._broken(error)
         except LateError as late:
@@ -213,6 +236,15 @@ class AttemptRun:
             await self._stream(exchange, head, bounds)
             return None
         return await self._hold(exchange, head, bounds)
+
+    async def _first_byte(self, exchange: Exchange, deadline: Deadline) -> UpstreamHead:
+        if self._patience is None:
+            return await deadline.first_byte(exchange)
+        self._patience.start()
+        try:
+            return await deadline.first_byte(exchange)
+        finally:
+            self._patience.stop()
 
     def _begun(self, head: UpstreamHead) -> None:
         """The upstream answers: what waits to hear of that is told."""
@@ -242,10 +274,22 @@ class AttemptRun:
         if failure is not None:
             return self._set_back(failure, head, body)
         record.usage = answers.usage_of(record.dialect, record.route, body)
+        if self._patience is not None and self._patience.committed:
+            return self._whole_in_stream(body)
         self._reply.commit(head, length=len(body), total=True)
         self._reply.down.write(body)
         self._reply.complete()
         return None
+
+    def _whole_in_stream(self, body: bytes) -> Setback | None:
+        """A whole answer where a stream has been begun early: one line, if lines it is."""
+        if self._record.dialect is Dialect.OLLAMA:
+            self._reply.down.write(body.rstrip() + b"\n")
+            self._reply.complete()
+            return None
+        code = for_provider(ErrorCode.UPSTREAM_LOCAL, self._provider)
+        text = "Ollama answered whole where a stream was asked for and had been begun"
+        return self._set_back(Failure(code, Reason.STATUS, text, "Not A Stream"))
 
     async def _spill(
         self, exchange: Exchange, head: UpstreamHead, collector: Collector, bounds: Bounds
@@ -329,11 +373,25 @@ class AttemptRun:
 
     def _read_limits(self) -> Limits:
         services = self._services
+        total_ms = self._row.total_timeout_ms
+        total_at = None
+        if total_ms is not None:
+            left_s = total_ms / 1000 - (services.clock.now() - self._record.started)
+            total_at = asyncio.get_running_loop().time() + max(0.0, left_s)
         return Limits(
             role_s=self._role_timeout_s(),
             load_s=services.policy.load_timeout_ms / 1000,
             stall_s=services.stall_s,
+            total_at=total_at,
+            total_s=(total_ms or 0) / 1000,
         )
+
+    def _read_patience(self) -> Patience | None:
+        after_ms = self._row.early_headers_after_ms
+        fields = self._sent.body.fields
+        if after_ms is None or not asks_for_stream(self._record.route, fields):
+            return None
+        return Patience(self._reply, self._record, self._services.clock, after_ms / 1000)
 
     def _role_timeout_s(self) -> float | None:
         """The role's timeout, or what the client shortened it to."""

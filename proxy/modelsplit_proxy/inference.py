@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy import fallback
 from modelsplit_policy.call import Event, State
-from modelsplit_policy.facts import Provider
+from modelsplit_policy.facts import Provider, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Ask
 from modelsplit_proxy import answers
@@ -26,7 +26,7 @@ from modelsplit_proxy.reply import Reply, Setback
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from modelsplit_policy.roles import Route
+    from modelsplit_policy.roles import Candidate, Route
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.peek import Body
     from modelsplit_proxy.routes import Inference
@@ -88,7 +88,8 @@ class InferenceCall:
         """Ask the candidates in turn. None: the client is answered. Else what to tell it."""
         first: Setback | None = None
         waited_s = 0.0
-        for candidate in route.candidates:
+        candidates = self._worth_asking(route)
+        for candidate in candidates:
             run = AttemptRun(self._services, self.record, self._reply, sent, candidate)
             setback = await run.run(waited_s=waited_s, front=_goes_first(first))
             if setback is None:
@@ -97,12 +98,25 @@ class InferenceCall:
             # A second attempt that found no seat explains nothing; the first failure does.
             turned_away = self.record.call.state in {State.PENDING, State.QUEUED}
             first = setback if first is None or not turned_away else first
-            if candidate is route.candidates[-1] or not fallback.is_cause(setback.failure):
+            if candidate is candidates[-1] or not fallback.is_cause(setback.failure):
                 break
             # An open breaker turns a candidate down before it has taken a step.
             if self.record.call.state is State.DISPATCHED:
                 self.record.call.step(Event.FALL_BACK)
         return first
+
+    def _worth_asking(self, route: Route) -> tuple[Candidate, ...]:
+        """The candidates, without a primary whose cold start the policy wants avoided."""
+        row = self._services.policy.roles[route.role]
+        if not row.prefer_resident_fallback or len(route.candidates) < 2:
+            return route.candidates
+        loaded = self._services.residency.loaded
+        primary, second = route.candidates
+        if loaded(primary.model) is not False or loaded(second.model) is not True:
+            return route.candidates
+        self.record.starts_at_fallback = True
+        self.record.route_reason = RouteReason.FALLBACK
+        return (second,)
 
     # 1. Read and route.
 

@@ -63,6 +63,14 @@ class Body:
         return self.raw[:start] + orjson.dumps(model) + self.raw[end:]
 
 
+def encode(fields: dict[str, Any]) -> bytes:
+    """Body fields as bytes, also those that only the second look could read."""
+    try:
+        return orjson.dumps(fields)
+    except TypeError:  # half a surrogate pair, or an integer beyond 64 bits
+        return json.dumps(fields).encode("ascii")
+
+
 def read_body(raw: bytes) -> Body:
     """Decode ``raw``; raise BodyError if it is not one JSON object with one model at most."""
     fields = _decode(raw)

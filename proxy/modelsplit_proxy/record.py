@@ -59,6 +59,7 @@ class CallRecord:
     streamed: bool = False
     usage: Usage = field(default_factory=Usage)
     client_retry: bool = False
+    applied: tuple[str, ...] = ()
     deadline_was_clients: bool = False
     ended: float | None = None
     _fields: dict[str, Any] | None = field(default=None, repr=False, compare=False)
@@ -164,6 +165,7 @@ class CallRecord:
             "state": self.call.state,
             "stream": self.streamed,
             "client_retry": self.client_retry,
+            "applied": self.applied,
             "llm_queue_wait_ms": _ms(self.queue_wait_s),
             "llm_latency_ms": _ms(self.llm_latency_s),
             "ttfb_ms": _ms(self.first_byte_s),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelsplit_policy.call import Event
+from modelsplit_policy.call import Event, State
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_proxy import answers, errors, headers, tags
@@ -52,6 +52,8 @@ class Reply:
 
     def commit(self, head: UpstreamHead, *, length: int | None, total: bool) -> None:
         """Begin with the upstream's head; nothing can be taken back from here on."""
+        if self._record.call.state is State.STREAMING:
+            return  # begun early
         self._record.call.step(Event.COMMIT)
         self._head(head, length=length, total=total)
 

@@ -123,7 +123,7 @@ LEARNING: Overlay = {
 
 def policy(overlay: Overlay | None = None) -> LoadedPolicy:
     """The shipped policy with ``overlay`` merged over it, key by key."""
-    document = policyfile.merge(policyfile.shipped(), NO_LEARNING | {"load_timeout_ms": 3000})
+    document = policyfile.merge(policyfile.shipped(), {**NO_LEARNING, "load_timeout_ms": 3000})
     document = policyfile.merge(document, overlay or {})
     document.pop("$schema", None)
     return LoadedPolicy(parse(document), "test", "0" * 64)
