@@ -22,10 +22,11 @@ from modelsplit_proxy import answers, headers
 from modelsplit_proxy.deadlines import Deadline, LateError, Limits
 from modelsplit_proxy.patience import Patience, asks_for_stream
 from modelsplit_proxy.peek import encode
-from modelsplit_proxy.relay import Bounds, Collector, Relay
+from modelsplit_proxy.relay import Bounds, Collector, Kept, Relay
 from modelsplit_proxy.reply import Setback
 from modelsplit_proxy.tail import Tail, judge
 from modelsplit_proxy.upstream import UpstreamError
+from modelsplit_proxy.validation import Validation
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -77,28 +78,40 @@ class AttemptRun:
         self._attempt = record.attempt(candidate, services.clock.now())
         self._limits = self._read_limits()
         self._patience = self._read_patience()
+        self._validation = self._read_validation()
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
 
-    async def run(self, *, waited_s: float, front: bool) -> Setback | None:
+    async def run(self, *, waited_s: float, after: AttemptRun | None) -> Setback | None:
         """None: the client is being answered. Else what to say, or to try another model for.
 
-        ``waited_s``: how long the call has stood in line before. ``front``: it goes first.
+        ``waited_s``: how long the call has stood in line before. ``after``: the attempt
+        before this one, if it still holds its seat: it gives it back when this one stands
+        first in line, so that nobody comes between.
         """
         attempt, services = self._attempt, self._services
         stopped = services.fuses.check(self._provider, self._model)
         if stopped is not None:
             attempt.ended = attempt.asked
             return self._set_back(stopped)
-        self._ticket = ticket = self._claim(waited_s, front=front)
+        self._ticket = ticket = self._claim(waited_s, front=after is not None)
+        keeps_seat = False
         try:
-            refused = await self._take_seat(ticket)
+            refused = await self._take_seat(ticket, after)
             if refused is not None:
                 return self._set_back(refused)
-            return await self._dispatch()
+            setback = await self._dispatch()
+            keeps_seat = setback is not None and retries_at_once(setback)
+            return setback
         finally:
             attempt.ended = services.clock.now()
-            services.gate.leave(ticket, self._report())
+            if not keeps_seat:
+                self.release()
+
+    def release(self) -> None:
+        """Give the seat back; harmless twice."""
+        if self._ticket is not None:
+            self._services.gate.leave(self._ticket, self._report())
 
     @property
     def waited_s(self) -> float:
@@ -126,9 +139,11 @@ class AttemptRun:
             front=front,
         )
 
-    async def _take_seat(self, ticket: Ticket) -> Failure | None:
+    async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:
         gate, call, clock = self._services.gate, self._record.call, self._services.clock
         refusal = gate.ask(ticket)
+        if after is not None:
+            after.release()
         if ticket.place is Place.WAITING:
             self._attempt.ahead = ticket.ahead
             call.step(Event.ENQUEUE)
@@ -232,10 +247,13 @@ class AttemptRun:
             return self._set_back(self._late(late.reason))
         self._begun(head)
         bounds = Bounds(*deadline.at(), self._limits.stall_s)
-        if head.status < 400 and answers.is_stream(head):
-            await self._stream(exchange, head, bounds)
-            return None
-        return await self._hold(exchange, head, bounds)
+        if head.status >= 400 or not answers.is_stream(head):
+            return await self._hold(exchange, head, bounds)
+        self._record.streamed = True
+        if self._holds_streams(head):
+            return await self._hold_stream(exchange, head, bounds)
+        await self._stream(exchange, head, bounds)
+        return None
 
     async def _first_byte(self, exchange: Exchange, deadline: Deadline) -> UpstreamHead:
         if self._patience is None:
@@ -257,7 +275,6 @@ class AttemptRun:
 
     async def _hold(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> Setback | None:
         """A JSON answer: look at it whole before the client sees any of it."""
-        record = self._record
         collector = Collector(exchange, HOLD_BYTES)
         result = await collector.run(bounds)
         if isinstance(result, UpstreamError):
@@ -267,19 +284,30 @@ class AttemptRun:
         if collector.overflowed and head.status < 400:
             await self._spill(exchange, head, collector, bounds)
             return None
-        body = collector.body
-        failure = answers.failure_of_status(
-            head, body, model=self._candidate.model, provider=self._provider
-        ) or answers.check_whole(record.dialect, record.route, body, self._provider)
+        return self._whole(head, collector.body)
+
+    def _whole(self, head: UpstreamHead, body: bytes) -> Setback | None:
+        """The answer is here: give it to the client, or say what is wrong with it."""
+        record = self._record
+        failure = self._what_is_wrong(head, body)
         if failure is not None:
             return self._set_back(failure, head, body)
-        record.usage = answers.usage_of(record.dialect, record.route, body)
         if self._patience is not None and self._patience.committed:
             return self._whole_in_stream(body)
+        record.usage = answers.usage_of(record.dialect, record.route, body)
         self._reply.commit(head, length=len(body), total=True)
         self._reply.down.write(body)
         self._reply.complete()
         return None
+
+    def _what_is_wrong(self, head: UpstreamHead, body: bytes) -> Failure | None:
+        record = self._record
+        failure = answers.failure_of_status(
+            head, body, model=self._candidate.model, provider=self._provider
+        ) or answers.check_whole(record.dialect, record.route, body, self._provider)
+        if failure is not None or self._validation is None:
+            return failure
+        return self._validation.whole(body)
 
     def _whole_in_stream(self, body: bytes) -> Setback | None:
         """A whole answer where a stream has been begun early: one line, if lines it is."""
@@ -310,20 +338,62 @@ class AttemptRun:
 
     async def _stream(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> None:
         record = self._record
-        record.streamed = True
-        opaque = bool(head.get(b"content-encoding"))
-        tail = None if opaque else Tail()
+        # An encoded stream passes unread.
+        tail = None if head.get(b"content-encoding") else Tail()
+        kept = None if tail is None or self._validation is None else Kept(HOLD_BYTES)
         # Framed anew whatever the upstream's framing: an error can then still be told in-band.
         self._reply.commit(head, length=None, total=False)
-        result = await Relay(exchange, self._reply.down, tail).run(bounds)
+        result = await Relay(exchange, self._reply.down, tail, kept).run(bounds)
         verdict = None if tail is None else judge(record.dialect, tail)
         if verdict is not None:
             record.usage = verdict.usage
         # The dialect's own end marker decides, not how the connection fared after it.
         if verdict.complete if verdict is not None else result is None:
+            self._observe(kept)
             self._reply.complete()
         else:
             self._reply.break_off(self._stream_failure(result, verdict), verdict)
+
+    def _observe(self, kept: Kept | None) -> None:
+        """Check a stream that has gone out: too late to retry, not too late to count."""
+        if self._validation is not None and kept is not None and not kept.overflowed:
+            self._validation.stream(kept.body)
+
+    def _holds_streams(self, head: UpstreamHead) -> bool:
+        early = self._patience is not None and self._patience.committed
+        readable = not head.get(b"content-encoding")
+        return (
+            self._validation is not None
+            and self._row.on_stream == "hold"
+            and readable
+            and not early
+        )
+
+    async def _hold_stream(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Bounds
+    ) -> Setback | None:
+        """A stream that must be valid before the client sees any of it."""
+        assert self._validation is not None
+        collector = Collector(exchange, HOLD_BYTES)
+        result = await collector.run(bounds)
+        if collector.overflowed:
+            await self._spill(exchange, head, collector, bounds)
+            return None
+        body = collector.body
+        tail = Tail()
+        tail.feed(body)
+        verdict = judge(self._record.dialect, tail)
+        self._record.usage = verdict.usage
+        if not verdict.complete:
+            return self._set_back(self._stream_failure(result, verdict))
+        unfit = self._validation.stream(body)
+        if unfit is not None:
+            return self._set_back(unfit, head, body)
+        self._reply.commit(head, length=None, total=True)
+        for piece in collector.pieces:
+            self._reply.down.write(piece)
+        self._reply.complete()
+        return None
 
     # 4. What went wrong.
 
@@ -386,6 +456,12 @@ class AttemptRun:
             total_s=(total_ms or 0) / 1000,
         )
 
+    def _read_validation(self) -> Validation | None:
+        if not self._row.validate_output:
+            return None
+        validation = Validation(self._record, self._candidate.model, self._sent.body.fields)
+        return validation if validation.wanted else None
+
     def _read_patience(self) -> Patience | None:
         after_ms = self._row.early_headers_after_ms
         fields = self._sent.body.fields
@@ -403,3 +479,8 @@ class AttemptRun:
             return own_s
         self._record.deadline_was_clients = True
         return asked_s
+
+
+def retries_at_once(setback: Setback) -> bool:
+    """An answer that did not fit its schema: another model is asked ahead of the line."""
+    return setback.failure.code is ErrorCode.SCHEMA_INVALID

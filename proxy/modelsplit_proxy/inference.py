@@ -17,7 +17,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Ask
 from modelsplit_proxy import answers
 from modelsplit_proxy.asked import NOTHING, AskedError, read_asked
-from modelsplit_proxy.attempt import AttemptRun, Sent
+from modelsplit_proxy.attempt import AttemptRun, Sent, retries_at_once
 from modelsplit_proxy.body import read_whole
 from modelsplit_proxy.peek import BodyError, read_body
 from modelsplit_proxy.record import CallRecord
@@ -87,23 +87,33 @@ class InferenceCall:
     async def _attempts(self, sent: Sent, route: Route) -> Setback | None:
         """Ask the candidates in turn. None: the client is answered. Else what to tell it."""
         first: Setback | None = None
+        last: AttemptRun | None = None
         waited_s = 0.0
         candidates = self._worth_asking(route)
-        for candidate in candidates:
-            run = AttemptRun(self._services, self.record, self._reply, sent, candidate)
-            setback = await run.run(waited_s=waited_s, front=_goes_first(first))
-            if setback is None:
-                return None
-            waited_s += run.waited_s
-            # A second attempt that found no seat explains nothing; the first failure does.
-            turned_away = self.record.call.state in {State.PENDING, State.QUEUED}
-            first = setback if first is None or not turned_away else first
-            if candidate is candidates[-1] or not fallback.is_cause(setback.failure):
-                break
-            # An open breaker turns a candidate down before it has taken a step.
-            if self.record.call.state is State.DISPATCHED:
-                self.record.call.step(Event.FALL_BACK)
+        try:
+            for candidate in candidates:
+                run = AttemptRun(self._services, self.record, self._reply, sent, candidate)
+                after = last if first is not None and retries_at_once(first) else None
+                setback = await run.run(waited_s=waited_s, after=after)
+                last = run
+                if setback is None:
+                    return None
+                waited_s += run.waited_s
+                # A second attempt that found no seat explains nothing; the first one does.
+                turned_away = self.record.call.state in {State.PENDING, State.QUEUED}
+                first = setback if first is None or not turned_away else first
+                if candidate is candidates[-1] or not fallback.is_cause(setback.failure):
+                    break
+                self._fall_back()
+        finally:
+            if last is not None:
+                last.release()
         return first
+
+    def _fall_back(self) -> None:
+        # An open breaker turns a candidate down before it has taken a step.
+        if self.record.call.state is State.DISPATCHED:
+            self.record.call.step(Event.FALL_BACK)
 
     def _worth_asking(self, route: Route) -> tuple[Candidate, ...]:
         """The candidates, without a primary whose cold start the policy wants avoided."""
@@ -222,11 +232,6 @@ class InferenceCall:
         ending = {State.PENDING: Event.REJECT, State.QUEUED: Event.REJECT}
         ending[State.STREAMING] = Event.BREAK
         record.call.step(ending.get(record.call.state, Event.FAIL))
-
-
-def _goes_first(before: Setback | None) -> bool:
-    """A retry for an answer that did not fit its schema has waited its turn already."""
-    return before is not None and before.failure.code is ErrorCode.SCHEMA_INVALID
 
 
 def internal_failure() -> Failure:

@@ -120,6 +120,12 @@ class Metrics:
             ("role", "model", "direction"),
             registry=registry,
         )
+        self._schema = Counter(
+            "modelsplit_schema_checks",
+            "Answers held against the schema their request asked for.",
+            ("role", "result"),
+            registry=registry,
+        )
         self._client_retries = Counter(
             "modelsplit_client_retries",
             "Calls that an SDK says it is repeating.",
@@ -165,6 +171,9 @@ class Metrics:
         return self._models.get(bare_name(model), OTHER)
 
     def _attempted(self, record: CallRecord, role: str, outcome: str, model: str) -> None:
+        if record.schema is not None:
+            result = record.schema.partition(":")[0]
+            self._schema.labels(role, result).inc()
         if record.llm_latency_s is not None:
             self._upstream.labels(role, outcome).observe(record.llm_latency_s)
         if record.first_byte_s is not None:

@@ -60,6 +60,7 @@ class CallRecord:
     usage: Usage = field(default_factory=Usage)
     client_retry: bool = False
     applied: tuple[str, ...] = ()
+    schema: str | None = None
     deadline_was_clients: bool = False
     ended: float | None = None
     _fields: dict[str, Any] | None = field(default=None, repr=False, compare=False)
@@ -166,6 +167,7 @@ class CallRecord:
             "stream": self.streamed,
             "client_retry": self.client_retry,
             "applied": self.applied,
+            "schema": self.schema,
             "llm_queue_wait_ms": _ms(self.queue_wait_s),
             "llm_latency_ms": _ms(self.llm_latency_s),
             "ttfb_ms": _ms(self.first_byte_s),

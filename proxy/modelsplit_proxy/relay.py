@@ -82,15 +82,44 @@ class Watch:
             self._done.set_result(reason)
 
 
+class Kept:
+    """A copy of what passes, up to a limit."""
+
+    __slots__ = ("_limit", "_pieces", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self.overflowed:
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    @property
+    def overflowed(self) -> bool:
+        return self._size > self._limit
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
+
+
 class Relay:
     """Passes one answer's body on. A BodySink for the exchange, a Source for the client."""
 
-    __slots__ = ("_done", "_down", "_exchange", "_tail", "_watch")
+    __slots__ = ("_done", "_down", "_exchange", "_kept", "_tail", "_watch")
 
-    def __init__(self, exchange: Exchange, down: Downstream, tail: Tail | None) -> None:
+    def __init__(
+        self, exchange: Exchange, down: Downstream, tail: Tail | None, kept: Kept | None = None
+    ) -> None:
         self._exchange = exchange
         self._down = down
         self._tail = tail
+        self._kept = kept
         self._done: asyncio.Future[UpstreamError | Reason | None] = (
             asyncio.get_running_loop().create_future()
         )
@@ -116,6 +145,8 @@ class Relay:
     def data(self, piece: bytes) -> None:
         if self._tail is not None:
             self._tail.feed(piece)
+        if self._kept is not None:
+            self._kept.add(piece)
         if self._watch is not None:
             self._watch.touch()
         self._down.write(piece)

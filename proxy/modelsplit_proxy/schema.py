@@ -19,7 +19,7 @@ from jsonschema_rs import ValidationErrorKind as Kind
 from modelsplit_proxy.schemacost import Costs, RefusedError, costs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from jsonschema_rs import ValidationError, Validator
 
@@ -37,11 +37,6 @@ _MAX_STEPS_EXPLAINED: Final = 2_000
 _CHARS_PER_VALUE: Final = 16
 
 _IS_JSON: Final = "json"
-_UNLOADS: Final = frozenset({"load", "unload"})
-_FINAL_EVENTS: Final = frozenset({"response.completed", "response.incomplete"})
-
-
-# -- what the request asked for -------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +73,8 @@ def wanted(label: str, fields: Mapping[str, Any]) -> Wanted | None:
             newer = _dict(fields.get("output_config")).get("format")
             asked = _dict(newer) or _dict(fields.get("output_format"))
             return _of_type(asked, asked.get("schema"))
-    return None
+        case _:
+            return None
 
 
 def _of_format(asked: Any) -> Wanted | None:
@@ -96,7 +92,8 @@ def _of_type(asked: dict[str, Any], schema: Any) -> Wanted | None:
             return Wanted()
         case "json_schema":
             return _of_schema(schema)
-    return Wanted(unchecked="the format is of an unknown type")
+        case _:
+            return Wanted(unchecked="the format is of an unknown type")
 
 
 def _of_schema(schema: Any) -> Wanted:
@@ -139,106 +136,6 @@ def _why_invalid(error: ValueError) -> str:
     return "the schema is not a valid JSON schema"
 
 
-# -- what the answer says -------------------------------------------------------------------------
-
-
-class _NoTextError(Exception):
-    """A tool call, a refusal, an error: an answer that the format does not speak of."""
-
-
-def text_of_whole(label: str, body: bytes) -> str | None:
-    """The assistant's text in an answer that is not a stream, or None.
-
-    None for a tool call, a refusal, an error, the load of a model, and where there is no text
-    at all. An empty text is a text: it is no JSON.
-    """
-    return _joined(label, [body])
-
-
-def text_of_stream(label: str, pieces: bytes) -> str | None:
-    """The same from all the bytes of an NDJSON or SSE stream."""
-    lines = pieces.splitlines()
-    if not label.startswith("/api/"):
-        lines = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-    return _joined(label, [line for line in lines if line.startswith(b"{")])
-
-
-def _joined(label: str, objects: Iterable[bytes]) -> str | None:
-    parts: list[str] = []
-    try:
-        for line in objects:
-            parts += _texts(label, _object(line))
-    except _NoTextError:
-        return None
-    return "".join(parts) if parts else None
-
-
-def _texts(label: str, said: dict[str, Any]) -> list[str]:
-    """The pieces of text in one answer or one event. Raises _NoTextError."""
-    if said.get("error") or said.get("done_reason") in _UNLOADS:
-        raise _NoTextError
-    match label:
-        case "/api/generate":
-            found = [said.get("response")]
-        case "/api/chat":
-            found = [_of_message(_dict(said.get("message")))]
-        case "/v1/chat/completions" | "/v1/completions":
-            found = [_of_choice(choice) for choice in _dicts(said.get("choices"))[:1]]
-        case "/v1/responses":
-            found = list(_of_response(said))
-        case "/v1/messages":
-            found = list(_of_anthropic(said))
-        case _:
-            found = []
-    return [text for text in found if isinstance(text, str)]
-
-
-def _of_message(message: dict[str, Any]) -> Any:
-    if message.get("tool_calls") or message.get("function_call") or message.get("refusal"):
-        raise _NoTextError
-    return message.get("content")
-
-
-def _of_choice(choice: dict[str, Any]) -> Any:
-    if "text" in choice:
-        return choice["text"]
-    return _of_message(_dict(choice.get("delta") or choice.get("message")))
-
-
-def _of_response(said: dict[str, Any]) -> Iterator[Any]:
-    """A response object, or the event at the end of a stream, which holds all of it again."""
-    if said.get("type") in _FINAL_EVENTS:
-        said = _dict(said.get("response"))
-    if said.get("object") != "response":
-        return
-    for item in _dicts(said.get("output")):
-        if str(item.get("type")).endswith("_call"):
-            raise _NoTextError
-        for part in _dicts(item.get("content")):
-            if part.get("type") == "refusal":
-                raise _NoTextError
-            if part.get("type") == "output_text":
-                yield part.get("text")
-
-
-def _of_anthropic(said: dict[str, Any]) -> Iterator[Any]:
-    """A message with its blocks, or an event with one block or a part of it."""
-    if _REFUSAL in (said.get("stop_reason"), _dict(said.get("delta")).get("stop_reason")):
-        raise _NoTextError
-    block = _dict(said.get("content_block") or said.get("delta"))
-    for one in [*_dicts(said.get("content")), block]:
-        if str(one.get("type")).endswith("tool_use"):
-            raise _NoTextError
-        if one.get("type") in {"text", "text_delta"}:
-            yield one.get("text")
-
-
-_REFUSAL: Final = "refusal"
-
-
-# -- does it fit ----------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Finding:
     """``problem``: what does not fit. ``unchecked``: why this answer was not looked at.
@@ -275,37 +172,43 @@ def judge(wanted: Wanted, text: str) -> Finding:
 
 
 def _no_json(text: str, error: orjson.JSONDecodeError) -> Finding:
-    start = text.lstrip()
     if "surrogate" in error.msg or "depth limit" in error.msg:
         return Finding(unchecked="the answer is JSON that cannot be read here")
-    if not start:
-        return Finding("the text is empty")
-    if start.startswith("```"):
-        return Finding("the text is fenced with ```; it must be JSON and nothing else")
-    if start.startswith("<think"):
-        return Finding("the text begins with a thinking tag; it must be JSON and nothing else")
+    start = text.lstrip()
     where = f"character {error.pos} of {len(text)}"
-    if "end of data" in error.msg:
-        return Finding(f"the text ends in the middle of its JSON, after {len(text)} characters")
-    if "after document" in error.msg:
-        return Finding(f"more text follows the JSON, from {where}")
-    return Finding(f"the text is not JSON, from {where}")
+    if not start:
+        said = "the text is empty"
+    elif start.startswith("```"):
+        said = "the text is fenced with ```; it must be JSON and nothing else"
+    elif start.startswith("<think"):
+        said = "the text begins with a thinking tag; it must be JSON and nothing else"
+    elif "end of data" in error.msg:
+        said = f"the text ends in the middle of its JSON, after {len(text)} characters"
+    elif "after document" in error.msg:
+        said = f"more text follows the JSON, from {where}"
+    else:
+        said = f"the text is not JSON, from {where}"
+    return Finding(said)
 
 
 def _fit(compiled: _Compiled, text: str, value: Any) -> Finding:
-    steps = _steps(compiled.costs, text, value)
-    if steps > _MAX_STEPS:
+    if _too_much(compiled.costs, text, value):
         return Finding(unchecked="the schema would take too long with an answer of this size")
     if compiled.validator.is_valid(value):
         return Finding()
     alternatives = b'"anyOf":' in compiled.raw or b'"oneOf":' in compiled.raw
-    if alternatives and steps > _MAX_STEPS_EXPLAINED:
+    if alternatives and _steps(compiled.costs, text, value) > _MAX_STEPS_EXPLAINED:
         return Finding("the JSON does not fit the schema")
     try:
         compiled.validator.validate(value)
     except jsonschema_rs.ValidationError as error:
         return Finding(_sentence(compiled.raw, error))
     return Finding()
+
+
+def _too_much(costs: Costs, text: str, value: Any) -> bool:
+    # A value takes two characters at least, so most answers need not be counted.
+    return len(text) * costs.at_most > _MAX_STEPS and _steps(costs, text, value) > _MAX_STEPS
 
 
 def _steps(costs: Costs, text: str, value: Any) -> int:
@@ -343,20 +246,20 @@ def _path(raw: bytes, parts: list[str | int]) -> str:
 def _complaint(error: ValidationError) -> str:
     match error.kind:
         case Kind.Required(property=name):
-            return f'"{name}" is a required property'
+            said = f'"{name}" is a required property'
         case Kind.Type(types=types):
-            return f"{_word(error.instance)}, not {' or '.join(types)}"
+            said = f"{_word(error.instance)}, not {' or '.join(types)}"
         case Kind.AdditionalProperties(unexpected=names):
-            return f"properties that are not allowed: {len(names)}"
+            said = f"properties that are not allowed: {len(names)}"
         case Kind.Enum() | Kind.Constant():
-            return "not one of the allowed values"
+            said = "not one of the allowed values"
         case Kind.AnyOf() | Kind.OneOfNotValid():
-            return "fits none of the alternatives"
+            said = "fits none of the alternatives"
         case Kind.OneOfMultipleValid():
-            return "fits more than one of the alternatives"
+            said = "fits more than one of the alternatives"
         case kind:
-            limit = getattr(kind, "limit", "")
-            return f"does not fit {kind.name} {limit}".rstrip()
+            said = f"does not fit {kind.name} {getattr(kind, 'limit', '')}".rstrip()
+    return said
 
 
 _WORDS: Final = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer"}
@@ -366,19 +269,5 @@ def _word(value: object) -> str:
     return "null" if value is None else _WORDS.get(type(value), "number")
 
 
-# -- shapes ---------------------------------------------------------------------------------------
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        return _dict(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return {}
-
-
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

@@ -68,10 +68,12 @@ class Costs:
     by_depth: tuple[int, ...]
     any_depth: bool
 
-    def of(self, depth: int) -> int:
-        if depth < len(self.by_depth):
-            return self.by_depth[depth]
+    @property
+    def at_most(self) -> int:
         return self.by_depth[-1] if self.any_depth else TOO_DEAR
+
+    def of(self, depth: int) -> int:
+        return self.by_depth[depth] if depth < len(self.by_depth) else self.at_most
 
 
 def costs_of(schema: dict[str, Any], raw: bytes) -> Costs:

@@ -113,10 +113,13 @@ class Exchange:
             sink.ended(self._error)
 
     def pause(self) -> None:
-        self._connection.pause()
+        # A connection whose answer is complete is somebody else's.
+        if not self.complete:
+            self._connection.pause()
 
     def resume(self) -> None:
-        self._connection.resume()
+        if not self.complete:
+            self._connection.resume()
 
     def abort(self) -> None:
         """Stop caring. An unfinished upstream is cut off, which makes Ollama stop."""

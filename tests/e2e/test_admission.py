@@ -16,7 +16,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import DIALECTS, call
-from support.harness import LEARNING, running
+from support.harness import LEARNING, running, warm
 from support.records import begun
 
 if TYPE_CHECKING:
@@ -50,8 +50,15 @@ def short(model: str, tokens: int = 2, **more: Any) -> dict[str, Any]:
 async def ask(
     up: Running, model: str, headers: dict[str, str] | None = None, *, source: str | None = None
 ) -> Answer:
-    async with up.client(source) as client:
+    async with up.client(source) as client, asyncio.timeout(10):
         return await client.request("POST", ROUTE, short(model), headers)
+
+
+async def loaded(up: Running, *models: str) -> None:
+    """Have these models loaded, and known to be: a role's clock does not run during a load."""
+    for model in models:
+        assert (await ask(up, model)).status == 200
+    await up.app.residency.ask()
 
 
 async def stats(up: Running) -> Any:
@@ -321,7 +328,7 @@ def paced(slots: int) -> SimConfig:
     return SimConfig(token_rate=100, num_parallel=slots, max_loaded=4)
 
 
-@pytest.mark.parametrize(("slots", "within"), [(1, 12), (2, 20), (4, 40)])
+@pytest.mark.parametrize(("slots", "within"), [(1, 12), (2, 20), (4, 60)])
 async def test_how_many_calls_a_model_takes_at_once_is_found_out(slots: int, within: int) -> None:
     async with running(paced(slots), LEARNING) as up:
         calls = await Load(up).until(slots, steady=6, at_most=within + 6)
@@ -442,7 +449,8 @@ async def test_a_client_that_leaves_never_counts() -> None:
 
 async def test_a_client_in_a_hurry_never_counts() -> None:
     async with crowded() as (up, _):
-        up.sim.faults.add(Kind.HANG, model=CHAT)
+        await loaded(up, CHAT)
+        up.sim.faults.add(Kind.HANG, model=CHAT, path=ROUTE)
         for _ in range(6):
             assert (await ask(up, CHAT, {"X-LLM-Timeout-Ms": "20"})).status == 504
         assert (await stats(up))["breakers"] == []
@@ -539,8 +547,9 @@ async def test_a_late_loop_turns_calls_away_and_the_level_is_everywhere(
 
 
 async def test_timeouts_of_calls_are_seen_and_those_of_a_hasty_client_are_not() -> None:
-    overlay = {"roles": {"PLANNER": {"timeout_ms": 30, "fallback_timeout_ms": 30}}}
+    overlay = {"roles": {"PLANNER": {"timeout_ms": 150, "fallback_timeout_ms": 150}}}
     async with crowded(overlay) as (up, _):
+        await loaded(up, "qwen3:4b", "qwen3:8b", "gemma3:12b")
         up.sim.faults.add(Kind.HANG, path=ROUTE)
         for _ in range(6):
             assert (await ask(up, "executor", {"X-LLM-Timeout-Ms": "10"})).status == 504
@@ -603,12 +612,13 @@ async def test_who_waits_for_how_long_and_why_is_shown() -> None:
         await crowd.hold("planner", 2)
         before = up.app.services.clock.now()
         await crowd.wait("heavy", source="127.0.0.2")
-        await up.until(lambda: up.app.services.clock.now() > before + 0.02)
+        joined = up.app.services.clock.now()
+        await up.until(lambda: up.app.services.clock.now() > joined + 0.02)
         await crowd.wait("planner")
         seen = await stats(up)
         longest = (up.app.services.clock.now() - before) * 1000
         planner, heavy = seen["waiters"]
-        assert 20 <= heavy.pop("waited_ms") + 1 <= longest + 1
+        assert 20 <= heavy.pop("waited_ms") + 0.1 <= longest + 0.2
         assert 0 <= planner.pop("waited_ms") < longest
         assert heavy == {
             "llm_role": "HEAVY",

@@ -12,7 +12,7 @@ from modelsplit_proxy.settings import Address
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import DIALECTS, ERROR_FIELDS, call
-from support.harness import running
+from support.harness import running, warm
 from support.scripted import response, scripted
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ async def test_an_upstream_that_is_away(route: str) -> None:
 @pytest.mark.parametrize("route", DIALECTS)
 async def test_a_timeout(route: str) -> None:
     async with running(QUICK) as up:
+        await warm(up, "qwen3:4b")
         up.sim.faults.add(Kind.HANG, path=route)
         headers = {"X-LLM-Timeout-Ms": "30", "X-LLM-No-Fallback": "1"}
         answer = await ask(up, route, call(route, "planner"), headers)

@@ -431,7 +431,6 @@ def failure(code: ErrorCode, reason: Reason) -> Failure:
 
 BAD = {
     "E_UNREACHABLE connect_refused": Scope.PROVIDER,
-    "E_UNREACHABLE connect_timeout": Scope.PROVIDER,
     "E_UNREACHABLE dns": Scope.PROVIDER,
     "E_UNREACHABLE reset": Scope.PROVIDER,
     "E_UNREACHABLE protocol": Scope.MODEL,
@@ -443,7 +442,10 @@ BAD = {
     "E_STREAM_BROKEN truncated": Scope.MODEL,
     "E_STREAM_BROKEN unterminated": Scope.MODEL,
     "E_STREAM_BROKEN error_line": Scope.MODEL,
+    "E_TIMEOUT connect_timeout": Scope.PROVIDER,
+    "E_TIMEOUT load_timeout": Scope.MODEL,
     "E_TIMEOUT role_timeout": Scope.MODEL,
+    "E_TIMEOUT total_timeout": Scope.MODEL,
     "E_TIMEOUT first_byte_timeout": Scope.MODEL,
     "E_TIMEOUT stall": Scope.MODEL,
 }

@@ -703,9 +703,9 @@ def test_a_request_within_the_clamps_stays_as_it_is(limit: int, raw: bytes) -> N
     fields = json.loads(raw)
     spellings = [key for key in fields if re.fullmatch("options", key, re.IGNORECASE)]
     try:
-        context = go_option(raw, "num_ctx")
+        context = go_option(json.dumps(fields).encode(), "num_ctx")
     except RefusedError:
-        context = 0
+        context = None
     if len(spellings) < 2 and (context is None or context < limit):
         assert apply(shape, GENERATE, fields) == (None, ())
 

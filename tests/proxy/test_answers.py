@@ -139,7 +139,11 @@ def test_a_broken_exchange_is_told_before_and_after_the_first_byte(fault: Fault)
     before = answers.failure_of_error(
         error, upstream="http://127.0.0.1:11434", provider=Provider.LOCAL
     )
-    assert (before.code, before.reason) == (ErrorCode.UNREACHABLE_LOCAL, fault.value)
+    late = fault is Fault.CONNECT_TIMEOUT
+    code = ErrorCode.TIMEOUT_LOCAL if late else ErrorCode.UNREACHABLE_LOCAL
+    assert (before.code, before.reason) == (code, fault.value)
+    assert before.status == (504 if late else 502)
+    assert is_cause(before)
     assert len(before.message) <= 200
     if fault in {Fault.RESET, Fault.TRUNCATED, Fault.PROTOCOL}:
         after = answers.failure_of_break(error, provider=Provider.CLOUD)

@@ -230,6 +230,19 @@ async def test_a_paused_connection_reads_again_when_it_is_given_back() -> None:
         assert len(upstream.peers) == 1
 
 
+async def test_whoever_has_a_whole_answer_cannot_pause_the_connection_for_the_next() -> None:
+    async with pooled(says(response(b"a"))) as (pool, upstream):
+        done = await begin(pool)
+        await done.ready()
+        assert done.complete
+        done.pause()
+        assert (await ask(pool))[1] == b"a"
+        current = await begin(pool)
+        done.pause()
+        await current.ready()
+        assert len(upstream.peers) == 1
+
+
 async def test_aborting_cuts_the_line_unless_the_answer_is_whole() -> None:
     gone = asyncio.Event()
 

@@ -171,6 +171,19 @@ async def running(
                 await app.stop()
 
 
+async def warm(up: Running, *models: str) -> None:
+    """Have ``models`` loaded at the stand-in, and the proxy know; ``max_loaded`` must allow it."""
+    async with Client(up.sim.port) as client:
+        for model in models:
+            answer = await client.request("POST", "/api/generate", {"model": model})
+            assert answer.status == 200
+    assert set(models) <= set(up.sim.loaded)
+    async with asyncio.timeout(5.0):
+        # An answer that was under way when the last load ended may still overwrite a newer one.
+        while not all(up.app.residency.loaded(model) for model in models):
+            await up.app.residency.ask()
+
+
 @contextlib.asynccontextmanager
 async def in_front_of(
     port: int, overlay: Overlay | None = None, **changes: Any

@@ -1,0 +1,144 @@
+"""Answers of a validating role are held to the schema that their request carries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelsplit_sim.config import SimConfig
+from support.harness import running
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "steps": {"type": "array", "items": {"type": "string"}},
+        "n": {"type": "integer"},
+    },
+    "required": ["steps", "n"],
+}
+PLAN: dict[str, Any] = {
+    "model": "planner",
+    "messages": [{"role": "user", "content": "plan"}],
+    "stream": False,
+    "format": SCHEMA,
+}
+SIM = SimConfig(max_loaded=4)
+
+
+async def test_an_answer_that_fits_passes_and_the_record_says_so() -> None:
+    async with running(SIM) as up, up.client() as client:
+        answer = await client.request("POST", "/api/chat", PLAN)
+        [record] = await up.calls.wait()
+    assert answer.status == 200
+    assert (record.schema, len(record.attempts)) == ("valid", 1)
+
+
+@pytest.mark.parametrize(
+    ("route", "body"),
+    [
+        ("/api/chat", PLAN),
+        (
+            "/v1/chat/completions",
+            {
+                "model": "planner",
+                "messages": PLAN["messages"],
+                "response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}},
+            },
+        ),
+    ],
+)
+async def test_one_that_does_not_is_asked_of_the_fallback_at_once(
+    route: str, body: dict[str, Any]
+) -> None:
+    async with running(SIM) as up, up.client() as client:
+        up.sim.faults.add("bad_schema", model="qwen3:4b", times=1)
+        answer = await client.request("POST", route, body)
+        [record] = await up.calls.wait()
+    assert answer.status == 200
+    assert answer["X-LLM-Model"] == "qwen3:8b"
+    assert answer["X-LLM-Fallback-Used"] == "true"
+    cause = record.attempts[0].failure
+    assert cause is not None
+    assert cause.code == "E_SCHEMA_INVALID"
+    assert record.schema == "valid"
+
+
+async def test_twice_unfit_is_an_error_that_says_what_does_not_fit_and_shows_no_text() -> None:
+    async with running(SIM) as up, up.client() as client:
+        up.sim.faults.add("bad_schema")
+        answer = await client.request("POST", "/api/chat", PLAN)
+        sent = [call for call in up.sim.calls if call.path == "/api/chat"]
+        [record] = await up.calls.wait()
+    assert answer.status == 502
+    assert answer.json["error_code"] == "E_SCHEMA_INVALID"
+    assert "does not fit the schema" in answer.json["error"]
+    assert "unexpected" not in answer.json["error"]
+    assert len(sent) == 2
+    assert record.schema == "invalid"
+
+
+async def test_or_is_passed_on_marked_where_the_policy_says_so() -> None:
+    overlay = {"roles": {"PLANNER": {"on_schema_failure": "pass"}}}
+    async with running(SIM, overlay) as up, up.client() as client:
+        up.sim.faults.add("bad_schema")
+        answer = await client.request("POST", "/api/chat", PLAN)
+    assert answer.status == 200
+    assert answer["X-LLM-Error-Code"] == "E_SCHEMA_INVALID"
+    assert answer.json["message"]["content"] == '{"unexpected": true}'
+
+
+async def test_a_retry_goes_first_in_line() -> None:
+    """It has waited its turn already; whoever came meanwhile waits for it."""
+    overlay = {"roles": {"PLANNER": {"max_concurrent": 1}}}
+    async with running(SimConfig(max_loaded=4, token_rate=100, tokens=20), overlay) as up:
+        up.sim.faults.add("bad_schema", model="qwen3:4b", times=1)
+        async with up.client() as first, up.client() as second:
+            await first.ask("POST", "/api/chat", PLAN)
+            await up.sim.wait_for(lambda sim: sim.active == 1)
+            await second.ask("POST", "/api/chat", PLAN)
+            await first.answer()
+            await second.answer()
+        models = [call.model for call in up.sim.calls if call.path == "/api/chat"]
+    assert models == ["qwen3:4b", "qwen3:8b", "qwen3:4b"]
+
+
+async def test_a_stream_is_passed_and_counted_by_default() -> None:
+    async with running(SIM) as up, up.client() as client:
+        up.sim.faults.add("bad_schema")
+        answer = await client.request("POST", "/api/chat", {**PLAN, "stream": True})
+        [record] = await up.calls.wait()
+        async with up.admin() as admin:
+            scraped = await admin.request("GET", "/metrics")
+    assert answer.lines[-1]["done"] is True
+    assert answer["X-LLM-Attempt"] == "1"
+    assert record.schema == "invalid"
+    assert b'modelsplit_schema_checks_total{result="invalid",role="PLANNER"} 1.0' in scraped.body
+
+
+async def test_a_stream_is_held_until_it_is_valid_where_the_policy_says_so() -> None:
+    overlay = {"roles": {"PLANNER": {"validate_streams": "hold"}}}
+    async with running(SIM, overlay) as up, up.client() as client:
+        up.sim.faults.add("bad_schema", model="qwen3:4b", times=1)
+        answer = await client.request("POST", "/api/chat", {**PLAN, "stream": True})
+        [record] = await up.calls.wait()
+    assert answer["Content-Type"] == "application/x-ndjson"
+    assert answer["X-LLM-Model"] == "qwen3:8b"
+    assert answer.lines[-1]["done"] is True
+    assert record.schema == "valid"
+
+
+async def test_format_json_is_held_to_being_json() -> None:
+    async with running(SIM) as up, up.client() as client:
+        up.sim.faults.add("bad_schema", model="qwen3:4b", times=1, text="not { json")
+        answer = await client.request("POST", "/api/chat", {**PLAN, "format": "json"})
+    assert answer["X-LLM-Model"] == "qwen3:8b"
+
+
+async def test_roles_that_do_not_validate_are_left_alone() -> None:
+    async with running(SIM) as up, up.client() as client:
+        up.sim.faults.add("bad_schema")
+        answer = await client.request("POST", "/api/chat", {**PLAN, "model": "executor"})
+        [record] = await up.calls.wait()
+    assert answer.status == 200
+    assert record.schema is None
