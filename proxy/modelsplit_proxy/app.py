@@ -16,10 +16,12 @@ from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard, HealthRules
 from modelsplit_policy.roles import Roles
+from modelsplit_proxy import installed
 from modelsplit_proxy.admin import Admin, AdminParts
 from modelsplit_proxy.clientseats import ClientSeats
 from modelsplit_proxy.clock import SystemClock
 from modelsplit_proxy.edge import Edge, EdgeServer
+from modelsplit_proxy.fetch import fetch
 from modelsplit_proxy.fuses import Fuses
 from modelsplit_proxy.gate import Gate
 from modelsplit_proxy.guard import Guard
@@ -35,7 +37,7 @@ from modelsplit_proxy.residency import Residency
 from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
 from modelsplit_proxy.settings import Address
 from modelsplit_proxy.tasks import Tasks
-from modelsplit_proxy.upstream import Pool
+from modelsplit_proxy.upstream import Pool, UpstreamError
 
 if TYPE_CHECKING:
     from modelsplit_policy.config import Policy
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modelsplit")
 
+# How long to wait for the list of installed models, and how large it may be.
+_COMPARE_S: Final = 10.0
+_TAGS_MAX_BYTES: Final = 4 * 1024 * 1024
 # An Ollama that is there answers in milliseconds; one that hangs must not delay our start.
 _FIRST_LOOK_S: Final = 0.5
 # How long calls turned away at the end of the drain have to send their answer.
@@ -137,9 +142,23 @@ class App:
         for sock in sockets:
             await self._edge.listen(sock)
         await self._first_look()
+        self._tasks.run(self._compare_with_installed(), "installed")
         self._tasks.run(self.probe.watch(), "probe")
         self._tasks.run(self.residency.watch(), "residency")
         self._tasks.run(self.monitor.watch(), "health")
+
+    async def _compare_with_installed(self) -> None:
+        """Say once what the policy names and Ollama lacks; nothing depends on the answer."""
+        services = self.services
+        try:
+            async with asyncio.timeout(_COMPARE_S):
+                _, body = await fetch(
+                    services.pool, services.target.authority, "/api/tags", _TAGS_MAX_BYTES
+                )
+        except (TimeoutError, UpstreamError):
+            return
+        for warning in installed.warnings(services.policy, installed.names(body) or frozenset()):
+            logger.warning("%s", warning)
 
     async def _first_look(self) -> None:
         """Begin with what Ollama says of itself, if it says so at once; never wait for it."""

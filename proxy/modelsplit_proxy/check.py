@@ -11,8 +11,8 @@ import orjson
 from modelsplit_policy.config import PolicyError
 from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import Failure
-from modelsplit_policy.roles import Ask, Roles, bare_name
-from modelsplit_proxy import policyfile
+from modelsplit_policy.roles import Ask, Roles
+from modelsplit_proxy import installed, policyfile
 from modelsplit_proxy.admin import route_fields
 
 if TYPE_CHECKING:
@@ -62,11 +62,14 @@ def route(loaded: LoadedPolicy, model: str, role: str, *, as_json: bool) -> int:
     fields = route_fields(decided)
     row = loaded.policy.roles[decided.role]
     fields |= {"max_concurrent": row.max_concurrent, "max_wait_ms": row.max_wait_ms}
+    refused = decided.provider is Provider.CLOUD
     if as_json:
         _print_json(fields)
     else:
         _print("\n".join(_route_lines(fields)))
-    return 0
+    if refused:
+        sys.stderr.write("modelsplit: E_BUDGET_NOT_APPROVED: no cloud approval is recorded\n")
+    return 1 if refused else 0
 
 
 def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
@@ -97,34 +100,20 @@ def _report_errors(error: PolicyError, *, as_json: bool) -> None:
 
 
 def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
-    installed = _installed(upstream)
-    if isinstance(installed, str):
-        yield installed
-        return
-    for role, row in policy.roles.items():
-        for alias in row.aliases:
-            if bare_name(alias) in installed:
-                yield f'alias "{alias}" of {role} hides the installed model of that name'
-        for model in (row.primary, row.fallback):
-            if model is None or row.provider is not Provider.LOCAL:
-                continue
-            if bare_name(model) not in installed:
-                yield f"{role}: {model} is not installed; try `ollama pull {model}`"
-
-
-def _installed(upstream: Address) -> frozenset[str] | str:
-    """Names of installed models without ``:latest``; or a sentence why they are unknown."""
+    """What the policy names and Ollama lacks, or a sentence why that is unknown."""
     connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=_ONLINE_TIMEOUT_S)
     try:
         connection.request("GET", "/api/tags")
-        models = orjson.loads(connection.getresponse().read())["models"]
-        return frozenset(bare_name(model["name"]) for model in models)
+        found = installed.names(connection.getresponse().read())
     except (OSError, http.client.HTTPException) as error:
-        return f"Ollama at http://{upstream} cannot be asked: {error}"
-    except (ValueError, KeyError, TypeError):
-        return f"Ollama at http://{upstream} answered /api/tags with something else"
+        yield f"Ollama at http://{upstream} cannot be asked: {error}"
+        return
     finally:
         connection.close()
+    if found is None:
+        yield f"Ollama at http://{upstream} answered /api/tags with something else"
+    else:
+        yield from installed.warnings(policy, found)
 
 
 def _print(text: str) -> None:

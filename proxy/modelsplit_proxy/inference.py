@@ -99,9 +99,12 @@ class InferenceCall:
                 if setback is None:
                     return None
                 waited_s += run.waited_s
-                # A second attempt that found no seat explains nothing; the first one does.
-                turned_away = self.record.call.state in {State.PENDING, State.QUEUED}
-                first = setback if first is None or not turned_away else first
+                if first is not None and self._turned_away():
+                    # A second attempt that found no seat explains nothing: the call is told,
+                    # and remembered, by the first one's failure.
+                    self.record.attempts.pop()
+                    break
+                first = setback
                 if candidate is candidates[-1] or not fallback.is_cause(setback.failure):
                     break
                 self._fall_back()
@@ -109,6 +112,9 @@ class InferenceCall:
             if last is not None:
                 last.release()
         return first
+
+    def _turned_away(self) -> bool:
+        return self.record.call.state in {State.PENDING, State.QUEUED}
 
     def _fall_back(self) -> None:
         # An open breaker turns a candidate down before it has taken a step.
@@ -198,9 +204,7 @@ class InferenceCall:
     # 2. How calls end.
 
     def _end_unanswered(self) -> None:
-        call = self.record.call
-        turned_away = call.state in {State.PENDING, State.QUEUED}
-        call.step(Event.REJECT if turned_away else Event.FAIL)
+        self.record.call.step(Event.REJECT if self._turned_away() else Event.FAIL)
 
     def _client_gone(self) -> None:
         call = self.record.call

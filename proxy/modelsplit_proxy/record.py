@@ -47,6 +47,7 @@ class CallRecord:
     started_wall: float
     job_id: str | None = None
     requested_model: str = ""
+    planned_model: str = ""
     role: Role | None = None
     context: Context | None = None
     provider: Provider | None = None
@@ -68,6 +69,7 @@ class CallRecord:
     def routed(self, route: Route) -> None:
         self.role, self.context, self.provider = route.role, route.context, route.provider
         self.requested_model = route.requested_model
+        self.planned_model = route.candidates[0].model
         self.route_reason = route.reason
         self.starts_at_fallback = route.starts_at_fallback
 
@@ -78,8 +80,15 @@ class CallRecord:
 
     @property
     def model(self) -> str:
-        """The model that answered, or was asked last."""
-        return self.attempts[-1].model if self.attempts else self.requested_model
+        """The model that answered, was asked last, or would have been asked."""
+        if self.attempts:
+            return self.attempts[-1].model
+        return self.planned_model or self.requested_model
+
+    @property
+    def attempt_number(self) -> int:
+        """1 or 2: which attempt the answer, or the refusal, belongs to."""
+        return max(1, len(self.attempts))
 
     @property
     def fallback_used(self) -> bool:
@@ -128,7 +137,7 @@ class CallRecord:
             role=self.role,
             provider=self.provider,
             model=_short(self.model) or None,
-            attempt=len(self.attempts),
+            attempt=self.attempt_number,
             fallback_used=self.fallback_used,
         )
 
@@ -157,7 +166,7 @@ class CallRecord:
             "llm_provider": self.provider,
             "requested_model": _short(self.requested_model),
             "llm_model": _short(self.model),
-            "llm_attempt": len(self.attempts),
+            "llm_attempt": self.attempt_number,
             "fallback_used": self.fallback_used,
             "fallback_cause": self._fallback_cause(),
             "route_reason": self.route_reason,

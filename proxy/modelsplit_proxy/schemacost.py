@@ -3,9 +3,9 @@
 A validator holds the interpreter while it works, so no thread and no timeout saves the event
 loop from a schema that doubles at every step: thirty short definitions that each name the
 next one twice would stop the process for good. What is counted is how often subschemas are
-applied: ``allOf``, ``$ref`` and their like apply more of them to the same value, ``items``
-and its like to the values below. Of ``properties`` only one applies to a given value, so
-the dearest of them counts.
+applied: ``allOf``, ``$ref`` and their like apply more of them to the same value, others to the
+values below. Of ``properties``, ``items`` and their like only one applies to any one of those,
+so the dearest counts.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _MAPS: Final = frozenset({"properties", "patternProperties", "dependentSchemas",
 _HERE: Final = frozenset(
     {"allOf", "anyOf", "oneOf", "not", "if", "then", "else", "dependentSchemas", "dependencies"}
 )
-_BELOW: Final = frozenset(
-    {"additionalProperties", "patternProperties", "additionalItems", "contains", "propertyNames"}
+_BELOW: Final = frozenset({"patternProperties", "contains", "propertyNames"})
+_ONE_OF_BELOW: Final = frozenset(
+    {"properties", "additionalProperties", "items", "prefixItems", "additionalItems"}
 )
-_ONE_OF_BELOW: Final = frozenset({"properties", "prefixItems"})
 
 
 class RefusedError(Exception):
@@ -121,10 +121,6 @@ def _edges(
     for key, value in schema.items():
         if key == "$ref":
             edges, found = node.here, _target(value, root)
-        elif key == "items":
-            # A list of them, up to draft 2019-09, is one for each position.
-            edges = node.one_of_below if isinstance(value, list) else node.below
-            found = _schemas(key, value)
         elif key in _HERE:
             edges, found = node.here, _schemas(key, value)
         elif key in _BELOW:

@@ -30,7 +30,7 @@ def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[
             f"X-LLM-Context: {record.context}\r\n"
             f"X-LLM-Provider: {record.provider}\r\n"
             f"X-LLM-Model: {_text(record.model)}\r\n"
-            f"X-LLM-Attempt: {max(1, len(record.attempts))}\r\n"
+            f"X-LLM-Attempt: {record.attempt_number}\r\n"
             f"X-LLM-Fallback-Used: {'true' if record.fallback_used else 'false'}\r\n"
             f"X-LLM-Route-Reason: {_route_reason(record)}\r\n"
         )

@@ -267,7 +267,9 @@ def test_loading_gets_the_pins_and_the_clamps_but_no_bound_on_tokens(
 
 @pytest.mark.parametrize("label", EMBEDS)
 def test_embeddings_have_no_tokens_to_bound(label: str) -> None:
-    assert shaped(Shape(num_predict=512, max_num_predict=512), label) == (None, ())
+    shape = Shape(num_predict=512, max_num_predict=512)
+    assert shaped(shape, label) == (None, ())
+    assert shaped(shape, label, options={"num_predict": -1}) == (None, ())
 
 
 # --- Tokens ------------------------------------------------------------------------------
@@ -425,6 +427,25 @@ def test_two_options_are_merged_as_ollama_merges_them() -> None:
         {"options": {}},
         ("options sent twice",),
     )
+
+
+def test_a_bound_that_a_second_spelling_takes_back_holds() -> None:
+    assert shaped(GIVEN, COMPLETIONS, max_tokens=5, MAX_TOKENS=None) == (
+        {"max_tokens": 5},
+        ("max_tokens sent twice",),
+    )
+
+
+def test_unloading_in_one_spelling_and_loading_in_the_other_is_loading() -> None:
+    for first, second in ((0, -1), (-1, 0)):
+        after, _ = apply(PINS, GENERATE, {"KEEP_ALIVE": first, "keep_alive": second})
+        assert after is not None
+        assert after["options"] == dict(PINS.pinned)
+
+
+def test_a_value_that_equals_nothing_is_no_change() -> None:
+    nan = float("nan")
+    assert shaped(CONTEXT, options={"temperature": nan}) == (None, ())
 
 
 def test_a_changed_key_stays_where_it_stood() -> None:

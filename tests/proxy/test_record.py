@@ -116,7 +116,7 @@ def test_a_call_that_started_at_the_fallback_used_it() -> None:
 def test_the_scene_of_an_error_names_the_model_asked_last() -> None:
     scene = fallen_back().scene()
     assert (scene.model, scene.attempt, scene.fallback_used) == ("qwen3:8b", 2, True)
-    assert (begun().scene().model, begun().scene().attempt) == (None, 0)
+    assert (begun().scene().model, begun().scene().attempt) == (None, 1)
 
 
 @pytest.mark.parametrize("name", ["m" * 10_000_000, "模" * 1000])

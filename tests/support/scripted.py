@@ -31,7 +31,7 @@ class Scripted:
         writer.close()
 
     def _answer(self, head: bytes) -> bytes:
-        if head.startswith((b"GET /api/version ", b"GET /api/ps ")):
+        if b"\r\nvia:" not in head.lower():  # the proxy's own questions carry none
             return response(b'{"version":"0.0.0"}')
         self.asked.append(head)
         return self.answers[min(len(self.asked), len(self.answers)) - 1]

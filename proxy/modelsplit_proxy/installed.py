@@ -1,0 +1,40 @@
+"""What Ollama has installed, against what the policy names.
+
+An alias never hides an installed model silently, and a model that a role relies on is
+missed before its first call: ``check-config --online`` and the start-up log say so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+
+from modelsplit_policy.facts import Provider
+from modelsplit_policy.roles import bare_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelsplit_policy.config import Policy
+
+
+def names(body: bytes) -> frozenset[str] | None:
+    """The bare names in an answer of ``/api/tags``; None if it is something else."""
+    try:
+        return frozenset(bare_name(str(model["name"])) for model in orjson.loads(body)["models"])
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+
+
+def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
+    """One sentence for everything that will surprise somebody."""
+    for role, row in policy.roles.items():
+        for alias in row.aliases:
+            if bare_name(alias) in installed:
+                yield f'alias "{alias}" of {role} hides the installed model of that name'
+        for model in (row.primary, row.fallback):
+            if model is None or row.provider is not Provider.LOCAL:
+                continue
+            if bare_name(model) not in installed:
+                yield f"{role}: {model} is not installed; try `ollama pull {model}`"
