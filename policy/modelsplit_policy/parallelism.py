@@ -319,7 +319,7 @@ class Parallelism:
         )
         for other in self._flights:
             if other.model == model and now - other.began < HIDDEN_MIN_S:
-                other.around += 1
+                other.around = max(other.around, slots.running)
         self._probes += probe
         self._flights[flight] = None
         self._count(flight, 1, now)

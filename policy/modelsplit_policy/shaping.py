@@ -406,21 +406,30 @@ def _shown(value: Any) -> str:
 # Strings are matched possessively, as one may be an image of many megabytes.
 _TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]', re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
-# Escapes of letters and underscores, and the two letters beyond ASCII that fold into it.
-_DISGUISE: Final = re.compile(
-    rb"\\u00[4-7][0-9a-fA-F]|\\u(?:212[aA]|017[fF])|\xe2\x84\xaa|\xc5\xbf"
+_KEY: Final = re.compile(
+    rb'"(?i:options|keep_alive|prompt|messages|max_(?:completion_|output_)?tokens)"'
 )
+# Escapes of letters and underscores, and the two letters beyond ASCII that fold into it.
+_ESCAPED: Final = re.compile(rb"\\u(?:00[4-7][0-9a-fA-F]|212[aA]|017[fF])")
+_BEYOND: Final = (b"\xe2\x84\xaa", b"\xc5\xbf")
 
 
 def repeats(raw: bytes, names: Iterable[str]) -> frozenset[str]:
     """The names that stand twice, in one spelling, among the top-level keys of ``raw``."""
     wanted = frozenset(names)
-    lowered = raw.lower()
-    plain = all(lowered.count(b'"%b"' % name.encode()) < 2 for name in wanted)
-    if plain and _DISGUISE.search(raw) is None:
+    # Most bodies are cleared by this one look, without being taken apart.
+    spelled = [found.lower() for found in _KEY.findall(raw)]
+    if len(spelled) == len(set(spelled)) and not _disguised(raw):
         return frozenset()
     seen = Counter(key for key in _top_keys(raw) if _folded(key) in wanted)
     return frozenset(_folded(key) for key, times in seen.items() if times > 1)
+
+
+def _disguised(raw: bytes) -> bool:
+    """Whether a key might be spelled in a way that a search for it does not find."""
+    if b"\\" in raw and _ESCAPED.search(raw) is not None:
+        return True
+    return not raw.isascii() and any(letter in raw for letter in _BEYOND)
 
 
 def _top_keys(raw: bytes) -> Iterator[str]:

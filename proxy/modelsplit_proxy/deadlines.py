@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 # How soon after it is known that a model is loaded the role's clock starts.
 LOOK_EVERY_S: Final = 0.1
+# How long a call that is out of time may be kept to ask whether it is being loaded for.
+LAST_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ class Deadline:
         """What was known at dispatch may be old: ask before giving a load away."""
         if self._loop.time() >= self._sent + self._limits.load_s:
             return False
-        await self._residency.ask()
+        await self._residency.ask(LAST_LOOK_S)
         return self._residency.loaded(self._model) is False
 
 

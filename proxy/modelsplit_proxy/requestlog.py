@@ -64,8 +64,12 @@ class RequestLog:
         while self._waiting or self._writing is not None:
             if self._writing is None:
                 self._flush()
-            assert self._writing is not None
-            await self._writing
+            writing = self._writing
+            assert writing is not None
+            await writing
+            # Awaiting what is done does not let the loop turn, so the callback that clears
+            # this may not have run, and would never run while we loop here.
+            self._written(writing)
         self._writer.shutdown()
 
     def _flush(self) -> None:
@@ -88,9 +92,12 @@ class RequestLog:
             return
 
     def _written(self, done: asyncio.Future[None]) -> None:
+        """One write has ended; told once by the future, and perhaps once by ``close``."""
+        if self._writing is not done:
+            return
         self._writing = None
         done.result()
-        if self._waiting:
+        if self._waiting and self._timer is None:
             self._timer = done.get_loop().call_later(_DELAY_S, self._flush)
 
 

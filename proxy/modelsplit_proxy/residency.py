@@ -71,11 +71,11 @@ class Residency:
             if not self._hurried:
                 await self._until_wanted()
 
-    async def ask(self) -> None:
+    async def ask(self, timeout_s: float = _TIMEOUT_S) -> None:
         """Ask once and pass the answer on."""
         self._wanted.clear()
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(timeout_s):
                 self.models = await self._loaded()
         except (TimeoutError, UpstreamError):
             self.models = None

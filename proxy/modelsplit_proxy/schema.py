@@ -249,8 +249,10 @@ def _complaint(error: ValidationError) -> str:
             said = f'"{name}" is a required property'
         case Kind.Type(types=types):
             said = f"{_word(error.instance)}, not {' or '.join(types)}"
-        case Kind.AdditionalProperties(unexpected=names):
-            said = f"properties that are not allowed: {len(names)}"
+        case Kind.AdditionalProperties():
+            said = "a property that is not allowed"
+        case Kind.FalseSchema():
+            said = "not allowed here"
         case Kind.Enum() | Kind.Constant():
             said = "not one of the allowed values"
         case Kind.AnyOf() | Kind.OneOfNotValid():

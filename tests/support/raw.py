@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
-from support.scripted import response
+from support.scripted import is_own_question, response
 
 Script = Callable[["Peer"], Awaitable[None]]
 
@@ -27,7 +27,7 @@ class Peer:
         """The next request's head; the proxy's own probes are answered on the way."""
         while True:
             head = await self.reader.readuntil(b"\r\n\r\n")
-            if b"\r\nvia:" in head.lower():  # the proxy's own questions carry none
+            if not is_own_question(head):
                 break
             self.send(response(b'{"version":"0.0.0"}'))
         if self.number == 0:
