@@ -303,9 +303,12 @@ class Load:
     async def until(self, slots: int, steady: int, at_most: int) -> int:
         """How many calls it took until the estimate was right and stayed so for ``steady``."""
         self.known.clear()
+        enough = asyncio.Event()
 
         def done() -> bool:
-            return len(self.known) >= at_most or self.known[-steady:] == [slots] * steady
+            if len(self.known) >= at_most or self.known[-steady:] == [slots] * steady:
+                enough.set()
+            return enough.is_set()
 
         async def client() -> None:
             async with self.up.client() as one:
@@ -342,7 +345,7 @@ async def test_how_many_calls_a_model_takes_at_once_is_found_out(slots: int, wit
     async with running(paced(slots), LEARNING) as up:
         # Calls that end one after the other leave the next a short wait: a slot's share.
         load = Load(up, tokens=max(16, 6 * slots))
-        calls = await load.until(slots, steady=6, at_most=within + 6)
+        calls = await load.until(slots, steady=4 + 2 * slots, at_most=within + 12)
         assert calls <= within, load.known
         learned = (await stats(up))["parallelism"]
         assert learned["slots"]["qwen3:8b"] == slots

@@ -165,7 +165,7 @@ async def test_closing_in_the_moment_a_write_has_ended_ends() -> None:
     written.wait(5)
     writing = log._writing
     assert writing is not None
-    while not writing.done():  # done, but its callbacks are only scheduled
+    while not writing.done():  # noqa: ASYNC110 - the state right after it, with no event
         await asyncio.sleep(0)
     log._writing = writing
     async with asyncio.timeout(5):
