@@ -46,7 +46,7 @@ HIDDEN_SHARE: Final = 0.1
 MIN_TOKENS: Final = 8
 # Finished calls between two probes: at first, and at most.
 PROBE_EVERY: Final = 3
-PROBE_RAREST: Final = 64
+PROBE_RAREST: Final = 24
 # What a sample still weighs after the next one: about the last twenty count.
 MEMORY: Final = 0.95
 # A slot may come free in the moment a call arrives. So many in a row are no luck.

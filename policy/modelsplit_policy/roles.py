@@ -58,8 +58,13 @@ class Route:
 
 
 def bare_name(model: str) -> str:
-    """Two spellings of one model: Ollama ignores case, and ``:latest`` is no tag at all."""
-    return model.lower().removesuffix(":latest")
+    """What all spellings of one model have in common.
+
+    Ollama ignores case, ``:latest`` is no tag at all, and its own registry and library are
+    where a name without them comes from.
+    """
+    name = model.lower().removesuffix(":latest")
+    return name.removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
 class Roles:

@@ -103,9 +103,12 @@ class Deadline:
                     raise LateError(reason)
                 try:
                     async with asyncio.timeout_at(min(bound, self._loop.time() + LOOK_EVERY_S)):
-                        return await exchange.ready()
+                        head = await exchange.ready()
                 except TimeoutError:
                     continue
+                # It answers, so it is loaded, even if /api/ps was not asked since.
+                self._from = self._loop.time()
+                return head
         self._from = self._loop.time()
         return None
 

@@ -256,3 +256,12 @@ def test_an_unknown_context_is_answered_with_the_known_ones() -> None:
     failure = refused(Ask(model="heavy", context="THINKER"))
     assert (failure.code, failure.reason) == (ErrorCode.BAD_REQUEST, Reason.BAD_HEADER)
     assert failure.message.endswith("use one of PLANNER, EXECUTOR, CHAT")
+
+
+def test_the_registrys_own_prefix_is_another_spelling_of_the_same_model() -> None:
+    for spelling in (
+        "gpt-oss:20b",
+        "library/gpt-oss:20b",
+        "registry.ollama.ai/library/GPT-OSS:20b",
+    ):
+        assert bare_name(spelling) == "gpt-oss:20b"

@@ -165,6 +165,9 @@ async def running(
             calls = Finished()
             app.services.log.listen(calls.note)
             await app.start()
+            # A busy test machine makes the loop late, and the Health Guard would shed for it:
+            # only what a test says is a late loop here.
+            app.lag.stop()
             try:
                 yield Running(app, stand_in, lines, calls)
             finally:

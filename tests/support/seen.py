@@ -12,7 +12,7 @@ from support.wire import Answer
 
 @dataclass(frozen=True)
 class Seen:
-    """``code``: of an error, ``in_band`` if the status had been 200 by then.
+    """``code``: of an error, from the stream where it is told there, else from the header.
 
     ``end``: ``whole`` (the dialect's own end was there, or an error told in full), ``told`` (a
     stream that ends in an error), ``silent`` (a clean end that hides what is missing) or
@@ -23,10 +23,6 @@ class Seen:
     code: str | None
     reason: str | None
     end: str
-
-    @property
-    def in_band(self) -> bool:
-        return self.end == "told"
 
     def __str__(self) -> str:
         words = [str(self.status)]

@@ -1,0 +1,295 @@
+"""What one attempt talks to, made by hand: a client, a gate, an upstream without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, cast
+
+import orjson
+from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from modelsplit_policy.admission import Place, Refusal, Ticket
+from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers
+from modelsplit_policy.facts import Dialect, Provider
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.parallelism import Report
+from modelsplit_policy.roles import Candidate, Route
+from modelsplit_proxy.asked import NOTHING, Asked
+from modelsplit_proxy.attempt import AttemptRun, Sent
+from modelsplit_proxy.edge import Downstream
+from modelsplit_proxy.fuses import Fuses
+from modelsplit_proxy.peek import read_body
+from modelsplit_proxy.record import CallRecord
+from modelsplit_proxy.reply import Reply, Setback
+from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
+from modelsplit_proxy.upstream import BodySink, UpstreamError, UpstreamHead
+from support.harness import Overlay, policy
+from support.records import PLANNER, routed
+
+JSON = (b"Content-Type", b"application/json")
+NDJSON = (b"Content-Type", b"application/x-ndjson")
+SSE = (b"Content-Type", b"text/event-stream")
+DONE = b'{"model":"qwen3:4b","response":"","done":true,"eval_count":2}\n'
+LATE = Failure(ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT, "late", "Upstream Timeout")
+TOKEN = b'{"model":"qwen3:4b","response":"a","done":false}\n'
+
+
+class Heard:
+    """The client's end: what was said to it, in order."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.phrase = ""
+        self.lines: list[bytes] = []
+        self.length: int | None = None
+        self.closes = False
+        self.body = b""
+        self.heads = 0
+        self.ending: str | None = None
+        self.writing_paused = False
+
+    def head(
+        self, status: int, phrase: str, lines: list[bytes], *, length: int | None, close: bool
+    ) -> None:
+        self.heads += 1
+        self.status, self.phrase, self.lines = status, phrase, lines
+        self.length, self.closes = length, close
+
+    def write(self, data: bytes) -> None:
+        assert self.heads == 1, "a body without a head, or after two"
+        assert self.ending is None, "more after the end"
+        self.body += data
+
+    def end(self) -> None:
+        assert self.ending is None, "ended twice"
+        self.ending = "clean"
+
+    def abort(self) -> None:
+        assert self.ending is None, "ended twice"
+        self.ending = "broken"
+
+    def feed_from(self, source: object) -> None:
+        del source
+
+    def header(self, name: str) -> str | None:
+        pairs = b"".join(self.lines).decode("latin-1").split("\r\n")
+        named = [pair.partition(": ")[2] for pair in pairs if pair.startswith(f"{name}: ")]
+        assert len(named) <= 1, pairs
+        return named[0] if named else None
+
+    @property
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+
+def downstream(heard: Heard) -> Downstream:
+    return cast("Downstream", heard)
+
+
+def request(headers: Mapping[str, str] | None = None, *, read: bool = True) -> web.BaseRequest:
+    """``read``: its body has been read to the end."""
+    sent = CIMultiDict({"Host": "127.0.0.1", **(headers or {})})
+    raw = tuple((name.encode(), value.encode()) for name, value in sent.items())
+    known = SimpleNamespace(
+        headers=CIMultiDictProxy(sent),
+        raw_headers=raw,
+        content=SimpleNamespace(is_eof=lambda: read),
+        remote="127.0.0.1",
+    )
+    return cast("web.BaseRequest", known)
+
+
+class Seats:
+    """A gate: seats at once, unless told to refuse, or to keep waiting until ``grant``."""
+
+    def __init__(self, *, waits: bool = False, refusal: Refusal | None = None) -> None:
+        self.waits = waits
+        self.refusal = refusal
+        self.granted = asyncio.Event()
+        self.tickets: list[Ticket] = []
+        self.left: list[Ticket] = []
+        self.reports: list[Report | None] = []
+        self.began = 0
+
+    def ask(self, ticket: Ticket) -> Refusal | None:
+        self.tickets.append(ticket)
+        if self.waits:
+            ticket.place = Place.WAITING
+            return None
+        if self.refusal is None:
+            ticket.place = Place.SEATED
+        return self.refusal
+
+    async def wait(self, ticket: Ticket) -> Refusal | None:
+        await self.granted.wait()
+        if self.refusal is None:
+            ticket.place = Place.SEATED
+        return self.refusal
+
+    def leave(self, ticket: Ticket, report: Report | None = None) -> None:
+        self.left.append(ticket)
+        self.reports.append(report)
+
+    def first_byte(self, ticket: Ticket) -> None:
+        del ticket
+        self.began += 1
+
+
+@dataclass
+class Upstream:
+    """One answer, said when it is asked for: a head, then pieces, then an end.
+
+    ``head`` None: it never begins. ``error``: how it breaks, before the head if there is
+    none. ``ends`` False: it falls silent instead.
+    """
+
+    head: UpstreamHead | None = None
+    pieces: tuple[bytes, ...] = ()
+    error: UpstreamError | None = None
+    refused: UpstreamError | None = None
+    ends: bool = True
+    written: bytes = b""
+    aborted: int = 0
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    # Pool and connection
+
+    async def acquire(self) -> Upstream:
+        if self.refused is not None:
+            raise self.refused
+        return self
+
+    def start(self, *, head_request: bool) -> Upstream:
+        assert not head_request
+        return self
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+        self.asked.set()
+
+    # Exchange
+
+    async def ready(self) -> UpstreamHead:
+        if self.head is None:
+            if self.error is not None:
+                raise self.error
+            await asyncio.get_running_loop().create_future()
+        assert self.head is not None
+        return self.head
+
+    def attach(self, sink: BodySink) -> None:
+        for piece in self.pieces:
+            sink.data(piece)
+        if self.ends:
+            sink.ended(self.error)
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+    @property
+    def body(self) -> Any:
+        return orjson.loads(self.written.partition(b"\r\n\r\n")[2])
+
+
+def answers(status: int, *pieces: bytes, kind: tuple[bytes, bytes] = JSON, **more: Any) -> Upstream:
+    """An upstream that says these pieces."""
+    return Upstream(UpstreamHead(status, b"OK", [kind], None), pieces, **more)
+
+
+class Ticking:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def now(self) -> float:
+        return self.at
+
+    def wall(self) -> float:
+        return 1795393743.25
+
+
+class Loaded:
+    """A residency where everything is loaded, or nothing is."""
+
+    def __init__(self, *, loaded: bool = True) -> None:
+        self._loaded = loaded
+
+    def loaded(self, model: str) -> bool:
+        del model
+        return self._loaded
+
+    def hurried(self) -> Any:
+        return self
+
+    def __enter__(self) -> None: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+    async def ask(self, *timeout_s: float) -> None: ...
+
+
+class Trial:
+    """One call with everything around it; ``attempt`` makes the next attempt of it."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        overlay: Overlay | None = None,
+        gate: Seats | None = None,
+        asked: Asked = NOTHING,
+        loaded: bool = True,
+        stall_s: float = 5.0,
+        route: Route = PLANNER,
+        label: str = "/api/generate",
+        dialect: Dialect = Dialect.OLLAMA,
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b'{"model":"planner","prompt":"hi"}',
+    ) -> None:
+        self.upstream = upstream
+        self.gate = gate or Seats()
+        self.clock = Ticking()
+        self.fuses = Fuses(Breakers(BreakerRules()), self.clock)
+        self.services = cast(
+            "Services",
+            SimpleNamespace(
+                policy=policy(overlay).policy,
+                gate=self.gate,
+                pool=upstream,
+                residency=Loaded(loaded=loaded),
+                fuses=self.fuses,
+                clock=self.clock,
+                target=UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434"),
+                lifecycle=Lifecycle(),
+                stall_s=stall_s,
+            ),
+        )
+        self.heard = Heard()
+        self.record: CallRecord = routed(route, route=label, dialect=dialect)
+        incoming = request(headers)
+        self.reply = Reply(self.services, incoming, downstream(self.heard), self.record)
+        self.sent = Sent(incoming, label, asked, read_body(body))
+
+    def attempt(self, candidate: Candidate = PLANNER.candidates[0]) -> AttemptRun:
+        return AttemptRun(self.services, self.record, self.reply, self.sent, candidate)
+
+    async def run(
+        self, candidate: Candidate = PLANNER.candidates[0], *, waited_s: float = 0.0
+    ) -> Setback | None:
+        async with asyncio.timeout(5):
+            return await self.attempt(candidate).run(waited_s=waited_s, after=None)
+
+    def open_breaker(self, *models: str) -> None:
+        """Five failures in a row, of each of these."""
+        for model in models:
+            for _ in range(5):
+                admitted = self.fuses.admit(Provider.LOCAL, model)
+                assert isinstance(admitted, Allowed)
+                self.fuses.ended(admitted, LATE, client_gone=False, deadline_was_clients=False)
