@@ -45,6 +45,11 @@ BOUNDS: dict[str, Any] = {
 }
 # How soon the proxy is sure to know that a model is loaded or is not: its own questions.
 KNOWN_S = 10.0
+WORDS = (
+    "`whole`: complete, an error told in full included. `told`: a stream that ends in an error. "
+    "`silent`: framed as whole, and nothing in the body says that it is not. `upstream`: Ollama's "
+    "own words in the stream. No call upstream: the connection was refused."
+)
 LIMIT_S = 20.0
 
 
@@ -75,8 +80,8 @@ class Stage:
         async with Client(self.port) as client:
             assert (await client.request("POST", "/api/generate", body)).status == 200
         async with self.process.admin() as admin, asyncio.timeout(KNOWN_S):
-            while (model in await _resident(admin)) is not keep:
-                await asyncio.sleep(0.02)
+            while (model in await _resident(admin)) is not keep:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)  # another process: nobody sets an event
 
 
 async def _resident(admin: Client) -> list[str]:
@@ -148,8 +153,10 @@ async def refused(fault: str, rounds: int) -> list[dict[str, Any]]:
         for stream in (True, False):
             for route in ROUTES:
                 async with stage(away=True) as on:
-                    for _ in range(min(rounds, 2)):
-                        found.append(await once(on, fault, route, model, stream=stream))
+                    found += [
+                        await once(on, fault, route, model, stream=stream)
+                        for _ in range(min(rounds, 2))
+                    ]
     return found
 
 
@@ -192,9 +199,7 @@ def text(found: list[dict[str, Any]]) -> str:
             machine(),
             f"The role's timeout is {ROLE_MS} ms, the longest silence {STALL_MS} ms.",
             table(head, rows(found)),
-            "`whole`: complete, an error told in full included. `told`: a stream that ends in an "
-            "error. `silent`: framed as whole, and nothing in the body says that it is not. "
-            "`upstream`: Ollama's own words in the stream. No call upstream: the connection was refused.",
+            WORDS,
         )
     )
 

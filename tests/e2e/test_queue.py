@@ -12,7 +12,7 @@ from modelsplit_sim.faults import Kind
 from modelsplit_sim.journal import CallState
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import call
-from support.harness import running
+from support.harness import running, warm
 from support.wire import Client
 
 if TYPE_CHECKING:
@@ -213,6 +213,7 @@ async def test_a_seat_comes_back(
     model: str, fault: dict[str, object] | None, headers: dict[str, str], status: int
 ) -> None:
     async with running(WIDE) as up:
+        await warm(up, *(("qwen3:4b", "qwen3:8b") if model == "planner" else (model,)))
         if fault is not None:
             up.sim.faults.add(**fault)  # type: ignore[arg-type]
         answer = await ask(up, model, headers)

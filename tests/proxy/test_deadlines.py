@@ -181,7 +181,7 @@ async def test_old_knowledge_does_not_cost_a_load(before: bool | None) -> None:
 
 
 async def test_a_load_that_was_noticed_late_is_bounded_from_its_dispatch() -> None:
-    wait = Waiting(Known(True, False))
+    wait = Waiting(Known(True, False), Limits(role_s=0.2, load_s=0.3, stall_s=60.0))
     assert await wait.late() is Reason.LOAD_TIMEOUT
     assert 0.299 <= wait.spent < 0.45
 

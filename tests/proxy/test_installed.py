@@ -13,7 +13,7 @@ from support.harness import policy, running
 
 def test_names_are_read_without_latest_and_nothing_else_passes_for_a_list() -> None:
     body = b'{"models":[{"name":"qwen3:4b"},{"name":"mine:latest"}]}'
-    assert installed.names(body) == {"qwen3:4b", "mine"}
+    assert installed.names(body) == frozenset({"qwen3:4b", "mine"})
     for other in (b"", b"[]", b'{"models":null}', b'{"models":[{}]}', b"not json"):
         assert installed.names(other) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
@@ -134,14 +135,18 @@ def test_an_early_head_is_a_head_of_ours() -> None:
     assert (stage.record.status, stage.record.streamed) == (200, True)
 
 
+# Every way to begin an answer.
+BEGIN: tuple[Callable[[Reply], None], ...] = (
+    lambda reply: reply.commit(head(), length=0, total=True),
+    lambda reply: reply.commit_early(b"application/x-ndjson", TOKEN),
+    lambda reply: reply.set_back(Setback(QUEUE_FULL)),
+    lambda reply: reply.set_back(Setback(FAILED, head(500), b'{"error":"x"}')),
+)
+
+
 @pytest.mark.parametrize("draining", [True, False])
 def test_a_process_that_drains_keeps_no_connection(*, draining: bool) -> None:
-    for say in (
-        lambda reply: reply.commit(head(), length=0, total=True),
-        lambda reply: reply.commit_early(b"application/x-ndjson", TOKEN),
-        lambda reply: reply.set_back(Setback(QUEUE_FULL)),
-        lambda reply: reply.set_back(Setback(FAILED, head(500), b'{"error":"x"}')),
-    ):
+    for say in BEGIN:
         stage = Stage()
         stage.lifecycle.draining = draining
         say(stage.reply)

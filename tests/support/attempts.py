@@ -28,7 +28,7 @@ from modelsplit_proxy.reply import Reply, Setback
 from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
 from modelsplit_proxy.upstream import BodySink, UpstreamError, UpstreamHead
 from support.harness import Overlay, policy
-from support.records import PLANNER, routed
+from support.records import PLANNER, begun
 
 JSON = (b"Content-Type", b"application/json")
 NDJSON = (b"Content-Type", b"application/x-ndjson")
@@ -152,6 +152,7 @@ class Upstream:
     error: UpstreamError | None = None
     refused: UpstreamError | None = None
     ends: bool = True
+    paused: bool = False
     written: bytes = b""
     aborted: int = 0
     asked: asyncio.Event = field(default_factory=asyncio.Event)
@@ -182,13 +183,18 @@ class Upstream:
         return self.head
 
     def attach(self, sink: BodySink) -> None:
-        for piece in self.pieces:
+        while self.pieces and not self.paused:
+            piece, *rest = self.pieces
+            self.pieces = tuple(rest)
             sink.data(piece)
-        if self.ends:
+        if self.ends and not self.pieces:
             sink.ended(self.error)
 
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
 
     def abort(self) -> None:
         self.aborted += 1
@@ -272,7 +278,8 @@ class Trial:
             ),
         )
         self.heard = Heard()
-        self.record: CallRecord = routed(route, route=label, dialect=dialect)
+        self.record: CallRecord = begun(route=label, dialect=dialect)
+        self.record.routed(route)
         incoming = request(headers)
         self.reply = Reply(self.services, incoming, downstream(self.heard), self.record)
         self.sent = Sent(incoming, label, asked, read_body(body))
