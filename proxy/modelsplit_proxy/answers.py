@@ -189,6 +189,11 @@ def _gave_up(body: bytes) -> bool:
     return _object(body).get("done") is False
 
 
+def is_object(body: bytes) -> bool:
+    """True if the body is one whole JSON object."""
+    return bool(_object(body))
+
+
 def usage_of(dialect: Dialect, label: str, body: bytes) -> Usage:
     """Counts and durations of a held answer."""
     if label in {"/api/embed", "/api/embeddings"} or len(body) > _USAGE_LIMIT_BYTES:

@@ -121,8 +121,9 @@ class Reply:
         assert role is not None
         if setback.failure.code is ErrorCode.SCHEMA_INVALID:
             return self._services.policy.roles[role].on_schema_failure == "pass"
-        # A 200 that is no answer (Ollama gave up) is a client's own affair only in CHAT.
-        return role is Role.CHAT
+        # A 200 that is no answer (Ollama gave up) is a client's own affair only in CHAT, and
+        # only if it is an answer at all and not the first half of one.
+        return role is Role.CHAT and answers.is_object(setback.body)
 
     def _head(self, head: UpstreamHead, *, length: int | None, total: bool) -> None:
         self._record.status = head.status

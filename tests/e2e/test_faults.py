@@ -63,13 +63,14 @@ TABLE = {
     "status 500": _no_answer("500 E_UPSTREAM_LOCAL whole"),
     "503 busy": _no_answer("503 E_OVERLOAD_THROTTLED whole"),
     "404 model": _no_answer("404 E_MODEL_NOT_FOUND whole"),
-    # CHAT gets what Ollama takes for an answer, with the code in a header.
-    "cut, framed as whole": _half(OPEN, GOOD, "200 E_UPSTREAM_LOCAL silent"),
+    # Half an answer is none, however it is framed.
+    "cut, framed as whole": _half(OPEN, GOOD, "502 E_UPSTREAM_LOCAL unterminated whole"),
     "cut by FIN": _half(CUT, GOOD, "502 E_UNREACHABLE_LOCAL truncated whole"),
     "cut by RST": _half(CUT, GOOD, "502 E_UNREACHABLE_LOCAL truncated whole"),
     # Without a stream a stall is no byte at all: the role's clock ends it.
     "stall": _half("200 E_TIMEOUT_LOCAL stall told", GOOD, LATE),
     "error line": _half(OPEN, GOOD, "500 E_UPSTREAM_LOCAL whole"),
+    # CHAT gets what Ollama takes for an answer, with the code in a header.
     "repeat cutoff": _half(OPEN, GOOD, "200 E_UPSTREAM_LOCAL silent"),
 }
 # Where a dialect differs: (fault, route, role's model, streamed) -> what is seen, calls upstream.
