@@ -162,7 +162,7 @@ def check_whole(dialect: Dialect, label: str, body: bytes, provider: Provider) -
     if _is_cut(body):
         text = "Ollama's answer stopped in the middle, though it was framed as whole"
         return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
-    if dialect is Dialect.OLLAMA and label in {"/api/generate", "/api/chat"} and _gave_up(body):
+    if _gave_up(dialect, label, body):
         text = "the model was cut off before it was done (Ollama stops a model that repeats itself)"
         return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
     return None
@@ -182,11 +182,34 @@ def _is_cut(body: bytes) -> bool:
     return False
 
 
-def _gave_up(body: bytes) -> bool:
-    """``"done":false`` in an answer that is not a stream."""
-    if b'"done":false' not in body[-4096:] and b'"done":false' not in body[:4096]:
-        return False
-    return _object(body).get("done") is False
+def _gave_up(dialect: Dialect, label: str, body: bytes) -> bool:
+    """Whether an answer that is not a stream says, in its dialect, that it is not done."""
+    match label:
+        case "/api/generate" | "/api/chat":
+            ends = body[:4096], body[-4096:]
+            return any(b'"done":false' in end for end in ends) and _says(body, "done", value=False)
+        case "/v1/chat/completions" | "/v1/completions" if dialect is Dialect.OPENAI:
+            return _says_none(_first_choice(_object(body)), "finish_reason")
+        case "/v1/messages":
+            return _says_none(_object(body), "stop_reason")
+        case _:
+            return False
+
+
+def _says(body: bytes, key: str, *, value: bool) -> bool:
+    return _object(body).get(key) is value
+
+
+def _says_none(fields: dict[str, Any], key: str) -> bool:
+    """Ollama leaves the reason out, or null, where a model was cut off."""
+    return bool(fields) and fields.get(key) is None
+
+
+def _first_choice(answer: dict[str, Any]) -> dict[str, Any]:
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+        return {}
+    return choices[0]
 
 
 def is_object(body: bytes) -> bool:

@@ -127,6 +127,8 @@ class AttemptRun:
         wait_ms = row.max_wait_ms
         if self._sent.asked.max_wait_ms is not None:
             wait_ms = min(wait_ms, self._sent.asked.max_wait_ms)
+        if row.total_timeout_ms is not None:
+            wait_ms = min(wait_ms, row.total_timeout_ms)
         hold_ms = row.max_hold_ms
         return Ticket(
             role=self._role,
@@ -292,9 +294,9 @@ class AttemptRun:
         failure = self._what_is_wrong(head, body)
         if failure is not None:
             return self._set_back(failure, head, body)
+        record.usage = answers.usage_of(record.dialect, record.route, body)
         if self._patience is not None and self._patience.committed:
             return self._whole_in_stream(body)
-        record.usage = answers.usage_of(record.dialect, record.route, body)
         self._reply.commit(head, length=len(body), total=True)
         self._reply.down.write(body)
         self._reply.complete()

@@ -78,13 +78,6 @@ EXCEPT = {
     # Ollama's own line says it; the event streams of the other two lose the text of it.
     ("error line", "/api/chat", PLANNER, True): ("200 upstream told", 1),
     ("error line", "/api/chat", CHAT, True): ("200 upstream told", 1),
-    # Cut off for repeating itself, a whole answer says so by its missing finish_reason alone,
-    # which nobody looks at.
-    **{
-        ("repeat cutoff", route, model, False): ("200 silent", 1)
-        for route in ("/v1/chat/completions", "/v1/messages")
-        for model in (PLANNER, CHAT)
-    },
 }
 
 
