@@ -180,9 +180,6 @@ class _Pool:
         self.recent: deque[float] = deque(maxlen=_REMEMBERED)
         self.quick_s: float | None = None
 
-    def has_seat(self) -> bool:
-        return self.limits.seats is None or self.running < self.limits.seats
-
     @property
     def kept(self) -> int:
         """Reserved seats that nobody else may use now."""

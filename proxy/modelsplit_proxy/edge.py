@@ -301,7 +301,6 @@ class Downstream:
         "_keep_alive",
         "_transport",
         "ended",
-        "sent_bytes",
         "started",
     )
 
@@ -317,7 +316,6 @@ class Downstream:
         self._bodiless = False
         self.started = False
         self.ended = False
-        self.sent_bytes = 0
 
     @property
     def writing_paused(self) -> bool:
@@ -362,7 +360,6 @@ class Downstream:
         """One piece of the body: one chunk, one write."""
         if self._transport is None or self._bodiless or not data:
             return
-        self.sent_bytes += len(data)
         if self._chunked:
             data = b"%b%x\r\n%b\r\n" % (self._head, len(data), data)
         elif self._head:
