@@ -46,6 +46,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from modelsplit_policy.facts import Context, Provider, Role
+from modelsplit_policy.roles import bare_name
 
 # What a waiting client is promised (milliseconds): shorter, and a model that is only busy
 # looks broken; longer, and the client's own timeout fires first. `allow_long_wait` lifts both.
@@ -394,11 +395,6 @@ def seconds(window: str) -> int:
     return int(window[:-1]) * _UNIT_SECONDS[window[-1]]
 
 
-def same_name(name: str) -> str:
-    """The form under which Ollama takes two spellings of a model name for one model."""
-    return name.casefold().removesuffix(":latest")
-
-
 # --- Problems ---------------------------------------------------------------------------
 
 
@@ -673,7 +669,7 @@ def _fallbacks(draft: _Draft) -> Iterator[Problem]:
                 (*at, "fallback_timeout_ms"),
                 "has no fallback to apply to; set it to null or name a fallback",
             )
-        if role.fallback and role.primary and same_name(role.fallback) == same_name(role.primary):
+        if role.fallback and role.primary and bare_name(role.fallback) == bare_name(role.primary):
             yield _problem(
                 (*at, "fallback"), "is the primary again; name another model, or null for none"
             )
@@ -727,15 +723,15 @@ def _pinned_contexts(
     draft: _Draft, name: Role, role: RolePolicy
 ) -> Iterator[tuple[Loc, Scalar | None]]:
     """Every num_ctx the policy sets in calls of a role, and where it stands."""
-    chosen = {same_name(model) for model in (role.primary, role.fallback) if model}
+    chosen = {bare_name(model) for model in (role.primary, role.fallback) if model}
     for i, test in draft.experiments.items():
         for j, arm in enumerate(test.arms if test.role is name else ()):
             if "num_ctx" in arm.options:
                 yield ("experiments", i, "arms", j, "options", "num_ctx"), arm.options["num_ctx"]
             else:
-                chosen.add(same_name(arm.model))
+                chosen.add(bare_name(arm.model))
     for model, options in draft.pinned.items():
-        if same_name(model) in chosen:
+        if bare_name(model) in chosen:
             yield ("models", model, "options", "num_ctx"), options.get("num_ctx")
 
 
@@ -770,7 +766,7 @@ def _model_places(draft: _Draft) -> dict[str, str]:
         places += [(("budgets", i, "models"), model) for model in budget.models or ()]
     for i, experiment in draft.experiments.items():
         places += [(("experiments", i, "arms"), arm.model) for arm in experiment.arms]
-    return {same_name(name): json_path(loc) for loc, name in reversed(places) if name}
+    return {bare_name(name): json_path(loc) for loc, name in reversed(places) if name}
 
 
 def _twice(names: Iterable[tuple[Loc, str]], say: Callable[[str], str]) -> Iterator[Problem]:
@@ -784,7 +780,7 @@ def _twice(names: Iterable[tuple[Loc, str]], say: Callable[[str], str]) -> Itera
 
 def _aliases(draft: _Draft) -> Iterator[Problem]:
     names: list[tuple[Loc, str]] = [
-        (("roles", name.value, "aliases", i), same_name(alias))
+        (("roles", name.value, "aliases", i), bare_name(alias))
         for name, role in draft.roles.items()
         for i, alias in enumerate(role.aliases)
     ]
@@ -799,7 +795,7 @@ def _aliases(draft: _Draft) -> Iterator[Problem]:
 
 def _claims(draft: _Draft) -> Iterator[Problem]:
     names: list[tuple[Loc, str]] = [
-        (("roles", name.value, "claims", i), same_name(claim))
+        (("roles", name.value, "claims", i), bare_name(claim))
         for name, role in draft.roles.items()
         for i, claim in enumerate(role.claims)
     ]

@@ -157,7 +157,10 @@ class App:
                 )
         except (TimeoutError, UpstreamError):
             return
-        for warning in installed.warnings(services.policy, installed.names(body) or frozenset()):
+        found = installed.names(body)
+        if found is None:
+            return  # not a list of models: nothing is known to be missing
+        for warning in installed.warnings(services.policy, found):
             logger.warning("%s", warning)
 
     async def _first_look(self) -> None:

@@ -14,10 +14,10 @@ from typing import Final
 
 from aiolimiter import AsyncLimiter
 
+from modelsplit_policy.admission import RETRY_AFTER_MAX_S
+
 # Clients remembered; beyond that the one not heard of for longest starts afresh.
 _MAX_CLIENTS: Final = 1024
-# Some SDKs sleep as long as they are told, whatever it is.
-_RETRY_AFTER_MAX_S: Final = 30
 
 
 class ArrivalLimit:
@@ -38,7 +38,7 @@ class ArrivalLimit:
             return None
         limiter = self._limiter(client)
         if not limiter.has_capacity(1):
-            return max(1, min(_RETRY_AFTER_MAX_S, math.ceil(1 / self._rate_per_s)))
+            return max(1, min(RETRY_AFTER_MAX_S, math.ceil(1 / self._rate_per_s)))
         await limiter.acquire(1)
         return None
 

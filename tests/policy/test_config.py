@@ -22,10 +22,10 @@ from modelsplit_policy.config import (
     json_path,
     json_schema,
     parse,
-    same_name,
     seconds,
 )
 from modelsplit_policy.facts import Context, Provider, Role
+from modelsplit_policy.roles import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -717,7 +717,7 @@ def test_a_problem_reads_as_path_and_sentence() -> None:
 
 
 def test_two_spellings_of_a_model_are_one_name() -> None:
-    assert same_name("Planner:latest") == same_name("PLANNER") == "planner"
+    assert bare_name("Planner:latest") == bare_name("PLANNER") == "planner"
 
 
 # --- The published schema -------------------------------------------------------------------
