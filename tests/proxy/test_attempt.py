@@ -9,16 +9,15 @@ import pytest
 
 from modelsplit_policy.admission import Refusal
 from modelsplit_policy.call import State
-from modelsplit_policy.facts import Dialect, Role
+from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.fallback import is_cause
 from modelsplit_policy.roles import Candidate
-from modelsplit_proxy import attempt
 from modelsplit_proxy.asked import Asked
 from modelsplit_proxy.attempt import retries_at_once
 from modelsplit_proxy.reply import Setback
 from modelsplit_proxy.upstream import Fault, UpstreamError, UpstreamHead
-from support.attempts import DONE, JSON, NDJSON, SSE, TOKEN, Seats, Trial, Upstream, answers
+from support.attempts import NDJSON, TOKEN, Seats, Trial, Upstream, answers
 
 GOOD = b'{"model":"qwen3:4b","response":"hi","done":true,"eval_count":7}'
 FULL = Refusal(Reason.QUEUE_FULL, Role.PLANNER, 2, 2, 64, 64, 3)
@@ -36,10 +35,6 @@ async def set_back(trial: Trial, candidate: Candidate = QUICK) -> Setback:
     assert trial.record.attempts[-1].failure is setback.failure
     assert trial.record.attempts[-1].ended is not None
     return setback
-
-
-def left_once(trial: Trial) -> bool:
-    return trial.gate.left == trial.gate.tickets and len(trial.gate.tickets) == 1
 
 
 # --- What is sent -----------------------------------------------------------------------------
@@ -79,7 +74,7 @@ async def test_without_a_seat_nothing_is_sent() -> None:
     assert setback.failure.reason is Reason.QUEUE_FULL
     assert trial.upstream.written == b""
     assert trial.record.call.state is State.PENDING
-    assert left_once(trial)
+    assert trial.left_once
 
 
 async def test_a_wait_in_line_counts_and_ends_with_a_seat() -> None:
@@ -94,7 +89,7 @@ async def test_a_wait_in_line_counts_and_ends_with_a_seat() -> None:
     async with asyncio.timeout(5):
         assert await running is None
     assert run.waited_s == 2.5
-    assert left_once(trial)
+    assert trial.left_once
 
 
 async def test_the_wait_is_one_for_all_attempts_and_a_client_may_shorten_it() -> None:
@@ -115,7 +110,7 @@ async def test_whoever_leaves_the_line_takes_nothing_along() -> None:
     with pytest.raises(asyncio.CancelledError):
         await running
     assert trial.upstream.written == b""
-    assert left_once(trial)
+    assert trial.left_once
 
 
 async def test_a_call_that_is_cancelled_upstream_cuts_it_off_and_gives_its_seat_back() -> None:
@@ -127,7 +122,7 @@ async def test_a_call_that_is_cancelled_upstream_cuts_it_off_and_gives_its_seat_
     with pytest.raises(asyncio.CancelledError):
         await running
     assert trial.upstream.aborted == 1
-    assert left_once(trial)
+    assert trial.left_once
     assert trial.fuses.snapshot() == (), "a client that left is nobody's failure"
 
 
@@ -152,7 +147,7 @@ async def test_an_answer_that_does_not_fit_keeps_its_seat_until_the_retry_has_on
     assert retries_at_once(setback)
     assert trial.gate.left == []
     run.release()
-    assert left_once(trial)
+    assert trial.left_once
 
 
 # --- Breakers ---------------------------------------------------------------------------------
@@ -179,7 +174,7 @@ async def test_a_breaker_that_opened_meanwhile_stops_the_call_at_the_door() -> N
     assert setback is not None
     assert setback.failure.reason is Reason.BREAKER_OPEN
     assert trial.upstream.written == b""
-    assert left_once(trial)
+    assert trial.left_once
 
 
 # --- No answer --------------------------------------------------------------------------------
@@ -221,7 +216,7 @@ async def test_before_the_first_byte_another_model_may_be_asked(
     assert (failure.code, failure.reason, failure.status) == (code, reason, status)
     assert is_cause(failure)
     assert trial.record.call.state is State.DISPATCHED
-    assert left_once(trial)
+    assert trial.left_once
     assert upstream.aborted == (0 if upstream.refused else 1)
 
 
@@ -288,110 +283,6 @@ async def test_a_client_may_shorten_the_roles_timeout_and_not_stretch_it(
     assert trial.record.deadline_was_clients is clients
     # A client in a hurry says nothing about the model.
     assert bool(trial.fuses.snapshot()) is not clients
-
-
-# --- An answer --------------------------------------------------------------------------------
-
-
-async def test_a_held_answer_is_shown_whole() -> None:
-    trial = Trial(answers(200, GOOD[:9], GOOD[9:]))
-    assert await trial.run() is None
-    heard = trial.heard
-    assert (heard.status, heard.length, heard.body, heard.ending) == (
-        200,
-        len(GOOD),
-        GOOD,
-        "clean",
-    )
-    assert trial.record.call.state is State.COMPLETED
-    assert trial.record.usage.output_tokens == 7
-    assert trial.record.streamed is False
-    assert trial.gate.began == 1
-    assert left_once(trial)
-
-
-@pytest.mark.parametrize("error", [None, RESET])
-async def test_the_end_marker_decides_not_how_the_connection_fared_after_it(
-    error: UpstreamError | None,
-) -> None:
-    trial = Trial(answers(200, TOKEN, DONE, kind=NDJSON, error=error))
-    assert await trial.run() is None
-    assert (trial.heard.body, trial.heard.ending) == (TOKEN + DONE, "clean")
-    assert (trial.record.call.state, trial.record.outcome) == (State.COMPLETED, "ok")
-    assert trial.record.usage.output_tokens == 2
-    assert trial.heard.length is None
-
-
-@pytest.mark.parametrize(
-    ("pieces", "error", "code", "reason", "ending"),
-    [
-        ((TOKEN,), None, "E_STREAM_BROKEN_LOCAL", "unterminated", "clean"),
-        ((TOKEN,), CUT, "E_STREAM_BROKEN_LOCAL", "truncated", "clean"),
-        ((TOKEN, b'{"half'), CUT, "E_STREAM_BROKEN_LOCAL", "truncated", "broken"),
-        ((TOKEN, b'{"error":"x"}\n'), None, "E_STREAM_BROKEN_LOCAL", "error_line", "clean"),
-    ],
-)
-async def test_a_stream_that_has_begun_has_no_second_chance(
-    pieces: tuple[bytes, ...], error: UpstreamError | None, code: str, reason: str, ending: str
-) -> None:
-    trial = Trial(answers(200, *pieces, kind=NDJSON, error=error))
-    assert await trial.run() is None, "nothing may follow it"
-    assert trial.heard.ending == ending
-    assert trial.record.failure is not None
-    assert (trial.record.failure.code, trial.record.failure.reason) == (code, reason)
-    assert trial.record.call.state is State.TRUNCATED
-    last = orjson.loads(trial.heard.body.splitlines()[-1]) if ending == "clean" else {}
-    assert last.get("error_code") == (
-        code if ending == "clean" and reason != "error_line" else None
-    )
-    assert left_once(trial)
-
-
-@pytest.mark.parametrize(
-    ("stall_s", "reason", "number"), [(5.0, "role_timeout", "0.05 s"), (0.01, "stall", "0.01 s")]
-)
-async def test_a_bound_inside_a_stream_is_told_inside_it(
-    stall_s: float, reason: str, number: str
-) -> None:
-    trial = Trial(answers(200, TOKEN, kind=NDJSON, ends=False), stall_s=stall_s)
-    assert await trial.run(Candidate("qwen3:4b", 0.05)) is None
-    told = orjson.loads(trial.heard.body.splitlines()[-1])
-    assert (told["error_code"], told["reason"]) == ("E_TIMEOUT_LOCAL", reason)
-    assert number in told["error"]
-    assert trial.upstream.aborted == 1
-
-
-async def test_a_stream_in_sse_is_judged_by_its_own_end() -> None:
-    for end, state in [(b"data: [DONE]\n\n", State.COMPLETED), (b"", State.TRUNCATED)]:
-        pieces = (b'data: {"choices":[]}\n\n', end) if end else (b'data: {"choices":[]}\n\n',)
-        trial = Trial(
-            answers(200, *pieces, kind=SSE),
-            label="/v1/chat/completions",
-            dialect=Dialect.OPENAI,
-        )
-        assert await trial.run() is None
-        assert trial.record.call.state is state
-
-
-async def test_a_stream_that_cannot_be_read_passes_as_it_is() -> None:
-    head = UpstreamHead(200, b"OK", [NDJSON, (b"Content-Encoding", b"gzip")], None)
-    trial = Trial(Upstream(head, (b"\x1f\x8b\n",)))
-    assert await trial.run() is None
-    assert (trial.heard.body, trial.heard.ending) == (b"\x1f\x8b\n", "clean")
-    broken = Trial(Upstream(head, (b"\x1f\x8b\n",), error=CUT))
-    assert await broken.run() is None
-    assert broken.heard.ending == "broken", "nothing readable can be added"
-
-
-async def test_an_answer_too_large_to_hold_passes_as_it_comes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(attempt, "HOLD_BYTES", 5)
-    head = UpstreamHead(200, b"OK", [JSON], 8)
-    trial = Trial(Upstream(head, (b"[1,2,3", b",4")), label="/api/embed")
-    assert await trial.run() is None
-    assert (trial.heard.body, trial.heard.length) == (b"[1,2,3,4", 8)
-    assert trial.record.call.state is State.COMPLETED
 
 
 # --- A stream that was begun early ------------------------------------------------------------

@@ -293,6 +293,11 @@ class Trial:
         async with asyncio.timeout(5):
             return await self.attempt(candidate).run(waited_s=waited_s, after=None)
 
+    @property
+    def left_once(self) -> bool:
+        """One seat was asked for, and given back."""
+        return self.gate.left == self.gate.tickets and len(self.gate.tickets) == 1
+
     def open_breaker(self, *models: str) -> None:
         """Five failures in a row, of each of these."""
         for model in models:
