@@ -240,10 +240,13 @@ class RolePolicy(_Part):
 
 
 class PricePolicy(_Part):
-    """US dollars per million tokens, as the provider's price list prints them."""
+    """What a model costs: by the token, as price lists print it, or by the hour, or both."""
 
     input: Money = Field(default=0.0, description="US dollars per million prompt tokens.")
     output: Money = Field(default=0.0, description="US dollars per million answer tokens.")
+    usd_per_hour: Money = Field(
+        default=0.0, description="US dollars per hour of computing, such as its electricity."
+    )
 
 
 class ModelPolicy(_Part):
@@ -261,8 +264,8 @@ class ModelPolicy(_Part):
         validate_default=True,
         description="Runner options pinned when we choose the model, such as num_ctx.",
     )
-    price: PricePolicy = Field(
-        default=PricePolicy(), description="US dollars per million tokens; free by default."
+    price: PricePolicy | None = Field(
+        default=None, description="What it costs. Null: free if LOCAL, unknown if CLOUD."
     )
 
 
@@ -516,14 +519,21 @@ def _message(error: ErrorDetails) -> str:
 
 def _within(annotation: Any, step: Step) -> Any:
     """The type found one step inside a type: a field, a mapping's value, a list's item."""
+    annotation = _given(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return next((f.annotation for key, f in _fields(annotation) if key == step), None)
+    args = get_args(annotation)
+    return args[1 if get_origin(annotation) is Mapping else 0] if args else None
+
+
+def _given(annotation: Any) -> Any:
+    """What a value is if it is there: the type without its marks and without null."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _within(args[0], step)
+        return _given(args[0])
     if origin is Union or type(None) in args:
-        return next((_within(arg, step) for arg in args if arg is not type(None)), None)
-    return args[1 if origin is Mapping else 0] if args else None
+        return next((_given(arg) for arg in args if arg is not type(None)), None)
+    return annotation
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
@@ -534,6 +544,7 @@ def _known_keys(parent: Loc) -> list[str]:
     annotation: Any = Policy
     for step in parent:
         annotation = _within(annotation, step)
+    annotation = _given(annotation)
     if annotation is Policy:
         return [*(key for key, _ in _fields(Policy)), _EXTENDS]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -1,0 +1,111 @@
+"""What a call costs, in US dollars: always an estimate, and None where it cannot be known.
+
+Unknown is not nothing. A price of 0 needs no quantity: a free model costs 0.0 however little
+is known of a call. Any other price needs its quantity, and one that is missing (an attempt
+answered with 500 reports no tokens) makes the whole sum unknown rather than too small.
+
+What the estimate leaves out: discounts for cached prompts, and that calls computed together
+share the hour of computing that each of them is charged in full.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.facts import Provider
+from modelsplit_policy.roles import bare_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_policy.config import Policy, PricePolicy
+
+_MILLION: Final = 1_000_000
+_HOUR_S: Final = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million prompt tokens, per million answer tokens, per hour of computing."""
+
+    input: float = 0.0
+    output: float = 0.0
+    usd_per_hour: float = 0.0
+
+
+FREE: Final = Price()
+
+
+def price_from(said: PricePolicy) -> Price:
+    """The price an operator wrote into the policy."""
+    return Price(said.input, said.output, said.usd_per_hour)
+
+
+class Prices:
+    """The price of every model: the policy's, else for CLOUD a price table's, else nobody's."""
+
+    def __init__(self, policy: Policy, table: Mapping[str, Price] = MappingProxyType({})) -> None:
+        """``table``: prices of CLOUD models by the name the policy gives them."""
+        self._policy = {
+            bare_name(name): price_from(row.price)
+            for name, row in policy.models.items()
+            if row.price is not None
+        }
+        self._table = {bare_name(name): price for name, price in table.items()}
+
+    def of(self, model: str, provider: Provider) -> Price | None:
+        """The price of ``model``; None: a CLOUD model that nobody has told the price of.
+
+        A LOCAL model costs nothing unless the policy says what it does.
+        """
+        name = bare_name(model)
+        price = self._policy.get(name)
+        if price is not None:
+            return price
+        return FREE if provider is Provider.LOCAL else self._table.get(name)
+
+
+def cost_usd(
+    price: Price | None,
+    prompt_tokens: int | None,
+    output_tokens: int | None,
+    compute_s: float | None = None,
+) -> float | None:
+    """What so much work costs; None if the price or a quantity that it needs is unknown.
+
+    ``compute_s``: seconds for which the model was computing, or being loaded.
+    """
+    if price is None:
+        return None
+    return _sum(
+        _part(price.input / _MILLION, prompt_tokens),
+        _part(price.output / _MILLION, output_tokens),
+        _part(price.usd_per_hour / _HOUR_S, compute_s),
+    )
+
+
+def worst_case_usd(
+    price: Price | None,
+    prompt_bytes: int,
+    max_output_tokens: int | None,
+    max_compute_s: float | None = None,
+) -> float | None:
+    """The most that a call can cost before it is sent; None: nothing bounds it.
+
+    ``prompt_bytes`` is the size of the request's body: no tokenizer makes more tokens of a
+    text than it has bytes, and what a model's template adds is less than the JSON around it.
+    """
+    return cost_usd(price, prompt_bytes, max_output_tokens, max_compute_s)
+
+
+def _part(rate: float, quantity: float | None) -> float | None:
+    if rate == 0:
+        return 0.0
+    return None if quantity is None else rate * quantity
+
+
+def _sum(*parts: float | None) -> float | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
