@@ -53,12 +53,18 @@ class Reason(StrEnum):
     UNKNOWN_CONDITION = "unknown_condition"
     ROLE_CANNOT_ESCALATE = "role_cannot_escalate"
     NO_APPROVAL = "no_approval"
+    APPROVAL_EXPIRED = "approval_expired"
+    APPROVAL_REVOKED = "approval_revoked"
+    APPROVAL_SPENT = "approval_spent"
+    PRICE_UNKNOWN = "price_unknown"
     NOT_INSTALLED = "not_installed"
     BODY_LIMIT = "body_limit"
     CLIENT_RATE = "client_rate"
     CLIENT_CONCURRENCY = "client_concurrency"
     CALLS = "calls"
     USD = "usd"
+    COUNTS_LOST = "counts_lost"
+    LEDGER_UNAVAILABLE = "ledger_unavailable"
     QUEUE_FULL = "queue_full"
     QUEUE_TIMEOUT = "queue_timeout"
     SHED = "shed"
@@ -171,7 +177,14 @@ ERRORS: Final = MappingProxyType(
             retry=False,
         ),
         ErrorCode.BUDGET_NOT_APPROVED: _spec(
-            403, "permission_error", Reason.NO_APPROVAL, retry=False
+            403,
+            "permission_error",
+            Reason.NO_APPROVAL,
+            Reason.APPROVAL_EXPIRED,
+            Reason.APPROVAL_REVOKED,
+            Reason.APPROVAL_SPENT,
+            Reason.PRICE_UNKNOWN,
+            retry=False,
         ),
         ErrorCode.MODEL_NOT_FOUND: _spec(404, "not_found_error", Reason.NOT_INSTALLED, retry=False),
         ErrorCode.REQUEST_TOO_LARGE: _spec(
@@ -189,7 +202,13 @@ ERRORS: Final = MappingProxyType(
             Reason.UPSTREAM_REJECTED,
         ),
         ErrorCode.BUDGET_EXHAUSTED: _spec(
-            429, "rate_limit_error", Reason.CALLS, Reason.USD, retry=False
+            429,
+            "rate_limit_error",
+            Reason.CALLS,
+            Reason.USD,
+            Reason.COUNTS_LOST,
+            Reason.LEDGER_UNAVAILABLE,
+            retry=False,
         ),
         ErrorCode.OVERLOAD_THROTTLED: _spec(
             503,

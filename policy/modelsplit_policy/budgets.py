@@ -1,0 +1,323 @@
+"""Ceilings over sliding windows: how much of each is used, and whether one more call fits.
+
+A charge is one attempt that is about to be sent. It is counted by every budget whose
+selectors it matches, from the moment it is reserved and for the length of that budget's
+window: in any window's length of time no more is reserved than the budget says. If one
+budget has no room, none counts it. A shadow budget counts and never refuses.
+
+Money is reserved as the most that the call can cost, and settled with what it did cost. It
+is counted in whole billionths of a US dollar: sums of floats drift, and never quite empty.
+
+Time is ledger time (``ledgertime``), in seconds. One that goes back is taken as standing still.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import Reason
+from modelsplit_policy.roles import bare_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelsplit_policy.config import BudgetPolicy
+    from modelsplit_policy.facts import Provider, Role
+
+_NANO: Final = 1_000_000_000
+
+
+def nano(usd: float) -> int:
+    """US dollars as whole billionths."""
+    return round(usd * _NANO)
+
+
+def dollars(nano_usd: int) -> float:
+    return nano_usd / _NANO
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one attempt is charged with: one call, and so much money."""
+
+    model: str
+    role: Role
+    provider: Provider
+    nano_usd: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One budget at one moment. A limit of None: it has none of that kind.
+
+    ``frees_in_s``: when the next of what is counted leaves the window; None: nothing is
+    counted. ``presumed``: what was counted is lost, and all of it taken as used.
+    """
+
+    name: str
+    window: str
+    window_s: int
+    shadow: bool
+    calls: int
+    max_calls: int | None
+    nano_usd: int
+    max_nano_usd: int | None
+    frees_in_s: float | None
+    presumed: bool
+
+    @property
+    def calls_left(self) -> int | None:
+        if self.max_calls is None:
+            return None
+        return 0 if self.presumed else max(0, self.max_calls - self.calls)
+
+    @property
+    def nano_usd_left(self) -> int | None:
+        if self.max_nano_usd is None:
+            return None
+        return 0 if self.presumed else max(0, self.max_nano_usd - self.nano_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """A budget without room for one more charge.
+
+    ``opens_in_s``: when there will be room, if nothing else is charged; None: never, the
+    limit is less than this one charge.
+    """
+
+    standing: Standing
+    reason: Reason
+    nano_usd: int
+    opens_in_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """A charge that is counted. ``over``: the shadow budgets that would have refused it."""
+
+    id: int
+    at: float
+    charge: Charge
+    over: tuple[str, ...] = ()
+
+
+class _Entry:
+    __slots__ = ("at", "nano_usd")
+
+    def __init__(self, at: float, nano_usd: int) -> None:
+        self.at = at
+        self.nano_usd = nano_usd
+
+
+class _Window:
+    """One budget and what it counts, oldest first."""
+
+    def __init__(self, policy: BudgetPolicy) -> None:
+        self.policy = policy
+        self._models = None if policy.models is None else {bare_name(m) for m in policy.models}
+        self._max_calls = policy.calls
+        self._max_nano = None if policy.usd is None else nano(policy.usd)
+        self._window_s = policy.window_s
+        self._entries: dict[int, _Entry] = {}
+        self._nano = 0
+        self._lost_at: float | None = None
+
+    def selects(self, model: str, role: Role, provider: Provider) -> bool:
+        policy = self.policy
+        return (
+            (self._models is None or bare_name(model) in self._models)
+            and (policy.role is None or policy.role is role)
+            and (policy.provider is None or policy.provider is provider)
+        )
+
+    def counts(self, charge: Charge) -> bool:
+        """Whether it is any of this budget's business: money says nothing of what is free."""
+        weighs = self._max_calls is not None or charge.nano_usd > 0
+        return weighs and self.selects(charge.model, charge.role, charge.provider)
+
+    def advance(self, now: float) -> None:
+        """Let go of what is older than the window."""
+        while self._entries:
+            first = next(iter(self._entries))
+            if self._entries[first].at + self._window_s > now:
+                break
+            self._nano -= self._entries.pop(first).nano_usd
+        if self._lost_at is not None and self._lost_at + self._window_s <= now:
+            self._lost_at = None
+
+    def lost(self, at: float | None) -> None:
+        self._lost_at = at
+
+    def refusal(self, now: float, nano_usd: int) -> Exhausted | None:
+        """Why there is no room for one more call that may cost so much."""
+        lost = 0.0 if self._lost_at is None else self._lost_at + self._window_s - now
+        waits = {
+            Reason.CALLS: self._calls_wait(now),
+            Reason.USD: self._money_wait(now, nano_usd),
+            Reason.COUNTS_LOST: lost,
+        }
+        reason, opens_in_s = max(waits.items(), key=lambda item: _rank(item[1]))
+        if opens_in_s == 0.0:
+            return None
+        return Exhausted(self.standing(now), reason, nano_usd, opens_in_s)
+
+    def _calls_wait(self, now: float) -> float | None:
+        """Seconds until one more call fits; None: never."""
+        limit = self._max_calls
+        if limit is None or len(self._entries) < limit:
+            return 0.0
+        if limit == 0:
+            return None
+        leaves = list(self._entries.values())[len(self._entries) - limit]
+        return leaves.at + self._window_s - now
+
+    def _money_wait(self, now: float, nano_usd: int) -> float | None:
+        limit = self._max_nano
+        if limit is None or nano_usd == 0 or self._nano + nano_usd <= limit:
+            return 0.0
+        if nano_usd > limit:
+            return None
+        used, wait_s = self._nano, 0.0
+        for entry in self._entries.values():
+            used -= entry.nano_usd
+            wait_s = entry.at + self._window_s - now
+            if used + nano_usd <= limit:
+                break
+        return wait_s
+
+    def add(self, key: int, at: float, nano_usd: int) -> None:
+        self._entries[key] = _Entry(at, nano_usd)
+        self._nano += nano_usd
+
+    def change(self, key: int, nano_usd: int) -> None:
+        """The charge costs so much after all; one that has left the window costs nothing here."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._nano += nano_usd - entry.nano_usd
+            entry.nano_usd = nano_usd
+
+    def remove(self, key: int) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._nano -= entry.nano_usd
+
+    def standing(self, now: float) -> Standing:
+        leaves = [entry.at for entry in list(self._entries.values())[:1]]
+        if self._lost_at is not None:
+            leaves.append(self._lost_at)
+        return Standing(
+            name=self.policy.name,
+            window=self.policy.window,
+            window_s=self._window_s,
+            shadow=self.policy.shadow,
+            calls=len(self._entries),
+            max_calls=self._max_calls,
+            nano_usd=self._nano,
+            max_nano_usd=self._max_nano,
+            frees_in_s=min(leaves) + self._window_s - now if leaves else None,
+            presumed=self._lost_at is not None,
+        )
+
+
+class Budgets:
+    """All budgets of one policy."""
+
+    def __init__(self, policies: Iterable[BudgetPolicy]) -> None:
+        self._windows = [_Window(policy) for policy in policies]
+        self._next_id = 1
+        self._now = 0.0
+
+    def __repr__(self) -> str:
+        return f"<Budgets {[window.policy.name for window in self._windows]}>"
+
+    @property
+    def longest_s(self) -> int:
+        """The longest window; what is older counts for nothing."""
+        return max((window.policy.window_s for window in self._windows), default=0)
+
+    def selected(self, model: str, role: Role, provider: Provider) -> bool:
+        """Whether any budget looks at such calls."""
+        return any(window.selects(model, role, provider) for window in self._windows)
+
+    def enforced(self, charge: Charge) -> bool:
+        """Whether any budget could refuse the charge."""
+        return any(w.counts(charge) and not w.policy.shadow for w in self._windows)
+
+    def check(self, now: float, charge: Charge) -> Exhausted | None:
+        """What ``reserve`` would refuse it for now; counts nothing.
+
+        Of several budgets without room, the one that opens last.
+        """
+        now = self._advance(now)
+        refusals = [
+            refusal
+            for window in self._windows
+            if window.counts(charge) and not window.policy.shadow
+            if (refusal := window.refusal(now, charge.nano_usd)) is not None
+        ]
+        return max(refusals, key=lambda one: _rank(one.opens_in_s), default=None)
+
+    def reserve(self, now: float, charge: Charge) -> Reservation | Exhausted:
+        """Count the charge in every budget that it concerns, or in none."""
+        refused = self.check(now, charge)
+        if refused is not None:
+            return refused
+        now = self._now
+        concerned = [window for window in self._windows if window.counts(charge)]
+        over = [w.policy.name for w in concerned if w.refusal(now, charge.nano_usd) is not None]
+        reservation = Reservation(self._next_id, now, charge, tuple(over))
+        self._next_id += 1
+        for window in concerned:
+            window.add(reservation.id, now, charge.nano_usd)
+        return reservation
+
+    def settle(self, reservation: Reservation, nano_usd: int) -> None:
+        """The call has cost so much."""
+        for window in self._windows:
+            window.change(reservation.id, nano_usd)
+
+    def give_back(self, reservation: Reservation) -> None:
+        """It was not sent: as if it had never been reserved."""
+        for window in self._windows:
+            window.remove(reservation.id)
+
+    def restore(self, reservation: Reservation) -> None:
+        """Count what an earlier process reserved. In the order of their times, before others."""
+        self._next_id = max(self._next_id, reservation.id + 1)
+        self._now = max(self._now, reservation.at)
+        for window in self._windows:
+            if window.counts(reservation.charge):
+                window.add(reservation.id, reservation.at, reservation.charge.nano_usd)
+
+    def begin_after(self, last_id: int) -> None:
+        """Identify reservations by numbers above this one."""
+        self._next_id = max(self._next_id, last_id + 1)
+
+    def presume_used(self, lost_at: float | None) -> None:
+        """What was counted until then is lost: each budget is full for one window from then on.
+
+        None: it is not lost after all.
+        """
+        for window in self._windows:
+            window.lost(lost_at)
+
+    def standing(self, now: float, charge: Charge | None = None) -> tuple[Standing, ...]:
+        """Where all budgets stand, or those that a charge concerns."""
+        now = self._advance(now)
+        return tuple(
+            window.standing(now)
+            for window in self._windows
+            if charge is None or window.counts(charge)
+        )
+
+    def _advance(self, now: float) -> float:
+        self._now = max(self._now, now)
+        for window in self._windows:
+            window.advance(self._now)
+        return self._now
+
+
+def _rank(wait_s: float | None) -> float:
+    return float("inf") if wait_s is None else wait_s
