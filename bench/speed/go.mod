@@ -1,0 +1,3 @@
+module modelsplit/bench/speed
+
+go 1.22
