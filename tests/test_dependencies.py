@@ -17,12 +17,12 @@ def required(pyproject: str) -> dict[str, dict[str, str]]:
     """Group -> package -> range, as the build and the installer see it."""
     document = tomllib.loads(pyproject)
     project = document["project"]
+    extras = project["optional-dependencies"]
     groups = {
         "Runtime": project["dependencies"],
         "Build": document["build-system"]["requires"],
-        "Development": [
-            line for extra in project["optional-dependencies"].values() for line in extra
-        ],
+        "Optional": [line for name, extra in extras.items() if name != "dev" for line in extra],
+        "Development": extras["dev"],
     }
     return {group: dict(map(split, lines)) for group, lines in groups.items()}
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.facts import Provider
+from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.roles import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_policy.config import Policy, PricePolicy
+    from modelsplit_policy.config import BudgetPolicy, Policy, PricePolicy
 
 _MILLION: Final = 1_000_000
 _HOUR_S: Final = 3_600.0
@@ -65,6 +65,29 @@ class Prices:
         if price is not None:
             return price
         return FREE if provider is Provider.LOCAL else self._table.get(name)
+
+
+def cloud_models(policy: Policy) -> tuple[str, ...]:
+    """Every model the policy may send to the cloud by itself, without repetitions."""
+    row = policy.roles[Role.CLOUD]
+    tests = [test for test in policy.experiments if test.role is Role.CLOUD]
+    arms = [arm.model for test in tests for arm in test.arms]
+    names = (row.primary, row.fallback, *row.claims, *arms)
+    return tuple({bare_name(name): name for name in names if name is not None}.values())
+
+
+def unpriced(policy: Policy, prices: Prices) -> tuple[tuple[str, str], ...]:
+    """Each CLOUD model without a known price, with each money budget that is to count it."""
+    missing = [name for name in cloud_models(policy) if prices.of(name, Provider.CLOUD) is None]
+    budgets = [budget for budget in policy.budgets if budget.usd is not None]
+    return tuple((name, b.name) for name in missing for b in budgets if _counts(b, name))
+
+
+def _counts(budget: BudgetPolicy, model: str) -> bool:
+    """Whether a budget counts calls of this CLOUD model."""
+    named = budget.models is None or bare_name(model) in map(bare_name, budget.models)
+    here = budget.role in {None, Role.CLOUD} and budget.provider is not Provider.LOCAL
+    return named and here
 
 
 def cost_usd(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
+    from modelsplit_proxy.costs import Costs
     from modelsplit_proxy.guard import Guard
     from modelsplit_proxy.ledger import Ledger
     from modelsplit_proxy.looplag import LoopLag
@@ -51,6 +52,7 @@ class AdminParts:
     monitor: Monitor
     lag: LoopLag
     ledger: Ledger
+    costs: Costs
 
 
 class Admin:
@@ -124,6 +126,7 @@ class Admin:
                 "breakers": [_breaker(view) for view in parts.services.fuses.snapshot()],
                 "active_requests": parts.services.lifecycle.active,
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
+                "cost": parts.costs.fields(),
                 "ledger": {"dropped": parts.ledger.dropped, "error": parts.ledger.error},
             }
         )

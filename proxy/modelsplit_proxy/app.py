@@ -16,10 +16,11 @@ from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard, HealthRules
 from modelsplit_policy.roles import Roles
-from modelsplit_proxy import installed
+from modelsplit_proxy import installed, pricing
 from modelsplit_proxy.admin import Admin, AdminParts
 from modelsplit_proxy.clientseats import ClientSeats
 from modelsplit_proxy.clock import SystemClock
+from modelsplit_proxy.costs import Costs
 from modelsplit_proxy.edge import Edge, EdgeServer
 from modelsplit_proxy.fetch import fetch
 from modelsplit_proxy.fuses import Fuses
@@ -73,12 +74,14 @@ class App:
         self.lag = LoopLag()
         self._tasks = Tasks()
         self._ledger = Ledger(settings.state)
+        self._pricing = pricing.read(policy, SystemClock().wall())
         self.services = self._services(policy, RequestLog(sink, as_json=json_log))
         pool, target = self.services.pool, self.services.target
         self.probe = Probe(pool, target)
         self.residency = self.services.residency
         self.monitor = self._monitor(policy)
         self.services.metrics.watch(self.admission, pool, self.lag, self.monitor)
+        self._costs = self._count_costs()
         for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
             self.services.log.listen(listener)
         self._edge = Edge(
@@ -100,6 +103,13 @@ class App:
         )
         return Monitor(HealthGuard(rules), rules, watched)
 
+    def _count_costs(self) -> Costs:
+        services = self.services
+        costs = Costs(services.clock.wall(), self._pricing.table, services.metrics.model_label)
+        services.metrics.registry.register(costs)
+        services.log.listen(costs.call_ended)
+        return costs
+
     def _services(self, policy: Policy, log: RequestLog) -> Services:
         settings, clock = self._settings, SystemClock()
         upstream = settings.upstream
@@ -107,6 +117,7 @@ class App:
         pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
         return Services(
             policy=policy,
+            prices=self._pricing.prices,
             roles=Roles(policy),
             gate=gate,
             pool=pool,
@@ -142,6 +153,8 @@ class App:
         for sock in sockets:
             await self._edge.listen(sock)
         await self._first_look()
+        for warning in self._pricing.warnings:
+            logger.warning("%s", warning)
         self._tasks.run(self._compare_with_installed(), "installed")
         self._tasks.run(self.probe.watch(), "probe")
         self._tasks.run(self.residency.watch(), "residency")
@@ -222,6 +235,7 @@ class App:
             monitor=self.monitor,
             lag=self.lag,
             ledger=self._ledger,
+            costs=self._costs,
         )
         self._admin = web.AppRunner(
             Admin(parts).application(),

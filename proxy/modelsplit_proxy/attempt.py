@@ -68,7 +68,8 @@ class AttemptRun:
         self._model = bare_name(candidate.model)
         self._role = record.role
         self._provider = record.provider
-        self._attempt = record.attempt(candidate, services.clock.now())
+        price = services.prices.of(candidate.model, record.provider)
+        self._attempt = record.attempt(candidate, services.clock.now(), price)
         self._limits = self._read_limits()
         self._patience = self._read_patience()
         self._reading = Reading(
@@ -201,6 +202,7 @@ class AttemptRun:
             return self._reading.broken(error)
         exchange = connection.start(head_request=False)
         try:
+            self._attempt.sent = True
             connection.write(self._request_bytes())
             return self._in_band(await self._answer(exchange, deadline))
         finally:

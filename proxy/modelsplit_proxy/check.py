@@ -12,8 +12,9 @@ from modelsplit_policy.config import PolicyError
 from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Ask, Roles
-from modelsplit_proxy import installed, policyfile
+from modelsplit_proxy import installed, policyfile, pricing
 from modelsplit_proxy.admin import route_fields
+from modelsplit_proxy.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,7 +39,9 @@ def config(
     except PolicyError as error:
         _report_errors(error, as_json=as_json)
         return 1
-    warnings = [] if upstream is None else list(_online_warnings(loaded.policy, upstream))
+    warnings = [*pricing.read(loaded.policy, SystemClock().wall()).warnings]
+    if upstream is not None:
+        warnings += _online_warnings(loaded.policy, upstream)
     if as_json:
         _print_json(
             {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": warnings}

@@ -162,7 +162,7 @@ class Metrics:
         self._duration.labels(role, outcome).observe(record.total_s)
         if record.attempts:
             self._wait.labels(role).observe(record.queue_wait_s)
-            self._attempted(record, role, outcome, model)
+            self._attempted(record, role, outcome)
 
     def passed(self, status: int) -> None:
         self._passed.labels(f"{status // 100}xx").inc()
@@ -170,7 +170,7 @@ class Metrics:
     def model_label(self, model: str) -> str:
         return self._models.get(bare_name(model), OTHER)
 
-    def _attempted(self, record: CallRecord, role: str, outcome: str, model: str) -> None:
+    def _attempted(self, record: CallRecord, role: str, outcome: str) -> None:
         if record.schema is not None:
             result = record.schema.partition(":")[0]
             self._schema.labels(role, result).inc()
@@ -180,10 +180,12 @@ class Metrics:
             self._first_byte.labels(role).observe(record.first_byte_s)
         if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:
             self._fallbacks.labels(role, cause.code).inc()
-        if record.usage.prompt_tokens:
-            self._tokens.labels(role, model, "input").inc(record.usage.prompt_tokens)
-        if record.usage.output_tokens:
-            self._tokens.labels(role, model, "output").inc(record.usage.output_tokens)
+        for attempt in record.attempts:
+            usage, asked = attempt.usage, self.model_label(attempt.model)
+            if usage.prompt_tokens:
+                self._tokens.labels(role, asked, "input").inc(usage.prompt_tokens)
+            if usage.output_tokens:
+                self._tokens.labels(role, asked, "output").inc(usage.output_tokens)
 
     def watch(self, admission: Admission, pool: Pool, lag: LoopLag, monitor: Monitor) -> None:
         """Add what is read at scrape time rather than counted."""

@@ -89,10 +89,11 @@ class Reading:
     def _whole(self, head: UpstreamHead, body: bytes) -> Setback | None:
         """The answer is here: give it to the client, or say what is wrong with it."""
         record = self._record
+        if head.status < 400:  # counted whatever becomes of it: it was computed
+            self._attempt.usage = answers.usage_of(record.dialect, record.route, body)
         failure = self._what_is_wrong(head, body)
         if failure is not None:
             return self.set_back(failure, head, body)
-        record.usage = answers.usage_of(record.dialect, record.route, body)
         if self._patience is not None and self._patience.committed:
             return self._whole_in_stream(body)
         self._reply.commit(head, length=len(body), total=True)
@@ -146,7 +147,7 @@ class Reading:
         result = await Relay(exchange, self._reply.down, tail, kept).run(bounds)
         verdict = None if tail is None else judge(record.dialect, tail)
         if verdict is not None:
-            record.usage = verdict.usage
+            self._attempt.usage = verdict.usage
         # The dialect's own end marker decides, not how the connection fared after it.
         if verdict.complete if verdict is not None else result is None:
             self._observe(kept)
@@ -183,7 +184,7 @@ class Reading:
         tail = Tail()
         tail.feed(body)
         verdict = judge(self._record.dialect, tail)
-        self._record.usage = verdict.usage
+        self._attempt.usage = verdict.usage
         if not verdict.complete:
             return self.set_back(self._stream_failure(result, verdict))
         unfit = self._validation.stream(body)

@@ -6,10 +6,11 @@ Filled while the call runs, read once when it ends. Never a prompt, a completion
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.call import Call, State
 from modelsplit_policy.facts import Dialect, Role
+from modelsplit_policy.prices import cost_usd
 from modelsplit_proxy import errors
 from modelsplit_proxy.clock import rfc3339
 from modelsplit_proxy.tail import Usage
@@ -17,12 +18,18 @@ from modelsplit_proxy.tail import Usage
 if TYPE_CHECKING:
     from modelsplit_policy.facts import Context, Provider, RouteReason
     from modelsplit_policy.failures import Failure
+    from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
+
+NO_USAGE: Final = Usage()
 
 
 @dataclass(slots=True)
 class Attempt:
-    """One model asked. Monotonic seconds; None where that moment never came."""
+    """One model asked. Monotonic seconds; None where that moment never came.
+
+    ``sent``: its request was written to the upstream. ``price`` None: nobody knows it.
+    """
 
     model: str
     asked: float
@@ -33,6 +40,20 @@ class Attempt:
     ended: float | None = None
     failure: Failure | None = None
     upstream_status: int | None = None
+    sent: bool = False
+    usage: Usage = NO_USAGE
+    price: Price | None = None
+
+    @property
+    def cost_usd(self) -> float | None:
+        """An estimate in US dollars: 0.0 if nothing was sent, None if it cannot be known."""
+        if not self.sent:
+            return 0.0
+        computed_s = None
+        if self.ended is not None and self.dispatched is not None:
+            computed_s = self.ended - self.dispatched
+        usage = self.usage
+        return cost_usd(self.price, usage.prompt_tokens, usage.output_tokens, computed_s)
 
 
 @dataclass(slots=True)
@@ -58,7 +79,6 @@ class CallRecord:
     failure: Failure | None = None
     status: int | None = None
     streamed: bool = False
-    usage: Usage = field(default_factory=Usage)
     client_retry: bool = False
     applied: tuple[str, ...] = ()
     schema: str | None = None
@@ -73,8 +93,8 @@ class CallRecord:
         self.route_reason = route.reason
         self.starts_at_fallback = route.starts_at_fallback
 
-    def attempt(self, candidate: Candidate, now: float) -> Attempt:
-        attempt = Attempt(candidate.model, now)
+    def attempt(self, candidate: Candidate, now: float, price: Price | None = None) -> Attempt:
+        attempt = Attempt(candidate.model, now, price=price)
         self.attempts.append(attempt)
         return attempt
 
@@ -93,6 +113,18 @@ class CallRecord:
     @property
     def fallback_used(self) -> bool:
         return len(self.attempts) > 1 or self.starts_at_fallback
+
+    @property
+    def usage(self) -> Usage:
+        """What the last attempt's answer says of itself."""
+        return self.attempts[-1].usage if self.attempts else NO_USAGE
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What all attempts cost together, an estimate; None if that of one is unknown."""
+        costs = [attempt.cost_usd for attempt in self.attempts]
+        known = [cost for cost in costs if cost is not None]
+        return sum(known) if len(known) == len(costs) else None
 
     @property
     def queue_wait_s(self) -> float:
@@ -185,6 +217,7 @@ class CallRecord:
             "prompt_tokens": usage.prompt_tokens,
             "output_tokens": usage.output_tokens,
             "finish_reason": usage.finish_reason,
+            "cost_usd": _usd(self.cost_usd),
         }
         if self.role is Role.PLANNER:
             out["planner_latency_ms"] = out["job_e2e_latency_ms"]
@@ -206,3 +239,8 @@ def _short(model: str) -> str:
 
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds * 1000, 3)
+
+
+def _usd(dollars: float | None) -> float | None:
+    # A token of the cheapest models costs a hundredth of a millionth of a dollar.
+    return None if dollars is None else round(dollars, 9)

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from modelsplit_policy.config import Policy
+    from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Roles
     from modelsplit_proxy.clientseats import ClientSeats
     from modelsplit_proxy.clock import Clock
@@ -70,6 +71,7 @@ class Services:
     """The parts a request meets, wired once by ``app``."""
 
     policy: Policy
+    prices: Prices
     roles: Roles
     gate: Gate
     pool: Pool

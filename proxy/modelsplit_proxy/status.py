@@ -71,7 +71,22 @@ def _seats(stats: dict[str, Any]) -> Iterator[str]:
     )
     loaded = learned["resident"]
     yield f"loaded   {'unknown' if loaded is None else ', '.join(loaded) or 'nothing'}"
+    yield cost_line(stats["cost"])
     yield f"lag      {stats['event_loop_lag_p99_ms']:g} ms (event loop, p99 of the last minute)"
+
+
+def cost_line(cost: dict[str, Any]) -> str:
+    """The ``cost`` of ``/stats`` as one line."""
+    by_role: dict[str, float] = {}
+    for part in cost["parts"]:
+        by_role[part["llm_role"]] = by_role.get(part["llm_role"], 0.0) + part["usd"]
+    shares = ", ".join(f"{role} {usd:.4f}" for role, usd in by_role.items() if usd)
+    more = f" ({shares})" if shares else ""
+    if cost["unknown"]:
+        more += f", {cost['unknown']} attempts at an unknown price"
+    if cost["price_table"]:
+        more += f"; {cost['price_table']}"
+    return f"cost     {cost['usd']:.4f} USD, an estimate, since {cost['since'][:16]}Z{more}"
 
 
 def _waiters(waiters: list[dict[str, Any]]) -> Iterator[str]:

@@ -37,7 +37,7 @@ LINE_FIELDS = {
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model", "llm_attempt"),
     *("fallback_used", "fallback_cause", "route_reason", "status", "outcome", "state", "stream"),
     *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms", "load_ms"),
-    *("prompt_tokens", "output_tokens", "finish_reason"),
+    *("prompt_tokens", "output_tokens", "finish_reason", "cost_usd"),
 }
 
 
@@ -261,3 +261,42 @@ def assert_clean(*kept: bytes) -> None:
     assert any(b"qwen3:4b" in piece for piece in kept)
     for secret in SECRETS.values():
         assert not any(secret.encode() in piece for piece in kept), secret
+
+
+# -- cost -----------------------------------------------------------------------------------------
+
+PRICED = {
+    "models": {
+        "qwen3:4b": {"price": {"input": 1000.0, "output": 1000.0}},
+        "qwen3:8b": {"price": {"input": 2000.0, "output": 2000.0}},
+    }
+}
+
+
+async def test_an_answer_that_did_not_fit_was_paid_for_too() -> None:
+    body = {**call("/api/chat", "planner"), "format": {"type": "object", "required": ["a"]}}
+    async with running(overlay=PRICED) as up, up.client() as client, up.admin() as admin:
+        up.sim.faults.add("bad_schema", model="qwen3:4b", times=1)
+        await client.request("POST", "/api/chat", body)
+        [record] = await up.calls.wait()
+        stats = (await admin.request("GET", "/stats")).json
+    spent = [
+        (attempt.usage.prompt_tokens or 0) + (attempt.usage.output_tokens or 0)
+        for attempt in record.attempts
+    ]
+    assert len(spent) == 2
+    assert min(spent) > 0
+    assert record.cost_usd == pytest.approx((spent[0] * 1000 + spent[1] * 2000) / 1_000_000)
+    assert stats["cost"]["usd"] == pytest.approx(record.cost_usd)
+    assert [part["model"] for part in stats["cost"]["parts"]] == ["qwen3:4b", "qwen3:8b"]
+
+
+async def test_an_attempt_that_failed_has_no_known_cost_and_is_counted_as_such() -> None:
+    async with running(overlay=PRICED) as up, up.client() as client, up.admin() as admin:
+        up.sim.faults.add(Kind.STATUS, status=500, body="died", model="qwen3:4b", times=1)
+        await client.request("POST", "/api/generate", call("/api/generate", "planner"))
+        [record] = await up.calls.wait()
+        metrics = (await admin.request("GET", "/metrics")).body.decode()
+    assert record.cost_usd is None
+    assert 'modelsplit_cost_unknown_total{model="qwen3:4b",role="PLANNER"} 1.0' in metrics
+    assert 'modelsplit_cost_unknown_total{model="qwen3:8b",role="PLANNER"} 0.0' in metrics

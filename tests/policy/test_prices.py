@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from modelsplit_policy.config import Policy, parse
 from modelsplit_policy.facts import Provider
-from modelsplit_policy.prices import FREE, Price, Prices, cost_usd, price_from, worst_case_usd
+from modelsplit_policy.prices import (
+    FREE,
+    Price,
+    Prices,
+    cloud_models,
+    cost_usd,
+    price_from,
+    unpriced,
+    worst_case_usd,
+)
 from modelsplit_proxy.policyfile import merge, shipped
 
 OPUS = Price(input=15.0, output=75.0)
@@ -111,3 +120,50 @@ def test_an_electricity_price_is_read_from_the_policy() -> None:
         Prices(policy(**{"qwen3:8b": row.model_dump(mode="json")})).of("qwen3:8b", Provider.LOCAL)
         == POWER
     )
+
+
+# -- what money budgets cannot count --------------------------------------------------------------
+
+UNKNOWN = {"roles": {"CLOUD": {"primary": "claude-9", "fallback": "claude-3-opus"}}}
+
+
+def money(**keys: object) -> dict[str, object]:
+    return {"name": "money", "usd": 1.0, "window": "1d"} | keys
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"provider": "CLOUD"},
+        {"role": "CLOUD"},
+        {"models": ["Claude-9:latest"]},
+        {"provider": "CLOUD", "models": ["claude-9"]},
+    ],
+)
+def test_a_money_budget_over_a_model_without_a_price_is_told(keys: dict[str, object]) -> None:
+    told = parse(merge(shipped(), {**UNKNOWN, "budgets": [money(**keys)]}))
+    assert unpriced(told, Prices(told)) == (("claude-9", "money"),)
+    assert unpriced(told, Prices(told, {"claude-9": OPUS})) == ()
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"provider": "CLOUD", "usd": None, "calls": 1},
+        {"provider": "LOCAL"},
+        {"role": "HEAVY"},
+        {"models": ["claude-3-opus", "qwen3:4b"]},
+    ],
+)
+def test_a_budget_that_needs_no_such_price_is_not(keys: dict[str, object]) -> None:
+    told = parse(merge(shipped(), {**UNKNOWN, "budgets": [money(**keys)]}))
+    assert unpriced(told, Prices(told)) == ()
+
+
+def test_every_model_that_may_go_to_the_cloud_is_found_once() -> None:
+    arms = [{"name": n, "model": m, "weight": 1} for n, m in (("a", "claude-8"), ("b", "claude-9"))]
+    test = {"name": "t", "role": "CLOUD", "arms": arms, "sticky": "job"}
+    changed = merge(shipped(), {**UNKNOWN, "experiments": [test]})
+    changed["roles"]["CLOUD"]["claims"] = ["claude-7"]
+    found = cloud_models(parse(changed))
+    assert found == ("claude-9", "claude-3-opus", "claude-7", "claude-8")

@@ -64,6 +64,18 @@ def test_a_good_policy_is_told_with_its_digest(capsys: pytest.CaptureFixture[str
     assert out.err == ""
 
 
+def test_a_money_budget_that_cannot_count_is_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.json"
+    path.write_text('{"extends":"default","roles":{"CLOUD":{"primary":"cloud-of-nobody"}}}')
+    assert check.config(path, {}, None, as_json=False) == 0
+    assert (
+        'warning: nobody knows the price of cloud-of-nobody, but budget "cloud" counts money'
+        in capsys.readouterr().out
+    )
+
+
 def test_a_bad_policy_is_told_in_full_on_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelsplit_proxy import attempt
+from modelsplit_proxy import reading
 from modelsplit_proxy.settings import Address
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
@@ -28,7 +28,7 @@ async def test_a_held_answer_is_the_upstreams_bytes(size: int) -> None:
 async def test_an_answer_too_large_to_hold_passes_as_it_comes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attempt, "HOLD_BYTES", 1000)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 1000)
     said = b'{"embeddings":[[%b]]}' % b",".join([b"0.5"] * 200_000)
     async with scripted(response(said)) as upstream:
         target = Address("127.0.0.1", upstream.port)
@@ -41,7 +41,7 @@ async def test_an_answer_too_large_to_hold_passes_as_it_comes(
 
 
 async def test_a_large_answer_that_breaks_is_not_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "HOLD_BYTES", 1000)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 1000)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 90000\r\n\r\n"
     async with scripted(head + b"[" * 50_000, hang_up=True) as upstream:
         target = Address("127.0.0.1", upstream.port)
@@ -54,7 +54,7 @@ async def test_a_large_answer_that_breaks_is_not_whole(monkeypatch: pytest.Monke
 
 
 async def test_a_large_error_is_told_in_our_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "HOLD_BYTES", 1000)
+    monkeypatch.setattr(reading, "HOLD_BYTES", 1000)
     raw = response(b"x" * 5000, status="500 No", content_type="text/plain")
     async with scripted(raw) as upstream:
         target = Address("127.0.0.1", upstream.port)

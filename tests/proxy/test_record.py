@@ -9,6 +9,8 @@ import pytest
 
 from modelsplit_policy.call import Event
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.prices import Price
+from modelsplit_proxy.tail import Usage
 from support.records import PLANNER, REFUSED, answered, begun, fallen_back, routed, turned_away
 
 ALWAYS = {
@@ -16,7 +18,7 @@ ALWAYS = {
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model", "llm_attempt"),
     *("fallback_used", "fallback_cause", "route_reason", "status", "outcome", "state", "stream"),
     *("client_retry", "llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms"),
-    *("load_ms", "prompt_tokens", "output_tokens", "finish_reason"),
+    *("load_ms", "prompt_tokens", "output_tokens", "finish_reason", "cost_usd"),
 }
 ON_FAILURE = {"error", "error_code", "error_context", "error_provider", "reason"}
 
@@ -140,3 +142,46 @@ def test_the_record_holds_no_text_of_the_conversation() -> None:
         *("127.0.0.1", "/api/chat", "ollama", "PLANNER", "LOCAL", "planner", "qwen3:4b"),
         *("alias", "ok", "completed", "stop"),
     }
+
+
+# -- what it costs --------------------------------------------------------------------------------
+
+OPUS = Price(15.0, 75.0)
+
+
+def test_a_call_costs_what_its_tokens_cost() -> None:
+    record = answered()
+    record.attempts[0].price = OPUS
+    assert record.log_fields()["cost_usd"] == 0.000615  # 11 x 15 + 6 x 75, by the million
+
+
+def test_an_hour_of_computing_is_charged_from_dispatch_to_the_end() -> None:
+    record = answered()
+    record.attempts[0].price = Price(usd_per_hour=3.6)
+    assert record.log_fields()["cost_usd"] == 0.0025  # 2.5 seconds
+
+
+def test_both_attempts_count() -> None:
+    record = fallen_back()
+    for attempt in record.attempts:
+        attempt.sent, attempt.price = True, OPUS
+        attempt.usage = Usage(prompt_tokens=1000, output_tokens=1000)
+    assert record.cost_usd == pytest.approx(0.18)
+
+
+def test_an_attempt_that_tells_no_tokens_makes_the_cost_unknown() -> None:
+    record = fallen_back()
+    for attempt in record.attempts:
+        attempt.price = OPUS
+    record.attempts[1].usage = Usage(prompt_tokens=1000, output_tokens=1000)
+    record.attempts[0].sent = True
+    assert record.log_fields()["cost_usd"] is None
+    record = fallen_back()
+    record.attempts[1].price = OPUS
+    record.attempts[1].usage = Usage(prompt_tokens=1000, output_tokens=1000)
+    assert record.log_fields()["cost_usd"] == 0.09, "the first attempt reached nobody"
+
+
+def test_a_call_that_reached_nobody_costs_nothing() -> None:
+    assert turned_away().log_fields()["cost_usd"] == 0.0
+    assert begun().log_fields()["cost_usd"] == 0.0

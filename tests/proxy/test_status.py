@@ -30,6 +30,7 @@ async def test_an_idle_proxy_is_shown_with_all_its_seats_free(
     assert text.startswith("OK  Ollama 0.33.0-rc2 at http://127.0.0.1:")
     assert "PLANNER        0/2        1      0/64  -" in text
     assert "seats    0/6 local, 0 lent; 6 at once worth running" in text
+    assert "cost     0.0000 USD, an estimate, since 2" in text
 
 
 async def test_who_waits_is_shown_with_age_and_reason(capsys: pytest.CaptureFixture[str]) -> None:
@@ -75,3 +76,23 @@ def test_without_a_proxy_there_is_one_line_and_exit_code_3(
     assert (code, out) == (3, "")
     assert err.startswith("modelsplit: nothing answers at http://127.0.0.1:1 ")
     assert err.count("\n") == 1
+
+
+def test_what_calls_cost_is_an_estimate_by_role() -> None:
+    cost = {
+        "estimate": True,
+        "since": "2026-11-23T02:50:01.000Z",
+        "usd": 0.75,
+        "unknown": 2,
+        "price_table": "genai-prices 0.2.3 (of 2026-11-10)",
+        "parts": [
+            {"llm_role": "CLOUD", "model": "a", "usd": 0.5},
+            {"llm_role": "CLOUD", "model": "b", "usd": 0.125},
+            {"llm_role": "PLANNER", "model": "c", "usd": 0.125},
+            {"llm_role": "CHAT", "model": "d", "usd": 0.0},
+        ],
+    }
+    assert status.cost_line(cost) == (
+        "cost     0.7500 USD, an estimate, since 2026-11-23T02:50Z (CLOUD 0.6250, PLANNER 0.1250)"
+        ", 2 attempts at an unknown price; genai-prices 0.2.3 (of 2026-11-10)"
+    )

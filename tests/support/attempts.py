@@ -17,6 +17,7 @@ from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers
 from modelsplit_policy.facts import Dialect, Provider
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.parallelism import Report
+from modelsplit_policy.prices import Prices
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_proxy.asked import NOTHING, Asked
 from modelsplit_proxy.attempt import AttemptRun, Sent
@@ -267,6 +268,7 @@ class Trial:
             "Services",
             SimpleNamespace(
                 policy=policy(overlay).policy,
+                prices=Prices(policy(overlay).policy),
                 gate=self.gate,
                 pool=upstream,
                 residency=Loaded(loaded=loaded),

@@ -50,11 +50,11 @@ def answered(route: Route = PLANNER, **changes: Any) -> CallRecord:
     """0.5 s in line, the first byte after 1 s, done after 3 s."""
     record = routed(route, **changes)
     attempt = record.attempt(route.candidates[0], 100.0)
-    attempt.seated, attempt.dispatched = 100.5, 100.5
+    attempt.seated, attempt.dispatched, attempt.sent = 100.5, 100.5, True
     attempt.first_byte, attempt.ended = 101.0, 103.0
     _walk(record, Event.ENQUEUE, Event.ADMIT, Event.DISPATCH, Event.COMMIT, Event.FINISH)
     record.status, record.ended = 200, 103.0
-    record.usage = Usage(prompt_tokens=11, output_tokens=6, load_s=0.25, finish_reason="stop")
+    attempt.usage = Usage(prompt_tokens=11, output_tokens=6, load_s=0.25, finish_reason="stop")
     return record
 
 
@@ -65,7 +65,7 @@ def fallen_back(**changes: Any) -> CallRecord:
     first.seated, first.dispatched, first.ended = 100.0, 100.0, 101.0
     first.failure = REFUSED
     second = record.attempt(PLANNER.candidates[1], 101.0)
-    second.seated, second.dispatched = 101.25, 101.25
+    second.seated, second.dispatched, second.sent = 101.25, 101.25, True
     second.first_byte, second.ended = 102.0, 104.0
     _walk(record, Event.ADMIT, Event.DISPATCH, Event.FALL_BACK)
     _walk(record, Event.ENQUEUE, Event.ADMIT, Event.DISPATCH, Event.COMMIT, Event.FINISH)
