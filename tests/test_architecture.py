@@ -54,9 +54,14 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "eval", "exec"
 # (module, function) of the handlers that may catch everything: the end of one call and the end of
 # one background task, where an unforeseen error becomes a record instead of a dead process.
 # A new entry needs a sentence here about which of the two boundaries it is. In the proxy:
-# the end of one request. In the stand-in: the end of one connection.
+# the end of one request, and the end of one job of the writer thread, whose future gets the error.
+# In the stand-in: the end of one connection.
 BROAD_EXCEPT_ALLOWED: frozenset[tuple[str, str]] = frozenset(
-    {("modelsplit_proxy.handler", "__call__"), ("modelsplit_sim.wire", "_guard")}
+    {
+        ("modelsplit_proxy.handler", "__call__"),
+        ("modelsplit_proxy.store", "_run"),
+        ("modelsplit_sim.wire", "_guard"),
+    }
 )
 
 LONGEST_FUNCTION = 80

@@ -18,6 +18,8 @@ from modelsplit_policy.admission import shown
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Ask, Route
+from modelsplit_proxy import storemetrics
+from modelsplit_proxy.statefile import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.probe import Probe
     from modelsplit_proxy.residency import Residency
     from modelsplit_proxy.services import Services
+    from modelsplit_proxy.store import Store
 
     _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -53,6 +56,7 @@ class AdminParts:
     lag: LoopLag
     ledger: Ledger
     costs: Costs
+    store: Store
 
 
 class Admin:
@@ -80,7 +84,10 @@ class Admin:
             failure = self._parts.guard.check(sent.get("Host"), sent.get("Origin"))
             if failure is not None:
                 return _json({"error": failure.message}, status=failure.status)
-            response = await handler(request)
+            try:
+                response = await handler(request)
+            except StoreError as error:
+                response = _json({"error": str(error)}, status=503)
             response.headers["X-Content-Type-Options"] = "nosniff"
             response.headers["Cache-Control"] = "no-store"
             return response
@@ -91,7 +98,14 @@ class Admin:
         """200 while the process can answer; the upstream's health is told, not judged."""
         del request
         health = self._parts.monitor.fields()
-        return _json({"status": "ok", "health": health, "upstream": self._upstream()})
+        return _json(
+            {
+                "status": "ok",
+                "health": health,
+                "upstream": self._upstream(),
+                "ledger": self._ledger(),
+            }
+        )
 
     async def _readyz(self, request: web.Request) -> web.Response:
         """503 while calls would fail: draining, or Ollama known to be away."""
@@ -127,7 +141,7 @@ class Admin:
                 "active_requests": parts.services.lifecycle.active,
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
                 "cost": parts.costs.fields(),
-                "ledger": {"dropped": parts.ledger.dropped, "error": parts.ledger.error},
+                "ledger": self._ledger(),
             }
         )
 
@@ -168,6 +182,9 @@ class Admin:
             "version": probe.version,
             "error": probe.error,
         }
+
+    def _ledger(self) -> dict[str, Any]:
+        return storemetrics.fields(self._parts.store, self._parts.ledger)
 
     def _parallelism(self) -> dict[str, Any]:
         """What is known of how many calls at once are useful."""

@@ -37,6 +37,8 @@ from modelsplit_proxy.requestlog import RequestLog
 from modelsplit_proxy.residency import Residency
 from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
 from modelsplit_proxy.settings import Address
+from modelsplit_proxy.store import Store
+from modelsplit_proxy.storemetrics import StoreMetrics
 from modelsplit_proxy.tasks import Tasks
 from modelsplit_proxy.upstream import Pool, UpstreamError
 
@@ -73,8 +75,9 @@ class App:
         self.admission = admission.from_policy(policy)
         self.lag = LoopLag()
         self._tasks = Tasks()
-        self._ledger = Ledger(settings.state)
         self._pricing = pricing.read(policy, SystemClock().wall())
+        self.store = Store(settings.state, SystemClock())
+        self._ledger = Ledger(self.store)
         self.services = self._services(policy, RequestLog(sink, as_json=json_log))
         pool, target = self.services.pool, self.services.target
         self.probe = Probe(pool, target)
@@ -82,6 +85,7 @@ class App:
         self.monitor = self._monitor(policy)
         self.services.metrics.watch(self.admission, pool, self.lag, self.monitor)
         self._costs = self._count_costs()
+        self.services.metrics.registry.register(StoreMetrics(self.store, self._ledger))
         for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
             self.services.log.listen(listener)
         self._edge = Edge(
@@ -220,7 +224,7 @@ class App:
         await self._tasks.close()
         self.services.pool.close()
         await self.services.log.close()
-        await asyncio.to_thread(self._ledger.close)
+        await asyncio.to_thread(self.store.close)
 
     async def _start_admin(self, sock: socket.socket) -> None:
         settings = self._settings
@@ -236,6 +240,7 @@ class App:
             lag=self.lag,
             ledger=self._ledger,
             costs=self._costs,
+            store=self.store,
         )
         self._admin = web.AppRunner(
             Admin(parts).application(),

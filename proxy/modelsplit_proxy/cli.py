@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.config import PolicyError
 from modelsplit_proxy import check, demo, policyfile, serve, status
 from modelsplit_proxy.app import PortBusyError
-from modelsplit_proxy.ledger import LedgerError
 from modelsplit_proxy.settings import OPTIONS, SettingError, read_settings
+from modelsplit_proxy.statefile import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         code = _dispatch(args, environ)
         sys.stdout.flush()
-    except (SettingError, PolicyError, LedgerError) as error:
+    except (SettingError, PolicyError, StoreError) as error:
         _talk(str(error))
         return _code_of(error, args.command)
     except PortBusyError as error:

@@ -18,7 +18,7 @@ from modelsplit_proxy.app import App, address_of
 from modelsplit_proxy.guard import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from socket import socket
 
     from modelsplit_proxy.policyfile import LoadedPolicy
@@ -44,7 +44,7 @@ async def _serve(settings: Settings, loaded: LoadedPolicy, environ: Mapping[str,
     await app.start(inherited)
     announce(app, loaded)
     notifier.ready(f"listening on {app.address}")
-    watchdog = _start_watchdog(notifier, environ)
+    watchdog = _start_watchdog(notifier, environ, app)
     await stop.wait()
     logger.info("stopping: no new calls; running answers get %g s", settings.drain_s)
     notifier.stopping()
@@ -55,15 +55,22 @@ async def _serve(settings: Settings, loaded: LoadedPolicy, environ: Mapping[str,
 
 
 class Watchdog:
-    """Tells systemd that the event loop turns, from the event loop itself."""
+    """Tells systemd that the event loop turns, from the event loop itself.
 
-    def __init__(self, notifier: systemd.Notifier, every_s: float) -> None:
+    Nothing is told once ``alive`` says no: then something hangs that only a restart cures.
+    """
+
+    def __init__(
+        self, notifier: systemd.Notifier, every_s: float, alive: Callable[[], bool]
+    ) -> None:
         self._notifier = notifier
         self._every_s = every_s
+        self._alive = alive
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._notifier.watchdog()
+        if self._alive():
+            self._notifier.watchdog()
         self._timer = asyncio.get_running_loop().call_later(self._every_s, self.start)
 
     def stop(self) -> None:
@@ -71,11 +78,13 @@ class Watchdog:
             self._timer.cancel()
 
 
-def _start_watchdog(notifier: systemd.Notifier, environ: Mapping[str, str]) -> Watchdog | None:
+def _start_watchdog(
+    notifier: systemd.Notifier, environ: Mapping[str, str], app: App
+) -> Watchdog | None:
     every_s = systemd.watchdog_interval(environ, os.getpid())
     if every_s is None:
         return None
-    watchdog = Watchdog(notifier, every_s)
+    watchdog = Watchdog(notifier, every_s, lambda: app.store.alive)
     watchdog.start()
     return watchdog
 

@@ -31,7 +31,8 @@ def run(admin: Address, *, as_json: bool) -> int:
         sys.stdout.write(orjson.dumps(stats, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         sys.stdout.write("\n".join(lines(stats)) + "\n")
-    return RUNNING if stats["health"]["level"] == "OK" else DEGRADED
+    well = stats["health"]["level"] == "OK" and stats["ledger"]["error"] is None
+    return RUNNING if well else DEGRADED
 
 
 def lines(stats: dict[str, Any]) -> Iterator[str]:
@@ -73,6 +74,18 @@ def _seats(stats: dict[str, Any]) -> Iterator[str]:
     yield f"loaded   {'unknown' if loaded is None else ', '.join(loaded) or 'nothing'}"
     yield cost_line(stats["cost"])
     yield f"lag      {stats['event_loop_lag_p99_ms']:g} ms (event loop, p99 of the last minute)"
+    yield from _state_file(stats["ledger"])
+
+
+def _state_file(ledger: dict[str, Any]) -> Iterator[str]:
+    """Said only where something is wrong with it."""
+    if ledger["error"] is not None:
+        yield (
+            f"state    CANNOT BE WRITTEN: {ledger['error']}; {ledger['waiting']} writes wait, "
+            f"{ledger['dropped']} records lost"
+        )
+    if ledger["set_aside"] is not None:
+        yield f"state    the file was damaged: kept as {ledger['set_aside']}, a new one begun"
 
 
 def cost_line(cost: dict[str, Any]) -> str:

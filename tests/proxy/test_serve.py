@@ -85,10 +85,35 @@ async def test_the_watchdog_is_fed_by_the_loop(tmp_path: Path) -> None:
         manager.bind(str(path))
         manager.setblocking(False)
         notifier = systemd.Notifier({"NOTIFY_SOCKET": str(path)})
-        watchdog = serve.Watchdog(notifier, 0.005)
+        watchdog = serve.Watchdog(notifier, 0.005, lambda: True)
         watchdog.start()
         loop = asyncio.get_running_loop()
         for _ in range(3):
             assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1"
         watchdog.stop()
         notifier.close()
+
+
+async def test_the_watchdog_is_not_fed_once_the_writer_thread_hangs(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.setblocking(False)
+        notifier = systemd.Notifier({"NOTIFY_SOCKET": str(path)})
+        lives = iter([True, True, False, False])
+        asked = asyncio.Event()
+
+        def alive() -> bool:
+            answer = next(lives, None)
+            if answer is None:
+                asked.set()
+            return bool(answer)
+
+        watchdog = serve.Watchdog(notifier, 0.001, alive)
+        watchdog.start()
+        await asked.wait()
+        watchdog.stop()
+        notifier.close()
+        assert [manager.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
