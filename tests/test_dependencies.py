@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -21,8 +22,9 @@ def required(pyproject: str) -> dict[str, dict[str, str]]:
     groups = {
         "Runtime": project["dependencies"],
         "Build": document["build-system"]["requires"],
-        "Optional": [line for name, extra in extras.items() if name != "dev" for line in extra],
+        "Optional": [line for name in extras.keys() - {"dev", "clients"} for line in extras[name]],
         "Development": extras["dev"],
+        "Clients": extras["clients"],
     }
     return {group: dict(map(split, lines)) for group, lines in groups.items()}
 
@@ -37,12 +39,13 @@ def described(page: str) -> dict[str, dict[str, dict[str, str]]]:
     """Group (``##``) -> package (``###``) -> what each ``- **Fact:**`` says, on one line."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for group in page.split("\n## ")[1:]:
-        title, *entries = group.split("\n### ")
-        found[title.strip()] = {}
+        opening, *entries = group.split("\n### ")
+        title = opening.partition("\n")[0].strip()
+        found[title] = {}
         for entry in entries:
             name, _, text = entry.partition("\n")
             facts = re.findall(r"- \*\*(.+?):\*\* (.+?)(?=\n- \*\*|\Z)", text, re.DOTALL)
-            found[title.strip()][name] = {fact: " ".join(said.split()) for fact, said in facts}
+            found[title][name] = {fact: " ".join(said.split()) for fact, said in facts}
     return found
 
 
@@ -87,3 +90,19 @@ def test_every_range_has_both_ends() -> None:
 def test_a_page_that_says_otherwise_is_seen(old: str, new: str, difference: str) -> None:
     assert old in PAGE
     assert difference in differences(PYPROJECT, PAGE.replace(old, new, 1))
+
+
+def test_the_clients_lock_holds_what_the_extra_asks_for() -> None:
+    lock = (ROOT / "tests" / "clients" / "python" / "requirements.txt").read_text()
+    locked = dict(line.split("==") for line in lock.splitlines())
+    wanted = required(PYPROJECT)["Clients"]
+    assert {name: f">={locked[name]}" for name in wanted} == {
+        name: wanted[name].partition(",")[0] for name in wanted
+    }
+
+
+def test_the_lock_of_the_node_clients_names_no_registry() -> None:
+    lock = json.loads((ROOT / "tests" / "clients" / "node" / "package-lock.json").read_text())
+    packages = [package for path, package in lock["packages"].items() if path]
+    assert packages
+    assert all("integrity" in package and "resolved" not in package for package in packages)

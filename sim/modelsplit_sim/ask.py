@@ -10,6 +10,7 @@ from . import gojson
 from .errors import ApiError
 from .models import Catalogue, ModelSpec, is_valid_name
 from .text import count_tokens
+from .tools import ToolCall, tool_call
 
 if TYPE_CHECKING:
     from .config import SimConfig
@@ -28,7 +29,8 @@ class Ask:
     """One generation, load or embedding request, whatever the API it came by.
 
     name: the model as the client wrote it. limit: tokens at most, None for the model's own length.
-    form: None, "json" or a JSON schema. empty: no prompt, so load or unload.
+    form: None, "json" or a JSON schema. empty: no prompt, so load or unload. call: what a model
+    that was offered tools answers with.
     """
 
     spec: ModelSpec
@@ -45,6 +47,7 @@ class Ask:
     raw: bool = False
     usage: bool = False
     pictures: bool = False
+    call: ToolCall | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +185,7 @@ class Reader:
         ask = self._native(fields, chat=True, prompt=_messages_text(messages))
         ask.keep_alive_s = wait
         ask.empty = not messages
+        ask.call = tool_call(fields)
         ask.pictures = any(isinstance(item, dict) and item.get("images") for item in messages)
         return ask
 
@@ -194,6 +198,7 @@ class Reader:
         limit = fields.get("max_completion_tokens") or fields.get("max_tokens")
         ask = self._compatible(fields, chat=True, prompt=_messages_text(messages), limit=limit)
         ask.form = _response_format(fields.get("response_format"))
+        ask.call = tool_call(fields)
         return ask
 
     def openai_completion(self, fields: Fields) -> Ask:
@@ -208,6 +213,7 @@ class Reader:
         limit = fields.get("max_output_tokens")
         ask = self._compatible(fields, chat=True, prompt=prompt, limit=limit)
         ask.form = _response_format((fields.get("text") or {}).get("format"))
+        ask.call = tool_call(fields)
         return ask
 
     def anthropic(self, fields: Fields) -> Ask:
@@ -219,7 +225,9 @@ class Reader:
         messages = fields.get("messages") or []
         if not messages:
             raise ApiError(400, "messages is required", early=True)
-        return self._compatible(fields, chat=True, prompt=_messages_text(messages), limit=limit)
+        ask = self._compatible(fields, chat=True, prompt=_messages_text(messages), limit=limit)
+        ask.call = tool_call(fields)
+        return ask
 
     def embed(self, fields: Fields) -> Ask:
         wait = keep_alive(fields.get("keep_alive"))

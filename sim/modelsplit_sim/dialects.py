@@ -13,6 +13,7 @@ from .reply import JSON, JSON_UTF8, NDJSON, SSE, Headers
 
 if TYPE_CHECKING:
     from .ask import Ask
+    from .tools import ToolCall
 
 _LEFT = "error reading llama-server response: context canceled"
 _DIED = "an error was encountered while running the model: unexpected EOF"
@@ -52,6 +53,10 @@ class Dialect:
     def token(self, text: str) -> bytes:
         raise NotImplementedError
 
+    def called(self, call: ToolCall) -> list[bytes]:
+        """A tool call in a stream, instead of tokens."""
+        raise NotImplementedError
+
     def closing(self, result: Result) -> list[bytes]:
         raise NotImplementedError
 
@@ -79,14 +84,22 @@ class Native(Dialect):
             answer = {"message": {"role": "assistant", "content": text}}
         return {"model": self.ask.name, "created_at": rfc3339(wall_ns()), **answer}
 
+    def _message(self, call: ToolCall) -> dict[str, Any]:
+        return {"role": "assistant", "content": "", "tool_calls": [call.native()]}
+
     def token(self, text: str) -> bytes:
         return dumps(self._line(text) | {"done": False}) + b"\n"
+
+    def called(self, call: ToolCall) -> list[bytes]:
+        return [dumps(self._line("") | {"message": self._message(call), "done": False}) + b"\n"]
 
     def closing(self, result: Result) -> list[bytes]:
         return [dumps(self._last("", result)) + b"\n"]
 
     def whole(self, result: Result) -> bytes:
-        return dumps(self._last(result.text, result))
+        if self.ask.call is None or not result.reason:
+            return dumps(self._last(result.text, result))
+        return dumps(self._last("", result) | {"message": self._message(self.ask.call)})
 
     def _last(self, text: str, result: Result) -> dict[str, Any]:
         if not result.reason:
@@ -156,16 +169,25 @@ class OpenAIChat(Dialect):
         self._first = False
         return self._chunk(role | {"content": text}, None, self.ask.name)
 
+    def called(self, call: ToolCall) -> list[bytes]:
+        delta = {"role": "assistant", "content": "", "tool_calls": [call.openai()]}
+        return [self._chunk(delta, None, self.ask.name)]
+
+    def _reason(self, result: Result) -> str | None:
+        return "tool_calls" if self.ask.call and result.reason else result.reason or None
+
     def closing(self, result: Result) -> list[bytes]:
-        pieces = [self._chunk({}, result.reason, self.ask.name)]
+        pieces = [self._chunk({}, self._reason(result), self.ask.name)]
         if self.ask.usage:
             base = self._base("chat.completion.chunk", self.ask.name, [])
             pieces.append(_event(base | {"usage": _usage(result)}))
         return [*pieces, b"data: [DONE]\n\n"]
 
     def whole(self, result: Result) -> bytes:
-        message = {"role": "assistant", "content": result.text}
-        choice = {"index": 0, "message": message, "finish_reason": result.reason or None}
+        message: dict[str, Any] = {"role": "assistant", "content": result.text}
+        if self.ask.call is not None:
+            message |= {"content": "", "tool_calls": [self.ask.call.openai()]}
+        choice = {"index": 0, "message": message, "finish_reason": self._reason(result)}
         base = self._base("chat.completion", self.ask.name, [choice])
         return dumps(base | {"usage": _usage(result)}) + b"\n"
 
@@ -241,17 +263,26 @@ class Anthropic(Dialect):
         block = {"type": "text", "text": ""}
         start = {"type": "content_block_start", "index": 0, "content_block": block}
         message = self._message([]) | {"usage": usage}
-        return [
-            _named_event({"type": "message_start", "message": message}),
-            _named_event(start),
-        ]
+        begun = _named_event({"type": "message_start", "message": message})
+        return [begun] if self.ask.call is not None else [begun, _named_event(start)]
 
     def token(self, text: str) -> bytes:
         delta = {"type": "text_delta", "text": text}
         return _named_event({"type": "content_block_delta", "index": 0, "delta": delta})
 
+    def called(self, call: ToolCall) -> list[bytes]:
+        block = {"index": 0, "content_block": call.anthropic({})}
+        delta = {"type": "input_json_delta", "partial_json": call.json}
+        return [
+            _named_event({"type": "content_block_start", **block}),
+            _named_event({"type": "content_block_delta", "index": 0, "delta": delta}),
+        ]
+
+    def _reason(self, result: Result) -> str:
+        return "tool_use" if self.ask.call is not None else self._REASONS[result.reason]
+
     def closing(self, result: Result) -> list[bytes]:
-        delta = {"stop_reason": self._REASONS[result.reason]}
+        delta = {"stop_reason": self._reason(result)}
         last = {"type": "message_delta", "delta": delta, "usage": self._usage(result)}
         return [
             _named_event({"type": "content_block_stop", "index": 0}),
@@ -260,9 +291,11 @@ class Anthropic(Dialect):
         ]
 
     def whole(self, result: Result) -> bytes:
-        message = self._message([{"type": "text", "text": result.text}])
+        call = self.ask.call
+        block: dict[str, Any] = {"type": "text", "text": result.text}
+        message = self._message([call.anthropic(call.arguments) if call else block])
         if result.reason:
-            message["stop_reason"] = self._REASONS[result.reason]
+            message["stop_reason"] = self._reason(result)
         return dumps(message | {"usage": self._usage(result)}) + b"\n"
 
     @staticmethod

@@ -102,7 +102,8 @@ async def _run(run: Run, arrived: float) -> None:
     result.tokens, result.text = len(produced), "".join(produced)
     cut = run.fault is not None and run.fault.kind is Kind.REPEAT_CUTOFF
     if not cut:
-        short = run.ask.limit is None or len(produced) < run.ask.limit
+        whole_call = run.ask.call is not None
+        short = whole_call or run.ask.limit is None or len(produced) < run.ask.limit
         result.reason = "stop" if natural and short else "length"
     await _finish(run, result)
 
@@ -116,7 +117,9 @@ async def _finish(run: Run, result: Result) -> None:
     if not run.exchange.streaming:
         await _open(run)
     if result.reason:
-        for piece in run.dialect.closing(result):
+        call = run.ask.call
+        called = [] if call is None else run.dialect.called(call)
+        for piece in (*called, *run.dialect.closing(result)):
             await run.exchange.chunk(piece)
     await run.exchange.end()
 
@@ -159,7 +162,8 @@ async def _emit(run: Run, piece: str) -> None:
         return
     if not run.exchange.streaming:
         await _open(run)
-    await run.exchange.chunk(run.dialect.token(piece))
+    if run.ask.call is None:
+        await run.exchange.chunk(run.dialect.token(piece))
 
 
 _STRIKES = frozenset(
@@ -217,6 +221,8 @@ def _answer(run: Run) -> tuple[Iterable[str], bool]:
         return _limited(text.split(fault.text), ask.limit), True
     if ask.pictures and "vision" not in ask.spec.capabilities:
         raise ApiError(400, _UNSUPPORTED_IMAGES)
+    if ask.call is not None:
+        return text.split(ask.call.json), True
     if ask.form is not None:
         return _limited(_formed(ask), ask.limit), True
     if ask.spec.answer:

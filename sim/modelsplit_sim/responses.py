@@ -12,6 +12,7 @@ from .reply import SSE, Headers
 
 if TYPE_CHECKING:
     from .ask import Ask
+    from .tools import ToolCall
 
 # The order in which a whole answer names its fields; events name theirs by alphabet.
 _WHOLE_ORDER = [
@@ -77,9 +78,14 @@ class Responses(Dialect):
         item |= {"status": "in_progress", "type": "message"}
         part = {"annotations": [], "logprobs": [], "text": "", "type": "output_text"}
         where = {"item_id": self._item, "output_index": 0, "content_index": 0}
-        return [
+        begun = [
             self._event("response.created", response=started),
             self._event("response.in_progress", response=started),
+        ]
+        if self.ask.call is not None:
+            return begun
+        return [
+            *begun,
             self._event("response.output_item.added", item=item, output_index=0),
             self._event("response.content_part.added", part=part, **where),
         ]
@@ -89,7 +95,27 @@ class Responses(Dialect):
         where = {"item_id": self._item, "output_index": 0, "content_index": 0}
         return self._event("response.output_text.delta", delta=text, logprobs=[], **where)
 
+    def _call_item(self, call: ToolCall, status: str) -> dict[str, Any]:
+        arguments = call.json if status == "completed" else ""
+        item = {"id": f"fc_{self._id}_0", "type": "function_call", "status": status}
+        return item | {"call_id": call.id, "name": call.name, "arguments": arguments}
+
+    def called(self, call: ToolCall) -> list[bytes]:
+        item = self._call_item(call, "completed")
+        where = {"item_id": item["id"], "output_index": 0}
+        begun = self._call_item(call, "in_progress")
+        return [
+            self._event("response.output_item.added", item=begun, output_index=0),
+            self._event("response.function_call_arguments.delta", delta=call.json, **where),
+            self._event("response.function_call_arguments.done", arguments=call.json, **where),
+            self._event("response.output_item.done", item=item, output_index=0),
+        ]
+
     def closing(self, result: Result) -> list[bytes]:
+        if self.ask.call is not None:
+            item = self._call_item(self.ask.call, "completed")
+            whole = _sorted(self._object("completed", [item], result))
+            return [self._event("response.completed", response=whole)]
         text = "".join(self._text)
         where = {"item_id": self._item, "output_index": 0, "content_index": 0}
         part = {"annotations": [], "logprobs": [], "text": text, "type": "output_text"}
@@ -105,8 +131,11 @@ class Responses(Dialect):
 
     def whole(self, result: Result) -> bytes:
         part = {"type": "output_text", "text": result.text, "annotations": [], "logprobs": []}
-        item = {"id": self._item, "type": "message", "status": "completed", "role": "assistant"}
-        whole = self._object("completed", [item | {"content": [part]}], result)
+        item: dict[str, Any] = {"id": self._item, "type": "message", "status": "completed"}
+        item |= {"role": "assistant", "content": [part]}
+        if self.ask.call is not None:
+            item = self._call_item(self.ask.call, "completed")
+        whole = self._object("completed", [item], result)
         return dumps({key: whole[key] for key in _WHOLE_ORDER}) + b"\n"
 
     def _object(self, status: str, output: list[Any], result: Result | None) -> dict[str, Any]:

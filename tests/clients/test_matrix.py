@@ -1,0 +1,107 @@
+"""Each client of the README, its real package, over real sockets: what its user gets to see.
+
+One process per client goes through all cases (``world``); the tests here read what it saw.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clients import readme
+from clients.catalogue import CLIENTS, TROUBLE, Client, Shows
+from modelsplit_sim.text import babble
+
+if TYPE_CHECKING:
+    from clients.conftest import See
+    from clients.world import Seen
+
+PROMPT = "What next?"
+ANSWER = "".join(itertools.islice(babble(PROMPT), 5))
+EXPECTED: dict[str, Any] = {
+    "chat": ANSWER,
+    "responses": ANSWER,
+    "tools": {"name": "weather", "arguments": {"city": "some city"}},
+    "structured": {"steps": 1, "goal": "some goal"},
+    "embed": [384, 384],
+}
+INSTALLED = {"qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"}
+
+
+def cases(part: str) -> list[Any]:
+    return [
+        pytest.param(client, case, id=f"{client.title}-{case}")
+        for client in CLIENTS
+        for case in getattr(client, part)
+    ]
+
+
+@pytest.mark.parametrize(("client", "case"), cases("calls"))
+def test_a_call_works(see: See, client: Client, case: str) -> None:
+    seen = see(client).cases[case]
+    assert seen.error is None
+    if case.endswith("stream"):
+        assert len(seen.said) >= 5
+        assert "".join(seen.said) == ANSWER
+    elif case == "list":
+        assert set(seen.said[0]) >= INSTALLED
+    else:
+        assert seen.said == [EXPECTED[case]]
+
+
+@pytest.mark.parametrize(("client", "case"), cases("trouble"))
+def test_trouble_is_told(see: See, client: Client, case: str) -> None:
+    sighting = see(client)
+    seen = sighting.cases[case]
+    record = sighting.asked(TROUBLE[case])[-1]
+    assert record.failure is not None
+    match client.shows.get(case, Shows.SENTENCE):
+        case Shows.SENTENCE:
+            assert record.failure.message in told(seen)
+        case Shows.PHRASE:
+            assert record.failure.phrase in told(seen)
+            assert record.failure.message not in told(seen)
+        case Shows.CUT:
+            assert record.failure.message not in told(seen)
+        case Shows.NOTHING:
+            assert seen.error is None
+
+
+def told(seen: Seen) -> str:
+    assert seen.error is not None, f"taken for a whole answer: {seen.said}"
+    return seen.error
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+def test_what_came_before_the_break_is_not_lost(see: See, client: Client) -> None:
+    said = see(client).cases["broken"].said
+    assert ANSWER.startswith("".join(said))
+    assert said
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+def test_what_cannot_be_helped_is_asked_once(see: See, client: Client) -> None:
+    """The SDKs' retries obey ``x-should-retry: false``."""
+    asked = see(client).asked("cloud")
+    assert len(asked) == len([case for case in client.trouble if TROUBLE[case] == "cloud"])
+    assert not any(record.client_retry for record in asked)
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+def test_a_throttled_call_is_retried_as_the_client_is_known_to(see: See, client: Client) -> None:
+    assert len(see(client).asked("heavy")) == client.tries
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+def test_the_readmes_snippet_runs_and_prints_what_it_says(see: See, client: Client) -> None:
+    seen = see(client).cases["readme"]
+    assert seen.error is None
+    promised = readme.printed(readme.snippet(client.title))
+    assert promised
+    assert seen.said == [promised]
+
+
+def test_the_readme_has_a_snippet_for_each_client_and_no_other() -> None:
+    assert list(readme.snippets()) == [client.title for client in CLIENTS]
