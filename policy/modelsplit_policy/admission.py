@@ -168,22 +168,26 @@ class Forecast:
 
 
 class _Pool:
-    """One role's seats and its line."""
+    """One role's seats and its line. ``kept``: reserved seats that nobody else may use now."""
 
-    __slots__ = ("limits", "line", "quick_s", "recent", "running", "service_s")
+    __slots__ = ("kept", "limits", "line", "quick_s", "recent", "running", "service_s")
 
     def __init__(self, limits: PoolLimits) -> None:
         self.limits = limits
         self.running = 0
+        self.kept = 0 if limits.lends else limits.reserved
         self.line = Line()
         self.service_s = 1.0
         self.recent: deque[float] = deque(maxlen=_REMEMBERED)
         self.quick_s: float | None = None
 
-    @property
-    def kept(self) -> int:
-        """Reserved seats that nobody else may use now."""
-        return 0 if self.limits.lends else max(0, self.limits.reserved - self.running)
+    def moved(self, change: int) -> int:
+        """So many more calls run; by how many seats that changes what is kept."""
+        before = self.kept
+        self.running += change
+        if not self.limits.lends:
+            self.kept = max(0, self.limits.reserved - self.running)
+        return self.kept - before
 
     def claims(self) -> bool:
         """True if this role runs fewer calls than it has reserved."""
@@ -212,6 +216,7 @@ class Admission:
         self._model_seats = dict(model_seats)
         self._forecasts = forecasts
         self._running_local = 0
+        self._in_line = 0
         self._kept = sum(pool.kept for pool in self._pools.values())
         self._running_by_model: dict[str, int] = {}
         self._resident: frozenset[str] | None = None
@@ -310,6 +315,7 @@ class Admission:
         ticket.place = Place.WAITING
         ticket.ahead = len(pool.line)
         pool.line.join(ticket)
+        self._in_line += 1
         return None
 
     def leave(self, ticket: Ticket, now: float, report: Report | None = None) -> None:
@@ -321,6 +327,7 @@ class Admission:
         self._urgent.pop(ticket, None)
         if ticket.place is Place.WAITING:
             pool.line.remove(ticket)
+            self._in_line -= 1
         elif ticket.place is Place.SEATED:
             self._unseat(ticket, pool, now, report)
         ticket.place = Place.GONE
@@ -343,7 +350,8 @@ class Admission:
     def fill(self, now: float) -> list[Ticket]:
         """Seat waiters until nobody who waits may run; return who was seated, in order."""
         seated: list[Ticket] = []
-        while (ticket := self._next(now)) is not None:
+        while self._in_line and (ticket := self._next(now)) is not None:
+            self._in_line -= 1
             seated.append(ticket)
         return seated
 
@@ -359,8 +367,7 @@ class Admission:
         # Beyond what is known to be useful only the next in turn may probe, and that is
         # the newcomer only if nobody waits.
         return self.parallelism.fits(ticket.model) or (
-            not any(p.line for p in self._pools.values())
-            and self.parallelism.may_probe(ticket.model)
+            not self._in_line and self.parallelism.may_probe(ticket.model)
         )
 
     def _hard_hold(self, pool: _Pool, model: str) -> Hold | None:
@@ -392,9 +399,7 @@ class Admission:
     def _seat(self, ticket: Ticket, pool: _Pool, now: float) -> None:
         ticket.place = Place.SEATED
         ticket.seated = now
-        self._kept -= pool.kept
-        pool.running += 1
-        self._kept += pool.kept
+        self._kept += pool.moved(1)
         if ticket.doubted:
             self.forecast.wrong += 1
         if pool.limits.counts_globally:
@@ -405,9 +410,7 @@ class Admission:
             )
 
     def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
-        self._kept -= pool.kept
-        pool.running -= 1
-        self._kept += pool.kept
+        self._kept += pool.moved(-1)
         pool.served(now - ticket.seated)
         if ticket.flight is None:
             return
@@ -492,7 +495,7 @@ class Admission:
         return self._resident_or_unknown(model) is not False
 
     def _resident_or_unknown(self, model: str) -> bool | None:
-        return None if self._resident is None else bare_name(model) in self._resident
+        return None if self._resident is None else model in self._resident
 
     def why(self, ticket: Ticket) -> Hold:
         """What holds a waiting call back now."""

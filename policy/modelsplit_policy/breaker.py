@@ -34,11 +34,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from modelsplit_policy.facts import Provider
 
 # Model names come from clients. Beyond this many, the one that failed longest ago goes.
@@ -129,8 +131,7 @@ class BreakerRules:
             raise ValueError(f"these make no circuit breaker: {self}")
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerKey:
+class BreakerKey(NamedTuple):
     """Whose breaker. ``model`` None: the provider's own."""
 
     provider: Provider
@@ -200,7 +201,7 @@ class _Breaker:
         "trial_at",
     )
 
-    def __init__(self, key: BreakerKey) -> None:
+    def __init__(self, key: BreakerKey, generation: int) -> None:
         self.key = key
         self.state = State.CLOSED
         self.failures = 0
@@ -208,7 +209,7 @@ class _Breaker:
         self.failed_at = 0.0
         self.open_s = 0.0
         self.trial_at = 0.0
-        self.generation = 0
+        self.generation = generation
 
     @property
     def why(self) -> str:
@@ -244,8 +245,12 @@ class Breakers:
     def __init__(self, rules: BreakerRules) -> None:
         self._rules = rules
         self._generation = 0
-        # In the order of their last failure, so the first is the one to forget.
+        # Those with failures, in the order of the last one: the first is the one to forget.
+        # While it is empty, which is nearly always, there is nothing to ask and nothing that
+        # a success could teach.
         self._kept: dict[BreakerKey, _Breaker] = {}
+        # The generations of providers' breakers that are not kept.
+        self._providers: dict[BreakerKey, int] = {}
 
     def __repr__(self) -> str:
         rows = ", ".join(
@@ -257,12 +262,7 @@ class Breakers:
 
     def check(self, provider: Provider, model: str | None, now: float) -> Refused | None:
         """What ``admit`` would refuse now, without taking a trial: to ask before queueing."""
-        refusals = [
-            Refused(key, wait_s, self._kept[key].why)
-            for key in _keys(provider, model)
-            if (wait_s := self._wait_s(key, now)) > 0
-        ]
-        return max(refusals, key=lambda refused: refused.retry_after_s, default=None)
+        return self._refusal(_keys(provider, model), now) if self._kept else None
 
     def admit(self, provider: Provider, model: str | None, now: float) -> Verdict:
         """Let a call through, or not; to ask when the call is about to be sent.
@@ -270,14 +270,26 @@ class Breakers:
         A call past an open breaker whose time is served is that breaker's trial. Both
         breakers must agree before either gives its trial away.
         """
-        refused = self.check(provider, model, now)
+        keys = _keys(provider, model)
+        if not self._kept:
+            marks = tuple([(key, self._providers.get(key, 0)) for key in keys])
+            return Allowed(trial=False, marks=marks)
+        refused = self._refusal(keys, now)
         if refused is not None:
             return refused
-        keys = _keys(provider, model)
         steps = tuple(chain.from_iterable(self._enter(key, now) for key in keys))
         marks = tuple((key, self._generation_of(key)) for key in keys)
         trial = any(step.new is State.HALF_OPEN for step in steps)
         return Allowed(trial, marks, steps)
+
+    def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Refused | None:
+        """The longest of what the breakers of ``keys`` refuse; None: they let a call pass."""
+        refusals = [
+            Refused(key, wait_s, self._kept[key].why)
+            for key in keys
+            if (wait_s := self._wait_s(key, now)) > 0
+        ]
+        return max(refusals, key=lambda refused: refused.retry_after_s, default=None)
 
     def reached(self, admitted: Allowed, now: float) -> tuple[Transition, ...]:
         """The upstream has begun to answer: its provider is there, however the call ends.
@@ -285,6 +297,8 @@ class Breakers:
         Not an ending. Without it a provider's trial would last as long as its answer, and
         everyone else would be refused meanwhile.
         """
+        if not self._kept:
+            return ()
         key, generation = admitted.marks[0]
         return self._learn(key, generation, Outcome.SUCCESS, now, "the upstream answered")
 
@@ -292,6 +306,8 @@ class Breakers:
         self, admitted: Allowed, outcome: Outcome, scope: Scope, now: float, why: str = ""
     ) -> tuple[Transition, ...]:
         """Learn from how the call ended; ``why`` is its cause in a few words."""
+        if not self._kept and outcome is not Outcome.FAILURE:
+            return ()
         lessons = zip(admitted.marks, LESSONS[outcome, scope], strict=False)
         return tuple(
             chain.from_iterable(
@@ -312,7 +328,7 @@ class Breakers:
 
     def _generation_of(self, key: BreakerKey) -> int:
         breaker = self._kept.get(key)
-        return 0 if breaker is None else breaker.generation
+        return self._providers.get(key, 0) if breaker is None else breaker.generation
 
     def _wait_s(self, key: BreakerKey, now: float) -> float:
         """Seconds until a call may pass; 0 or less: now. How long a trial takes is a guess."""
@@ -342,7 +358,7 @@ class Breakers:
             # Of this generation there is one admission, the trial.
             return (self._trial_ended(breaker, lesson, now, why),)
         if lesson is Outcome.FAILURE:
-            return self._failed(breaker or _Breaker(key), now, why)
+            return self._failed(breaker or _Breaker(key, generation), now, why)
         if lesson is Outcome.SUCCESS and breaker is not None:
             self._clear(breaker)
         return ()
@@ -386,8 +402,9 @@ class Breakers:
 
     def _clear(self, breaker: _Breaker) -> None:
         breaker.clear()
-        if breaker.key.model is not None:
-            del self._kept[breaker.key]
+        del self._kept[breaker.key]
+        if breaker.key.model is None:
+            self._providers[breaker.key] = breaker.generation
 
     def _forget(self, breaker: _Breaker, why: str) -> Transition:
         step = self._step(breaker, Event.FORGET, why)

@@ -89,6 +89,7 @@ class Flight:
     """
 
     model: str
+    slots: _Slots
     began: float
     beside: int
     lasting: int
@@ -156,9 +157,24 @@ class Pace:
 
 
 class _Slots:
-    """What is known of one model, and how many of its calls run."""
+    """What is known of one model, and how many of its calls run.
 
-    __slots__ = ("contrary", "known", "loading", "most", "pace", "ready", "slowness")
+    ``computing``: calls that certainly compute, no more than there are slots known.
+    ``in_doubt``: calls of which nobody can tell: loading, or in slots that may or may not
+    exist. Both follow from the rest, through ``recount``.
+    """
+
+    __slots__ = (
+        "computing",
+        "contrary",
+        "in_doubt",
+        "known",
+        "loading",
+        "most",
+        "pace",
+        "ready",
+        "slowness",
+    )
 
     def __init__(self, known: int) -> None:
         self.known = known
@@ -168,6 +184,8 @@ class _Slots:
         self.contrary = 0
         self.ready = 0
         self.loading = 0
+        self.computing = 0
+        self.in_doubt = 0
         self.pace = Pace()
         self.slowness = Fit()
 
@@ -175,17 +193,13 @@ class _Slots:
     def running(self) -> int:
         return self.ready + self.loading
 
-    @property
-    def computing(self) -> int:
-        """Calls that certainly compute: no more than there are slots known."""
-        return min(self.ready, self.known)
-
-    @property
-    def in_doubt(self) -> int:
-        """Calls of which nobody can tell: loading, or in slots that may or may not exist."""
-        if self.known == self.most:
-            return self.loading
-        return self.loading + max(0, self.ready - self.known)
+    def recount(self) -> None:
+        """To be called when ``ready``, ``loading``, ``known`` or ``most`` has changed."""
+        computing = min(self.known, self.ready)
+        self.computing = computing
+        self.in_doubt = self.loading
+        if self.known != self.most:
+            self.in_doubt += self.ready - computing
 
 
 class History:
@@ -202,11 +216,17 @@ class History:
         self.doubt = 0
 
     def mark(self, now: float, computing: int, doubt: int) -> None:
-        """From ``now`` on so many compute and so many are in doubt."""
-        area = self._area(now)
+        """From ``now`` on so many more (or fewer) compute, and so many more are in doubt."""
+        computed = doubted = 0.0
+        if self._times:
+            elapsed = now - self._times[-1]
+            computed, doubted = self._areas[-1]
+            computed += self.computing * elapsed
+            doubted += self.doubt * elapsed
         self._times.append(now)
-        self._areas.append(area)
-        self.computing, self.doubt = computing, doubt
+        self._areas.append((computed, doubted))
+        self.computing += computing
+        self.doubt += doubt
         if len(self._times) > _HISTORY:
             del self._times[: _HISTORY // 2]
             del self._areas[: _HISTORY // 2]
@@ -291,7 +311,10 @@ class Parallelism:
 
     def fits(self, model: str) -> bool:
         """True if one more call of ``model`` stays within what is known to be useful."""
-        return len(self._flights) < self._host and self._running(model) < self.slots(model)
+        if len(self._flights) >= self._host:
+            return False
+        slots = self._models.get(model)
+        return slots is None or slots.running < slots.known
 
     def may_probe(self, model: str) -> bool:
         """True if one call more than known is due, to see what it shows."""
@@ -306,20 +329,24 @@ class Parallelism:
     def start(self, model: str, now: float, *, resident: bool | None) -> Flight:
         """A call begins. ``resident``: its model is loaded; None: nobody knows."""
         slots = self._slots_of(model)
-        probe = not self.fits(model)
+        running = slots.running
+        probe = self.is_full or running >= slots.known
         flight = Flight(
             model,
+            slots,
             now,
-            beside=slots.running,
-            lasting=slots.running,
-            around=slots.running,
+            beside=running,
+            lasting=running,
+            around=running,
             probe=probe,
             warm=resident is True,
             loading=resident is False,
         )
-        for other in self._flights:
-            if other.model == model and now - other.began < HIDDEN_MIN_S:
-                other.around = max(other.around, slots.running)
+        for other in reversed(self._flights):
+            if now - other.began >= HIDDEN_MIN_S:
+                break
+            if other.slots is slots and other.around < running:
+                other.around = running
         self._probes += probe
         self._flights[flight] = None
         self._count(flight, 1, now)
@@ -339,7 +366,7 @@ class Parallelism:
         """
         if flight not in self._flights:
             return
-        before = self._host, self.slots(flight.model)
+        before = self._host, flight.slots.known
         if report is not None:
             self._learn_slots(flight, now, report)
             self._learn_contention(flight, now, held_s, report)
@@ -350,11 +377,11 @@ class Parallelism:
 
     def _forget(self, flight: Flight, now: float) -> None:
         """The call is over; those that had just begun beside it are no longer."""
-        later = False
-        for other in self._flights:
-            if later and other.model == flight.model and now - other.began < HIDDEN_MIN_S:
+        for other in reversed(self._flights):
+            if other is flight or now - other.began >= HIDDEN_MIN_S:
+                break
+            if other.slots is flight.slots:
                 other.lasting -= 1
-            later = later or other is flight
         del self._flights[flight]
 
     # Slots.
@@ -365,11 +392,8 @@ class Parallelism:
         waited = _hidden_wait(report, warm=flight.warm)
         if waited is None:
             return
-        slots, history = self._slots_of(flight.model), self._history
-        computing = history.computing - slots.computing
-        doubt = history.doubt - slots.in_doubt
-        self._revise(slots, flight, waited=waited)
-        history.mark(now, computing + slots.computing, doubt + slots.in_doubt)
+        self._revise(flight.slots, flight, waited=waited)
+        self._recounted(flight.slots, now)
 
     def _revise(self, slots: _Slots, flight: Flight, *, waited: bool) -> None:
         if waited:
@@ -407,7 +431,7 @@ class Parallelism:
         at_once, doubt = self._history.mean(now - span_s, now)
         if doubt > DOUBT_SHARE or at_once < 1 - DOUBT_SHARE:
             return
-        self._slots_of(flight.model).slowness.add(at_once - 1, seconds_per_token)
+        flight.slots.slowness.add(at_once - 1, seconds_per_token)
         self._choose_contention()
         self._choose_host()
 
@@ -440,7 +464,7 @@ class Parallelism:
     # Probes.
 
     def _paced(self, flight: Flight, before: tuple[int, int]) -> None:
-        slots = self._slots_of(flight.model)
+        slots = flight.slots
         self._pace.count()
         slots.pace.count()
         moved_host, moved_slots = self._host != before[0], slots.known != before[1]
@@ -457,14 +481,18 @@ class Parallelism:
 
     def _count(self, flight: Flight, change: int, now: float) -> None:
         """One call of the flight's kind more or fewer, from now on."""
-        slots, history = self._slots_of(flight.model), self._history
-        computing = history.computing - slots.computing
-        doubt = history.doubt - slots.in_doubt
+        slots = flight.slots
         if flight.loading:
             slots.loading += change
         else:
             slots.ready += change
-        history.mark(now, computing + slots.computing, doubt + slots.in_doubt)
+        self._recounted(slots, now)
+
+    def _recounted(self, slots: _Slots, now: float) -> None:
+        """What is known of a model's calls has changed: so has the history."""
+        computing, in_doubt = slots.computing, slots.in_doubt
+        slots.recount()
+        self._history.mark(now, slots.computing - computing, slots.in_doubt - in_doubt)
 
     def _running(self, model: str) -> int:
         known = self._models.get(model)

@@ -81,7 +81,8 @@ class Roles:
 
     def route(self, ask: Ask) -> Route | Failure:
         """Decide; a Failure says what the client should have sent instead."""
-        role, reason = self._infer(ask)
+        bare = bare_name(ask.model)
+        role, reason = self._infer(ask, bare)
         if role is None:
             return _unknown_role(ask.role)
         if ask.escalate:
@@ -92,19 +93,19 @@ class Roles:
         context = self._context(role, ask.context)
         if isinstance(context, Failure):
             return context
-        return self._resolve(ask, role, reason, context)
+        return self._resolve(ask, role, reason, context, is_alias=bare in self._aliases)
 
     def alias_role(self, model: str) -> Role | None:
         """The role ``model`` is an alias of, if it is one."""
         return self._aliases.get(bare_name(model))
 
-    def _infer(self, ask: Ask) -> tuple[Role | None, RouteReason]:
+    def _infer(self, ask: Ask, bare: str) -> tuple[Role | None, RouteReason]:
         if ask.role:
             return _role_named(ask.role), RouteReason.HEADER
-        by_alias = self.alias_role(ask.model)
+        by_alias = self._aliases.get(bare)
         if by_alias is not None:
             return by_alias, RouteReason.ALIAS
-        by_claim = self._claims.get(bare_name(ask.model))
+        by_claim = self._claims.get(bare)
         if by_claim is not None:
             return by_claim, RouteReason.CLAIM
         return Role.CHAT, RouteReason.DEFAULT
@@ -145,9 +146,11 @@ class Roles:
                 "Unknown Context",
             )
 
-    def _resolve(self, ask: Ask, role: Role, reason: RouteReason, context: Context) -> Route:
+    def _resolve(
+        self, ask: Ask, role: Role, reason: RouteReason, context: Context, *, is_alias: bool
+    ) -> Route:
         row = self._policy.roles[role]
-        candidates = self._candidates(ask, row, reason)
+        candidates = _candidates(ask, row, reason, is_alias=is_alias)
         at_fallback = ask.retry_level > 0 and row.fallback is not None
         if at_fallback:
             candidates = candidates[1:] or (_fallback(row),)
@@ -163,14 +166,16 @@ class Roles:
             starts_at_fallback=at_fallback,
         )
 
-    def _candidates(self, ask: Ask, row: RolePolicy, reason: RouteReason) -> tuple[Candidate, ...]:
-        named = ask.model and self.alias_role(ask.model) is None
-        keeps_name = named and reason is not RouteReason.ESCALATION
-        model = ask.model if keeps_name or row.primary is None else row.primary
-        first = Candidate(model, _seconds(row.timeout_ms))
-        if row.fallback is None or bare_name(row.fallback) == bare_name(model):
-            return (first,)
-        return (first, _fallback(row))
+
+def _candidates(
+    ask: Ask, row: RolePolicy, reason: RouteReason, *, is_alias: bool
+) -> tuple[Candidate, ...]:
+    keeps_name = ask.model and not is_alias and reason is not RouteReason.ESCALATION
+    model = ask.model if keeps_name or row.primary is None else row.primary
+    first = Candidate(model, _seconds(row.timeout_ms))
+    if row.fallback is None or bare_name(row.fallback) == bare_name(model):
+        return (first,)
+    return (first, _fallback(row))
 
 
 def _fallback(row: RolePolicy) -> Candidate:
