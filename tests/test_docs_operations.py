@@ -7,7 +7,7 @@ from pathlib import Path
 
 from modelsplit_policy.facts import Role
 from modelsplit_policy.health import SHEDDING, Level
-from modelsplit_proxy import cli, status
+from modelsplit_proxy import cli, keyfile, status
 from modelsplit_proxy.settings import OPTIONS
 from support.harness import running
 from support.records import answered, turned_away
@@ -71,6 +71,18 @@ def test_every_exit_code_is_described() -> None:
     known = {value for name, value in vars(cli).items() if name.startswith("EX_")}
     known |= {status.RUNNING, status.DEGRADED, status.NOT_RUNNING, 130}
     assert said == {str(code) for code in known}
+
+
+def test_the_example_of_a_file_of_keys_is_one_and_every_field_is_described(tmp_path: Path) -> None:
+    section = PAGE.partition("\n## Keys for clients\n")[2].partition("\n## ")[0]
+    (example,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
+    path = tmp_path / "keys.json"
+    path.write_text(example)
+    assert len(keyfile.load(path, {}).keys) == 2
+    said = [
+        word for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for word in words(row)
+    ]
+    assert sorted(said) == sorted(keyfile.KeyEntry.model_fields)
 
 
 def test_the_shedding_table_is_the_code() -> None:

@@ -34,6 +34,7 @@ from typing import (
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PlainSerializer,
@@ -93,6 +94,13 @@ def _scalar(value: object) -> Scalar:
     raise PydanticCustomError("scalar_type", "must be a string, a number, true or false")
 
 
+def _whole(value: object) -> object:
+    # 1 == 1.0 == True in Python, so Literal[1] lets all three in.
+    if type(value) is not int:
+        raise PydanticCustomError("int_type", "must be a whole number")
+    return value
+
+
 def _frozen(value: Mapping[K, V]) -> Mapping[K, V]:
     return MappingProxyType(dict(value))
 
@@ -117,6 +125,7 @@ OptionValue = Annotated[
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
 Options = Annotated[Mapping[OptionName, OptionValue], *_Frozen]
+Version = Annotated[Literal[1], BeforeValidator(_whole)]
 
 
 class _Part(BaseModel):
@@ -353,7 +362,7 @@ class Policy(_Part):
     schema_: str | None = Field(
         default=None, alias="$schema", strict=True, description="For editors; not read."
     )
-    version: Literal[1] = Field(description="Version of this format.")
+    version: Version = Field(description="Version of this format.")
     global_: GlobalPolicy = Field(alias="global", description="The cap over all local roles.")
     roles: Annotated[Mapping[Role, RolePolicy], *_Frozen] = Field(
         description="All five roles.",
@@ -378,14 +387,6 @@ class Policy(_Part):
     clients: ClientsPolicy = Field(
         default=ClientsPolicy(), description="Limits for each client by itself."
     )
-
-    @field_validator("version", mode="before")
-    @classmethod
-    def _one_is_not_true(cls, value: object) -> object:
-        # 1 == 1.0 == True in Python, so Literal[1] lets all three in.
-        if type(value) is not int:
-            raise PydanticCustomError("int_type", "must be a whole number")
-        return value
 
     @field_validator("roles", mode="before")
     @classmethod
@@ -540,8 +541,8 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, Any]]:
     return ((field.alias or name, field) for name, field in model.model_fields.items())
 
 
-def _known_keys(parent: Loc) -> list[str]:
-    annotation: Any = Policy
+def _known_keys(root: type[BaseModel], parent: Loc) -> list[str]:
+    annotation: Any = root
     for step in parent:
         annotation = _within(annotation, step)
     annotation = _given(annotation)
@@ -559,11 +560,11 @@ def _closest(key: str, known: Sequence[str]) -> str | None:
     return by_fold[close[0]] if close else None
 
 
-def _unknown(loc: Loc) -> tuple[Problem, str | None]:
+def _unknown(root: type[BaseModel], loc: Loc) -> tuple[Problem, str | None]:
     *parent, key = loc
-    if loc == (_EXTENDS,):
+    if root is Policy and loc == (_EXTENDS,):
         return _problem(loc, "must be resolved before the policy is parsed"), None
-    known = _known_keys(tuple(parent))
+    known = _known_keys(root, tuple(parent))
     close = _closest(str(key), known)
     hint = f'did you mean "{close}"?' if close else f"known here: {', '.join(known)}"
     return _problem(loc, f"unknown key; {hint}"), close
@@ -945,30 +946,49 @@ def parse(raw: Mapping[str, object]) -> Policy:
     """
     if not isinstance(raw, Mapping):
         raise PolicyError([_problem((), f"must be an object, not {_got(raw)}")])
-    _, errors = _validated(raw)
-    unknown = {loc: _unknown(loc) for loc in _unknown_keys(errors, raw)}
-    meant = {loc: close for loc, (_, close) in unknown.items()}
-    policy, faults = _checked(_repaired(raw, meant))
-    if _EXTENDS in meant.values():  # an overlay whose one typo is here: nothing else is missing
+    document, unknown, meant = _spelt_right(Policy, raw)
+    policy, faults = _checked(document)
+    if _EXTENDS in meant:  # an overlay whose one typo is here: nothing else is missing
         faults = {fault for fault in faults if fault.message != _MISSING}
-    problems = {problem for problem, _ in unknown.values()} | faults
+    problems = unknown | faults
     if policy is None or problems:
         raise PolicyError(sorted(problems))
     return policy
 
 
+def check(model: type[M], raw: Mapping[str, object]) -> tuple[M | None, set[Problem]]:
+    """Steps 1 and 2 for a document of another kind: its value if it is sound, and what is not."""
+    document, unknown, _ = _spelt_right(model, raw)
+    value, errors = _validated(model, document)
+    problems = {
+        _problem(error["loc"], "missing; add it" if error["type"] == "missing" else _message(error))
+        for error in errors
+    }
+    return value, unknown | problems
+
+
+def _spelt_right(
+    model: type[BaseModel], raw: Mapping[str, object]
+) -> tuple[dict[str, Any], set[Problem], set[str | None]]:
+    """Step 1: the document with known keys only, the unknown ones, and what they were read as."""
+    _, errors = _validated(model, raw)
+    unknown = {loc: _unknown(model, loc) for loc in _unknown_keys(errors, raw)}
+    meant = {loc: close for loc, (_, close) in unknown.items()}
+    return _repaired(raw, meant), {problem for problem, _ in unknown.values()}, {*meant.values()}
+
+
 def _checked(document: Mapping[str, object]) -> tuple[Policy | None, set[Problem]]:
     """Steps 2 and 3, for a document without unknown keys."""
-    policy, errors = _validated(document)
+    policy, errors = _validated(Policy, document)
     problems = {_problem(_place(error["loc"]), _message(error)) for error in errors}
     draft = _draft(document)
     problems |= {problem for rule in _RULES for problem in rule(draft)}
     return policy, problems | set(_every_role(document))
 
 
-def _validated(raw: Mapping[str, object]) -> tuple[Policy | None, list[ErrorDetails]]:
+def _validated(model: type[M], raw: Mapping[str, object]) -> tuple[M | None, list[ErrorDetails]]:
     try:
-        return Policy.model_validate(raw), []
+        return model.model_validate(raw), []
     except ValidationError as error:
         return None, error.errors(include_url=False)
 

@@ -50,6 +50,10 @@ class Reason(StrEnum):
     HOST_DENIED = "host_denied"
     ORIGIN_DENIED = "origin_denied"
     METHOD_DENIED = "method_denied"
+    NO_KEY = "no_key"
+    WRONG_KEY = "wrong_key"
+    ROLE_DENIED = "role_denied"
+    MANAGEMENT_DENIED = "management_denied"
     UNKNOWN_CONDITION = "unknown_condition"
     ROLE_CANNOT_ESCALATE = "role_cannot_escalate"
     NO_APPROVAL = "no_approval"
@@ -158,7 +162,12 @@ ERRORS: Final = MappingProxyType(
             retry=False,
         ),
         ErrorCode.UNAUTHORIZED: _spec(
-            401, "authentication_error", Reason.UPSTREAM_REJECTED, retry=False
+            401,
+            "authentication_error",
+            Reason.NO_KEY,
+            Reason.WRONG_KEY,
+            Reason.UPSTREAM_REJECTED,
+            retry=False,
         ),
         ErrorCode.FORBIDDEN: _spec(
             403,
@@ -166,6 +175,8 @@ ERRORS: Final = MappingProxyType(
             Reason.HOST_DENIED,
             Reason.ORIGIN_DENIED,
             Reason.METHOD_DENIED,
+            Reason.ROLE_DENIED,
+            Reason.MANAGEMENT_DENIED,
             Reason.UPSTREAM_REJECTED,
             retry=False,
         ),

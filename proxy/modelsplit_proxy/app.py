@@ -44,6 +44,7 @@ from modelsplit_proxy.upstream import Pool, UpstreamError
 
 if TYPE_CHECKING:
     from modelsplit_policy.config import Policy
+    from modelsplit_proxy.keys import Keyring
     from modelsplit_proxy.policyfile import LoadedPolicy
     from modelsplit_proxy.requestlog import Sink
     from modelsplit_proxy.settings import Settings
@@ -67,10 +68,17 @@ class App:
     """The whole process, minus its command line."""
 
     def __init__(
-        self, settings: Settings, loaded: LoadedPolicy, *, sink: Sink, json_log: bool
+        self,
+        settings: Settings,
+        loaded: LoadedPolicy,
+        *,
+        sink: Sink,
+        json_log: bool,
+        keyring: Keyring | None = None,
     ) -> None:
         self._settings = settings
         self._loaded = loaded
+        self._keyring = keyring
         policy = loaded.policy
         self.admission = admission.from_policy(policy)
         self.lag = LoopLag()
@@ -117,6 +125,7 @@ class App:
     def _services(self, policy: Policy, log: RequestLog) -> Services:
         settings, clock = self._settings, SystemClock()
         upstream = settings.upstream
+        own_limits = None if self._keyring is None else self._keyring.limits(policy.clients)
         gate = Gate(self.admission, clock)
         pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
         return Services(
@@ -127,8 +136,8 @@ class App:
             pool=pool,
             residency=Residency(pool, str(upstream), gate),
             guard=Guard(settings.listen.host, settings.allow_hosts, settings.allow_origins),
-            rate=ArrivalLimit(policy.clients.rate_per_s, policy.clients.burst),
-            client_seats=ClientSeats(policy.clients.max_concurrent),
+            rate=ArrivalLimit(policy.clients, own_limits),
+            client_seats=ClientSeats(policy.clients, own_limits),
             fuses=Fuses(Breakers(BreakerRules()), clock),
             metrics=Metrics(policy),
             log=log,
@@ -138,6 +147,7 @@ class App:
             lifecycle=Lifecycle(),
             stall_s=settings.stall_timeout_s,
             max_body_bytes=settings.max_body_bytes,
+            keyring=self._keyring,
         )
 
     async def start(self, inherited: list[socket.socket] | None = None) -> None:

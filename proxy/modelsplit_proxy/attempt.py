@@ -41,15 +41,23 @@ if TYPE_CHECKING:
 
 
 class Sent:
-    """What the client sent, ready to be sent on."""
+    """What the client sent, ready to be sent on. ``spent``: headers that stop here."""
 
-    __slots__ = ("asked", "body", "request", "target")
+    __slots__ = ("asked", "body", "request", "spent", "target")
 
-    def __init__(self, request: web.BaseRequest, target: str, asked: Asked, body: Body) -> None:
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        target: str,
+        asked: Asked,
+        body: Body,
+        spent: frozenset[bytes] = frozenset(),
+    ) -> None:
         self.request = request
         self.target = target
         self.asked = asked
         self.body = body
+        self.spent = spent
 
 
 class AttemptRun:
@@ -224,7 +232,7 @@ class AttemptRun:
             (
                 b"POST %b HTTP/1.1\r\n" % sent.target.encode("utf-8", "surrogateescape"),
                 b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
-                *headers.request_lines(sent.request.raw_headers),
+                *headers.request_lines(sent.request.raw_headers, sent.spent),
                 headers.VIA_LINE,
                 b"Content-Length: %d\r\n\r\n" % len(body),
                 body,

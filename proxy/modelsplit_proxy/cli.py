@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.config import PolicyError
-from modelsplit_proxy import check, demo, policyfile, serve, status
+from modelsplit_proxy import check, demo, keyfile, keyverbs, policyfile, serve, status
 from modelsplit_proxy.app import PortBusyError
 from modelsplit_proxy.settings import OPTIONS, SettingError, read_settings
 from modelsplit_proxy.statefile import StoreError
@@ -76,7 +76,9 @@ def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.command == "serve":
         settings = read_settings(flags, environ)
         loaded = policyfile.load(policyfile.find_policy(settings.policy, environ))
-        return serve.run(settings, loaded, environ)
+        keys = keyfile.find(settings.keys, environ)
+        keyring = None if keys is None else keyfile.load(keys, environ)
+        return serve.run(settings, loaded, keyring, environ)
     if args.command == "demo":
         return demo.run(read_settings(flags, environ), once=args.once)
     if args.command == "status":
@@ -84,8 +86,19 @@ def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.command == "route":
         loaded = policyfile.load(policyfile.find_policy(args.policy, environ))
         return check.route(loaded, args.model, args.role or "", as_json=args.json)
+    if args.command == "keys":
+        return _keys(args, environ)
     upstream = read_settings(flags, environ).upstream if args.online else None
     return check.config(args.policy, environ, upstream, as_json=args.json)
+
+
+def _keys(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    if args.verb == "new":
+        return keyverbs.new(
+            args.name, args.roles, manage_models=args.manage_models, as_json=args.json
+        )
+    named = args.file or read_settings({}, environ).keys
+    return keyverbs.check(named, environ, as_json=args.json)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -103,6 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_status(commands)
     _add_check(commands)
     _add_route(commands)
+    _add_keys(commands)
     return parser
 
 
@@ -171,6 +185,26 @@ def _add_route(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument("--role", help="the X-LLM-Role header a client would send")
     parser.add_argument("--policy", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "keys",
+        help="make a key for a client; check a file of keys",
+        description="Keys for clients. They are off until serve is given a file of them (--keys).",
+        epilog="example: modelsplit keys new --name laptop --roles PLANNER,CHAT",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    new = verbs.add_parser(
+        "new", help="print a fresh key, and the entry for the file; nothing is stored"
+    )
+    new.add_argument("--name", required=True, help="the client's name in logs and limits")
+    new.add_argument("--roles", default="", help="which roles it may call (default all)")
+    new.add_argument("--manage-models", action="store_true", help="it may pull, create, delete …")
+    new.add_argument("--json", action="store_true", help="machine-readable output")
+    check_file = verbs.add_parser("check", help="check a file of keys; every error at once")
+    check_file.add_argument("file", nargs="?", type=Path, help="default: the file serve would use")
+    check_file.add_argument("--json", action="store_true", help="machine-readable output")
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:

@@ -8,14 +8,17 @@ stream the same words come as a line or an event.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from modelsplit_policy.facts import Dialect
+from modelsplit_policy.failures import Reason
 
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
+
+_WANT_A_KEY: Final = frozenset({Reason.NO_KEY, Reason.WRONG_KEY})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ def lines(failure: Failure) -> list[bytes]:
         out.append(b"Retry-After: %d\r\n" % failure.retry_after_s)
     if failure.should_retry is False:
         out.append(b"x-should-retry: false\r\n")
+    if failure.reason in _WANT_A_KEY:
+        out.append(b"WWW-Authenticate: Bearer\r\n")
     return out
 
 

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_proxy import answers, errors, headers, routes
+from modelsplit_proxy import answers, errors, headers, keys, routes
 from modelsplit_proxy.asked import new_id, request_id
 from modelsplit_proxy.edge import Downstream, date_line
 from modelsplit_proxy.inference import InferenceCall, internal_failure
+from modelsplit_proxy.keys import ANYBODY
 from modelsplit_proxy.passthrough import Passthrough
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from modelsplit_proxy.keys import Caller
     from modelsplit_proxy.services import Services
 
 logger = logging.getLogger("modelsplit")
@@ -48,25 +50,45 @@ class Handler:
 
     async def _serve(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
         target = _origin_form(request)
-        failure = self._check(request)
-        if failure is None:
+        caller = self._check(request) or self._caller(request, target)
+        failure = caller if isinstance(caller, Failure) else None
+        if not isinstance(caller, Failure):
             kind = routes.inference(request.method, target)
             if kind is not None:
                 call = InferenceCall(
-                    self._services, request, down, kind, target=target, request_id=known_as
+                    self._services,
+                    request,
+                    down,
+                    kind,
+                    target=target,
+                    request_id=known_as,
+                    caller=caller,
                 )
                 await call.serve()
                 return
-            failure = await self._pass(request, target, down)
+            failure = await self._pass(request, target, down, caller)
         if failure is not None:
             self._answer(request, down, failure, known_as)
 
     async def _pass(
-        self, request: web.BaseRequest, target: str, down: Downstream
+        self, request: web.BaseRequest, target: str, down: Downstream, caller: Caller
     ) -> Failure | None:
         if self._services.lifecycle.draining:
             return answers.draining()
-        return await Passthrough(self._services, request, target, down).serve()
+        denied = caller.denied_management(manages=keys.manages(target))
+        if denied is not None:
+            return denied
+        return await Passthrough(self._services, request, target, down, spent=caller.spent).serve()
+
+    def _caller(self, request: web.BaseRequest, target: str) -> Caller | Failure:
+        keyring = self._services.keyring
+        if keyring is None:
+            return ANYBODY
+        sent = request.headers
+        caller = keyring.caller(sent)
+        if isinstance(caller, Failure) and keys.open_to_all(request.method, target, sent):
+            return ANYBODY
+        return caller
 
     def _check(self, request: web.BaseRequest) -> Failure | None:
         if request.method == "CONNECT":

@@ -84,9 +84,14 @@ _TAGGED_DROP: Final = _HOP_BY_HOP | _RESPONSE_OWN
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
-def request_lines(raw: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
-    """The client's header lines that the upstream may see, in order."""
-    return _lines(raw, _REQUEST_DROP)
+def request_lines(
+    raw: Iterable[tuple[bytes, bytes]], spent: frozenset[bytes] = frozenset()
+) -> list[bytes]:
+    """The client's header lines that the upstream may see, in order.
+
+    ``spent``: further names, in lower case, that were meant for us alone.
+    """
+    return _lines(raw, _REQUEST_DROP | spent if spent else _REQUEST_DROP)
 
 
 def relayed_lines(raw: RawHeaders) -> list[bytes]:

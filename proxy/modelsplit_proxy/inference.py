@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.keys import Caller
     from modelsplit_proxy.peek import Body
     from modelsplit_proxy.routes import Inference
     from modelsplit_proxy.services import Services
@@ -45,17 +46,19 @@ class InferenceCall:
         *,
         target: str,
         request_id: str,
+        caller: Caller,
     ) -> None:
         self._services = services
         self._request = request
         self._target = target
+        self._caller = caller
         self._asked = NOTHING
         self._has_client_seat = False
         self.record = CallRecord(
             request_id=request_id,
             route=kind.label,
             dialect=kind.dialect,
-            client=request.remote or "",
+            client=request.remote or "" if caller.key is None else caller.key.name,
             started=services.clock.now(),
             started_wall=services.clock.wall(),
             client_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
@@ -79,7 +82,8 @@ class InferenceCall:
             self._reply.set_back(Setback(prepared))
             return
         body, route = prepared
-        setback = await self._attempts(Sent(self._request, self._target, self._asked, body), route)
+        sent = Sent(self._request, self._target, self._asked, body, self._caller.spent)
+        setback = await self._attempts(sent, route)
         if setback is not None:
             self._end_unanswered()
             self._reply.set_back(setback)
@@ -166,23 +170,27 @@ class InferenceCall:
 
     async def _refuse_early(self, route: Route) -> Failure | None:
         """What says no before any line is joined."""
-        if self._services.lifecycle.draining:
+        services, client = self._services, self.record.client
+        if services.lifecycle.draining:
             return answers.draining()
+        denied = self._caller.denied_role(route.role)
+        if denied is not None:
+            return denied
         if not self._take_client_seat():
             return Failure(
                 ErrorCode.RATE_LIMITED,
                 Reason.CLIENT_CONCURRENCY,
-                f"client {self.record.client} already has {self._services.client_seats.limit} "
-                "calls here; retry when one has ended",
+                f"client {client} already has {services.client_seats.limit(client)} calls here; "
+                "retry when one has ended",
                 "Client Busy",
                 retry_after_s=1,
             )
-        retry_after_s = await self._services.rate.take(self.record.client)
+        retry_after_s = await services.rate.take(client)
         if retry_after_s is not None:
             return Failure(
                 ErrorCode.RATE_LIMITED,
                 Reason.CLIENT_RATE,
-                f"client {self.record.client} sends faster than {self._services.rate.text}; "
+                f"client {client} sends faster than {services.rate.text(client)}; "
                 f"retry in {retry_after_s} s",
                 "Client Rate Limited",
                 retry_after_s=retry_after_s,

@@ -35,12 +35,20 @@ class Passthrough:
     """One request on its way through. Made for one request, used once."""
 
     def __init__(
-        self, services: Services, request: web.BaseRequest, target: str, down: Downstream
+        self,
+        services: Services,
+        request: web.BaseRequest,
+        target: str,
+        down: Downstream,
+        *,
+        spent: frozenset[bytes],
     ) -> None:
+        """``spent``: request headers that stop here (``keys.Caller``)."""
         self._services = services
         self._request = request
         self._target = target
         self._down = down
+        self._spent = spent
         self._malformed: Failure | None = None
 
     async def serve(self) -> Failure | None:
@@ -97,7 +105,7 @@ class Passthrough:
             (
                 b"%b %b HTTP/1.1\r\n" % (request.method.encode(), self._target_bytes()),
                 b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
-                *headers.request_lines(request.raw_headers),
+                *headers.request_lines(request.raw_headers, self._spent),
                 headers.VIA_LINE,
                 framing,
                 b"\r\n",

@@ -71,16 +71,16 @@ def find_policy(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
     """
     named = environ.get("MODELSPLIT_POLICY")
     if flag is not None:
-        return _existing(flag, "--policy")
+        return existing(flag, "--policy")
     if named:
-        return _existing(Path(named), "$MODELSPLIT_POLICY")
+        return existing(Path(named), "$MODELSPLIT_POLICY")
     # systemd separates several directories by colons (systemd.exec(5)).
     directories = environ.get("CONFIGURATION_DIRECTORY", "").split(":")
     usual = [*(Path(d) / FILE_NAME for d in directories if d), ETC]
-    return next((path for path in usual if _is_there(path)), None)
+    return next((path for path in usual if is_there(path)), None)
 
 
-def _is_there(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether something lies at a path, readable or not.
 
     A file we may not read, or a link to nowhere, is an operator's mistake to report when it is
@@ -95,8 +95,9 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _existing(path: Path, named_by: str) -> Path:
-    if not _is_there(path):
+def existing(path: Path, named_by: str) -> Path:
+    """A path that somebody named, or `PolicyFileError` where nothing lies there."""
+    if not is_there(path):
         problem = Problem(
             _ROOT, f"no such file, but {named_by} names it; create it or name another"
         )

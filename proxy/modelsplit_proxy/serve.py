@@ -21,26 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from socket import socket
 
+    from modelsplit_proxy.keys import Keyring
     from modelsplit_proxy.policyfile import LoadedPolicy
     from modelsplit_proxy.settings import Address, Settings
 
 logger = logging.getLogger("modelsplit")
 
 
-def run(settings: Settings, loaded: LoadedPolicy, environ: Mapping[str, str]) -> int:
+def run(
+    settings: Settings,
+    loaded: LoadedPolicy,
+    keyring: Keyring | None,
+    environ: Mapping[str, str],
+) -> int:
     """Serve until SIGTERM or SIGINT; 0 after a drained end."""
     set_up_logging()
-    uvloop.run(_serve(settings, loaded, environ))
+    uvloop.run(_serve(settings, loaded, keyring, environ))
     return 0
 
 
-async def _serve(settings: Settings, loaded: LoadedPolicy, environ: Mapping[str, str]) -> None:
+async def _serve(
+    settings: Settings,
+    loaded: LoadedPolicy,
+    keyring: Keyring | None,
+    environ: Mapping[str, str],
+) -> None:
     stop, cut = signals()
     notifier = systemd.Notifier(environ)
     inherited = _inherited(environ)
     if inherited:
         settings = replace(settings, listen=_widest(inherited))
-    app = App(settings, loaded, sink=stdout_sink, json_log=wants_json(settings))
+    app = App(settings, loaded, sink=stdout_sink, json_log=wants_json(settings), keyring=keyring)
     await app.start(inherited)
     announce(app, loaded)
     notifier.ready(f"listening on {app.address}")
@@ -118,11 +129,17 @@ def signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 def announce(app: App, loaded: LoadedPolicy) -> None:
     """The first lines anyone reads: where, in front of what, under which policy."""
+    keyring = app.services.keyring
+    keys = (
+        ""
+        if keyring is None
+        else f"  keys {keyring.source} ({len(keyring.keys)}): nobody is served without one\n"
+    )
     talk(
         f"modelsplit {version('modelsplit')} listens on http://{app.address} "
         f"in front of http://{app.services.target.authority}\n"
         f"  policy {loaded.source} ({loaded.short_digest}), admin http://{app.admin_address}\n"
-        f"  point a client here:  export OLLAMA_HOST=http://{app.address}"
+        f"{keys}  point a client here:  export OLLAMA_HOST=http://{app.address}"
     )
 
 

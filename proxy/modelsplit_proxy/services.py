@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.fuses import Fuses
     from modelsplit_proxy.gate import Gate
     from modelsplit_proxy.guard import Guard
+    from modelsplit_proxy.keys import Keyring
     from modelsplit_proxy.metrics import Metrics
     from modelsplit_proxy.rate import ArrivalLimit
     from modelsplit_proxy.requestlog import RequestLog
@@ -68,7 +69,7 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The parts a request meets, wired once by ``app``."""
+    """The parts a request meets, wired once by ``app``. ``keyring`` None: nobody needs a key."""
 
     policy: Policy
     prices: Prices
@@ -88,3 +89,4 @@ class Services:
     lifecycle: Lifecycle
     stall_s: float
     max_body_bytes: int
+    keyring: Keyring | None = None

@@ -46,6 +46,7 @@ class Settings:
     admin: Address
     upstream: Address
     policy: Path | None
+    keys: Path | None
     state: Path
     client_header_timeout_s: float
     connect_timeout_s: float
@@ -80,6 +81,7 @@ OPTIONS: Final = (
     Option("admin", "127.0.0.1:11436", "where metrics, health and statistics are served"),
     Option("upstream", "http://127.0.0.1:11434", "the Ollama to stand in front of"),
     Option("policy", "", "policy file; default: the shipped policy"),
+    Option("keys", "", "file of client keys; default: nobody needs one"),
     Option("state", "", "state directory; default: $STATE_DIRECTORY, else the user's"),
     Option("client-header-timeout", "10s", "longest time for a request's head to arrive"),
     Option("connect-timeout", "2s", "longest time to connect to the upstream"),
@@ -98,12 +100,13 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
     log_format = said["log-format"][0]
     if log_format not in {"json", "text", "auto"}:
         raise SettingError(f'--log-format "{log_format}" is unknown; use json, text or auto')
-    policy = said["policy"][0]
+    policy, keys = said["policy"][0], said["keys"][0]
     settings = Settings(
         listen=_address("--listen", said["listen"][0]),
         admin=_address("--admin", said["admin"][0]),
         upstream=_upstream(said["upstream"][0]),
         policy=Path(policy) if policy else None,
+        keys=Path(keys) if keys else None,
         state=_state(said["state"][0], environ),
         client_header_timeout_s=_seconds(
             "--client-header-timeout", said["client-header-timeout"][0]

@@ -49,12 +49,12 @@ def test_no_command_is_wrong_usage(modelsplit: Command) -> None:
     assert "modelsplit demo" in talk
 
 
-@pytest.mark.parametrize("command", ["", "serve", "demo", "check-config", "route"])
+@pytest.mark.parametrize("command", ["", "serve", "demo", "check-config", "route", "keys"])
 def test_help(modelsplit: Command, command: str) -> None:
     code, out, talk = modelsplit(*filter(None, [command]), "--help")
     assert (code, talk) == (0, "")
     assert out.startswith(f"usage: modelsplit {command}".rstrip())
-    if command in {"serve", "check-config", "route"}:
+    if command in {"serve", "check-config", "route", "keys"}:
         assert "example" in out
 
 

@@ -64,7 +64,9 @@ def process(
 # --- Help, version, usage -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["serve"], ["demo"], ["check-config"], ["route"]])
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["demo"], ["check-config"], ["route"], ["keys"], ["keys", "new"]]
+)
 def test_help_is_data_and_0(command: list[str], capsys: Capture) -> None:
     assert run(*command, "--help") == 0
     out = capsys.readouterr()
@@ -101,6 +103,8 @@ def test_no_command_is_wrong_usage_and_shows_the_help(capsys: Capture) -> None:
         ["route"],
         ["check-config", "a", "b"],
         ["serve", "--listen"],
+        ["keys"],
+        ["keys", "new"],
     ],
 )
 def test_wrong_usage_is_2_and_said_on_stderr(arguments: list[str], capsys: Capture) -> None:
@@ -177,6 +181,25 @@ def test_a_route_is_0_and_one_that_would_be_refused_is_1(capsys: Capture) -> Non
     out = capsys.readouterr()
     assert json.loads(out.out)["llm_role"] == "PLANNER"
     assert run("route", "planner", "--role", "BOSS") == 1
+
+
+def test_keys_made_written_and_checked(tmp_path: Path, capsys: Capture) -> None:
+    assert run("keys", "new", "--name", "laptop", "--roles", "chat", "--json") == 0
+    entry = json.loads(capsys.readouterr().out)["entry"]
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"version": 1, "keys": [entry]}))
+    assert run("keys", "check", MODELSPLIT_KEYS=str(path)) == 0
+    assert capsys.readouterr().out == f"{path}: ok (1)\n  laptop           CHAT\n"
+    path.write_text("{}")
+    assert run("keys", "check", str(path)) == 1
+    assert f"{path}: $.keys: missing; add it\n{path}: $.version: missing" in capsys.readouterr().err
+    assert run("keys", "new", "--name", "a b") == 2
+    assert run("keys", "check") == 2
+
+
+def test_serve_with_a_bad_file_of_keys_is_78(bad_policy: str, capsys: Capture) -> None:
+    assert run("serve", "--keys", bad_policy) == 78
+    assert "$.extends: unknown key; known here: version, keys" in capsys.readouterr().err
 
 
 def test_a_reader_that_has_left_is_not_an_error() -> None:

@@ -88,5 +88,14 @@ def test_a_failure_that_nothing_cures_says_so() -> None:
     assert errors.lines(BAD_JSON) == [b"x-should-retry: false\r\n"]
 
 
+@pytest.mark.parametrize("reason", [Reason.NO_KEY, Reason.WRONG_KEY])
+def test_who_needs_a_key_is_told_how(reason: Reason) -> None:
+    failure = Failure(ErrorCode.UNAUTHORIZED, reason, "a key is needed", "Key Needed")
+    assert errors.lines(failure) == [
+        b"x-should-retry: false\r\n",
+        b"WWW-Authenticate: Bearer\r\n",
+    ]
+
+
 def test_a_failure_that_may_pass_leaves_it_to_the_client() -> None:
     assert errors.lines(Failure(ErrorCode.INTERNAL, Reason.BUG, "x", "X")) == []

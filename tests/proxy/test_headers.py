@@ -121,6 +121,12 @@ def test_no_upstream_speaks_in_our_name_where_we_tag(name: bytes, case: Case) ->
     assert headers.tagged_base_lines([(case(name), b"forged")]) == []
 
 
+def test_a_header_that_was_meant_for_us_alone_stops_here() -> None:
+    raw = [(b"X-Api-Key", b"ours"), (b"Authorization", b"theirs"), (b"x-llm-role", b"x")]
+    assert headers.request_lines(raw, frozenset({b"x-api-key"})) == [b"Authorization: theirs\r\n"]
+    assert len(headers.request_lines(raw)) == 2
+
+
 def test_where_we_do_not_tag_the_upstreams_own_names_pass() -> None:
     assert headers.relayed_lines([(b"RateLimit", b"x")]) == [b"RateLimit: x\r\n"]
 

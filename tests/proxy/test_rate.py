@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_policy.config import ClientsPolicy
 from modelsplit_proxy import rate
 from modelsplit_proxy.rate import ArrivalLimit
 
@@ -19,6 +20,10 @@ class Stopped(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+
+def limit_of(rate_per_s: float | None, burst: int) -> ArrivalLimit:
+    return ArrivalLimit(ClientsPolicy(rate_per_s=rate_per_s, burst=burst))
 
 
 def at_will(scenario: Coroutine[Any, Any, list[int | None]]) -> list[int | None]:
@@ -34,7 +39,7 @@ def advance(seconds: float) -> None:
 
 def test_without_a_rate_everything_passes() -> None:
     async def flood() -> list[int | None]:
-        limit = ArrivalLimit(None, 1)
+        limit = limit_of(None, 1)
         return [await limit.take("a") for _ in range(1000)]
 
     assert set(at_will(flood())) == {None}
@@ -42,7 +47,7 @@ def test_without_a_rate_everything_passes() -> None:
 
 def test_a_burst_passes_then_one_call_per_interval() -> None:
     async def calls() -> list[int | None]:
-        limit = ArrivalLimit(2.0, 3)
+        limit = limit_of(2.0, 3)
         out = [await limit.take("a") for _ in range(4)]
         advance(0.5)
         out += [await limit.take("a"), await limit.take("a")]
@@ -54,7 +59,7 @@ def test_a_burst_passes_then_one_call_per_interval() -> None:
 
 def test_a_slow_rate_says_how_long_until_the_next_call() -> None:
     async def calls() -> list[int | None]:
-        limit = ArrivalLimit(0.3, 1)
+        limit = limit_of(0.3, 1)
         return [await limit.take("a"), await limit.take("a")]
 
     assert at_will(calls()) == [None, 4]
@@ -62,7 +67,7 @@ def test_a_slow_rate_says_how_long_until_the_next_call() -> None:
 
 def test_being_refused_costs_nothing() -> None:
     async def calls() -> list[int | None]:
-        limit = ArrivalLimit(1.0, 1)
+        limit = limit_of(1.0, 1)
         out = [await limit.take("a") for _ in range(50)]
         advance(1.0)
         return [out[0], out[-1], await limit.take("a")]
@@ -72,10 +77,21 @@ def test_being_refused_costs_nothing() -> None:
 
 def test_clients_do_not_pay_for_each_other() -> None:
     async def calls() -> list[int | None]:
-        limit = ArrivalLimit(1.0, 1)
+        limit = limit_of(1.0, 1)
         return [await limit.take(client) for client in ("a", "b", "a", "b", "c")]
 
     assert at_will(calls()) == [None, None, 1, 1, None]
+
+
+def test_a_client_may_have_a_limit_of_its_own() -> None:
+    async def calls() -> list[int | None]:
+        own = {"fast": ClientsPolicy(rate_per_s=2.0, burst=3), "free": ClientsPolicy()}
+        limit = ArrivalLimit(ClientsPolicy(rate_per_s=0.25), own)
+        assert limit.text("fast") == "2/s, 3 at once"
+        clients = ["fast"] * 4 + ["free"] * 4 + ["other"] * 2
+        return [await limit.take(client) for client in clients]
+
+    assert at_will(calls()) == [None, None, None, 1, None, None, None, None, None, 4]
 
 
 def test_of_too_many_clients_the_one_longest_silent_starts_afresh(
@@ -84,7 +100,7 @@ def test_of_too_many_clients_the_one_longest_silent_starts_afresh(
     monkeypatch.setattr(rate, "_MAX_CLIENTS", 2)
 
     async def calls() -> list[int | None]:
-        limit = ArrivalLimit(1.0, 1)
+        limit = limit_of(1.0, 1)
         return [await limit.take(client) for client in ("a", "b", "a", "c", "a", "b")]
 
     #                         a     b     a  c     a  b, forgotten for c
@@ -93,4 +109,4 @@ def test_of_too_many_clients_the_one_longest_silent_starts_afresh(
 
 @pytest.mark.parametrize(("per_s", "text"), [(2.0, "2/s, 5 at once"), (0.25, "0.25/s, 5 at once")])
 def test_the_limit_can_be_told(per_s: float, text: str) -> None:
-    assert ArrivalLimit(per_s, 5).text == text
+    assert limit_of(per_s, 5).text("a") == text

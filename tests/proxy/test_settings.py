@@ -33,6 +33,7 @@ def test_without_a_word_the_defaults_are_the_contracts() -> None:
         admin=Address("127.0.0.1", 11436),
         upstream=Address("127.0.0.1", 11434),
         policy=None,
+        keys=None,
         state=Path("/home/me/.local/state/modelsplit"),
         client_header_timeout_s=10.0,
         connect_timeout_s=2.0,

@@ -20,6 +20,7 @@ from modelsplit_policy.config import parse
 from modelsplit_policy.facts import Role
 from modelsplit_proxy import policyfile
 from modelsplit_proxy.app import App
+from modelsplit_proxy.keys import Keyring
 from modelsplit_proxy.policyfile import LoadedPolicy
 from modelsplit_proxy.record import CallRecord
 from modelsplit_proxy.settings import Address, Settings
@@ -135,6 +136,7 @@ def settings(upstream_port: int, state: Path, **changes: Any) -> Settings:
         "admin": Address("127.0.0.1", 0),
         "upstream": Address("127.0.0.1", upstream_port),
         "policy": None,
+        "keys": None,
         "state": state,
         "client_header_timeout_s": 10.0,
         "connect_timeout_s": 2.0,
@@ -150,7 +152,11 @@ def settings(upstream_port: int, state: Path, **changes: Any) -> Settings:
 
 @contextlib.asynccontextmanager
 async def running(
-    sim: SimConfig | None = None, overlay: Overlay | None = None, **changes: Any
+    sim: SimConfig | None = None,
+    overlay: Overlay | None = None,
+    *,
+    keyring: Keyring | None = None,
+    **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start both, hand them over, stop both. ``changes`` are Settings fields."""
     with tempfile.TemporaryDirectory() as state:
@@ -161,6 +167,7 @@ async def running(
                 policy(overlay),
                 sink=lines.append,
                 json_log=True,
+                keyring=keyring,
             )
             calls = Finished()
             app.services.log.listen(calls.note)
