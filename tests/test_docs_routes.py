@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from modelsplit_proxy.headers import RESPONSE_NAMES
-from modelsplit_proxy.routes import INFERENCE
+from modelsplit_proxy.routes import ROUTES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "routes.md").read_text(encoding="utf-8")
 # Sent once there are experiments and budgets.
@@ -23,9 +23,14 @@ def first_cells(text: str) -> list[str]:
     return [word for row in rows for word in re.findall(r"`([^`]+)`", row)]
 
 
-def test_the_table_of_inference_routes_is_the_code() -> None:
-    rows = re.findall(r"^\| `(/\S+)` \| (\w+) \|$", PAGE, re.MULTILINE)
-    assert rows == [(path, kind.dialect.value) for path, kind in INFERENCE.items()]
+def test_the_table_of_routes_is_the_code() -> None:
+    rows = re.findall(r"^\| (\w+(?:, \w+)*) `(/\S*)` \| (\w+) \| (\w+) \|", PAGE, re.MULTILINE)
+    said = [
+        (method, path, kind, dialect)
+        for methods, path, kind, dialect in rows
+        for method in methods.split(", ")
+    ]
+    assert said == [(method, r.label, r.kind, r.dialect) for method, r in ROUTES]
 
 
 def test_every_response_header_is_described() -> None:

@@ -125,7 +125,7 @@ _UNREACHABLE: Final = _spec(
     Reason.TRUNCATED,
     Reason.PROTOCOL,
 )
-_UPSTREAM: Final = _spec(502, "api_error", Reason.STATUS, Reason.UNTERMINATED)
+_UPSTREAM: Final = _spec(502, "api_error", Reason.STATUS, Reason.UNTERMINATED, Reason.NOT_INSTALLED)
 _BROKEN: Final = _spec(
     502,
     "api_error",

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from modelsplit_policy import admission
 from modelsplit_policy.breaker import BreakerRules, Breakers
+from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard, HealthRules
@@ -27,6 +28,8 @@ from modelsplit_proxy.fuses import Fuses
 from modelsplit_proxy.gate import Gate
 from modelsplit_proxy.guard import Guard
 from modelsplit_proxy.handler import Handler, unparsed_request
+from modelsplit_proxy.intercept import Intercept
+from modelsplit_proxy.lastgood import LastGood
 from modelsplit_proxy.ledger import Ledger
 from modelsplit_proxy.looplag import LoopLag
 from modelsplit_proxy.metrics import Metrics
@@ -136,6 +139,8 @@ class App:
             pool=pool,
             residency=Residency(pool, str(upstream), gate),
             guard=Guard(settings.listen.host, settings.allow_hosts, settings.allow_origins),
+            intercept=Intercept(Catalogue(policy)),
+            last_good=LastGood(),
             rate=ArrivalLimit(policy.clients, own_limits),
             client_seats=ClientSeats(policy.clients, own_limits),
             fuses=Fuses(Breakers(BreakerRules()), clock),

@@ -47,6 +47,29 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes:
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+async def read_start(request: web.BaseRequest, down: Downstream, limit: int) -> tuple[bytes, bool]:
+    """The body, or the beginning of one larger than ``limit``; True if that is all of it.
+
+    Of a body that says it is larger, nothing is read. BodyError if its framing is broken.
+    """
+    if request.content_length is not None and request.content_length > limit:
+        return b"", False
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        down.continue_()
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        while size <= limit:
+            piece = await request.content.readany()
+            if not piece:
+                return b"".join(pieces), True
+            pieces.append(piece)
+            size += len(piece)
+    except web.RequestPayloadError as error:
+        raise BodyError(malformed(error)) from None
+    return b"".join(pieces), False
+
+
 def malformed(error: web.RequestPayloadError) -> Failure:
     """What a body with broken framing amounts to."""
     text = f"the request body is malformed HTTP: {' '.join(str(error).split())[:80]}"

@@ -302,6 +302,7 @@ class Downstream:
         "_transport",
         "ended",
         "started",
+        "status",
     )
 
     def __init__(self, request: web.BaseRequest) -> None:
@@ -316,6 +317,7 @@ class Downstream:
         self._bodiless = False
         self.started = False
         self.ended = False
+        self.status = 0
 
     @property
     def writing_paused(self) -> bool:
@@ -338,6 +340,7 @@ class Downstream:
         ``lines`` are whole header lines with their CRLF. ``length`` None: unknown yet.
         """
         self.started = True
+        self.status = status
         out = [b"HTTP/1.1 %d %b\r\n" % (status, phrase.encode("latin-1")), *lines]
         self._bodiless = self._head_request or status in _NO_BODY_STATUS
         if length is not None:

@@ -18,6 +18,8 @@ from modelsplit_proxy.edge import Downstream, date_line
 from modelsplit_proxy.inference import InferenceCall, internal_failure
 from modelsplit_proxy.keys import ANYBODY
 from modelsplit_proxy.passthrough import Passthrough
+from modelsplit_proxy.question import Question, Questioning
+from modelsplit_proxy.routes import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from modelsplit_proxy.keys import Caller
+    from modelsplit_proxy.routes import Route
     from modelsplit_proxy.services import Services
 
 logger = logging.getLogger("modelsplit")
@@ -50,35 +53,53 @@ class Handler:
 
     async def _serve(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
         target = _origin_form(request)
+        route = routes.classify(request.method, target)
         caller = self._check(request) or self._caller(request, target)
-        failure = caller if isinstance(caller, Failure) else None
-        if not isinstance(caller, Failure):
-            kind = routes.inference(request.method, target)
-            if kind is not None:
-                call = InferenceCall(
-                    self._services,
-                    request,
-                    down,
-                    kind,
-                    target=target,
-                    request_id=known_as,
-                    caller=caller,
-                )
-                await call.serve()
-                return
-            failure = await self._pass(request, target, down, caller)
-        if failure is not None:
-            self._answer(request, down, failure, known_as)
+        if route.kind is Kind.INFERENCE and not isinstance(caller, Failure):
+            call = InferenceCall(
+                self._services,
+                request,
+                down,
+                route,
+                target=target,
+                request_id=known_as,
+                caller=caller,
+            )
+            await call.serve()
+            return
+        try:
+            failure: Failure | None
+            if isinstance(caller, Failure):
+                failure = caller
+            else:
+                failure = await self._pass(route, request, target, down, caller)
+            if failure is not None:
+                self._answer(request, down, failure, known_as)
+        finally:
+            if down.status:
+                self._services.metrics.passed(route.kind, down.status)
 
     async def _pass(
-        self, request: web.BaseRequest, target: str, down: Downstream, caller: Caller
+        self,
+        route: Route,
+        request: web.BaseRequest,
+        target: str,
+        down: Downstream,
+        caller: Caller,
     ) -> Failure | None:
-        if self._services.lifecycle.draining:
+        services = self._services
+        if services.lifecycle.draining:
             return answers.draining()
         denied = caller.denied_management(manages=keys.manages(target))
         if denied is not None:
             return denied
-        return await Passthrough(self._services, request, target, down, spent=caller.spent).serve()
+        plan = await services.intercept.plan(route, target, request, down)
+        if isinstance(plan, Failure):
+            return plan
+        if isinstance(plan, Question):
+            return await Questioning(services, request, down, plan, spent=caller.spent).serve()
+        passing = Passthrough(services, request, target, down, spent=caller.spent, taken=plan)
+        return await passing.serve()
 
     def _caller(self, request: web.BaseRequest, target: str) -> Caller | Failure:
         keyring = self._services.keyring
@@ -118,13 +139,13 @@ class Handler:
         body = errors.body(routes.dialect_of(request.raw_path), failure, errors.Scene(known_as))
         close = self._services.lifecycle.draining or not request.content.is_eof()
         write_failure(down, failure, body, known_as, lines, close=close)
-        self._services.metrics.passed(failure.status)
 
     def _after_our_bug(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
         if down.started:
             down.abort()
         else:
             self._answer(request, down, internal_failure(), known_as)
+            self._services.metrics.passed(Kind.OTHER, down.status)
 
 
 def write_failure(

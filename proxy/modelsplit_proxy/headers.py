@@ -79,6 +79,26 @@ _RESPONSE_OWN: Final = frozenset(
 )
 
 _REQUEST_DROP: Final = _HOP_BY_HOP | _REQUEST_OWN
+# What must not be asked for where the answer is read and changed.
+_QUESTION_DROP: Final = _REQUEST_DROP | {
+    b"accept-encoding",
+    b"if-match",
+    b"if-none-match",
+    b"if-modified-since",
+    b"if-unmodified-since",
+    b"if-range",
+    b"range",
+}
+# What was said of the bytes that were changed.
+_REWRITTEN_DROP: Final = _HOP_BY_HOP | {
+    b"accept-ranges",
+    b"content-digest",
+    b"content-md5",
+    b"digest",
+    b"etag",
+    b"last-modified",
+    b"repr-digest",
+}
 _TAGGED_DROP: Final = _HOP_BY_HOP | _RESPONSE_OWN
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -94,9 +114,21 @@ def request_lines(
     return _lines(raw, _REQUEST_DROP | spent if spent else _REQUEST_DROP)
 
 
+def question_lines(
+    raw: Iterable[tuple[bytes, bytes]], spent: frozenset[bytes] = frozenset()
+) -> list[bytes]:
+    """The same for a question whose answer is to be read and changed."""
+    return _lines(raw, _QUESTION_DROP | spent)
+
+
 def relayed_lines(raw: RawHeaders) -> list[bytes]:
     """The upstream's header lines of an answer that carries no tags of ours."""
     return _lines(raw, _HOP_BY_HOP)
+
+
+def rewritten_lines(raw: RawHeaders) -> list[bytes]:
+    """The upstream's header lines of an answer whose body was changed."""
+    return _lines(raw, _REWRITTEN_DROP)
 
 
 def tagged_base_lines(raw: RawHeaders) -> list[bytes]:

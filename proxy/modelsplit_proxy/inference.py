@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.keys import Caller
     from modelsplit_proxy.peek import Body
-    from modelsplit_proxy.routes import Inference
+    from modelsplit_proxy.routes import Route as Path
     from modelsplit_proxy.services import Services
 
 
@@ -42,7 +42,7 @@ class InferenceCall:
         services: Services,
         request: web.BaseRequest,
         down: Downstream,
-        kind: Inference,
+        kind: Path,
         *,
         target: str,
         request_id: str,

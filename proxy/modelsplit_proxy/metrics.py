@@ -134,7 +134,7 @@ class Metrics:
         self._passed = Counter(
             "modelsplit_passthrough_requests",
             "Requests outside the inference routes.",
-            ("status",),
+            ("kind", "status"),
             registry=registry,
         )
 
@@ -164,8 +164,9 @@ class Metrics:
             self._wait.labels(role).observe(record.queue_wait_s)
             self._attempted(record, role, outcome)
 
-    def passed(self, status: int) -> None:
-        self._passed.labels(f"{status // 100}xx").inc()
+    def passed(self, kind: str, status: int) -> None:
+        """Count a request outside the inference routes; ``kind`` is its route's."""
+        self._passed.labels(kind, f"{status // 100}xx").inc()
 
     def model_label(self, model: str) -> str:
         return self._models.get(bare_name(model), OTHER)

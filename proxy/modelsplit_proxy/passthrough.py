@@ -42,13 +42,18 @@ class Passthrough:
         down: Downstream,
         *,
         spent: frozenset[bytes],
+        taken: bytes = b"",
     ) -> None:
-        """``spent``: request headers that stop here (``keys.Caller``)."""
+        """``spent``: request headers that stop here (``keys.Caller``).
+
+        ``taken``: what has been read of the body already.
+        """
         self._services = services
         self._request = request
         self._target = target
         self._down = down
         self._spent = spent
+        self._taken = taken
         self._malformed: Failure | None = None
 
     async def serve(self) -> Failure | None:
@@ -57,7 +62,7 @@ class Passthrough:
             connection = await self._services.pool.acquire()
         except UpstreamError as error:
             return self._failure(error)
-        uploads = self._request.can_read_body
+        uploads = bool(self._taken) or self._request.can_read_body
         exchange = connection.start(
             head_request=self._request.method == "HEAD", body_follows=uploads
         )
@@ -86,7 +91,6 @@ class Passthrough:
         close = self._services.lifecycle.draining or not self._request.content.is_eof()
         phrase = head.phrase.decode("latin-1")
         self._down.head(head.status, phrase, lines, length=head.length, close=close)
-        self._services.metrics.passed(head.status)
         result = await Relay(exchange, self._down, None).run()
         if result is None:
             self._down.end()
@@ -99,7 +103,7 @@ class Passthrough:
         framing = b""
         if request.content_length is not None:
             framing = b"Content-Length: %d\r\n" % request.content_length
-        elif request.can_read_body:
+        elif self._taken or request.can_read_body:
             framing = b"Transfer-Encoding: chunked\r\n"
         return b"".join(
             (
@@ -115,11 +119,12 @@ class Passthrough:
     async def _upload(self, connection: UpstreamConnection, exchange: Exchange) -> None:
         """Send the body on, piece by piece, no faster than the upstream takes it."""
         request = self._request
-        if request.headers.get("Expect", "").lower() == "100-continue":
+        if not self._taken and request.headers.get("Expect", "").lower() == "100-continue":
             self._down.continue_()
         chunked = request.content_length is None
         try:
-            while piece := await request.content.readany():
+            while piece := self._taken or await request.content.readany():
+                self._taken = b""
                 connection.write(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
                 await connection.drain()
                 if exchange.complete or not connection.open:

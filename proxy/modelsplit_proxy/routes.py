@@ -1,12 +1,19 @@
-"""What each path is: a call to a model, or anything else Ollama serves.
+"""What each path of Ollama's is: one table, by method and path.
 
-Only a POST to one of the inference paths is admitted, tagged and counted. Everything else,
-known or not yet invented, passes through: never queued, never tagged.
+- inference: a call to a model. Admitted, tagged, counted, recorded.
+- metadata: a question about models or the server. Never queued, never counted.
+- management: changes which models there are, or whose host this is. Passed on, unless the
+  policy denies the action.
+- other: everything else, known or not yet invented. Passed on as it is.
+
+The path is compared as Ollama's router does: percent-decoded, then exactly, case and
+slashes included; every other spelling is redirected or refused by Ollama itself.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
@@ -14,43 +21,30 @@ from urllib.parse import unquote
 from modelsplit_policy.facts import Dialect
 
 
+class Kind(StrEnum):
+    INFERENCE = "inference"
+    METADATA = "metadata"
+    MANAGEMENT = "management"
+    OTHER = "other"
+
+
 @dataclass(frozen=True, slots=True)
-class Inference:
-    """An inference path: its label in metrics and logs, and whose format it speaks."""
+class Route:
+    """One row: ``label`` is the path, with a star for its last segment where any will do."""
 
     label: str
+    kind: Kind
     dialect: Dialect
 
 
-INFERENCE: Final = MappingProxyType(
-    {
-        path: Inference(path, dialect)
-        for path, dialect in (
-            ("/api/generate", Dialect.OLLAMA),
-            ("/api/chat", Dialect.OLLAMA),
-            ("/api/embed", Dialect.OLLAMA),
-            ("/api/embeddings", Dialect.OLLAMA),
-            ("/v1/chat/completions", Dialect.OPENAI),
-            ("/v1/completions", Dialect.OPENAI),
-            ("/v1/embeddings", Dialect.OPENAI),
-            ("/v1/responses", Dialect.OPENAI),
-            ("/v1/messages", Dialect.ANTHROPIC),
-        )
-    }
-)
-
-
-def inference(method: str, target: str) -> Inference | None:
-    """The inference route of a request, or None if it only passes through.
-
-    ``target`` is the origin-form request target, query included. The path is compared as
-    Ollama's router does: percent-decoded, then exactly, case and slashes included; every
-    other spelling is redirected or refused by Ollama itself.
-    """
-    if method != "POST":
-        return None
-    path = target.partition("?")[0]
-    return INFERENCE.get(unquote(path) if "%" in path else path)
+def _rows(kind: Kind, *rows: str) -> list[tuple[str, Route]]:
+    """Rows written as ``METHOD /path``, several methods separated by commas."""
+    table = []
+    for row in rows:
+        methods, _, path = row.partition(" ")
+        route = Route(path, kind, dialect_of(path))
+        table += [(method, route) for method in methods.split(",")]
+    return table
 
 
 def dialect_of(target: str) -> Dialect:
@@ -59,3 +53,79 @@ def dialect_of(target: str) -> Dialect:
     if path.startswith("/v1/messages"):
         return Dialect.ANTHROPIC
     return Dialect.OPENAI if path.startswith("/v1/") else Dialect.OLLAMA
+
+
+ROUTES: Final = (
+    *_rows(
+        Kind.INFERENCE,
+        "POST /api/generate",
+        "POST /api/chat",
+        "POST /api/embed",
+        "POST /api/embeddings",
+        "POST /v1/chat/completions",
+        "POST /v1/completions",
+        "POST /v1/embeddings",
+        "POST /v1/responses",
+        "POST /v1/messages",
+    ),
+    *_rows(
+        Kind.METADATA,
+        "GET,HEAD /",
+        "GET,HEAD /api/version",
+        "GET /api/status",
+        "GET,HEAD /api/tags",
+        "POST /api/show",
+        "GET /api/ps",
+        "HEAD /api/blobs/*",
+        "POST /api/me",
+        "GET /api/experimental/aliases",
+        "GET /api/experimental/model-recommendations",
+        "GET /v1/models",
+        "GET /v1/models/*",
+    ),
+    *_rows(
+        Kind.MANAGEMENT,
+        "POST /api/pull",
+        "POST /api/push",
+        "POST /api/create",
+        "POST /api/copy",
+        "DELETE /api/delete",
+        "POST /api/blobs/*",
+    ),
+    *_rows(
+        Kind.OTHER,
+        "POST /api/experimental/web_search",
+        "POST /api/experimental/web_fetch",
+    ),
+)
+"""Every pair of a method and a route that is known, kind by kind."""
+
+_EXACT: Final = MappingProxyType(
+    {(method, route.label): route for method, route in ROUTES if route.label[-1] != "*"}
+)
+_BY_FOLDER: Final = MappingProxyType(
+    {(method, route.label[:-1]): route for method, route in ROUTES if route.label[-1] == "*"}
+)
+_UNKNOWN: Final = MappingProxyType(
+    {dialect: Route("other", Kind.OTHER, dialect) for dialect in Dialect}
+)
+
+
+def classify(method: str, target: str) -> Route:
+    """The row of a request.
+
+    ``target`` is the origin-form request target, query included.
+    """
+    path = path_of(target)
+    route = _EXACT.get((method, path))
+    if route is not None:
+        return route
+    folder, _, name = path.rpartition("/")
+    route = _BY_FOLDER.get((method, f"{folder}/")) if name else None
+    return route or _UNKNOWN[dialect_of(path)]
+
+
+def path_of(target: str) -> str:
+    """The path of a request target, percent-decoded."""
+    path = target.partition("?")[0]
+    return unquote(path) if "%" in path else path

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.fuses import Fuses
     from modelsplit_proxy.gate import Gate
     from modelsplit_proxy.guard import Guard
+    from modelsplit_proxy.intercept import Intercept
     from modelsplit_proxy.keys import Keyring
+    from modelsplit_proxy.lastgood import LastGood
     from modelsplit_proxy.metrics import Metrics
     from modelsplit_proxy.rate import ArrivalLimit
     from modelsplit_proxy.requestlog import RequestLog
@@ -78,6 +80,8 @@ class Services:
     pool: Pool
     residency: Residency
     guard: Guard
+    intercept: Intercept
+    last_good: LastGood
     rate: ArrivalLimit
     client_seats: ClientSeats
     fuses: Fuses

@@ -70,7 +70,9 @@ async def list_models(world: World, exchange: Exchange, _: str) -> None:
 
 
 async def one_model(world: World, exchange: Exchange, name: str) -> None:
-    await exchange.send(compatible(_listed(find(world.catalogue, full_name(name)))))
+    # In the source: the answer repeats the name it was asked for by.
+    listed = _listed(find(world.catalogue, full_name(name)))
+    await exchange.send(compatible(listed | {"id": name}))
 
 
 def _details(spec: ModelSpec) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import posixpath
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from .reply import Headers, Reply
 
@@ -97,7 +98,7 @@ def resolve(request: Request, hostname: str) -> Match:
     clean = _clean(path)
     if clean != path:
         return Match(reply=_redirect(request.method, 307, clean + tail))
-    route, parameter = _route(path)
+    route, parameter = _route(unquote(path))
     if not route and _route(path.rstrip("/"))[0]:
         status = 301 if request.method == "GET" else 307
         return Match(reply=_redirect(request.method, status, path.rstrip("/") + tail))

@@ -261,14 +261,16 @@ def test_an_sdks_retry_is_counted(metrics: Metrics) -> None:
     assert Scraped(metrics).values("modelsplit_client_retries_total") == [1.0]
 
 
-def test_what_passes_through_is_counted_by_class_of_status(metrics: Metrics) -> None:
+def test_what_passes_through_is_counted_by_kind_and_class_of_status(metrics: Metrics) -> None:
     for status in (200, 204, 404, 499, 502):
-        metrics.passed(status)
+        metrics.passed("metadata", status)
+    metrics.passed("other", 200)
     scraped = Scraped(metrics)
     counts = {
         sample.labels["status"]: sample.value
         for sample in scraped.samples
         if sample.name == "modelsplit_passthrough_requests_total"
+        and sample.labels["kind"] == "metadata"
     }
     assert counts == {"2xx": 2, "4xx": 2, "5xx": 1}
 
@@ -322,9 +324,9 @@ def test_every_bounded_label_has_a_value_of_its_closed_set(metrics: Metrics) -> 
 def test_labels_are_the_same_few_words_everywhere(metrics: Metrics) -> None:
     for record in (answered(), fallen_back(), turned_away()):
         metrics.finished(record)
-    metrics.passed(200)
+    metrics.passed("other", 200)
     used = set(re.findall(r'[{,](\w+)="', Scraped(metrics).text))
     assert used <= {
         *("le", "role", "outcome", "provider", "model", "code", "reason", "direction"),
-        *("status", "what"),
+        *("kind", "status", "what"),
     }

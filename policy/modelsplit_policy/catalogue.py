@@ -1,0 +1,100 @@
+"""The policy's aliases as models: what each stands for, under which name and digest it is listed.
+
+An alias looks installed, because that is the only way to a role which every client has. It
+stands for its role's primary model, or for the fallback where only that one is installed:
+calls go there then. An alias of the cloud is no model on this host and is never listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.facts import Provider, Role
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.roles import bare_name
+
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator
+
+    from modelsplit_policy.config import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """One name of a role. ``targets``: the models it may stand for, first choice first."""
+
+    name: str
+    role: Role
+    provider: Provider
+    targets: tuple[str, ...]
+
+    @property
+    def listed(self) -> str:
+        """The name as Ollama lists an installed model: with its tag."""
+        return full_name(self.name)
+
+    def digest(self, target_digest: str) -> str:
+        """64 hex digits of its own, which change when the target does.
+
+        Clients keep what they know of a model by its digest: one shared with the target
+        would make the two names one.
+        """
+        return hashlib.sha256(f"alias:{self.name}:{target_digest}".encode()).hexdigest()
+
+    def target(self, installed: Container[str]) -> str | None:
+        """The model it stands for, given the bare names of what is installed."""
+        return next((model for model in self.targets if bare_name(model) in installed), None)
+
+
+class Catalogue:
+    """All aliases of a policy, found by any spelling of their name."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._aliases = {bare_name(alias.name): alias for alias in _aliases(policy)}
+
+    def find(self, name: str) -> Alias | None:
+        return self._aliases.get(bare_name(name))
+
+    @property
+    def local(self) -> tuple[Alias, ...]:
+        """The aliases that can be models of this host, in the policy's order."""
+        return tuple(a for a in self._aliases.values() if a.provider is Provider.LOCAL)
+
+
+def full_name(name: str) -> str:
+    """``planner`` means ``planner:latest``."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def not_installed(alias: Alias) -> Failure:
+    """Nothing the alias stands for is there.
+
+    Never a 404: Ollama's command line answers that by pulling a model of the alias's name.
+    """
+    first = alias.targets[0][:56]
+    return Failure(
+        ErrorCode.UPSTREAM_LOCAL,
+        Reason.NOT_INSTALLED,
+        f'"{alias.name[:30]}" stands for {first}, which is not installed; '
+        f"try `ollama pull {first}`",
+        "Alias Target Missing",
+    )
+
+
+def in_the_cloud(alias: Alias) -> Failure:
+    return Failure(
+        ErrorCode.BUDGET_NOT_APPROVED,
+        Reason.NO_APPROVAL,
+        f'"{alias.name[:30]}" stands for {alias.targets[0][:60]}, which runs in the cloud and '
+        "has nothing to show here; no approval is recorded",
+        "Cloud Not Approved",
+    )
+
+
+def _aliases(policy: Policy) -> Iterator[Alias]:
+    for role, row in policy.roles.items():
+        targets = tuple(model for model in (row.primary, row.fallback) if model is not None)
+        for name in row.aliases:
+            yield Alias(name, role, row.provider, targets)

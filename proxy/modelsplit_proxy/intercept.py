@@ -1,0 +1,92 @@
+"""What happens to a request that is no call to a model: pass it, ask otherwise, or refuse it.
+
+Almost everything passes untouched. What speaks of an alias as if it were a model is the
+exception: lists get the aliases, questions about one are put about its target.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from modelsplit_policy.catalogue import in_the_cloud, not_installed
+from modelsplit_policy.facts import Provider
+from modelsplit_policy.failures import Failure
+from modelsplit_proxy import listing, named
+from modelsplit_proxy.body import read_start
+from modelsplit_proxy.peek import BodyError
+from modelsplit_proxy.question import Question, Wording
+from modelsplit_proxy.routes import path_of
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from modelsplit_policy.catalogue import Alias, Catalogue
+    from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.routes import Route
+
+# Ollama's clients send a few hundred bytes; what is larger passes unread.
+_BODY_BYTES: Final = 1024 * 1024
+
+Plan = Failure | Question | bytes
+"""A refusal, a question of ours, or: pass it on, after these bytes already read of its body."""
+
+_PASS: Final = b""
+
+
+class Intercept:
+    """Decides for one policy. Reads a body where the decision hangs on it."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+
+    async def plan(
+        self, route: Route, target: str, request: web.BaseRequest, down: Downstream
+    ) -> Plan:
+        match route.label:
+            case "/api/tags":
+                return self._list(route, target, listing.tags)
+            case "/v1/models":
+                return self._list(route, target, listing.models)
+            case "/v1/models/*":
+                return self._one_model(target)
+            case "/api/show":
+                return await self._show(target, request, down)
+            case _:
+                return _PASS
+
+    def _list(self, route: Route, target: str, merge: listing.Merge) -> Plan:
+        if not self._catalogue.local:
+            return _PASS
+        # A HEAD is asked as a GET: its length is that of the list with the aliases.
+        wording = Wording("GET", target)
+        return Question((wording,), partial(merge, self._catalogue), keep_as=route.label)
+
+    def _one_model(self, target: str) -> Plan:
+        folder, _, name = path_of(target).rpartition("/")
+        alias = self._catalogue.find(name)
+        if alias is None:
+            return _PASS
+        wordings = [Wording("GET", f"{folder}/{quote(model, ':')}") for model in alias.targets]
+        return _about(alias, wordings, partial(listing.renamed, name))
+
+    async def _show(self, target: str, request: web.BaseRequest, down: Downstream) -> Plan:
+        try:
+            body, whole = await read_start(request, down, _BODY_BYTES)
+        except BodyError as error:
+            return error.failure
+        fields = named.fields_of(body) if whole else {}
+        alias = self._catalogue.find(named.model(fields))
+        if alias is None:
+            return body
+        wordings = [
+            Wording("POST", target, named.with_model(fields, model)) for model in alias.targets
+        ]
+        return _about(alias, wordings, None)
+
+
+def _about(alias: Alias, wordings: list[Wording], change: listing.Change | None) -> Plan:
+    if alias.provider is Provider.CLOUD:
+        return in_the_cloud(alias)
+    return Question(tuple(wordings), change, missing=not_installed(alias))
