@@ -19,6 +19,8 @@ from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Ask, Route
 from modelsplit_proxy import storemetrics
+from modelsplit_proxy.archive import AmbiguousError
+from modelsplit_proxy.query import QueryError, read_number, read_query
 from modelsplit_proxy.statefile import StoreError
 
 if TYPE_CHECKING:
@@ -86,6 +88,8 @@ class Admin:
                 return _json({"error": failure.message}, status=failure.status)
             try:
                 response = await handler(request)
+            except (QueryError, AmbiguousError) as error:
+                response = _json({"error": str(error)}, status=400)
             except StoreError as error:
                 response = _json({"error": str(error)}, status=503)
             response.headers["X-Content-Type-Options"] = "nosniff"
@@ -160,15 +164,13 @@ class Admin:
         return _json(route_fields(route))
 
     async def _requests(self, request: web.Request) -> web.Response:
-        said = request.query.get("limit", "100")
-        if not said.isascii() or not said.isdigit():
-            return _json({"error": f'limit "{said[:20]}" is not a number'}, status=400)
-        limit = min(_MAX_LATEST, int(said[:9]))
-        return _json(await asyncio.to_thread(self._parts.ledger.latest, limit))
+        query = read_query(request.query, self._parts.services.clock.wall())
+        limit = read_number("limit", request.query.get("limit"), 100, _MAX_LATEST)
+        return _json(await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit))
 
     async def _request(self, request: web.Request) -> web.Response:
         request_id = request.match_info["id"]
-        found = await asyncio.to_thread(self._parts.ledger.find, request_id)
+        found = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
         if found is None:
             text = f'no finished call has the request id "{request_id[:128]}"'
             return _json({"error": text}, status=404)

@@ -12,8 +12,8 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
+from modelsplit_proxy import rows
+from modelsplit_proxy.archive import Archive
 from modelsplit_proxy.statefile import StoreError
 
 if TYPE_CHECKING:
@@ -32,53 +32,37 @@ _BATCH: Final = 500
 _CATCH_UP_S: Final = 1.0
 _CATCH_UP_TRIES: Final = 3
 
-_Row = tuple[str, float, str | None, str, str]
-
 
 class Ledger:
-    """Notes finished calls and finds them again. Thread-safe."""
+    """Takes in finished calls; ``archive`` finds them again. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: deque[_Row] = deque()
+        self._waiting: deque[CallRecord] = deque()
         # Held for moments only: rows come from the loop, and go in the writer's thread.
         self._lock = threading.Lock()
         self._writing = False
         self._noted = 0
         self._settled = 0
         self.dropped = 0
+        # A call that has been noted is found there, even if it is not on disk yet.
+        self.archive = Archive(self._read)
 
     def __repr__(self) -> str:
         return f"<Ledger {len(self._waiting)} waiting, {self.dropped} dropped>"
 
     def note(self, record: CallRecord) -> None:
         """Queue a finished call; never blocks."""
-        text = orjson.dumps(record.log_fields()).decode()
-        ended_at = record.started_wall + record.total_s
-        row = (record.request_id, ended_at, record.role, record.outcome, text)
         with self._lock:
             if len(self._waiting) >= _MAX_WAITING:
                 self.dropped += 1
                 return
             self._noted += 1
-            self._waiting.append(row)
+            self._waiting.append(record)
             begin = not self._writing
             self._writing = True
         if begin:
             self._have_written()
-
-    def find(self, request_id: str) -> dict[str, Any] | None:
-        """The record of the latest call with this id. Blocks on disk: call from a thread.
-
-        A call that has been noted is found, even if it is not on disk yet. StoreError.
-        """
-        query = "SELECT record FROM calls WHERE request_id = ? ORDER BY ended_at DESC LIMIT 1"
-        rows = self._read(query, (request_id,))
-        return rows[0] if rows else None
-
-    def latest(self, limit: int) -> list[dict[str, Any]]:
-        """The last finished calls, newest first. Blocks on disk: call from a thread. StoreError."""
-        return self._read("SELECT record FROM calls ORDER BY ended_at DESC LIMIT ?", (limit,))
 
     def _have_written(self) -> None:
         self._store.submit(self._write).add_done_callback(self._written)
@@ -86,7 +70,14 @@ class Ledger:
     def _write(self, db: sqlite3.Connection) -> int:
         """In the writer's thread: what waits stays in line until it is committed."""
         batch = list(islice(self._waiting, _BATCH))
-        db.executemany("INSERT INTO calls VALUES (?, ?, ?, ?, ?)", batch)
+        for record in batch:
+            # Each statement lets the event loop have the interpreter: a batch must not be
+            # put together in one go.
+            call_id = db.execute(rows.INSERT_CALL, rows.call_row(record)).lastrowid
+            assert call_id is not None
+            db.executemany(rows.INSERT_ATTEMPT, rows.attempt_rows(call_id, record))
+            if record.job_id is not None:
+                db.execute(rows.UPSERT_JOB, rows.job_row(record))
         return len(batch)
 
     def _written(self, done: Future[int]) -> None:
@@ -116,6 +107,6 @@ class Ledger:
             if self._settled >= noted or not self._store.catch_up(_CATCH_UP_S):
                 return
 
-    def _read(self, query: str, values: tuple[object, ...]) -> list[dict[str, Any]]:
+    def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         self._catch_up()
-        return [orjson.loads(text) for (text,) in self._store.read(query, values)]
+        return self._store.read(query, values)

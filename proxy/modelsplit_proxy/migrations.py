@@ -26,5 +26,140 @@ _FIRST_CALLS: Final = (
 # What is known of the file itself, such as when a damaged one was set aside.
 _FACTS: Final = ("CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",)
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST_CALLS, _FACTS)
+# One row per call and per attempt, with what queries ask for in columns and the rest in
+# ``more``; one row per job, summed up as its calls end. ``…_us``: microseconds; those of an
+# attempt are since its call came. Rows of the first table are taken over, oldest first.
+_RECORDS: Final = (
+    "ALTER TABLE calls RENAME TO first_calls",
+    """
+    CREATE TABLE calls (
+        id INTEGER PRIMARY KEY,
+        started_us INTEGER NOT NULL,
+        total_us INTEGER NOT NULL,
+        wait_us INTEGER,
+        llm_us INTEGER,
+        first_us INTEGER,
+        load_us INTEGER,
+        request_id TEXT NOT NULL,
+        job_id TEXT,
+        client TEXT,
+        route TEXT,
+        dialect TEXT,
+        role TEXT,
+        context TEXT,
+        provider TEXT,
+        requested_model TEXT,
+        model TEXT,
+        route_reason TEXT,
+        outcome TEXT NOT NULL,
+        reason TEXT,
+        status INTEGER,
+        attempts INTEGER,
+        fallback INTEGER,
+        stream INTEGER,
+        prompt_tokens INTEGER,
+        output_tokens INTEGER,
+        finish_reason TEXT,
+        cost_usd REAL,
+        experiment TEXT,
+        variant TEXT,
+        more TEXT
+    )
+    """,
+    """
+    INSERT INTO calls (
+        started_us, total_us, wait_us, llm_us, first_us, load_us, request_id, job_id, client,
+        route, dialect, role, context, provider, requested_model, model, route_reason, outcome,
+        reason, status, attempts, fallback, stream, prompt_tokens, output_tokens, finish_reason,
+        more
+    )
+    SELECT
+        CAST(ended_at * 1e6 AS INTEGER)
+            - CAST(coalesce(json_extract(record, '$.job_e2e_latency_ms'), 0) * 1e3 AS INTEGER),
+        CAST(coalesce(json_extract(record, '$.job_e2e_latency_ms'), 0) * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.llm_queue_wait_ms') * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.llm_latency_ms') * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.ttfb_ms') * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.load_ms') * 1e3 AS INTEGER),
+        request_id,
+        json_extract(record, '$.job_id'),
+        json_extract(record, '$.client'),
+        json_extract(record, '$.route'),
+        json_extract(record, '$.dialect'),
+        role,
+        json_extract(record, '$.llm_context'),
+        json_extract(record, '$.llm_provider'),
+        json_extract(record, '$.requested_model'),
+        json_extract(record, '$.llm_model'),
+        json_extract(record, '$.route_reason'),
+        outcome,
+        json_extract(record, '$.reason'),
+        json_extract(record, '$.status'),
+        json_extract(record, '$.llm_attempt'),
+        json_extract(record, '$.fallback_used'),
+        json_extract(record, '$.stream'),
+        json_extract(record, '$.prompt_tokens'),
+        json_extract(record, '$.output_tokens'),
+        json_extract(record, '$.finish_reason'),
+        json_remove(
+            record, '$.ts', '$.started_at', '$.planner_latency_ms', '$.job_e2e_latency_ms',
+            '$.llm_queue_wait_ms', '$.llm_latency_ms', '$.ttfb_ms', '$.load_ms', '$.request_id',
+            '$.job_id', '$.client', '$.route', '$.dialect', '$.llm_role', '$.llm_context',
+            '$.llm_provider', '$.requested_model', '$.llm_model', '$.route_reason', '$.outcome',
+            '$.reason', '$.status', '$.llm_attempt', '$.fallback_used', '$.stream',
+            '$.prompt_tokens', '$.output_tokens', '$.finish_reason'
+        )
+    FROM first_calls ORDER BY ended_at
+    """,
+    "DROP TABLE first_calls",
+    "CREATE INDEX calls_by_request ON calls (request_id)",
+    "CREATE INDEX calls_by_start ON calls (started_us)",
+    "CREATE INDEX calls_by_job ON calls (job_id) WHERE job_id IS NOT NULL",
+    """
+    CREATE TABLE attempts (
+        call_id INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        model TEXT,
+        outcome TEXT NOT NULL,
+        reason TEXT,
+        upstream_status INTEGER,
+        ahead INTEGER,
+        asked_us INTEGER,
+        seated_us INTEGER,
+        dispatched_us INTEGER,
+        first_us INTEGER,
+        ended_us INTEGER,
+        load_us INTEGER,
+        prompt_us INTEGER,
+        eval_us INTEGER,
+        prompt_tokens INTEGER,
+        output_tokens INTEGER,
+        cost_usd REAL,
+        more TEXT,
+        PRIMARY KEY (call_id, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE jobs (
+        job_id TEXT PRIMARY KEY,
+        first_us INTEGER NOT NULL,
+        last_us INTEGER NOT NULL,
+        calls INTEGER NOT NULL,
+        failures INTEGER NOT NULL,
+        planner INTEGER NOT NULL,
+        executor INTEGER NOT NULL,
+        heavy INTEGER NOT NULL,
+        cloud INTEGER NOT NULL,
+        chat INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cost_usd REAL NOT NULL,
+        cost_unknown INTEGER NOT NULL,
+        more TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX jobs_by_end ON jobs (last_us)",
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST_CALLS, _FACTS, _RECORDS)
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -188,6 +188,11 @@ async def test_a_call_can_be_explained_afterwards() -> None:
         assert (record["llm_model"], record["outcome"]) == ("qwen3:8b", "ok")
         assert record["planner_latency_ms"] == record["job_e2e_latency_ms"]
         [latest] = (await admin.request("GET", "/requests?limit=1")).json
+        attempts = record.pop("attempts")
+        assert [(a["number"], a["model"], a["outcome"]) for a in attempts] == [
+            (1, "qwen3:4b", "E_UPSTREAM_LOCAL"),
+            (2, "qwen3:8b", "ok"),
+        ]
         assert latest == record
 
 

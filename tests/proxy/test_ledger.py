@@ -8,11 +8,16 @@ import pytest
 
 from modelsplit_proxy import ledger as module
 from modelsplit_proxy.ledger import Ledger
+from modelsplit_proxy.query import Query
 from support.records import answered, begun, fallen_back, turned_away
 from support.stores import execute, locked, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+def ids(ledger: Ledger, limit: int = 10) -> list[str]:
+    return [call["request_id"] for call in ledger.archive.latest(Query(), limit)]
 
 
 def test_close_writes_what_is_left_and_the_next_process_reads_it(tmp_path: Path) -> None:
@@ -22,46 +27,27 @@ def test_close_writes_what_is_left_and_the_next_process_reads_it(tmp_path: Path)
         ledger.note(turned_away(request_id="b", started_wall=1795393800.0))
     with opened(tmp_path) as store:
         ledger = Ledger(store)
-        found = ledger.find("a")
+        found = ledger.archive.find("a")
         assert found is not None
         assert (found["llm_model"], found["outcome"]) == ("qwen3:4b", "ok")
-        assert [record["request_id"] for record in ledger.latest(10)] == ["b", "a"]
+        assert ids(ledger) == ["b", "a"]
 
 
 def test_a_call_that_has_been_noted_is_found_at_once(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         ledger = Ledger(store)
         ledger.note(fallen_back(request_id="now"))
-        found = ledger.find("now")
+        found = ledger.archive.find("now")
         assert found is not None
         assert found["fallback_cause"] == "E_UNREACHABLE_LOCAL"
         assert repr(ledger) == "<Ledger 0 waiting, 0 dropped>"
 
 
-def test_an_id_used_twice_finds_the_later_call(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        ledger = Ledger(store)
-        ledger.note(answered(started_wall=2000.0, client="later"))
-        ledger.note(answered(started_wall=1000.0, client="earlier"))
-        found = ledger.find("req-1")
-        assert found is not None
-        assert found["client"] == "later"
-
-
-def test_latest_is_as_many_as_asked_and_an_unknown_id_is_none(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
-        ledger = Ledger(store)
-        for number in range(5):
-            ledger.note(answered(request_id=f"r{number}", started_wall=1000.0 + number))
-        assert [record["request_id"] for record in ledger.latest(2)] == ["r4", "r3"]
-        assert ledger.find("' OR 1=1 --") is None
-
-
-def test_a_call_without_a_role_is_kept_too(tmp_path: Path) -> None:
+def test_a_call_that_never_got_a_role_is_kept_too(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         Ledger(store).note(begun(request_id="early"))
-    rows = execute(tmp_path, "SELECT request_id, role, ended_at FROM calls")
-    assert rows == [("early", None, 1795393743.25)]
+    rows = execute(tmp_path, "SELECT request_id, role, started_us, total_us FROM calls")
+    assert rows == [("early", None, 1795393743250000, 0)]
 
 
 def test_more_calls_than_one_batch_takes(tmp_path: Path) -> None:
@@ -69,21 +55,49 @@ def test_more_calls_than_one_batch_takes(tmp_path: Path) -> None:
         ledger = Ledger(store)
         for number in range(1201):
             ledger.note(answered(request_id=f"r{number}"))
-        assert len(ledger.latest(2000)) == 1201
+        assert len(ids(ledger, 2000)) == 1201
+    assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(1201,)]
+
+
+def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        ledger.note(answered(request_id="a", job_id="job-1"))
+        ledger.note(turned_away(request_id="b", job_id="job-1", started_wall=1795393800.0))
+        ledger.note(answered(request_id="c", job_id="job-2"))
+        ledger.note(answered(request_id="d"))
+        assert ledger.archive.job("job-1") == {
+            "job_id": "job-1",
+            "first_at": "2026-11-23T00:29:03.250Z",
+            "last_at": "2026-11-23T00:30:02.000Z",
+            "calls": 2,
+            "failures": 1,
+            "planner": 2,
+            "executor": 0,
+            "heavy": 0,
+            "cloud": 0,
+            "chat": 0,
+            "prompt_tokens": 11,
+            "output_tokens": 6,
+            "cost_usd": 0.0,
+            "cost_unknown": 1,
+        }
+        assert ledger.archive.job("nobody's") is None
+    assert execute(tmp_path, "SELECT count(*) FROM jobs") == [(2,)]
 
 
 # --- A disk that fails ------------------------------------------------------------------------
 
 
-def test_records_wait_while_the_file_is_locked_and_are_written_later(tmp_path: Path) -> None:
+def test_records_wait_while_the_file_is_locked_and_are_written_once_later(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         ledger = Ledger(store)
         with locked(tmp_path):
             for number in range(3):
                 ledger.note(answered(request_id=f"kept-{number}"))
-            assert ledger.find("kept-1") is None
+            assert ledger.archive.find("kept-1") is None
             assert repr(ledger) == "<Ledger 3 waiting, 0 dropped>"
-        assert ledger.find("kept-1") is not None
+        assert ledger.archive.find("kept-1") is not None
         assert execute(tmp_path, "SELECT count(*) FROM calls") == [(3,)]
         assert ledger.dropped == 0
 
@@ -98,7 +112,7 @@ def test_records_beyond_what_can_wait_are_dropped_and_counted(
             for number in range(5):
                 ledger.note(answered(request_id=f"r{number}"))
             assert repr(ledger) == "<Ledger 3 waiting, 2 dropped>"
-        assert {record["request_id"] for record in ledger.latest(9)} == {"r0", "r1", "r2"}
+        assert sorted(ids(ledger)) == ["r0", "r1", "r2"]
 
 
 def test_records_that_cannot_be_written_are_dropped_counted_and_said(
@@ -111,7 +125,7 @@ def test_records_that_cannot_be_written_are_dropped_counted_and_said(
         assert store.catch_up(5)
         execute(tmp_path, "ALTER TABLE away RENAME TO calls")
         ledger.note(answered(request_id="kept"))
-        assert [record["request_id"] for record in ledger.latest(9)] == ["kept"]
+        assert ids(ledger) == ["kept"]
         assert ledger.dropped == 1
     assert "1 records are lost: no such table: calls" in caplog.text
 

@@ -12,8 +12,9 @@ from modelsplit_proxy import migrations, statefile
 from modelsplit_proxy.clock import SystemClock
 from modelsplit_proxy.ledger import Ledger
 from modelsplit_proxy.migrations import MIGRATIONS, SCHEMA_VERSION
+from modelsplit_proxy.query import Query
 from modelsplit_proxy.statefile import FILE_NAME
-from support.stores import execute, make_first_version, opened
+from support.stores import execute, first_record, make_first_version, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,10 +33,13 @@ def tables(directory: Path) -> dict[str, list[tuple[object, ...]]]:
 def test_a_file_of_the_first_version_keeps_its_calls(tmp_path: Path) -> None:
     make_first_version(tmp_path, rows=25)
     with opened(tmp_path) as store:
-        found = Ledger(store).find("old-7")
+        archive = Ledger(store).archive
+        found = archive.find("old-7")
         assert found is not None
-        assert found["request_id"] == "old-7"
-        assert len(Ledger(store).latest(100)) == 25
+        assert found.pop("attempts") == []
+        then = {"ts": "2026-11-23T00:29:10.500Z", "started_at": "2026-11-23T00:29:07.500Z"}
+        assert found == first_record("old-7") | then | {"cost_usd": None}
+        assert [call["request_id"] for call in archive.latest(Query(), 2)] == ["old-24", "old-23"]
     assert execute(tmp_path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert execute(tmp_path, "PRAGMA auto_vacuum") == [(2,)]
 
@@ -61,7 +65,7 @@ def test_a_step_that_fails_leaves_the_version_before_it(
     assert execute(tmp_path, "PRAGMA user_version") == [(version,)]
     monkeypatch.undo()
     with opened(tmp_path) as store:
-        assert len(Ledger(store).latest(10)) == 3
+        assert len(Ledger(store).archive.latest(Query(), 10)) == 3
 
 
 def test_versions_are_counted_by_steps() -> None:

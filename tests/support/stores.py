@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from contextlib import closing, contextmanager
@@ -53,6 +54,45 @@ def until_failing(store: Store) -> None:
     raise TimeoutError("the writer has met no error")
 
 
+def first_record(request_id: str) -> dict[str, Any]:
+    """What the first modelsplit wrote of a call: its log line, as JSON."""
+    return {
+        "ts": "2026-11-23T00:29:03.500Z",
+        "event": "request",
+        "request_id": request_id,
+        "job_id": "job-1",
+        "client": "127.0.0.1",
+        "route": "/api/chat",
+        "dialect": "ollama",
+        "started_at": "2026-11-23T00:29:00.500Z",
+        "llm_role": "PLANNER",
+        "llm_context": "PLANNER",
+        "llm_provider": "LOCAL",
+        "requested_model": "planner",
+        "llm_model": "qwen3:8b",
+        "llm_attempt": 2,
+        "fallback_used": True,
+        "fallback_cause": "E_UPSTREAM_LOCAL",
+        "route_reason": "alias",
+        "status": 200,
+        "outcome": "ok",
+        "state": "completed",
+        "stream": True,
+        "client_retry": True,
+        "applied": ["num_ctx 8192->4096"],
+        "schema": None,
+        "llm_queue_wait_ms": 500.0,
+        "llm_latency_ms": 2000.25,
+        "ttfb_ms": 1000.0,
+        "job_e2e_latency_ms": 3000.0,
+        "planner_latency_ms": 3000.0,
+        "load_ms": None,
+        "prompt_tokens": 11,
+        "output_tokens": 6,
+        "finish_reason": "stop",
+    }
+
+
 def make_first_version(directory: Path, rows: int) -> None:
     """A file as the first modelsplit wrote it, with calls ``old-0`` …"""
     directory.mkdir(parents=True, exist_ok=True)
@@ -69,6 +109,6 @@ def make_first_version(directory: Path, rows: int) -> None:
             name = f"old-{number}"
             db.execute(
                 "INSERT INTO calls VALUES (?, ?, ?, ?, ?)",
-                (name, 1795393743.0 + number, "PLANNER", "ok", f'{{"request_id":"{name}"}}'),
+                (name, 1795393743.5 + number, "PLANNER", "ok", json.dumps(first_record(name))),
             )
         db.commit()
