@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from kit import options, quantile, show, table, write_policy
 
+from kit import options, quantile, show, table, write_policy
 from support.process import ollama, serving
 from support.raw import chunk, raw_upstream
 from support.wire import Client

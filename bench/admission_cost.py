@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit import mean, options, show, table
-
 from modelsplit_policy.admission import Admission, Place, PoolLimits, Ticket
 from modelsplit_policy.facts import Role
 from modelsplit_policy.parallelism import Parallelism, Report

@@ -19,8 +19,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from kit import options, show, table
 
+from kit import options, show, table
 from modelsplit_policy.admission import Admission, Place, PoolLimits, Ticket
 from modelsplit_policy.facts import Role
 from modelsplit_policy.parallelism import Parallelism, Report

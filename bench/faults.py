@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from kit import machine, options, quantile, show, table, write_policy
 
+from kit import machine, options, quantile, show, table, write_policy
 from support.calls import call
 from support.faults import CHAT, FAULTS, PLANNER, PRIMARY, ROLE_MS, ROUTES, STALL_MS
 from support.process import free_port, ollama, serving

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvloop
-from kit import admission_of, mean, options, policy, quantile, show, table, write_policy
 
+from kit import admission_of, mean, options, policy, quantile, show, table, write_policy
 from modelsplit_policy.admission import Place, Refusal, Ticket
 from modelsplit_policy.facts import Role
 from modelsplit_policy.parallelism import Parallelism

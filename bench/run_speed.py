@@ -59,7 +59,7 @@ def started(stack: contextlib.ExitStack, bench: Bench, peer: Peer, folder: Path)
         return str(absent)
     log = folder / "log"
     child = stack.enter_context(running(start.argv, bench.cores.proxy, log, start.env))
-    trouble = answers(place.port, start.route, start.model, within_s=start.ready_within_s)
+    trouble = answers(child, place.port, start.route, start.model, within_s=start.ready_within_s)
     if trouble is not None:
         words = log.read_text().strip().splitlines()
         return f"did not answer ({trouble}): {words[-1] if words else 'it said nothing'}"

@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import uvloop
-from kit import ROOT, admission_of, mean, options, policy, quantile, show, table, write_policy
 
+from kit import ROOT, admission_of, mean, options, policy, quantile, show, table, write_policy
 from modelsplit_policy.facts import Role
 from support.host import Host, Job, Run
 from support.process import serving, spawned

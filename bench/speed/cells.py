@@ -30,7 +30,7 @@ class Cell:
 
 FULL = (
     Cell("rest", "rest", {"seconds": 2}, once=True),
-    Cell("crowd", "crowd", {"conns": 500}, once=True),
+    Cell("crowd", "crowd", {"conns": 500, "seconds": 3}, once=True),
     Cell("requests", "closed", {"conns": 32, "seconds": 3}),
     Cell("open", "open", {"rate": 50, "seconds": 4}),
     Cell("streams64", "streams", {"conns": 64, "tokens": 200, "rate": 50, "seconds": 8}),
@@ -40,7 +40,7 @@ FULL = (
 )
 QUICK = (
     Cell("rest", "rest", {"seconds": 0.5}, once=True),
-    Cell("crowd", "crowd", {"conns": 500}, once=True),
+    Cell("crowd", "crowd", {"conns": 500, "seconds": 1.5}, once=True),
     Cell("requests", "closed", {"conns": 32, "seconds": 1}),
     Cell("open", "open", {"rate": 50, "seconds": 1}),
     Cell("streams64", "streams", {"conns": 64, "tokens": 50, "rate": 50, "seconds": 4}),
@@ -101,7 +101,7 @@ class Bench:
 
     def cleanest(self, cell: Cell, target: Target, tries: int) -> dict[str, Any]:
         """The same, again while others are at work on the two cores; the quietest of them."""
-        found = []
+        found: list[dict[str, Any]] = []
         while len(found) < tries:
             found.append(self.measure(cell, target))
             if found[-1].get("foreign_cores", 0.0) <= NOISY_CORES:

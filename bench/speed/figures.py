@@ -56,6 +56,10 @@ def number(value: float) -> str:
     return f"{value:.1f}" if size >= 10 else f"{value:.2f}"
 
 
+def _divided(key: str) -> Callable[[dict[str, Any], dict[str, Any]], float]:
+    return lambda one, two: one[key] / two[key] if two[key] else float("inf")
+
+
 def show(figure: Figure | None) -> str:
     return NOTHING if figure is None else str(figure)
 
@@ -76,7 +80,7 @@ class Figures:
 
     def ratio(self, cell: str, target: str, key: str, base: str) -> Figure | None:
         """``target`` ÷ ``base``, each round by itself."""
-        return self._each(cell, target, base, lambda one, two: one[key] / two[key], key)
+        return self._each(cell, target, base, _divided(key), key)
 
     def added(self, cell: str, target: str, key: str, base: str) -> Figure | None:
         """``target`` less ``base``, each round by itself."""
@@ -98,7 +102,7 @@ class Figures:
         for turn in self._rounds:
             one = self._told.get((cell, target, turn))
             two = self._told.get((cell, base, turn))
-            if one is None or two is None or not all(one.get(k) and two.get(k) for k in keys):
+            if one is None or two is None or any(k not in one or k not in two for k in keys):
                 continue
             values.append(form(one, two))
             noise = max(told.get("foreign_cores", 0.0) for told in (one, two))

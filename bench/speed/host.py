@@ -92,12 +92,14 @@ def first_line(path: Path, child: subprocess.Popen[str], within_s: float = 10.0)
     raise RuntimeError(f"{path.name}: the process said nothing")
 
 
-def answers(port: int, route: str, model: str, *, within_s: float) -> str | None:
+def answers(
+    child: subprocess.Popen[str], port: int, route: str, model: str, *, within_s: float
+) -> str | None:
     """None as soon as a call is answered with 200, else what went wrong last."""
     body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
     until = time.monotonic() + within_s
     trouble = "never asked"
-    while time.monotonic() < until:
+    while time.monotonic() < until and child.poll() is None:
         client = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
         try:
             client.request("POST", route, json.dumps(body), {"Content-Type": "application/json"})

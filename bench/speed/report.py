@@ -8,17 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from kit import table
-
-from speed.figures import DISTURBED, NOTHING, UNSURE, WIDE, Figures, number, show
+from speed.figures import DISTURBED, NOTHING, UNSURE, WIDE, Figure, Figures, number, show
+from speed.peers import PEERS
 from speed.watch import Lag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from speed.cells import Row
 
 OURS, BASE, DIRECT = "modelsplit", "nginx", "direct"
 _STREAMS = ("streams64", "streams256")
+_TELLING = (
+    *("per_s", "cpu_us_each", "latency_p50_us", "direct_p50_us", "delay_p50_us", "delay_p99_us"),
+    *("first_p50_us", "cpu_s_per_1m", "mb_per_s", "rss_mib", "foreign_cores"),
+)
 _READING = f"""\
 Mock and load generator share one core, the proxy under test has the other to itself, with one
 worker. Figures are medians over the rounds; ratios and differences are formed within a round.
@@ -42,16 +44,7 @@ class Run:
 
 def tell_line(row: Row, out: TextIO) -> None:
     """One row while it runs: the figures that say whether all is well."""
-    names = ("per_s", "cpu_us_each", "latency_p50_us", "direct_p50_us", "delay_p50_us")
-    names += (
-        "delay_p99_us",
-        "first_p50_us",
-        "cpu_s_per_1m",
-        "mb_per_s",
-        "rss_mib",
-        "foreign_cores",
-    )
-    told = " ".join(f"{name}={number(row.told[name])}" for name in names if name in row.told)
+    told = " ".join(f"{name}={number(row.told[name])}" for name in _TELLING if name in row.told)
     faults = f" faults={row.told['faults']}" if row.told.get("faults") else ""
     out.write(f"  {row.round + 1} {row.cell:10} {row.target:10} {told}{faults}\n")
     out.flush()
@@ -59,7 +52,8 @@ def tell_line(row: Row, out: TextIO) -> None:
 
 def text(run: Run) -> str:
     figures = Figures(run.rows)
-    names = list(dict.fromkeys(row["target"] for row in run.rows))
+    seen = {row["target"] for row in run.rows}
+    names = [name for name in (DIRECT, *(peer.name for peer in PEERS)) if name in seen]
     sections = [
         "# Speed: what was measured",
         f"{run.began}, by `bench/run_speed.py`, in {run.took_s:.0f} s.",
@@ -67,7 +61,9 @@ def text(run: Run) -> str:
         _READING,
         "## Requests\n\n" + _requests(figures, names),
         "## Streams of 50 tokens a second\n\n" + _streams(figures, names),
-        "## Memory, rest, and clients that leave\n\n" + _rest(figures, names),
+        "## Streams as fast as they go, 16 at once\n\n" + _unpaced(figures, names),
+        "## Memory and rest\n\n" + _rest(figures, names),
+        "## Clients that leave\n\n" + _aborts(figures, names),
     ]
     if OURS in names:
         sections.append("## Lag of modelsplit's event loop\n\n" + _lag(figures, run.rows))
@@ -83,93 +79,112 @@ def _machine(run: Run) -> str:
     return "\n".join((run.machine, *versions, *missing))
 
 
-def _rows(
-    names: list[str], columns: list[tuple[str, Callable[[str], str]]], *, skip: str = ""
-) -> str:
-    """A table with a proxy a line; lines and columns of which nothing is known are left out."""
-    filled = {name: [column(name) for _, column in columns] for name in names if name != skip}
-    filled = {name: line for name, line in filled.items() if set(line) != {NOTHING}}
-    if not filled:
-        return "Not measured."
-    return table(["proxy", *(title for title, _ in columns)], [[n, *c] for n, c in filled.items()])
+def _table(head: list[str], lines: dict[str, list[str]]) -> str:
+    """A proxy a line; those of which nothing is known are left out."""
+    known = [[name, *line] for name, line in lines.items() if set(line) != {NOTHING}]
+    return table(["proxy", *head], known) if known else "Not measured."
 
 
 def _requests(f: Figures, names: list[str]) -> str:
-    columns: list[tuple[str, Callable[[str], str]]] = [
-        ("requests/s, 32 at once", lambda n: show(f.plain("requests", n, "per_s"))),
-        ("÷ nginx", lambda n: show(f.ratio("requests", n, "per_s", BASE))),
-        ("CPU µs a request", lambda n: show(f.plain("requests", n, "cpu_us_each"))),
-        ("÷ nginx", lambda n: show(f.ratio("requests", n, "cpu_us_each", BASE))),
-        ("p50 µs", lambda n: show(f.plain("requests", n, "latency_p50_us"))),
-        ("50/s: added p50 µs", lambda n: show(_open(f, n, "p50"))),
-        ("added p99 µs", lambda n: show(_open(f, n, "p99"))),
+    head = [
+        *("requests/s, 32 at once", "÷ nginx", "CPU µs a request", "÷ nginx", "p50 µs"),
+        *("50/s: added p50 µs", "added p99 µs"),
     ]
-    return _rows(names, columns) + (
+    lines = {
+        name: [
+            show(f.plain("requests", name, "per_s")),
+            show(f.ratio("requests", name, "per_s", BASE)),
+            show(f.plain("requests", name, "cpu_us_each")),
+            show(f.ratio("requests", name, "cpu_us_each", BASE)),
+            show(f.plain("requests", name, "latency_p50_us")),
+            show(_open(f, name, "p50")),
+            show(_open(f, name, "p99")),
+        ]
+        for name in names
+    }
+    return _table(head, lines) + (
         "\n\nWhole answers of 656 bytes. The fast ones are bounded by the load side at 32 at once: "
         "compare CPU. Added: against direct calls in the same seconds."
     )
 
 
-def _open(f: Figures, name: str, share: str) -> Any:
+def _open(f: Figures, name: str, share: str) -> Figure | None:
     return f.beside("open", name, f"latency_{share}_us", f"direct_{share}_us")
 
 
-def _streams(f: Figures, names: list[str]) -> str:
-    columns: list[tuple[str, Callable[[str], str]]] = []
-    for cell in _STREAMS:
-        count = cell.removeprefix("streams")
-        columns += [
-            (f"delay p50 µs @{count}", lambda n, c=cell: show(f.plain(c, n, "delay_p50_us"))),
-            ("p99", lambda n, c=cell: show(f.plain(c, n, "delay_p99_us"))),
-            ("first token added p50 µs", lambda n, c=cell: show(_first(f, c, n))),
-            ("CPU-s per 1M tokens", lambda n, c=cell: show(f.plain(c, n, "cpu_s_per_1m"))),
-            ("÷ nginx", lambda n, c=cell: show(f.ratio(c, n, "cpu_s_per_1m", BASE))),
-        ]
-    unpaced: list[tuple[str, Callable[[str], str]]] = [
-        ("tokens/s", lambda n: show(f.plain("unpaced", n, "tokens_per_s"))),
-        ("÷ nginx", lambda n: show(f.ratio("unpaced", n, "tokens_per_s", BASE))),
-        ("MB/s", lambda n: show(f.plain("unpaced", n, "mb_per_s"))),
-        ("CPU-s per 1M tokens", lambda n: show(f.plain("unpaced", n, "cpu_s_per_1m"))),
+def _paced(f: Figures, cell: str, name: str) -> list[str]:
+    return [
+        show(f.plain(cell, name, "delay_p50_us")),
+        show(f.plain(cell, name, "delay_p99_us")),
+        show(_first(f, cell, name)),
+        show(f.plain(cell, name, "cpu_s_per_1m")),
+        show(f.ratio(cell, name, "cpu_s_per_1m", BASE)),
     ]
-    return (
-        f"{_rows(names, columns)}\n\n"
-        "Delay: from the mock's write of a token to the client's read of it. First token added: "
-        "against direct streams of the same round.\n\n"
-        "### As fast as they go, 16 at once\n\n"
-        f"{_rows(names, unpaced)}"
-    )
 
 
-def _first(f: Figures, cell: str, name: str) -> Any:
+def _first(f: Figures, cell: str, name: str) -> Figure | None:
     return None if name == DIRECT else f.added(cell, name, "first_p50_us", DIRECT)
 
 
-def _rest(f: Figures, names: list[str]) -> str:
-    def gone(name: str, phase: str) -> str:
-        told = f.told("aborts", name)
-        if not told:
-            return NOTHING
-        never = sum(one[f"never_{phase}"] for one in told)
-        found = f.plain("aborts", name, f"gone_{phase}_p50_us")
-        if found is None:
-            return "**never**"
-        return f"{found.times(1e-3)}" + (f" (never: {never})" if never else "")
-
-    columns: list[tuple[str, Callable[[str], str]]] = [
-        ("RSS MiB fresh", lambda n: show(f.plain("rest", n, "rss_mib"))),
-        ("500 idle connections", lambda n: show(f.plain("crowd", n, "rss_idle_mib"))),
-        ("500 slow streams", lambda n: show(f.plain("crowd", n, "rss_slow_mib"))),
-        ("CPU ms/s at rest", lambda n: show(_at_rest(f, n))),
-        ("upstream sees it, ms: mid-stream", lambda n: gone(n, "stream")),
-        ("before the first byte", lambda n: gone(n, "prefill")),
-        ("not streamed", lambda n: gone(n, "whole")),
+def _streams(f: Figures, names: list[str]) -> str:
+    head = ["delay p50 µs", "p99", "first token added p50 µs", "CPU-s per 1M tokens", "÷ nginx"]
+    parts = [
+        f"### {cell.removeprefix('streams')} at once\n\n"
+        + _table(head, {name: _paced(f, cell, name) for name in names})
+        for cell in _STREAMS
     ]
-    return _rows(names, columns, skip=DIRECT)
+    parts.append(
+        "Delay: from the mock's write of a token to the client's read of it. First token added: "
+        "against direct streams of the same round."
+    )
+    return "\n\n".join(parts)
 
 
-def _at_rest(f: Figures, name: str) -> Any:
-    spent, span = f.plain("rest", name, "cpu_s"), f.plain("rest", name, "seconds")
-    return None if spent is None or span is None else spent.times(1000 / span.value)
+def _unpaced(f: Figures, names: list[str]) -> str:
+    lines = {
+        name: [
+            show(f.plain("unpaced", name, "tokens_per_s")),
+            show(f.ratio("unpaced", name, "tokens_per_s", BASE)),
+            show(f.plain("unpaced", name, "mb_per_s")),
+            show(f.plain("unpaced", name, "cpu_s_per_1m")),
+        ]
+        for name in names
+    }
+    return _table(["tokens/s", "÷ nginx", "MB/s", "CPU-s per 1M tokens"], lines)
+
+
+def _rest(f: Figures, names: list[str]) -> str:
+    head = ["RSS MiB fresh", "500 idle connections", "500 slow streams", "CPU ms/s at rest"]
+    lines = {
+        name: [
+            show(f.plain("rest", name, "rss_mib")),
+            show(f.plain("crowd", name, "rss_idle_mib")),
+            show(f.plain("crowd", name, "rss_slow_mib")),
+            show(f.plain("rest", name, "cpu_ms_per_s")),
+        ]
+        for name in names
+    }
+    return _table(head, lines)
+
+
+def _aborts(f: Figures, names: list[str]) -> str:
+    phases = ("stream", "prefill", "whole")
+    lines = {name: [_gone(f, name, phase) for phase in phases] for name in names}
+    return _table(["mid-stream, ms", "before the first byte, ms", "not streamed, ms"], lines) + (
+        "\n\nFrom the client's leaving to the upstream's seeing it, p50. Never: the upstream made "
+        "the whole answer."
+    )
+
+
+def _gone(f: Figures, name: str, phase: str) -> str:
+    told = f.told("aborts", name)
+    if not told:
+        return NOTHING
+    never = sum(one[f"never_{phase}"] for one in told)
+    found = f.plain("aborts", name, f"gone_{phase}_p50_us")
+    if found is None:
+        return "**never**"
+    return f"{found.times(1e-3)}" + (f" (never: {never})" if never else "")
 
 
 def _lags(f: Figures, cell: str) -> Lag:
@@ -214,7 +229,7 @@ class Goal:
 
 
 def _goals(f: Figures) -> str:
-    def value(figure: Any, factor: float = 1.0) -> float:
+    def value(figure: Figure | None, factor: float = 1.0) -> float:
         return float("nan") if figure is None else figure.value * factor
 
     def gone(phase: str) -> float:

@@ -45,7 +45,7 @@ func aborts(t task) result {
 		}
 	}
 	all.Wait()
-	seen, err := awaitGone(t.control, run, len(left))
+	seen, err := awaitGone(t.watched.control, run, len(left))
 	trouble.note(err)
 	meter.stop(told)
 	for phase := range phases {

@@ -48,7 +48,7 @@ func closedLoop(t task) result {
 		}(index, c)
 	}
 	all.Wait()
-	cpu := meter.stop(told)
+	meter.stop(told)
 	var done []time.Duration
 	for _, some := range spans {
 		done = append(done, some...)
@@ -56,9 +56,7 @@ func closedLoop(t task) result {
 	count := float64(len(done))
 	told["requests"] = count
 	told["per_s"] = count / told["seconds"].(float64)
-	if count > 0 {
-		told["cpu_us_each"] = cpu / count * 1e6
-	}
+	told.share("cpu_us_each", count, 1e6)
 	told.tell("latency", done)
 	told.tellFaults(trouble)
 	return told

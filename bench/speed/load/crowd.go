@@ -24,7 +24,7 @@ func crowd(t task) result {
 
 	const step = 2 * time.Millisecond
 	request := t.target.request(ask{stream: true, tokens: 60, rate: 1})
-	until := time.Now().Add(step*time.Duration(t.conns) + 3*time.Second)
+	until := time.Now().Add(step*time.Duration(t.conns) + t.span)
 	meter := t.watched.start()
 	var all sync.WaitGroup
 	var live atomic.Int64

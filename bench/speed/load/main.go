@@ -4,7 +4,7 @@
 //	load open    -addr 127.0.0.1:80 -direct 127.0.0.1:81 -rate 50 -seconds 4
 //	load streams -addr 127.0.0.1:80 -conns 64 -tokens 200 -rate 50 -seconds 8
 //	load aborts  -addr 127.0.0.1:80 -control 127.0.0.1:82 -conns 12
-//	load crowd   -addr 127.0.0.1:80 -conns 500
+//	load crowd   -addr 127.0.0.1:80 -conns 500 -seconds 3
 //	load rest    -seconds 2
 //
 // With -pid it tells what that process and its children spent meanwhile, see usage.go.
@@ -23,7 +23,6 @@ import (
 type task struct {
 	target  target
 	direct  target
-	control string
 	conns   int
 	tokens  int
 	rate    float64
@@ -62,7 +61,7 @@ func parse(words []string) task {
 	flags.StringVar(&t.target.route, "route", "/api/chat", "the route called; /v1/... gets OpenAI's body")
 	flags.StringVar(&t.target.model, "model", "llama3.2", "the model named in the body")
 	flags.StringVar(&t.direct.addr, "direct", "", "the upstream itself (open)")
-	flags.StringVar(&t.control, "control", "", "the mock's journal (aborts)")
+	flags.StringVar(&t.watched.control, "control", "", "the mock's journal")
 	flags.IntVar(&t.conns, "conns", 1, "connections")
 	flags.IntVar(&t.tokens, "tokens", 200, "tokens of a stream")
 	flags.Float64Var(&t.rate, "rate", 0, "tokens a second of a stream, 0: unpaced; calls a second (open)")
@@ -78,9 +77,11 @@ func parse(words []string) task {
 
 // rest tells what the proxy costs when nobody calls it.
 func rest(t task) result {
-	told := result{}
-	meter := t.watched.start()
+	tree := family(t.watched.pid)
+	before := spent(tree)
 	time.Sleep(t.span)
-	meter.stop(told)
-	return told
+	return result{
+		"rss_mib":      residentMiB(tree),
+		"cpu_ms_per_s": (spent(tree) - before).Seconds() * 1000 / t.span.Seconds(),
+	}
 }

@@ -60,8 +60,8 @@ func streams(t task) result {
 		}(index, c)
 	}
 	all.Wait()
-	cpu := meter.stop(told)
-	tellStreams(told, seen, began, cpu)
+	meter.stop(told)
+	tellStreams(told, seen, began)
 	told["streams"], told["whole"] = len(clients), whole.Load()
 	told.tellFaults(trouble)
 	return told
@@ -88,7 +88,7 @@ func (s *stream) read(c *client, request []byte, tokens int, until time.Time) er
 	return c.good(err)
 }
 
-func tellStreams(told result, seen []stream, began time.Time, cpu float64) {
+func tellStreams(told result, seen []stream, began time.Time) {
 	var delays, firsts []time.Duration
 	var tokens, size float64
 	last := began
@@ -107,9 +107,7 @@ func tellStreams(told result, seen []stream, began time.Time, cpu float64) {
 	told["tokens"] = tokens
 	told["tokens_per_s"] = tokens / span
 	told["mb_per_s"] = size / span / 1e6
-	if tokens > 0 {
-		told["cpu_s_per_1m"] = cpu / tokens * 1e6
-	}
+	told.share("cpu_s_per_1m", tokens, 1e6)
 	told.tell("delay", delays)
 	told.tell("first", firsts)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 type watched struct {
 	pid, mock int
 	cores     string
+	control   string // the mock's
 }
 
 const tick = 10 * time.Millisecond // of /proc's CPU times
@@ -34,22 +36,53 @@ func (w watched) start() meter {
 	return meter{w, tree, time.Now(), spent(tree), spent([]int{w.mock, os.Getpid()}), busy(w.cores)}
 }
 
-// stop tells: seconds, cpu_s of the proxy, load_cpu_s of mock and load generator, foreign_cores:
-// how many cores others kept busy, rss_mib. It returns the proxy's CPU time in seconds.
-func (m meter) stop(told result) float64 {
+// stop tells: seconds, load_cpu_s of mock and load generator, foreign_cores (how many cores others
+// kept busy), rss_mib, and cpu_s of the proxy with what it put off and did after the last answer:
+// lines still to be written are part of a call's price.
+func (m meter) stop(told result) {
 	span := time.Since(m.began).Seconds()
 	proxy := (spent(m.tree) - m.proxy).Seconds()
 	ours := (spent([]int{m.watched.mock, os.Getpid()}) - m.ours).Seconds()
 	told["seconds"] = span
 	told["load_cpu_s"] = ours
-	if m.watched.pid > 0 {
-		told["cpu_s"] = proxy
-		told["rss_mib"] = residentMiB(m.tree)
-	}
 	if m.watched.cores != "" {
 		told["foreign_cores"] = max(0, ((busy(m.watched.cores)-m.busy).Seconds()-proxy-ours)/span)
 	}
-	return proxy
+	if m.watched.pid > 0 {
+		told["rss_mib"] = residentMiB(m.tree)
+		m.watched.hush()
+		told["cpu_s"] = (settled(m.tree) - m.proxy).Seconds()
+	}
+}
+
+// hush has the mock cut streams whose clients have left: not every proxy sees to that, and what
+// it still does for them is no part of the next measurement.
+func (w watched) hush() {
+	if answer, err := http.Post("http://"+w.control+"/hush", "", nil); err == nil {
+		answer.Body.Close()
+	}
+}
+
+// share tells the proxy's CPU time per thing done, in units of which there are scale in a second.
+func (r result) share(name string, count, scale float64) {
+	if cpu, known := r["cpu_s"].(float64); known && count > 0 {
+		r[name] = cpu / count * scale
+	}
+}
+
+// settled is the CPU time spent once the processes have nothing more to do, or after a while.
+func settled(tree []int) time.Duration {
+	const step, most = 100 * time.Millisecond, 50
+	last := spent(tree)
+	for turn := 0; turn < most; turn++ {
+		time.Sleep(step)
+		now := spent(tree)
+		if now-last < step/20 {
+			return now
+		}
+		last = now
+	}
+	return last
 }
 
 // family is a process and all that descends from it.

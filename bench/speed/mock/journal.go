@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -15,14 +16,38 @@ type entry struct {
 	Ended int64 `json:"ended_ns"` // the answer was whole
 }
 
-// journal keeps the calls that were given an id. GET /?prefix=… answers those whose id starts so.
+// journal keeps the calls that were given an id, and the streams that run.
+//
+//	GET /?prefix=a   the calls whose id starts with a
+//	POST /hush       cuts all streams: for a proxy that goes on although its client has left
 type journal struct {
 	mutex   sync.Mutex
 	entries map[string]*entry
+	streams map[net.Conn]bool
 }
 
 func newJournal() *journal {
-	return &journal{entries: map[string]*entry{}}
+	return &journal{entries: map[string]*entry{}, streams: map[net.Conn]bool{}}
+}
+
+func (j *journal) streaming(conn net.Conn) {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	j.streams[conn] = true
+}
+
+func (j *journal) streamed(conn net.Conn) {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	delete(j.streams, conn)
+}
+
+func (j *journal) hush() {
+	j.mutex.Lock()
+	defer j.mutex.Unlock()
+	for conn := range j.streams {
+		conn.Close()
+	}
 }
 
 func (j *journal) begun(id string) {
@@ -53,6 +78,10 @@ func (j *journal) change(id string, apply func(*entry)) {
 }
 
 func (j *journal) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost && r.URL.Path == "/hush" {
+		j.hush()
+		return
+	}
 	prefix := r.URL.Query().Get("prefix")
 	found := map[string]entry{}
 	j.mutex.Lock()

@@ -67,6 +67,8 @@ func (s *session) call(call plan, chat bool) bool {
 		s.out = append(s.out, s.piece...)
 		return s.flush()
 	}
+	s.journal.streaming(s.conn)
+	defer s.journal.streamed(s.conn)
 	s.out = appendHead(s.out, "application/x-ndjson", -1)
 	begun := time.Now()
 	for index := 0; index < call.tokens; index++ {
