@@ -46,7 +46,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from modelsplit_policy.facts import Context, Provider, Role
+from modelsplit_policy.facts import Action, Context, Provider, Role
 from modelsplit_policy.roles import bare_name
 
 # What a waiting client is promised (milliseconds): shorter, and a model that is only busy
@@ -356,6 +356,14 @@ class ClientsPolicy(_Part):
     )
 
 
+class ManagementPolicy(_Part):
+    """Which changes to the models of the host go through."""
+
+    deny: tuple[Action, ...] = Field(
+        default=(), description="Actions that are refused with 403, whoever asks."
+    )
+
+
 class Policy(_Part):
     """The whole policy, checked. Read once at start; a change needs a restart."""
 
@@ -386,6 +394,9 @@ class Policy(_Part):
     )
     clients: ClientsPolicy = Field(
         default=ClientsPolicy(), description="Limits for each client by itself."
+    )
+    management: ManagementPolicy = Field(
+        default=ManagementPolicy(), description="Which changes to models go through."
     )
 
     @field_validator("roles", mode="before")

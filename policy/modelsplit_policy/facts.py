@@ -41,6 +41,18 @@ class Dialect(StrEnum):
     ANTHROPIC = "anthropic"
 
 
+class Action(StrEnum):
+    """What a request does to the models of the host, or to the account it is known by."""
+
+    PULL = "pull"
+    PUSH = "push"
+    CREATE = "create"
+    COPY = "copy"
+    DELETE = "delete"
+    BLOBS = "blobs"
+    ACCOUNT = "account"
+
+
 class RouteReason(StrEnum):
     """Which rule chose the role and model (the value of ``X-LLM-Route-Reason``)."""
 

@@ -54,6 +54,7 @@ class Reason(StrEnum):
     WRONG_KEY = "wrong_key"
     ROLE_DENIED = "role_denied"
     MANAGEMENT_DENIED = "management_denied"
+    IS_ALIAS = "is_alias"
     UNKNOWN_CONDITION = "unknown_condition"
     ROLE_CANNOT_ESCALATE = "role_cannot_escalate"
     NO_APPROVAL = "no_approval"
@@ -177,6 +178,7 @@ ERRORS: Final = MappingProxyType(
             Reason.METHOD_DENIED,
             Reason.ROLE_DENIED,
             Reason.MANAGEMENT_DENIED,
+            Reason.IS_ALIAS,
             Reason.UPSTREAM_REJECTED,
             retry=False,
         ),

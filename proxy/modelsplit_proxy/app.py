@@ -139,7 +139,7 @@ class App:
             pool=pool,
             residency=Residency(pool, str(upstream), gate),
             guard=Guard(settings.listen.host, settings.allow_hosts, settings.allow_origins),
-            intercept=Intercept(Catalogue(policy)),
+            intercept=Intercept(Catalogue(policy), policy.management),
             last_good=LastGood(),
             rate=ArrivalLimit(policy.clients, own_limits),
             client_seats=ClientSeats(policy.clients, own_limits),

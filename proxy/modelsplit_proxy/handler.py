@@ -90,7 +90,7 @@ class Handler:
         services = self._services
         if services.lifecycle.draining:
             return answers.draining()
-        denied = caller.denied_management(manages=keys.manages(target))
+        denied = caller.denied_management(manages=route.kind is Kind.MANAGEMENT)
         if denied is not None:
             return denied
         plan = await services.intercept.plan(route, target, request, down)

@@ -1,15 +1,17 @@
 """What happens to a request that is no call to a model: pass it, ask otherwise, or refuse it.
 
 Almost everything passes untouched. What speaks of an alias as if it were a model is the
-exception: lists get the aliases, questions about one are put about its target.
+exception: lists get the aliases, questions about one are put about its target, and changes
+to one are refused, as is what the policy denies.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from modelsplit_policy import management
 from modelsplit_policy.catalogue import in_the_cloud, not_installed
 from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import Failure
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from modelsplit_policy.catalogue import Alias, Catalogue
+    from modelsplit_policy.config import ManagementPolicy
+    from modelsplit_policy.facts import Action
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.routes import Route
 
@@ -38,12 +42,15 @@ _PASS: Final = b""
 class Intercept:
     """Decides for one policy. Reads a body where the decision hangs on it."""
 
-    def __init__(self, catalogue: Catalogue) -> None:
+    def __init__(self, catalogue: Catalogue, rules: ManagementPolicy) -> None:
         self._catalogue = catalogue
+        self._rules = rules
 
     async def plan(
         self, route: Route, target: str, request: web.BaseRequest, down: Downstream
     ) -> Plan:
+        if route.action is not None:
+            return await self._change(route.action, request, down)
         match route.label:
             case "/api/tags":
                 return self._list(route, target, listing.tags)
@@ -71,12 +78,23 @@ class Intercept:
         wordings = [Wording("GET", f"{folder}/{quote(model, ':')}") for model in alias.targets]
         return _about(alias, wordings, partial(listing.renamed, name))
 
-    async def _show(self, target: str, request: web.BaseRequest, down: Downstream) -> Plan:
+    async def _change(self, action: Action, request: web.BaseRequest, down: Downstream) -> Plan:
+        denied = management.denied(action, self._rules)
+        keys = management.named_in(action)
+        if denied is not None or not keys:
+            return denied or _PASS
         try:
-            body, whole = await read_start(request, down, _BODY_BYTES)
+            body, fields = await _read(request, down)
         except BodyError as error:
             return error.failure
-        fields = named.fields_of(body) if whole else {}
+        names = {key: _name(fields, key) for key in keys}
+        return management.misused(action, names, self._catalogue) or body
+
+    async def _show(self, target: str, request: web.BaseRequest, down: Downstream) -> Plan:
+        try:
+            body, fields = await _read(request, down)
+        except BodyError as error:
+            return error.failure
         alias = self._catalogue.find(named.model(fields))
         if alias is None:
             return body
@@ -84,6 +102,16 @@ class Intercept:
             Wording("POST", target, named.with_model(fields, model)) for model in alias.targets
         ]
         return _about(alias, wordings, None)
+
+
+async def _read(request: web.BaseRequest, down: Downstream) -> tuple[bytes, dict[str, Any]]:
+    """What has been read of a body, and its fields; none if it is too large or no JSON."""
+    body, whole = await read_start(request, down, _BODY_BYTES)
+    return body, named.fields_of(body) if whole else {}
+
+
+def _name(fields: dict[str, Any], key: str) -> str:
+    return named.model(fields) if key == "model" else named.text(fields, key)
 
 
 def _about(alias: Alias, wordings: list[Wording], change: listing.Change | None) -> Plan:

@@ -12,7 +12,6 @@ import hmac
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
 
 # Characters. What is longer is no key, and is not worth hashing.
 KEY_MAX: Final = 256
-
-_MANAGEMENT: Final = frozenset(
-    {"/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,12 +127,6 @@ def open_to_all(method: str, target: str, sent: CIMultiDictProxy[str]) -> bool:
     if method == "OPTIONS":
         return "Origin" in sent and "Access-Control-Request-Method" in sent
     return method in {"GET", "HEAD"} and target.partition("?")[0] == "/"
-
-
-def manages(target: str) -> bool:
-    """Whether a path changes models."""
-    path = unquote(target.partition("?")[0])
-    return path in _MANAGEMENT or path.startswith("/api/blobs/")
 
 
 def _presented(sent: CIMultiDictProxy[str]) -> Iterator[tuple[bytes, str]]:

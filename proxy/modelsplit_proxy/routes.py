@@ -2,8 +2,8 @@
 
 - inference: a call to a model. Admitted, tagged, counted, recorded.
 - metadata: a question about models or the server. Never queued, never counted.
-- management: changes which models there are, or whose host this is. Passed on, unless the
-  policy denies the action.
+- management: changes which models there are, or the account of the host. Passed on, unless
+  the policy denies the action.
 - other: everything else, known or not yet invented. Passed on as it is.
 
 The path is compared as Ollama's router does: percent-decoded, then exactly, case and
@@ -18,7 +18,7 @@ from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
-from modelsplit_policy.facts import Dialect
+from modelsplit_policy.facts import Action, Dialect
 
 
 class Kind(StrEnum):
@@ -35,16 +35,21 @@ class Route:
     label: str
     kind: Kind
     dialect: Dialect
+    action: Action | None = None
 
 
-def _rows(kind: Kind, *rows: str) -> list[tuple[str, Route]]:
+def _rows(kind: Kind, *rows: str, action: Action | None = None) -> list[tuple[str, Route]]:
     """Rows written as ``METHOD /path``, several methods separated by commas."""
     table = []
     for row in rows:
         methods, _, path = row.partition(" ")
-        route = Route(path, kind, dialect_of(path))
+        route = Route(path, kind, dialect_of(path), action)
         table += [(method, route) for method in methods.split(",")]
     return table
+
+
+def _changes(action: Action, *rows: str) -> list[tuple[str, Route]]:
+    return _rows(Kind.MANAGEMENT, *rows, action=action)
 
 
 def dialect_of(target: str) -> Dialect:
@@ -66,6 +71,8 @@ ROUTES: Final = (
         "POST /v1/completions",
         "POST /v1/embeddings",
         "POST /v1/responses",
+        "POST /v1/images/generations",
+        "POST /v1/images/edits",
         "POST /v1/messages",
     ),
     *_rows(
@@ -83,15 +90,13 @@ ROUTES: Final = (
         "GET /v1/models",
         "GET /v1/models/*",
     ),
-    *_rows(
-        Kind.MANAGEMENT,
-        "POST /api/pull",
-        "POST /api/push",
-        "POST /api/create",
-        "POST /api/copy",
-        "DELETE /api/delete",
-        "POST /api/blobs/*",
-    ),
+    *_changes(Action.PULL, "POST /api/pull"),
+    *_changes(Action.PUSH, "POST /api/push"),
+    *_changes(Action.CREATE, "POST /api/create", "POST /api/experimental/aliases"),
+    *_changes(Action.COPY, "POST /api/copy"),
+    *_changes(Action.DELETE, "DELETE /api/delete", "DELETE /api/experimental/aliases"),
+    *_changes(Action.BLOBS, "POST /api/blobs/*"),
+    *_changes(Action.ACCOUNT, "POST /api/signout", "DELETE /api/user/keys/*"),
     *_rows(
         Kind.OTHER,
         "POST /api/experimental/web_search",

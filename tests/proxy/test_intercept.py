@@ -20,9 +20,10 @@ NO_ALIASES: dict[str, Any] = {
 
 async def planned(method: str, target: str, overlay: dict[str, Any] | None = None) -> Plan:
     """The plan for a request whose body is of no interest: nothing may ask for it."""
-    catalogue = Catalogue(policy({"roles": overlay or {}}).policy)
+    rules = policy({"roles": overlay or {}, "management": {"deny": ["pull", "blobs"]}}).policy
+    intercept = Intercept(Catalogue(rules), rules.management)
     nothing = cast("Any", None)
-    return await Intercept(catalogue).plan(classify(method, target), target, nothing, nothing)
+    return await intercept.plan(classify(method, target), target, nothing, nothing)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,8 @@ async def planned(method: str, target: str, overlay: dict[str, Any] | None = Non
         ("HEAD", "/v1/models"),
         ("GET", "/api/show"),
         ("HEAD", "/api/blobs/sha256:1"),
+        ("POST", "/api/signout"),
+        ("DELETE", "/api/user/keys/x"),
         ("POST", "/api/tomorrow"),
     ],
 )
@@ -57,6 +60,13 @@ async def test_a_list_is_asked_for_as_it_was_and_an_alias_by_its_models() -> Non
     assert isinstance(plan, Question)
     assert [w.target for w in plan.wordings] == ["/v1/models/gemma3:12b", "/v1/models/gpt-oss:20b"]
     assert plan.missing is not None
+
+
+@pytest.mark.parametrize("target", ["/api/pull", "/api/blobs/sha256:1"])
+async def test_what_is_denied_is_refused_unread(target: str) -> None:
+    plan = await planned("POST", target)
+    assert isinstance(plan, Failure)
+    assert (plan.status, plan.reason) == (403, "management_denied")
 
 
 async def test_the_cloud_is_refused() -> None:

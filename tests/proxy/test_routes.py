@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.facts import Dialect
+from modelsplit_policy.facts import Action, Dialect
 from modelsplit_proxy.routes import ROUTES, Kind, classify, dialect_of
 
 DIALECTS = {
@@ -18,6 +18,8 @@ DIALECTS = {
     "/v1/completions": "openai",
     "/v1/embeddings": "openai",
     "/v1/responses": "openai",
+    "/v1/images/generations": "openai",
+    "/v1/images/edits": "openai",
     "/v1/messages": "anthropic",
 }
 
@@ -28,6 +30,12 @@ def rows(kind: Kind) -> set[str]:
 
 def test_these_paths_are_calls_to_a_model_and_no_others() -> None:
     assert rows(Kind.INFERENCE) == {f"POST {path}" for path in DIALECTS}
+
+
+def test_what_manages_has_an_action_and_nothing_else_has() -> None:
+    actions = {(route.kind is Kind.MANAGEMENT, route.action is not None) for _, route in ROUTES}
+    assert actions == {(True, True), (False, False)}
+    assert {route.action for _, route in ROUTES} - {None} == set(Action)
 
 
 def test_no_row_is_there_twice() -> None:

@@ -1,0 +1,70 @@
+"""What may be changed: by whom nothing may, and what is no model to change."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelsplit_policy.catalogue import Catalogue
+from modelsplit_policy.config import ManagementPolicy, PolicyError
+from modelsplit_policy.facts import Action
+from modelsplit_policy.management import denied, misused, named_in
+from support.harness import policy
+
+CATALOGUE = Catalogue(policy().policy)
+
+
+def test_nothing_is_denied_by_default() -> None:
+    assert [denied(action, policy().policy.management) for action in Action] == [None] * 7
+
+
+@pytest.mark.parametrize("action", Action)
+def test_what_is_denied_names_the_key_of_the_policy(action: Action) -> None:
+    failure = denied(action, ManagementPolicy(deny=(action,)))
+    assert failure is not None
+    assert (failure.status, failure.reason) == (403, "management_denied")
+    assert f'"{action}" is denied here by the policy (management.deny)' in failure.message
+    others = ManagementPolicy(deny=tuple(a for a in Action if a is not action))
+    assert denied(action, others) is None
+
+
+def test_an_unknown_action_is_a_fault_of_the_policy() -> None:
+    with pytest.raises(PolicyError, match=r'\$\.management\.deny\[1\]: must be "pull", "push"'):
+        policy({"management": {"deny": ["pull", "run"]}})
+
+
+@pytest.mark.parametrize(
+    ("action", "names", "advice"),
+    [
+        (Action.PULL, {"model": "planner"}, "pull qwen3:4b instead"),
+        (Action.PUSH, {"model": "PLANNER:latest"}, "push qwen3:4b instead"),
+        (Action.DELETE, {"model": "planner"}, "take it out of roles.PLANNER.aliases"),
+        (Action.CREATE, {"model": "planner"}, "choose another name"),
+        (Action.CREATE, {"model": "mine", "from": "planner"}, "name qwen3:4b instead"),
+        (Action.COPY, {"source": "planner", "destination": "x"}, "name qwen3:4b instead"),
+        (Action.COPY, {"source": "x", "destination": "planner"}, "choose another name"),
+    ],
+)
+def test_an_alias_is_no_model_to_change(action: Action, names: dict[str, str], advice: str) -> None:
+    assert set(names) <= set(named_in(action))
+    failure = misused(action, names, CATALOGUE)
+    assert failure is not None
+    assert (failure.status, failure.reason) == (403, "is_alias")
+    assert '"planner" is an alias for qwen3:4b, not a model, and cannot be' in failure.message
+    assert failure.message.endswith((advice, f"{advice} in the policy"))
+
+
+@pytest.mark.parametrize("action", Action)
+def test_other_names_go_through(action: Action) -> None:
+    names = dict.fromkeys(named_in(action), "qwen3:4b")
+    assert misused(action, names, CATALOGUE) is None
+    assert misused(action, {}, CATALOGUE) is None
+
+
+def test_sentences_are_short_whatever_the_names() -> None:
+    row = {"primary": "a" * 200, "fallback": "b", "aliases": ["c" * 200]}
+    catalogue = Catalogue(policy({"roles": {"EXECUTOR": row}}).policy)
+    for action in Action:
+        for key in named_in(action):
+            failure = misused(action, {key: "c" * 200}, catalogue)
+            assert failure is not None
+            assert len(failure.message) <= 200
