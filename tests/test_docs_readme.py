@@ -42,6 +42,13 @@ def test_the_table_of_roles_is_the_shipped_policy() -> None:
     assert said == [row(role, roles[role]) for role in Role]
 
 
+def test_the_digest_in_the_examples_is_the_shipped_policys() -> None:
+    digest = policyfile.load(None).short_digest
+    operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    for page in (README, operations):
+        assert set(re.findall(r"shipped default \((\w+)\)", page)) == {digest}
+
+
 def anchors(page: Path) -> set[str]:
     titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title).lower().replace(" ", "-") for title in titles}

@@ -9,8 +9,8 @@ from modelsplit_proxy.headers import RESPONSE_NAMES
 from modelsplit_proxy.routes import ROUTES
 
 PAGE = (Path(__file__).parents[1] / "docs" / "routes.md").read_text(encoding="utf-8")
-# Sent once there are experiments and budgets.
-NOT_YET = {"X-LLM-Variant", "RateLimit", "RateLimit-Policy"}
+# Sent once there are budgets.
+NOT_YET = {"RateLimit", "RateLimit-Policy"}
 
 
 def section(title: str) -> str:

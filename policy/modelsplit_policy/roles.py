@@ -4,6 +4,10 @@ First match wins: the ``X-LLM-Role`` header; the model name is an alias of a rol
 model name is claimed by a role; CHAT. An alias stands for its role's primary model. A
 concrete model named together with a role header keeps its name for the first attempt and
 takes the role's pool, timeout and fallback.
+
+An enabled experiment of the role stands in for the primary: a call takes part if it would
+have started at the primary, because the policy and not the client chose the model, and was
+not escalated to it. The arm's model is then attempt 1; the fallback stays the role's.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.experiments import arm_of, sticky_key
 from modelsplit_policy.facts import Context, Provider, Role, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_policy.config import Policy, RolePolicy
+    from modelsplit_policy.config import ArmPolicy, ExperimentPolicy, Policy, RolePolicy, Scalar
 
 # Nothing escalates by itself, and no step is skipped.
 _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: Role.CLOUD})
@@ -26,7 +31,10 @@ _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """What a client said about one call. Empty strings: it said nothing."""
+    """What a client said about one call. Empty strings: it said nothing.
+
+    ``job``, ``client`` and ``request``: who it is, for experiments.
+    """
 
     model: str
     role: str = ""
@@ -34,19 +42,30 @@ class Ask:
     retry_level: int = 0
     escalate: str = ""
     no_fallback: bool = False
+    job: str = ""
+    client: str = ""
+    request: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One model that may be tried, and how long it may take (None: no bound)."""
+    """One model that may be tried, and how long it may take (None: no bound).
+
+    ``options``: runner options of an experiment's arm.
+    """
 
     model: str
     timeout_s: float | None
+    options: tuple[tuple[str, Scalar], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Whose call it is, who may answer, in order (one or two), and why."""
+    """Whose call it is, who may answer, in order (one or two), and why.
+
+    ``experiment``: the one it takes part in, with its ``arm``; no arm where nobody has said
+    whose call it is, which only dry runs may leave open.
+    """
 
     role: Role
     context: Context
@@ -55,6 +74,8 @@ class Route:
     candidates: tuple[Candidate, ...]
     reason: RouteReason
     starts_at_fallback: bool = False
+    experiment: ExperimentPolicy | None = None
+    arm: ArmPolicy | None = None
 
 
 def bare_name(model: str) -> str:
@@ -78,6 +99,7 @@ class Roles:
         self._claims: Mapping[str, Role] = {
             bare_name(claim): role for role, row in policy.roles.items() for claim in row.claims
         }
+        self._tests = {test.role: test for test in policy.experiments if test.enabled}
 
     def route(self, ask: Ask) -> Route | Failure:
         """Decide; a Failure says what the client should have sent instead."""
@@ -150,10 +172,14 @@ class Roles:
         self, ask: Ask, role: Role, reason: RouteReason, context: Context, *, is_alias: bool
     ) -> Route:
         row = self._policy.roles[role]
-        candidates = _candidates(ask, row, reason, is_alias=is_alias)
+        names_model = bool(ask.model) and not is_alias and reason is not RouteReason.ESCALATION
         at_fallback = ask.retry_level > 0 and row.fallback is not None
+        test = None if names_model else self._test(ask, role, reason)
+        arm = None if test is None else _arm(test, ask)
+        model = ask.model if names_model or row.primary is None else row.primary
+        candidates = _candidates(row, arm, model)
         if at_fallback:
-            candidates = candidates[1:] or (_fallback(row),)
+            candidates, reason = candidates[1:] or (_fallback(row),), RouteReason.FALLBACK
         elif ask.no_fallback:
             candidates = candidates[:1]
         return Route(
@@ -162,20 +188,32 @@ class Roles:
             provider=row.provider,
             requested_model=ask.model,
             candidates=candidates,
-            reason=RouteReason.FALLBACK if at_fallback else reason,
+            reason=reason if arm is None else RouteReason.EXPERIMENT,
             starts_at_fallback=at_fallback,
+            experiment=test,
+            arm=arm,
         )
 
+    def _test(self, ask: Ask, role: Role, reason: RouteReason) -> ExperimentPolicy | None:
+        """The experiment of a call that starts where the policy says, if that is the primary."""
+        elsewhere = reason is RouteReason.ESCALATION or ask.retry_level > 0
+        return None if elsewhere else self._tests.get(role)
 
-def _candidates(
-    ask: Ask, row: RolePolicy, reason: RouteReason, *, is_alias: bool
-) -> tuple[Candidate, ...]:
-    keeps_name = ask.model and not is_alias and reason is not RouteReason.ESCALATION
-    model = ask.model if keeps_name or row.primary is None else row.primary
-    first = Candidate(model, _seconds(row.timeout_ms))
-    if row.fallback is None or bare_name(row.fallback) == bare_name(model):
+
+def _candidates(row: RolePolicy, arm: ArmPolicy | None, model: str) -> tuple[Candidate, ...]:
+    """The arm's model, or without one ``model``, and the fallback."""
+    timeout_s = _seconds(row.timeout_ms)
+    first = Candidate(model, timeout_s)
+    if arm is not None:
+        first = Candidate(arm.model, timeout_s, tuple(arm.options.items()))
+    if row.fallback is None or bare_name(row.fallback) == bare_name(first.model):
         return (first,)
     return (first, _fallback(row))
+
+
+def _arm(test: ExperimentPolicy, ask: Ask) -> ArmPolicy | None:
+    key = sticky_key(test, job=ask.job, client=ask.client, request=ask.request)
+    return arm_of(test, key) if key else None
 
 
 def _fallback(row: RolePolicy) -> Candidate:

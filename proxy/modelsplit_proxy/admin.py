@@ -15,6 +15,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from modelsplit_policy.admission import shown
+from modelsplit_policy.experiments import shares
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Ask, Route
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
+    from modelsplit_policy.config import ArmPolicy, ExperimentPolicy
     from modelsplit_proxy.costs import Costs
     from modelsplit_proxy.guard import Guard
     from modelsplit_proxy.ledger import Ledger
@@ -157,7 +159,8 @@ class Admin:
 
     async def _route(self, request: web.Request) -> web.Response:
         """A dry run: what a call with this model and role would get."""
-        ask = Ask(model=request.query.get("model", ""), role=request.query.get("role", ""))
+        query = request.query
+        ask = dry_run(query.get("model", ""), query.get("role", ""), query.get("key", ""))
         route = self._parts.services.roles.route(ask)
         if isinstance(route, Failure):
             return _json({"error": route.message, "error_code": route.code}, status=route.status)
@@ -221,9 +224,14 @@ def _breaker(view: BreakerView) -> dict[str, Any]:
     }
 
 
+def dry_run(model: str, role: str, key: str) -> Ask:
+    """What a client would ask; ``key``: its job, client or request, whichever counts."""
+    return Ask(model=model, role=role, job=key, client=key, request=key)
+
+
 def route_fields(route: Route) -> dict[str, Any]:
     """A route as plain values, for JSON."""
-    return {
+    fields: dict[str, Any] = {
         "llm_role": route.role,
         "llm_context": route.context,
         "llm_provider": route.provider,
@@ -232,6 +240,22 @@ def route_fields(route: Route) -> dict[str, Any]:
         "candidates": [
             {"model": candidate.model, "timeout_s": candidate.timeout_s}
             for candidate in route.candidates
+        ],
+    }
+    if route.experiment is not None:
+        fields |= _experiment(route.experiment, route.arm)
+    return fields
+
+
+def _experiment(test: ExperimentPolicy, arm: ArmPolicy | None) -> dict[str, Any]:
+    share = shares(test)
+    return {
+        "experiment": test.name,
+        "variant": None if arm is None else arm.name,
+        "sticky": test.sticky,
+        "arms": [
+            {"name": arm.name, "model": arm.model, "share": round(share[arm.name], 6)}
+            for arm in test.arms
         ],
     }
 

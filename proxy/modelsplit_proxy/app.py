@@ -16,6 +16,7 @@ from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard, HealthRules
+from modelsplit_policy.pitfalls import warnings
 from modelsplit_policy.roles import Roles
 from modelsplit_proxy import installed, pricing
 from modelsplit_proxy.admin import Admin, AdminParts
@@ -23,6 +24,7 @@ from modelsplit_proxy.clientseats import ClientSeats
 from modelsplit_proxy.clock import SystemClock
 from modelsplit_proxy.costs import Costs
 from modelsplit_proxy.edge import Edge, EdgeServer
+from modelsplit_proxy.experimentmetrics import ExperimentMetrics
 from modelsplit_proxy.fetch import fetch
 from modelsplit_proxy.fuses import Fuses
 from modelsplit_proxy.gate import Gate
@@ -32,7 +34,7 @@ from modelsplit_proxy.intercept import Intercept
 from modelsplit_proxy.lastgood import LastGood
 from modelsplit_proxy.ledger import Ledger
 from modelsplit_proxy.looplag import LoopLag
-from modelsplit_proxy.metrics import Metrics
+from modelsplit_proxy.metrics import LATENCY_S, Metrics
 from modelsplit_proxy.monitor import Monitor, Watched
 from modelsplit_proxy.probe import Probe
 from modelsplit_proxy.rate import ArrivalLimit
@@ -96,6 +98,8 @@ class App:
         self.monitor = self._monitor(policy)
         self.services.metrics.watch(self.admission, pool, self.lag, self.monitor)
         self._costs = self._count_costs()
+        trials = ExperimentMetrics(policy, self.services.metrics.registry, LATENCY_S)
+        self.services.log.listen(trials.call_ended)
         self.services.metrics.registry.register(StoreMetrics(self.store, self._ledger))
         for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
             self.services.log.listen(listener)
@@ -172,7 +176,7 @@ class App:
         for sock in sockets:
             await self._edge.listen(sock)
         await self._first_look()
-        for warning in self._pricing.warnings:
+        for warning in (*self._pricing.warnings, *warnings(self.services.policy)):
             logger.warning("%s", warning)
         self._tasks.run(self._compare_with_installed(), "installed")
         self._tasks.run(self.probe.watch(), "probe")

@@ -242,11 +242,12 @@ class AttemptRun:
     def _body_bytes(self) -> bytes:
         """The client's bytes naming the candidate, unless the policy shapes the request."""
         body, model = self._sent.body, self._candidate.model
-        shape = shape_of(self._services.policy, self._role, model, model != body.model)
+        policy, options = self._services.policy, dict(self._candidate.options)
+        shape = shape_of(policy, self._role, model, model != body.model, options)
         fields, applied = apply(shape, self._record.route, body.fields, body.raw)
+        self._record.applied = applied
         if fields is None:
             return body.with_model(model)
-        self._record.applied = applied
         return encode(fields | {"model": model})
 
     # 3. The answer.

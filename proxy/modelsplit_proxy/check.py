@@ -11,9 +11,10 @@ import orjson
 from modelsplit_policy.config import PolicyError
 from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import Failure
-from modelsplit_policy.roles import Ask, Roles
+from modelsplit_policy.pitfalls import warnings
+from modelsplit_policy.roles import Roles
 from modelsplit_proxy import installed, policyfile, pricing
-from modelsplit_proxy.admin import route_fields
+from modelsplit_proxy.admin import dry_run, route_fields
 from modelsplit_proxy.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -39,23 +40,24 @@ def config(
     except PolicyError as error:
         _report_errors(error, as_json=as_json)
         return 1
-    warnings = [*pricing.read(loaded.policy, SystemClock().wall()).warnings]
+    found = [*pricing.read(loaded.policy, SystemClock().wall()).warnings]
+    found += warnings(loaded.policy)
     if upstream is not None:
-        warnings += _online_warnings(loaded.policy, upstream)
+        found += _online_warnings(loaded.policy, upstream)
     if as_json:
         _print_json(
-            {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": warnings}
+            {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": found}
         )
     else:
         _print(f"{loaded.source}: ok ({loaded.short_digest})")
-        for warning in warnings:
+        for warning in found:
             _print(f"warning: {warning}")
     return 0
 
 
-def route(loaded: LoadedPolicy, model: str, role: str, *, as_json: bool) -> int:
-    """Show the decision for one model name and role header."""
-    decided = Roles(loaded.policy).route(Ask(model=model, role=role))
+def route(loaded: LoadedPolicy, model: str, role: str, *, key: str = "", as_json: bool) -> int:
+    """Show the decision for one model name and role header; ``key`` picks an arm."""
+    decided = Roles(loaded.policy).route(dry_run(model, role, key))
     if isinstance(decided, Failure):
         if as_json:
             _print_json({"error": decided.message, "error_code": decided.code})
@@ -81,6 +83,7 @@ def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
         "alias": f'"{fields["requested_model"]}" is an alias of this role',
         "claim": f'the role claims "{fields["requested_model"]}"',
         "default": "nothing names another role",
+        "experiment": f"experiment {fields.get('experiment')}, arm {fields.get('variant')}",
     }
     reason = fields["route_reason"]
     yield f"role      {fields['llm_role']}  ({why.get(reason, reason)})"
@@ -88,10 +91,20 @@ def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
         timeout = candidate["timeout_s"]
         bound = "no timeout" if timeout is None else f"timeout {timeout:g} s"
         yield f"attempt {number} {candidate['model']}  ({bound})"
+    yield from _arm_lines(fields)
     seats = fields["max_concurrent"]
     shared = "by budget alone" if fields["llm_provider"] == Provider.CLOUD else "the global cap"
     yield f"seats     {shared if seats is None else seats}"
     yield f"wait      at most {fields['max_wait_ms'] / 1000:g} s"
+
+
+def _arm_lines(fields: dict[str, Any]) -> Iterator[str]:
+    """What attempt 1 may be instead, while nobody has said whose call it is."""
+    if "experiment" not in fields or fields["variant"] is not None:
+        return
+    yield f"but       experiment {fields['experiment']} deals attempt 1, by {fields['sticky']}:"
+    for arm in fields["arms"]:
+        yield f"          {arm['name']} {arm['share']:.1%} {arm['model']}"
 
 
 def _report_errors(error: PolicyError, *, as_json: bool) -> None:

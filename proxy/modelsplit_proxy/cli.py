@@ -85,7 +85,8 @@ def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         return status.run(read_settings(flags, environ).admin, as_json=args.json)
     if args.command == "route":
         loaded = policyfile.load(policyfile.find_policy(args.policy, environ))
-        return check.route(loaded, args.model, args.role or "", as_json=args.json)
+        key = args.key or ""
+        return check.route(loaded, args.model, args.role or "", key=key, as_json=args.json)
     if args.command == "keys":
         return _keys(args, environ)
     upstream = read_settings(flags, environ).upstream if args.online else None
@@ -183,6 +184,9 @@ def _add_route(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("model", metavar="MODEL", help="the model name a client would send")
     parser.add_argument("--role", help="the X-LLM-Role header a client would send")
+    parser.add_argument(
+        "--key", help="the job, client or request by which an experiment picks the arm"
+    )
     parser.add_argument("--policy", type=Path, metavar="FILE")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 

@@ -126,9 +126,13 @@ class InferenceCall:
             self.record.call.step(Event.FALL_BACK)
 
     def _worth_asking(self, route: Route) -> tuple[Candidate, ...]:
-        """The candidates, without a primary whose cold start the policy wants avoided."""
+        """The candidates, without a primary whose cold start the policy wants avoided.
+
+        An experiment's arm is asked all the same: else both arms would measure the fallback.
+        """
         row = self._services.policy.roles[route.role]
-        if not row.prefer_resident_fallback or len(route.candidates) < 2:
+        avoids = row.prefer_resident_fallback and route.arm is None
+        if not avoids or len(route.candidates) < 2:
             return route.candidates
         loaded = self._services.residency.loaded
         primary, second = route.candidates
@@ -166,6 +170,9 @@ class InferenceCall:
             retry_level=asked.retry_level,
             escalate=asked.escalate,
             no_fallback=asked.no_fallback,
+            job=asked.job_id or "",
+            client=self.record.client,
+            request=self.record.request_id,
         )
 
     async def _refuse_early(self, route: Route) -> Failure | None:

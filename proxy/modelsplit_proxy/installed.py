@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from modelsplit_policy.config import Policy
+    from modelsplit_policy.facts import Role
 
 
 def names(body: bytes) -> frozenset[str] | None:
@@ -33,8 +34,16 @@ def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
         for alias in row.aliases:
             if bare_name(alias) in installed:
                 yield f'alias "{alias}" of {role} hides the installed model of that name'
-        for model in (row.primary, row.fallback):
+        for model in (row.primary, row.fallback, *_arms(policy, role)):
             if model is None or row.provider is not Provider.LOCAL:
                 continue
             if bare_name(model) not in installed:
                 yield f"{role}: {model} is not installed; try `ollama pull {model}`"
+
+
+def _arms(policy: Policy, role: Role) -> tuple[str, ...]:
+    """Models that only an enabled experiment asks."""
+    row = policy.roles[role]
+    tests = [test for test in policy.experiments if test.enabled and test.role is role]
+    models = [arm.model for test in tests for arm in test.arms]
+    return tuple(model for model in models if model not in {row.primary, row.fallback})

@@ -345,6 +345,8 @@ def _policy_models(policy: Policy) -> Iterator[str]:
             yield row.primary
         if row.fallback is not None:
             yield row.fallback
+    for test in policy.experiments:
+        yield from (arm.model for arm in test.arms)
 
 
 def label_values() -> dict[str, frozenset[str]]:

@@ -56,6 +56,14 @@ class Attempt:
         return cost_usd(self.price, usage.prompt_tokens, usage.output_tokens, computed_s)
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The arm of an experiment that a call was given, whichever model answered it."""
+
+    experiment: str
+    arm: str
+
+
 @dataclass(slots=True)
 class CallRecord:
     """One call, from its first byte in to its last byte out."""
@@ -73,6 +81,7 @@ class CallRecord:
     context: Context | None = None
     provider: Provider | None = None
     route_reason: RouteReason | None = None
+    variant: Variant | None = None
     attempts: list[Attempt] = field(default_factory=list)
     starts_at_fallback: bool = False
     call: Call = field(default_factory=Call)
@@ -92,6 +101,8 @@ class CallRecord:
         self.planned_model = route.candidates[0].model
         self.route_reason = route.reason
         self.starts_at_fallback = route.starts_at_fallback
+        if route.experiment is not None and route.arm is not None:
+            self.variant = Variant(route.experiment.name, route.arm.name)
 
     def attempt(self, candidate: Candidate, now: float, price: Price | None = None) -> Attempt:
         attempt = Attempt(candidate.model, now, price=price)
@@ -221,6 +232,8 @@ class CallRecord:
         }
         if self.role is Role.PLANNER:
             out["planner_latency_ms"] = out["job_e2e_latency_ms"]
+        if self.variant is not None:
+            out |= {"experiment": self.variant.experiment, "variant": self.variant.arm}
         if self.failure is not None:
             out |= errors.fields(self.failure, self.scene())
             out["error"] = self.failure.message

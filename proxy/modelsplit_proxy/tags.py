@@ -34,6 +34,8 @@ def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[
             f"X-LLM-Fallback-Used: {'true' if record.fallback_used else 'false'}\r\n"
             f"X-LLM-Route-Reason: {_route_reason(record)}\r\n"
         )
+    if record.variant is not None:
+        block += f"X-LLM-Variant: {record.variant.arm}\r\n"
     if record.failure is not None:
         block += f"X-LLM-Error-Code: {record.failure.code}\r\n"
     out = [block.encode("ascii"), headers.VIA_LINE]

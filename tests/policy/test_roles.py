@@ -265,3 +265,92 @@ def test_the_registrys_own_prefix_is_another_spelling_of_the_same_model() -> Non
         "registry.ollama.ai/library/GPT-OSS:20b",
     ):
         assert bare_name(spelling) == "gpt-oss:20b"
+
+
+# --- Experiments ------------------------------------------------------------------------------
+
+ARMS = [
+    {"name": "small", "model": "qwen3:4b", "weight": 1},
+    {"name": "large", "model": "llama3", "weight": 1, "options": {"temperature": 0}},
+]
+
+
+def trying(**changes: Any) -> Roles:
+    document = json.loads(SHIPPED.read_bytes())
+    test = {"name": "t", "role": "PLANNER", "arms": ARMS, "sticky": "job", "enabled": True}
+    document["experiments"] = [test | changes]
+    document["roles"]["PLANNER"]["claims"] = ["mistral"]
+    document["roles"]["HEAVY"]["claims"] = []
+    return Roles(parse(document))
+
+
+def of_arm(name: str, ask: str = "planner") -> Route:
+    """The route of the first job that falls to that arm."""
+    asks = (Ask(ask, role="PLANNER", job=str(number)) for number in range(100))
+    routes = (routed(one, trying()) for one in asks)
+    return next(route for route in routes if route.arm is not None and route.arm.name == name)
+
+
+@pytest.mark.parametrize("model", ["planner", "Planner:latest", "executor", ""])
+def test_a_call_that_leaves_the_model_to_the_role_takes_part(model: str) -> None:
+    route = of_arm("large", model)
+    assert route.reason == "experiment"
+    assert models(route) == ["llama3", "qwen3:8b"]
+    assert route.candidates[0].timeout_s == 15.0
+    assert route.candidates[0].options == (("temperature", 0),)
+    assert route.candidates[1].options == ()
+
+
+def test_an_alias_alone_takes_part_too() -> None:
+    route = routed(Ask("planner", request="r1"), trying())
+    assert (route.reason, route.arm is not None) == ("experiment", True)
+
+
+def test_a_call_of_a_job_keeps_its_arm_whatever_its_request() -> None:
+    asks = [Ask("planner", job="j", client=str(n), request=str(n)) for n in range(50)]
+    assert len({models(routed(ask, trying()))[0] for ask in asks}) == 1
+
+
+def test_calls_without_a_job_are_dealt_one_by_one() -> None:
+    asks = [Ask("planner", client="c", request=str(n)) for n in range(50)]
+    assert {models(routed(ask, trying()))[0] for ask in asks} == {"qwen3:4b", "llama3"}
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        Ask("gemma3:12b", role="PLANNER", job="j"),
+        Ask("qwen3:4b", role="PLANNER", job="j"),
+        Ask("mistral", job="j"),
+        Ask("planner", job="j", retry_level=1),
+        Ask("executor", job="j"),
+        Ask("qwen3:4b", job="j"),
+    ],
+)
+def test_a_call_that_would_not_start_at_the_primary_does_not(ask: Ask) -> None:
+    route = routed(ask, trying())
+    assert (route.experiment, route.arm) == (None, None)
+    assert route.reason != "experiment"
+    assert route == routed(ask, trying(enabled=False))
+
+
+def test_an_escalated_call_does_not() -> None:
+    ask = Ask("executor", escalate="operator", job="j")
+    route = routed(ask, trying(role="HEAVY"))
+    assert (route.role, route.reason, route.arm) == (Role.HEAVY, "escalation", None)
+
+
+def test_no_fallback_is_still_no_fallback() -> None:
+    route = routed(Ask("planner", job="j", no_fallback=True), trying())
+    assert (len(route.candidates), route.reason) == (1, "experiment")
+
+
+def test_an_arm_that_is_the_fallback_has_one_attempt() -> None:
+    only = [{"name": "large", "model": "qwen3:8b", "weight": 1}]
+    assert models(routed(Ask("planner", job="j"), trying(arms=only))) == ["qwen3:8b"]
+
+
+def test_while_nobody_says_whose_call_it_is_the_arm_is_open() -> None:
+    route = routed(Ask("planner"), trying())
+    assert route.experiment is not None
+    assert (route.arm, route.reason, models(route)) == (None, "alias", ["qwen3:4b", "qwen3:8b"])
