@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from modelsplit_proxy.headers import RESPONSE_NAMES
 from modelsplit_proxy.routes import ROUTES
+from modelsplit_proxy.telemetry import fields
+from support.records import answered
 
 PAGE = (Path(__file__).parents[1] / "docs" / "routes.md").read_text(encoding="utf-8")
 # Sent once there are budgets.
@@ -40,4 +43,9 @@ def test_every_response_header_is_described() -> None:
 def test_every_request_header_is_described() -> None:
     source = Path(__file__).parents[1] / "proxy" / "modelsplit_proxy" / "asked.py"
     read = set(re.findall(r'"(X-(?:LLM-)?[A-Z][\w-]+)"', source.read_text(encoding="utf-8")))
-    assert set(first_cells(section("Request headers"))) == read | {"X-LLM-Telemetry"}
+    assert set(first_cells(section("Request headers"))) == read
+
+
+def test_the_example_of_telemetry_has_every_field() -> None:
+    (example,) = re.findall(r'"llm":(\{.*?\})\}', section("Telemetry in the body"), re.DOTALL)
+    assert list(json.loads(example)) == list(fields(answered(), 103.0))

@@ -41,6 +41,7 @@ class Asked:
     max_wait_ms: int | None = None
     timeout_ms: int | None = None
     no_fallback: bool = False
+    telemetry: bool = False
 
 
 NOTHING: Final = Asked()
@@ -71,6 +72,7 @@ def read_asked(headers: CIMultiDictProxy[str]) -> Asked:
         max_wait_ms=_milliseconds(headers, "X-LLM-Max-Wait-Ms"),
         timeout_ms=_milliseconds(headers, "X-LLM-Timeout-Ms"),
         no_fallback=_one_of(headers, "X-LLM-No-Fallback", ("0", "1")) == 1,
+        telemetry=_telemetry(headers),
     )
 
 
@@ -88,6 +90,13 @@ def _milliseconds(headers: CIMultiDictProxy[str], name: str) -> int | None:
     if _NUMBER.fullmatch(said) is None:
         raise _bad(name, said, "send whole milliseconds")
     return int(said)
+
+
+def _telemetry(headers: CIMultiDictProxy[str]) -> bool:
+    said = headers.get("X-LLM-Telemetry")
+    if said is not None and said.lower() != "body":
+        raise _bad("X-LLM-Telemetry", said, "send body")
+    return said is not None
 
 
 def _job_id(headers: CIMultiDictProxy[str]) -> str | None:

@@ -23,6 +23,7 @@ from modelsplit_proxy.patience import Patience, asks_for_stream
 from modelsplit_proxy.peek import encode
 from modelsplit_proxy.reading import Reading
 from modelsplit_proxy.relay import Bounds
+from modelsplit_proxy.telemetry import Telemetry
 from modelsplit_proxy.upstream import UpstreamError
 from modelsplit_proxy.validation import Validation
 
@@ -88,6 +89,7 @@ class AttemptRun:
             self._limits,
             validation=self._read_validation(),
             patience=self._patience,
+            telemetry=Telemetry(record, services.clock) if sent.asked.telemetry else None,
         )
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None

@@ -14,6 +14,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_proxy import answers
 from modelsplit_proxy.relay import Collector, Kept, Relay
 from modelsplit_proxy.reply import Setback
+from modelsplit_proxy.splice import SplicedDown
 from modelsplit_proxy.tail import Tail, judge
 from modelsplit_proxy.upstream import UpstreamError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.reply import Reply
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.tail import Verdict
+    from modelsplit_proxy.telemetry import Telemetry
     from modelsplit_proxy.upstream import Exchange, UpstreamHead
     from modelsplit_proxy.validation import Validation
 
@@ -47,6 +49,7 @@ class Reading:
         *,
         validation: Validation | None,
         patience: Patience | None,
+        telemetry: Telemetry | None,
     ) -> None:
         assert record.role is not None
         assert record.provider is not None
@@ -57,6 +60,7 @@ class Reading:
         self._limits = limits
         self._validation = validation
         self._patience = patience
+        self._telemetry = telemetry
         self._provider = record.provider
         self._row = services.policy.roles[record.role]
         self._attempt = record.attempts[-1]
@@ -96,6 +100,8 @@ class Reading:
             return self.set_back(failure, head, body)
         if self._patience is not None and self._patience.committed:
             return self._whole_in_stream(body)
+        if self._telemetry is not None and not head.get(b"content-encoding"):
+            body = self._telemetry.whole(body)
         self._reply.commit(head, length=len(body), total=True)
         self._reply.down.write(body)
         self._reply.complete()
@@ -113,6 +119,8 @@ class Reading:
     def _whole_in_stream(self, body: bytes) -> Setback | None:
         """A whole answer where a stream has been begun early: one line, if lines it is."""
         if self._record.dialect is Dialect.OLLAMA:
+            if self._telemetry is not None:
+                body = self._telemetry.whole(body)
             self._reply.down.write(body.rstrip() + b"\n")
             self._reply.complete()
             return None
@@ -144,7 +152,10 @@ class Reading:
         kept = None if tail is None or self._validation is None else Kept(HOLD_BYTES)
         # Framed anew whatever the upstream's framing: an error can then still be told in-band.
         self._reply.commit(head, length=None, total=False)
-        result = await Relay(exchange, self._reply.down, tail, kept).run(bounds)
+        spliced = self._spliced() if tail is not None else None
+        result = await Relay(exchange, spliced or self._reply.down, tail, kept).run(bounds)
+        if spliced is not None:
+            spliced.finish()
         verdict = None if tail is None else judge(record.dialect, tail)
         if verdict is not None:
             self._attempt.usage = verdict.usage
@@ -191,10 +202,20 @@ class Reading:
         if unfit is not None:
             return self.set_back(unfit, head, body)
         self._reply.commit(head, length=None, total=True)
+        spliced = self._spliced()
+        down = spliced or self._reply.down
         for piece in collector.pieces:
-            self._reply.down.write(piece)
+            down.write(piece)
+        if spliced is not None:
+            spliced.finish()
         self._reply.complete()
         return None
+
+    def _spliced(self) -> SplicedDown | None:
+        """The way to the client where it asked for telemetry in the stream."""
+        if self._telemetry is None:
+            return None
+        return SplicedDown(self._reply.down, self._telemetry.stream())
 
     # 2. What went wrong.
 

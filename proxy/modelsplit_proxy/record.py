@@ -47,11 +47,15 @@ class Attempt:
     @property
     def cost_usd(self) -> float | None:
         """An estimate in US dollars: 0.0 if nothing was sent, None if it cannot be known."""
+        return self.cost_usd_by(self.ended)
+
+    def cost_usd_by(self, ended: float | None) -> float | None:
+        """The same, of an attempt that ends at ``ended``."""
         if not self.sent:
             return 0.0
         computed_s = None
-        if self.ended is not None and self.dispatched is not None:
-            computed_s = self.ended - self.dispatched
+        if ended is not None and self.dispatched is not None:
+            computed_s = ended - self.dispatched
         usage = self.usage
         return cost_usd(self.price, usage.prompt_tokens, usage.output_tokens, computed_s)
 
@@ -133,7 +137,11 @@ class CallRecord:
     @property
     def cost_usd(self) -> float | None:
         """What all attempts cost together, an estimate; None if that of one is unknown."""
-        costs = [attempt.cost_usd for attempt in self.attempts]
+        return self.cost_usd_by(None)
+
+    def cost_usd_by(self, now: float | None) -> float | None:
+        """The same; an attempt that has not ended ends at ``now``."""
+        costs = [a.cost_usd_by(now if a.ended is None else a.ended) for a in self.attempts]
         known = [cost for cost in costs if cost is not None]
         return sum(known) if len(known) == len(costs) else None
 

@@ -15,6 +15,7 @@ from modelsplit_policy.failures import Reason
 
 if TYPE_CHECKING:
     from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.splice import SplicedDown
     from modelsplit_proxy.tail import Tail
     from modelsplit_proxy.upstream import Exchange, UpstreamError
 
@@ -114,7 +115,11 @@ class Relay:
     __slots__ = ("_done", "_down", "_exchange", "_kept", "_tail", "_watch")
 
     def __init__(
-        self, exchange: Exchange, down: Downstream, tail: Tail | None, kept: Kept | None = None
+        self,
+        exchange: Exchange,
+        down: Downstream | SplicedDown,
+        tail: Tail | None,
+        kept: Kept | None = None,
     ) -> None:
         self._exchange = exchange
         self._down = down

@@ -32,7 +32,7 @@ def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[
             f"X-LLM-Model: {_text(record.model)}\r\n"
             f"X-LLM-Attempt: {record.attempt_number}\r\n"
             f"X-LLM-Fallback-Used: {'true' if record.fallback_used else 'false'}\r\n"
-            f"X-LLM-Route-Reason: {_route_reason(record)}\r\n"
+            f"X-LLM-Route-Reason: {route_reason(record)}\r\n"
         )
     if record.variant is not None:
         block += f"X-LLM-Variant: {record.variant.arm}\r\n"
@@ -44,7 +44,8 @@ def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[
     return out
 
 
-def _route_reason(record: CallRecord) -> str | None:
+def route_reason(record: CallRecord) -> str | None:
+    """Why this model, as clients are told it."""
     return "fallback" if len(record.attempts) > 1 else record.route_reason
 
 

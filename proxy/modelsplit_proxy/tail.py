@@ -26,7 +26,7 @@ _COMPACT_EVERY: Final = 1024
 # Usage and errors stand in one of the last events; so many are kept however bytes were cut.
 _JUDGED_EVENTS: Final = 3
 
-_FINAL_RESPONSE_EVENTS: Final = frozenset(
+FINAL_RESPONSE_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed"}
 )
 
@@ -103,7 +103,7 @@ class Tail:
 def judge_ndjson(tail: Tail) -> Verdict:
     """An Ollama stream: the last line decides."""
     lines = tail.lines()
-    last = _object(lines[-1]) if lines else {}
+    last = json_object(lines[-1]) if lines else {}
     error = last.get("error")
     return Verdict(
         complete=last.get("done") is True and error is None,
@@ -116,7 +116,7 @@ def judge_ndjson(tail: Tail) -> Verdict:
 def judge_sse(tail: Tail) -> Verdict:
     """An OpenAI, responses-API or Anthropic stream: the last data lines decide."""
     data = list(_data_lines(tail.lines()))[-_JUDGED_EVENTS:]
-    events = [_object(line) for line in data]
+    events = [json_object(line) for line in data]
     error = next((_error_text(event) for event in reversed(events) if "error" in event), None)
     if error is not None and _is_final_response(events[-1]):
         error = None  # a finished response object carries "error": null or its own
@@ -175,7 +175,7 @@ def _is_sse_end(data: bytes, event: dict[str, Any]) -> bool:
 
 
 def _is_final_response(event: dict[str, Any]) -> bool:
-    return event.get("type") in _FINAL_RESPONSE_EVENTS
+    return event.get("type") in FINAL_RESPONSE_EVENTS
 
 
 def _error_text(event: dict[str, Any]) -> str | None:
@@ -187,7 +187,8 @@ def _error_text(event: dict[str, Any]) -> str | None:
     return str(error)
 
 
-def _object(line: bytes) -> dict[str, Any]:
+def json_object(line: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes; empty for anything else."""
     try:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:

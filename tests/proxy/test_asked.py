@@ -35,6 +35,7 @@ def test_everything_a_client_may_ask_for_in_any_case() -> None:
             X_LLM_Max_Wait_Ms="0",
             X_LLM_Timeout_Ms="2500",
             X_LLM_No_Fallback="1",
+            X_LLM_Telemetry="Body",
         )
     )
     assert asked == Asked(
@@ -46,6 +47,7 @@ def test_everything_a_client_may_ask_for_in_any_case() -> None:
         max_wait_ms=0,
         timeout_ms=2500,
         no_fallback=True,
+        telemetry=True,
     )
 
 
@@ -58,6 +60,7 @@ def test_the_off_values_are_read_as_off() -> None:
     ("name", "said", "advice"),
     [
         ("X-LLM-Retry-Level", "2", "send 0 or 1"),
+        ("X-LLM-Telemetry", "1", "send body"),
         ("X-LLM-Retry-Level", "", "send 0 or 1"),
         ("X-LLM-No-Fallback", "true", "send 0 or 1"),
         ("X-LLM-Max-Wait-Ms", "-1", "send whole milliseconds"),
