@@ -109,7 +109,8 @@ class Ticket:
 
     ``model``: its bare name, so that no other spelling passes for another model.
     ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
-    for usefulness alone. ``front``: it goes before all others of its role.
+    for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
+    long it keeps its seat says something of the calls of its role.
     """
 
     role: Role
@@ -119,6 +120,7 @@ class Ticket:
     max_wait_s: float = math.inf
     max_hold_s: float = math.inf
     front: bool = False
+    sample: bool = True
     place: Place = Place.NEW
     seated: float = 0.0
     ahead: int = 0
@@ -411,7 +413,8 @@ class Admission:
 
     def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
         self._kept += pool.moved(-1)
-        pool.served(now - ticket.seated)
+        if ticket.sample:
+            pool.served(now - ticket.seated)
         if ticket.flight is None:
             return
         self._running_local -= 1

@@ -41,6 +41,13 @@ class Dialect(StrEnum):
     ANTHROPIC = "anthropic"
 
 
+class Loading(StrEnum):
+    """What a call that asks nothing does to its model."""
+
+    LOAD = "load"
+    UNLOAD = "unload"
+
+
 class Action(StrEnum):
     """What a request does to the models of the host, or to the account it is known by."""
 

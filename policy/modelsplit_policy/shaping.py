@@ -35,8 +35,8 @@ _KEEP_ALIVE: Final = "keep_alive"
 _MESSAGES: Final = "/v1/messages"
 
 # Where a native route has what it is to answer; a call without it loads or unloads.
-_CONTENT: Final = MappingProxyType({"/api/generate": "prompt", "/api/chat": "messages"})
-_NATIVE: Final = frozenset({*_CONTENT, "/api/embed", "/api/embeddings"})
+CONTENT: Final = MappingProxyType({"/api/generate": "prompt", "/api/chat": "messages"})
+_NATIVE: Final = frozenset({*CONTENT, "/api/embed", "/api/embeddings"})
 
 # The keys that bound an answer. Ollama reads the first. OpenAI's newer name for it, the
 # second, is ignored by the versions known to us and would win where it is read.
@@ -130,7 +130,7 @@ def apply(
     names = _names(shape, label)
     if not names:
         return None, ()
-    said = _said(fields, names)
+    said = spellings(fields, names)
     changes, words = _native(shape, label, said) if label in _NATIVE else _v1(shape, label, said)
     hidden = repeats(raw, names)
     if not changes and not hidden:
@@ -144,12 +144,12 @@ def _names(shape: Shape, label: str) -> tuple[str, ...]:
     if label not in _NATIVE:
         return _BOUNDS.get(label, ()) if shape.bounds_tokens else ()
     if shape.sets_options:
-        content = _CONTENT.get(label)
+        content = CONTENT.get(label)
         return (_OPTIONS, _KEEP_ALIVE, content) if content else (_OPTIONS, _KEEP_ALIVE)
     return (_KEEP_ALIVE,) if shape.max_keep_alive is not None else ()
 
 
-def _said(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, list[Any]]:
+def spellings(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, list[Any]]:
     """Every value given for each name, in whatever spelling, in order."""
     found: dict[str, list[Any]] = {name: [] for name in names}
     for key, value in fields.items():
@@ -184,7 +184,7 @@ def _native(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     changes: dict[str, Any] = {}
     words: tuple[str, ...] = ()
-    options = _merged(said[_OPTIONS]) if shape.sets_options else None
+    options = merged_options(said[_OPTIONS]) if shape.sets_options else None
     if options is not None:
         target = _options(shape, label, options, said)
         words = _changes(shape, options, target)
@@ -198,7 +198,7 @@ def _native(
     return changes, (*words, word) if word else words
 
 
-def _merged(spellings: Iterable[Any]) -> dict[str, Any] | None:
+def merged_options(spellings: Iterable[Any]) -> dict[str, Any] | None:
     """Several ``options`` as Go makes them one; None if it refuses to."""
     merged: dict[str, Any] = {}
     for value in spellings:
@@ -215,9 +215,9 @@ def _options(
     shape: Shape, label: str, options: Mapping[str, Any], said: Mapping[str, list[Any]]
 ) -> dict[str, Any]:
     """The options to send."""
-    content = _CONTENT.get(label)
+    content = CONTENT.get(label)
     answers = content is not None and any(said[content])
-    pins = content is None or answers or not _unloads(said[_KEEP_ALIVE])
+    pins = content is None or answers or not unloads(said[_KEEP_ALIVE])
     target = dict(options)
     for name, value in shape.pinned if pins else ():
         if not _same(target.get(name), value):
@@ -276,7 +276,7 @@ def _keep_alive(most: str, spellings: list[Any]) -> tuple[Any, str]:
     return most, f"{_KEEP_ALIVE} {_shown(value)}->{most}"
 
 
-def _unloads(spellings: list[Any]) -> bool:
+def unloads(spellings: list[Any]) -> bool:
     return bool(spellings) and all(_length_ns(value) == 0 for value in spellings)
 
 

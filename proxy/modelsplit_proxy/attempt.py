@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from modelsplit_policy.admission import Place, Ticket
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.failures import ErrorCode, Failure
+from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.roles import bare_name
 from modelsplit_policy.shaping import apply, shape_of
@@ -102,6 +103,8 @@ class AttemptRun:
         first in line, so that nobody comes between.
         """
         attempt, services = self._attempt, self._services
+        if not self._needs_seat():
+            return await self._run_unseated()
         stopped = services.fuses.check(self._provider, self._model)
         if stopped is not None:
             attempt.ended = attempt.asked
@@ -119,6 +122,22 @@ class AttemptRun:
             attempt.ended = services.clock.now()
             if not keeps_seat:
                 self.release()
+
+    def _needs_seat(self) -> bool:
+        resident = self._services.residency.loaded(self._model) is True
+        fields = self._sent.body.fields
+        return needs_seat(self._record.loading, fields, resident=resident)
+
+    async def _run_unseated(self) -> Setback | None:
+        """The same where nothing is computed: no line, and no breaker, which knows of answers."""
+        attempt, call, clock = self._attempt, self._record.call, self._services.clock
+        call.step(Event.ADMIT)
+        call.step(Event.DISPATCH)
+        attempt.seated = attempt.dispatched = clock.now()
+        try:
+            return await self._exchange()
+        finally:
+            attempt.ended = clock.now()
 
     def release(self) -> None:
         """Give the seat back; harmless twice."""
@@ -151,6 +170,7 @@ class AttemptRun:
             max_wait_s=max(0.0, wait_ms / 1000 - waited_s),
             max_hold_s=math.inf if hold_ms is None else hold_ms / 1000,
             front=front,
+            sample=self._record.loading is None,
         )
 
     async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:
@@ -170,7 +190,7 @@ class AttemptRun:
 
     def _report(self) -> Report | None:
         """What a call that ran to its end says of how fast it ran."""
-        if self._record.call.state is not State.COMPLETED:
+        if self._record.call.state is not State.COMPLETED or self._record.loading is not None:
             return None
         usage = self._record.usage
         return Report(
@@ -305,7 +325,7 @@ class AttemptRun:
         )
 
     def _read_validation(self) -> Validation | None:
-        if not self._row.validate_output:
+        if not self._row.validate_output or self._record.loading is not None:
             return None
         validation = Validation(self._record, self._candidate.model, self._sent.body.fields)
         return validation if validation.wanted else None

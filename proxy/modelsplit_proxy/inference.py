@@ -14,6 +14,7 @@ from modelsplit_policy import fallback
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.facts import Provider, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.loading import loading_of, may_fall_back
 from modelsplit_policy.roles import Ask
 from modelsplit_proxy import answers
 from modelsplit_proxy.asked import NOTHING, AskedError, read_asked
@@ -109,7 +110,7 @@ class InferenceCall:
                     self.record.attempts.pop()
                     break
                 first = setback
-                if candidate is candidates[-1] or not fallback.is_cause(setback.failure):
+                if candidate is candidates[-1] or not self._may_fall_back(setback.failure):
                     break
                 self._fall_back()
         finally:
@@ -119,6 +120,9 @@ class InferenceCall:
 
     def _turned_away(self) -> bool:
         return self.record.call.state in {State.PENDING, State.QUEUED}
+
+    def _may_fall_back(self, failure: Failure) -> bool:
+        return fallback.is_cause(failure) and may_fall_back(self.record.loading, failure)
 
     def _fall_back(self) -> None:
         # An open breaker turns a candidate down before it has taken a step.
@@ -158,6 +162,7 @@ class InferenceCall:
             self.record.requested_model = body.model
             return route
         self.record.routed(route)
+        self.record.loading = loading_of(self.record.route, body.fields, body.raw)
         refused = await self._refuse_early(route)
         return (body, route) if refused is None else refused
 

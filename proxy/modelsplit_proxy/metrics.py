@@ -131,6 +131,12 @@ class Metrics:
             "Calls that an SDK says it is repeating.",
             registry=registry,
         )
+        self._loads = Counter(
+            "modelsplit_loads",
+            "Calls that only load or unload a model, by what they do.",
+            ("role", "kind", "outcome"),
+            registry=registry,
+        )
         self._passed = Counter(
             "modelsplit_passthrough_requests",
             "Requests outside the inference routes.",
@@ -152,6 +158,9 @@ class Metrics:
         role = record.role or OTHER
         outcome = record.outcome if record.outcome in _OUTCOMES else "error"
         model = self.model_label(record.model)
+        if record.loading is not None:
+            self._loaded(record, role, outcome)
+            return
         self._requests.labels(role, record.provider or OTHER, model, outcome).inc()
         if record.client_retry:
             self._client_retries.inc()
@@ -163,6 +172,12 @@ class Metrics:
         if record.attempts:
             self._wait.labels(role).observe(record.queue_wait_s)
             self._attempted(record, role, outcome)
+
+    def _loaded(self, record: CallRecord, role: str, outcome: str) -> None:
+        """Nothing was asked: how long it took is no latency of a call."""
+        self._loads.labels(role, record.loading, outcome).inc()
+        if record.failure is not None:
+            self._errors.labels(role, record.failure.code, record.failure.reason).inc()
 
     def passed(self, kind: str, status: int) -> None:
         """Count a request outside the inference routes; ``kind`` is its route's."""

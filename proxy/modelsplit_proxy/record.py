@@ -16,7 +16,7 @@ from modelsplit_proxy.clock import rfc3339
 from modelsplit_proxy.tail import Usage
 
 if TYPE_CHECKING:
-    from modelsplit_policy.facts import Context, Provider, RouteReason
+    from modelsplit_policy.facts import Context, Loading, Provider, RouteReason
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
@@ -96,6 +96,7 @@ class CallRecord:
     applied: tuple[str, ...] = ()
     schema: str | None = None
     deadline_was_clients: bool = False
+    loading: Loading | None = None
     ended: float | None = None
     _fields: dict[str, Any] | None = field(default=None, repr=False, compare=False)
 
@@ -226,6 +227,7 @@ class CallRecord:
             "state": self.call.state,
             "stream": self.streamed,
             "client_retry": self.client_retry,
+            "loading": self.loading,
             "applied": self.applied,
             "schema": self.schema,
             "llm_queue_wait_ms": _ms(self.queue_wait_s),
@@ -238,7 +240,7 @@ class CallRecord:
             "finish_reason": usage.finish_reason,
             "cost_usd": _usd(self.cost_usd),
         }
-        if self.role is Role.PLANNER:
+        if self.role is Role.PLANNER and self.loading is None:
             out["planner_latency_ms"] = out["job_e2e_latency_ms"]
         if self.variant is not None:
             out |= {"experiment": self.variant.experiment, "variant": self.variant.arm}

@@ -80,7 +80,7 @@ _USUAL: Final[Mapping[str, Any]] = MappingProxyType(
     {"event": "request", "state": "completed", "client_retry": False, "applied": ()}
 )
 # Fields of the log line that are there although nothing is known of them.
-_ALWAYS: Final = ("fallback_cause", "schema")
+_ALWAYS: Final = ("fallback_cause", "loading", "schema")
 # Fields that are only there if there is something to say.
 _SOMETIMES: Final = ("reason", "experiment", "variant")
 
@@ -203,10 +203,10 @@ def call_fields(row: Row) -> dict[str, Any]:
     for (_, field, _, read), value in zip(_COLUMNS, values, strict=True):
         if value is not None or field not in _SOMETIMES:
             out[field] = read(value)
-    if out["llm_role"] == Role.PLANNER:
-        out["planner_latency_ms"] = out["job_e2e_latency_ms"]
     if more is not None:
         out |= orjson.loads(more)
+    if out["llm_role"] == Role.PLANNER and out["loading"] is None:
+        out["planner_latency_ms"] = out["job_e2e_latency_ms"]
     out["started_at"] = rfc3339(started_us / 1e6)
     out["ts"] = rfc3339((started_us + round(out["job_e2e_latency_ms"] * 1000)) / 1e6)
     return out

@@ -1,0 +1,59 @@
+"""Calls that only load or unload a model: they have nothing to answer.
+
+Ollama's own command line sends them: before an interactive session, for ``ollama stop`` and
+before ``ollama rm``. A call without content computes nothing, so what it needs of the queue
+is what loading needs: an unload and a load of what is loaded already go at once, a cold load
+takes a seat in its role's line like any call, because it evicts and slows down others.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_policy.facts import Loading
+from modelsplit_policy.failures import ErrorCode
+from modelsplit_policy.shaping import CONTENT, merged_options, repeats, spellings, unloads
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_policy.failures import Failure
+
+_KEEP_ALIVE = "keep_alive"
+_OPTIONS = "options"
+
+
+def loading_of(label: str, fields: Mapping[str, Any], raw: bytes) -> Loading | None:
+    """What a call on the route ``label`` does to its model; None if it asks it something.
+
+    ``raw`` are the bytes the fields were decoded from: where content stands twice in them,
+    Ollama may read the one that ``fields`` has lost, and the call is one like any other.
+    """
+    content = CONTENT.get(label)
+    if content is None or fields.get(content):
+        return None
+    found = spellings(fields, (content, _KEEP_ALIVE))
+    if any(found[content]) or repeats(raw, (content,)):
+        return None
+    return Loading.UNLOAD if unloads(found[_KEEP_ALIVE]) else Loading.LOAD
+
+
+def needs_seat(loading: Loading | None, fields: Mapping[str, Any], *, resident: bool) -> bool:
+    """Whether a call may only go when it has a seat. ``resident``: its model is loaded.
+
+    Options can differ from those it was loaded with, which makes Ollama load it again.
+    """
+    if loading is None:
+        return True
+    if loading is Loading.UNLOAD:
+        return False
+    return not resident or bool(merged_options(spellings(fields, (_OPTIONS,))[_OPTIONS]))
+
+
+def may_fall_back(loading: Loading | None, failure: Failure) -> bool:
+    """Whether a call of this kind may go to the fallback at all.
+
+    To unload another model than the one that was named helps nobody, unless that other one
+    is what the name stands for: the first is not installed.
+    """
+    return loading is not Loading.UNLOAD or failure.code is ErrorCode.MODEL_NOT_FOUND
