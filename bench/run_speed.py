@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import sys
 import tempfile
 import time
@@ -19,52 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 from kit import machine
 from speed import report
-from speed.cells import FULL, QUICK, Bench, Cell, Row, Target
-from speed.host import answers, first_line, free_port, running, two_cores
-from speed.peers import PEERS, Absent, Peer, Place, versions
-from speed.tools import build
+from speed.cells import FULL, QUICK, Row
+from speed.peers import PEERS, Absent, versions
+from speed.stage import DIRECT, load_side, proxy
 from speed.watch import Lag, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
+
+    from speed.cells import Bench, Cell, Target
 
 RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
-DIRECT = "direct"
 
 
 def say(text: str) -> None:
     sys.stderr.write(f"run_speed: {text}\n")
-
-
-@contextlib.contextmanager
-def load_side(folder: Path) -> Iterator[Bench]:
-    """The mock, up on the load core, and the load generator beside it."""
-    cores = two_cores()
-    os.sched_setaffinity(0, {cores.load})
-    mock, load = build(folder)
-    log = folder / "mock.log"
-    with running([str(mock)], cores.load, log) as child:
-        ports = json.loads(first_line(log.with_suffix(".out"), child))
-        direct = Target(DIRECT, ports["port"])
-        yield Bench(load, cores, direct, child.pid, ports["control_port"])
-
-
-def started(stack: contextlib.ExitStack, bench: Bench, peer: Peer, folder: Path) -> Target | str:
-    """The peer, answering; or why there is none."""
-    folder.mkdir()
-    place = Place(folder, free_port(), free_port(), bench.direct.port)
-    try:
-        start = peer.start(place)
-    except Absent as absent:
-        return str(absent)
-    log = folder / "log"
-    child = stack.enter_context(running(start.argv, bench.cores.proxy, log, start.env))
-    trouble = answers(child, place.port, start.route, start.model, within_s=start.ready_within_s)
-    if trouble is not None:
-        words = log.read_text().strip().splitlines()
-        return f"did not answer ({trouble}): {words[-1] if words else 'it said nothing'}"
-    admin = place.admin_port if start.has_admin else None
-    return Target(peer.name, place.port, start.route, start.model, child.pid, admin)
 
 
 def everyone(
@@ -77,12 +45,12 @@ def everyone(
     for peer in PEERS:
         if only and peer.name not in only:
             continue
-        found = started(stack, bench, peer, folder / peer.name)
-        if isinstance(found, Target):
-            targets.append(found)
-        else:
-            missing[peer.name] = found
-            say(f"without {peer.name}: {found}")
+        try:
+            beside = proxy(bench, peer.name, peer.start, folder / peer.name)
+            targets.append(stack.enter_context(beside))
+        except Absent as absent:
+            missing[peer.name] = str(absent)
+            say(f"without {peer.name}: {absent}")
     return targets, missing
 
 
@@ -107,9 +75,9 @@ def measured(
 def one(bench: Bench, cell: Cell, target: Target, tries: int) -> dict[str, Any]:
     if target.admin_port is None:
         return bench.cleanest(cell, target, tries)
-    before = Lag.read(target.admin_port)
+    before, by_reading = Lag.before(target.admin_port)
     told = bench.cleanest(cell, target, tries)
-    told["lag"] = Lag.read(target.admin_port).since(before).counts
+    told["lag"] = Lag.read(target.admin_port).since(before).since(by_reading).counts
     return told
 
 

@@ -52,7 +52,10 @@ QUICK = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Something to ask. ``pid`` 0: nobody's CPU is counted (the upstream itself)."""
+    """Something to ask. ``pid`` 0: nobody's CPU is counted (the upstream itself).
+
+    ``ready_s``: from its start to its first answer.
+    """
 
     name: str
     port: int
@@ -60,6 +63,7 @@ class Target:
     model: str = "llama3.2"
     pid: int = 0
     admin_port: int | None = None
+    ready_s: float = 0.0
 
 
 @dataclass(slots=True)

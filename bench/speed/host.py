@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -92,24 +93,43 @@ def first_line(path: Path, child: subprocess.Popen[str], within_s: float = 10.0)
     raise RuntimeError(f"{path.name}: the process said nothing")
 
 
+def call(port: int, route: str, model: str, *, within_s: float = 10.0) -> int:
+    """The status of a call for a short answer."""
+    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
+    try:
+        client.request("POST", route, json.dumps(body), {"Content-Type": "application/json"})
+        answer = client.getresponse()
+        answer.read()
+    finally:
+        client.close()
+    return answer.status
+
+
 def answers(
     child: subprocess.Popen[str], port: int, route: str, model: str, *, within_s: float
 ) -> str | None:
     """None as soon as a call is answered with 200, else what went wrong last."""
-    body = {"model": model, "messages": [{"role": "user", "content": "hi"}], "stream": False}
     until = time.monotonic() + within_s
     trouble = "never asked"
     while time.monotonic() < until and child.poll() is None:
-        client = http.client.HTTPConnection("127.0.0.1", port, timeout=within_s)
         try:
-            client.request("POST", route, json.dumps(body), {"Content-Type": "application/json"})
-            answer = client.getresponse()
-            if answer.status == 200:
-                return None
-            trouble = f"status {answer.status}"
+            status = call(port, route, model, within_s=within_s)
         except (OSError, http.client.HTTPException) as error:
             trouble = str(error) or type(error).__name__
-        finally:
-            client.close()
+        else:
+            if status == HTTPStatus.OK:
+                return None
+            trouble = f"status {status}"
         time.sleep(_POLL_S)
     return trouble
+
+
+def fetch(port: int, path: str) -> str:
+    """A page of the admin port."""
+    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        client.request("GET", path)
+        return client.getresponse().read().decode()
+    finally:
+        client.close()

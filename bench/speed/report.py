@@ -19,7 +19,7 @@ OURS, BASE, DIRECT = "modelsplit", "nginx", "direct"
 _STREAMS = ("streams64", "streams256")
 _TELLING = (
     *("per_s", "cpu_us_each", "latency_p50_us", "direct_p50_us", "delay_p50_us", "delay_p99_us"),
-    *("first_p50_us", "cpu_s_per_1m", "mb_per_s", "rss_mib", "foreign_cores"),
+    *("first_p50_us", "cpu_s_per_1m", "mb_per_s", "rss_mib", "waited_s", "foreign_cores"),
 )
 _READING = f"""\
 Mock and load generator share one core, the proxy under test has the other to itself, with one

@@ -6,8 +6,11 @@ import contextlib
 import http.client
 import re
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from speed.host import fetch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,16 +21,7 @@ _BUCKET = re.compile(
     r'^modelsplit_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)$', re.MULTILINE
 )
 _EVERY_S = 1.0
-
-
-def fetch(port: int, path: str) -> str:
-    """A page of the admin port."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    try:
-        client.request("GET", path)
-        return client.getresponse().read().decode()
-    finally:
-        client.close()
+_TWO_TICKS_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,21 @@ class Lag:
         return Lag({bound: float(count) for bound, count in found})
 
     def since(self, before: Lag) -> Lag:
-        return Lag({bound: n - before.counts.get(bound, 0) for bound, n in self.counts.items()})
+        """The ticks that are in this and not in the other, which is earlier or a part of it."""
+        return Lag(
+            {bound: max(0, n - before.counts.get(bound, 0)) for bound, n in self.counts.items()}
+        )
+
+    @staticmethod
+    def before(admin_port: int) -> tuple[Lag, Lag]:
+        """What was counted so far, and the ticks that reading it makes late.
+
+        Writing out all metrics holds up the loop it tells of: that is known afterwards only.
+        """
+        first = Lag.read(admin_port)
+        time.sleep(_TWO_TICKS_S)
+        second = Lag.read(admin_port)
+        return second, second.since(first)
 
     def bound_ms(self, share: float) -> float:
         """The bucket's bound within which ``share`` of the ticks came; nan for no ticks."""

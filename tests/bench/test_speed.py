@@ -142,3 +142,10 @@ def test_a_goal_is_met_missed_or_not_measured() -> None:
 
 def test_faults_are_told() -> None:
     assert lines("| unpaced") == [["unpaced", "nginx", "i/o timeout", "2"]]
+
+
+def test_the_ticks_that_reading_makes_late_are_taken_out() -> None:
+    told = Lag({"0.001": 100.0, "0.025": 102.0, "+Inf": 102.0})
+    by_reading = Lag({"0.001": 1.0, "0.025": 2.0, "+Inf": 2.0})
+    assert told.since(by_reading).counts == {"0.001": 99.0, "0.025": 100.0, "+Inf": 100.0}
+    assert told.since(by_reading).bound_ms(0.99) == 1

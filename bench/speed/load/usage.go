@@ -27,18 +27,20 @@ type meter struct {
 	tree    []int
 	began   time.Time
 	proxy   time.Duration
+	waited  time.Duration
 	ours    time.Duration
 	busy    time.Duration
 }
 
 func (w watched) start() meter {
 	tree := family(w.pid)
-	return meter{w, tree, time.Now(), spent(tree), spent([]int{w.mock, os.Getpid()}), busy(w.cores)}
+	return meter{w, tree, time.Now(), spent(tree), waited(tree), spent([]int{w.mock, os.Getpid()}), busy(w.cores)}
 }
 
 // stop tells: seconds, load_cpu_s of mock and load generator, foreign_cores (how many cores others
-// kept busy), rss_mib, and cpu_s of the proxy with what it put off and did after the last answer:
-// lines still to be written are part of a call's price.
+// kept busy), rss_mib, waited_s (the proxy was ready to run and had no core), and cpu_s of the
+// proxy with what it put off and did after the last answer: lines still to be written are part of
+// a call's price.
 func (m meter) stop(told result) {
 	span := time.Since(m.began).Seconds()
 	proxy := (spent(m.tree) - m.proxy).Seconds()
@@ -50,6 +52,7 @@ func (m meter) stop(told result) {
 	}
 	if m.watched.pid > 0 {
 		told["rss_mib"] = residentMiB(m.tree)
+		told["waited_s"] = (waited(m.tree) - m.waited).Seconds()
 		m.watched.hush()
 		told["cpu_s"] = (settled(m.tree) - m.proxy).Seconds()
 	}
@@ -119,15 +122,7 @@ func statFields(pid int) []string {
 // with threads that have ended, where that is more.
 func spent(pids []int) (total time.Duration) {
 	for _, pid := range pids {
-		var threads time.Duration
-		paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-		for _, path := range paths {
-			text, _ := os.ReadFile(path)
-			if fields := strings.Fields(string(text)); len(fields) > 0 {
-				value, _ := strconv.ParseInt(fields[0], 10, 64)
-				threads += time.Duration(value)
-			}
-		}
+		threads := schedstat(pid, 0)
 		var ticks time.Duration
 		if fields := statFields(pid); len(fields) > 12 {
 			user, _ := strconv.Atoi(fields[11])
@@ -138,6 +133,27 @@ func spent(pids []int) (total time.Duration) {
 			threads = ticks
 		}
 		total += threads
+	}
+	return total
+}
+
+// waited is how long threads were ready to run while something else had their core.
+func waited(pids []int) (total time.Duration) {
+	for _, pid := range pids {
+		total += schedstat(pid, 1)
+	}
+	return total
+}
+
+// schedstat adds up a column over the threads of a process: 0 running, 1 waiting for a core.
+func schedstat(pid, column int) (total time.Duration) {
+	paths, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	for _, path := range paths {
+		text, _ := os.ReadFile(path)
+		if fields := strings.Fields(string(text)); len(fields) > column {
+			value, _ := strconv.ParseInt(fields[column], 10, 64)
+			total += time.Duration(value)
+		}
 	}
 	return total
 }
