@@ -10,12 +10,12 @@ from . import ask as asks
 from .ask import Fields, Reader, find
 from .clock import FOREVER_S, NS, rfc3339, wall_ns
 from .dialects import Anthropic, Dialect, Native, OpenAIChat, OpenAICompletion
+from .embeddings import embed
 from .errors import ApiError
-from .generate import generate, take_turn
+from .generate import generate
 from .models import ModelSpec, full_name, model
 from .reply import JSON, NDJSON, Reply, compatible, native
 from .responses import Responses
-from .scheduler import Job
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     Handler = Callable[[World, Exchange, str], Awaitable[None]]
     BodyHandler = Callable[[World, Exchange, Fields], Awaitable[None]]
 
-_NO_EMBEDDINGS = "This server does not support embeddings. Start it with `--embeddings`"
 _DIGEST = re.compile(r"sha256[:-][0-9a-f]{64}")
 # Observed: a loaded runner takes about an eighth more than its file.
 _RUNNER_SIZE = 9 / 8
@@ -248,55 +247,6 @@ async def _store(world: World, exchange: Exchange, digest: str) -> None:
     if found != digest:
         raise ApiError(400, f'digest mismatch, expected "{digest}", got "{found}"')
     await exchange.send(Reply(201))
-
-
-# -- embeddings
-
-
-async def embed(world: World, exchange: Exchange, fields: Fields) -> None:
-    path = exchange.request.path
-    if path == "/v1/embeddings" and not fields.get("input"):
-        raise ApiError(400, "invalid input", early=True)
-    if path == "/api/embeddings" and not fields.get("model"):
-        raise ApiError(400, "model is required")
-    ask = Reader(world.config, world.catalogue).embed(fields)
-    job = Job(ask.spec, ask.num_ctx, ask.keep_alive_s)
-    arrived = world.now()
-    try:
-        await take_turn(world, exchange, ask, job)
-        if not ask.spec.embeds:
-            raise ApiError(500 if path == "/api/embeddings" else 501, _NO_EMBEDDINGS)
-        inputs = fields.get("input", fields.get("prompt"))
-        vectors = [_vector(ask.spec, item) for item in _listed_inputs(inputs)]
-        await exchange.send(_embedded(path, ask, vectors, int((world.now() - arrived) * NS)))
-    finally:
-        world.leave(exchange, job)
-
-
-def _listed_inputs(inputs: Any) -> list[str]:
-    return [str(item) for item in inputs] if isinstance(inputs, list) else [str(inputs or "")]
-
-
-def _vector(spec: ModelSpec, text: str) -> list[float]:
-    """Numbers in [-1, 1) that depend on the text alone."""
-    size = spec.embedding_length
-    raw = hashlib.shake_128(text.encode("utf-8", "surrogatepass")).digest(size)
-    return [(byte - 128) / 128 for byte in raw]
-
-
-def _embedded(path: str, ask: Ask, vectors: list[list[float]], spent_ns: int) -> Reply:
-    if path == "/api/embeddings":
-        return native({"embedding": vectors[0]})
-    if path == "/api/embed":
-        times = {"total_duration": spent_ns, "load_duration": spent_ns}
-        head = {"model": ask.name, "embeddings": vectors}
-        return native(head | times | {"prompt_eval_count": ask.prompt_tokens})
-    data = [
-        {"object": "embedding", "embedding": vector, "index": index}
-        for index, vector in enumerate(vectors)
-    ]
-    usage = {"prompt_tokens": ask.prompt_tokens, "total_tokens": ask.prompt_tokens}
-    return compatible({"object": "list", "data": data, "model": ask.name, "usage": usage})
 
 
 # -- the table

@@ -21,12 +21,11 @@ class Shows(StrEnum):
 
     SENTENCE = "our sentence"
     PHRASE = "the reason phrase"
-    CUT = "that the connection broke"
-    NOTHING = "nothing: the answer looks whole"
+    LISTING = "what a listing says"  # it looks the model up first, and goes no further
+    NOTHING = "nothing"  # the answer looks whole
 
 
-CALLS: Final = ("chat", "stream", "tools", "structured", "embed", "list")
-RESPONSES: Final = ("responses", "responses stream")
+CALLS: Final = ("chat", "stream", "tools", "structured", "embed", "list", "alias")
 # Case -> the model that gets into that trouble.
 TROUBLE: Final = MappingProxyType(
     {
@@ -39,6 +38,10 @@ TROUBLE: Final = MappingProxyType(
     }
 )
 _ALL: Final = ("throttled", "cloud", "cloud stream", "broken")
+_RESPONSES: Final = ("responses", "responses stream")
+_RESPONSES_TROUBLE: Final = ("responses cloud", "responses broken")
+_ANTHROPIC: Final = ("chat", "stream", "tools", "list", "alias")
+_BY_LISTING: Final = MappingProxyType({"cloud": Shows.LISTING, "cloud stream": Shows.LISTING})
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,16 @@ class Client:
     """One row of the matrix.
 
     title: as the README names it above its snippet. package: what is installed, empty for a
-    program of the system. script: run for it. calls, trouble: the cases it is put through.
-    shows: where it does not show our sentence. tries: how often its own retries make it ask
-    for a throttled call, the first time included.
+    program of the system. script: run for it. alias: what it finds out about `planner` before
+    or besides a call. calls, trouble: the cases it is put through. shows: where it does not
+    show our sentence. tries: how often its own retries make it ask for a throttled call, the
+    first time included.
     """
 
     title: str
     package: str
     script: str
+    alias: str | int | None = None
     calls: tuple[str, ...] = CALLS
     trouble: tuple[str, ...] = _ALL
     shows: Mapping[str, Shows] = field(default_factory=dict)
@@ -64,21 +69,83 @@ class Client:
         return Language(self.script.partition("/")[0])
 
 
+def _without(*cases: str) -> tuple[str, ...]:
+    return tuple(case for case in CALLS if case not in cases)
+
+
 CLIENTS: Final = (
-    Client("ollama (Python)", "ollama", "python/ollama_python.py"),
+    Client("curl", "", "python/curl.py", "qwen3"),
+    Client("ollama (Python)", "ollama", "python/ollama_python.py", "qwen3"),
     Client(
         "openai (Python)",
         "openai",
         "python/openai_python.py",
-        calls=(*CALLS, *RESPONSES),
-        trouble=(*_ALL, "responses cloud", "responses broken"),
+        "planner",
+        calls=(*CALLS, *_RESPONSES),
+        trouble=(*_ALL, *_RESPONSES_TROUBLE),
         tries=3,
     ),
     Client(
         "anthropic (Python)",
         "anthropic",
         "python/anthropic_python.py",
-        calls=("chat", "stream", "tools", "list"),
+        "planner",
+        calls=_ANTHROPIC,
+        tries=3,
+    ),
+    Client(
+        "langchain-ollama",
+        "langchain-ollama",
+        "python/langchain_python.py",
+        "planner",
+        calls=_without("list"),
+    ),
+    Client(
+        "llama-index-llms-ollama",
+        "llama-index-llms-ollama",
+        "python/llama_index_python.py",
+        262_144,
+        calls=_without("embed", "list"),
+        shows=_BY_LISTING,
+    ),
+    Client("litellm", "litellm", "python/litellm_python.py", 262_144, calls=_without("list")),
+    Client("llm-ollama", "llm-ollama", "python/llm_python.py", "planner:latest", shows=_BY_LISTING),
+    Client("ollama (npm)", "ollama", "node/ollama.mjs", "qwen3"),
+    Client(
+        "openai (npm)",
+        "openai",
+        "node/openai.mjs",
+        "planner",
+        calls=(*CALLS, *_RESPONSES),
+        trouble=(*_ALL, *_RESPONSES_TROUBLE),
+        tries=3,
+    ),
+    Client(
+        "@anthropic-ai/sdk",
+        "@anthropic-ai/sdk",
+        "node/anthropic.mjs",
+        "planner",
+        calls=_ANTHROPIC,
+        tries=3,
+    ),
+    Client(
+        "ollama-ai-provider-v2",
+        "ollama-ai-provider-v2",
+        "node/ai_ollama.mjs",
+        calls=_without("list", "alias"),
+        shows={
+            "throttled": Shows.PHRASE,
+            "cloud": Shows.PHRASE,
+            "cloud stream": Shows.PHRASE,
+            "broken": Shows.NOTHING,
+        },
+        tries=3,
+    ),
+    Client(
+        "@ai-sdk/openai-compatible",
+        "@ai-sdk/openai-compatible",
+        "node/ai_compatible.mjs",
+        calls=_without("list", "alias"),
         tries=3,
     ),
 )

@@ -16,7 +16,8 @@ from modelsplit_sim.text import babble
 
 if TYPE_CHECKING:
     from clients.conftest import See
-    from clients.world import Seen
+    from clients.world import Seen, Sighting
+    from modelsplit_policy.failures import Failure
 
 PROMPT = "What next?"
 ANSWER = "".join(itertools.islice(babble(PROMPT), 5))
@@ -43,10 +44,14 @@ def test_a_call_works(see: See, client: Client, case: str) -> None:
     seen = see(client).cases[case]
     assert seen.error is None
     if case.endswith("stream"):
-        assert len(seen.said) >= 5
         assert "".join(seen.said) == ANSWER
+        # A terminal does not show how the pieces came.
+        assert len(seen.said) >= 5 or client.title == "llm-ollama"
     elif case == "list":
         assert set(seen.said[0]) >= INSTALLED
+        assert {"planner", "planner:latest"} & set(seen.said[0])
+    elif case == "alias":
+        assert seen.said == [client.alias]
     else:
         assert seen.said == [EXPECTED[case]]
 
@@ -55,18 +60,24 @@ def test_a_call_works(see: See, client: Client, case: str) -> None:
 def test_trouble_is_told(see: See, client: Client, case: str) -> None:
     sighting = see(client)
     seen = sighting.cases[case]
-    record = sighting.asked(TROUBLE[case])[-1]
-    assert record.failure is not None
     match client.shows.get(case, Shows.SENTENCE):
         case Shows.SENTENCE:
-            assert record.failure.message in told(seen)
+            assert failure(sighting, case).message in told(seen)
         case Shows.PHRASE:
-            assert record.failure.phrase in told(seen)
-            assert record.failure.message not in told(seen)
-        case Shows.CUT:
-            assert record.failure.message not in told(seen)
+            assert failure(sighting, case).phrase in told(seen)
+            assert failure(sighting, case).message not in told(seen)
+        case Shows.LISTING:
+            assert TROUBLE[case] in told(seen)
+            assert sighting.asked(TROUBLE[case]) == []
         case Shows.NOTHING:
+            assert failure(sighting, case).message
             assert seen.error is None
+
+
+def failure(sighting: Sighting, case: str) -> Failure:
+    found = sighting.asked(TROUBLE[case])[-1].failure
+    assert found is not None
+    return found
 
 
 def told(seen: Seen) -> str:
@@ -76,16 +87,21 @@ def told(seen: Seen) -> str:
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
 def test_what_came_before_the_break_is_not_lost(see: See, client: Client) -> None:
-    said = see(client).cases["broken"].said
-    assert ANSWER.startswith("".join(said))
-    assert said
+    seen = see(client).cases["broken"]
+    assert ANSWER.startswith("".join(seen.said))
+    assert seen.said or "Words that" in told(seen)
 
 
 @pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
 def test_what_cannot_be_helped_is_asked_once(see: See, client: Client) -> None:
     """The SDKs' retries obey ``x-should-retry: false``."""
     asked = see(client).asked("cloud")
-    assert len(asked) == len([case for case in client.trouble if TROUBLE[case] == "cloud"])
+    expected = [
+        case
+        for case in client.trouble
+        if TROUBLE[case] == "cloud" and client.shows.get(case) is not Shows.LISTING
+    ]
+    assert len(asked) == len(expected)
     assert not any(record.client_retry for record in asked)
 
 
@@ -98,10 +114,14 @@ def test_a_throttled_call_is_retried_as_the_client_is_known_to(see: See, client:
 def test_the_readmes_snippet_runs_and_prints_what_it_says(see: See, client: Client) -> None:
     seen = see(client).cases["readme"]
     assert seen.error is None
-    promised = readme.printed(readme.snippet(client.title))
-    assert promised
-    assert seen.said == [promised]
+    [lines] = seen.said
+    snippet = readme.snippets()[client.title]
+    if snippet.language == "sh":
+        assert ANSWER in "".join(lines)
+    else:
+        assert snippet.printed
+        assert lines == snippet.printed
 
 
 def test_the_readme_has_a_snippet_for_each_client_and_no_other() -> None:
-    assert list(readme.snippets()) == [client.title for client in CLIENTS]
+    assert readme.snippets().keys() == {client.title for client in CLIENTS}

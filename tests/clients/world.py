@@ -63,14 +63,16 @@ class Sighting:
     records: tuple[CallRecord, ...]
 
     def asked(self, model: str) -> list[CallRecord]:
-        return [record for record in self.records if record.requested_model == model]
+        """The calls that named it, with or without its tag."""
+        names = {model, f"{model}:latest"}
+        return [record for record in self.records if record.requested_model in names]
 
 
 @contextlib.asynccontextmanager
 async def troubled() -> AsyncIterator[Running]:
     """``heavy`` is full, ``breaks:1b`` dies after two tokens, ``cloud`` has no approval."""
     async with running(SIM, POLICY) as up:
-        up.sim.faults.add(Kind.HANG, model="gemma3:12b")
+        up.sim.faults.add(Kind.HANG, model="gemma3:12b", path="/api/generate")
         up.sim.faults.add(Kind.CUT_RST, model="breaks:1b", after=2)
         async with up.client() as busy:
             await busy.ask("POST", "/api/generate", {"model": "heavy", "prompt": "hold"})
@@ -100,7 +102,7 @@ async def _run(client: Client, places: Places, up: Running) -> Sighting:
         child = await asyncio.create_subprocess_exec(
             *(program, script, out),
             cwd=room,
-            env=_environment(client, up.url, room),
+            env=_environment(client, program, up.url, room),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -128,16 +130,17 @@ def _prepared(client: Client, places: Places, room: Path) -> tuple[Path, Path]:
     return install.node(), room / script.name
 
 
-def _environment(client: Client, url: str, room: Path) -> dict[str, str]:
+def _environment(client: Client, program: Path, url: str, room: Path) -> dict[str, str]:
     """Nothing of the tester's own but where programs are."""
+    snippet = readme.snippets()[client.title]
     return {
-        "PATH": os.environ["PATH"],
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
         "LANG": "C.UTF-8",
         "HOME": str(room),
         "PYTHONPATH": str(FOLDER.parent),
-        "PYTHONDONTWRITEBYTECODE": "",
         # LiteLLM would fetch its price list from the network when it is imported.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "MODELSPLIT_URL": url,
-        "MODELSPLIT_README": readme.snippet(client.title).replace(readme.ADDRESS, url),
+        "MODELSPLIT_README": snippet.code.replace(readme.ADDRESS, url),
+        "MODELSPLIT_README_IS": snippet.language,
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import struct
 from typing import Any
 
 import pytest
@@ -129,6 +131,9 @@ async def test_embeddings_of_an_embedding_model() -> None:
         openai = await post(sim, "/v1/embeddings", model=name, input="a")
         assert openai.json["data"][0]["index"] == 0
         assert openai.header("Transfer-Encoding") == "chunked"
+        packed = await post(sim, "/v1/embeddings", model=name, input="a", encoding_format="base64")
+        raw = base64.b64decode(packed.json["data"][0]["embedding"])
+        assert list(struct.unpack("<384f", raw)) == many.json["embeddings"][0]
 
 
 async def test_show_has_the_recorded_keys() -> None:

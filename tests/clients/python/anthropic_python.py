@@ -39,4 +39,10 @@ def names() -> list[str]:
 
 
 if __name__ == "__main__":
-    run(chat, stream, tools=tools, list=names)
+    run(
+        chat,
+        stream,
+        tools=tools,
+        list=names,
+        alias=lambda: client.models.retrieve("planner").id,
+    )

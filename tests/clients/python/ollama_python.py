@@ -42,5 +42,10 @@ def names() -> list[str]:
     return [str(model.model) for model in client.list().models]
 
 
+def alias() -> Any:
+    details = client.show("planner").details
+    return None if details is None else details.family
+
+
 if __name__ == "__main__":
-    run(chat, stream, tools=tools, structured=structured, embed=embed, list=names)
+    run(chat, stream, tools=tools, structured=structured, embed=embed, list=names, alias=alias)

@@ -67,6 +67,7 @@ if __name__ == "__main__":
         structured=structured,
         embed=embed,
         list=names,
+        alias=lambda: client.models.retrieve("planner").id,
         **{
             "responses": lambda: responses("planner"),
             "responses stream": lambda: responses_stream("planner"),

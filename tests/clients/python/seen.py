@@ -10,6 +10,7 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -49,7 +50,6 @@ def run(chat: Ask, stream: Ask, **others: Callable[[], Any]) -> None:
         "throttled": lambda: chat("heavy"),
         "cloud": lambda: chat("cloud"),
         "cloud stream": lambda: stream("cloud"),
-        "spent": lambda: chat("spent:1b"),
         "broken": lambda: stream("breaks:1b"),
     }
     found = {name: _seen(case) for name, case in cases.items()}
@@ -71,7 +71,11 @@ def _seen(case: Callable[[], Any]) -> dict[str, Any]:
 
 
 def _readme() -> list[str]:
-    """The lines that the README's own snippet prints."""
+    """The lines that the README's own snippet prints; commands are given to a shell."""
+    if os.environ["MODELSPLIT_README_IS"] == "sh":
+        shell = ["sh", "-e", "-c", README]
+        done = subprocess.run(shell, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         exec(compile(README, "README.md", "exec"), {"__name__": "__main__"})

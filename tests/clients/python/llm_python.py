@@ -1,0 +1,62 @@
+"""The command ``llm`` with the plug-in ``llm-ollama``, called through its own entry point."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from click.testing import CliRunner
+from llm.cli import cli
+
+from clients.python.seen import EMBEDDER, HELLO, SCHEMA, URL, run
+
+os.environ["OLLAMA_HOST"] = URL
+WEATHER = 'def weather(city: str) -> str:\n    "The weather in a city"\n    return "sunny"\n'
+
+
+class Failed(Exception):  # noqa: N818 - its text is what the terminal showed
+    """A command that did not end with 0."""
+
+
+def llm(*arguments: str) -> str:
+    done = CliRunner().invoke(cli, arguments)
+    if done.exit_code:
+        raise Failed(done.output)
+    return str(done.output)
+
+
+def chat(name: str) -> str:
+    return llm("-m", name, "--no-stream", HELLO).rstrip("\n")
+
+
+def stream(name: str) -> str:
+    return llm("-m", name, HELLO).rstrip("\n")
+
+
+def tools() -> dict[str, Any]:
+    said = llm("-m", "planner", "--functions", WEATHER, "--td", HELLO)
+    call = re.search(r"Tool call: (\w+)\((.*)\)", said)
+    assert call is not None, said
+    return {"name": call[1], "arguments": json.loads(call[2].replace("'", '"'))}
+
+
+def embed() -> list[int]:
+    return [len(json.loads(llm("embed", "-m", EMBEDDER, "-c", text))) for text in ("one", "two")]
+
+
+def names() -> list[str]:
+    return re.findall(r"^Ollama: (\S+)", llm("models", "list"), re.MULTILINE)
+
+
+if __name__ == "__main__":
+    run(
+        chat,
+        stream,
+        tools=tools,
+        structured=lambda: json.loads(llm("-m", "planner", "--schema", json.dumps(SCHEMA), HELLO)),
+        embed=embed,
+        list=names,
+        alias=lambda: re.findall(r"^Ollama: (planner\S*)", llm("models", "list"), re.MULTILINE)[0],
+    )
