@@ -142,7 +142,12 @@ class App:
             gate=gate,
             pool=pool,
             residency=Residency(pool, str(upstream), gate),
-            guard=Guard(settings.listen.host, settings.allow_hosts, settings.allow_origins),
+            guard=Guard(
+                settings.listen.host,
+                settings.allow_hosts,
+                settings.allow_origins,
+                machine=socket.gethostname(),
+            ),
             intercept=Intercept(Catalogue(policy), policy.management),
             last_good=LastGood(),
             rate=ArrivalLimit(policy.clients, own_limits),

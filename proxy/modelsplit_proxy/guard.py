@@ -17,18 +17,35 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 # What Ollama itself lets in (observed): browsers' local pages and desktop shells.
 _LOCAL_SCHEMES: Final = frozenset({"app", "file", "tauri", "vscode-webview", "vscode-file"})
 _HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
+# Names nobody can register: mDNS, and what containers call their host.
+_OLLAMAS_SUFFIXES: Final = (".localhost", ".local", ".internal")
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})
 
 
 class Guard:
-    """The allow-lists: loopback names and the listen address always, more by setting."""
+    """The allow-lists: loopback names and the listen address always, more by setting.
+
+    ``machine``: this host's name, where all names are allowed that Ollama answers to as well.
+    """
 
     def __init__(
-        self, listen_host: str, allow_hosts: tuple[str, ...], allow_origins: tuple[str, ...]
+        self,
+        listen_host: str,
+        allow_hosts: tuple[str, ...],
+        allow_origins: tuple[str, ...],
+        *,
+        machine: str | None = None,
     ) -> None:
-        allowed = (_host_name(host) or host.lower() for host in allow_hosts)
+        allowed = [_host_name(host) or host.lower() for host in allow_hosts]
         self._hosts = {"localhost", listen_host.lower(), *allowed}
-        self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
+        self._suffixes: tuple[str, ...] = (".localhost",)
+        self._any_private = machine is not None
+        if machine is not None:
+            self._hosts.add(machine.lower())
+            self._suffixes = _OLLAMAS_SUFFIXES
+        origins = [origin.lower().rstrip("/") for origin in allow_origins]
+        self._origins = {origin for origin in origins if "*" not in origin}
+        self._origin_patterns = [origin.partition("*") for origin in origins if "*" in origin]
         # Rebinding needs a name. Bound beyond loopback, addresses are how clients call us.
         self._any_address = not is_loopback(listen_host)
 
@@ -54,17 +71,19 @@ class Guard:
 
     def _host_allowed(self, host: str) -> bool:
         name = _host_name(host)
-        if name in self._hosts or name.endswith(".localhost"):
+        if name in self._hosts or name.endswith(self._suffixes):
             return True
         try:
             address = ipaddress.ip_address(name)
         except ValueError:
             return False
-        return address.is_loopback or self._any_address
+        if address.is_loopback or self._any_address:
+            return True
+        return self._any_private and (address.is_private or address.is_unspecified)
 
     def _origin_allowed(self, origin: str) -> bool:
         lowered = origin.lower().rstrip("/")
-        if lowered in self._origins:
+        if lowered in self._origins or self._fits_a_pattern(lowered):
             return True
         try:
             parts = urlsplit(lowered)
@@ -73,6 +92,15 @@ class Guard:
         if parts.scheme in _LOCAL_SCHEMES:
             return True
         return parts.scheme in {"http", "https"} and parts.hostname in _LOCAL_NAMES
+
+    def _fits_a_pattern(self, origin: str) -> bool:
+        """As in ``OLLAMA_ORIGINS``, one ``*`` stands for any text."""
+        return any(
+            len(origin) >= len(head) + len(tail)
+            and origin.startswith(head)
+            and origin.endswith(tail)
+            for head, _, tail in self._origin_patterns
+        )
 
 
 def _host_name(host: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_proxy import answers, errors, headers, keys, routes
+from modelsplit_proxy import answers, cors, errors, headers, keys, routes
 from modelsplit_proxy.asked import new_id, request_id
 from modelsplit_proxy.edge import Downstream, date_line
 from modelsplit_proxy.inference import InferenceCall, internal_failure
@@ -54,7 +54,10 @@ class Handler:
     async def _serve(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
         target = _origin_form(request)
         route = routes.classify(request.method, target)
-        caller = self._check(request) or self._caller(request, target)
+        refused = self._check(request)
+        if refused is None and self._preflight(request, down):
+            return
+        caller = refused or self._caller(request, target)
         if route.kind is Kind.INFERENCE and not isinstance(caller, Failure):
             call = InferenceCall(
                 self._services,
@@ -101,13 +104,25 @@ class Handler:
         passing = Passthrough(services, request, target, down, spent=caller.spent, taken=plan)
         return await passing.serve()
 
+    def _preflight(self, request: web.BaseRequest, down: Downstream) -> bool:
+        """Answer a browser that asks what it may ask: before any key, as it can send none."""
+        origin = request.headers.get("Origin")
+        if origin is None or request.method != "OPTIONS":
+            return False
+        cors.answer_preflight(down, origin, close=self._closes(request))
+        self._services.metrics.passed(Kind.OTHER, down.status)
+        return True
+
+    def _closes(self, request: web.BaseRequest) -> bool:
+        return self._services.lifecycle.draining or not request.content.is_eof()
+
     def _caller(self, request: web.BaseRequest, target: str) -> Caller | Failure:
         keyring = self._services.keyring
         if keyring is None:
             return ANYBODY
         sent = request.headers
         caller = keyring.caller(sent)
-        if isinstance(caller, Failure) and keys.open_to_all(request.method, target, sent):
+        if isinstance(caller, Failure) and keys.open_to_all(request.method, target):
             return ANYBODY
         return caller
 
@@ -135,10 +150,9 @@ class Handler:
     ) -> None:
         """An error outside any call: no role, no model, no attempt."""
         readable = failure.reason is not Reason.ORIGIN_DENIED
-        lines = headers.cors_lines(request.headers.get("Origin")) if readable else []
+        lines = cors.lines(request.headers.get("Origin")) if readable else []
         body = errors.body(routes.dialect_of(request.raw_path), failure, errors.Scene(known_as))
-        close = self._services.lifecycle.draining or not request.content.is_eof()
-        write_failure(down, failure, body, known_as, lines, close=close)
+        write_failure(down, failure, body, known_as, lines, close=self._closes(request))
 
     def _after_our_bug(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
         if down.started:

@@ -35,22 +35,23 @@ _HOP_BY_HOP: Final = frozenset(
         b"content-length",
     }
 )
-_REQUEST_OWN: Final = frozenset(
-    {
-        b"host",
-        b"expect",
-        b"x-request-id",
-        b"x-llm-role",
-        b"x-llm-context",
-        b"x-llm-retry-level",
-        b"x-llm-escalate",
-        b"x-llm-job-id",
-        b"x-llm-max-wait-ms",
-        b"x-llm-timeout-ms",
-        b"x-llm-no-fallback",
-        b"x-llm-telemetry",
-    }
+REQUEST_NAMES: Final = (
+    b"X-Request-Id",
+    b"X-LLM-Role",
+    b"X-LLM-Context",
+    b"X-LLM-Retry-Level",
+    b"X-LLM-Escalate",
+    b"X-LLM-Job-Id",
+    b"X-LLM-Max-Wait-Ms",
+    b"X-LLM-Timeout-Ms",
+    b"X-LLM-No-Fallback",
+    b"X-LLM-Telemetry",
 )
+_REQUEST_OWN: Final = frozenset({name.lower() for name in REQUEST_NAMES}) | {
+    b"host",
+    b"expect",
+    b"origin",
+}
 RESPONSE_NAMES: Final = (
     b"X-Request-Id",
     b"request-id",
@@ -70,13 +71,15 @@ RESPONSE_NAMES: Final = (
     b"RateLimit-Policy",
     b"Retry-After",
 )
-EXPOSE_LINE: Final = b"Access-Control-Expose-Headers: %b\r\n" % b", ".join(
-    (*RESPONSE_NAMES, b"Via")
+# Which pages may read an answer is ours to say.
+_CORS: Final = frozenset(
+    {
+        b"access-control-allow-origin",
+        b"access-control-allow-credentials",
+        b"access-control-expose-headers",
+    }
 )
-_RESPONSE_OWN: Final = frozenset(
-    {name.lower() for name in RESPONSE_NAMES}
-    | {b"access-control-expose-headers", b"x-should-retry"}
-)
+_RESPONSE_OWN: Final = frozenset({name.lower() for name in RESPONSE_NAMES}) | {b"x-should-retry"}
 
 _REQUEST_DROP: Final = _HOP_BY_HOP | _REQUEST_OWN
 # What must not be asked for where the answer is read and changed.
@@ -89,8 +92,9 @@ _QUESTION_DROP: Final = _REQUEST_DROP | {
     b"if-range",
     b"range",
 }
+_RELAYED_DROP: Final = _HOP_BY_HOP | _CORS
 # What was said of the bytes that were changed.
-_REWRITTEN_DROP: Final = _HOP_BY_HOP | {
+_REWRITTEN_DROP: Final = _RELAYED_DROP | {
     b"accept-ranges",
     b"content-digest",
     b"content-md5",
@@ -99,7 +103,7 @@ _REWRITTEN_DROP: Final = _HOP_BY_HOP | {
     b"last-modified",
     b"repr-digest",
 }
-_TAGGED_DROP: Final = _HOP_BY_HOP | _RESPONSE_OWN
+_TAGGED_DROP: Final = _RELAYED_DROP | _RESPONSE_OWN
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -123,7 +127,7 @@ def question_lines(
 
 def relayed_lines(raw: RawHeaders) -> list[bytes]:
     """The upstream's header lines of an answer that carries no tags of ours."""
-    return _lines(raw, _HOP_BY_HOP)
+    return _lines(raw, _RELAYED_DROP)
 
 
 def rewritten_lines(raw: RawHeaders) -> list[bytes]:
@@ -163,13 +167,3 @@ def loops(raw: Iterable[tuple[bytes, bytes]]) -> bool:
             if any(hop.split()[1:2] == [VIA_TOKEN] for hop in hops):
                 return True
     return False
-
-
-def cors_lines(origin: str | None) -> list[bytes]:
-    """What lets a browser read an answer of our own; ``origin`` has passed the guard."""
-    if origin is None:
-        return []
-    return [
-        b"Access-Control-Allow-Origin: %b\r\n" % origin.encode("latin-1", "replace"),
-        b"Vary: Origin\r\n",
-    ]

@@ -1,7 +1,8 @@
 """Whose key a request carries, and what that key is good for.
 
 Off unless a file of keys is given (``keyfile``). Then nobody is served without a key, but
-for a look whether anybody is there, and a browser's preflight, which cannot carry one.
+for a look whether anybody is there. (A browser's preflight cannot carry one: it is answered
+before keys are looked at.)
 Compared are SHA-256 digests, all of them every time: how long it takes says nothing about
 how close a guess was. A key is never logged, and Ollama never sees it.
 """
@@ -122,10 +123,8 @@ def digest_of(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogateescape")).digest()
 
 
-def open_to_all(method: str, target: str, sent: CIMultiDictProxy[str]) -> bool:
-    """Whether a request needs no key: "is anybody there?", and a browser's preflight."""
-    if method == "OPTIONS":
-        return "Origin" in sent and "Access-Control-Request-Method" in sent
+def open_to_all(method: str, target: str) -> bool:
+    """Whether a request needs no key: "is anybody there?"."""
     return method in {"GET", "HEAD"} and target.partition("?")[0] == "/"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from modelsplit_policy.facts import Provider
-from modelsplit_proxy import answers, headers
+from modelsplit_proxy import answers, cors, headers
 from modelsplit_proxy.body import malformed
 from modelsplit_proxy.relay import Relay
 from modelsplit_proxy.upstream import UpstreamError
@@ -88,6 +88,7 @@ class Passthrough:
             shown = self._target_bytes().decode("ascii", "replace")
             return answers.first_byte_timeout(_QUESTION_TIMEOUT_S, shown)
         lines = [*headers.relayed_lines(head.headers), headers.VIA_LINE]
+        lines += cors.lines(self._request.headers.get("Origin"))
         close = self._services.lifecycle.draining or not self._request.content.is_eof()
         phrase = head.phrase.decode("latin-1")
         self._down.head(head.status, phrase, lines, length=head.length, close=close)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Provider
-from modelsplit_proxy import answers, headers
+from modelsplit_proxy import answers, cors, headers
 from modelsplit_proxy.lastgood import Whole
 from modelsplit_proxy.relay import UNBOUNDED, Collector, Relay
 from modelsplit_proxy.upstream import UpstreamError
@@ -164,7 +164,8 @@ class Questioning:
         """Everything as it came: what is here already, then the rest."""
         down = self._down
         phrase = head.phrase.decode("latin-1")
-        down.head(head.status, phrase, self._lines(head), length=head.length, close=self._close)
+        lines = self._lines(head) + self._cors()
+        down.head(head.status, phrase, lines, length=head.length, close=self._close)
         relay = Relay(exchange, down, None)
         for piece in pieces:
             down.write(piece)
@@ -176,12 +177,16 @@ class Questioning:
             down.abort()
 
     def _send(self, status: int, phrase: str, lines: list[bytes], body: bytes) -> None:
+        lines = lines + self._cors()
         self._down.head(status, phrase, lines, length=len(body), close=self._close)
         self._down.write(body)
         self._down.end()
 
     def _lines(self, head: UpstreamHead) -> list[bytes]:
         return [*headers.relayed_lines(head.headers), headers.VIA_LINE]
+
+    def _cors(self) -> list[bytes]:
+        return cors.lines(self._request.headers.get("Origin"))
 
     @property
     def _close(self) -> bool:

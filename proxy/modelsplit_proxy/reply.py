@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import ErrorCode, Reason
-from modelsplit_proxy import answers, errors, headers, tags
+from modelsplit_proxy import answers, cors, errors, headers, tags
 from modelsplit_proxy.edge import date_line
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ class Reply:
         record.streamed = True
         lines = [b"Content-Type: %b\r\n" % content_type, date_line()]
         lines += self._tag_lines(total=False)
-        lines += headers.cors_lines(self._request.headers.get("Origin"))
         close = self._services.lifecycle.draining
         self.down.head(200, "OK", lines, length=None, close=close)
         self.down.write(keep_alive)
@@ -142,12 +141,11 @@ class Reply:
         lines = [b"Content-Type: application/json\r\n", date_line()]
         lines += self._tag_lines(total=True)
         lines += errors.lines(failure)
-        lines += headers.cors_lines(self._request.headers.get("Origin"))
         # A body we did not read to its end leaves the connection unusable.
         close = self._services.lifecycle.draining or not self._request.content.is_eof()
         self.down.head(status, failure.phrase, lines, length=len(body), close=close)
         self.down.write(body)
 
     def _tag_lines(self, *, total: bool) -> list[bytes]:
-        origin = "Origin" in self._request.headers
-        return tags.lines(self._record, self._services.clock.now(), total=total, origin=origin)
+        lines = tags.lines(self._record, self._services.clock.now(), total=total)
+        return lines + cors.lines(self._request.headers.get("Origin"))

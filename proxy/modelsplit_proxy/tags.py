@@ -10,11 +10,10 @@ if TYPE_CHECKING:
     from modelsplit_proxy.record import CallRecord
 
 
-def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[bytes]:
+def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
     """Every tag that applies at this moment, as whole lines.
 
-    ``total``: the answer is complete, so its whole time can be told. ``origin``: a browser
-    asked, and must be allowed to read the tags.
+    ``total``: the answer is complete, so its whole time can be told.
     """
     block = (
         f"X-Request-Id: {record.request_id}\r\n"
@@ -38,10 +37,7 @@ def lines(record: CallRecord, now: float, *, total: bool, origin: bool) -> list[
         block += f"X-LLM-Variant: {record.variant.arm}\r\n"
     if record.failure is not None:
         block += f"X-LLM-Error-Code: {record.failure.code}\r\n"
-    out = [block.encode("ascii"), headers.VIA_LINE]
-    if origin:
-        out.append(headers.EXPOSE_LINE)
-    return out
+    return [block.encode("ascii"), headers.VIA_LINE]
 
 
 def route_reason(record: CallRecord) -> str | None:

@@ -523,7 +523,7 @@ async def test_every_spelling_of_an_inference_path_is_admitted(target: str) -> N
         ("evil.example", False),
         ("localhost.evil.example", False),
         ("8.8.8.8", False),
-        ("192.168.0.1:11435", False),
+        ("192.168.0.1:11435", True),
         ("localhost:80:evil", False),
         ("localhost:80@evil.example", False),
         ("127.0.0.1.evil.example", False),

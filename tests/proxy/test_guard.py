@@ -115,6 +115,36 @@ def test_a_denied_host_is_told_what_to_do() -> None:
     assert len(failure.message.encode()) < 220
 
 
+MACHINE = Guard("127.0.0.1", (), (), machine="Box")
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "box",
+        "BOX:11435",
+        "host.docker.internal:11435",
+        "box.local",
+        "app.localhost",
+        "192.168.1.5:11435",
+        "10.0.0.7",
+        "0.0.0.0:11435",
+        "127.0.0.1",
+        None,
+    ],
+)
+def test_told_the_machines_name_it_answers_to_what_ollama_answers_to(host: str | None) -> None:
+    assert denied(MACHINE, host) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "box.example", "internal", "local", "evilbox", "8.8.8.8", "x.local."],
+)
+def test_and_to_nothing_else(host: str) -> None:
+    assert denied(MACHINE, host) is Reason.HOST_DENIED
+
+
 # --- Origin -----------------------------------------------------------------------------------
 
 
@@ -139,6 +169,27 @@ def test_a_denied_host_is_told_what_to_do() -> None:
 )
 def test_local_pages_desktop_shells_and_allowed_origins_pass(origin: str | None) -> None:
     assert denied(LOOPBACK, "localhost", origin) is None
+
+
+@pytest.mark.parametrize(
+    ("allowed", "origin", "passes"),
+    [
+        ("chrome-extension://*", "chrome-extension://abcdef", True),
+        ("https://*.ui.example", "https://a.b.ui.example", True),
+        ("https://*.ui.example", "https://ui.example", False),
+        ("https://*.ui.example", "https://a.ui.example.evil.example", False),
+        ("http://10.0.0.7:*", "http://10.0.0.7:3000", True),
+        ("http://10.0.0.7:*", "http://10.0.0.70", False),
+        ("https://ab*ba.example", "https://aba.example", False),
+        ("*", "https://anything.example", True),
+        ("*", "null", True),
+    ],
+)
+def test_a_star_stands_for_any_text_as_in_ollama_origins(
+    allowed: str, origin: str, *, passes: bool
+) -> None:
+    reason = denied(Guard("127.0.0.1", (), (allowed,)), "localhost", origin)
+    assert reason is (None if passes else Reason.ORIGIN_DENIED)
 
 
 @pytest.mark.parametrize("guard", [LOOPBACK, WILDCARD])

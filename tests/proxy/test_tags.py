@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_policy.facts import RouteReason
-from modelsplit_proxy import headers, tags
+from modelsplit_proxy import tags
 from modelsplit_proxy.record import CallRecord
 from support.records import QUEUE_FULL, answered, begun, fallen_back, turned_away
 
@@ -15,7 +15,7 @@ Lines = dict[str, str]
 
 
 def told(record: CallRecord, now: float = 103.5, *, total: bool = True) -> Lines:
-    block = b"".join(tags.lines(record, now, total=total, origin=False)).decode("ascii")
+    block = b"".join(tags.lines(record, now, total=total)).decode("ascii")
     assert block.endswith("\r\n")
     pairs = [line.split(": ", 1) for line in block.split("\r\n")[:-1]]
     assert len({name.lower() for name, _ in pairs}) == len(pairs), "a tag twice"
@@ -75,11 +75,6 @@ def test_a_call_refused_before_it_had_a_role_still_has_its_id() -> None:
         "Server-Timing",
         "Via",
     }
-
-
-def test_a_browser_is_allowed_to_read_them() -> None:
-    without = tags.lines(answered(), 103.5, total=True, origin=False)
-    assert tags.lines(answered(), 103.5, total=True, origin=True) == [*without, headers.EXPOSE_LINE]
 
 
 @pytest.mark.parametrize(
