@@ -34,7 +34,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +43,7 @@ from modelsplit_policy.failures import Reason
 from modelsplit_policy.lines import Line
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.roles import bare_name
+from modelsplit_policy.standing import Crowd, Seats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -97,10 +98,14 @@ class PoolLimits:
 
 @dataclass(frozen=True, slots=True)
 class Shedding:
-    """Roles turned away by the Health Guard: ``enter`` entirely, ``wait`` from the line."""
+    """Roles turned away by the Health Guard: ``enter`` entirely, ``wait`` from the line.
+
+    ``health``: its verdict in words, for those who ask later; empty while all is well.
+    """
 
     enter: frozenset[Role] = frozenset()
     wait: frozenset[Role] = frozenset()
+    health: str = field(default="", compare=False)
 
 
 @dataclass(slots=True, eq=False)
@@ -279,6 +284,31 @@ class Admission:
             for pool in self._pools.values()
             for ticket in pool.line
         ]
+
+    def standing(self, ticket: Ticket) -> Seats:
+        """What each limit on the ticket stands at now."""
+        pool, model = self._pools[ticket.role], ticket.model
+        return Seats(
+            pool.running,
+            pool.limits.seats,
+            self._running_local,
+            self._global_seats,
+            self._running_by_model.get(model, 0),
+            self._model_seats.get(model),
+            self.parallelism.host,
+            self.shedding.health,
+        )
+
+    def crowd(self, ticket: Ticket) -> Crowd:
+        """What holds the ticket back now, and who runs and waits."""
+        pools = self._pools
+        return Crowd(
+            self.why(ticket),
+            {role: pool.running for role, pool in pools.items() if pool.running},
+            dict(self._running_by_model),
+            {role: len(pool.line) for role, pool in pools.items() if pool.line},
+            dict(pools[ticket.role].line.models),
+        )
 
     def refusal(self, reason: Reason, role: Role, foreseen_s: float | None = None) -> Refusal:
         """What to tell a call of ``role`` that is turned away for ``reason`` now."""

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from modelsplit_policy.admission import Ticket
 
@@ -114,6 +114,11 @@ class Line:
         if len(found) > 1:
             found.sort(key=_order)
         return found
+
+    @property
+    def models(self) -> Mapping[str, int]:
+        """How many calls wait for each model; only models waited for."""
+        return self._of_model
 
     def waits_for(self, model: str) -> bool:
         """True if somebody in this line wants ``model``."""

@@ -19,7 +19,7 @@ from modelsplit_policy.experiments import shares
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Ask, Route
-from modelsplit_proxy import storemetrics
+from modelsplit_proxy import explain, storemetrics
 from modelsplit_proxy.archive import AmbiguousError
 from modelsplit_proxy.query import QueryError, read_number, read_query
 from modelsplit_proxy.statefile import StoreError
@@ -172,12 +172,15 @@ class Admin:
         return _json(await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit))
 
     async def _request(self, request: web.Request) -> web.Response:
+        """One call, running or finished, as JSON or in words."""
         request_id = request.match_info["id"]
-        found = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
+        found = self._parts.services.live.find(request_id)
         if found is None:
-            text = f'no finished call has the request id "{request_id[:128]}"'
+            found = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
+        if found is None:
+            text = f'no call has the request id "{request_id[:128]}"'
             return _json({"error": text}, status=404)
-        return _json(found)
+        return web.Response(text=explain.text(found)) if _wants_text(request) else _json(found)
 
     def _upstream(self) -> dict[str, Any]:
         probe = self._parts.probe
@@ -227,6 +230,16 @@ def _breaker(view: BreakerView) -> dict[str, Any]:
 def dry_run(model: str, role: str, key: str) -> Ask:
     """What a client would ask; ``key``: its job, client or request, whichever counts."""
     return Ask(model=model, role=role, job=key, client=key, request=key)
+
+
+def _wants_text(request: web.Request) -> bool:
+    """``?format=text``, or a client that would rather have text than anything else."""
+    said = request.query.get("format")
+    if said not in {None, "text", "json"}:
+        raise QueryError(f'format "{said[:20]}" is unknown; use text or json')
+    return said == "text" or (
+        said is None and request.headers.get("Accept", "").startswith("text/plain")
+    )
 
 
 def route_fields(route: Route) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from modelsplit_proxy.handler import Handler, unparsed_request
 from modelsplit_proxy.intercept import Intercept
 from modelsplit_proxy.lastgood import LastGood
 from modelsplit_proxy.ledger import Ledger
+from modelsplit_proxy.live import LiveCalls
 from modelsplit_proxy.looplag import LoopLag
 from modelsplit_proxy.metrics import LATENCY_S, Metrics
 from modelsplit_proxy.monitor import Monitor, Watched
@@ -155,6 +156,7 @@ class App:
             fuses=Fuses(Breakers(BreakerRules()), clock),
             metrics=Metrics(policy),
             log=log,
+            live=LiveCalls(clock),
             clock=clock,
             tasks=self._tasks,
             target=UpstreamTarget(upstream.host, upstream.port, str(upstream)),

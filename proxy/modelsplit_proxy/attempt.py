@@ -175,16 +175,22 @@ class AttemptRun:
 
     async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:
         gate, call, clock = self._services.gate, self._record.call, self._services.clock
+        attempt = self._attempt
         refusal = gate.ask(ticket)
         if after is not None:
             after.release()
+        if ticket.place is not Place.SEATED:
+            attempt.crowd = gate.crowd(ticket)
         if ticket.place is Place.WAITING:
-            self._attempt.ahead = ticket.ahead
+            attempt.ahead = ticket.ahead
             call.step(Event.ENQUEUE)
             refusal = await gate.wait(ticket)
+            if refusal is not None:
+                attempt.crowd_at_end = gate.crowd(ticket)
+        attempt.seats = gate.seats(ticket)
         if refusal is not None:
-            return answers.failure_of_refusal(refusal, clock.now() - self._attempt.asked)
-        self._attempt.seated = clock.now()
+            return answers.failure_of_refusal(refusal, clock.now() - attempt.asked)
+        attempt.seated = clock.now()
         call.step(Event.ADMIT)
         return None
 
@@ -212,6 +218,7 @@ class AttemptRun:
         if isinstance(admitted, Failure):
             return self._reading.set_back(admitted)
         self._admitted = admitted
+        self._attempt.trial = admitted.trial
         try:
             return await self._exchange()
         finally:

@@ -17,6 +17,7 @@ from modelsplit_policy.failures import Reason
 if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission, Refusal, Ticket
     from modelsplit_policy.parallelism import Report
+    from modelsplit_policy.standing import Crowd, Seats
     from modelsplit_proxy.clock import Clock
 
 # How long before the end of its wait a call is started at the latest that only usefulness
@@ -66,6 +67,14 @@ class Gate:
         if ticket.place in {Place.WAITING, Place.SEATED}:
             self._admission.leave(ticket, self._clock.now(), report)
             self._fill()
+
+    def seats(self, ticket: Ticket) -> Seats:
+        """What each limit on the ticket stands at."""
+        return self._admission.standing(ticket)
+
+    def crowd(self, ticket: Ticket) -> Crowd:
+        """What holds the ticket back, and who runs and waits."""
+        return self._admission.crowd(ticket)
 
     def first_byte(self, ticket: Ticket) -> None:
         """The call's answer has begun."""

@@ -68,6 +68,7 @@ class InferenceCall:
 
     async def serve(self) -> None:
         """Answer the request. Whatever happens, the call ends once and is recorded once."""
+        self._services.live.enter(self.record)
         try:
             await self._run()
         except asyncio.CancelledError:
@@ -107,7 +108,7 @@ class InferenceCall:
                 if first is not None and self._turned_away():
                     # A second attempt that found no seat explains nothing: the call is told,
                     # and remembered, by the first one's failure.
-                    self.record.attempts.pop()
+                    self.record.unseated = self.record.attempts.pop()
                     break
                 first = setback
                 if candidate is candidates[-1] or not self._may_fall_back(setback.failure):
@@ -153,6 +154,7 @@ class InferenceCall:
         try:
             self._asked = read_asked(self._request.headers)
             self.record.job_id = self._asked.job_id
+            self.record.no_fallback = self._asked.no_fallback
             raw = await read_whole(self._request, self._reply.down, services.max_body_bytes)
             body = read_body(raw)
         except (AskedError, BodyError) as error:
@@ -241,6 +243,7 @@ class InferenceCall:
     def _finish(self) -> None:
         record = self.record
         record.ended = self._services.clock.now()
+        self._services.live.leave(record)
         if self._has_client_seat:
             self._services.client_seats.leave(record.client)
         if not record.call.ended:

@@ -7,6 +7,7 @@ the end lose some; that is counted and shown, and calls go on.
 from __future__ import annotations
 
 import logging
+import sqlite3
 import threading
 from collections import deque
 from itertools import islice
@@ -15,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_proxy import rows
 from modelsplit_proxy.archive import Archive
 from modelsplit_proxy.statefile import StoreError
+from modelsplit_proxy.store import is_trouble
 
 if TYPE_CHECKING:
-    import sqlite3
     from concurrent.futures import Future
 
     from modelsplit_proxy.record import CallRecord
@@ -42,6 +43,7 @@ class Ledger:
         # Held for moments only: rows come from the loop, and go in the writer's thread.
         self._lock = threading.Lock()
         self._writing = False
+        self._careful = False
         self._noted = 0
         self._settled = 0
         self.dropped = 0
@@ -65,19 +67,29 @@ class Ledger:
             self._have_written()
 
     def _have_written(self) -> None:
-        self._store.submit(self._write).add_done_callback(self._written)
+        work = self._write_one_by_one if self._careful else self._write
+        self._store.submit(work).add_done_callback(self._written)
 
     def _write(self, db: sqlite3.Connection) -> int:
         """In the writer's thread: what waits stays in line until it is committed."""
         batch = list(islice(self._waiting, _BATCH))
         for record in batch:
-            # Each statement lets the event loop have the interpreter: a batch must not be
-            # put together in one go.
-            call_id = db.execute(rows.INSERT_CALL, rows.call_row(record)).lastrowid
-            assert call_id is not None
-            db.executemany(rows.INSERT_ATTEMPT, rows.attempt_rows(call_id, record))
-            if record.job_id is not None:
-                db.execute(rows.UPSERT_JOB, rows.job_row(record))
+            _insert(db, record)
+        return len(batch)
+
+    def _write_one_by_one(self, db: sqlite3.Connection) -> int:
+        """The same after a failure: a record that cannot be written takes no other along."""
+        batch = list(islice(self._waiting, _BATCH))
+        lost = 0
+        for record in batch:
+            db.execute("SAVEPOINT record")
+            error = _try_insert(db, record)
+            if error is not None:
+                logger.error("the record of %s is lost: %s", record.request_id, error)
+                lost += 1
+                db.execute("ROLLBACK TO record")
+            db.execute("RELEASE record")
+        self.dropped += lost
         return len(batch)
 
     def _written(self, done: Future[int]) -> None:
@@ -87,15 +99,12 @@ class Ledger:
             if isinstance(error, StoreError):
                 self._writing = False  # the next call tries again
                 return
-            count = min(_BATCH, len(self._waiting)) if error else done.result()
-            for _ in range(count):
+            for _ in range(done.result() if error is None else 0):
                 self._waiting.popleft()
-            self._settled += count
-            self.dropped += count if error else 0
+                self._settled += 1
+            self._careful = error is not None
             self._writing = bool(self._waiting)
             more = self._writing
-        if error is not None:
-            logger.error("%d records are lost: %s", count, error)
         if more:
             self._have_written()
 
@@ -110,3 +119,24 @@ class Ledger:
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         self._catch_up()
         return self._store.read(query, values)
+
+
+def _insert(db: sqlite3.Connection, record: CallRecord) -> None:
+    # Each statement lets the event loop have the interpreter: a batch must not be put
+    # together in one go.
+    call_id = db.execute(rows.INSERT_CALL, rows.call_row(record)).lastrowid
+    assert call_id is not None
+    db.executemany(rows.INSERT_ATTEMPT, rows.attempt_rows(call_id, record))
+    if record.job_id is not None:
+        db.execute(rows.UPSERT_JOB, rows.job_row(record))
+
+
+def _try_insert(db: sqlite3.Connection, record: CallRecord) -> Exception | None:
+    """What is wrong with the record itself, if anything is."""
+    try:
+        _insert(db, record)
+    except (sqlite3.Error, TypeError, ValueError) as error:
+        if is_trouble(error):
+            raise
+        return error
+    return None

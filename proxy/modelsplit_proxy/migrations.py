@@ -161,5 +161,8 @@ _RECORDS: Final = (
     "CREATE INDEX jobs_by_end ON jobs (last_us)",
 )
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST_CALLS, _FACTS, _RECORDS)
+# What the limits stood at when an attempt got its seat.
+_SEATS: Final = ("ALTER TABLE attempts ADD COLUMN seats TEXT",)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST_CALLS, _FACTS, _RECORDS, _SEATS)
 SCHEMA_VERSION: Final = len(MIGRATIONS)

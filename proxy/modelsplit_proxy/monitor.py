@@ -16,7 +16,7 @@ from modelsplit_policy.admission import Shedding
 from modelsplit_policy.breaker import State
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import ErrorCode, Reason
-from modelsplit_policy.health import Line, Signals
+from modelsplit_policy.health import Level, Line, Signals
 
 if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
@@ -82,6 +82,7 @@ class Monitor:
         self._watched.admission.shedding = Shedding(
             enter=frozenset(role for role in Role if not self.guard.may_enter(role)),
             wait=frozenset(role for role in Role if not self.guard.may_queue(role)),
+            health="" if step.new is Level.OK else f"{step.new}: {step.cause}",
         )
         logger.warning(
             "health %s -> %s (shedding as %s): %s", step.old, step.new, step.shedding, step.cause

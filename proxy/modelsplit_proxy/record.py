@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
+    from modelsplit_policy.standing import Crowd, Seats
 
 NO_USAGE: Final = Usage()
 
@@ -29,6 +30,9 @@ class Attempt:
     """One model asked. Monotonic seconds; None where that moment never came.
 
     ``sent``: its request was written to the upstream. ``price`` None: nobody knows it.
+    ``seats``: the limits when it got its seat or was refused; ``crowd``: who was there when
+    it found no free one, and when its wait ended for nothing. ``trial``: it tried an open
+    breaker.
     """
 
     model: str
@@ -43,6 +47,10 @@ class Attempt:
     sent: bool = False
     usage: Usage = NO_USAGE
     price: Price | None = None
+    seats: Seats | None = None
+    crowd: Crowd | None = None
+    crowd_at_end: Crowd | None = None
+    trial: bool = False
 
     @property
     def cost_usd(self) -> float | None:
@@ -70,7 +78,11 @@ class Variant:
 
 @dataclass(slots=True)
 class CallRecord:
-    """One call, from its first byte in to its last byte out."""
+    """One call, from its first byte in to its last byte out.
+
+    ``candidates``: who may answer, in order. ``no_fallback``: the client wanted none.
+    ``unseated``: a second attempt that found no seat, and so does not count.
+    """
 
     request_id: str
     route: str
@@ -86,7 +98,10 @@ class CallRecord:
     provider: Provider | None = None
     route_reason: RouteReason | None = None
     variant: Variant | None = None
+    candidates: tuple[Candidate, ...] = ()
+    no_fallback: bool = False
     attempts: list[Attempt] = field(default_factory=list)
+    unseated: Attempt | None = None
     starts_at_fallback: bool = False
     call: Call = field(default_factory=Call)
     failure: Failure | None = None
@@ -108,6 +123,7 @@ class CallRecord:
         self.starts_at_fallback = route.starts_at_fallback
         if route.experiment is not None and route.arm is not None:
             self.variant = Variant(route.experiment.name, route.arm.name)
+        self.candidates = route.candidates
 
     def attempt(self, candidate: Candidate, now: float, price: Price | None = None) -> Attempt:
         attempt = Attempt(candidate.model, now, price=price)
@@ -198,7 +214,9 @@ class CallRecord:
 
         Several readers want it; once the call has ended it is put together only once.
         """
-        if self._fields is None or self.ended is None:
+        if self.ended is None:
+            return self._put_together()
+        if self._fields is None:
             self._fields = self._put_together()
         return self._fields
 

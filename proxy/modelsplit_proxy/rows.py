@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from modelsplit_policy.facts import Role
+from modelsplit_proxy import decision
 from modelsplit_proxy.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ INSERT_CALL: Final = (
 _ATTEMPT_NAMES: Final = (
     *("model", "outcome", "reason", "upstream_status", "ahead"),
     *("asked_us", "seated_us", "dispatched_us", "first_us", "ended_us"),
-    *("load_us", "prompt_us", "eval_us", "prompt_tokens", "output_tokens", "cost_usd", "more"),
+    *("load_us", "prompt_us", "eval_us", "prompt_tokens", "output_tokens", "cost_usd"),
+    *("seats", "more"),
 )
 ATTEMPT: Final = ", ".join(("number", *_ATTEMPT_NAMES))
 INSERT_ATTEMPT: Final = (
@@ -129,37 +131,48 @@ def call_row(record: CallRecord) -> Row:
     return (
         round(record.started_wall * 1e6),
         *(write(get(field)) for _, field, write, _ in _COLUMNS),
-        _more(fields),
+        _more(fields, record),
     )
 
 
-def _more(fields: Mapping[str, Any]) -> str | None:
-    rest = {
+def _more(fields: Mapping[str, Any], record: CallRecord) -> str | None:
+    rest = decision.of_call(record) | {
         field: value
         for field, value in fields.items()
         if field not in _DERIVED and value is not None and value != _USUAL.get(field)
     }
-    return orjson.dumps(rest).decode() if rest else None
+    return _json(rest)
+
+
+def _json(values: Mapping[str, Any]) -> str | None:
+    # Roles and the like are strings of a class of their own.
+    return orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS).decode() if values else None
 
 
 def attempt_rows(call_id: int, record: CallRecord) -> list[Row]:
     """The values of INSERT_ATTEMPT for each attempt."""
     return [
-        (call_id, number, *_attempt(attempt, record.started))
+        (call_id, number, attempt.model[:256], _outcome(record, attempt), *_rest(record, attempt))
         for number, attempt in enumerate(record.attempts, 1)
     ]
 
 
-def _attempt(attempt: Attempt, started: float) -> Row:
+def _outcome(record: CallRecord, attempt: Attempt) -> str:
+    """Its own failure; of the last one, what became of the call."""
+    if attempt.failure is not None:
+        return attempt.failure.code
+    return "running" if record.ended is None else record.outcome
+
+
+def _rest(record: CallRecord, attempt: Attempt) -> Row:
     failure, usage = attempt.failure, attempt.usage
+    more = decision.of_attempt(attempt)
     return (
-        attempt.model[:256],
-        "ok" if failure is None else failure.code,
         None if failure is None else failure.reason,
         attempt.upstream_status,
         attempt.ahead,
         *(
-            None if moment is None else round((moment - started) * 1e6)
+            None if moment is None else round((moment - record.started) * 1e6)
             for moment in (
                 attempt.asked,
                 attempt.seated,
@@ -175,8 +188,14 @@ def _attempt(attempt: Attempt, started: float) -> Row:
         usage.prompt_tokens,
         usage.output_tokens,
         attempt.cost_usd,
-        None if failure is None else orjson.dumps({"error": failure.message}).decode(),
+        decision.seats_text(attempt.seats),
+        _json(more),
     )
+
+
+def attempts_fields(record: CallRecord) -> list[dict[str, Any]]:
+    """The attempts of a call as they would be read back."""
+    return [attempt_fields(row[1:]) for row in attempt_rows(0, record)]
 
 
 def job_row(record: CallRecord) -> Row:
@@ -216,6 +235,7 @@ def attempt_fields(row: Row) -> dict[str, Any]:
     """One row of ``ATTEMPT`` as plain values; moments are milliseconds since the call came."""
     values = dict(zip(("number", *_ATTEMPT_NAMES), row, strict=True))
     more = values.pop("more")
+    values["seats"] = decision.read_seats(values["seats"])
     out = {
         f"{name.removesuffix('_us')}_ms" if name.endswith("_us") else name: (
             _ms(value) if name.endswith("_us") else value

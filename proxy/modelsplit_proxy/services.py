@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.intercept import Intercept
     from modelsplit_proxy.keys import Keyring
     from modelsplit_proxy.lastgood import LastGood
+    from modelsplit_proxy.live import LiveCalls
     from modelsplit_proxy.metrics import Metrics
     from modelsplit_proxy.rate import ArrivalLimit
     from modelsplit_proxy.requestlog import RequestLog
@@ -87,6 +88,7 @@ class Services:
     fuses: Fuses
     metrics: Metrics
     log: RequestLog
+    live: LiveCalls
     clock: Clock
     tasks: Tasks
     target: UpstreamTarget

@@ -343,7 +343,7 @@ class Store:
         try:
             value = job.work(db)
         except Exception as error:
-            if isinstance(error, sqlite3.Error) and primary_code(error) in _TROUBLE:
+            if is_trouble(error):
                 raise
             db.execute("ROLLBACK TO job")
             db.execute("RELEASE job")
@@ -389,6 +389,11 @@ class Store:
 
     def _unwritten(self, why: str) -> StoreError:
         return StoreError(f"the state file {self.path} cannot be written: {why}")
+
+
+def is_trouble(error: Exception) -> bool:
+    """Whether it is the disk's fault, or another process's, and a job must let it pass."""
+    return isinstance(error, sqlite3.Error) and primary_code(error) in _TROUBLE
 
 
 def _nothing(db: sqlite3.Connection) -> None:

@@ -127,7 +127,24 @@ def test_records_that_cannot_be_written_are_dropped_counted_and_said(
         ledger.note(answered(request_id="kept"))
         assert ids(ledger) == ["kept"]
         assert ledger.dropped == 1
-    assert "1 records are lost: no such table: calls" in caplog.text
+    assert "the record of lost is lost: no such table: calls" in caplog.text
+
+
+def test_a_record_that_cannot_be_written_takes_no_other_along(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        with locked(tmp_path):
+            for name in ("before", "odd", "after"):
+                record = answered(request_id=name)
+                if name == "odd":
+                    record.log_fields()["status"] = object()
+                ledger.note(record)
+        assert sorted(ids(ledger)) == ["after", "before"]
+        assert repr(ledger) == "<Ledger 0 waiting, 1 dropped>"
+    assert caplog.text.count("the record of odd is lost") == 1
+    assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(2,)]
 
 
 def test_a_call_that_ends_after_the_store_has_closed_harms_nobody(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from modelsplit_policy.admission import Place, Refusal, Ticket
+from modelsplit_policy.admission import Hold, Place, Refusal, Ticket
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers
 from modelsplit_policy.facts import Dialect, Provider
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.prices import Prices
 from modelsplit_policy.roles import Candidate, Route
+from modelsplit_policy.standing import Crowd
+from modelsplit_policy.standing import Seats as Limits
 from modelsplit_proxy.asked import NOTHING, Asked
 from modelsplit_proxy.attempt import AttemptRun, Sent
 from modelsplit_proxy.edge import Downstream
@@ -130,6 +132,14 @@ class Seats:
         if self.refusal is None:
             ticket.place = Place.SEATED
         return self.refusal
+
+    def seats(self, ticket: Ticket) -> Limits:
+        del ticket
+        return Limits(1, 2, 1, 6, 1, None, 6, "")
+
+    def crowd(self, ticket: Ticket) -> Crowd:
+        del ticket
+        return Crowd(Hold.ROLE_CAP, {}, {}, {}, {})
 
     def leave(self, ticket: Ticket, report: Report | None = None) -> None:
         self.left.append(ticket)
