@@ -41,6 +41,7 @@ from modelsplit_proxy.probe import Probe
 from modelsplit_proxy.rate import ArrivalLimit
 from modelsplit_proxy.requestlog import RequestLog
 from modelsplit_proxy.residency import Residency
+from modelsplit_proxy.retention import Limits, Retention
 from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
 from modelsplit_proxy.settings import Address
 from modelsplit_proxy.store import Store
@@ -130,6 +131,11 @@ class App:
         services.log.listen(costs.call_ended)
         return costs
 
+    def _retention(self) -> Retention:
+        settings = self._settings
+        limits = Limits(settings.keep_records_s, settings.max_records_bytes)
+        return Retention(self.store, self.services.clock, limits)
+
     def _services(self, policy: Policy, log: RequestLog) -> Services:
         settings, clock = self._settings, SystemClock()
         upstream = settings.upstream
@@ -189,6 +195,7 @@ class App:
         self._tasks.run(self.probe.watch(), "probe")
         self._tasks.run(self.residency.watch(), "residency")
         self._tasks.run(self.monitor.watch(), "health")
+        self._tasks.run(self._retention().watch(), "retention")
 
     async def _compare_with_installed(self) -> None:
         """Say once what the policy names and Ollama lacks; nothing depends on the answer."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _PORT: Final = re.compile(r"[0-9]{1,5}")
-_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h)?")
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?")
 _BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
@@ -53,6 +53,8 @@ class Settings:
     stall_timeout_s: float
     drain_s: float
     max_body_bytes: int
+    keep_records_s: float
+    max_records_bytes: int
     log_format: str
     allow_hosts: tuple[str, ...]
     allow_origins: tuple[str, ...]
@@ -88,6 +90,8 @@ OPTIONS: Final = (
     Option("stall-timeout", "60s", "longest silence inside an answer that has begun"),
     Option("drain", "30s", "how long running answers may take to end on SIGTERM"),
     Option("max-body", "64MiB", "largest body of an inference request"),
+    Option("keep-records", "30d", "how long records of finished calls are kept"),
+    Option("max-records-size", "1GiB", "largest state file; the oldest records go first"),
     Option("log-format", "auto", "json, text, or auto: text on a terminal"),
     Option("allow-host", "", "further Host name to answer to", repeatable=True),
     Option("allow-origin", "", "further browser Origin to answer to", repeatable=True),
@@ -115,6 +119,8 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         stall_timeout_s=_seconds("--stall-timeout", said["stall-timeout"][0]),
         drain_s=_seconds("--drain", said["drain"][0]),
         max_body_bytes=_bytes("--max-body", said["max-body"][0]),
+        keep_records_s=_seconds("--keep-records", said["keep-records"][0]),
+        max_records_bytes=_bytes("--max-records-size", said["max-records-size"][0]),
         log_format=log_format,
         allow_hosts=said["allow-host"],
         allow_origins=said["allow-origin"],
@@ -164,7 +170,7 @@ def _upstream(said: str) -> Address:
 def _seconds(flag: str, said: str) -> float:
     match = _DURATION.fullmatch(said)
     if match is None:
-        raise SettingError(f'{flag} "{said}" is not a duration, as in 500ms, 10s or 2m')
+        raise SettingError(f'{flag} "{said}" is not a duration, as in 500ms, 10s, 2m or 30d')
     return float(match[1]) * _SECONDS[match[2] or "s"]
 
 

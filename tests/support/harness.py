@@ -143,6 +143,8 @@ def settings(upstream_port: int, state: Path, **changes: Any) -> Settings:
         "stall_timeout_s": 60.0,
         "drain_s": 5.0,
         "max_body_bytes": 4 * 2**20,
+        "keep_records_s": 30 * 86400.0,
+        "max_records_bytes": 2**30,
         "log_format": "json",
         "allow_hosts": (),
         "allow_origins": (),
