@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
 
 class Reason(StrEnum):
     BAD_JSON = "bad_json"
+    BAD_FORM = "bad_form"
     BAD_HEADER = "bad_header"
     BAD_HTTP = "bad_http"
     UNKNOWN_ROLE = "unknown_role"
@@ -154,6 +155,7 @@ ERRORS: Final = MappingProxyType(
             400,
             "invalid_request_error",
             Reason.BAD_JSON,
+            Reason.BAD_FORM,
             Reason.BAD_HEADER,
             Reason.BAD_HTTP,
             Reason.UNKNOWN_ROLE,

@@ -8,6 +8,7 @@ import orjson
 
 from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
+from modelsplit_proxy.routes import TRANSCRIPTIONS
 from modelsplit_proxy.tail import Usage, ollama_usage, openai_usage
 from modelsplit_proxy.upstream import Fault
 
@@ -23,8 +24,14 @@ _USAGE_LIMIT_BYTES: Final = 256 * 1024
 _BUSY_RETRY_S: Final = 2
 
 
-def is_stream(head: UpstreamHead) -> bool:
-    """By what the answer is, not by what the request asked: the upstream has the last word."""
+def is_stream(head: UpstreamHead, label: str) -> bool:
+    """By what the answer is, not by what the request asked: the upstream has the last word.
+
+    But for a transcription: Ollama runs it as a stream, says so in the head, and then gives
+    the text at once.
+    """
+    if label == TRANSCRIPTIONS:
+        return False
     return head.get(b"content-type").lower().startswith(_STREAM_TYPES)
 
 
@@ -159,6 +166,9 @@ def draining() -> Failure:
 def check_whole(dialect: Dialect, label: str, body: bytes, provider: Provider) -> Failure | None:
     """A held 200 that only looks like an answer: half of one, or Ollama gave up."""
     code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
+    if label == TRANSCRIPTIONS and not body.strip():
+        text = "Ollama ended the transcription without a word; it does so when it fails midway"
+        return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
     if _is_cut(body):
         text = "Ollama's answer stopped in the middle, though it was framed as whole"
         return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")

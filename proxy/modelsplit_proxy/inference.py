@@ -20,9 +20,11 @@ from modelsplit_proxy import answers
 from modelsplit_proxy.asked import NOTHING, AskedError, read_asked
 from modelsplit_proxy.attempt import AttemptRun, Sent, retries_at_once
 from modelsplit_proxy.body import read_whole
+from modelsplit_proxy.form import read_form
 from modelsplit_proxy.peek import BodyError, read_body
 from modelsplit_proxy.record import CallRecord
 from modelsplit_proxy.reply import Reply, Setback
+from modelsplit_proxy.routes import TRANSCRIPTIONS
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -156,7 +158,7 @@ class InferenceCall:
             self.record.job_id = self._asked.job_id
             self.record.no_fallback = self._asked.no_fallback
             raw = await read_whole(self._request, self._reply.down, services.max_body_bytes)
-            body = read_body(raw)
+            body = self._read(raw)
         except (AskedError, BodyError) as error:
             return error.failure
         route = services.roles.route(self._ask(body))
@@ -167,6 +169,12 @@ class InferenceCall:
         self.record.loading = loading_of(self.record.route, body.fields, body.raw)
         refused = await self._refuse_early(route)
         return (body, route) if refused is None else refused
+
+    def _read(self, raw: bytes) -> Body:
+        if self.record.route != TRANSCRIPTIONS:
+            return read_body(raw)
+        content_type = self._request.headers.get("Content-Type", "")
+        return read_form(raw, content_type, self._target.partition("?")[2])
 
     def _ask(self, body: Body) -> Ask:
         asked = self._asked

@@ -47,20 +47,23 @@ class Body:
     """An inference request's body: its bytes, what they decode to, where the model is.
 
     ``model`` is empty when the body names none. ``span`` is the byte range of the model's
-    JSON string, quotes included; None when there is nothing that could be replaced.
+    JSON string, quotes included; None when there is nothing that could be replaced. Not
+    ``quoted``: the body is a form, where the name stands as it is (``form``).
     """
 
     raw: bytes
     fields: dict[str, Any]
     model: str
     span: tuple[int, int] | None
+    quoted: bool = True
 
     def with_model(self, model: str) -> bytes:
         """The same bytes naming ``model``; unchanged where they already do."""
         if model == self.model or self.span is None:
             return self.raw
         start, end = self.span
-        return self.raw[:start] + orjson.dumps(model) + self.raw[end:]
+        written = orjson.dumps(model) if self.quoted else model.encode()
+        return self.raw[:start] + written + self.raw[end:]
 
 
 def encode(fields: dict[str, Any]) -> bytes:

@@ -67,7 +67,7 @@ class Reading:
 
     async def run(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> Setback | None:
         """None: the client has its answer, whole or broken. Else it has seen nothing of it."""
-        if head.status >= 400 or not answers.is_stream(head):
+        if head.status >= 400 or not answers.is_stream(head, self._record.route):
             return await self._hold(exchange, head, bounds)
         self._record.streamed = True
         if self._holds_streams(head):

@@ -20,6 +20,8 @@ from urllib.parse import unquote
 
 from modelsplit_policy.facts import Action, Dialect
 
+TRANSCRIPTIONS: Final = "/v1/audio/transcriptions"
+
 
 class Kind(StrEnum):
     INFERENCE = "inference"
@@ -71,6 +73,7 @@ ROUTES: Final = (
         "POST /v1/completions",
         "POST /v1/embeddings",
         "POST /v1/responses",
+        f"POST {TRANSCRIPTIONS}",
         "POST /v1/images/generations",
         "POST /v1/images/edits",
         "POST /v1/messages",

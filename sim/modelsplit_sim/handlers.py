@@ -16,6 +16,7 @@ from .generate import generate
 from .models import ModelSpec, full_name, model
 from .reply import JSON, NDJSON, Reply, compatible, native
 from .responses import Responses
+from .transcribe import Transcription, as_chat
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -262,6 +263,11 @@ def generating(read: Callable[[Reader, Fields], Ask], dialect: type[Dialect]) ->
     return handler
 
 
+async def transcribe(world: World, exchange: Exchange, fields: Fields) -> None:
+    ask = Reader(world.config, world.catalogue).chat(as_chat(fields))
+    await generate(world, exchange, ask, Transcription(ask))
+
+
 PLAIN: dict[str, Handler] = {
     "/": root,
     "/api/version": version,
@@ -283,6 +289,7 @@ GENERATING: dict[str, tuple[Shape, BodyHandler]] = {
     "/v1/messages": (asks.ANTHROPIC, generating(Reader.anthropic, Anthropic)),
     "/v1/responses": (asks.OPENAI_RESPONSES, generating(Reader.responses, Responses)),
 }
+FORMS: dict[str, BodyHandler] = {"/v1/audio/transcriptions": transcribe}
 WITH_BODY: dict[str, tuple[Shape, BodyHandler]] = {
     **GENERATING,
     "/api/embed": (asks.EMBED, embed),

@@ -30,6 +30,7 @@ _POSTS = [
     "/v1/embeddings",
     "/v1/messages",
     "/v1/responses",
+    "/v1/audio/transcriptions",
 ]
 # Path to the methods it has, in the order in which Allow names them (observed).
 ROUTES: dict[str, tuple[str, ...]] = {

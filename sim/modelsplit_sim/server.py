@@ -10,7 +10,7 @@ from .config import SimConfig
 from .errors import BUSY, DIED, ApiError, Surface, error_reply, surface_of
 from .exchange import AnsweredError, Exchange, Request
 from .faults import INSTEAD, Fault, Faults, Kind
-from .handlers import GENERATING, PLAIN, WITH_BODY
+from .handlers import FORMS, GENERATING, PLAIN, WITH_BODY
 from .journal import OPEN_STATES, Call, CallState, Counts, Journal
 from .models import Catalogue
 from .pacing import Compute
@@ -18,6 +18,7 @@ from .reply import JSON_UTF8, Reply
 from .routes import Match, resolve
 from .scheduler import Scheduler
 from .tasks import Tasks
+from .transcribe import read_form
 from .wire import Connection
 from .world import World
 
@@ -217,10 +218,14 @@ class Sim:
             await self._strike(exchange, None, surface)
             await PLAIN[match.route](self.world, exchange, match.parameter)
             return
-        shape, handler = WITH_BODY[match.route]
         body = await exchange.read_body()
         self._note_body(exchange)
-        fields = decode(body, shape, native=surface is Surface.NATIVE)
+        if match.route in FORMS:
+            handler = FORMS[match.route]
+            fields = read_form(body, exchange.request.header("content-type") or "")
+        else:
+            shape, handler = WITH_BODY[match.route]
+            fields = decode(body, shape, native=surface is Surface.NATIVE)
         name = fields.get("model") or fields.get("name")
         exchange.call.model = name if isinstance(name, str) else None
         self.journal.changed()
@@ -234,7 +239,7 @@ class Sim:
     async def _strike(self, exchange: Exchange, model: str | None, surface: Surface) -> None:
         """Choose this request's fault, and act on it if it stands instead of an answer."""
         path = exchange.request.path
-        fault = self.faults.take(model, path, generates=path in GENERATING)
+        fault = self.faults.take(model, path, generates=path in GENERATING or path in FORMS)
         if fault is None:
             return
         exchange.call_fault = fault

@@ -127,7 +127,10 @@ def test_a_body_explains_if_a_client_can_show_it(body: bytes, *, does: bool) -> 
     ],
 )
 def test_an_answer_is_a_stream_by_its_type(content_type: bytes, *, stream: bool) -> None:
-    assert answers.is_stream(head(200, (b"Content-Type", content_type))) == stream
+    told = head(200, (b"Content-Type", content_type))
+    assert answers.is_stream(told, "/api/chat") == stream
+    # Ollama calls a transcription one, and gives it at once.
+    assert not answers.is_stream(told, "/v1/audio/transcriptions")
 
 
 # --- No answer --------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ DIALECTS = {
     "/v1/completions": "openai",
     "/v1/embeddings": "openai",
     "/v1/responses": "openai",
+    "/v1/audio/transcriptions": "openai",
     "/v1/images/generations": "openai",
     "/v1/images/edits": "openai",
     "/v1/messages": "anthropic",
