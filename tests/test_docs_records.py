@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from modelsplit_policy.admission import Hold
-from modelsplit_proxy import explain, rows
+from modelsplit_proxy import explain, rows, trace
 from support.records import answered
 
 PAGE = (Path(__file__).parents[1] / "docs" / "records.md").read_text(encoding="utf-8")
@@ -34,3 +34,15 @@ def test_every_hold_is_described() -> None:
 
 def test_every_reason_for_no_fallback_is_described() -> None:
     assert table("no fallback") == set(explain._NO_FALLBACK)
+
+
+def test_every_field_of_the_trace_is_described() -> None:
+    call = trace.call((1, *rows.call_row(answered())), [])
+    section = PAGE.partition("## The trace")[2].partition("| field |")[2]
+    said = {
+        word
+        for line in section.splitlines()[2:]
+        if line
+        for word in re.findall(r"`([^`]+)`", line.split("|")[1])
+    }
+    assert said == set(call)

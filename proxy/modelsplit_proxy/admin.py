@@ -7,7 +7,9 @@ ours: a web page must not be able to read it through DNS rebinding.
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -17,15 +19,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from modelsplit_policy.admission import shown
 from modelsplit_policy.experiments import shares
 from modelsplit_policy.facts import Role
-from modelsplit_policy.failures import Failure
+from modelsplit_policy.failures import Failure, said_back
 from modelsplit_policy.roles import Ask, Route
-from modelsplit_proxy import explain, storemetrics
+from modelsplit_proxy import explain, requestlog, storemetrics, trace
 from modelsplit_proxy.archive import AmbiguousError
 from modelsplit_proxy.query import QueryError, read_number, read_query
 from modelsplit_proxy.statefile import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
@@ -43,7 +45,10 @@ if TYPE_CHECKING:
 
     _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+logger = logging.getLogger("modelsplit")
+
 _MAX_LATEST = 1000
+_FRESH = MappingProxyType({"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,7 @@ class Admin:
                 response = _json({"error": str(error)}, status=400)
             except StoreError as error:
                 response = _json({"error": str(error)}, status=503)
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            response.headers["Cache-Control"] = "no-store"
+            response.headers.update(_FRESH)
             return response
 
         return guarded
@@ -166,10 +170,35 @@ class Admin:
             return _json({"error": route.message, "error_code": route.code}, status=route.status)
         return _json(route_fields(route))
 
-    async def _requests(self, request: web.Request) -> web.Response:
+    async def _requests(self, request: web.Request) -> web.StreamResponse:
+        """Finished calls as JSON or as lines, newest first; or all as a trace, oldest first."""
         query = read_query(request.query, self._parts.services.clock.wall())
+        if request.query.get("format") == "trace":
+            return await self._trace(request, self._parts.ledger.archive.in_order(query))
         limit = read_number("limit", request.query.get("limit"), 100, _MAX_LATEST)
-        return _json(await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit))
+        found = await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit)
+        if _wants_text(request, "trace"):
+            return web.Response(text=requestlog.listing(found))
+        return _json(found)
+
+    async def _trace(
+        self, request: web.Request, pages: Iterator[list[dict[str, Any]]]
+    ) -> web.StreamResponse:
+        """Page by page: nothing grows with the number of calls."""
+        page = await asyncio.to_thread(next, pages, None)
+        response = web.StreamResponse(headers=_FRESH)
+        response.content_type = "application/x-ndjson"
+        await response.prepare(request)
+        try:
+            while page is not None:
+                await response.write(trace.lines(page))
+                page = await asyncio.to_thread(next, pages, None)
+        except StoreError as error:
+            # Cut, so that nobody takes it for the whole of it.
+            logger.warning("a trace broke off: %s", error)
+            if request.transport is not None:
+                request.transport.abort()
+        return response
 
     async def _request(self, request: web.Request) -> web.Response:
         """One call, running or finished, as JSON or in words."""
@@ -232,11 +261,12 @@ def dry_run(model: str, role: str, key: str) -> Ask:
     return Ask(model=model, role=role, job=key, client=key, request=key)
 
 
-def _wants_text(request: web.Request) -> bool:
+def _wants_text(request: web.Request, *others: str) -> bool:
     """``?format=text``, or a client that would rather have text than anything else."""
     said = request.query.get("format")
-    if said not in {None, "text", "json"}:
-        raise QueryError(f'format "{said[:20]}" is unknown; use text or json')
+    if said is not None and said not in {"text", "json"}:
+        known = ", ".join(("text", *others))
+        raise QueryError(f'format "{said_back(said, 20)}" is unknown; use {known} or json')
     return said == "text" or (
         said is None and request.headers.get("Accept", "").startswith("text/plain")
     )

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.config import PolicyError
-from modelsplit_proxy import check, demo, keyfile, keyverbs, policyfile, serve, status
+from modelsplit_proxy import check, demo, history, keyfile, keyverbs, policyfile, serve, status
 from modelsplit_proxy.app import PortBusyError
+from modelsplit_proxy.clock import SystemClock
+from modelsplit_proxy.query import QueryError
 from modelsplit_proxy.settings import OPTIONS, SettingError, read_settings
 from modelsplit_proxy.statefile import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from modelsplit_proxy.settings import Option
+    from modelsplit_proxy.settings import Option, Settings
 
 # sysexits(3): what service managers and people's scripts already know.
 EX_OK: Final = 0
@@ -47,7 +49,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
     try:
         code = _dispatch(args, environ)
         sys.stdout.flush()
-    except (SettingError, PolicyError, StoreError) as error:
+    except (SettingError, QueryError, PolicyError, StoreError) as error:
         _talk(str(error))
         return _code_of(error, args.command)
     except PortBusyError as error:
@@ -68,28 +70,58 @@ def _code_of(error: Exception, command: str) -> int:
     """A service that cannot be configured says so as sysexits does; a question was just wrong."""
     if command in {"serve", "demo"}:
         return EX_CONFIG
-    return EX_USAGE if isinstance(error, SettingError) else EX_FAILED
+    return EX_USAGE if isinstance(error, (SettingError, QueryError)) else EX_FAILED
 
 
 def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    command: Callable[[argparse.Namespace, Mapping[str, str]], int] = {
+        "serve": _serve,
+        "demo": _demo,
+        "status": _status,
+        "requests": _requests,
+        "route": _route,
+        "keys": _keys,
+        "check-config": _check_config,
+    }[args.command]
+    return command(args, environ)
+
+
+def _settings(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     flags = {option.name: getattr(args, _attribute(option), None) for option in OPTIONS}
-    if args.command == "serve":
-        settings = read_settings(flags, environ)
-        loaded = policyfile.load(policyfile.find_policy(settings.policy, environ))
-        keys = keyfile.find(settings.keys, environ)
-        keyring = None if keys is None else keyfile.load(keys, environ)
-        return serve.run(settings, loaded, keyring, environ)
-    if args.command == "demo":
-        return demo.run(read_settings(flags, environ), once=args.once)
-    if args.command == "status":
-        return status.run(read_settings(flags, environ).admin, as_json=args.json)
-    if args.command == "route":
-        loaded = policyfile.load(policyfile.find_policy(args.policy, environ))
-        key = args.key or ""
-        return check.route(loaded, args.model, args.role or "", key=key, as_json=args.json)
-    if args.command == "keys":
-        return _keys(args, environ)
-    upstream = read_settings(flags, environ).upstream if args.online else None
+    return read_settings(flags, environ)
+
+
+def _serve(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    settings = _settings(args, environ)
+    loaded = policyfile.load(policyfile.find_policy(settings.policy, environ))
+    keys = keyfile.find(settings.keys, environ)
+    keyring = None if keys is None else keyfile.load(keys, environ)
+    return serve.run(settings, loaded, keyring, environ)
+
+
+def _demo(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return demo.run(_settings(args, environ), once=args.once)
+
+
+def _status(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return status.run(_settings(args, environ).admin, as_json=args.json)
+
+
+def _requests(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    asked = history.read_arguments(args)
+    # Only the flag asks for the file: the variable says where the proxy keeps it.
+    admin = read_settings({"admin": args.admin}, environ).admin
+    return history.run(asked, admin, args.state, SystemClock())
+
+
+def _route(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    loaded = policyfile.load(policyfile.find_policy(args.policy, environ))
+    key = args.key or ""
+    return check.route(loaded, args.model, args.role or "", key=key, as_json=args.json)
+
+
+def _check_config(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    upstream = _settings(args, environ).upstream if args.online else None
     return check.config(args.policy, environ, upstream, as_json=args.json)
 
 
@@ -115,6 +147,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_demo(commands)
     _add_status(commands)
+    _add_requests(commands)
     _add_check(commands)
     _add_route(commands)
     _add_keys(commands)
@@ -154,6 +187,21 @@ def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "Exit 0: well; 1: degraded; 3: not running.",
     )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
+    for option in OPTIONS:
+        if option.name == "admin":
+            _add_option(parser, option)
+
+
+def _add_requests(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "requests",
+        help="what became of calls: a list, or one of them explained",
+        description="Finished calls, the last one last; with ID, one call explained. "
+        "Exit 0: found; 1: no such call; 2: wrong usage; 3: not running.",
+        epilog=history.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    history.add_arguments(parser)
     for option in OPTIONS:
         if option.name == "admin":
             _add_option(parser, option)

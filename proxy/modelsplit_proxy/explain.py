@@ -97,7 +97,7 @@ def _outcome(call: Mapping[str, Any]) -> str:
     if call["outcome"] == "running":
         return f"still running ({call['state']}) after {total}"
     said = f"{call['outcome']}, status {call['status'] or '-'}, after {total}"
-    if call["llm_queue_wait_ms"]:
+    if call["llm_queue_wait_ms"] >= 1:
         said += f", of which {_s(call['llm_queue_wait_ms'])} in line"
     if "error" in call:
         said += f"; {call['reason']}: {call['error']}"

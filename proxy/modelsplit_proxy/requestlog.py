@@ -130,6 +130,11 @@ def text(fields: dict[str, Any]) -> str:
     return said_back("  ".join(parts), _TEXT_MAX)
 
 
+def listing(calls: list[dict[str, Any]]) -> str:
+    """Calls, given newest first, as such lines with their day, the last one last."""
+    return "".join(f"{call['ts'][:10]} {text(call)}\n" for call in reversed(calls))
+
+
 def _ms(value: float | None) -> str:
     return "     -" if value is None else f"{value / 1000:5.2f}s"
 

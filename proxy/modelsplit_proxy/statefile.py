@@ -41,6 +41,9 @@ _CHECK_S: Final = 2.0
 _INTERRUPT_AGAIN_S: Final = 0.05
 # How long the start waits for another process that holds the file.
 _START_BUSY_MS: Final = 5000
+_READ_MAX_S: Final = 10.0
+# Steps of SQLite's machine between two looks at the clock; some milliseconds.
+_PROGRESS_EVERY: Final = 100_000
 _LOST_AT: Final = "counts_lost_at"
 _SET_ASIDE_AS: Final = "set_aside_as"
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -98,9 +101,23 @@ def open_state(directory: Path, clock: Clock) -> StateFile:
         ) from error
 
 
-def connect_read_only(path: Path) -> sqlite3.Connection:
+def _connect_read_only(path: Path) -> sqlite3.Connection:
     """A connection that cannot write, for one reader; raises sqlite3.Error."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+
+
+def read(path: Path, clock: Clock, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    """The rows of one query on a connection of its own. Blocks on disk.
+
+    Raises StoreError if the file cannot be read or that takes more than 10 s.
+    """
+    end = clock.now() + _READ_MAX_S
+    try:
+        with closing(_connect_read_only(path)) as db:
+            db.set_progress_handler(lambda: clock.now() > end, _PROGRESS_EVERY)
+            return db.execute(query, values).fetchall()
+    except sqlite3.Error as error:
+        raise StoreError(f"the state file {path} cannot be read: {error}") from error
 
 
 def _create(path: Path) -> None:

@@ -29,7 +29,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from modelsplit_proxy.statefile import StoreError, connect_read_only, open_state, primary_code
+from modelsplit_proxy import statefile
+from modelsplit_proxy.statefile import StoreError, open_state, primary_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,7 +59,6 @@ _BEAT_S: Final = 1.0
 _ALIVE_S: Final = 60.0
 _CLOSE_S: Final = 1.5
 _JOIN_S: Final = 3.0
-_READ_MAX_S: Final = 10.0
 # The write-ahead log is put into the file when it is this long, after a routine batch.
 _CHECKPOINT_PAGES: Final = 1000
 
@@ -227,13 +227,7 @@ class Store:
 
         Raises StoreError if the file cannot be read or that takes more than 10 s.
         """
-        try:
-            with closing(connect_read_only(self.path)) as db:
-                end = self._clock.now() + _READ_MAX_S
-                db.set_progress_handler(lambda: self._clock.now() > end, 100_000)
-                return db.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise StoreError(f"the state file {self.path} cannot be read: {error}") from error
+        return statefile.read(self.path, self._clock, query, values)
 
     def close(self) -> None:
         """Write what is left, as far as that works within a moment."""

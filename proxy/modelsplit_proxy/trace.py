@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from modelsplit_proxy import rows
 
 if TYPE_CHECKING:
@@ -25,6 +27,11 @@ _OF_ATTEMPT: Final = (
     *("model", "outcome", "asked_ms", "seated_ms", "dispatched_ms", "first_ms", "ended_ms"),
     *("load_ms", "prompt_ms", "eval_ms", "prompt_tokens", "output_tokens"),
 )
+
+
+def lines(page: list[dict[str, Any]]) -> bytes:
+    """Calls as JSON Lines."""
+    return b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in page)
 
 
 def call(row: Row, attempts: list[dict[str, Any]]) -> dict[str, Any]:

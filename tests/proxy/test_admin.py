@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
-from modelsplit_proxy.statefile import FILE_NAME
+from modelsplit_proxy import archive
+from modelsplit_proxy.statefile import FILE_NAME, StoreError
 from modelsplit_sim.config import SimConfig
 from support.calls import BODIES
 from support.harness import running
@@ -214,6 +216,44 @@ async def test_a_running_call_is_told_as_far_as_it_is() -> None:
         gone = (await admin.request("GET", "/requests/call-2")).json
         assert (gone["outcome"], gone["no_fallback"]) == ("client_gone", "client_gone")
         assert [attempt["outcome"] for attempt in gone["attempts"]] == ["client_gone"]
+
+
+async def test_a_list_as_lines_and_as_a_trace(up: Running) -> None:
+    async with up.client() as client, up.admin() as admin:
+        for request_id in ("a", "b"):
+            body = {"model": "planner", "prompt": "x", "stream": False}
+            await client.request("POST", "/api/generate", body, {"X-Request-Id": request_id})
+        lines = await admin.request("GET", "/requests?format=text")
+        assert [line.split()[-1] for line in lines.body.decode().splitlines()] == ["a", "b"]
+        trace = await admin.request("GET", "/requests?format=trace&limit=1")
+        assert trace["Content-Type"] == "application/x-ndjson"
+        assert trace["Cache-Control"] == "no-store"
+        calls = [orjson.loads(line) for line in trace.body.splitlines()]
+        assert [call["request_id"] for call in calls] == ["a", "b"]
+        refused = await admin.request("GET", "/requests?format=csv")
+        assert (refused.status, "use text, trace or json" in refused.json["error"]) == (400, True)
+
+
+async def test_a_trace_that_breaks_off_is_not_taken_for_the_whole(
+    up: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(archive, "_PAGE", 1)
+    async with up.client() as client, up.admin() as admin:
+        for request_id in ("a", "b"):
+            body = {"model": "planner", "prompt": "x", "stream": False}
+            await client.request("POST", "/api/generate", body, {"X-Request-Id": request_id})
+        reads = iter(range(2))  # one page and its attempts
+        read = up.app.store.read
+
+        def read_twice(query: str, values: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+            if next(reads, None) is None:
+                raise StoreError("the disk is gone")
+            return read(query, values)
+
+        monkeypatch.setattr(up.app.store, "read", read_twice)
+        answer = await admin.request("GET", "/requests?format=trace")
+        assert (answer.status, answer.whole) == (200, False)
+    assert "a trace broke off: the disk is gone" in caplog.text
 
 
 async def test_an_id_that_several_calls_begin_with(up: Running) -> None:

@@ -65,7 +65,8 @@ def process(
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["demo"], ["check-config"], ["route"], ["keys"], ["keys", "new"]]
+    "command",
+    [[], ["serve"], ["demo"], ["check-config"], ["route"], ["requests"], ["keys"], ["keys", "new"]],
 )
 def test_help_is_data_and_0(command: list[str], capsys: Capture) -> None:
     assert run(*command, "--help") == 0

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelsplit_proxy import statefile
 from modelsplit_proxy import store as module
 from modelsplit_proxy.statefile import FILE_NAME, StoreError
 from support.stores import execute, locked, opened, until_failing
@@ -349,7 +350,7 @@ def test_readers_do_not_wait_for_the_writer_and_cannot_write(tmp_path: Path) -> 
 def test_a_query_that_takes_too_long_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_READ_MAX_S", 0.0)
+    monkeypatch.setattr(statefile, "_READ_MAX_S", 0.0)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with opened(tmp_path) as store, pytest.raises(StoreError, match="cannot be read: interrupted"):
         store.read(endless)
