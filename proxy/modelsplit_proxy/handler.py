@@ -79,6 +79,8 @@ class Handler:
             if failure is not None:
                 self._answer(request, down, failure, known_as)
         finally:
+            if route.kind is Kind.MANAGEMENT:
+                self._services.last_good.forget()
             if down.status:
                 self._services.metrics.passed(route.kind, down.status)
 

@@ -167,6 +167,8 @@ class InferenceCall:
             return route
         self.record.routed(route)
         self.record.loading = loading_of(self.record.route, body.fields, body.raw)
+        if self.record.loading is not None:
+            self.record.variant = None  # nothing is compared by it
         refused = await self._refuse_early(route)
         return (body, route) if refused is None else refused
 

@@ -32,6 +32,10 @@ class LastGood:
     def note(self, label: str, answer: Whole) -> None:
         self._answers[label] = answer
 
+    def forget(self) -> None:
+        """Something was changed: what was true before may be true no longer."""
+        self._answers.clear()
+
     def recall(self, label: str, now: float) -> Whole | None:
         """The answer, unless it is too old to be believed."""
         answer = self._answers.get(label)

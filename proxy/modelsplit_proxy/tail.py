@@ -134,9 +134,11 @@ def judge(dialect: Dialect, tail: Tail) -> Verdict:
 
 def ollama_usage(last: Mapping[str, Any]) -> Usage:
     """The counts of a final Ollama object; durations come in nanoseconds."""
+    # Without a prompt a model is only loaded or unloaded: known to be no tokens.
+    none = 0 if last.get("done_reason") in {"load", "unload"} else None
     return Usage(
-        prompt_tokens=_int(last.get("prompt_eval_count")),
-        output_tokens=_int(last.get("eval_count")),
+        prompt_tokens=_int(last.get("prompt_eval_count", none)),
+        output_tokens=_int(last.get("eval_count", none)),
         load_s=_nanoseconds(last.get("load_duration")),
         prompt_eval_s=_nanoseconds(last.get("prompt_eval_duration")),
         eval_s=_nanoseconds(last.get("eval_duration")),

@@ -182,6 +182,14 @@ async def test_a_slow_ollama_is_answered_for_by_what_was_true_a_moment_ago() -> 
         assert before.get("Age") is None
 
 
+async def test_nor_by_what_was_true_before_a_change() -> None:
+    async with running() as up, up.client() as client, asyncio.timeout(5):
+        await client.request("GET", TAGS)
+        assert (await client.request("DELETE", "/api/delete", {"model": "qwen3:8b"})).status == 200
+        services = up.app.services
+        assert services.last_good.recall(TAGS, services.clock.now()) is None
+
+
 async def test_an_error_of_ollamas_is_ollamas() -> None:
     async with running() as up, up.client() as client:
         up.sim.faults.add(Kind.STATUS, path=TAGS, status=500, body='{"error":"no list"}')

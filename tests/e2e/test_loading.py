@@ -120,6 +120,7 @@ async def test_they_are_no_samples_of_calls() -> None:
         assert all(line.endswith(" 0.0") for line in counts)
         lines = await up.logged()
         assert [line["loading"] for line in lines] == ["load", "load", "unload"]
+        assert {(line["prompt_tokens"], line["output_tokens"]) for line in lines} == {(0, 0)}
         assert not any("planner_latency_ms" in line for line in lines)
 
 
@@ -157,3 +158,13 @@ async def test_a_role_that_validates_does_not_look_for_an_answer_in_a_load() -> 
         schema = {"type": "object", "required": ["x"]}
         answer = await ask(up, {**LOAD, "format": schema})
         assert (answer.status, answer.json["done_reason"]) == (200, "load")
+
+
+async def test_they_take_no_part_in_an_experiment() -> None:
+    arms = [{"name": "only", "model": "qwen3:8b", "weight": 1}]
+    test = {"name": "t", "role": "PLANNER", "arms": arms, "sticky": "client", "enabled": True}
+    async with running(None, {"experiments": [test]}) as up:
+        answer = await ask(up, LOAD)
+        # What the next call will be answered by is loaded, and compared with nothing.
+        assert (answer.json["model"], answer.get("X-LLM-Variant")) == ("qwen3:8b", None)
+        assert up.calls.records[-1].variant is None

@@ -15,3 +15,5 @@ def test_an_answer_is_recalled_until_it_is_too_old() -> None:
     assert kept.recall("/api/tags", 15.1) is None
     kept.note("/api/tags", second)
     assert kept.recall("/api/tags", 15.1) is second
+    kept.forget()
+    assert kept.recall("/api/tags", 15.1) is None
