@@ -64,6 +64,14 @@ async def test_it_chats_in_a_role(up: Running) -> None:
         assert (record.role, record.route_reason) == ("EXECUTOR", "header")
 
 
+async def test_it_does_not_mind_telemetry(up: Running) -> None:
+    async with ollama(up, X_LLM_Telemetry="body") as client:
+        parts = [part async for part in await client.chat("planner", HELLO, stream=True)]
+        assert [part.done for part in parts] == [False] * 5 + [True]
+        assert parts[-1].eval_count == 5
+        assert (await client.generate("planner", "hello")).eval_count == 5
+
+
 async def test_it_streams(up: Running) -> None:
     async with ollama(up) as client:
         parts = [part async for part in await client.chat("planner", HELLO, stream=True)]

@@ -14,13 +14,17 @@ import orjson
 
 @dataclass
 class Answer:
-    """One response as it came. ``whole``: its framing says that it is complete."""
+    """One response as it came. ``whole``: its framing says that it is complete.
+
+    ``trailers``: the lines after the last chunk.
+    """
 
     status: int
     phrase: str
     headers: list[tuple[str, str]]
     body: bytes = b""
     chunks: list[bytes] = field(default_factory=list)
+    trailers: list[bytes] = field(default_factory=list)
     whole: bool = True
 
     def __getitem__(self, name: str) -> str:
@@ -123,7 +127,8 @@ class Client:
             if answer.get("Transfer-Encoding") == "chunked":
                 while size := int((await self.reader.readuntil(b"\r\n")).strip(), 16):
                     yield (await self.reader.readexactly(size + 2))[:-2]
-                await self.reader.readexactly(2)
+                while (line := await self.reader.readuntil(b"\r\n")) != b"\r\n":
+                    answer.trailers.append(line)
             elif (length := answer.get("Content-Length")) is not None:
                 if int(length):
                     yield await self.reader.readexactly(int(length))
