@@ -55,6 +55,9 @@ class Peer:
         return body
 
     def send(self, data: bytes) -> None:
+        """Write; ConnectionError once the proxy has left, where uvloop says RuntimeError."""
+        if self.writer.is_closing():
+            raise ConnectionResetError("the proxy has left")
         self.writer.write(data)
 
     async def flush(self) -> None:

@@ -150,7 +150,7 @@ HELD: tuple[tuple[str, bytes, Make], ...] = (
 PASSED: tuple[tuple[str, bytes, Make], ...] = (
     ("/api/pull", NDJSON, _ndjson),
     ("/not/yet/known", b"application/octet-stream", _bytes),
-    ("/v1/audio/transcriptions", JSON, _document),
+    ("/v1/not/yet/known", JSON, _document),
 )
 
 
