@@ -80,13 +80,12 @@ class Deadline:
                     return head
                 loading = False
             bound, reason = self.at()
-            try:
-                async with asyncio.timeout_at(bound):
-                    return await exchange.ready()
-            except TimeoutError:
-                loading = reason is Reason.ROLE_TIMEOUT and await self._is_loading()
-                if not loading:
-                    raise LateError(reason) from None
+            head = await exchange.ready_by(bound)
+            if head is not None:
+                return head
+            loading = reason is Reason.ROLE_TIMEOUT and await self._is_loading()
+            if not loading:
+                raise LateError(reason)
 
     async def _while_loading(self, exchange: Exchange) -> UpstreamHead | None:
         """Wait while the model is being loaded.
@@ -101,14 +100,11 @@ class Deadline:
             while self._residency.loaded(self._model) is not True:
                 if self._loop.time() >= bound:
                     raise LateError(reason)
-                try:
-                    async with asyncio.timeout_at(min(bound, self._loop.time() + LOOK_EVERY_S)):
-                        head = await exchange.ready()
-                except TimeoutError:
-                    continue
-                # It answers, so it is loaded, even if /api/ps was not asked since.
-                self._from = self._loop.time()
-                return head
+                head = await exchange.ready_by(min(bound, self._loop.time() + LOOK_EVERY_S))
+                if head is not None:
+                    # It answers, so it is loaded, even if /api/ps was not asked since.
+                    self._from = self._loop.time()
+                    return head
         self._from = self._loop.time()
         return None
 

@@ -81,6 +81,8 @@ _CORS: Final = frozenset(
 )
 _RESPONSE_OWN: Final = frozenset({name.lower() for name in RESPONSE_NAMES}) | {b"x-should-retry"}
 
+# What a Connection field says when it names no other field.
+_CONNECTION_USUAL: Final = frozenset({b"keep-alive", b"close"})
 _REQUEST_DROP: Final = _HOP_BY_HOP | _REQUEST_OWN
 # What must not be asked for where the answer is read and changed.
 _QUESTION_DROP: Final = _REQUEST_DROP | {
@@ -141,17 +143,19 @@ def tagged_base_lines(raw: RawHeaders) -> list[bytes]:
 
 
 def _lines(raw: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -> list[bytes]:
-    kept = [(name, value) for name, value in raw if name.lower() not in drop]
-    named = _named_by_connection(raw)
-    if named:
-        kept = [(name, value) for name, value in kept if name.lower() not in named]
-    return [b"%b: %b\r\n" % pair for pair in kept]
+    out = []
+    for name, value in raw:
+        lowered = name.lower()
+        if lowered not in drop:
+            out.append(b"%b: %b\r\n" % (name, value))
+        elif lowered == b"connection" and value.lower() not in _CONNECTION_USUAL:
+            drop |= _named_by_connection(raw)
+            return [b"%b: %b\r\n" % pair for pair in raw if pair[0].lower() not in drop]
+    return out
 
 
 def _named_by_connection(raw: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     values = [value for name, value in raw if name.lower() == b"connection"]
-    if not values or (len(values) == 1 and values[0].lower() in {b"keep-alive", b"close"}):
-        return frozenset()
     return frozenset(part.strip().lower() for value in values for part in value.split(b","))
 
 

@@ -37,21 +37,21 @@ UNBOUNDED = Bounds()
 
 
 class Watch:
-    """Ends a wait by silence or by deadline, whichever comes first."""
+    """Ends a wait by silence or by deadline, whichever comes first.
 
-    __slots__ = ("_bounds", "_done", "_last", "_loop", "_timer", "held")
+    ``last``: loop time of the last piece, which whoever receives pieces keeps up to date.
+    """
+
+    __slots__ = ("_bounds", "_done", "_loop", "_timer", "held", "last")
 
     def __init__(self, bounds: Bounds, done: asyncio.Future[UpstreamError | Reason | None]) -> None:
         self._bounds = bounds
         self._done = done
         self._loop = done.get_loop()
-        self._last = self._loop.time()
         self._timer: asyncio.TimerHandle | None = None
         self.held = False
+        self.last = self._loop.time()
         self._arm()
-
-    def touch(self) -> None:
-        self._last = self._loop.time()
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -59,7 +59,7 @@ class Watch:
 
     def _arm(self) -> None:
         stall_s, deadline = self._bounds.stall_s, self._bounds.deadline
-        moments = [self._last + stall_s] if stall_s is not None else []
+        moments = [self.last + stall_s] if stall_s is not None else []
         if deadline is not None:
             moments.append(deadline)
         if moments:
@@ -70,10 +70,10 @@ class Watch:
         deadline, stall_s = self._bounds.deadline, self._bounds.stall_s
         if self.held:
             # We stopped reading because the client is slow: not the upstream's silence.
-            self._last = now
+            self.last = now
         if deadline is not None and now >= deadline:
             self._end(self._bounds.late)
-        elif stall_s is not None and now - self._last >= stall_s:
+        elif stall_s is not None and now - self.last >= stall_s:
             self._end(Reason.STALL)
         else:
             self._arm()
@@ -112,7 +112,7 @@ class Kept:
 class Relay:
     """Passes one answer's body on. A BodySink for the exchange, a Source for the client."""
 
-    __slots__ = ("_done", "_down", "_exchange", "_kept", "_tail", "_watch")
+    __slots__ = ("_done", "_down", "_exchange", "_kept", "_now", "_tail", "_watch")
 
     def __init__(
         self,
@@ -125,9 +125,9 @@ class Relay:
         self._down = down
         self._tail = tail
         self._kept = kept
-        self._done: asyncio.Future[UpstreamError | Reason | None] = (
-            asyncio.get_running_loop().create_future()
-        )
+        loop = asyncio.get_running_loop()
+        self._now = loop.time
+        self._done: asyncio.Future[UpstreamError | Reason | None] = loop.create_future()
         self._watch: Watch | None = None
 
     async def run(self, bounds: Bounds = UNBOUNDED) -> UpstreamError | Reason | None:
@@ -153,7 +153,7 @@ class Relay:
         if self._kept is not None:
             self._kept.add(piece)
         if self._watch is not None:
-            self._watch.touch()
+            self._watch.last = self._now()
         self._down.write(piece)
 
     def ended(self, error: UpstreamError | None) -> None:
@@ -170,21 +170,21 @@ class Relay:
     def resume(self) -> None:
         if self._watch is not None:
             self._watch.held = False
-            self._watch.touch()
+            self._watch.last = self._now()
         self._exchange.resume()
 
 
 class Collector:
     """Holds one answer's body until it is whole or too large to hold."""
 
-    __slots__ = ("_done", "_exchange", "_limit", "pieces", "size")
+    __slots__ = ("_done", "_exchange", "_limit", "_over", "_result", "pieces", "size")
 
     def __init__(self, exchange: Exchange, limit: int) -> None:
         self._exchange = exchange
         self._limit = limit
-        self._done: asyncio.Future[UpstreamError | Reason | None] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self._over = False
+        self._result: UpstreamError | None = None
+        self._done: asyncio.Future[UpstreamError | Reason | None] | None = None
         self.pieces: list[bytes] = []
         self.size = 0
 
@@ -198,9 +198,12 @@ class Collector:
 
     async def run(self, bounds: Bounds) -> UpstreamError | Reason | None:
         """Collect until whole (None), broken, too late, or ``overflowed`` (None as well)."""
+        self._exchange.attach(self)
+        if self._over:  # as most are: a small answer comes together with its head
+            return self._result
+        self._done = asyncio.get_running_loop().create_future()
         watch = Watch(bounds, self._done)
         try:
-            self._exchange.attach(self)
             return await self._done
         finally:
             watch.stop()
@@ -208,7 +211,7 @@ class Collector:
     def data(self, piece: bytes) -> None:
         self.pieces.append(piece)
         self.size += len(piece)
-        if self.overflowed:
+        if self.size > self._limit:
             self._exchange.pause()
             self._finish(None)
 
@@ -216,5 +219,8 @@ class Collector:
         self._finish(error)
 
     def _finish(self, result: UpstreamError | None) -> None:
-        if not self._done.done():
+        if self._over:
+            return
+        self._over, self._result = True, result
+        if self._done is not None and not self._done.done():
             self._done.set_result(result)

@@ -7,6 +7,7 @@ goes through three moments that callers can await or be told of:
 
 - ``ready()``: the head is complete and there is a first body byte, or the body is empty.
   Until then nothing has been shown to the client, and a second model may still be asked.
+  ``ready_by(until)`` is the same wait with an end; it may be taken up again.
 - ``attach(sink)``: from here body pieces go to ``sink`` as the parser accepts them.
 - ``sink.ended(error)``: the answer is complete (None), or how it broke.
 """
@@ -85,27 +86,55 @@ class BodySink(Protocol):
 class Exchange:
     """One request and its answer on one connection."""
 
-    __slots__ = ("_connection", "_early", "_error", "_ready", "_sink", "complete", "head")
+    __slots__ = (
+        "_begun",
+        "_connection",
+        "_early",
+        "_error",
+        "_loop",
+        "_waiter",
+        "complete",
+        "head",
+        "sink",
+    )
 
     def __init__(self, connection: UpstreamConnection, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
-        self._ready: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._waiter: asyncio.Future[None] | None = None
         self._early: list[bytes] = []
-        self._sink: BodySink | None = None
+        self._begun = False
         self._error: UpstreamError | None = None
+        self.sink: BodySink | None = None
         self.head: UpstreamHead | None = None
         self.complete = False
 
     async def ready(self) -> UpstreamHead:
         """Wait for the head and the first body byte; raise UpstreamError if it broke before."""
-        # Shielded: a wait that ran out of time may be followed by another one.
-        await asyncio.shield(self._ready)
-        assert self.head is not None
-        return self.head
+        head = await self.ready_by(None)
+        assert head is not None
+        return head
+
+    async def ready_by(self, until: float | None) -> UpstreamHead | None:
+        """The same wait until a moment in loop time; None: that moment came first."""
+        if not self._begun and self._error is None:
+            self._waiter = self._loop.create_future()
+            timer = None if until is None else self._loop.call_at(until, self._wake)
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                if timer is not None:
+                    timer.cancel()
+        if self._begun:
+            return self.head
+        if self._error is not None:
+            raise self._error
+        return None
 
     def attach(self, sink: BodySink) -> None:
         """Send the body to ``sink``: first what is here already, then what comes."""
-        self._sink = sink
+        self.sink = sink
         early, self._early = self._early, []
         for piece in early:
             sink.data(piece)
@@ -123,9 +152,9 @@ class Exchange:
 
     def abort(self) -> None:
         """Stop caring. An unfinished upstream is cut off, which makes Ollama stop."""
-        self._sink = None
-        if not self._ready.done():
-            self._ready.cancel()
+        self.sink = None
+        if self._waiter is not None:
+            self._waiter.cancel()
         self._connection.abandon(self)
 
     # What the connection calls.
@@ -133,31 +162,29 @@ class Exchange:
     def on_head(self, head: UpstreamHead) -> None:
         self.head = head
 
-    def on_body(self, piece: bytes) -> None:
-        if self._sink is not None:
-            self._sink.data(piece)
-            return
+    def on_early(self, piece: bytes) -> None:
+        """A piece of the body while nobody has attached a sink for it."""
         self._early.append(piece)
-        if not self._ready.done():
-            self._ready.set_result(None)
+        self._begun = True
+        self._wake()
 
     def on_complete(self) -> None:
-        self.complete = True
-        if not self._ready.done():
-            self._ready.set_result(None)
-        if self._sink is not None:
-            self._sink.ended(None)
+        self.complete = self._begun = True
+        self._wake()
+        if self.sink is not None:
+            self.sink.ended(None)
 
     def on_error(self, error: UpstreamError) -> None:
         if self.complete or self._error is not None:
             return
         self._error = error
-        if not self._ready.done():
-            self._ready.set_exception(error)
-            # Whoever stopped waiting has already been told something else.
-            self._ready.exception()
-        elif self._sink is not None:
-            self._sink.ended(error)
+        self._wake()
+        if self.sink is not None:
+            self.sink.ended(error)
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -259,7 +286,8 @@ class UpstreamConnection(asyncio.Protocol):
             # beginning of the next answer.
             self.abort()
             return
-        if exchange.head is None:
+        in_head = exchange.head is None
+        if in_head:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -275,10 +303,10 @@ class UpstreamConnection(asyncio.Protocol):
             self._surplus = True
         if self._renew_parser and not data.endswith(b"\r\n\r\n"):
             self._surplus = True  # something follows the head that answers a HEAD
-        if exchange.head is None and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(Fault.PROTOCOL, f"its response head exceeds {MAX_HEAD_BYTES} bytes")
-        elif self._message_complete:
+        if self._message_complete:
             self._finish(exchange)
+        elif in_head and exchange.head is None and self._head_bytes > MAX_HEAD_BYTES:
+            self._fail(Fault.PROTOCOL, f"its response head exceeds {MAX_HEAD_BYTES} bytes")
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -343,10 +371,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._message_complete = self._renew_parser = True
 
     def on_body(self, piece: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None or self._surplus:
+            return
         if self._renew_parser:
             self._surplus = True
-        elif self._exchange is not None and not self._surplus:
-            self._exchange.on_body(piece)
+        elif exchange.sink is not None:
+            exchange.sink.data(piece)
+        else:
+            exchange.on_early(piece)
 
     def on_message_complete(self) -> None:
         if self._surplus or self._exchange is None or self._exchange.head is None:

@@ -55,8 +55,12 @@ class Answering:
     def __init__(self) -> None:
         self.begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def ready(self) -> UpstreamHead:
-        await asyncio.shield(self.begun)
+    async def ready_by(self, until: float | None) -> UpstreamHead | None:
+        left_s = None if until is None else until - asyncio.get_running_loop().time()
+        await asyncio.wait([self.begun], timeout=left_s)
+        if not self.begun.done():
+            return None
+        self.begun.result()
         return HEAD
 
 

@@ -185,12 +185,13 @@ class Upstream:
 
     # Exchange
 
-    async def ready(self) -> UpstreamHead:
+    async def ready_by(self, until: float | None) -> UpstreamHead | None:
         if self.head is None:
             if self.error is not None:
                 raise self.error
-            await asyncio.get_running_loop().create_future()
-        assert self.head is not None
+            never = asyncio.get_running_loop().create_future()
+            left_s = None if until is None else until - asyncio.get_running_loop().time()
+            await asyncio.wait([never], timeout=left_s)
         return self.head
 
     def attach(self, sink: BodySink) -> None:
