@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -22,6 +22,7 @@ from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ERRORS
 from modelsplit_policy.health import SEVERITY
 from modelsplit_policy.roles import bare_name
+from modelsplit_proxy.families import Counters, Histograms, Series
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,146 +63,152 @@ class Metrics:
 
     def _define(self) -> None:
         registry = self.registry
-        self._duration = Histogram(
+        self._duration = Histograms(
             "modelsplit_request_duration_seconds",
             "Whole time of a call as its client saw it.",
             ("role", "outcome"),
-            buckets=LATENCY_S,
-            registry=registry,
+            LATENCY_S,
+            registry,
         )
-        self._upstream = Histogram(
+        self._upstream = Histograms(
             "modelsplit_upstream_duration_seconds",
             "From dispatch to the end of the answer, of the attempt that ended the call.",
             ("role", "outcome"),
-            buckets=LATENCY_S,
-            registry=registry,
+            LATENCY_S,
+            registry,
         )
-        self._wait = Histogram(
+        self._wait = Histograms(
             "modelsplit_queue_wait_seconds",
             "Time in line before a seat, or before being turned away.",
             ("role",),
-            buckets=WAIT_S,
-            registry=registry,
+            WAIT_S,
+            registry,
         )
-        self._first_byte = Histogram(
+        self._first_byte = Histograms(
             "modelsplit_time_to_first_byte_seconds",
             "From a call's start to the first byte of its answer.",
             ("role",),
-            buckets=LATENCY_S,
-            registry=registry,
+            LATENCY_S,
+            registry,
         )
-        self._tool = Histogram(
+        self._tool = Histograms(
             "modelsplit_tool_duration_seconds",
             "Time of tool calls as jobs report them.",
-            buckets=LATENCY_S,
-            registry=registry,
+            (),
+            LATENCY_S,
+            registry,
         )
-        self._requests = Counter(
+        self._requests = Counters(
             "modelsplit_requests",
             "Finished calls.",
             ("role", "provider", "model", "outcome"),
-            registry=registry,
+            registry,
         )
-        self._errors = Counter(
+        self._errors = Counters(
             "modelsplit_errors",
             "Failed calls by code and reason.",
             ("role", "code", "reason"),
-            registry=registry,
+            registry,
         )
-        self._fallbacks = Counter(
+        self._fallbacks = Counters(
             "modelsplit_fallbacks",
             "Second attempts by the code of the first one's failure.",
             ("role", "code"),
-            registry=registry,
+            registry,
         )
-        self._tokens = Counter(
+        self._tokens = Counters(
             "modelsplit_tokens",
             "Tokens as the upstream reports them.",
             ("role", "model", "direction"),
-            registry=registry,
+            registry,
         )
-        self._schema = Counter(
+        self._schema = Counters(
             "modelsplit_schema_checks",
             "Answers held against the schema their request asked for.",
             ("role", "result"),
-            registry=registry,
+            registry,
         )
-        self._client_retries = Counter(
+        self._client_retries = Counters(
             "modelsplit_client_retries",
             "Calls that an SDK says it is repeating.",
-            registry=registry,
+            (),
+            registry,
         )
-        self._loads = Counter(
+        self._loads = Counters(
             "modelsplit_loads",
             "Calls that only load or unload a model, by what they do.",
             ("role", "kind", "outcome"),
-            registry=registry,
+            registry,
         )
-        self._passed = Counter(
+        self._passed = Counters(
             "modelsplit_passthrough_requests",
             "Requests outside the inference routes.",
             ("kind", "status"),
-            registry=registry,
+            registry,
         )
 
     def _create_series(self) -> None:
         """Make every common series exist at zero, so that rates start at the beginning."""
         for role, outcome in product(Role, _OUTCOMES):
-            self._duration.labels(role, outcome)
-            self._upstream.labels(role, outcome)
+            for family in (self._duration, self._upstream):
+                family.at[role, outcome] = Series(LATENCY_S)
         for role in Role:
-            self._wait.labels(role)
-            self._first_byte.labels(role)
+            self._wait.at[role,] = Series(WAIT_S)
+            self._first_byte.at[role,] = Series(LATENCY_S)
 
     def finished(self, record: CallRecord) -> None:
         """Count one call that has ended, however it ended."""
         role = record.role or OTHER
-        outcome = record.outcome if record.outcome in _OUTCOMES else "error"
+        outcome = record.outcome
+        if outcome not in _OUTCOMES:
+            outcome = "error"
         model = self.model_label(record.model)
         if record.loading is not None:
             self._loaded(record, role, outcome)
             return
-        self._requests.labels(role, record.provider or OTHER, model, outcome).inc()
+        self._requests.at[role, record.provider or OTHER, model, outcome] += 1
         if record.client_retry:
-            self._client_retries.inc()
+            self._client_retries.at[()] += 1
         if record.failure is not None:
-            self._errors.labels(role, record.failure.code, record.failure.reason).inc()
+            self._errors.at[role, record.failure.code, record.failure.reason] += 1
         if record.role is None:
             return
-        self._duration.labels(role, outcome).observe(record.total_s)
+        self._duration.at[role, outcome].observe(record.total_s)
         if record.attempts:
-            self._wait.labels(role).observe(record.queue_wait_s)
+            self._wait.at[role,].observe(record.queue_wait_s)
             self._attempted(record, role, outcome)
 
     def _loaded(self, record: CallRecord, role: str, outcome: str) -> None:
         """Nothing was asked: how long it took is no latency of a call."""
-        self._loads.labels(role, record.loading, outcome).inc()
+        assert record.loading is not None
+        self._loads.at[role, record.loading, outcome] += 1
         if record.failure is not None:
-            self._errors.labels(role, record.failure.code, record.failure.reason).inc()
+            self._errors.at[role, record.failure.code, record.failure.reason] += 1
 
     def passed(self, kind: str, status: int) -> None:
         """Count a request outside the inference routes; ``kind`` is its route's."""
-        self._passed.labels(kind, f"{status // 100}xx").inc()
+        self._passed.at[kind, f"{status // 100}xx"] += 1
 
     def model_label(self, model: str) -> str:
-        return self._models.get(bare_name(model), OTHER)
+        label = self._models.get(model)
+        return label if label is not None else self._models.get(bare_name(model), OTHER)
 
     def _attempted(self, record: CallRecord, role: str, outcome: str) -> None:
         if record.schema is not None:
             result = record.schema.partition(":")[0]
-            self._schema.labels(role, result).inc()
-        if record.llm_latency_s is not None:
-            self._upstream.labels(role, outcome).observe(record.llm_latency_s)
-        if record.first_byte_s is not None:
-            self._first_byte.labels(role).observe(record.first_byte_s)
+            self._schema.at[role, result] += 1
+        if (latency_s := record.llm_latency_s) is not None:
+            self._upstream.at[role, outcome].observe(latency_s)
+        if (first_byte_s := record.first_byte_s) is not None:
+            self._first_byte.at[role,].observe(first_byte_s)
         if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:
-            self._fallbacks.labels(role, cause.code).inc()
+            self._fallbacks.at[role, cause.code] += 1
         for attempt in record.attempts:
             usage, asked = attempt.usage, self.model_label(attempt.model)
             if usage.prompt_tokens:
-                self._tokens.labels(role, asked, "input").inc(usage.prompt_tokens)
+                self._tokens.at[role, asked, "input"] += usage.prompt_tokens
             if usage.output_tokens:
-                self._tokens.labels(role, asked, "output").inc(usage.output_tokens)
+                self._tokens.at[role, asked, "output"] += usage.output_tokens
 
     def watch(self, admission: Admission, pool: Pool, lag: LoopLag, monitor: Monitor) -> None:
         """Add what is read at scrape time rather than counted."""
@@ -220,13 +227,14 @@ class Metrics:
         )
 
     def _watch_lag(self, lag: LoopLag) -> None:
-        histogram = Histogram(
+        histogram = Histograms(
             "modelsplit_event_loop_lag_seconds",
             "How late the event loop came to a fixed tick.",
-            buckets=LAG_S,
-            registry=self.registry,
+            (),
+            LAG_S,
+            self.registry,
         )
-        lag.listen(histogram.observe)
+        lag.listen(histogram.at[()].observe)
         p99 = Gauge(
             "event_loop_lag_p99",
             "P99 of event loop lag over the sliding window, in milliseconds.",
@@ -319,7 +327,7 @@ class _Live:
 class SeedNames:
     """Histograms said again in milliseconds, under the policy document's names."""
 
-    def __init__(self, views: dict[str, tuple[Histogram, dict[str, str]]]) -> None:
+    def __init__(self, views: dict[str, tuple[Histograms, dict[str, str]]]) -> None:
         self._views = views
 
     def collect(self) -> Iterator[Metric]:
@@ -328,7 +336,7 @@ class SeedNames:
 
 
 def _in_milliseconds(
-    name: str, histogram: Histogram, where: dict[str, str]
+    name: str, histogram: Histograms, where: dict[str, str]
 ) -> HistogramMetricFamily:
     """The sum of the histogram's series that match ``where``, times one thousand."""
     counts: dict[str, float] = {}

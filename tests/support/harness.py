@@ -177,6 +177,7 @@ async def running(
             # A busy test machine makes the loop late, and the Health Guard would shed for it:
             # only what a test says is a late loop here.
             app.lag.stop()
+            app.lag._samples.clear()
             try:
                 yield Running(app, stand_in, lines, calls)
             finally:

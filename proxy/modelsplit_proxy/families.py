@@ -1,0 +1,94 @@
+"""Counters and histograms that cost a call next to nothing: plain numbers, told at the scrape.
+
+prometheus_client's own take a lock and several calls for each observation, because any
+thread may make one. All of ours are made on the event loop, and so is the scrape.
+
+    requests = Counters("modelsplit_requests", "Finished calls.", ("role",), registry)
+    requests.at["CHAT",] += 1
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from functools import partial
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import CollectorRegistry
+
+Labels = tuple[str, ...]
+
+
+class Counters:
+    """One counter family. ``at``: label values to number; what is used begins at zero.
+
+    Without labels its one series is there from the start, ``at[()]``.
+    """
+
+    def __init__(self, name: str, text: str, labels: Labels, registry: CollectorRegistry) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self.at: defaultdict[Labels, float] = defaultdict(float)
+        if not labels:
+            self.at[()] = 0.0
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, value in self.at.items():
+            family.add_metric(labels, value)
+        yield family
+
+
+class Series:
+    """One series of a histogram: how many values fell between its edges, and their sum."""
+
+    __slots__ = ("_edges", "counts", "total")
+
+    def __init__(self, edges: tuple[float, ...]) -> None:
+        self._edges = edges
+        self.counts = [0] * (len(edges) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self._edges, value)] += 1
+        self.total += value
+
+
+class Histograms:
+    """One histogram family. ``at``: label values to series, as for ``Counters``.
+
+    ``edges``: the upper bounds of the buckets, infinity left out.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        text: str,
+        labels: Labels,
+        edges: tuple[float, ...],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._name = name
+        self._text = text
+        self._labels = labels
+        self._edges = [*map(str, edges), "+Inf"]
+        self.at: defaultdict[Labels, Series] = defaultdict(partial(Series, edges))
+        if not labels:
+            self.at[()] = Series(edges)
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
+        for labels, series in self.at.items():
+            buckets = list(zip(self._edges, accumulate(series.counts), strict=True))
+            family.add_metric(labels, buckets=buckets, sum_value=series.total)
+        yield family
