@@ -102,6 +102,8 @@ def cost_usd(
     """
     if price is None:
         return None
+    if price is FREE:
+        return 0.0
     return _sum(
         _part(price.input / _MILLION, prompt_tokens),
         _part(price.output / _MILLION, output_tokens),

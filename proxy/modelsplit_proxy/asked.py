@@ -6,8 +6,8 @@ rather than guessed at: a limit that was silently ignored is worse than an error
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -56,13 +56,18 @@ def request_id(headers: CIMultiDictProxy[str]) -> str:
 
 
 def new_id() -> str:
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 def read_asked(headers: CIMultiDictProxy[str]) -> Asked:
     """Read the ``X-LLM-*`` request headers; raise AskedError naming the first bad one."""
-    if not any(name[:6].lower() == "x-llm-" for name in headers):
-        return NOTHING
+    for name in headers:
+        if name[:6].lower() == "x-llm-":
+            return _asked(headers)
+    return NOTHING
+
+
+def _asked(headers: CIMultiDictProxy[str]) -> Asked:
     return Asked(
         role=headers.get("X-LLM-Role", ""),
         context=headers.get("X-LLM-Context", ""),

@@ -26,7 +26,8 @@ async def read_whole(request: web.BaseRequest, down: Downstream, limit: int) -> 
             f"a {encoding[:20]}-compressed body cannot be routed by its model; send plain JSON",
             "Compressed Body",
         )
-    if request.content_length is not None and request.content_length > limit:
+    length = request.content_length
+    if length is not None and length > limit:
         raise _too_large(limit)
     if request.headers.get("Expect", "").lower() == "100-continue":
         down.continue_()
@@ -34,17 +35,24 @@ async def read_whole(request: web.BaseRequest, down: Downstream, limit: int) -> 
 
 
 async def _read(request: web.BaseRequest, limit: int) -> bytes:
+    content = request.content
     pieces: list[bytes] = []
     size = 0
     try:
-        while piece := await request.content.readany():
+        while True:
+            # Most bodies are here whole, having come together with their head.
+            ended = content.is_eof()
+            piece = content.read_nowait() if ended else await content.readany()
             size += len(piece)
             if size > limit:
                 raise _too_large(limit)
+            if ended and not pieces:
+                return piece
             pieces.append(piece)
+            if ended or not piece:
+                return b"".join(pieces)
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 async def read_start(request: web.BaseRequest, down: Downstream, limit: int) -> tuple[bytes, bool]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -21,14 +22,17 @@ class SystemClock:
     whole milliseconds, too coarse for what we report.
     """
 
-    def now(self) -> float:
-        return time.monotonic()
-
-    def wall(self) -> float:
-        return time.time()
+    now = staticmethod(time.monotonic)
+    wall = staticmethod(time.time)
 
 
 def rfc3339(wall: float) -> str:
     """``2026-11-23T01:02:03.456Z`` for seconds since the epoch."""
-    moment = datetime.fromtimestamp(wall, UTC)
-    return f"{moment.isoformat(timespec='milliseconds')[:23]}Z"
+    second, microseconds = divmod(round(wall * 1_000_000), 1_000_000)
+    return f"{_second(second)}.{microseconds // 1000:03}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(second: int) -> str:
+    """Nearly every moment that is written down belongs to a second that has been before."""
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]

@@ -96,7 +96,7 @@ class ClientConnection(web.RequestHandler):
                 self._head_timer = self._loop.call_later(
                     self._edge.head_timeout_s, self.force_close
                 )
-        else:
+        elif self._head_timer is not None:
             self._cancel_head_timer()
 
     def pause_writing(self) -> None:
@@ -306,8 +306,8 @@ class Downstream:
     )
 
     def __init__(self, request: web.BaseRequest) -> None:
-        self._connection = cast("ClientConnection", request.protocol)
-        self._transport = request.transport
+        connection = self._connection = cast("ClientConnection", request.protocol)
+        self._transport = connection.transport
         self._http11 = request.version >= (1, 1)
         self._head_request = request.method == "HEAD"
         self._keep_alive = self._http11 and bool(request.keep_alive)

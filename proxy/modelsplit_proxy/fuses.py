@@ -45,12 +45,15 @@ class Fuses:
         verdict = self._breakers.admit(provider, model, self._clock.now())
         if isinstance(verdict, Refused):
             return _failure(verdict)
-        self._tell(verdict.transitions)
+        if verdict.transitions:
+            self._tell(verdict.transitions)
         return verdict
 
     def reached(self, admitted: Allowed) -> None:
         """The upstream has begun to answer."""
-        self._tell(self._breakers.reached(admitted, self._clock.now()))
+        steps = self._breakers.reached(admitted, self._clock.now())
+        if steps:
+            self._tell(steps)
 
     def ended(
         self,
@@ -63,7 +66,9 @@ class Fuses:
         """How the call ended; a client that left is nobody's failure."""
         outcome, scope = outcome_of(failure, client_gone, deadline_was_clients=deadline_was_clients)
         why = "" if failure is None else f"{failure.code} {failure.reason}"
-        self._tell(self._breakers.ended(admitted, outcome, scope, self._clock.now(), why))
+        steps = self._breakers.ended(admitted, outcome, scope, self._clock.now(), why)
+        if steps:
+            self._tell(steps)
 
     def snapshot(self) -> tuple[BreakerView, ...]:
         return self._breakers.snapshot(self._clock.now())

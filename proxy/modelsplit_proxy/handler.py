@@ -42,13 +42,15 @@ class Handler:
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         down = Downstream(request)
         known_as = request_id(request.headers)
-        with self._services.lifecycle.request():
-            try:
-                await self._serve(request, down, known_as)
-            except Exception:
-                path = request.raw_path[:200]
-                logger.exception("request %s %s %s failed", known_as, request.method, path)
-                self._after_our_bug(request, down, known_as)
+        self._services.lifecycle.begin()
+        try:
+            await self._serve(request, down, known_as)
+        except Exception:
+            path = request.raw_path[:200]
+            logger.exception("request %s %s %s failed", known_as, request.method, path)
+            self._after_our_bug(request, down, known_as)
+        finally:
+            self._services.lifecycle.end()
         return down.answered()
 
     async def _serve(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
@@ -136,7 +138,8 @@ class Handler:
                 "CONNECT is not served here: this is a proxy for Ollama, not a tunnel",
                 "Method Denied",
             )
-        if headers.loops(request.raw_headers):
+        sent = request.headers
+        if "Via" in sent and headers.loops(request.raw_headers):
             return Failure(
                 ErrorCode.LOOP,
                 Reason.VIA,
@@ -144,7 +147,6 @@ class Handler:
                 "at it; check --upstream",
                 "Loop Detected",
             )
-        sent = request.headers
         return self._services.guard.check(sent.get("Host"), sent.get("Origin"))
 
     def _answer(

@@ -158,28 +158,32 @@ class CallRecord:
 
     def cost_usd_by(self, now: float | None) -> float | None:
         """The same; an attempt that has not ended ends at ``now``."""
-        costs = [a.cost_usd_by(now if a.ended is None else a.ended) for a in self.attempts]
-        known = [cost for cost in costs if cost is not None]
-        return sum(known) if len(known) == len(costs) else None
+        total = 0.0
+        for attempt in self.attempts:
+            cost = attempt.cost_usd_by(now if attempt.ended is None else attempt.ended)
+            if cost is None:
+                return None
+            total += cost
+        return total
 
     @property
     def queue_wait_s(self) -> float:
         """Time in line, over all attempts; a call turned away waited until then."""
-        return sum(
-            (a.seated if a.seated is not None else a.ended or a.asked) - a.asked
-            for a in self.attempts
-        )
+        waited_s = 0.0
+        for attempt in self.attempts:
+            until = attempt.seated
+            if until is None:
+                until = attempt.ended or attempt.asked
+            waited_s += until - attempt.asked
+        return waited_s
 
     @property
     def llm_latency_s(self) -> float | None:
         """From dispatch to the end of the last attempt that reached the upstream."""
-        reached = [a for a in self.attempts if a.dispatched is not None and a.ended is not None]
-        if not reached:
-            return None
-        last = reached[-1]
-        assert last.ended is not None
-        assert last.dispatched is not None
-        return last.ended - last.dispatched
+        for attempt in reversed(self.attempts):
+            if attempt.dispatched is not None and attempt.ended is not None:
+                return attempt.ended - attempt.dispatched
+        return None
 
     @property
     def first_byte_s(self) -> float | None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from modelsplit_policy.config import Policy
     from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Roles
@@ -46,28 +43,26 @@ class Lifecycle:
         self.draining = False
         self._active = 0
         self._idle = asyncio.Event()
-        self._idle.set()
 
     @property
     def active(self) -> int:
         """Requests being answered."""
         return self._active
 
-    @contextmanager
-    def request(self) -> Iterator[None]:
-        """Count one request while it is being answered."""
+    def begin(self) -> None:
+        """One more request is being answered; ``end`` is then owed."""
         self._active += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._active -= 1
-            if self._active == 0:
-                self._idle.set()
+
+    def end(self) -> None:
+        self._active -= 1
+        if self._active == 0:
+            self._idle.set()
 
     async def idle(self) -> None:
         """Wait until no request is being answered."""
-        await self._idle.wait()
+        while self._active:
+            self._idle.clear()
+            await self._idle.wait()
 
 
 @dataclass(frozen=True, slots=True)

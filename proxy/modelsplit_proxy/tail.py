@@ -207,4 +207,4 @@ def _str(value: object) -> str | None:
 
 
 def _nanoseconds(value: object) -> float | None:
-    return value / 1e9 if isinstance(value, int | float) else None
+    return value / 1e9 if isinstance(value, (int, float)) else None

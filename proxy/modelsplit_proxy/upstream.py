@@ -253,12 +253,14 @@ class UpstreamConnection(asyncio.Protocol):
         await self._writable.wait()
 
     def pause(self) -> None:
-        if self.open:
-            cast("asyncio.Transport", self._transport).pause_reading()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
 
     def resume(self) -> None:
-        if self.open:
-            cast("asyncio.Transport", self._transport).resume_reading()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def abandon(self, exchange: Exchange) -> None:
         """``exchange`` is over for us; cut the line if its answer is not complete."""
