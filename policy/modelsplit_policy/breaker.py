@@ -151,8 +151,7 @@ class Transition:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
-class Allowed:
+class Allowed(NamedTuple):
     """Go ahead. To be handed to ``Breakers.ended`` exactly once, whatever happens.
 
     ``trial``: a breaker waits for this call's ending. ``marks`` are the breakers that were

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,8 +61,7 @@ _HISTORY: Final = 1024
 _MAX_MODELS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What a finished call says of itself. Seconds; None where it is silent.
 
     ``total_s`` spans loading, waiting, prompt and answer, as the upstream measured it.

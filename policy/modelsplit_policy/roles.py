@@ -12,9 +12,8 @@ not escalated to it. The arm's model is then attempt 1; the fallback stays the r
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.experiments import arm_of, sticky_key
 from modelsplit_policy.facts import Context, Provider, Role, RouteReason
@@ -29,8 +28,7 @@ if TYPE_CHECKING:
 _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: Role.CLOUD})
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """What a client said about one call. Empty strings: it said nothing.
 
     ``job``, ``client`` and ``request``: who it is, for experiments.
@@ -47,8 +45,7 @@ class Ask:
     request: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One model that may be tried, and how long it may take (None: no bound).
 
     ``options``: runner options of an experiment's arm.
@@ -59,8 +56,7 @@ class Candidate:
     options: tuple[tuple[str, Scalar], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """Whose call it is, who may answer, in order (one or two), and why.
 
     ``experiment``: the one it takes part in, with its ``arm``; no arm where nobody has said

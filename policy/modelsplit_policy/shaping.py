@@ -18,9 +18,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelsplit_policy.roles import bare_name
 
@@ -70,8 +69,7 @@ _DURATION: Final = re.compile(rf"([+-]?)(?:(?P<parts>(?:{_PART})+)|(?P<plain>[0-
 _DIGITS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
+class Shape(NamedTuple):
     """The rules for one attempt. Empty and None: the client decides."""
 
     pinned: tuple[tuple[str, Scalar], ...] = ()
@@ -87,6 +85,9 @@ class Shape:
     @property
     def sets_options(self) -> bool:
         return bool(self.pinned) or self.max_num_ctx is not None or self.bounds_tokens
+
+
+NOTHING: Final = Shape()
 
 
 def shape_of(
@@ -127,7 +128,7 @@ def apply(
     twice in one spelling, of which Ollama might read the one that ``fields`` has lost; such
     a body is written anew from its fields. None: send the client's bytes as they are.
     """
-    names = _names(shape, label)
+    names = () if shape == NOTHING else _names(shape, label)
     if not names:
         return None, ()
     said = spellings(fields, names)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _STREAM_TYPES: Final = (b"application/x-ndjson", b"text/event-stream")
 # Larger JSON answers are embeddings; their counts are not worth the loop's time.
 _USAGE_LIMIT_BYTES: Final = 256 * 1024
+_EMBEDDINGS: Final = frozenset({"/api/embed", "/api/embeddings"})
 # Ollama says nothing about when to come back; its queue moves in seconds.
 _BUSY_RETRY_S: Final = 2
 
@@ -163,51 +164,74 @@ def draining() -> Failure:
     )
 
 
-def check_whole(dialect: Dialect, label: str, body: bytes, provider: Provider) -> Failure | None:
+class Held:
+    """A held answer: its bytes, and what they decode to, at most once and only if asked."""
+
+    __slots__ = ("_decoded", "_value", "body")
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        self._decoded = False
+        self._value: Any = None
+
+    @property
+    def is_large(self) -> bool:
+        """Too large to be worth decoding for what only its end says."""
+        return len(self.body) > _USAGE_LIMIT_BYTES
+
+    @property
+    def value(self) -> Any:
+        """What it decodes to; None if it is no JSON."""
+        if not self._decoded:
+            self._decoded = True
+            try:
+                self._value = orjson.loads(self.body)
+            except orjson.JSONDecodeError:
+                self._value = None
+        return self._value
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The JSON object it is; empty if it is none."""
+        value = self.value
+        return value if isinstance(value, dict) else {}
+
+
+def check_whole(dialect: Dialect, label: str, held: Held, provider: Provider) -> Failure | None:
     """A held 200 that only looks like an answer: half of one, or Ollama gave up."""
-    code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
-    if label == TRANSCRIPTIONS and not body.strip():
+    if label == TRANSCRIPTIONS and not held.body.strip():
         text = "Ollama ended the transcription without a word; it does so when it fails midway"
-        return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
-    if _is_cut(body):
+    elif _is_cut(held):
         text = "Ollama's answer stopped in the middle, though it was framed as whole"
-        return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
-    if _gave_up(dialect, label, body):
+    elif _gave_up(dialect, label, held):
         text = "the model was cut off before it was done (Ollama stops a model that repeats itself)"
-        return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
-    return None
+    else:
+        return None
+    code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
+    return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
 
 
-def _is_cut(body: bytes) -> bool:
+def _is_cut(held: Held) -> bool:
     """True for a JSON object without its end; large ones are judged by their last byte."""
-    text = body.strip()
-    if not text.startswith(b"{"):
-        return False
-    if len(text) > _USAGE_LIMIT_BYTES:
-        return not text.endswith(b"}")
-    try:
-        orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return True
-    return False
+    if held.is_large:
+        text = held.body.strip()
+        return text.startswith(b"{") and not text.endswith(b"}")
+    return held.value is None and held.body.lstrip().startswith(b"{")
 
 
-def _gave_up(dialect: Dialect, label: str, body: bytes) -> bool:
+def _gave_up(dialect: Dialect, label: str, held: Held) -> bool:
     """Whether an answer that is not a stream says, in its dialect, that it is not done."""
     match label:
         case "/api/generate" | "/api/chat":
-            ends = body[:4096], body[-4096:]
-            return any(b'"done":false' in end for end in ends) and _says(body, "done", value=False)
+            ends = held.body[:4096] + held.body[-4096:] if held.is_large else b""
+            worth_decoding = not held.is_large or b'"done":false' in ends
+            return worth_decoding and held.fields.get("done") is False
         case "/v1/chat/completions" | "/v1/completions" if dialect is Dialect.OPENAI:
-            return _says_none(_first_choice(_object(body)), "finish_reason")
+            return _says_none(_first_choice(held.fields), "finish_reason")
         case "/v1/messages":
-            return _says_none(_object(body), "stop_reason")
+            return _says_none(held.fields, "stop_reason")
         case _:
             return False
-
-
-def _says(body: bytes, key: str, *, value: bool) -> bool:
-    return _object(body).get(key) is value
 
 
 def _says_none(fields: dict[str, Any], key: str) -> bool:
@@ -227,12 +251,11 @@ def is_object(body: bytes) -> bool:
     return bool(_object(body))
 
 
-def usage_of(dialect: Dialect, label: str, body: bytes) -> Usage:
+def usage_of(dialect: Dialect, label: str, held: Held) -> Usage:
     """Counts and durations of a held answer."""
-    if label in {"/api/embed", "/api/embeddings"} or len(body) > _USAGE_LIMIT_BYTES:
+    if held.is_large or label in _EMBEDDINGS:
         return Usage()
-    answer = _object(body)
-    return ollama_usage(answer) if dialect is Dialect.OLLAMA else openai_usage(answer)
+    return ollama_usage(held.fields) if dialect is Dialect.OLLAMA else openai_usage(held.fields)
 
 
 def _object(body: bytes) -> dict[str, Any]:

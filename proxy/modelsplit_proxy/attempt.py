@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from modelsplit_policy.breaker import Allowed
-    from modelsplit_policy.config import RolePolicy
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.asked import Asked
     from modelsplit_proxy.peek import Body
@@ -78,6 +77,7 @@ class AttemptRun:
         self._model = bare_name(candidate.model)
         self._role = record.role
         self._provider = record.provider
+        self._row = services.policy.roles[record.role]
         price = services.prices.of(candidate.model, record.provider)
         self._attempt = record.attempt(candidate, services.clock.now(), price)
         self._limits = self._read_limits()
@@ -124,6 +124,8 @@ class AttemptRun:
                 self.release()
 
     def _needs_seat(self) -> bool:
+        if self._record.loading is None:
+            return True
         resident = self._services.residency.loaded(self._model) is True
         fields = self._sent.body.fields
         return needs_seat(self._record.loading, fields, resident=resident)
@@ -141,8 +143,9 @@ class AttemptRun:
 
     def release(self) -> None:
         """Give the seat back; harmless twice."""
-        if self._ticket is not None:
-            self._services.gate.leave(self._ticket, self._report())
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._services.gate.leave(ticket, self._report())
 
     @property
     def waited_s(self) -> float:
@@ -283,7 +286,10 @@ class AttemptRun:
 
     async def _answer(self, exchange: Exchange, deadline: Deadline) -> Setback | None:
         try:
-            head = await self._first_byte(exchange, deadline)
+            if self._patience is None:
+                head = await deadline.first_byte(exchange)
+            else:
+                head = await self._patient(self._patience, deadline, exchange)
         except UpstreamError as error:
             return self._reading.broken(error)
         except LateError as late:
@@ -292,14 +298,14 @@ class AttemptRun:
         bounds = Bounds(*deadline.at(), self._limits.stall_s)
         return await self._reading.run(exchange, head, bounds)
 
-    async def _first_byte(self, exchange: Exchange, deadline: Deadline) -> UpstreamHead:
-        if self._patience is None:
-            return await deadline.first_byte(exchange)
-        self._patience.start()
+    async def _patient(
+        self, patience: Patience, deadline: Deadline, exchange: Exchange
+    ) -> UpstreamHead:
+        patience.start()
         try:
             return await deadline.first_byte(exchange)
         finally:
-            self._patience.stop()
+            patience.stop()
 
     def _begun(self, head: UpstreamHead) -> None:
         """The upstream answers: what waits to hear of that is told."""
@@ -311,10 +317,6 @@ class AttemptRun:
             self._services.fuses.reached(self._admitted)
 
     # 4. The bounds.
-
-    @property
-    def _row(self) -> RolePolicy:
-        return self._services.policy.roles[self._role]
 
     def _read_limits(self) -> Limits:
         services = self._services

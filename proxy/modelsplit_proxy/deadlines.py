@@ -9,8 +9,7 @@ ends when ``/api/ps`` shows the model or the first byte comes, whichever is seen
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import Reason
 
@@ -24,8 +23,7 @@ LOOK_EVERY_S: Final = 0.1
 LAST_LOOK_S: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """The bounds of one attempt. Seconds; ``total_at`` is loop time; None: no bound."""
 
     role_s: float | None

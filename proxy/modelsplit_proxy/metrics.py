@@ -58,10 +58,11 @@ class Metrics:
     def __init__(self, policy: Policy) -> None:
         self.registry = CollectorRegistry()
         self._models = {bare_name(model): model for model in _policy_models(policy)}
-        self._define()
+        self._define_histograms()
+        self._define_counters()
         self._create_series()
 
-    def _define(self) -> None:
+    def _define_histograms(self) -> None:
         registry = self.registry
         self._duration = Histograms(
             "modelsplit_request_duration_seconds",
@@ -98,6 +99,9 @@ class Metrics:
             LATENCY_S,
             registry,
         )
+
+    def _define_counters(self) -> None:
+        registry = self.registry
         self._requests = Counters(
             "modelsplit_requests",
             "Finished calls.",

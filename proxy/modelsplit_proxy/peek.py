@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -42,8 +41,7 @@ class BodyError(Exception):
         self.failure = failure
 
 
-@dataclass(frozen=True, slots=True)
-class Body:
+class Body(NamedTuple):
     """An inference request's body: its bytes, what they decode to, where the model is.
 
     ``model`` is empty when the body names none. ``span`` is the byte range of the model's

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_proxy import answers
+from modelsplit_proxy.answers import Held
 from modelsplit_proxy.relay import Collector, Kept, Relay
 from modelsplit_proxy.reply import Setback
 from modelsplit_proxy.splice import SplicedDown
@@ -93,9 +94,10 @@ class Reading:
     def _whole(self, head: UpstreamHead, body: bytes) -> Setback | None:
         """The answer is here: give it to the client, or say what is wrong with it."""
         record = self._record
+        held = Held(body)
         if head.status < 400:  # counted whatever becomes of it: it was computed
-            self._attempt.usage = answers.usage_of(record.dialect, record.route, body)
-        failure = self._what_is_wrong(head, body)
+            self._attempt.usage = answers.usage_of(record.dialect, record.route, held)
+        failure = self._what_is_wrong(head, held)
         if failure is not None:
             return self.set_back(failure, head, body)
         if self._patience is not None and self._patience.committed:
@@ -107,14 +109,16 @@ class Reading:
         self._reply.complete()
         return None
 
-    def _what_is_wrong(self, head: UpstreamHead, body: bytes) -> Failure | None:
+    def _what_is_wrong(self, head: UpstreamHead, held: Held) -> Failure | None:
         record = self._record
-        failure = answers.failure_of_status(
-            head, body, model=self._model, provider=self._provider
-        ) or answers.check_whole(record.dialect, record.route, body, self._provider)
+        if head.status >= 400:
+            return answers.failure_of_status(
+                head, held.body, model=self._model, provider=self._provider
+            )
+        failure = answers.check_whole(record.dialect, record.route, held, self._provider)
         if failure is not None or self._validation is None:
             return failure
-        return self._validation.whole(body)
+        return self._validation.whole(held.body)
 
     def _whole_in_stream(self, body: bytes) -> Setback | None:
         """A whole answer where a stream has been begun early: one line, if lines it is."""

@@ -216,7 +216,8 @@ class CallRecord:
     def log_fields(self) -> dict[str, Any]:
         """The finished call as one flat object (§ Logs in docs/operations.md).
 
-        Several readers want it; once the call has ended it is put together only once.
+        Several readers want it, in threads of their own; once the call has ended it is put
+        together once, or twice if they come in the same moment.
         """
         if self.ended is None:
             return self._put_together()

@@ -8,8 +8,7 @@ by one timer that looks again when it fires, not by work on every piece.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from modelsplit_policy.failures import Reason
 
@@ -20,8 +19,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.upstream import Exchange, UpstreamError
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(NamedTuple):
     """What ends a relay early; None: no bound.
 
     ``deadline``: loop time by which the answer must be whole, and ``late`` what it means

@@ -15,12 +15,15 @@ def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
 
     ``total``: the answer is complete, so its whole time can be told.
     """
+    waited_ms = f"{record.queue_wait_s * 1000:.1f}"
     block = (
         f"X-Request-Id: {record.request_id}\r\n"
         f"request-id: {record.request_id}\r\n"
-        f"X-LLM-Queue-Wait-Ms: {record.queue_wait_s * 1000:.1f}\r\n"
-        f"Server-Timing: {_server_timing(record, now, total=total)}\r\n"
+        f"X-LLM-Queue-Wait-Ms: {waited_ms}\r\n"
+        f"Server-Timing: queue;dur={waited_ms}{_timings(record)}"
     )
+    # What else Server-Timing says, and the end of its line.
+    block += f", total;dur={(now - record.started) * 1000:.1f}\r\n" if total else "\r\n"
     if record.requested_model:
         block += f"X-LLM-Requested-Model: {_text(record.requested_model)}\r\n"
     if record.role is not None:
@@ -45,15 +48,14 @@ def route_reason(record: CallRecord) -> str | None:
     return "fallback" if len(record.attempts) > 1 else record.route_reason
 
 
-def _server_timing(record: CallRecord, now: float, *, total: bool) -> str:
-    parts = [f"queue;dur={record.queue_wait_s * 1000:.1f}"]
-    if record.usage.load_s is not None:
-        parts.append(f"load;dur={record.usage.load_s * 1000:.1f}")
-    if record.first_byte_s is not None:
-        parts.append(f"ttfb;dur={record.first_byte_s * 1000:.1f}")
-    if total:
-        parts.append(f"total;dur={(now - record.started) * 1000:.1f}")
-    return ", ".join(parts)
+def _timings(record: CallRecord) -> str:
+    """The parts of ``Server-Timing`` that may be unknown."""
+    known = ""
+    if (load_s := record.usage.load_s) is not None:
+        known = f", load;dur={load_s * 1000:.1f}"
+    if (first_byte_s := record.first_byte_s) is not None:
+        known += f", ttfb;dur={first_byte_s * 1000:.1f}"
+    return known
 
 
 def _text(said: str) -> str:

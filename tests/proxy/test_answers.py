@@ -12,6 +12,7 @@ from modelsplit_policy.facts import Dialect, Provider, Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.fallback import is_cause
 from modelsplit_proxy import answers
+from modelsplit_proxy.answers import Held
 from modelsplit_proxy.tail import Usage
 from modelsplit_proxy.upstream import Fault, UpstreamError, UpstreamHead
 
@@ -222,7 +223,7 @@ CUT_OFF = b'{"model":"m","response":"no no no","done":false}'
 
 @pytest.mark.parametrize("route", ["/api/generate", "/api/chat"])
 def test_an_answer_that_says_it_is_not_done_is_a_failure(route: str) -> None:
-    failure = answers.check_whole(Dialect.OLLAMA, route, CUT_OFF, Provider.LOCAL)
+    failure = answers.check_whole(Dialect.OLLAMA, route, Held(CUT_OFF), Provider.LOCAL)
     assert failure is not None
     assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
 
@@ -232,7 +233,7 @@ def test_an_answer_that_says_it_is_not_done_is_a_failure(route: str) -> None:
 )
 @pytest.mark.parametrize("dialect", Dialect)
 def test_half_an_answer_is_a_failure_in_every_dialect(dialect: Dialect, body: bytes) -> None:
-    failure = answers.check_whole(dialect, "/v1/completions", body, Provider.LOCAL)
+    failure = answers.check_whole(dialect, "/v1/completions", Held(body), Provider.LOCAL)
     assert failure is not None
     assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
 
@@ -249,7 +250,7 @@ def test_half_an_answer_is_a_failure_in_every_dialect(dialect: Dialect, body: by
     ],
 )
 def test_every_other_answer_is_whole(dialect: Dialect, route: str, body: bytes) -> None:
-    assert answers.check_whole(dialect, route, body, Provider.LOCAL) is None
+    assert answers.check_whole(dialect, route, Held(body), Provider.LOCAL) is None
 
 
 @pytest.mark.parametrize(
@@ -287,9 +288,9 @@ def test_every_other_answer_is_whole(dialect: Dialect, route: str, body: bytes) 
 def test_a_held_answer_tells_its_usage(
     dialect: Dialect, route: str, body: bytes, usage: Usage
 ) -> None:
-    assert answers.usage_of(dialect, route, body) == usage
+    assert answers.usage_of(dialect, route, Held(body)) == usage
 
 
 def test_a_very_large_answer_is_not_decoded_for_its_counts() -> None:
     body = b'{"eval_count":8,"response":"%b"}' % (b"x" * 300_000)
-    assert answers.usage_of(Dialect.OLLAMA, "/api/generate", body) == Usage()
+    assert answers.usage_of(Dialect.OLLAMA, "/api/generate", Held(body)) == Usage()
