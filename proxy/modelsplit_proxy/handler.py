@@ -81,7 +81,7 @@ class Handler:
             if failure is not None:
                 self._answer(request, down, failure, known_as)
         finally:
-            if route.kind is Kind.MANAGEMENT:
+            if route.kind is Kind.MANAGEMENT and not isinstance(caller, Failure):
                 self._services.last_good.forget()
             if down.status:
                 self._services.metrics.passed(route.kind, down.status)

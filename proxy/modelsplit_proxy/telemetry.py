@@ -58,6 +58,7 @@ def fields(record: CallRecord, now: float) -> dict[str, Any]:
         "attempt": record.attempt_number,
         "fallback_used": record.fallback_used,
         "route_reason": tags.route_reason(record),
+        "variant": None if record.variant is None else record.variant.arm,
         "queue_wait_ms": _ms(record.queue_wait_s),
         "ttfb_ms": _ms(record.first_byte_s),
         "llm_latency_ms": _ms(None if last.dispatched is None else now - last.dispatched),

@@ -30,6 +30,7 @@ KEYS = [
     "attempt",
     "fallback_used",
     "route_reason",
+    "variant",
     "queue_wait_ms",
     "ttfb_ms",
     "llm_latency_ms",

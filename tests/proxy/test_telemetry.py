@@ -8,6 +8,7 @@ import pytest
 from modelsplit_policy.facts import Dialect
 from modelsplit_policy.prices import Price
 from modelsplit_proxy.clock import Clock
+from modelsplit_proxy.record import Variant
 from modelsplit_proxy.tail import Usage
 from modelsplit_proxy.telemetry import Telemetry, fields
 from support.records import PLANNER, answered, fallen_back, routed
@@ -36,6 +37,7 @@ def test_a_call_from_its_line_to_its_end() -> None:
         "attempt": 1,
         "fallback_used": False,
         "route_reason": "alias",
+        "variant": None,
         "queue_wait_ms": 500.0,
         "ttfb_ms": 1000.0,
         "llm_latency_ms": 2500.0,
@@ -83,6 +85,11 @@ def test_the_cost_counts_the_time_until_now() -> None:
     (attempt,) = record.attempts
     attempt.price, attempt.ended = Price(usd_per_hour=3.6), None
     assert fields(record, 103.0)["cost_usd"] == 0.0025
+
+
+def test_the_arm_of_an_experiment() -> None:
+    record = answered(variant=Variant("small-or-large", "small"))
+    assert fields(record, 103.0)["variant"] == "small"
 
 
 def test_a_long_name_is_cut() -> None:
