@@ -276,6 +276,10 @@ class ModelPolicy(_Part):
     price: PricePolicy | None = Field(
         default=None, description="What it costs. Null: free if LOCAL, unknown if CLOUD."
     )
+    max_output_tokens: Count = Field(
+        default=4096,
+        description="Tokens an answer is reckoned with beforehand, for calls that name no number.",
+    )
 
 
 class BudgetPolicy(_Part):

@@ -262,6 +262,10 @@ _BY_PROVIDER: Final = MappingProxyType(
 )
 
 
+# The codes of a budget that says no.
+BUDGET: Final = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.BUDGET_NOT_APPROVED})
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One thing that went wrong, said so that a person knows what to do.

@@ -21,7 +21,7 @@ from modelsplit_policy.experiments import shares
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure, said_back
 from modelsplit_policy.roles import Ask, Route
-from modelsplit_proxy import explain, requestlog, storemetrics, trace
+from modelsplit_proxy import budgetmetrics, explain, requestlog, storemetrics, trace
 from modelsplit_proxy.archive import AmbiguousError
 from modelsplit_proxy.query import QueryError, read_number, read_query
 from modelsplit_proxy.statefile import StoreError
@@ -151,6 +151,7 @@ class Admin:
                 "active_requests": parts.services.lifecycle.active,
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
                 "cost": parts.costs.fields(),
+                "spending": budgetmetrics.fields(parts.services.purse),
                 "ledger": self._ledger(),
             }
         )

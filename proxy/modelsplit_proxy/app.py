@@ -20,8 +20,9 @@ from modelsplit_policy.pitfalls import warnings
 from modelsplit_policy.roles import Roles
 from modelsplit_proxy import installed, pricing
 from modelsplit_proxy.admin import Admin, AdminParts
+from modelsplit_proxy.budgetmetrics import BudgetMetrics
 from modelsplit_proxy.clientseats import ClientSeats
-from modelsplit_proxy.clock import SystemClock
+from modelsplit_proxy.clock import LedgerTime, SystemClock, boot_id, machine_clocks
 from modelsplit_proxy.costs import Costs
 from modelsplit_proxy.edge import Edge, EdgeServer
 from modelsplit_proxy.experimentmetrics import ExperimentMetrics
@@ -38,6 +39,7 @@ from modelsplit_proxy.looplag import LoopLag
 from modelsplit_proxy.metrics import LATENCY_S, Metrics
 from modelsplit_proxy.monitor import Monitor, Watched
 from modelsplit_proxy.probe import Probe
+from modelsplit_proxy.purse import Purse
 from modelsplit_proxy.rate import ArrivalLimit
 from modelsplit_proxy.requestlog import RequestLog
 from modelsplit_proxy.residency import Residency
@@ -103,6 +105,7 @@ class App:
         trials = ExperimentMetrics(policy, self.services.metrics.registry, LATENCY_S)
         self.services.log.listen(trials.call_ended)
         self.services.metrics.registry.register(StoreMetrics(self.store, self._ledger))
+        self.services.metrics.registry.register(BudgetMetrics(self.services.purse))
         for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
             self.services.log.listen(listener)
         self._edge = Edge(
@@ -142,6 +145,7 @@ class App:
         own_limits = None if self._keyring is None else self._keyring.limits(policy.clients)
         gate = Gate(self.admission, clock)
         pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
+        ledger_time = LedgerTime(machine_clocks(boot_id(settings.boot_id)))
         return Services(
             policy=policy,
             prices=self._pricing.prices,
@@ -160,6 +164,7 @@ class App:
             rate=ArrivalLimit(policy.clients, own_limits),
             client_seats=ClientSeats(policy.clients, own_limits),
             fuses=Fuses(Breakers(BreakerRules()), clock),
+            purse=Purse(policy, self._pricing.prices, self.store, ledger_time),
             metrics=Metrics(policy),
             log=log,
             live=LiveCalls(clock),
@@ -186,6 +191,7 @@ class App:
         self.admin_address = address_of(admin_sock)
         self.lag.start(asyncio.get_running_loop())
         await self._start_admin(admin_sock)
+        await self._read_budgets()
         for sock in sockets:
             await self._edge.listen(sock)
         await self._first_look()
@@ -196,6 +202,12 @@ class App:
         self._tasks.run(self.residency.watch(), "residency")
         self._tasks.run(self.monitor.watch(), "health")
         self._tasks.run(self._retention().watch(), "retention")
+        self._tasks.run(self.services.purse.watch(), "budgets")
+
+    async def _read_budgets(self) -> None:
+        """Know what was counted before the first call comes; a locked file delays only that."""
+        reading = self._tasks.start(self.services.purse.open(), "reading budgets")
+        await asyncio.wait([reading], timeout=_FIRST_LOOK_S)
 
     async def _compare_with_installed(self) -> None:
         """Say once what the policy names and Ollama lacks; nothing depends on the answer."""
@@ -257,6 +269,7 @@ class App:
         await self._tasks.close()
         self.services.pool.close()
         await self.services.log.close()
+        self.services.purse.close()
         await asyncio.to_thread(self.store.close)
 
     async def _start_admin(self, sock: socket.socket) -> None:

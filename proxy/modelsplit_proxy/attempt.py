@@ -94,6 +94,8 @@ class AttemptRun:
         )
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
+        body = sent.body
+        self._payment = services.purse.payment(record, candidate, body.fields, len(body.raw))
 
     async def run(self, *, waited_s: float, after: AttemptRun | None) -> Setback | None:
         """None: the client is being answered. Else what to say, or to try another model for.
@@ -106,8 +108,12 @@ class AttemptRun:
         if not self._needs_seat():
             return await self._run_unseated()
         stopped = services.fuses.check(self._provider, self._model)
+        if stopped is None and self._payment is not None:
+            stopped = await self._payment.check()
         if stopped is not None:
             attempt.ended = attempt.asked
+            if after is not None:
+                after.release()
             return self._reading.set_back(stopped)
         self._ticket = ticket = self._claim(waited_s, front=after is not None)
         keeps_seat = False
@@ -120,6 +126,8 @@ class AttemptRun:
             return setback
         finally:
             attempt.ended = services.clock.now()
+            if self._payment is not None:
+                self._payment.close(attempt)
             if not keeps_seat:
                 self.release()
 
@@ -213,8 +221,12 @@ class AttemptRun:
     # 2. The exchange.
 
     async def _dispatch(self) -> Setback | None:
-        """Ask the model's breaker once more, now that the call is about to be sent."""
+        """Have the call counted and ask the model's breaker once more: it is about to be sent."""
         record, fuses = self._record, self._services.fuses
+        if self._payment is not None:
+            refused = await self._payment.reserve()
+            if refused is not None:
+                return self._reading.set_back(refused)
         self._attempt.dispatched = self._services.clock.now()
         record.call.step(Event.DISPATCH)
         admitted = fuses.admit(self._provider, self._model)

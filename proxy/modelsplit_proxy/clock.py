@@ -5,7 +5,15 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from modelsplit_policy.ledgertime import Anchor, Reading
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock(Protocol):
@@ -24,6 +32,45 @@ class SystemClock:
 
     now = staticmethod(time.monotonic)
     wall = staticmethod(time.time)
+
+
+def boot_id(said: str = "") -> str | None:
+    """Which boot of the machine this is; None where nobody says and the system hides it."""
+    if not said:
+        try:
+            said = _BOOT_ID.read_text(encoding="ascii")
+        except OSError:
+            return None
+    # systemd writes it without the dashes.
+    return said.strip().replace("-", "").lower() or None
+
+
+def machine_clocks(boot: str | None) -> Callable[[], Reading]:
+    """What reads the clocks of this machine, in this boot."""
+    # The monotonic clock stands still while the machine sleeps; this one does not.
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    return lambda: Reading(boot, time.clock_gettime(clock), time.time())
+
+
+class LedgerTime:
+    """Ledger time in this process, from the moment it is told what time it is."""
+
+    def __init__(self, read: Callable[[], Reading]) -> None:
+        self.read = read
+        self._began = Anchor(read(), 0.0)
+
+    def begin(self, anchor: Anchor) -> None:
+        """It was so late when the clocks read so."""
+        self._began = anchor
+
+    def now(self) -> float:
+        return self.anchor().ledger
+
+    def anchor(self) -> Anchor:
+        """What the clocks read, and how late that makes it."""
+        reading, began = self.read(), self._began
+        passed_s = reading.since_boot - began.reading.since_boot
+        return Anchor(reading, began.ledger + max(0.0, passed_s))
 
 
 def rfc3339(wall: float) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy import fallback
 from modelsplit_policy.call import State
+from modelsplit_policy.failures import BUDGET
 
 if TYPE_CHECKING:
     from modelsplit_policy.standing import Seats
@@ -34,14 +35,16 @@ def why_no_fallback(record: CallRecord) -> str | None:
     ``not_asked``: it was refused before anybody was asked. ``not_wanted``: the client said so.
     ``none_left``: it began with the fallback. ``none``: the policy names none. ``begun``: the
     client had its first bytes. ``no_cause``: another model could not have helped. ``no_seat``:
-    the second model found none. ``client_gone``: nobody was left to answer.
+    the second model found none. ``no_budget``: its budget had no room for it, or could not be
+    counted. ``client_gone``: nobody was left to answer.
     """
     if record.failure is None or len(record.attempts) > 1:
         return None
     if not record.attempts:
         return "not_asked"
     if record.unseated is not None:
-        return "no_seat"
+        failure = record.unseated.failure
+        return "no_budget" if failure is not None and failure.code in BUDGET else "no_seat"
     ended_as = {State.ABANDONED: "client_gone", State.TRUNCATED: "begun"}.get(record.call.state)
     return ended_as or _why_nobody_else(record)
 

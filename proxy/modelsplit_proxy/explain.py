@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import said_back
+from modelsplit_proxy import budgetwords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,6 +48,7 @@ _NO_FALLBACK: Final = MappingProxyType(
         "none_left": "the call began with the fallback",
         "none": "the policy names none for this role",
         "no_seat": "the second model found no seat in time",
+        "no_budget": "the second model's budget had no room for it",
     }
 )
 # Fields that are told in a place of their own, or say nothing to a person.
@@ -59,6 +61,7 @@ _TOLD: Final = frozenset(
         *("planner_latency_ms", "load_ms", "prompt_tokens", "output_tokens"),
         *("error_code", "error_context", "error_provider", "reason", "error"),
         *("attempts", "candidates", "no_fallback", "unseated", "stream", "cost_usd"),
+        *("budgets", "budget_refused"),
     }
 )
 _NAME: Final = 10
@@ -188,7 +191,7 @@ def _end(attempt: Mapping[str, Any]) -> str:
 
 
 def _unseated(attempt: Mapping[str, Any]) -> Iterator[str]:
-    yield _row("unseated", f"{attempt['model']}: found no seat, so it does not count")
+    yield _row("unseated", f"{attempt['model']}: was not sent, so it does not count")
     for key in ("crowd", "crowd_at_end"):
         if key in attempt:
             yield f"{'':{_NAME}} {'':10}  {_hold(attempt[key])}"
@@ -210,6 +213,9 @@ def _fallback(call: Mapping[str, Any]) -> Iterator[str]:
 def _rest(call: Mapping[str, Any]) -> Iterator[str]:
     if call.get("cost_usd") is not None:
         yield _row("cost", f"{call['cost_usd']:.6f} USD (estimate)")
+    for budget in call.get("budgets", ()):
+        refused = budget["name"] == call.get("budget_refused")
+        yield _row("budget", f"{budgetwords.line(budget)}{'; refused the call' * refused}")
     for name, value in call.items():
         if name not in _TOLD and value not in (None, False, [], ()):
             listed = isinstance(value, (list, tuple))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy import fallback
 from modelsplit_policy.call import Event, State
-from modelsplit_policy.facts import Provider, RouteReason
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.facts import RouteReason
+from modelsplit_policy.failures import BUDGET, ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of, may_fall_back
 from modelsplit_policy.roles import Ask
 from modelsplit_proxy import answers
@@ -107,9 +107,9 @@ class InferenceCall:
                 if setback is None:
                     return None
                 waited_s += run.waited_s
-                if first is not None and self._turned_away():
-                    # A second attempt that found no seat explains nothing: the call is told,
-                    # and remembered, by the first one's failure.
+                if first is not None and (self._turned_away() or setback.failure.code in BUDGET):
+                    # A second attempt that found no seat, or no budget, explains nothing: the
+                    # call is told, and remembered, by the first one's failure.
                     self.record.unseated = self.record.attempts.pop()
                     break
                 first = setback
@@ -144,6 +144,8 @@ class InferenceCall:
         loaded = self._services.residency.loaded
         primary, second = route.candidates
         if loaded(primary.model) is not False or loaded(second.model) is not True:
+            return route.candidates
+        if not self._services.purse.has_room(second.model, route.role, route.provider):
             return route.candidates
         self.record.starts_at_fallback = True
         self.record.route_reason = RouteReason.FALLBACK
@@ -218,14 +220,6 @@ class InferenceCall:
                 f"retry in {retry_after_s} s",
                 "Client Rate Limited",
                 retry_after_s=retry_after_s,
-            )
-        if route.provider is Provider.CLOUD:
-            return Failure(
-                ErrorCode.BUDGET_NOT_APPROVED,
-                Reason.NO_APPROVAL,
-                f"{route.candidates[0].model[:60]} runs in the cloud and no approval is recorded; "
-                "nothing was sent",
-                "Cloud Not Approved",
             )
         return None
 

@@ -164,5 +164,60 @@ _RECORDS: Final = (
 # What the limits stood at when an attempt got its seat.
 _SEATS: Final = ("ALTER TABLE attempts ADD COLUMN seats TEXT",)
 
-MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST_CALLS, _FACTS, _RECORDS, _SEATS)
+# Charges to budgets (``at``: ledger time), what people changed, which nobody changes again,
+# and the clock, with the process that keeps them (``budgetbook``).
+_BUDGETS: Final = (
+    """
+    CREATE TABLE budget_charges (
+        id INTEGER PRIMARY KEY,
+        at REAL NOT NULL,
+        model TEXT NOT NULL,
+        role TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        nano_usd INTEGER NOT NULL,
+        approval INTEGER,
+        request_id TEXT NOT NULL,
+        keeper TEXT NOT NULL,
+        settled INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX budget_charges_by_time ON budget_charges (at)",
+    """
+    CREATE INDEX budget_charges_by_approval ON budget_charges (approval, nano_usd)
+    WHERE approval NOT NULL
+    """,
+    """
+    CREATE TABLE budget_changes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        wall REAL NOT NULL,
+        action TEXT NOT NULL,
+        by_whom TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        nano_usd INTEGER NOT NULL,
+        until REAL NOT NULL,
+        target INTEGER
+    )
+    """,
+    """
+    CREATE TRIGGER budget_changes_stay_as_they_are BEFORE UPDATE ON budget_changes
+    BEGIN SELECT raise(ABORT, 'the history of budgets is only added to'); END
+    """,
+    """
+    CREATE TRIGGER budget_changes_stay BEFORE DELETE ON budget_changes
+    BEGIN SELECT raise(ABORT, 'the history of budgets is only added to'); END
+    """,
+    """
+    CREATE TABLE budget_clock (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        boot TEXT,
+        since_boot REAL NOT NULL,
+        wall REAL NOT NULL,
+        ledger REAL NOT NULL,
+        keeper TEXT NOT NULL
+    )
+    """,
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (_FIRST_CALLS, _FACTS, _RECORDS, _SEATS, _BUDGETS)
 SCHEMA_VERSION: Final = len(MIGRATIONS)

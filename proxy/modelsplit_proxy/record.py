@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy.call import Call, State
 from modelsplit_policy.facts import Dialect, Role
 from modelsplit_policy.prices import cost_usd
-from modelsplit_proxy import errors
+from modelsplit_proxy import budgetwords, errors
 from modelsplit_proxy.clock import rfc3339
 from modelsplit_proxy.tail import Usage
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelsplit_policy.budgets import Standing
     from modelsplit_policy.facts import Context, Loading, Provider, RouteReason
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.prices import Price
@@ -109,6 +112,8 @@ class CallRecord:
     streamed: bool = False
     client_retry: bool = False
     applied: tuple[str, ...] = ()
+    budgets: dict[str, Standing] = field(default_factory=dict)
+    budget_refused: str | None = None
     schema: str | None = None
     deadline_was_clients: bool = False
     loading: Loading | None = None
@@ -129,6 +134,11 @@ class CallRecord:
         attempt = Attempt(candidate.model, now, price=price)
         self.attempts.append(attempt)
         return attempt
+
+    def note_budgets(self, standings: Iterable[Standing], refused: str | None = None) -> None:
+        """Where the budgets that concern an attempt stood; ``refused``: which one had no room."""
+        self.budgets |= {standing.name: standing for standing in standings}
+        self.budget_refused = refused
 
     @property
     def model(self) -> str:
@@ -252,6 +262,8 @@ class CallRecord:
             "client_retry": self.client_retry,
             "loading": self.loading,
             "applied": self.applied,
+            "budgets": tuple(map(budgetwords.fields, self.budgets.values())),
+            "budget_refused": self.budget_refused,
             "schema": self.schema,
             "llm_queue_wait_ms": _ms(self.queue_wait_s),
             "llm_latency_ms": _ms(self.llm_latency_s),

@@ -147,5 +147,7 @@ class Reply:
         self.down.write(body)
 
     def _tag_lines(self, *, total: bool) -> list[bytes]:
-        lines = tags.lines(self._record, self._services.clock.now(), total=total)
+        record, services = self._record, self._services
+        lines = tags.lines(record, services.clock.now(), total=total)
+        lines += services.purse.header_lines(record)
         return lines + cors.lines(self._request.headers.get("Origin"))

@@ -78,10 +78,10 @@ _DERIVED: Final = frozenset(
 )
 # What is left out of ``more`` because it is as usual. Fields that are None are, too.
 _USUAL: Final[Mapping[str, Any]] = MappingProxyType(
-    {"event": "request", "state": "completed", "client_retry": False, "applied": ()}
+    {"event": "request", "state": "completed", "client_retry": False, "applied": (), "budgets": ()}
 )
 # Fields of the log line that are there although nothing is known of them.
-_ALWAYS: Final = ("fallback_cause", "loading", "schema")
+_ALWAYS: Final = ("fallback_cause", "loading", "schema", "budget_refused")
 # Fields that are only there if there is something to say.
 _SOMETIMES: Final = ("reason", "experiment", "variant")
 

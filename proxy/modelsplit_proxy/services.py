@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.lastgood import LastGood
     from modelsplit_proxy.live import LiveCalls
     from modelsplit_proxy.metrics import Metrics
+    from modelsplit_proxy.purse import Purse
     from modelsplit_proxy.rate import ArrivalLimit
     from modelsplit_proxy.requestlog import RequestLog
     from modelsplit_proxy.residency import Residency
@@ -81,6 +82,7 @@ class Services:
     rate: ArrivalLimit
     client_seats: ClientSeats
     fuses: Fuses
+    purse: Purse
     metrics: Metrics
     log: RequestLog
     live: LiveCalls

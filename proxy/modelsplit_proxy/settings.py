@@ -58,6 +58,7 @@ class Settings:
     log_format: str
     allow_hosts: tuple[str, ...]
     allow_origins: tuple[str, ...]
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ OPTIONS: Final = (
     Option("keep-records", "30d", "how long records of finished calls are kept"),
     Option("max-records-size", "1GiB", "largest state file; the oldest records go first"),
     Option("log-format", "auto", "json, text, or auto: text on a terminal"),
+    Option("boot-id", "", "which boot of the machine this is, where the system hides it"),
     Option("allow-host", "", "further Host name to answer to", repeatable=True),
     Option("allow-origin", "", "further browser Origin to answer to", repeatable=True),
 )
@@ -124,6 +126,7 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         log_format=log_format,
         allow_hosts=said["allow-host"],
         allow_origins=said["allow-origin"],
+        boot_id=said["boot-id"][0],
     )
     if settings.upstream == settings.listen and settings.listen.port != 0:
         raise SettingError(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_proxy import budgetwords
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -48,6 +50,7 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
         yield f"{role:9} {run:>8} {row['reserved']:>8} {wait:>9}  {oldest}"
     yield from _seats(stats)
     yield from _waiters(stats["waiters"])
+    yield from _budgets(stats["spending"])
     for breaker in stats["breakers"]:
         if breaker["state"] == "closed":
             continue
@@ -111,6 +114,16 @@ def _waiters(waiters: list[dict[str, Any]]) -> Iterator[str]:
         )
     if len(waiters) > _SHOWN_WAITERS:
         yield f"waiting  … and {len(waiters) - _SHOWN_WAITERS} more"
+
+
+def _budgets(spending: dict[str, Any]) -> Iterator[str]:
+    if not spending["open"]:
+        yield "budget   none can be used: the state file has not been read yet"
+        return
+    for budget in spending["budgets"]:
+        yield f"budget   {budgetwords.line(budget)}"
+    if spending["approvals"]:
+        yield f"cloud    {spending['approved_usd_left']:.2f} USD of what is approved are left"
 
 
 def _oldest(waiters: list[dict[str, Any]], role: str) -> str:

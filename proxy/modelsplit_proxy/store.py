@@ -207,6 +207,8 @@ class Store:
             async with asyncio.timeout(self._urgent_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
+            if future.done() and not future.cancelled():
+                return future.result()  # the loop was late, not the disk
             raise self._unwritten(self.error or "the disk does not answer") from None
 
     def catch_up(self, timeout_s: float) -> bool:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.clock import SystemClock, rfc3339
+from modelsplit_policy.ledgertime import Anchor, Reading
+from modelsplit_proxy import clock
+from modelsplit_proxy.clock import LedgerTime, SystemClock, boot_id, machine_clocks, rfc3339
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,30 @@ def test_now_never_goes_back_and_is_finer_than_a_millisecond() -> None:
 
 def test_wall_is_the_time_of_this_century() -> None:
     assert "2020" < rfc3339(SystemClock().wall()) < "2100"
+
+
+def test_a_boot_is_known_by_the_same_name_whoever_tells_it() -> None:
+    said = "AB12CD34-0000-1111-2222-333344445555"
+    assert boot_id(said) == boot_id("ab12cd34000011112222333344445555")
+    told = boot_id()
+    assert told is None or re.fullmatch("[0-9a-f]{32}", told)
+
+
+def test_a_hidden_boot_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(clock, "_BOOT_ID", tmp_path / "nothing")
+    assert boot_id() is None
+
+
+def test_the_machines_clocks_are_read_together() -> None:
+    first, second = (machine_clocks("boot")() for _ in range(2))
+    assert (first.boot, second.boot) == ("boot", "boot")
+    assert 0 < first.since_boot <= second.since_boot
+    assert first.wall > 1_700_000_000
+
+
+def test_ledger_time_goes_on_from_what_it_is_told_by_what_has_passed() -> None:
+    readings = [Reading("b", since_boot, wall) for since_boot, wall in ((9.0, 500.0), (12.5, 9.0))]
+    times = iter(readings)
+    time = LedgerTime(lambda: next(times))
+    time.begin(Anchor(Reading("b", 10.0, 500.0), 70_000.0))
+    assert time.anchor() == Anchor(readings[1], 70_002.5)

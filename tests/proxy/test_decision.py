@@ -60,6 +60,13 @@ def no_seat() -> CallRecord:
     return record
 
 
+def no_budget() -> CallRecord:
+    record = failed()
+    used_up = Failure(ErrorCode.BUDGET_EXHAUSTED, Reason.CALLS, "used up", "Budget Exhausted")
+    record.unseated = Attempt("qwen3:8b", 101.0, failure=used_up)
+    return record
+
+
 @pytest.mark.parametrize(
     ("record", "why"),
     [
@@ -71,6 +78,7 @@ def no_seat() -> CallRecord:
         (failed(no_fallback=True), "not_wanted"),
         (at_the_fallback(), "none_left"),
         (no_seat(), "no_seat"),
+        (no_budget(), "no_budget"),
         (stepped(failed(), Event.ADMIT, Event.DISPATCH, Event.COMMIT, Event.BREAK), "begun"),
         (stepped(failed(), Event.ENQUEUE, Event.CLIENT_GONE), "client_gone"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from modelsplit_policy.admission import Hold
+from modelsplit_policy.budgets import Standing
 from modelsplit_policy.standing import Crowd, Seats
 from modelsplit_proxy import explain, rows
 from modelsplit_proxy.record import Attempt, CallRecord
@@ -86,8 +87,16 @@ def test_a_second_model_that_found_no_seat() -> None:
     record = turned_away()
     record.unseated = Attempt("qwen3:8b", 101.0, failure=QUEUE_FULL, crowd=CROWD)
     text = told(record)
-    assert "unseated   qwen3:8b: found no seat, so it does not count\n" in text
+    assert "unseated   qwen3:8b: was not sent, so it does not count\n" in text
     assert "fallback   no: the second model found no seat in time (no_seat)\n" in text
+
+
+def test_the_budgets_that_counted_a_call_and_the_one_that_refused_it() -> None:
+    record = answered()
+    standing = Standing("heavy", "1h", 3600, False, 10, 10, 0, None, 719.2, False)
+    record.note_budgets([standing], "heavy")
+    line = "budget     heavy  10/10 calls in 1h, next free in 12 min; refused the call\n"
+    assert line in told(record)
 
 
 def test_a_call_refused_before_it_had_a_role() -> None:

@@ -21,6 +21,7 @@ from modelsplit_proxy.upstream import UpstreamHead
 from support.attempts import JSON, NDJSON, TOKEN, Heard, Ticking, downstream, request
 from support.calls import ERROR_FIELDS
 from support.harness import Overlay, policy
+from support.purses import without_a_file
 from support.records import PLANNER, QUEUE_FULL, routed
 
 CHAT = Route(
@@ -66,7 +67,10 @@ class Stage:
             self.record.call.step(Event.ADMIT)
             self.record.call.step(Event.DISPATCH)
         known = SimpleNamespace(
-            clock=Ticking(), lifecycle=self.lifecycle, policy=policy(overlay).policy
+            clock=Ticking(),
+            lifecycle=self.lifecycle,
+            policy=policy(overlay).policy,
+            purse=without_a_file(policy(overlay).policy),
         )
         incoming = request(headers, read=read)
         services = cast("Services", known)

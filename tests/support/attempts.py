@@ -31,6 +31,7 @@ from modelsplit_proxy.reply import Reply, Setback
 from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
 from modelsplit_proxy.upstream import BodySink, UpstreamError, UpstreamHead
 from support.harness import Overlay, policy
+from support.purses import without_a_file
 from support.records import PLANNER, begun
 
 JSON = (b"Content-Type", b"application/json")
@@ -284,6 +285,7 @@ class Trial:
                 pool=upstream,
                 residency=Loaded(loaded=loaded),
                 fuses=self.fuses,
+                purse=without_a_file(policy(overlay).policy),
                 clock=self.clock,
                 target=UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434"),
                 lifecycle=Lifecycle(),

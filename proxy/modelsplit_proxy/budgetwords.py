@@ -1,0 +1,223 @@
+"""What budgets say to people and clients: sentences, header lines, fields.
+
+A sentence names the budget, the numbers, and when it opens; it never says that waiting a
+little would help, because clients switch their retries on that.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_policy.budgets import dollars
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from modelsplit_policy.approvals import Change, Denied
+    from modelsplit_policy.budgets import Exhausted, Standing
+
+_NOT_APPROVED: Final = "Cloud Not Approved"
+_HOW: Final = "approve with: modelsplit budget approve"
+_MINUTE_S: Final = 60
+_HOUR_S: Final = 3_600
+_DAY_S: Final = 86_400
+# A model's name of usual length.
+_MODEL_MAX: Final = 40
+_BY_MAX: Final = 40
+
+
+def refusal(exhausted: Exhausted, wall: float) -> Failure:
+    """Why a budget lets no call through, and when it will. ``wall``: the time now."""
+    standing = exhausted.standing
+    said: dict[Reason, Callable[[Exhausted], str]] = {
+        Reason.CALLS: _calls,
+        Reason.USD: _money,
+        Reason.COUNTS_LOST: _lost,
+    }
+    text = f'budget "{standing.name}" {said[exhausted.reason](exhausted)}'
+    if exhausted.opens_in_s is not None:
+        text += f"{span(exhausted.opens_in_s)}, at {moment(wall + exhausted.opens_in_s, wall)}"
+    return Failure(ErrorCode.BUDGET_EXHAUSTED, exhausted.reason, text, "Budget Exhausted")
+
+
+def _calls(exhausted: Exhausted) -> str:
+    standing = exhausted.standing
+    if exhausted.opens_in_s is None:
+        return "allows no calls at all; raise its calls in the policy"
+    used = f"{standing.calls} of {standing.max_calls} calls in {standing.window}"
+    return f"is used up: {used}; the next one is free in "
+
+
+def _money(exhausted: Exhausted) -> str:
+    standing = exhausted.standing
+    cost, limit = usd(exhausted.nano_usd), usd(standing.max_nano_usd or 0)
+    if exhausted.opens_in_s is None:
+        return (
+            f"is {limit} USD in {standing.window}, and this call alone may cost {cost}; "
+            "ask for fewer tokens"
+        )
+    left = usd(standing.nano_usd_left or 0)
+    return (
+        f"has {left} of {limit} USD left in {standing.window}, and this call may cost {cost}; "
+        "enough is free in "
+    )
+
+
+def _lost(exhausted: Exhausted) -> str:
+    del exhausted
+    return (
+        "lost its counts with a damaged state file; modelsplit budget reset opens it, else it "
+        "opens in "
+    )
+
+
+def unavailable(why: str) -> Failure:
+    """Nothing can be counted, so nothing that must be counted is sent."""
+    text = f"this call must be counted, and the state file cannot be used: {why[:90]}"
+    return Failure(
+        ErrorCode.BUDGET_EXHAUSTED,
+        Reason.LEDGER_UNAVAILABLE,
+        f"{text}; nothing was sent",
+        "Budget Ledger Unavailable",
+    )
+
+
+def not_approved(denied: Denied, model: str, nano_usd: int) -> Failure:
+    """Why no approval covers a call of ``model`` that may cost so much."""
+    name, approval = model[:_MODEL_MAX], denied.approval
+    text = f"{name} runs in the cloud and no approval is recorded"
+    if approval is not None:
+        by = approval.by[:_BY_MAX]
+        texts = {
+            Reason.APPROVAL_EXPIRED: f"the approval of the cloud by {by} is over",
+            Reason.APPROVAL_REVOKED: f"the approval of the cloud by {by} was revoked",
+            Reason.APPROVAL_SPENT: (
+                f"{usd(denied.left)} of the approved {usd(approval.nano_usd)} USD are left, and "
+                f"{name} may cost {usd(nano_usd)} for this call"
+            ),
+        }
+        text = texts[denied.reason]
+    return Failure(ErrorCode.BUDGET_NOT_APPROVED, denied.reason, f"{text}; {_HOW}", _NOT_APPROVED)
+
+
+def price_unknown(model: str) -> Failure:
+    name = model[:_MODEL_MAX]
+    return Failure(
+        ErrorCode.BUDGET_NOT_APPROVED,
+        Reason.PRICE_UNKNOWN,
+        f"nobody knows the price of {name}, so it cannot be charged to an approval; set "
+        f'models["{name}"].price in the policy',
+        _NOT_APPROVED,
+    )
+
+
+def header_lines(standings: Iterable[Standing]) -> list[bytes]:
+    """``RateLimit-Policy`` and ``RateLimit`` for the budgets that concern a call; none for none.
+
+    Draft-ietf-httpapi-ratelimit-headers. ``t`` is when the next of what is counted leaves the
+    window. A budget of money alone is told in cents, with a unit of our own.
+    """
+    told = [one for one in standings if not one.shadow]
+    if not told:
+        return []
+    policies = ", ".join(f'"{one.name}";{_quota(one)};w={one.window_s}' for one in told)
+    states = ", ".join(f'"{one.name}";r={_left(one)}{_frees(one)}' for one in told)
+    text = f"RateLimit-Policy: {policies}\r\nRateLimit: {states}\r\n"
+    return [text.encode("ascii")]
+
+
+def _quota(standing: Standing) -> str:
+    if standing.max_calls is not None:
+        return f"q={standing.max_calls}"
+    return f'q={_cents(standing.max_nano_usd)};qu="us-cents"'
+
+
+def _left(standing: Standing) -> int:
+    """Calls, or cents; no calls are left where no money is."""
+    if standing.calls_left is None:
+        return _cents(standing.nano_usd_left)
+    return 0 if standing.nano_usd_left == 0 else standing.calls_left
+
+
+def _cents(nano_usd: int | None) -> int:
+    return int(dollars(nano_usd or 0) * 100)
+
+
+def _frees(standing: Standing) -> str:
+    return "" if standing.frees_in_s is None else f";t={math.ceil(standing.frees_in_s)}"
+
+
+def fields(standing: Standing) -> dict[str, Any]:
+    """One budget as plain values; money in US dollars."""
+    limit = standing.max_nano_usd
+    frees_in_s = standing.frees_in_s
+    return {
+        "name": standing.name,
+        "window": standing.window,
+        "shadow": standing.shadow,
+        "calls": standing.calls,
+        "max_calls": standing.max_calls,
+        "usd": dollars(standing.nano_usd),
+        "max_usd": None if limit is None else dollars(limit),
+        "frees_in_s": None if frees_in_s is None else round(frees_in_s, 3),
+        "counts_lost": standing.presumed,
+    }
+
+
+def line(said: dict[str, Any]) -> str:
+    """The same in one line for people, from its fields."""
+    parts = []
+    if said["max_calls"] is not None:
+        parts.append(f"{said['calls']}/{said['max_calls']} calls")
+    if said["max_usd"] is not None:
+        parts.append(f"{said['usd']:.2f}/{said['max_usd']:.2f} USD")
+    text = f"{said['name']}  {', '.join(parts)} in {said['window']}"
+    if said["frees_in_s"] is not None:
+        text += f", next free in {span(said['frees_in_s'])}"
+    if said["counts_lost"]:
+        text += "; taken as used up: its counts were lost"
+    return f"{text}  (shadow)" if said["shadow"] else text
+
+
+def change_fields(change: Change) -> dict[str, Any]:
+    """One line of the history as plain values."""
+    return {
+        "id": change.id,
+        "at": stamp(change.wall),
+        "action": change.action,
+        "by": change.by,
+        "reason": change.reason,
+        "usd": dollars(change.nano_usd),
+        "revokes": change.target,
+    }
+
+
+def usd(nano_usd: int) -> str:
+    """Dollars with as many digits as small sums need: ``5.00``, ``0.0031``."""
+    value = dollars(nano_usd)
+    return f"{value:.2f}" if value == 0 or value >= 0.1 else f"{value:.2g}"
+
+
+def span(seconds: float) -> str:
+    """How long, in the unit people would use: ``40 s``, ``14 min``, ``5 h``, ``3 days``."""
+    if seconds < 2 * _MINUTE_S:
+        return f"{math.ceil(seconds)} s"
+    if seconds < 2 * _HOUR_S:
+        return f"{math.ceil(seconds / _MINUTE_S)} min"
+    if seconds < 2 * _DAY_S:
+        return f"{math.ceil(seconds / _HOUR_S)} h"
+    return f"{math.ceil(seconds / _DAY_S)} days"
+
+
+def moment(wall: float, now: float) -> str:
+    """``03:14 UTC``, with the date unless that is today's."""
+    then, today = datetime.fromtimestamp(wall, UTC), datetime.fromtimestamp(now, UTC)
+    form = "%H:%M UTC" if then.date() == today.date() else "%Y-%m-%d %H:%M UTC"
+    return then.strftime(form)
+
+
+def stamp(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%d %H:%M UTC")
