@@ -399,15 +399,17 @@ def policy_modules() -> list[str]:
     return [parsed(path).name for path in sorted(source.glob("*.py"))]
 
 
-def needs_config(name: str, seen: frozenset[str] = frozenset()) -> bool:
+def needs_config(name: str) -> bool:
     """Whether importing the module runs ``modelsplit_policy.config``, directly or by a detour."""
-    if name == "modelsplit_policy.config":
-        return True
-    known = set(policy_modules())
-    if name not in known or name in seen:
-        return False
-    path = ROOT / "policy" / "modelsplit_policy" / f"{name.partition('.')[2] or '__init__'}.py"
-    return any(needs_config(imported, seen | {name}) for imported in runtime_imports(parsed(path)))
+    known, seen, pending = set(policy_modules()), set[str](), [name]
+    while pending:
+        module = pending.pop()
+        if module in known - seen:
+            seen.add(module)
+            stem = module.partition(".")[2] or "__init__"
+            path = ROOT / "policy" / "modelsplit_policy" / f"{stem}.py"
+            pending += runtime_imports(parsed(path))
+    return "modelsplit_policy.config" in seen
 
 
 def runtime_imports(module: Module) -> set[str]:
