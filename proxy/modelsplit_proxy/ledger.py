@@ -31,7 +31,7 @@ _MAX_WAITING: Final = 20_000
 _BATCH: Final = 500
 # The longest a reader waits for records that the writer still holds.
 _CATCH_UP_S: Final = 1.0
-_CATCH_UP_TRIES: Final = 3
+_CATCH_UP_TRIES: Final = _MAX_WAITING // _BATCH + 2
 
 
 class Ledger:
@@ -53,6 +53,11 @@ class Ledger:
     def __repr__(self) -> str:
         return f"<Ledger {len(self._waiting)} waiting, {self.dropped} dropped>"
 
+    @property
+    def waiting(self) -> int:
+        """Records that are not on disk yet."""
+        return len(self._waiting)
+
     def note(self, record: CallRecord) -> None:
         """Queue a finished call; never blocks."""
         with self._lock:
@@ -70,16 +75,23 @@ class Ledger:
         work = self._write_one_by_one if self._careful else self._write
         self._store.submit(work).add_done_callback(self._written)
 
-    def _write(self, db: sqlite3.Connection) -> int:
-        """In the writer's thread: what waits stays in line until it is committed."""
-        batch = list(islice(self._waiting, _BATCH))
+    def _write(self, db: sqlite3.Connection) -> tuple[int, int]:
+        """In the writer's thread: what waits stays in line until it is committed.
+
+        How many rows are done with, and how many of them are lost.
+        """
+        batch = self._batch()
         for record in batch:
             _insert(db, record)
-        return len(batch)
+        return len(batch), 0
 
-    def _write_one_by_one(self, db: sqlite3.Connection) -> int:
+    def _batch(self) -> list[CallRecord]:
+        with self._lock:
+            return list(islice(self._waiting, _BATCH))
+
+    def _write_one_by_one(self, db: sqlite3.Connection) -> tuple[int, int]:
         """The same after a failure: a record that cannot be written takes no other along."""
-        batch = list(islice(self._waiting, _BATCH))
+        batch = self._batch()
         lost = 0
         for record in batch:
             db.execute("SAVEPOINT record")
@@ -89,19 +101,20 @@ class Ledger:
                 lost += 1
                 db.execute("ROLLBACK TO record")
             db.execute("RELEASE record")
-        self.dropped += lost
-        return len(batch)
+        return len(batch), lost
 
-    def _written(self, done: Future[int]) -> None:
+    def _written(self, done: Future[tuple[int, int]]) -> None:
         """In the writer's thread, or in ours if the store is closed."""
         error = done.exception()
         with self._lock:
             if isinstance(error, StoreError):
                 self._writing = False  # the next call tries again
                 return
-            for _ in range(done.result() if error is None else 0):
+            count, lost = (0, 0) if error is not None else done.result()
+            for _ in range(count):
                 self._waiting.popleft()
-                self._settled += 1
+            self._settled += count
+            self.dropped += lost
             self._careful = error is not None
             self._writing = bool(self._waiting)
             more = self._writing
