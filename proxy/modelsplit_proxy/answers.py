@@ -102,7 +102,7 @@ def failure_of_error(error: UpstreamError, *, upstream: str, provider: Provider)
 def failure_of_break(error: UpstreamError, *, provider: Provider) -> Failure:
     """What a broken exchange amounts to once the answer has begun."""
     code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, provider)
-    message = f"the answer broke off: {error}"[:200]
+    message = f"Ollama broke off its answer: {error}; it is not whole, ask again"[:200]
     return Failure(code, Reason(error.fault.value), message, "Stream Broken")
 
 

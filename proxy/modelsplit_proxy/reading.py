@@ -233,7 +233,7 @@ class Reading:
         if error is not None:
             text = f"Ollama failed mid-answer: {error[:120]}"
             return Failure(code, Reason.ERROR_LINE, text, "Stream Broken")
-        text = "Ollama ended the stream without saying that it was done"
+        text = "Ollama ended its answer without saying that it was done; ask again"
         return Failure(code, Reason.UNTERMINATED, text, "Stream Broken")
 
     def _break_failure(self, result: UpstreamError | Reason) -> Failure:

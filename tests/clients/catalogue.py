@@ -30,6 +30,7 @@ CALLS: Final = ("chat", "stream", "tools", "structured", "embed", "list", "alias
 TROUBLE: Final = MappingProxyType(
     {
         "throttled": "heavy",
+        "spent": "spent:1b",
         "cloud": "cloud",
         "cloud stream": "cloud",
         "broken": "breaks:1b",
@@ -37,8 +38,8 @@ TROUBLE: Final = MappingProxyType(
         "responses broken": "breaks:1b",
     }
 )
-_ALL: Final = ("throttled", "cloud", "cloud stream", "broken")
-_RESPONSES: Final = ("responses", "responses stream")
+_ALL: Final = ("throttled", "spent", "cloud", "cloud stream", "broken")
+RESPONSES: Final = ("responses", "responses stream")
 _RESPONSES_TROUBLE: Final = ("responses cloud", "responses broken")
 _ANTHROPIC: Final = ("chat", "stream", "tools", "list", "alias")
 _BY_LISTING: Final = MappingProxyType({"cloud": Shows.LISTING, "cloud stream": Shows.LISTING})
@@ -48,25 +49,33 @@ _BY_LISTING: Final = MappingProxyType({"cloud": Shows.LISTING, "cloud stream": S
 class Client:
     """One row of the matrix.
 
-    title: as the README names it above its snippet. package: what is installed, empty for a
-    program of the system. script: run for it. alias: what it finds out about `planner` before
+    title: as the README names it above its snippet. packages: whose versions matter, none
+    for a program of the system. script: run for it. alias: what it finds out about `planner` before
     or besides a call. calls, trouble: the cases it is put through. shows: where it does not
     show our sentence. tries: how often its own retries make it ask for a throttled call, the
-    first time included.
+    first time included. heeds: whether `x-should-retry: false` keeps it from that.
     """
 
     title: str
-    package: str
+    packages: tuple[str, ...]
     script: str
     alias: str | int | None = None
     calls: tuple[str, ...] = CALLS
     trouble: tuple[str, ...] = _ALL
     shows: Mapping[str, Shows] = field(default_factory=dict)
     tries: int = 1
+    heeds: bool = True
 
     @property
     def language(self) -> Language:
         return Language(self.script.partition("/")[0])
+
+    def asks(self, case: str) -> int:
+        """How many calls a case in trouble should make."""
+        if self.shows.get(case) is Shows.LISTING:
+            return 0
+        again = case == "throttled" or (case == "spent" and not self.heeds)
+        return self.tries if again else 1
 
 
 def _without(*cases: str) -> tuple[str, ...]:
@@ -74,20 +83,20 @@ def _without(*cases: str) -> tuple[str, ...]:
 
 
 CLIENTS: Final = (
-    Client("curl", "", "python/curl.py", "qwen3"),
-    Client("ollama (Python)", "ollama", "python/ollama_python.py", "qwen3"),
+    Client("curl", (), "python/curl.py", "qwen3"),
+    Client("ollama (Python)", ("ollama",), "python/ollama_python.py", "qwen3"),
     Client(
         "openai (Python)",
-        "openai",
+        ("openai",),
         "python/openai_python.py",
         "planner",
-        calls=(*CALLS, *_RESPONSES),
+        calls=(*CALLS, *RESPONSES),
         trouble=(*_ALL, *_RESPONSES_TROUBLE),
         tries=3,
     ),
     Client(
         "anthropic (Python)",
-        "anthropic",
+        ("anthropic",),
         "python/anthropic_python.py",
         "planner",
         calls=_ANTHROPIC,
@@ -95,34 +104,40 @@ CLIENTS: Final = (
     ),
     Client(
         "langchain-ollama",
-        "langchain-ollama",
+        ("langchain-ollama",),
         "python/langchain_python.py",
         "planner",
         calls=_without("list"),
     ),
     Client(
         "llama-index-llms-ollama",
-        "llama-index-llms-ollama",
+        ("llama-index-llms-ollama",),
         "python/llama_index_python.py",
         262_144,
         calls=_without("embed", "list"),
         shows=_BY_LISTING,
     ),
-    Client("litellm", "litellm", "python/litellm_python.py", 262_144, calls=_without("list")),
-    Client("llm-ollama", "llm-ollama", "python/llm_python.py", "planner:latest", shows=_BY_LISTING),
-    Client("ollama (npm)", "ollama", "node/ollama.mjs", "qwen3"),
+    Client("litellm", ("litellm",), "python/litellm_python.py", 262_144, calls=_without("list")),
+    Client(
+        "llm-ollama",
+        ("llm-ollama", "llm"),
+        "python/llm_python.py",
+        "planner:latest",
+        shows=_BY_LISTING,
+    ),
+    Client("ollama (npm)", ("ollama",), "node/ollama.mjs", "qwen3"),
     Client(
         "openai (npm)",
-        "openai",
+        ("openai",),
         "node/openai.mjs",
         "planner",
-        calls=(*CALLS, *_RESPONSES),
+        calls=(*CALLS, *RESPONSES),
         trouble=(*_ALL, *_RESPONSES_TROUBLE),
         tries=3,
     ),
     Client(
         "@anthropic-ai/sdk",
-        "@anthropic-ai/sdk",
+        ("@anthropic-ai/sdk",),
         "node/anthropic.mjs",
         "planner",
         calls=_ANTHROPIC,
@@ -130,22 +145,25 @@ CLIENTS: Final = (
     ),
     Client(
         "ollama-ai-provider-v2",
-        "ollama-ai-provider-v2",
+        ("ollama-ai-provider-v2", "ai"),
         "node/ai_ollama.mjs",
         calls=_without("list", "alias"),
         shows={
             "throttled": Shows.PHRASE,
+            "spent": Shows.PHRASE,
             "cloud": Shows.PHRASE,
             "cloud stream": Shows.PHRASE,
             "broken": Shows.NOTHING,
         },
         tries=3,
+        heeds=False,
     ),
     Client(
         "@ai-sdk/openai-compatible",
-        "@ai-sdk/openai-compatible",
+        ("@ai-sdk/openai-compatible", "ai"),
         "node/ai_compatible.mjs",
         calls=_without("list", "alias"),
         tries=3,
+        heeds=False,
     ),
 )

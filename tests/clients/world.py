@@ -31,15 +31,20 @@ if TYPE_CHECKING:
     from support.harness import Overlay, Running
 
 FOLDER: Final = Path(__file__).parent
+BREAKS: Final = ("breaks:1b", "breaks:2b")
 SIM: Final = SimConfig(
     tokens=5,
     num_parallel=8,
     max_loaded=8,
-    models=(*DEFAULT_MODELS, "all-minilm-embed:latest", "breaks:1b"),
+    models=(*DEFAULT_MODELS, "all-minilm-embed:latest", "spent:1b", *BREAKS),
 )
 POLICY: Final[Overlay] = {
     # One seat, held by a call that never ends, and no line to stand in.
     "roles": {"HEAVY": {"max_concurrent": 1, "max_queue": 0}},
+    "budgets": [
+        {"name": "spent", "models": ["spent:1b"], "calls": 1, "window": "1h"},
+        {"name": "cloud", "provider": "CLOUD", "calls": 9, "window": "1d", "usd": 5.0},
+    ],
     "load_timeout_ms": 600_000,
 }
 # From the first import to the last retry, on a busy machine.
@@ -70,10 +75,19 @@ class Sighting:
 
 @contextlib.asynccontextmanager
 async def troubled() -> AsyncIterator[Running]:
-    """``heavy`` is full, ``breaks:1b`` dies after two tokens, ``cloud`` has no approval."""
+    """Trouble behind each name.
+
+    ``heavy`` is full, the budget of ``spent:1b`` is used up, ``cloud`` has no approval,
+    ``breaks:…`` dies after two tokens.
+    """
     async with running(SIM, POLICY) as up:
         up.sim.faults.add(Kind.HANG, model="gemma3:12b", path="/api/generate")
-        up.sim.faults.add(Kind.CUT_RST, model="breaks:1b", after=2)
+        for model in BREAKS:
+            up.sim.faults.add(Kind.CUT_RST, model=model, after=2)
+        async with up.client() as first:
+            await first.request("POST", "/api/generate", {"model": "spent:1b", "prompt": "hi"})
+        await up.calls.wait()
+        up.calls.records.clear()
         async with up.client() as busy:
             await busy.ask("POST", "/api/generate", {"model": "heavy", "prompt": "hold"})
             await up.until(lambda: up.seats() == (1, 0))
@@ -113,6 +127,7 @@ async def _run(client: Client, places: Places, up: Running) -> Sighting:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
+            await child.wait()
         assert child.returncode == 0, f"{client.title}: {talk.decode()}"
         found = orjson.loads(out.read_bytes())
     cases = {case: Seen(seen["said"], seen["error"]) for case, seen in found.items()}

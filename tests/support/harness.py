@@ -175,7 +175,8 @@ async def running(
             app.services.log.listen(calls.note)
             await app.start()
             # A busy test machine makes the loop late, and the Health Guard would shed for it:
-            # only what a test says is a late loop here.
+            # only what a test says is a late loop here. What was noted while it started counts
+            # for a minute, and is forgotten too.
             app.lag.stop()
             app.lag._samples.clear()
             try:

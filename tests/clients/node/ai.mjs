@@ -17,7 +17,14 @@ export async function runWith(provider, embedder) {
     if (failure !== null) throw failure;
   }
 
+  async function ending(name) {
+    const { fullStream } = streamText({ model: provider(name), prompt: HELLO, onError() {} });
+    for await (const part of fullStream) if (part.type === "finish") return part.finishReason;
+    return "none";
+  }
+
   await run(chat, stream, {
+    endings: async () => [await ending("planner"), await ending("breaks:2b")],
     async tools() {
       const weather = tool({ ...TOOL, inputSchema: jsonSchema(TOOL.parameters) });
       const asked = { model: provider("planner"), prompt: HELLO, tools: { weather } };

@@ -32,6 +32,7 @@ export async function run(chat, stream, others) {
     throttled: () => chat("heavy"),
     cloud: () => chat("cloud"),
     "cloud stream": () => stream("cloud"),
+    spent: () => chat("spent:1b"),
     broken: () => stream("breaks:1b"),
   };
   const found = {};
@@ -47,7 +48,8 @@ async function seen(one) {
     else said.push(answer);
   } catch (error) {
     // The first line of what Node prints when nobody catches it.
-    return { said, error: `${error.name}: ${error.message}` };
+    const name = error instanceof Error ? `${error.name}: ` : "";
+    return { said, error: `${name}${error.message ?? error}` };
   }
   return { said, error: null };
 }

@@ -7,13 +7,9 @@ import subprocess
 from collections.abc import Iterator
 from typing import Any
 
-from clients.python.seen import EMBEDDER, HELLO, SCHEMA, TOOL, URL, run
+from clients.python.seen import EMBEDDER, HELLO, SCHEMA, TOOL, URL, Failed, run
 
 MESSAGES = [{"role": "user", "content": HELLO}]
-
-
-class Failed(Exception):  # noqa: N818 - its text is what the terminal showed
-    """A command that did not end with 0."""
 
 
 def curl(path: str, **fields: Any) -> str:

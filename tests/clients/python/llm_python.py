@@ -10,14 +10,10 @@ from typing import Any
 from click.testing import CliRunner
 from llm.cli import cli
 
-from clients.python.seen import EMBEDDER, HELLO, SCHEMA, URL, run
+from clients.python.seen import EMBEDDER, HELLO, SCHEMA, URL, Failed, run
 
 os.environ["OLLAMA_HOST"] = URL
 WEATHER = 'def weather(city: str) -> str:\n    "The weather in a city"\n    return "sunny"\n'
-
-
-class Failed(Exception):  # noqa: N818 - its text is what the terminal showed
-    """A command that did not end with 0."""
 
 
 def llm(*arguments: str) -> str:

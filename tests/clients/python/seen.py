@@ -40,6 +40,10 @@ EMBEDDER = "all-minilm-embed"
 Ask = Callable[[str], Any]
 
 
+class Failed(Exception):  # noqa: N818 - not an error of this program
+    """A command ended with another status than 0; its text is what the terminal showed."""
+
+
 def run(chat: Ask, stream: Ask, **others: Callable[[], Any]) -> None:
     """``chat(model)`` gives a text, ``stream(model)`` its pieces; the others, whatever it is."""
     cases: dict[str, Callable[[], Any]] = {
@@ -50,6 +54,7 @@ def run(chat: Ask, stream: Ask, **others: Callable[[], Any]) -> None:
         "throttled": lambda: chat("heavy"),
         "cloud": lambda: chat("cloud"),
         "cloud stream": lambda: stream("cloud"),
+        "spent": lambda: chat("spent:1b"),
         "broken": lambda: stream("breaks:1b"),
     }
     found = {name: _seen(case) for name, case in cases.items()}
@@ -65,6 +70,8 @@ def _seen(case: Callable[[], Any]) -> dict[str, Any]:
                 said.append(piece)  # noqa: PERF402 - what came before an error counts
         else:
             said.append(answer)
+    except Failed as failed:
+        return {"said": said, "error": str(failed).strip()}
     except Exception as error:  # noqa: BLE001 - the end of a user's program
         return {"said": said, "error": "".join(traceback.format_exception_only(error)).strip()}
     return {"said": said, "error": None}
