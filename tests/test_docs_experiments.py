@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import json
+import math
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from modelsplit_policy.comparison import End, Observation
 from modelsplit_policy.config import parse
+from modelsplit_policy.evidence import MIN_CLUSTERS
 from modelsplit_policy.experiments import arm_of
-from modelsplit_proxy import check, policyfile
+from modelsplit_proxy import check, policyfile, trialreport
 from modelsplit_proxy.policyfile import merge, shipped
+from modelsplit_proxy.trialdata import MOST_CALLS, Kept, TrialData
 
 PAGE = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
+
+
+class Calls(TrialData):
+    """A hundred jobs of each arm of the example, made up and always the same."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _query, _values: [])
+
+    def kept(self, since_us: int) -> list[Kept]:
+        noon = 1_795_435_200_000_000
+        return [Kept("planner-size", "PLANNER", len(self.calls("", "", since_us)), noon, 2 * noon)]
+
+    def calls(self, experiment: str, sticky: str, since_us: int) -> list[Observation]:
+        del experiment, sticky, since_us
+        chance = random.Random(2)
+        return [
+            Observation(
+                arm=arm,
+                cluster=f"job:{arm}-{job}",
+                end=End.FAILED if chance.random() < 0.01 else End.ANSWERED,
+                latency_s=(took := median_s * math.exp(own + chance.gauss(0, 0.3))),
+                unfit=chance.random() < unfit,
+                cost_usd=took * watts / 3.6e6 * 0.3,
+                tokens_per_s=60 / median_s * math.exp(chance.gauss(0, 0.05)),
+            )
+            for arm, median_s, unfit, watts in (("4b", 1.0, 0.04, 160), ("8b", 1.7, 0.03, 200))
+            for job in range(100)
+            for own in [chance.gauss(0, 0.3)]
+            for _ in range(chance.randint(1, 6))
+        ]
 
 
 def block(language: str) -> str:
@@ -53,3 +88,21 @@ def test_the_dry_run_in_the_page_is_what_is_printed(
     path.write_text(block("json"))
     check.route(policyfile.load(path), "planner", "", as_json=False)
     assert f"$ modelsplit route planner\n{capsys.readouterr().out}```" in PAGE
+
+
+def test_the_report_in_the_page_is_what_is_printed_for_such_calls() -> None:
+    told = trialreport.report(parse(running()), Calls(), None, 0)
+    told["experiments"][0] |= {"last_at": "2026-11-30T12:00:00.000Z"}
+    text = "\n".join(trialreport.lines(told))
+    assert f"```\n$ modelsplit experiments\n{text}\n```" in PAGE
+
+
+def test_every_line_of_the_report_is_explained() -> None:
+    section = PAGE.partition("\n## Read it\n")[2]
+    said = ", ".join(re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)[1:])
+    assert said.split(", ") == [title for title, *_ in trialreport.SHOWN.values()]
+
+
+def test_the_numbers_in_the_page_are_the_codes() -> None:
+    assert f"newest {MOST_CALLS} calls" in PAGE
+    assert f"fewer than {MIN_CLUSTERS} jobs" in PAGE

@@ -31,7 +31,8 @@ _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: 
 class Ask(NamedTuple):
     """What a client said about one call. Empty strings: it said nothing.
 
-    ``job``, ``client`` and ``request``: who it is, for experiments.
+    ``job``, ``client`` and ``request``: who it is, for experiments. ``loads``: it asks the
+    model nothing and only loads or unloads it.
     """
 
     model: str
@@ -43,6 +44,7 @@ class Ask(NamedTuple):
     job: str = ""
     client: str = ""
     request: str = ""
+    loads: bool = False
 
 
 class Candidate(NamedTuple):
@@ -193,7 +195,8 @@ class Roles:
     def _test(self, ask: Ask, role: Role, reason: RouteReason) -> ExperimentPolicy | None:
         """The experiment of a call that starts where the policy says, if that is the primary."""
         elsewhere = reason is RouteReason.ESCALATION or ask.retry_level > 0
-        return None if elsewhere else self._tests.get(role)
+        # `ollama stop planner` means the model that the name stands for, whoever says it.
+        return None if elsewhere or ask.loads else self._tests.get(role)
 
 
 def _candidates(row: RolePolicy, arm: ArmPolicy | None, model: str) -> tuple[Candidate, ...]:

@@ -23,8 +23,9 @@ from modelsplit_policy.failures import Failure, said_back
 from modelsplit_policy.roles import Ask, Route
 from modelsplit_proxy import budgetmetrics, explain, requestlog, storemetrics, trace
 from modelsplit_proxy.archive import AmbiguousError
-from modelsplit_proxy.query import QueryError, read_number, read_query
+from modelsplit_proxy.query import QueryError, read_number, read_query, read_since
 from modelsplit_proxy.statefile import StoreError
+from modelsplit_proxy.trialreport import UnknownExperimentError, report
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -82,6 +83,7 @@ class Admin:
         app.router.add_get("/stats", self._stats)
         app.router.add_get("/policy", self._policy)
         app.router.add_get("/route", self._route)
+        app.router.add_get("/experiments", self._experiments)
         app.router.add_get("/requests", self._requests)
         app.router.add_get("/requests/{id}", self._request)
         return app
@@ -170,6 +172,17 @@ class Admin:
         if isinstance(route, Failure):
             return _json({"error": route.message, "error_code": route.code}, status=route.status)
         return _json(route_fields(route))
+
+    async def _experiments(self, request: web.Request) -> web.Response:
+        """What experiments have shown so far, or the one that is named."""
+        parts, query = self._parts, request.query
+        since_us = read_since(query, parts.services.clock.wall())
+        policy, data = parts.services.policy, parts.ledger.trials
+        try:
+            told = await asyncio.to_thread(report, policy, data, query.get("name"), since_us)
+        except UnknownExperimentError as error:
+            return _json({"error": str(error)}, status=404)
+        return _json(told)
 
     async def _requests(self, request: web.Request) -> web.StreamResponse:
         """Finished calls as JSON or as lines, newest first; or all as a trace, oldest first."""

@@ -10,7 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.config import PolicyError
-from modelsplit_proxy import check, demo, history, keyfile, keyverbs, policyfile, serve, status
+from modelsplit_proxy import (
+    check,
+    demo,
+    experiments,
+    history,
+    keyfile,
+    keyverbs,
+    policyfile,
+    serve,
+    status,
+)
 from modelsplit_proxy.app import PortBusyError
 from modelsplit_proxy.clock import SystemClock
 from modelsplit_proxy.query import QueryError
@@ -79,6 +89,7 @@ def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         "demo": _demo,
         "status": _status,
         "requests": _requests,
+        "experiments": _experiments,
         "route": _route,
         "keys": _keys,
         "check-config": _check_config,
@@ -112,6 +123,11 @@ def _requests(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     # Only the flag asks for the file: the variable says where the proxy keeps it.
     admin = read_settings({"admin": args.admin}, environ).admin
     return history.run(asked, admin, args.state, SystemClock())
+
+
+def _experiments(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    admin = _settings(args, environ).admin
+    return experiments.run(admin, args.name, args.since, as_json=args.json)
 
 
 def _route(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -150,6 +166,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_requests(commands)
     _add_check(commands)
     _add_route(commands)
+    _add_experiments(commands)
     _add_keys(commands)
     return parser
 
@@ -257,6 +274,22 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     check_file = verbs.add_parser("check", help="check a file of keys; every error at once")
     check_file.add_argument("file", nargs="?", type=Path, help="default: the file serve would use")
     check_file.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def _add_experiments(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "experiments",
+        help="what the arms of an experiment have shown so far",
+        description="Compare the arms of an experiment, with intervals. "
+        "Exit 0: told; 1: no such experiment; 2: wrong usage; 3: not running.",
+        epilog="example: modelsplit experiments planner-size --since 7d",
+    )
+    parser.add_argument("name", nargs="?", metavar="NAME", help="default: all of them")
+    parser.add_argument("--since", metavar="TIME", help="a time ago, as 7d, or a date")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    for option in OPTIONS:
+        if option.name == "admin":
+            _add_option(parser, option)
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:

@@ -163,14 +163,12 @@ class InferenceCall:
             body = self._read(raw)
         except (AskedError, BodyError) as error:
             return error.failure
+        self.record.loading = loading_of(self.record.route, body.fields, body.raw)
         route = services.roles.route(self._ask(body))
         if isinstance(route, Failure):
             self.record.requested_model = body.model
             return route
         self.record.routed(route)
-        self.record.loading = loading_of(self.record.route, body.fields, body.raw)
-        if self.record.loading is not None:
-            self.record.variant = None  # nothing is compared by it
         refused = await self._refuse_early(route)
         return (body, route) if refused is None else refused
 
@@ -192,6 +190,7 @@ class InferenceCall:
             job=asked.job_id or "",
             client=self.record.client,
             request=self.record.request_id,
+            loads=self.record.loading is not None,
         )
 
     async def _refuse_early(self, route: Route) -> Failure | None:

@@ -17,6 +17,7 @@ from modelsplit_proxy import rows
 from modelsplit_proxy.archive import Archive
 from modelsplit_proxy.statefile import StoreError
 from modelsplit_proxy.store import is_trouble
+from modelsplit_proxy.trialdata import TrialData
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -35,7 +36,7 @@ _CATCH_UP_TRIES: Final = _MAX_WAITING // _BATCH + 2
 
 
 class Ledger:
-    """Takes in finished calls; ``archive`` finds them again. Thread-safe."""
+    """Takes in finished calls; ``archive`` and ``trials`` find them again. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -49,6 +50,7 @@ class Ledger:
         self.dropped = 0
         # A call that has been noted is found there, even if it is not on disk yet.
         self.archive = Archive(self._read)
+        self.trials = TrialData(self._read)
 
     def __repr__(self) -> str:
         return f"<Ledger {len(self._waiting)} waiting, {self.dropped} dropped>"

@@ -77,6 +77,11 @@ def read_query(said: Mapping[str, str], now_wall: float) -> Query:
     )
 
 
+def read_since(said: Mapping[str, str], now_wall: float) -> int:
+    """``since`` alone: wall microseconds, 0 if nothing was said. Raises QueryError."""
+    return _moment("since", said.get("since"), now_wall) or 0
+
+
 def read_number(name: str, said: str | None, default: int, most: int) -> int:
     """A count, ``most`` at most. Raises QueryError."""
     if said is None:

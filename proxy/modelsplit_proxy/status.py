@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from modelsplit_proxy import budgetwords
+from modelsplit_proxy import adminclient, budgetwords
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 RUNNING: Final = 0
 DEGRADED: Final = 1
 NOT_RUNNING: Final = 3
-_TIMEOUT_S: Final = 5.0
 _SHOWN_WAITERS: Final = 10
 
 
@@ -133,19 +131,10 @@ def _oldest(waiters: list[dict[str, Any]], role: str) -> str:
 
 def _stats(admin: Address) -> dict[str, Any] | str:
     """What ``/stats`` says, or a sentence why it cannot be had."""
-    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", "/stats")
-        response = connection.getresponse()
-        body = response.read()
-    except (OSError, http.client.HTTPException) as error:
-        return f"nothing answers at http://{admin} ({error}); is `modelsplit serve` running?"
-    finally:
-        connection.close()
-    try:
-        stats = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        stats = None
-    if response.status != 200 or not isinstance(stats, dict) or "roles" not in stats:
-        return f"http://{admin}/stats answered {response.status}, not with our statistics"
+        status, stats = adminclient.get(admin, "/stats")
+    except adminclient.NotRunningError as error:
+        return str(error)
+    if status != 200 or "roles" not in stats:
+        return f"http://{admin}/stats answered {status}, not with our statistics"
     return stats

@@ -87,6 +87,13 @@ async def test_a_call_that_takes_no_part_shows_nothing_of_it(
     assert "variant" not in record.log_fields()
 
 
+async def test_a_call_that_only_loads_means_the_roles_own_model() -> None:
+    async with running(SIM, trial(arms=[ARMS[1]])) as up, up.client() as client:
+        answer = await client.request("POST", ROUTE, {"model": "planner"})
+        [record] = await up.calls.wait()
+    assert (answer["X-LLM-Model"], record.variant) == ("qwen3:4b", None)
+
+
 async def test_a_loaded_fallback_does_not_take_the_place_of_an_arm() -> None:
     overlay = {**trial(arms=[ARMS[1]]), "roles": {"PLANNER": {"prefer_resident_fallback": True}}}
     async with running(SIM, overlay) as up, up.client() as client:

@@ -323,6 +323,7 @@ def test_calls_without_a_job_are_dealt_one_by_one() -> None:
         Ask("qwen3:4b", role="PLANNER", job="j"),
         Ask("mistral", job="j"),
         Ask("planner", job="j", retry_level=1),
+        Ask("planner", job="j", loads=True),
         Ask("executor", job="j"),
         Ask("qwen3:4b", job="j"),
     ],

@@ -1,0 +1,35 @@
+"""What commands ask of a running proxy, and what they say if there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from modelsplit_proxy import adminclient
+from modelsplit_proxy.settings import Address
+from support.harness import running
+
+
+async def test_an_object_comes_with_its_status() -> None:
+    async with running() as up:
+        admin = Address("127.0.0.1", up.admin_port)
+        status, told = await asyncio.to_thread(adminclient.get, admin, "/route?model=planner")
+        refused, error = await asyncio.to_thread(adminclient.get, admin, "/route?role=BOSS")
+    assert (status, told["llm_role"]) == (200, "PLANNER")
+    assert (refused, error["error_code"]) == (400, "E_BAD_REQUEST")
+
+
+def test_where_nothing_listens_it_says_what_to_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(adminclient.NotRunningError, match=f"127.0.0.1:{port} .*modelsplit serve"):
+        adminclient.get(Address("127.0.0.1", port), "/stats")
+
+
+async def test_a_stranger_on_the_port_is_not_taken_for_ours() -> None:
+    async with running() as up:
+        stranger = Address("127.0.0.1", up.sim.port)
+        with pytest.raises(adminclient.NotRunningError, match="/x answered 404, not with JSON"):
+            await asyncio.to_thread(adminclient.get, stranger, "/x?y=1")
