@@ -195,8 +195,7 @@ class Roles:
     def _test(self, ask: Ask, role: Role, reason: RouteReason) -> ExperimentPolicy | None:
         """The experiment of a call that starts where the policy says, if that is the primary."""
         elsewhere = reason is RouteReason.ESCALATION or ask.retry_level > 0
-        # `ollama stop planner` means the model that the name stands for, whoever says it.
-        return None if elsewhere or ask.loads else self._tests.get(role)
+        return None if elsewhere else self._tests.get(role)
 
 
 def _candidates(row: RolePolicy, arm: ArmPolicy | None, model: str) -> tuple[Candidate, ...]:
@@ -211,7 +210,10 @@ def _candidates(row: RolePolicy, arm: ArmPolicy | None, model: str) -> tuple[Can
 
 
 def _arm(test: ExperimentPolicy, ask: Ask) -> ArmPolicy | None:
-    key = sticky_key(test, job=ask.job, client=ask.client, request=ask.request)
+    # `ollama stop planner` means the model of this client's calls. Where each call is dealt
+    # by itself, it means the one that the name stands for outside any experiment.
+    request = "" if ask.loads else ask.request
+    key = sticky_key(test, job=ask.job, client=ask.client, request=request)
     return arm_of(test, key) if key else None
 
 

@@ -126,7 +126,8 @@ class CallRecord:
         self.planned_model = route.candidates[0].model
         self.route_reason = route.reason
         self.starts_at_fallback = route.starts_at_fallback
-        if route.experiment is not None and route.arm is not None:
+        # A call that only loads is nothing to compare an arm by.
+        if route.experiment is not None and route.arm is not None and self.loading is None:
             self.variant = Variant(route.experiment.name, route.arm.name)
         self.candidates = route.candidates
 

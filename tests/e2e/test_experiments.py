@@ -87,7 +87,7 @@ async def test_a_call_that_takes_no_part_shows_nothing_of_it(
     assert "variant" not in record.log_fields()
 
 
-async def test_a_call_that_only_loads_means_the_roles_own_model() -> None:
+async def test_a_call_that_only_loads_means_the_primary_where_each_is_dealt_by_itself() -> None:
     async with running(SIM, trial(arms=[ARMS[1]])) as up, up.client() as client:
         answer = await client.request("POST", ROUTE, {"model": "planner"})
         [record] = await up.calls.wait()

@@ -323,7 +323,6 @@ def test_calls_without_a_job_are_dealt_one_by_one() -> None:
         Ask("qwen3:4b", role="PLANNER", job="j"),
         Ask("mistral", job="j"),
         Ask("planner", job="j", retry_level=1),
-        Ask("planner", job="j", loads=True),
         Ask("executor", job="j"),
         Ask("qwen3:4b", job="j"),
     ],
@@ -349,6 +348,17 @@ def test_no_fallback_is_still_no_fallback() -> None:
 def test_an_arm_that_is_the_fallback_has_one_attempt() -> None:
     only = [{"name": "large", "model": "qwen3:8b", "weight": 1}]
     assert models(routed(Ask("planner", job="j"), trying(arms=only))) == ["qwen3:8b"]
+
+
+def test_a_call_that_only_loads_goes_where_the_calls_of_its_job_go() -> None:
+    for job in map(str, range(20)):
+        asked, loading = (Ask("planner", job=job, loads=loads) for loads in (False, True))
+        assert models(routed(loading, trying())) == models(routed(asked, trying()))
+
+
+def test_where_calls_are_dealt_one_by_one_a_load_means_the_primary() -> None:
+    routes = [routed(Ask("planner", request=str(n), loads=True), trying()) for n in range(20)]
+    assert {(route.candidates[0].model, route.arm) for route in routes} == {("qwen3:4b", None)}
 
 
 def test_while_nobody_says_whose_call_it_is_the_arm_is_open() -> None:

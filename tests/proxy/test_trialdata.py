@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,7 +43,7 @@ def only(ledger: Ledger, record: CallRecord, sticky: str = "job") -> Observation
 def test_an_answered_call_tells_everything(ledger: Ledger) -> None:
     record = answered(variant=A, job_id="j1", schema="valid")
     attempt = record.attempts[0]
-    attempt.price, attempt.usage = Price(1.0, 1.0), replace(attempt.usage, eval_s=0.5)
+    attempt.price, attempt.usage = Price(1.0, 1.0), attempt.usage._replace(eval_s=0.5)
     assert only(ledger, record) == Observation(
         arm="a",
         cluster="job:j1",
