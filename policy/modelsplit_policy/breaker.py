@@ -475,6 +475,8 @@ _BY_REASON: Final = MappingProxyType(
         # The upstream's own 4xx and 503 "busy": it was there to say so.
         Reason.UPSTREAM_REJECTED: _ANSWERED,
         Reason.UPSTREAM_BUSY: _ANSWERED,
+        # It was there to say that it has no such model.
+        Reason.NOT_INSTALLED: _ANSWERED,
         # Something answered, if badly. A reset stays the provider's: a port forwarder in
         # front of a stopped Ollama accepts each connection and resets it.
         Reason.CONNECT_TIMEOUT: _DOWN,

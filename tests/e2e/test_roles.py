@@ -115,7 +115,7 @@ async def test_our_headers_stop_here_and_all_others_pass() -> None:
         "X-LLM-Max-Wait-Ms": "1000",
         "X-LLM-Timeout-Ms": "9000",
         "X-LLM-No-Fallback": "1",
-        "X-LLM-Telemetry": "none",
+        "X-LLM-Telemetry": "body",
         "X-Request-Id": "mine-1",
     }
     theirs = {
