@@ -66,4 +66,5 @@ def fields(purse: Purse) -> dict[str, Any]:
         "approvals": len(valid),
         "approved_usd_left": left,
         "open": purse.is_open,
+        "state": str(purse.state),
     }

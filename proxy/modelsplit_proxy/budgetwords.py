@@ -16,7 +16,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from modelsplit_policy.approvals import Change, Denied
+    from modelsplit_policy.approvals import Denied
     from modelsplit_policy.budgets import Exhausted, Standing
 
 _NOT_APPROVED: Final = "Cloud Not Approved"
@@ -180,19 +180,6 @@ def line(said: dict[str, Any]) -> str:
     if said["counts_lost"]:
         text += "; taken as used up: its counts were lost"
     return f"{text}  (shadow)" if said["shadow"] else text
-
-
-def change_fields(change: Change) -> dict[str, Any]:
-    """One line of the history as plain values."""
-    return {
-        "id": change.id,
-        "at": stamp(change.wall),
-        "action": change.action,
-        "by": change.by,
-        "reason": change.reason,
-        "usd": dollars(change.nano_usd),
-        "revokes": change.target,
-    }
 
 
 def usd(nano_usd: int) -> str:

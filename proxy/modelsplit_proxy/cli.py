@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.config import PolicyError
 from modelsplit_proxy import (
+    budgetverbs,
     check,
     demo,
     experiments,
@@ -92,6 +93,7 @@ def _dispatch(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         "experiments": _experiments,
         "route": _route,
         "keys": _keys,
+        "budget": _budget,
         "check-config": _check_config,
     }[args.command]
     return command(args, environ)
@@ -150,6 +152,10 @@ def _keys(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return keyverbs.check(named, environ, as_json=args.json)
 
 
+def _budget(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return budgetverbs.run(args, _settings(args, environ), environ)
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="modelsplit",
@@ -168,6 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_route(commands)
     _add_experiments(commands)
     _add_keys(commands)
+    _add_budget(commands)
     return parser
 
 
@@ -290,6 +297,18 @@ def _add_experiments(commands: argparse._SubParsersAction[argparse.ArgumentParse
     for option in OPTIONS:
         if option.name == "admin":
             _add_option(parser, option)
+
+
+def _add_budget(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "budget",
+        help="where budgets stand; who may spend what in the cloud",
+        description="Budgets, and approvals of the cloud. Works on the state file, beside a "
+        "running proxy. Exit 0: done; 1: not; 2: wrong usage.",
+        epilog=budgetverbs.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    budgetverbs.add_arguments(parser)
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:

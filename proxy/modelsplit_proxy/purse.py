@@ -36,6 +36,7 @@ from modelsplit_proxy.statefile import StoreError
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Mapping
+    from pathlib import Path
     from typing import Any
 
     from modelsplit_policy.budgets import Standing
@@ -127,6 +128,11 @@ class Purse:
         """Before the store is closed: so late was it when the process ended."""
         if self._is_open:
             self._write_clock()
+
+    @property
+    def state(self) -> Path:
+        """The directory of the state file."""
+        return self._store.path.parent.absolute()
 
     @property
     def is_open(self) -> bool:

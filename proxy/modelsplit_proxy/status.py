@@ -23,7 +23,7 @@ _SHOWN_WAITERS: Final = 10
 
 def run(admin: Address, *, as_json: bool) -> int:
     """Ask the admin listener and print the answer; returns the exit code."""
-    stats = _stats(admin)
+    stats = ask(admin)
     if isinstance(stats, str):
         sys.stderr.write(f"modelsplit: {stats}\n")
         return NOT_RUNNING
@@ -129,7 +129,7 @@ def _oldest(waiters: list[dict[str, Any]], role: str) -> str:
     return f"{max(ages) / 1000:.1f} s" if ages else "-"
 
 
-def _stats(admin: Address) -> dict[str, Any] | str:
+def ask(admin: Address) -> dict[str, Any] | str:
     """What ``/stats`` says, or a sentence why it cannot be had."""
     try:
         status, stats = adminclient.get(admin, "/stats")

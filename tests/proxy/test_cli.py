@@ -66,7 +66,18 @@ def process(
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["serve"], ["demo"], ["check-config"], ["route"], ["requests"], ["keys"], ["keys", "new"]],
+    [
+        [],
+        ["serve"],
+        ["demo"],
+        ["check-config"],
+        ["route"],
+        ["requests"],
+        ["keys"],
+        ["keys", "new"],
+        ["budget"],
+        ["budget", "approve"],
+    ],
 )
 def test_help_is_data_and_0(command: list[str], capsys: Capture) -> None:
     assert run(*command, "--help") == 0
@@ -106,6 +117,9 @@ def test_no_command_is_wrong_usage_and_shows_the_help(capsys: Capture) -> None:
         ["serve", "--listen"],
         ["keys"],
         ["keys", "new"],
+        ["budget"],
+        ["budget", "approve", "--usd", "5", "--days", "7", "--by", "kim"],
+        ["budget", "approve", "--usd", "much", "--days", "7", "--by", "k", "--reason", "r"],
     ],
 )
 def test_wrong_usage_is_2_and_said_on_stderr(arguments: list[str], capsys: Capture) -> None:
