@@ -25,7 +25,7 @@ class Shows(StrEnum):
     NOTHING = "nothing"  # the answer looks whole
 
 
-CALLS: Final = ("chat", "stream", "tools", "structured", "embed", "list", "alias")
+CALLS: Final = ("chat", "stream", "tools", "structured", "embed", "list", "alias", "early")
 # Case -> the model that gets into that trouble.
 TROUBLE: Final = MappingProxyType(
     {
@@ -34,14 +34,15 @@ TROUBLE: Final = MappingProxyType(
         "cloud": "cloud",
         "cloud stream": "cloud",
         "broken": "breaks:1b",
+        "late": "late:1b",
         "responses cloud": "cloud",
         "responses broken": "breaks:1b",
     }
 )
-_ALL: Final = ("throttled", "spent", "cloud", "cloud stream", "broken")
+_ALL: Final = ("throttled", "spent", "cloud", "cloud stream", "broken", "late")
 RESPONSES: Final = ("responses", "responses stream")
 _RESPONSES_TROUBLE: Final = ("responses cloud", "responses broken")
-_ANTHROPIC: Final = ("chat", "stream", "tools", "list", "alias")
+_ANTHROPIC: Final = ("chat", "stream", "tools", "list", "alias", "early")
 _BY_LISTING: Final = MappingProxyType({"cloud": Shows.LISTING, "cloud stream": Shows.LISTING})
 
 
@@ -154,6 +155,7 @@ CLIENTS: Final = (
             "cloud": Shows.PHRASE,
             "cloud stream": Shows.PHRASE,
             "broken": Shows.NOTHING,
+            "late": Shows.NOTHING,
         },
         tries=3,
         heeds=False,

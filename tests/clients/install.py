@@ -129,7 +129,10 @@ def _kept(name: str, locks: list[Path], install: Callable[[Path], None]) -> Path
 @contextlib.contextmanager
 def _alone(path: Path) -> Iterator[None]:
     """Of several test runs on a machine, one installs and the others wait for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"{path.parent} cannot be made: {error.strerror}") from error
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -30,6 +30,7 @@ _TITLES: Final = MappingProxyType(
         "cloud": "A call without approval",
         "responses cloud": "A call without approval on `/v1/responses`",
         "broken": "A stream that breaks",
+        "late": "A stream that fails before its first token, after an early head",
         "responses broken": "A stream on `/v1/responses` that breaks",
     }
 )
@@ -41,10 +42,14 @@ _SHOWN: Final = MappingProxyType(
         Shows.NOTHING: "**nothing**",
     }
 )
-# Ids and times; and the fields behind the code, which every error of ours has.
+# Fields behind the code, ids among them; times; the stand-in's port.
 _FIELDS: Final = re.compile(r"""(['"]?(?:error_)?code['"]?: ?['"]E_[A-Z_]+['"]).*""", re.DOTALL)
-_FREE: Final = re.compile(r"free in \d+ min, at [-:\d ]+ UTC")
-_SECONDS: Final = re.compile(r"retry in \d+ s")
+_MASKS: Final = (
+    (_FIELDS, r"\1, …"),
+    (re.compile(r"retry in \d+ s"), "retry in N s"),
+    (re.compile(r"free in \d+ min, at [-:\d ]+ UTC"), "free in N min, at HH:MM UTC"),
+    (re.compile(r"http://127\.0\.0\.1:\d+"), "http://127.0.0.1:11434"),
+)
 
 
 def write(sightings: Sightings) -> None:
@@ -110,8 +115,9 @@ def told(seen: Seen) -> str:
 
 
 def _masked(text: str) -> str:
-    text = _FIELDS.sub(r"\1, …", text)
-    return _FREE.sub("free in N min, at HH:MM UTC", _SECONDS.sub("retry in N s", text))
+    for pattern, mask in _MASKS:
+        text = pattern.sub(mask, text)
+    return text
 
 
 def _row(*cells: str) -> str:

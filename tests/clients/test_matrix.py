@@ -44,7 +44,7 @@ def cases(part: str) -> list[Any]:
 def test_a_call_works(see: See, client: Client, case: str) -> None:
     seen = see(client).cases[case]
     assert seen.error is None
-    if case.endswith("stream"):
+    if case.endswith("stream") or case == "early":
         assert "".join(seen.said) == ANSWER
         # A terminal does not show how the pieces came.
         assert len(seen.said) >= 5 or client.title == "llm-ollama"
@@ -75,6 +75,15 @@ def test_trouble_is_told(see: See, client: Client, case: str) -> None:
         case Shows.NOTHING:
             assert failure(sighting, case).message
             assert seen.error is None
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+def test_what_comes_too_late_for_a_status_is_told_inside_the_stream(
+    see: See, client: Client
+) -> None:
+    [record] = see(client).asked(TROUBLE["late"])
+    assert record.status == 200
+    assert record.failure is not None
 
 
 def failure(sighting: Sighting, case: str) -> Failure:

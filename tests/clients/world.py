@@ -21,7 +21,7 @@ from clients import install, readme
 from clients.catalogue import Language
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
-from modelsplit_sim.models import DEFAULT_MODELS
+from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.harness import running
 
 if TYPE_CHECKING:
@@ -32,15 +32,19 @@ if TYPE_CHECKING:
 
 FOLDER: Final = Path(__file__).parent
 BREAKS: Final = ("breaks:1b", "breaks:2b")
+SLOW: Final = (ModelSpec("slow:1b", load_ms=400), ModelSpec("late:1b", load_ms=400))
 SIM: Final = SimConfig(
     tokens=5,
     num_parallel=8,
     max_loaded=8,
-    models=(*DEFAULT_MODELS, "all-minilm-embed:latest", "spent:1b", *BREAKS),
+    models=(*DEFAULT_MODELS, "all-minilm-embed:latest", "spent:1b", *BREAKS, *SLOW),
 )
 POLICY: Final[Overlay] = {
     # One seat, held by a call that never ends, and no line to stand in.
-    "roles": {"HEAVY": {"max_concurrent": 1, "max_queue": 0}},
+    "roles": {
+        "HEAVY": {"max_concurrent": 1, "max_queue": 0},
+        "CHAT": {"early_headers_after_ms": 100},
+    },
     "budgets": [
         {"name": "spent", "models": ["spent:1b"], "calls": 1, "window": "1h"},
         {"name": "cloud", "provider": "CLOUD", "calls": 9, "window": "1d", "usd": 5.0},
@@ -78,12 +82,14 @@ async def troubled() -> AsyncIterator[Running]:
     """Trouble behind each name.
 
     ``heavy`` is full, the budget of ``spent:1b`` is used up, ``cloud`` has no approval,
-    ``breaks:…`` dies after two tokens.
+    ``breaks:…`` dies after two tokens. ``slow:1b`` takes longer to load than a client is made
+    to wait for its head, and so does ``late:1b``, which then dies before its first token.
     """
     async with running(SIM, POLICY) as up:
         up.sim.faults.add(Kind.HANG, model="gemma3:12b", path="/api/generate")
         for model in BREAKS:
             up.sim.faults.add(Kind.CUT_RST, model=model, after=2)
+        up.sim.faults.add(Kind.CUT_RST, model="late:1b", after=0)
         async with up.client() as first:
             await first.request("POST", "/api/generate", {"model": "spent:1b", "prompt": "hi"})
         await up.calls.wait()

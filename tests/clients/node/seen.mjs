@@ -34,6 +34,8 @@ export async function run(chat, stream, others) {
     "cloud stream": () => stream("cloud"),
     spent: () => chat("spent:1b"),
     broken: () => stream("breaks:1b"),
+    early: () => stream("slow:1b"),
+    late: () => stream("late:1b"),
   };
   const found = {};
   for (const [name, one] of Object.entries(cases)) found[name] = await seen(one);

@@ -56,6 +56,8 @@ def run(chat: Ask, stream: Ask, **others: Callable[[], Any]) -> None:
         "cloud stream": lambda: stream("cloud"),
         "spent": lambda: chat("spent:1b"),
         "broken": lambda: stream("breaks:1b"),
+        "early": lambda: stream("slow:1b"),
+        "late": lambda: stream("late:1b"),
     }
     found = {name: _seen(case) for name, case in cases.items()}
     Path(sys.argv[1]).write_text(json.dumps(found), encoding="utf-8")
