@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,6 +58,20 @@ def test_more_calls_than_one_batch_takes(tmp_path: Path) -> None:
             ledger.note(answered(request_id=f"r{number}"))
         assert len(ids(ledger, 2000)) == 1201
     assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(1201,)]
+
+
+def test_a_line_that_is_long_is_written_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch every fifth of a second would be a thousand calls a second and no more."""
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        hurried = threading.Event()
+        monkeypatch.setattr(store, "hurry", hurried.set)
+        with locked(tmp_path):
+            for number in range(500):
+                ledger.note(answered(request_id=f"r{number}"))
+        assert hurried.wait(5)
 
 
 def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
