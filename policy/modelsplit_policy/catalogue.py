@@ -2,7 +2,7 @@
 
 An alias looks installed, because that is the only way to a role which every client has. It
 stands for its role's primary model, or for the fallback where only that one is installed:
-calls go there then. An alias of the cloud is no model on this host and is never listed.
+calls go there then. What Ollama lists is installed, cloud models of its own too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.facts import Provider, Role
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_policy.roles import bare_name
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class Catalogue:
         return self._aliases.get(bare_name(name))
 
     @property
-    def local(self) -> tuple[Alias, ...]:
-        """The aliases that can be models of this host, in the policy's order."""
-        return tuple(a for a in self._aliases.values() if a.provider is Provider.LOCAL)
+    def aliases(self) -> tuple[Alias, ...]:
+        """All of them, in the policy's order."""
+        return tuple(self._aliases.values())
 
 
 def full_name(name: str) -> str:
@@ -74,22 +74,14 @@ def not_installed(alias: Alias) -> Failure:
     Never a 404: Ollama's command line answers that by pulling a model of the alias's name.
     """
     first = alias.targets[0][:56]
+    advice = f"try `ollama pull {first}`"
+    if alias.provider is Provider.CLOUD:
+        advice = "name one of Ollama's cloud models in the policy"
     return Failure(
-        ErrorCode.UPSTREAM_LOCAL,
+        for_provider(ErrorCode.UPSTREAM_LOCAL, alias.provider),
         Reason.NOT_INSTALLED,
-        f'"{alias.name[:30]}" stands for {first}, which is not installed; '
-        f"try `ollama pull {first}`",
+        f'"{alias.name[:30]}" stands for {first}, which is not installed; {advice}',
         "Alias Target Missing",
-    )
-
-
-def in_the_cloud(alias: Alias) -> Failure:
-    return Failure(
-        ErrorCode.BUDGET_NOT_APPROVED,
-        Reason.NO_APPROVAL,
-        f'"{alias.name[:30]}" stands for {alias.targets[0][:60]}, which runs in the cloud and '
-        "has nothing to show here; no approval is recorded",
-        "Cloud Not Approved",
     )
 
 

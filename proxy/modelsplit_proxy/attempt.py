@@ -143,7 +143,8 @@ class AttemptRun:
         attempt, call, clock = self._attempt, self._record.call, self._services.clock
         call.step(Event.ADMIT)
         call.step(Event.DISPATCH)
-        attempt.seated = attempt.dispatched = clock.now()
+        attempt.seated = attempt.asked
+        attempt.dispatched = clock.now()
         try:
             return await self._exchange()
         finally:

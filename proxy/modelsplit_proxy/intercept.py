@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from modelsplit_policy import management
-from modelsplit_policy.catalogue import in_the_cloud, not_installed
-from modelsplit_policy.facts import Provider
+from modelsplit_policy.catalogue import not_installed
 from modelsplit_policy.failures import Failure
 from modelsplit_proxy import listing, named
 from modelsplit_proxy.body import read_start
@@ -64,7 +63,7 @@ class Intercept:
                 return _PASS
 
     def _list(self, route: Route, target: str, merge: listing.Merge) -> Plan:
-        if not self._catalogue.local:
+        if not self._catalogue.aliases:
             return _PASS
         # A HEAD is asked as a GET: its length is that of the list with the aliases.
         wording = Wording("GET", target)
@@ -115,6 +114,4 @@ def _name(fields: dict[str, Any], key: str) -> str:
 
 
 def _about(alias: Alias, wordings: list[Wording], change: listing.Change | None) -> Plan:
-    if alias.provider is Provider.CLOUD:
-        return in_the_cloud(alias)
     return Question(tuple(wordings), change, missing=not_installed(alias))

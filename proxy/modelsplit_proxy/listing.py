@@ -62,7 +62,7 @@ def _merged(
     by_name = dict(_by_name(listed, named_by))
     ours = [
         rename(alias, by_name[bare_name(target)])
-        for alias in catalogue.local
+        for alias in catalogue.aliases
         if (target := alias.target(by_name)) is not None
     ]
     if any(catalogue.find(name) is not None for name in by_name):

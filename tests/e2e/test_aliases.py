@@ -135,16 +135,25 @@ async def test_an_alias_of_nothing_says_so_and_is_never_a_404() -> None:
             )
 
 
-async def test_an_alias_of_the_cloud_is_not_listed_and_says_why() -> None:
+async def test_an_alias_of_the_cloud_is_listed_if_ollama_lists_its_model() -> None:
     async with running() as up, up.client() as client:
         for method, target, body in [
             ("POST", SHOW, {"model": "cloud"}),
             ("GET", f"{MODELS}/cloud", None),
         ]:
             answer = await client.request(method, target, body)
-            assert (answer.status, answer.phrase) == (403, "Cloud Not Approved")
-            assert b"claude-3-opus, which runs in the cloud" in answer.body
-        assert not up.asked
+            assert (answer.status, answer.phrase) == (502, "Alias Target Missing")
+            assert b"claude-3-opus, which is not installed" in answer.body
+    models = SimConfig(models=("kimi:cloud",))
+    price = {"kimi:cloud": {"price": {"input": 1, "output": 1}}}
+    overlay = {"roles": {"CLOUD": {"primary": "kimi:cloud"}}, "models": price}
+    async with running(models, overlay) as up, up.client() as client:
+        listed = (await client.request("GET", TAGS)).json["models"]
+        assert [m["name"] for m in listed] == ["kimi:cloud", "cloud:latest"]
+        assert (await client.request("POST", SHOW, {"model": "cloud"})).status == 200
+        # An approval is asked for where something would be sent.
+        answer = await client.request("POST", "/api/chat", call("/api/chat", "cloud"))
+        assert (answer.status, answer.json["reason"]) == (403, "no_approval")
 
 
 async def test_an_installed_model_of_the_same_name_is_listed_once_as_the_alias() -> None:

@@ -36,9 +36,11 @@ async def full(up: Running) -> AsyncIterator[None]:
         await client.ask("POST", CHAT, call(CHAT, "planner", stream=True))
         await client.head()
     assert up.seats() == (2, 0)
-    yield
-    for client in busy:
-        await client.close()
+    try:
+        yield
+    finally:
+        for client in busy:
+            await client.close()
     await up.until(lambda: up.seats() == (0, 0))
 
 

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from modelsplit_policy.catalogue import Catalogue, full_name, in_the_cloud, not_installed
+from modelsplit_policy.catalogue import Catalogue, full_name, not_installed
 from modelsplit_policy.failures import ErrorCode
 from support.harness import policy
 
@@ -34,22 +34,23 @@ def test_nothing_else_is_one(name: str) -> None:
 
 def test_it_is_listed_with_a_tag_as_ollama_lists_models() -> None:
     written = ["plan", "Plan:Fast", "team/plan", "host:99/team/plan"]
-    listed = [alias.listed for alias in catalogue(PLANNER=written).local[:4]]
+    listed = [alias.listed for alias in catalogue(PLANNER=written).aliases[:4]]
     assert listed == ["plan:latest", "Plan:Fast", "team/plan:latest", "host:99/team/plan:latest"]
 
 
-def test_an_alias_of_the_cloud_is_no_model_of_this_host() -> None:
-    names = [alias.name for alias in catalogue().local]
-    assert names == ["planner", "executor", "heavy"]
-    cloud = catalogue().find("cloud")
-    assert cloud is not None
-    failure = in_the_cloud(cloud)
-    assert (failure.status, failure.code) == (403, ErrorCode.BUDGET_NOT_APPROVED)
-    assert "claude-3-opus" in failure.message
+def test_an_alias_of_the_cloud_is_one_of_them_and_is_not_to_be_pulled() -> None:
+    names = [alias.name for alias in catalogue().aliases]
+    assert names == ["planner", "executor", "heavy", "cloud"]
+    failure = not_installed(catalogue().aliases[-1])
+    assert (failure.status, failure.code) == (502, ErrorCode.UPSTREAM_CLOUD)
+    assert failure.message == (
+        '"cloud" stands for claude-3-opus, which is not installed; '
+        "name one of Ollama's cloud models in the policy"
+    )
 
 
 def test_the_digest_is_its_own_and_changes_with_the_target() -> None:
-    planner, plan = catalogue(PLANNER=["planner", "plan"]).local[:2]
+    planner, plan = catalogue(PLANNER=["planner", "plan"]).aliases[:2]
     digest = planner.digest(TARGET)
     assert digest == hashlib.sha256(f"alias:planner:{TARGET}".encode()).hexdigest()
     others = {plan.digest(TARGET), planner.digest("cd" * 32), TARGET}
@@ -76,7 +77,7 @@ def test_it_stands_for_the_first_of_its_models_that_is_installed(
 def test_a_missing_target_is_told_in_one_sentence_and_never_as_a_404() -> None:
     long = {"primary": "a" * 200, "fallback": "b" * 200, "aliases": ["c" * 200]}
     for overlay in ({}, {"roles": {"PLANNER": long}}):
-        alias = Catalogue(policy(overlay).policy).local[0]
+        alias = Catalogue(policy(overlay).policy).aliases[0]
         failure = not_installed(alias)
         assert failure.status == 502
         assert len(failure.message) <= 200

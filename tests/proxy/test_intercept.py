@@ -67,9 +67,3 @@ async def test_what_is_denied_is_refused_unread(target: str) -> None:
     plan = await planned("POST", target)
     assert isinstance(plan, Failure)
     assert (plan.status, plan.reason) == (403, "management_denied")
-
-
-async def test_the_cloud_is_refused() -> None:
-    plan = await planned("GET", "/v1/models/Cloud:latest")
-    assert isinstance(plan, Failure)
-    assert plan.status == 403
