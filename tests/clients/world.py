@@ -136,6 +136,8 @@ async def _run(client: Client, places: Places, up: Running) -> Sighting:
             await child.wait()
         assert child.returncode == 0, f"{client.title}: {talk.decode()}"
         found = orjson.loads(out.read_bytes())
+    # The client may be gone before its last call is recorded; the call that holds a seat stays.
+    await up.until(lambda: up.seats() == (1, 0))
     cases = {case: Seen(seen["said"], seen["error"]) for case, seen in found.items()}
     return Sighting(cases, tuple(up.calls.records))
 
