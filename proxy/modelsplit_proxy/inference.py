@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy import fallback
 from modelsplit_policy.call import Event, State
-from modelsplit_policy.facts import RouteReason
+from modelsplit_policy.facts import Provider, RouteReason
 from modelsplit_policy.failures import BUDGET, ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of, may_fall_back
 from modelsplit_policy.roles import Ask
@@ -169,6 +169,8 @@ class InferenceCall:
             self.record.requested_model = body.model
             return route
         self.record.routed(route)
+        if route.provider is Provider.CLOUD:
+            self.record.loading = None  # sent to the cloud, whatever it asks
         refused = await self._refuse_early(route)
         return (body, route) if refused is None else refused
 

@@ -170,3 +170,12 @@ async def test_they_take_no_part_in_an_experiment() -> None:
         # What the next call will be answered by is loaded, and compared with nothing.
         assert (answer.json["model"], answer.get("X-LLM-Variant")) == ("qwen3:8b", None)
         assert up.calls.records[-1].variant is None
+
+
+@pytest.mark.parametrize("body", [{"model": "cloud", "keep_alive": 0}, {"model": "cloud"}])
+async def test_nothing_is_sent_to_the_cloud_without_an_approval(body: dict[str, Any]) -> None:
+    price = {"claude-3-opus": {"price": {"input": 1, "output": 1}}}
+    async with running(None, {"models": price}) as up:
+        answer = await ask(up, body)
+        assert (answer.status, answer.json["reason"]) == (403, "no_approval")
+        assert not up.asked
