@@ -81,7 +81,8 @@ class Handler:
             if failure is not None:
                 self._answer(request, down, failure, known_as)
         finally:
-            if route.kind is Kind.MANAGEMENT and not isinstance(caller, Failure):
+            # A pull that broke off may have changed something; what was refused has not.
+            if route.kind is Kind.MANAGEMENT and down.status < 400:
                 self._services.last_good.forget()
             if down.status:
                 self._services.metrics.passed(route.kind, down.status)

@@ -194,8 +194,10 @@ async def test_a_slow_ollama_is_answered_for_by_what_was_true_a_moment_ago() -> 
 async def test_nor_by_what_was_true_before_a_change() -> None:
     async with running() as up, up.client() as client, asyncio.timeout(5):
         await client.request("GET", TAGS)
-        assert (await client.request("DELETE", "/api/delete", {"model": "qwen3:8b"})).status == 200
         services = up.app.services
+        assert (await client.request("DELETE", "/api/delete", {"model": "planner"})).status == 403
+        assert services.last_good.recall(TAGS, services.clock.now()) is not None
+        assert (await client.request("DELETE", "/api/delete", {"model": "qwen3:8b"})).status == 200
         assert services.last_good.recall(TAGS, services.clock.now()) is None
 
 
