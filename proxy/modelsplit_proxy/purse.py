@@ -96,9 +96,10 @@ class Purse:
         Waits for as long as the file is locked.
         """
         clocks, since_s = self._time.read(), self._budgets.longest_s
-        lost_wall = self._store.lost_at
 
         def take_over(db: sqlite3.Connection) -> budgetbook.Book:
+            # Known only now, should the file have been opened late.
+            lost_wall = self._store.lost_at
             return budgetbook.take_over(db, self._keeper, clocks, since_s, lost_wall)
 
         book = await asyncio.wrap_future(self._store.submit(take_over))

@@ -12,6 +12,7 @@ and served all the same; SQLite notices damage there when it comes upon it.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_proxy.migrations import MIGRATIONS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from modelsplit_proxy.clock import Clock
@@ -39,18 +40,36 @@ _CHECK: Final = "PRAGMA quick_check(1)"
 _CHECK_S: Final = 2.0
 # An interrupt that comes between two statements is lost.
 _INTERRUPT_AGAIN_S: Final = 0.05
-# How long the start waits for another process that holds the file.
-_START_BUSY_MS: Final = 5000
+# How long the start waits for another process that holds the file, before it goes on without.
+_START_BUSY_MS: Final = 1000
 _READ_MAX_S: Final = 10.0
 # Steps of SQLite's machine between two looks at the clock; some milliseconds.
 _PROGRESS_EVERY: Final = 100_000
 _LOST_AT: Final = "counts_lost_at"
 _SET_ASIDE_AS: Final = "set_aside_as"
+# What may be over in a moment; other errors are somebody's mistake.
+_PASSING: Final = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PROTOCOL,
+    }
+)
+_PASSING_ERRNO: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE}
+)
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 
 class StoreError(Exception):
     """The state file cannot be used. The text says which file, why, and what to do."""
+
+
+class StateTroubleError(StoreError):
+    """It cannot be used now, for a reason that may pass: a lock, a full disk."""
 
 
 class _DamagedError(Exception):
@@ -73,28 +92,27 @@ class StateFile:
     checked: bool
 
 
-def open_state(directory: Path, clock: Clock) -> StateFile:
+def open_state(directory: Path, clock: Clock, *, busy_ms: int = _START_BUSY_MS) -> StateFile:
     """Open the state file, making, mending its modes, migrating or replacing it as needed.
 
-    Raises StoreError where that is impossible, or the file is of a later modelsplit.
+    ``busy_ms``: how long to wait for another process's lock. Raises StateTroubleError where
+    it may be possible later; StoreError where it is not, or the file is of a later modelsplit.
     """
     path = directory / FILE_NAME
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            _create(path)
+            _create(path, {})
+        moved = None
         try:
-            db, checked = _sound(path)
+            db, checked = _sound(path, busy_ms)
         except _DamagedError as damage:
-            now = clock.wall()
-            moved = _move_aside(path, now)
-            _say_damaged(path, moved, damage)
-            _create(path)
-            db, checked = _sound(path)
-            _remember_loss(db, moved, now)
-            return StateFile(path, db, moved, now, checked)
-        return StateFile(path, db, None, _fact(db, _LOST_AT), checked)
+            moved = _replace(path, damage, clock.wall())
+            db, checked = _sound(path, busy_ms)
+        return StateFile(path, db, moved, _fact(db, _LOST_AT), checked)
     except (OSError, sqlite3.Error, _DamagedError) as error:
+        if _may_pass(error):
+            raise StateTroubleError(f"the state file {path} cannot be used: {error}") from error
         raise StoreError(
             f"the state file {path} cannot be used: {error}; give another directory "
             "with --state or move the file away"
@@ -120,14 +138,37 @@ def read(path: Path, clock: Clock, query: str, values: tuple[object, ...]) -> li
         raise StoreError(f"the state file {path} cannot be read: {error}") from error
 
 
-def _create(path: Path) -> None:
-    """A new file appears whole: one that is empty has lost what was in it."""
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) in _PASSING
+    return isinstance(error, OSError) and error.errno in _PASSING_ERRNO
+
+
+def _replace(path: Path, damage: _DamagedError, wall: float) -> Path:
+    """Set the damaged file aside and begin a new one that knows of it; where the old one is."""
+    aside = _name_aside(path, wall)
+    new = _prepare(path, {_LOST_AT: wall, _SET_ASIDE_AS: aside.name})
+    _say_damaged(path, aside, damage)
+    for old, name in zip(_beside(path), _beside(aside), strict=True):
+        if old.exists():
+            old.rename(name)
+    new.rename(path)
+    return aside
+
+
+def _create(path: Path, facts: Mapping[str, Any]) -> None:
+    _prepare(path, facts).rename(path)
+
+
+def _prepare(path: Path, facts: Mapping[str, Any]) -> Path:
+    """A new file under another name: it must appear whole, for an empty one is damaged."""
     new = path.with_name(f"{path.name}.new-{os.getpid()}")
     new.unlink(missing_ok=True)
     os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with closing(sqlite3.connect(new, isolation_level=None)) as db:
         _migrate(db, new)
-    new.rename(path)
+        db.executemany("INSERT INTO facts VALUES (?, ?)", list(facts.items()))
+    return new
 
 
 def _make_private(path: Path) -> None:
@@ -145,7 +186,7 @@ def _look(path: Path) -> None:
         raise _DamagedError("file is not a database" if begin else "file is empty")
 
 
-def _sound(path: Path) -> tuple[sqlite3.Connection, bool]:
+def _sound(path: Path, busy_ms: int) -> tuple[sqlite3.Connection, bool]:
     """Connect, check and migrate; _DamagedError if it is not the whole database it was."""
     _make_private(path)
     _look(path)
@@ -153,7 +194,7 @@ def _sound(path: Path) -> tuple[sqlite3.Connection, bool]:
         try:
             db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             undo.callback(db.close)
-            db.execute(f"PRAGMA busy_timeout = {_START_BUSY_MS}")
+            db.execute(f"PRAGMA busy_timeout = {busy_ms}")
             checked = _check(db)
             _migrate(db, path)
         except sqlite3.DatabaseError as error:
@@ -229,17 +270,14 @@ def _allow_shrinking(db: sqlite3.Connection) -> None:
         db.execute("VACUUM")
 
 
-def _move_aside(path: Path, wall: float) -> Path:
-    """Rename the file and what belongs to it; the new names open as one database, too."""
+def _name_aside(path: Path, wall: float) -> Path:
+    """A name that says what it is and when; with ``-wal`` behind it, its log's."""
     when = datetime.fromtimestamp(wall, UTC).strftime("%Y%m%dT%H%M%SZ")
     aside = path.with_name(f"{path.name}.corrupt-{when}")
     number = 1
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.corrupt-{when}.{number}")
-    for old, new in zip(_beside(path), _beside(aside), strict=True):
-        if old.exists():
-            old.rename(new)
     return aside
 
 
@@ -251,11 +289,6 @@ def _say_damaged(path: Path, moved: Path, damage: _DamagedError) -> None:
         damage,
         moved.name,
     )
-
-
-def _remember_loss(db: sqlite3.Connection, moved: Path, wall: float) -> None:
-    for name, value in ((_LOST_AT, wall), (_SET_ASIDE_AS, moved.name)):
-        db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
 
 def _fact(db: sqlite3.Connection, name: str) -> Any:

@@ -25,18 +25,24 @@ import sqlite3
 import threading
 from collections import deque
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from modelsplit_proxy import statefile
-from modelsplit_proxy.statefile import StoreError, open_state, primary_code
+from modelsplit_proxy.statefile import (
+    FILE_NAME,
+    StateTroubleError,
+    StoreError,
+    open_state,
+    primary_code,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from modelsplit_proxy.clock import Clock
+    from modelsplit_proxy.statefile import StateFile
 
 logger = logging.getLogger("modelsplit")
 
@@ -47,6 +53,7 @@ _ROUTINE_EVERY_S: Final = 0.2
 # At most so many routine jobs in one transaction: an urgent one waits for it to end.
 _ROUTINE_BATCH: Final = 500
 _MAX_ROUTINE: Final = 10_000
+_OPEN_EVERY_S: Final = 1.0
 # Urgent jobs go first until a routine batch is so late.
 _LATE_S: Final = 1.0
 # How long one try waits for another process's lock, and the pause before the next one.
@@ -102,20 +109,25 @@ class _Job:
 
 
 class _TroubleError(Exception):
-    """The transaction came to nothing. ``error``: SQLite's."""
+    """The transaction came to nothing. ``busy``: because of another process's lock."""
 
-    def __init__(self, error: sqlite3.Error) -> None:
-        super().__init__(str(error))
-        self.busy = primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+    def __init__(self, text: str, *, busy: bool) -> None:
+        super().__init__(text)
+        self.busy = busy
 
 
 class Store:
     """The state file, open. Thread-safe; ``close`` writes what is left."""
 
     def __init__(self, directory: Path, clock: Clock, *, urgent_s: float = URGENT_S) -> None:
-        """Open it; raises StoreError if that is impossible."""
-        self._file = open_state(directory, clock)
-        self._db = self._file.db
+        """Open it; raises StoreError if that is impossible.
+
+        A file that cannot be opened now (locked, the disk is full) is opened later: until then
+        it is as one that cannot be written.
+        """
+        self._directory = directory
+        self._file: StateFile | None = None
+        self._open_due = 0.0
         self._clock = clock
         self._urgent_s = urgent_s
         self._urgent: deque[_Job] = deque()
@@ -129,7 +141,10 @@ class Store:
         self._beat = clock.now()
         self.error: str | None = None
         self.commits = 0
-        self._set_up()
+        try:
+            self._open(open_state(directory, clock))
+        except StateTroubleError as error:
+            self._failed(_why(error))
         self._writer = threading.Thread(target=self._write_until_closed, name="store", daemon=True)
         self._writer.start()
 
@@ -139,7 +154,7 @@ class Store:
 
     @property
     def path(self) -> Path:
-        return self._file.path
+        return self._directory / FILE_NAME
 
     @property
     def waiting(self) -> int:
@@ -149,22 +164,25 @@ class Store:
     @property
     def fresh_after_corruption(self) -> bool:
         """Whether this start found a damaged file, set it aside and began a new one."""
-        return self._file.set_aside is not None
+        return self.set_aside is not None
 
     @property
     def set_aside(self) -> Path | None:
         """Where the damaged file of this start is kept."""
-        return self._file.set_aside
+        return None if self._file is None else self._file.set_aside
 
     @property
     def lost_at(self) -> float | None:
-        """Wall time of the last start, this or an earlier one, that lost a damaged file."""
-        return self._file.lost_at
+        """Wall time of the last start, this or an earlier one, that lost a damaged file.
+
+        Known once the file is open, so inside any job.
+        """
+        return None if self._file is None else self._file.lost_at
 
     @property
     def checked(self) -> bool:
         """Whether the check for damage at the start got through the whole file."""
-        return self._file.checked
+        return self._file is not None and self._file.checked
 
     @property
     def alive(self) -> bool:
@@ -244,15 +262,33 @@ class Store:
 
     # 2. The writer thread.
 
-    def _set_up(self) -> None:
-        self._db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
-        self._db.execute("PRAGMA journal_size_limit = 67108864")
+    def _open(self, file: StateFile) -> None:
+        file.db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+        file.db.execute("PRAGMA journal_size_limit = 67108864")
+        self._file = file
 
     def _write_until_closed(self) -> None:
-        with closing(self._db):
+        try:
             while not self._closing:
                 self._turn()
             self._write_rest()
+        finally:
+            if self._file is not None:
+                self._file.db.close()
+
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; _TroubleError if the file still cannot be opened."""
+        if self._file is None:
+            now = self._clock.now()
+            if now < self._open_due:
+                raise _TroubleError(self.error or "", busy=False)
+            self._open_due = now + _OPEN_EVERY_S
+            try:
+                self._open(open_state(self._directory, self._clock, busy_ms=_BUSY_MS))
+            except StoreError as error:
+                raise _TroubleError(_why(error), busy=False) from error
+        assert self._file is not None
+        return self._file.db
 
     def _turn(self) -> None:
         """Wait for something to write and write it."""
@@ -291,7 +327,7 @@ class Store:
         try:
             self._transaction(wanted, durable=True)
         except _TroubleError as trouble:
-            self._failed(trouble)
+            self._failed(str(trouble))
             self._urgent_due = self._clock.now() + _PAUSE_S
             if trouble.busy and not any(job.begun for job in wanted):
                 self._urgent.extendleft(reversed(wanted))
@@ -305,7 +341,7 @@ class Store:
         try:
             self._transaction(jobs, durable=False)
         except _TroubleError as trouble:
-            self._failed(trouble)
+            self._failed(str(trouble))
             self._routine.extendleft(reversed(jobs))
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
             self._routine_due = self._clock.now() + self._pause_s
@@ -317,17 +353,18 @@ class Store:
 
     def _transaction(self, jobs: list[_Job], *, durable: bool) -> None:
         """Run the jobs and commit, then resolve their futures; _TroubleError: none is written."""
-        db = self._db
+        db = self._connected()
         try:
             db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             # Nobody urgent waits for a checkpoint, two more syncs at least.
             db.execute(f"PRAGMA wal_autocheckpoint = {0 if durable else _CHECKPOINT_PAGES}")
             db.execute("BEGIN IMMEDIATE")
-            done = [(job, self._run(job)) for job in jobs if job.begin()]
+            done = [(job, _run(db, job)) for job in jobs if job.begin()]
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            self._roll_back()
-            raise _TroubleError(error) from error
+            self._roll_back(db)
+            busy = primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+            raise _TroubleError(str(error), busy=busy) from error
         self.commits += 1
         self._well_again()
         for job, (value, failure) in done:
@@ -336,25 +373,10 @@ class Store:
             else:
                 job.future.set_result(value)
 
-    def _run(self, job: _Job) -> tuple[Any, Exception | None]:
-        """One job in its savepoint; raises sqlite3.Error only for the disk's sake."""
-        db = self._db
-        db.execute("SAVEPOINT job")
+    def _roll_back(self, db: sqlite3.Connection) -> None:
         try:
-            value = job.work(db)
-        except Exception as error:
-            if is_trouble(error):
-                raise
-            db.execute("ROLLBACK TO job")
-            db.execute("RELEASE job")
-            return None, error
-        db.execute("RELEASE job")
-        return value, None
-
-    def _roll_back(self) -> None:
-        try:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            if db.in_transaction:
+                db.execute("ROLLBACK")
         except sqlite3.Error as error:
             # The next BEGIN fails then, and says so to whoever waits.
             logger.warning("the state file %s: %s", self.path, error)
@@ -377,10 +399,10 @@ class Store:
         for job in left:
             job.fail(self._unwritten(self.error or "it is closed"))
 
-    def _failed(self, trouble: _TroubleError) -> None:
+    def _failed(self, why: str) -> None:
         if self.error is None:
-            logger.error("the state file %s cannot be written: %s", self.path, trouble)
-        self.error = str(trouble)
+            logger.error("the state file %s cannot be written: %s", self.path, why)
+        self.error = why
 
     def _well_again(self) -> None:
         if self.error is not None:
@@ -389,6 +411,26 @@ class Store:
 
     def _unwritten(self, why: str) -> StoreError:
         return StoreError(f"the state file {self.path} cannot be written: {why}")
+
+
+def _run(db: sqlite3.Connection, job: _Job) -> tuple[Any, Exception | None]:
+    """One job in its savepoint; raises sqlite3.Error only for the disk's sake."""
+    db.execute("SAVEPOINT job")
+    try:
+        value = job.work(db)
+    except Exception as error:
+        if is_trouble(error):
+            raise
+        db.execute("ROLLBACK TO job")
+        db.execute("RELEASE job")
+        return None, error
+    db.execute("RELEASE job")
+    return value, None
+
+
+def _why(error: StoreError) -> str:
+    """Without the name of the file: clients may be told."""
+    return str(error.__cause__ or "it cannot be used")
 
 
 def is_trouble(error: Exception) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from modelsplit_proxy.statefile import FILE_NAME
 from modelsplit_sim.config import SimConfig
@@ -61,6 +64,30 @@ async def test_calls_go_on_while_the_file_is_locked_and_their_records_land_later
         said = (await admin.request("GET", "/stats")).json["ledger"]
         assert (said["error"], said["dropped"]) == (None, 0)
         assert execute(state, "PRAGMA integrity_check") == [("ok",)]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+async def test_calls_go_on_while_the_disk_is_full_and_their_records_land_later(
+    tmp_path: Path,
+) -> None:
+    """No file of the process may grow, as on a full disk."""
+    async with ollama(*QUICK) as (upstream, _), serving(upstream, tmp_path) as proxy:
+        limits = resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE)
+        async with proxy.client() as client, proxy.admin() as admin:
+            await ask(client, "before")
+            assert (await admin.request("GET", "/requests/before")).status == 200
+            resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+            for number in range(5):
+                await ask(client, f"full-{number}")
+            while (said := await stats(proxy))["error"] is None:
+                await ask(client, "more")  # until the writer has come upon it
+            assert said["dropped"] == 0
+            resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, limits)
+            while (await stats(proxy))["error"] is not None:
+                await admin.request("GET", "/requests/full-4")  # waits for what is not written yet
+            for number in range(5):
+                assert (await admin.request("GET", f"/requests/full-{number}")).status == 200
+    assert execute(tmp_path, "PRAGMA integrity_check") == [("ok",)]
 
 
 async def test_a_damaged_file_is_kept_and_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
@@ -17,7 +18,7 @@ import pytest
 from modelsplit_proxy import statefile
 from modelsplit_proxy import store as module
 from modelsplit_proxy.statefile import FILE_NAME, StoreError
-from support.stores import execute, locked, opened, until_failing
+from support.stores import execute, locked, make_first_version, opened, until_failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +40,10 @@ def put(name: str, value: int = 0) -> Callable[[sqlite3.Connection], str]:
 
 def facts(store: Store) -> list[str]:
     return [name for (name,) in store.read("SELECT name FROM facts ORDER BY name")]
+
+
+def is_well(store: Store) -> bool:
+    return store.error is None
 
 
 class Held:
@@ -280,6 +285,70 @@ def test_a_full_disk_fails_urgent_jobs_at_once_and_keeps_routine_ones(tmp_path: 
         assert store.catch_up(5)
         assert facts(store) == ["waits"]
         assert execute(tmp_path, "PRAGMA integrity_check") == [("ok",)]
+
+
+# --- A file that cannot be opened yet ---------------------------------------------------------
+
+
+def test_a_file_that_is_locked_at_the_start_is_opened_when_it_is_free(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An old file must be written to be opened."""
+    monkeypatch.setattr(module, "_OPEN_EVERY_S", 0.0)
+    make_first_version(tmp_path, rows=2)
+    with contextlib.ExitStack() as late:
+        with locked(tmp_path):
+            store = late.enter_context(opened(tmp_path, urgent_s=0.05))
+            assert store.error == "database is locked"
+            assert (store.fresh_after_corruption, store.lost_at, store.checked) == (
+                False,
+                None,
+                False,
+            )
+            waits = store.submit(put("waits"))
+            with pytest.raises(StoreError, match="cannot be written: database is locked"):
+                store.submit(put("urgent"), urgent=True).result(5)
+            assert not waits.done()
+        assert waits.result(5) == "waits"
+        assert is_well(store)
+        assert store.checked
+        assert store.read("SELECT count(*) FROM calls") == [(2,)]
+    assert caplog.text.count("cannot be written: database is locked") == 1
+
+
+def test_a_store_that_never_opened_can_be_closed(tmp_path: Path) -> None:
+    make_first_version(tmp_path, rows=2)
+    with locked(tmp_path), opened(tmp_path) as store:
+        lost = store.submit(put("lost"))
+    with pytest.raises(StoreError, match="database is locked"):
+        lost.result(5)
+    assert execute(tmp_path, "PRAGMA user_version") == [(1,)]
+
+
+_FULL = """
+import resource, sys
+from pathlib import Path
+from modelsplit_proxy.clock import SystemClock
+from modelsplit_proxy.store import Store
+
+soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+store = Store(Path(sys.argv[1]), SystemClock())
+assert store.error is not None
+waits = store.submit(lambda db: db.execute("INSERT INTO facts VALUES ('kept', 1)").rowcount)
+resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+assert waits.result(20) == 1
+assert store.error is None
+store.close()
+"""
+
+
+def test_a_disk_that_is_full_at_the_start_only_delays_what_is_written(tmp_path: Path) -> None:
+    """No file may grow, as on a full disk; the file is made when there is room again."""
+    pytest.importorskip("resource")
+    subprocess.run([sys.executable, "-c", _FULL, str(tmp_path)], check=True, timeout=60)
+    assert execute(tmp_path, "SELECT name FROM facts") == [("kept",)]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
 # --- Its end ----------------------------------------------------------------------------------
