@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 UNKNOWN: Final = 1
 USAGE: Final = 2
 NOT_RUNNING: Final = 3
-# A hundred thousand calls are read, sorted and compared.
+# Many calls are read, sorted and compared, for several experiments.
 _TIMEOUT_S: Final = 60.0
 
 
