@@ -21,7 +21,7 @@ from modelsplit_policy.experiments import shares
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure, said_back
 from modelsplit_policy.roles import Ask, Route
-from modelsplit_proxy import budgetmetrics, explain, requestlog, storemetrics, trace
+from modelsplit_proxy import budgetmetrics, costhistory, explain, requestlog, storemetrics, trace
 from modelsplit_proxy.archive import AmbiguousError
 from modelsplit_proxy.query import QueryError, read_number, read_query, read_since
 from modelsplit_proxy.statefile import StoreError
@@ -83,6 +83,7 @@ class Admin:
         app.router.add_get("/stats", self._stats)
         app.router.add_get("/policy", self._policy)
         app.router.add_get("/route", self._route)
+        app.router.add_get("/cost", self._cost)
         app.router.add_get("/experiments", self._experiments)
         app.router.add_get("/requests", self._requests)
         app.router.add_get("/requests/{id}", self._request)
@@ -172,6 +173,14 @@ class Admin:
         if isinstance(route, Failure):
             return _json({"error": route.message, "error_code": route.code}, status=route.status)
         return _json(route_fields(route))
+
+    async def _cost(self, request: web.Request) -> web.Response:
+        """What calls have cost, within a day unless the query says since when."""
+        parts = self._parts
+        asked = {"since": request.query.get("since", "1d")}
+        since_us = read_since(asked, parts.services.clock.wall())
+        read, table = parts.ledger.read, parts.costs.table
+        return _json(await asyncio.to_thread(costhistory.spent, read, since_us, table))
 
     async def _experiments(self, request: web.Request) -> web.Response:
         """What experiments have shown so far, or the one that is named."""

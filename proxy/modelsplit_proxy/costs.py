@@ -34,7 +34,7 @@ class Costs:
     def __init__(self, since: float, table: str | None, model_label: Callable[[str], str]) -> None:
         """``since``: seconds since 1970. ``model_label``: bounds what models are told apart."""
         self._since = since
-        self._table = table
+        self.table = table
         self._model_label = model_label
         self._spent: dict[tuple[Role, str], _Spent] = {}
 
@@ -59,7 +59,7 @@ class Costs:
             "since": rfc3339(self._since),
             "usd": round(sum(part.usd for part in spent.values()), 9),
             "unknown": sum(part.unknown for part in spent.values()),
-            "price_table": self._table,
+            "price_table": self.table,
             "parts": [
                 {
                     "llm_role": role,

@@ -53,8 +53,8 @@ class Ledger:
         self._settled = 0
         self.dropped = 0
         # A call that has been noted is found there, even if it is not on disk yet.
-        self.archive = Archive(self._read)
-        self.trials = TrialData(self._read)
+        self.archive = Archive(self.read)
+        self.trials = TrialData(self.read)
 
     def __repr__(self) -> str:
         return f"<Ledger {len(self._waiting)} waiting, {self.dropped} dropped>"
@@ -137,7 +137,7 @@ class Ledger:
             if self._settled >= noted or not self._store.catch_up(_CATCH_UP_S):
                 return
 
-    def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+    def read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         self._catch_up()
         return self._store.read(query, values)
 

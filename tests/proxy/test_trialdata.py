@@ -152,7 +152,7 @@ def test_experiments_with_calls_are_listed(ledger: Ledger) -> None:
 def test_other_calls_are_not_looked_at(ledger: Ledger, tmp_path: Path) -> None:
     """A file of a million calls may hold ten of an experiment."""
     ledger.note(answered(variant=A))
-    TrialData(ledger._read).kept(0)
+    TrialData(ledger.read).kept(0)
     for query in (module._NAMES, module._CALLS):
         plan = execute(tmp_path, "EXPLAIN QUERY PLAN " + query.replace("?", "1"))
         assert "calls_by_experiment" in str(plan)
