@@ -127,6 +127,9 @@ async def raw_upstream(script: Script, port: int = 0) -> AsyncIterator[RawUpstre
     upstream = RawUpstream(script)
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", port, limit=2**20)
     upstream.port = server.sockets[0].getsockname()[1]
+    # Accepted sockets inherit it. Left alone, the kernel's grow to tens of megabytes when
+    # they like, and a test of what is held on the way would measure the kernel.
+    server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
     try:
         yield upstream
     finally:
