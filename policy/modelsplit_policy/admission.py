@@ -372,7 +372,7 @@ class Admission:
 
     def first_byte(self, ticket: Ticket, now: float) -> None:
         """The call's answer has begun."""
-        if ticket.flight is not None:
+        if ticket.flight is not None and ticket.flight.loading:
             self.parallelism.first_byte(ticket.flight, now)
 
     def residency(self, models: frozenset[str] | None) -> None:

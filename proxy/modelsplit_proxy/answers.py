@@ -165,36 +165,24 @@ def draining() -> Failure:
 
 
 class Held:
-    """A held answer: its bytes, and what they decode to, at most once and only if asked."""
+    """A held answer: its bytes, and what they decode to, at most once and only if asked.
 
-    __slots__ = ("_decoded", "_value", "body")
+    ``is_large``: too large to be worth decoding for what its ends say as well.
+    """
+
+    __slots__ = ("_fields", "body", "is_large")
 
     def __init__(self, body: bytes) -> None:
         self.body = body
-        self._decoded = False
-        self._value: Any = None
-
-    @property
-    def is_large(self) -> bool:
-        """Too large to be worth decoding for what only its end says."""
-        return len(self.body) > _USAGE_LIMIT_BYTES
-
-    @property
-    def value(self) -> Any:
-        """What it decodes to; None if it is no JSON."""
-        if not self._decoded:
-            self._decoded = True
-            try:
-                self._value = orjson.loads(self.body)
-            except orjson.JSONDecodeError:
-                self._value = None
-        return self._value
+        self.is_large = len(body) > _USAGE_LIMIT_BYTES
+        self._fields: dict[str, Any] | None = None
 
     @property
     def fields(self) -> dict[str, Any]:
         """The JSON object it is; empty if it is none."""
-        value = self.value
-        return value if isinstance(value, dict) else {}
+        if self._fields is None:
+            self._fields = _object(self.body)
+        return self._fields
 
 
 def check_whole(dialect: Dialect, label: str, held: Held, provider: Provider) -> Failure | None:
@@ -213,10 +201,20 @@ def check_whole(dialect: Dialect, label: str, held: Held, provider: Provider) ->
 
 def _is_cut(held: Held) -> bool:
     """True for a JSON object without its end; large ones are judged by their last byte."""
-    if held.is_large:
-        text = held.body.strip()
-        return text.startswith(b"{") and not text.endswith(b"}")
-    return held.value is None and held.body.lstrip().startswith(b"{")
+    if not held.is_large and held.fields:
+        return False
+    text = held.body.strip()
+    if not text.startswith(b"{"):
+        return False
+    return not text.endswith(b"}") if held.is_large else not _decodes(text)
+
+
+def _decodes(text: bytes) -> bool:
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return False
+    return True
 
 
 def _gave_up(dialect: Dialect, label: str, held: Held) -> bool:

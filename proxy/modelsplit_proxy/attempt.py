@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Place, Ticket
 from modelsplit_policy.call import Event, State
@@ -21,7 +21,7 @@ from modelsplit_policy.shaping import apply, shape_of
 from modelsplit_proxy import answers, headers
 from modelsplit_proxy.deadlines import Deadline, LateError, Limits
 from modelsplit_proxy.patience import Patience, asks_for_stream
-from modelsplit_proxy.peek import encode
+from modelsplit_proxy.peek import Body, encode
 from modelsplit_proxy.reading import Reading
 from modelsplit_proxy.relay import Bounds
 from modelsplit_proxy.telemetry import Telemetry
@@ -34,11 +34,13 @@ if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.asked import Asked
-    from modelsplit_proxy.peek import Body
     from modelsplit_proxy.record import CallRecord
     from modelsplit_proxy.reply import Reply, Setback
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.upstream import Exchange, UpstreamHead
+
+
+_FORGOTTEN: Final = Body(b"", {}, "", None)
 
 
 class Sent:
@@ -59,6 +61,10 @@ class Sent:
         self.asked = asked
         self.body = body
         self.spent = spent
+
+    def forget(self) -> None:
+        """It will not be sent again: a long body need not live as long as its answer."""
+        self.body = _FORGOTTEN
 
 
 class AttemptRun:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from importlib.metadata import version
@@ -13,7 +14,6 @@ from modelsplit_policy.config import PolicyError
 from modelsplit_proxy import (
     budgetverbs,
     check,
-    demo,
     experiments,
     history,
     keyfile,
@@ -113,7 +113,9 @@ def _serve(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _demo(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return demo.run(_settings(args, environ), once=args.once)
+    # Not imported at the top: the stand-in would be two megabytes to a process that serves.
+    demo = importlib.import_module("modelsplit_proxy.demo")
+    return int(demo.run(_settings(args, environ), once=args.once))
 
 
 def _status(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

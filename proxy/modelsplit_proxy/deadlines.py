@@ -66,6 +66,8 @@ class Deadline:
         """When the role's clock, or the whole call's, runs out, and which of the two."""
         limits = self._limits
         role_at = None if limits.role_s is None else self._from + limits.role_s
+        if limits.total_at is None:
+            return role_at, Reason.ROLE_TIMEOUT
         return _sooner(role_at, Reason.ROLE_TIMEOUT, limits.total_at)
 
     async def first_byte(self, exchange: Exchange) -> UpstreamHead:

@@ -88,16 +88,12 @@ class ClientConnection(web.RequestHandler):
         super().data_received(data)
         if self._request_count != parsed:
             self._note_body(*self._messages[-1])
+            self._cancel_head_timer()
         # aiohttp waits for a request head without any bound: one byte a minute would hold
         # a connection for ever. The clock starts with a head's first byte, not with the
         # connection, so that idle pooled connections are left alone.
-        if self.idle:
-            if self._head_timer is None and self._waiter is not None:
-                self._head_timer = self._loop.call_later(
-                    self._edge.head_timeout_s, self.force_close
-                )
-        elif self._head_timer is not None:
-            self._cancel_head_timer()
+        elif self._waiter is not None and self._head_timer is None and self.idle:
+            self._head_timer = self._loop.call_later(self._edge.head_timeout_s, self.force_close)
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -279,7 +275,7 @@ class Answered(web.StreamResponse):
         Otherwise one that asks and asks and never reads would fill our memory.
         """
         del data
-        if self._answered_keep_alive:
+        if self._answered_keep_alive and self._connection.writing_paused:
             await self._connection.taken()
 
 

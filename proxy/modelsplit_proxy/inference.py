@@ -85,8 +85,8 @@ class InferenceCall:
             self.record.call.step(Event.REJECT)
             self._reply.set_back(Setback(prepared))
             return
-        body, route = prepared
-        sent = Sent(self._request, self._target, self._asked, body, self._caller.spent)
+        sent, route = prepared
+        self._reply.committed = sent.forget
         setback = await self._attempts(sent, route)
         if setback is not None:
             self._end_unanswered()
@@ -153,7 +153,7 @@ class InferenceCall:
 
     # 1. Read and route.
 
-    async def _prepare(self) -> tuple[Body, Route] | Failure:
+    async def _prepare(self) -> tuple[Sent, Route] | Failure:
         services = self._services
         try:
             self._asked = read_asked(self._request.headers)
@@ -172,7 +172,9 @@ class InferenceCall:
         if route.provider is Provider.CLOUD:
             self.record.loading = None  # sent to the cloud, whatever it asks
         refused = await self._refuse_early(route)
-        return (body, route) if refused is None else refused
+        if refused is not None:
+            return refused
+        return Sent(self._request, self._target, self._asked, body, self._caller.spent), route
 
     def _read(self, raw: bytes) -> Body:
         if self.record.route != TRANSCRIPTIONS:

@@ -180,7 +180,7 @@ class Metrics:
         self._duration.at[role, outcome].observe(record.total_s)
         if record.attempts:
             self._wait.at[role,].observe(record.queue_wait_s)
-            self._attempted(record, role, outcome)
+            self._attempted(record, role, outcome, model)
 
     def _loaded(self, record: CallRecord, role: str, outcome: str) -> None:
         """Nothing was asked: how long it took is no latency of a call."""
@@ -197,7 +197,7 @@ class Metrics:
         label = self._models.get(model)
         return label if label is not None else self._models.get(bare_name(model), OTHER)
 
-    def _attempted(self, record: CallRecord, role: str, outcome: str) -> None:
+    def _attempted(self, record: CallRecord, role: str, outcome: str, model: str) -> None:
         if record.schema is not None:
             result = record.schema.partition(":")[0]
             self._schema.at[role, result] += 1
@@ -208,7 +208,9 @@ class Metrics:
         if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:
             self._fallbacks.at[role, cause.code] += 1
         for attempt in record.attempts:
-            usage, asked = attempt.usage, self.model_label(attempt.model)
+            usage = attempt.usage
+            # The last attempt's model is the record's.
+            asked = model if attempt is record.attempts[-1] else self.model_label(attempt.model)
             if usage.prompt_tokens:
                 self._tokens.at[role, asked, "input"] += usage.prompt_tokens
             if usage.output_tokens:

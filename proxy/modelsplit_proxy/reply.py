@@ -16,6 +16,8 @@ from modelsplit_proxy import answers, cors, errors, headers, tags
 from modelsplit_proxy.edge import date_line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp import web
 
     from modelsplit_policy.failures import Failure
@@ -49,18 +51,20 @@ class Reply:
         self._request = request
         self._record = record
         self.down = down
+        # Told when no other model will be asked any more.
+        self.committed: Callable[[], None] | None = None
 
     def commit(self, head: UpstreamHead, *, length: int | None, total: bool) -> None:
         """Begin with the upstream's head; nothing can be taken back from here on."""
         if self._record.call.state is State.STREAMING:
             return  # begun early
-        self._record.call.step(Event.COMMIT)
+        self._commit()
         self._head(head, length=length, total=total)
 
     def commit_early(self, content_type: bytes, keep_alive: bytes) -> None:
         """Begin a stream before the upstream has said anything, to keep the client patient."""
         record = self._record
-        record.call.step(Event.COMMIT)
+        self._commit()
         record.status = 200
         record.streamed = True
         lines = [b"Content-Type: %b\r\n" % content_type, date_line()]
@@ -68,6 +72,11 @@ class Reply:
         close = self._services.lifecycle.draining
         self.down.head(200, "OK", lines, length=None, close=close)
         self.down.write(keep_alive)
+
+    def _commit(self) -> None:
+        self._record.call.step(Event.COMMIT)
+        if self.committed is not None:
+            self.committed()
 
     def complete(self) -> None:
         """A clean end."""

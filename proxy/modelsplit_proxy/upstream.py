@@ -155,22 +155,23 @@ class Exchange:
         self.sink = None
         if self._waiter is not None:
             self._waiter.cancel()
-        self._connection.abandon(self)
+        if not self.complete:
+            self._connection.abandon(self)
 
     # What the connection calls.
-
-    def on_head(self, head: UpstreamHead) -> None:
-        self.head = head
 
     def on_early(self, piece: bytes) -> None:
         """A piece of the body while nobody has attached a sink for it."""
         self._early.append(piece)
-        self._begun = True
-        self._wake()
+        if not self._begun:
+            self._begun = True
+            self._wake()
 
     def on_complete(self) -> None:
-        self.complete = self._begun = True
-        self._wake()
+        self.complete = True
+        if not self._begun:
+            self._begun = True
+            self._wake()
         if self.sink is not None:
             self.sink.ended(None)
 
@@ -190,6 +191,28 @@ class Exchange:
 class UpstreamConnection(asyncio.Protocol):
     """One TCP connection to the upstream; parses answers, knows when it may be reused."""
 
+    __slots__ = (
+        "_exchange",
+        "_head_bytes",
+        "_head_request",
+        "_headers",
+        "_loop",
+        "_message_complete",
+        "_parser",
+        "_paused",
+        "_phrase",
+        "_poll",
+        "_pool",
+        "_renew_parser",
+        "_reusable",
+        "_sending",
+        "_surplus",
+        "_transport",
+        "_until_close",
+        "_writable",
+        "idle_since",
+    )
+
     def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
         self._pool = pool
         self._loop = loop
@@ -197,10 +220,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._poll = select.poll()
         self._exchange: Exchange | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        # Made while the upstream takes no more, for whoever waits until it does.
+        self._writable: asyncio.Future[None] | None = None
+        self._paused = False
         self.idle_since = 0.0
-        # The message being received; _reset_message starts the next one.
+        # The message being received; ``start`` begins the next one.
         self._phrase = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
@@ -234,11 +258,12 @@ class UpstreamConnection(asyncio.Protocol):
         ``body_follows``: the request is written piece by piece, up to ``sent``.
         """
         assert self._exchange is None
-        self._reset_message()
-        self._head_request = head_request
-        self._sending = body_follows
-        self._exchange = Exchange(self, self._loop)
-        return self._exchange
+        self._phrase, self._headers, self._head_bytes = b"", [], 0
+        self._head_request, self._sending = head_request, body_follows
+        self._until_close = self._message_complete = self._reusable = False
+        self._surplus = self._renew_parser = False
+        exchange = self._exchange = Exchange(self, self._loop)
+        return exchange
 
     def write(self, data: bytes) -> None:
         if self._transport is not None:
@@ -250,16 +275,19 @@ class UpstreamConnection(asyncio.Protocol):
 
     async def drain(self) -> None:
         """Wait until the upstream has taken enough of what was written."""
-        await self._writable.wait()
+        if self._writable is not None:
+            await asyncio.wait([self._writable])
 
     def pause(self) -> None:
         transport = self._transport
         if transport is not None and not transport.is_closing():
+            self._paused = True
             transport.pause_reading()
 
     def resume(self) -> None:
         transport = self._transport
-        if transport is not None and not transport.is_closing():
+        if self._paused and transport is not None and not transport.is_closing():
+            self._paused = False
             transport.resume_reading()
 
     def abandon(self, exchange: Exchange) -> None:
@@ -320,7 +348,7 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc  # how the line broke changes nothing about what was missing
         self._transport = None
-        self._writable.set()
+        self.resume_writing()
         self._pool.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None:
@@ -331,10 +359,13 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.on_error(UpstreamError(Fault.TRUNCATED, "it closed the connection mid-answer"))
 
     def pause_writing(self) -> None:
-        self._writable.clear()
+        if self._writable is None:
+            self._writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        self._writable.set()
+        writable, self._writable = self._writable, None
+        if writable is not None:
+            writable.set_result(None)
 
     # httptools callbacks
 
@@ -366,7 +397,7 @@ class UpstreamConnection(asyncio.Protocol):
         bodiless = self._head_request or status in {204, 304}
         self._until_close = length is None and not chunked and not bodiless
         assert self._exchange is not None
-        self._exchange.on_head(UpstreamHead(status, self._phrase, self._headers, length))
+        self._exchange.head = UpstreamHead(status, self._phrase, self._headers, length)
         if bodiless and self._head_request:
             # llhttp cannot know that this answers a HEAD and would wait for the body.
             self._reusable = self._parser.should_keep_alive()
@@ -398,18 +429,13 @@ class UpstreamConnection(asyncio.Protocol):
             raise ValueError("it switched protocols unasked")
         self._phrase, self._headers = b"", []
 
-    def _reset_message(self) -> None:
-        self._phrase, self._headers, self._head_bytes = b"", [], 0
-        self._head_request = self._until_close = self._message_complete = False
-        self._reusable = self._surplus = self._renew_parser = self._sending = False
-
     def _finish(self, exchange: Exchange) -> None:
         self._exchange = None
         if self._renew_parser:
             self._parser = httptools.HttpResponseParser(self)
         if self._reusable and not self._surplus and not self._sending and self.open:
-            # A slow client may have paused it; nobody but the next answer would notice.
-            self.resume()
+            if self._paused:  # by a slow client; nobody but the next answer would notice
+                self.resume()
             self._pool.give_back(self)
         else:
             self.abort_quietly()

@@ -224,3 +224,12 @@ def test_a_reader_that_has_left_is_not_an_error() -> None:
     done = process("route", "planner", stdout=write_end, PYTHONUNBUFFERED="")
     os.close(write_end)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_process_that_serves_does_not_carry_the_stand_in() -> None:
+    look = "import sys, modelsplit_proxy.__main__; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "modelsplit_proxy.serve" in loaded
+    assert not [name for name in loaded if name.startswith("modelsplit_sim")]

@@ -1,0 +1,145 @@
+"""What one call and one piece of a stream cost, counted: a guard against careless changes.
+
+Times differ from machine to machine; the number of function calls does not. These are the
+Python functions and the native ones that run on the event loop's thread, through the real
+process code and real sockets, for one small call that is answered whole, and for one piece
+of a stream. The ceilings are a little above today's counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import statistics
+import sys
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from modelsplit_proxy.record import CallRecord
+from modelsplit_proxy.upstream import UpstreamConnection
+from support.counting import Asker, Calls, Upstream
+from support.harness import Running, in_front_of
+
+# Calls of (Python, native) functions.
+CALL = (355, 260)
+PIECE = (5, 4)
+# Objects alive after a thousand pieces, more than before: what is kept does not grow.
+KEPT = 100
+# Bytes of a long prompt.
+LONG = 2 * 2**20
+
+ADVICE = """
+{what} takes {python} Python and {native} native function calls on the event loop; the ceiling
+is {ceiling}. Something was added to the hot path. What can be done once per call is not done
+per piece, and what can be done once per start is not done per call (docs/performance.md). If
+it is worth its price, raise the ceiling in tests/test_hot_path.py, here and in
+docs/performance.md, and say in the commit what it buys. Most called:
+{most}"""
+
+# An own small loop per call, whatever the policy learns: nothing waits in line.
+OPEN = {"roles": {"CHAT": {"max_queue": 1000}}}
+WARM_UP, CALLS, PIECES = 30, 51, 200
+
+
+def check(what: str, calls: Calls, counted: tuple[float, float], ceiling: tuple[int, int]) -> None:
+    most = Counter(calls.python).most_common(40)
+    lines = "\n".join(f"  {name} {count}" for name, count in most)
+    python, native = counted
+    said = ADVICE.format(what=what, python=python, native=native, ceiling=ceiling, most=lines)
+    assert python <= ceiling[0] and native <= ceiling[1], said  # noqa: PT018 - one advice
+
+
+class PerCall:
+    """The count at the same moment of each call, which is when it is recorded."""
+
+    def __init__(self, up: Running) -> None:
+        self.calls = Calls()
+        self._seen: list[tuple[int, int]] = []
+        up.app.services.log.listen(self._note)
+
+    def _note(self, record: CallRecord) -> None:
+        del record
+        self._seen.append(self.calls.totals)
+
+    def counts(self) -> tuple[float, float]:
+        """The median: what happens once a second falls into one call or another."""
+        steps = list(zip(self._seen, self._seen[1:], strict=False))
+        python = statistics.median(after[0] - before[0] for before, after in steps)
+        return python, statistics.median(after[1] - before[1] for before, after in steps)
+
+
+async def counted_calls() -> tuple[Calls, tuple[float, float]]:
+    with Upstream() as upstream:
+        async with in_front_of(upstream.port, OPEN) as up:
+            with Asker(up.port) as client:
+                await asyncio.to_thread(client.ask, WARM_UP)
+                per_call = PerCall(up)
+                with per_call.calls.counting():
+                    await asyncio.to_thread(client.ask, CALLS)
+    return per_call.calls, per_call.counts()
+
+
+async def counted_pieces() -> tuple[Calls, tuple[float, float]]:
+    calls = Calls(within=UpstreamConnection.data_received.__code__)
+    with Upstream() as upstream:
+        async with in_front_of(upstream.port, OPEN) as up:
+            with Asker(up.port) as client:
+                client.begin(WARM_UP + PIECES)
+                await asyncio.to_thread(client.take, upstream.more, WARM_UP)
+                with calls.counting():
+                    await asyncio.to_thread(client.take, upstream.more, PIECES)
+                await asyncio.to_thread(client.end, upstream.more)
+    python, native = calls.totals
+    return calls, (python / PIECES, native / PIECES)
+
+
+async def test_a_call_takes_no_more_function_calls_than_this() -> None:
+    calls, counted = await counted_calls()
+    check("One call answered whole", calls, counted, CALL)
+
+
+async def test_a_piece_of_a_stream_takes_no_more_function_calls_than_this() -> None:
+    calls, counted = await counted_pieces()
+    check("One piece of a stream", calls, counted, PIECE)
+
+
+async def test_nothing_is_kept_of_a_piece_that_has_passed() -> None:
+    with Upstream() as upstream:
+        async with in_front_of(upstream.port, OPEN) as up:
+            with Asker(up.port) as client:
+                client.begin(1100)
+                await asyncio.to_thread(client.take, upstream.more, 100)
+                before = sys.getallocatedblocks()
+                await asyncio.to_thread(client.take, upstream.more, 1000)
+                kept = sys.getallocatedblocks() - before
+                await asyncio.to_thread(client.end, upstream.more)
+    assert kept < KEPT, f"{kept} objects are kept of a thousand pieces"
+
+
+async def test_a_long_request_does_not_live_as_long_as_its_streamed_answer() -> None:
+    with Upstream() as upstream:
+        async with in_front_of(upstream.port, OPEN) as up:
+            with Asker(up.port) as client:
+                await asyncio.to_thread(client.ask, WARM_UP)
+                tracemalloc.start()
+                try:
+                    await asyncio.to_thread(client.begin, 3, LONG)
+                    await asyncio.to_thread(client.take, upstream.more, 2)
+                    kept, peak = tracemalloc.get_traced_memory()
+                finally:
+                    tracemalloc.stop()
+                await asyncio.to_thread(client.take, upstream.more, 1)
+                await asyncio.to_thread(client.end, upstream.more)
+    assert peak > LONG
+    assert kept < LONG / 2, f"{kept} bytes are kept of a request of {LONG}"
+
+
+@pytest.mark.parametrize("ceiling", [CALL, PIECE])
+def test_the_ceilings_are_those_of_the_documentation(ceiling: tuple[int, int]) -> None:
+    page = Path(__file__).parents[1] / "docs" / "performance.md"
+    guard = page.read_text(encoding="utf-8").partition("## The guard")[2].partition("\n## ")[0]
+    told = re.findall(r"\| (\d+) \| (\d+) \|$", guard, re.MULTILINE)
+    assert (str(ceiling[0]), str(ceiling[1])) in told
