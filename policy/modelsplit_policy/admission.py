@@ -394,7 +394,7 @@ class Admission:
             return False
         if not pool.limits.counts_globally:
             return True
-        if pool.line.waits_for(ticket.model):
+        if self._in_line and pool.line.waits_for(ticket.model):
             return False
         # Beyond what is known to be useful only the next in turn may probe, and that is
         # the newcomer only if nobody waits.

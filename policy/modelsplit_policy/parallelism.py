@@ -160,7 +160,7 @@ class _Slots:
 
     ``computing``: calls that certainly compute, no more than there are slots known.
     ``in_doubt``: calls of which nobody can tell: loading, or in slots that may or may not
-    exist. Both follow from the rest, through ``recount``.
+    exist. Both follow from the rest, through ``Parallelism._recount``.
     """
 
     __slots__ = (
@@ -191,14 +191,6 @@ class _Slots:
     @property
     def running(self) -> int:
         return self.ready + self.loading
-
-    def recount(self) -> None:
-        """To be called when ``ready``, ``loading``, ``known`` or ``most`` has changed."""
-        computing = min(self.known, self.ready)
-        self.computing = computing
-        self.in_doubt = self.loading
-        if self.known != self.most:
-            self.in_doubt += self.ready - computing
 
 
 class History:
@@ -372,7 +364,8 @@ class Parallelism:
         self._forget(flight, now)
         self._count(flight, -1, now)
         self._paced(flight, before)
-        self._forget_idle()
+        if len(self._models) > _MAX_MODELS:
+            self._forget_idle()
 
     def _forget(self, flight: Flight, now: float) -> None:
         """The call is over; those that had just begun beside it are no longer."""
@@ -391,8 +384,11 @@ class Parallelism:
         waited = _hidden_wait(report, warm=flight.warm)
         if waited is None:
             return
-        self._revise(flight.slots, flight, waited=waited)
-        self._recounted(flight.slots, now)
+        slots = flight.slots
+        before = slots.known, slots.most
+        self._revise(slots, flight, waited=waited)
+        if (slots.known, slots.most) != before:
+            self._recount(slots, now)
 
     def _revise(self, slots: _Slots, flight: Flight, *, waited: bool) -> None:
         if waited:
@@ -485,13 +481,16 @@ class Parallelism:
             slots.loading += change
         else:
             slots.ready += change
-        self._recounted(slots, now)
+        self._recount(slots, now)
 
-    def _recounted(self, slots: _Slots, now: float) -> None:
-        """What is known of a model's calls has changed: so has the history."""
-        computing, in_doubt = slots.computing, slots.in_doubt
-        slots.recount()
-        self._history.mark(now, slots.computing - computing, slots.in_doubt - in_doubt)
+    def _recount(self, slots: _Slots, now: float) -> None:
+        """A model's calls have changed, or what is known of its slots: so has the history."""
+        computing = min(slots.known, slots.ready)
+        in_doubt = slots.loading
+        if slots.known != slots.most:
+            in_doubt += slots.ready - computing
+        self._history.mark(now, computing - slots.computing, in_doubt - slots.in_doubt)
+        slots.computing, slots.in_doubt = computing, in_doubt
 
     def _running(self, model: str) -> int:
         known = self._models.get(model)
@@ -505,10 +504,9 @@ class Parallelism:
 
     def _forget_idle(self) -> None:
         """Clients choose model names: what is remembered of them is bounded."""
-        if len(self._models) > _MAX_MODELS:
-            idle = next((name for name, s in self._models.items() if not s.running), None)
-            if idle is not None:
-                del self._models[idle]
+        idle = next((name for name, s in self._models.items() if not s.running), None)
+        if idle is not None:
+            del self._models[idle]
 
 
 def _hidden_wait(report: Report, *, warm: bool) -> bool | None:

@@ -66,7 +66,8 @@ class Gate:
         self._waiting.pop(ticket, None)
         if ticket.place in {Place.WAITING, Place.SEATED}:
             self._admission.leave(ticket, self._clock.now(), report)
-            self._fill()
+            if self._waiting:
+                self._fill()
 
     def seats(self, ticket: Ticket) -> Seats:
         """What each limit on the ticket stands at."""
