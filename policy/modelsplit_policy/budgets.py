@@ -39,7 +39,10 @@ def dollars(nano_usd: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What one attempt is charged with: one call, and so much money."""
+    """What one attempt is charged with: one call, and so much money.
+
+    ``model``: what all its spellings have in common (``roles.bare_name``).
+    """
 
     model: str
     role: Role
@@ -127,7 +130,7 @@ class _Window:
     def selects(self, model: str, role: Role, provider: Provider) -> bool:
         policy = self.policy
         return (
-            (self._models is None or bare_name(model) in self._models)
+            (self._models is None or model in self._models)
             and (policy.role is None or policy.role is role)
             and (policy.provider is None or policy.provider is provider)
         )

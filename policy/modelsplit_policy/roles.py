@@ -86,6 +86,17 @@ def bare_name(model: str) -> str:
     return name.removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
+def provider_of(model: str, row: RolePolicy) -> Provider:
+    """Who computes the answers of ``model`` for a role.
+
+    Ollama serves models that run in its cloud under names of their own, whoever asks for
+    them: ``gpt-oss:120b-cloud``, ``glm-4.6:cloud``.
+    """
+    tag = bare_name(model).partition(":")[2]
+    named = tag == "cloud" or tag.endswith("-cloud")
+    return Provider.CLOUD if named else row.provider
+
+
 class Roles:
     """The policy's names, indexed once."""
 
@@ -183,7 +194,7 @@ class Roles:
         return Route(
             role=role,
             context=context,
-            provider=row.provider,
+            provider=provider_of(candidates[0].model, row),
             requested_model=ask.model,
             candidates=candidates,
             reason=reason if arm is None else RouteReason.EXPERIMENT,

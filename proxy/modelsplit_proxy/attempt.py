@@ -16,7 +16,7 @@ from modelsplit_policy.call import Event, State
 from modelsplit_policy.failures import ErrorCode, Failure
 from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.roles import bare_name, provider_of
 from modelsplit_policy.shaping import apply, shape_of
 from modelsplit_proxy import answers, headers
 from modelsplit_proxy.deadlines import Deadline, LateError, Limits
@@ -74,7 +74,6 @@ class AttemptRun:
         self, services: Services, record: CallRecord, reply: Reply, sent: Sent, candidate: Candidate
     ) -> None:
         assert record.role is not None
-        assert record.provider is not None
         self._services = services
         self._record = record
         self._reply = reply
@@ -82,9 +81,10 @@ class AttemptRun:
         self._candidate = candidate
         self._model = bare_name(candidate.model)
         self._role = record.role
-        self._provider = record.provider
         self._row = services.policy.roles[record.role]
-        price = services.prices.of(candidate.model, record.provider)
+        # Of two models one may run in the cloud and the other here.
+        self._provider = record.provider = provider_of(candidate.model, self._row)
+        price = services.prices.of(candidate.model, self._provider)
         self._attempt = record.attempt(candidate, services.clock.now(), price)
         self._limits = self._read_limits()
         self._patience = self._read_patience()

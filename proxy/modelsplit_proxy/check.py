@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from modelsplit_policy.config import PolicyError
-from modelsplit_policy.facts import Provider
+from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.pitfalls import warnings
 from modelsplit_policy.roles import Roles
@@ -67,14 +67,13 @@ def route(loaded: LoadedPolicy, model: str, role: str, *, key: str = "", as_json
     fields = route_fields(decided)
     row = loaded.policy.roles[decided.role]
     fields |= {"max_concurrent": row.max_concurrent, "max_wait_ms": row.max_wait_ms}
-    refused = decided.provider is Provider.CLOUD
     if as_json:
         _print_json(fields)
     else:
         _print("\n".join(_route_lines(fields)))
-    if refused:
-        sys.stderr.write("modelsplit: E_BUDGET_NOT_APPROVED: no cloud approval is recorded\n")
-    return 1 if refused else 0
+    if decided.provider is Provider.CLOUD:
+        sys.stderr.write("modelsplit: it needs an approval in force; see: modelsplit budget show\n")
+    return 0
 
 
 def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
@@ -93,7 +92,7 @@ def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
         yield f"attempt {number} {candidate['model']}  ({bound})"
     yield from _arm_lines(fields)
     seats = fields["max_concurrent"]
-    shared = "by budget alone" if fields["llm_provider"] == Provider.CLOUD else "the global cap"
+    shared = "by budget alone" if fields["llm_role"] == Role.CLOUD else "the global cap"
     yield f"seats     {shared if seats is None else seats}"
     yield f"wait      at most {fields['max_wait_ms'] / 1000:g} s"
 

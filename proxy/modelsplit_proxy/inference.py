@@ -111,6 +111,7 @@ class InferenceCall:
                     # A second attempt that found no seat, or no budget, explains nothing: the
                     # call is told, and remembered, by the first one's failure.
                     self.record.unseated = self.record.attempts.pop()
+                    self.record.provider = route.provider
                     break
                 first = setback
                 if candidate is candidates[-1] or not self._may_fall_back(setback.failure):

@@ -246,9 +246,11 @@ class Purse:
     def _check_cloud(self, payment: Payment) -> Failure | None:
         charge = payment.charge
         if not payment.priced:
+            self._note(payment)
             return budgetwords.price_unknown(charge.model)
         denied = self._approvals.choose(self._time.now(), charge.nano_usd)
         if isinstance(denied, Denied):
+            self._note(payment)
             return budgetwords.not_approved(denied, charge.model, charge.nano_usd)
         return None
 

@@ -230,6 +230,34 @@ async def test_the_cloud_before_and_after_an_approval(tmp_path: Path) -> None:
         assert [sent.model for sent in up.asked] == ["claude-3-opus"]
 
 
+@pytest.mark.parametrize("headers", [{}, {"X-LLM-Role": "EXECUTOR"}])
+async def test_a_model_of_ollamas_cloud_is_the_cloud_whoever_asks(
+    tmp_path: Path, headers: dict[str, str]
+) -> None:
+    name = "gpt-oss:120b-cloud"
+    sim = SimConfig((*DEFAULT_MODELS, ModelSpec(name)), tokens=4, num_parallel=8, max_loaded=5)
+    overlay = {"models": {name: {"price": {"input": 0.0, "output": 0.0}}}}
+    async with running(sim, overlay, state=tmp_path) as up, up.client() as client:
+        before = await client.request("POST", ROUTE, call(ROUTE, name), headers)
+        assert (before.status, before.json["reason"]) == (403, "no_approval")
+        assert before["X-LLM-Provider"] == "CLOUD"
+        approve(tmp_path)
+        after = await client.request("POST", ROUTE, call(ROUTE, name), headers)
+        assert (after.status, after["RateLimit"]) == (200, '"cloud";r=8;t=86400')
+        assert [sent.model for sent in up.asked] == [name]
+
+
+async def test_a_local_fallback_of_a_model_in_the_cloud_is_local(tmp_path: Path) -> None:
+    name = "glm-4.6:cloud"
+    overlay = {"models": {name: {"price": {"input": 0.0, "output": 0.0}}}}
+    headers = {"X-LLM-Role": "EXECUTOR"}
+    async with running(WARM, overlay, state=tmp_path) as up, up.client() as client:
+        approve(tmp_path)
+        answer = await client.request("POST", ROUTE, call(ROUTE, name), headers)
+        assert (answer.status, answer["X-LLM-Model"]) == (200, "gemma3:12b")
+        assert answer["X-LLM-Provider"] == "LOCAL"
+
+
 async def test_the_cloud_is_charged_what_it_used(tmp_path: Path) -> None:
     async with running(WITH_OPUS, state=tmp_path) as up, up.client() as client:
         approve(tmp_path, usd=1.0)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_policy.config import parse
-from modelsplit_policy.facts import Role
+from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Ask, Candidate, Roles, Route, bare_name
 
@@ -365,3 +365,19 @@ def test_while_nobody_says_whose_call_it_is_the_arm_is_open() -> None:
     route = routed(Ask("planner"), trying())
     assert route.experiment is not None
     assert (route.arm, route.reason, models(route)) == (None, "alias", ["qwen3:4b", "qwen3:8b"])
+
+
+@pytest.mark.parametrize(
+    ("model", "provider"),
+    [
+        ("gpt-oss:120b-cloud", Provider.CLOUD),
+        ("GLM-4.6:Cloud", Provider.CLOUD),
+        ("registry.ollama.ai/library/kimi-k2:1t-cloud", Provider.CLOUD),
+        ("my-cloud", Provider.LOCAL),
+        ("cloud-of-mine:7b", Provider.LOCAL),
+        ("qwen3:8b", Provider.LOCAL),
+    ],
+)
+def test_a_model_of_ollamas_cloud_is_known_by_its_tag(model: str, provider: Provider) -> None:
+    route = routed(Ask(model=model))
+    assert (route.role, route.provider) == (Role.CHAT, provider)

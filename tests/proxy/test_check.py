@@ -171,6 +171,15 @@ def test_a_role_without_seats_of_its_own_says_what_bounds_it(
     assert seats in route(model, "", capsys)[1].splitlines()
 
 
+@pytest.mark.parametrize("model", ["cloud", "glm-4.6:cloud"])
+def test_a_route_to_the_cloud_says_that_it_needs_an_approval(
+    model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = route(model, "", capsys)
+    assert code == 0
+    assert err == "modelsplit: it needs an approval in force; see: modelsplit budget show\n"
+
+
 def test_a_route_as_json_is_data(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = route("mistral", "EXECUTOR", capsys, as_json=True)
     assert code == 0
