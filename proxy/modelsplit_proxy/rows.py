@@ -72,6 +72,10 @@ _COLUMNS: Final[tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any], Any]
     ("variant", "variant", _same, _same),
 )
 _NAMES: Final = tuple(column for column, *_ in _COLUMNS)
+# Most values are written as they are; made for every call, so nothing is called for them.
+_WRITTEN: Final = tuple(
+    (field, None if write is _same else write) for _, field, write, _ in _COLUMNS
+)
 # Fields that are worked out from others when a row is read.
 _DERIVED: Final = frozenset(
     {"ts", "started_at", "planner_latency_ms", *(field for _, field, *_ in _COLUMNS)}
@@ -130,7 +134,7 @@ def call_row(record: CallRecord) -> Row:
     get = fields.get
     return (
         round(record.started_wall * 1e6),
-        *(write(get(field)) for _, field, write, _ in _COLUMNS),
+        *[get(field) if write is None else write(get(field)) for field, write in _WRITTEN],
         _more(fields, record),
     )
 
@@ -171,7 +175,7 @@ def _rest(record: CallRecord, attempt: Attempt) -> Row:
         None if failure is None else failure.reason,
         attempt.upstream_status,
         attempt.ahead,
-        *(
+        *[
             None if moment is None else round((moment - record.started) * 1e6)
             for moment in (
                 attempt.asked,
@@ -180,11 +184,11 @@ def _rest(record: CallRecord, attempt: Attempt) -> Row:
                 attempt.first_byte,
                 attempt.ended,
             )
-        ),
-        *(
+        ],
+        *[
             None if seconds is None else round(seconds * 1e6)
             for seconds in (usage.load_s, usage.prompt_eval_s, usage.eval_s)
-        ),
+        ],
         usage.prompt_tokens,
         usage.output_tokens,
         attempt.cost_usd,
