@@ -43,7 +43,9 @@ class Costs:
             if not attempt.sent or record.role is None:
                 continue
             key = (record.role, self._model_label(attempt.model))
-            spent = self._spent.setdefault(key, _Spent())
+            spent = self._spent.get(key)
+            if spent is None:
+                spent = self._spent[key] = _Spent()
             spent.attempts += 1
             cost = attempt.cost_usd
             if cost is None:

@@ -111,9 +111,9 @@ def _decode(raw: bytes) -> Any:
 def _model_span(raw: bytes) -> tuple[int, int] | None:
     """Where the one top-level model string stands; BodyError if the key comes twice."""
     plain = b"\\u00" not in raw or _DISGUISE.search(raw) is None
-    if plain and raw.lower().count(b'"model"') == 1:
-        # The decoded object has a top-level "model" and the text spells the word once:
-        # that is the one.
+    if plain and raw.count(b'"model"') == 1:
+        # The decoded object has a top-level "model", no other key that reads like it, and the
+        # text spells the word once: that is the one.
         match = _KEY_AND_VALUE.search(raw)
         return None if match is None else match.span(1)
     spans = list(_model_values(raw))
