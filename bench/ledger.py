@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -263,6 +264,35 @@ async def lags(folder: Path, seconds: float) -> list[list[Any]]:
     return out
 
 
+async def commits(folder: Path, seconds: float) -> list[list[str]]:
+    """How long a call that is counted waits for its place on the disk, up to 100 a second."""
+    store = Store(folder, SystemClock())
+    ledger = Ledger(store)
+    out = []
+    for name, noting in (
+        ("nothing else", None),
+        (f"{RATE} calls a second noted", Noting(ledger, seconds)),
+    ):
+        took: list[float] = []
+        pacing = asyncio.get_running_loop().create_task(lag_of(seconds, noting))
+        while not pacing.done():
+            start = time.perf_counter()
+            await store.commit(_charge)
+            took.append(time.perf_counter() - start)
+            await asyncio.sleep(0.01)
+        await pacing
+        shown = [f"{1000 * quantile(took, share):.2f}" for share in (0.5, 0.99)]
+        out.append([name, *shown, f"{1000 * max(took):.1f}"])
+    await _written(store, ledger)
+    store.close()
+    return out
+
+
+def _charge(db: sqlite3.Connection) -> None:
+    db.execute("INSERT INTO budget_clock VALUES (1, '', 0, 0, 0, '') ON CONFLICT DO NOTHING")
+    db.execute("UPDATE budget_clock SET ledger = ledger + 1")
+
+
 async def _written(store: Store, ledger: Ledger) -> None:
     while not await asyncio.to_thread(store.catch_up, 30.0) or ledger.waiting:
         pass
@@ -395,10 +425,12 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the large file, to be kept")
     args = options(parser)
     logging.getLogger("modelsplit").setLevel(logging.CRITICAL)
+    host, now = machine(), datetime.now(UTC).strftime("%Y-%m-%dT%H:%MZ")
     folder = Path(tempfile.mkdtemp(prefix="modelsplit-ledger-"))
     large = args.keep or folder / "large"
     try:
         lag = uvloop.run(lags(folder / "lag", args.seconds))
+        urgent = uvloop.run(commits(folder / "commits", args.seconds))
         rate, size = fill(large, args.calls)
         check_s = whole_check(large)
         times = questions(large)
@@ -413,6 +445,8 @@ def main() -> None:
         (
             "## The event loop's lag, ms",
             table(["while", "p50", "p99", "p99.9", "max", "dropped / error"], lag),
+            "## A durable write, asked for by the event loop, ms",
+            table(["while", "p50", "p99", "max"], urgent),
             "## The file",
             table(["figure", ""], facts),
             f"## Questions to a file of {args.calls:,} calls over {DAYS} days, ms",
@@ -420,7 +454,9 @@ def main() -> None:
         )
     )
     show(
-        {"lag": lag, "file": facts, "questions": times}, f"{machine()}\n\n{text}", as_json=args.json
+        {"lag": lag, "urgent": urgent, "file": facts, "questions": times},
+        f"# The state file: what was measured\n\n{now}, by `bench/ledger.py`.\n\n{host}\n\n{text}",
+        as_json=args.json,
     )
 
 

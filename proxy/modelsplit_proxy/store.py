@@ -162,6 +162,11 @@ class Store:
         return len(self._urgent) + len(self._routine)
 
     @property
+    def urgent_waiting(self) -> bool:
+        """Whether somebody urgent waits: a long routine job should come to an end."""
+        return bool(self._urgent)
+
+    @property
     def fresh_after_corruption(self) -> bool:
         """Whether this start found a damaged file, set it aside and began a new one."""
         return self.set_aside is not None

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy import ledger as module
+from modelsplit_proxy import rows
 from modelsplit_proxy.ledger import Ledger
 from modelsplit_proxy.query import Query
 from support.records import answered, begun, fallen_back, turned_away
 from support.stores import execute, locked, opened
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
     from pathlib import Path
+
+    from modelsplit_proxy.record import CallRecord
 
 
 def ids(ledger: Ledger, limit: int = 10) -> list[str]:
@@ -47,8 +51,8 @@ def test_a_call_that_has_been_noted_is_found_at_once(tmp_path: Path) -> None:
 def test_a_call_that_never_got_a_role_is_kept_too(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         Ledger(store).note(begun(request_id="early"))
-    rows = execute(tmp_path, "SELECT request_id, role, started_us, total_us FROM calls")
-    assert rows == [("early", None, 1795393743250000, 0)]
+    found = execute(tmp_path, "SELECT request_id, role, started_us, total_us FROM calls")
+    assert found == [("early", None, 1795393743250000, 0)]
 
 
 def test_more_calls_than_one_batch_takes(tmp_path: Path) -> None:
@@ -72,6 +76,30 @@ def test_a_line_that_is_long_is_written_without_a_pause(
             for number in range(500):
                 ledger.note(answered(request_id=f"r{number}"))
         assert hurried.wait(5)
+
+
+def test_an_urgent_write_does_not_wait_for_a_whole_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the tenth of a hundred rows is written, and finds ten."""
+    put_together = rows.call_row
+    urgent: list[Future[list[tuple[int]]]] = []
+
+    def call_row(record: CallRecord) -> rows.Row:
+        if record.request_id == "r9":
+            count = "SELECT count(*) FROM calls"
+            urgent.append(store.submit(lambda db: db.execute(count).fetchall(), urgent=True))
+        return put_together(record)
+
+    monkeypatch.setattr(rows, "call_row", call_row)
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        with locked(tmp_path):
+            for number in range(100):
+                ledger.note(answered(request_id=f"r{number}"))
+        assert len(ids(ledger, 200)) == 100
+        [found] = urgent
+        assert found.result(5) == [(10,)]
 
 
 def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
