@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import BODIES, DIALECTS, ERROR_FIELDS, call
 from support.harness import running, warm
+from support.process import ollama, serving
 from support.stores import locked
 
 if TYPE_CHECKING:
@@ -199,6 +201,24 @@ async def test_while_the_file_is_locked_only_what_must_be_counted_is_refused(
         after = await client.request("POST", ROUTE, call(ROUTE, MODEL))
         assert (after.status, after["RateLimit"]) == (200, '"heavy-20b";r=1;t=3600')
         assert len(up.asked) == 2
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+async def test_while_the_disk_is_full_only_what_must_be_counted_is_refused(tmp_path: Path) -> None:
+    """No file of the process may grow, as on a full disk."""
+    async with ollama("--tokens", "2") as (upstream, _), serving(upstream, tmp_path) as proxy:
+        limits = resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE)
+        async with proxy.client() as client:
+            before = await client.request("POST", ROUTE, call(ROUTE, MODEL))
+            resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
+            full = [await client.request("POST", ROUTE, call(ROUTE, MODEL)) for _ in range(3)]
+            free = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
+            resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, limits)
+            after = await client.request("POST", ROUTE, call(ROUTE, MODEL))
+        assert before["RateLimit"] == '"heavy-20b";r=9;t=3600'
+        assert [answer.json["reason"] for answer in full] == ["ledger_unavailable"] * 3
+        assert free.status == 200
+        assert (after.status, after["RateLimit"]) == (200, '"heavy-20b";r=8;t=3600')
 
 
 async def test_counts_outlive_the_process(tmp_path: Path) -> None:
