@@ -23,7 +23,7 @@ from modelsplit_policy.failures import Failure, said_back
 from modelsplit_policy.roles import Ask, Route
 from modelsplit_proxy import budgetmetrics, costhistory, explain, requestlog, storemetrics, trace
 from modelsplit_proxy.archive import AmbiguousError
-from modelsplit_proxy.query import QueryError, read_number, read_query, read_since
+from modelsplit_proxy.query import WORDS, QueryError, only, read_number, read_query, read_since
 from modelsplit_proxy.statefile import StoreError
 from modelsplit_proxy.trialreport import UnknownExperimentError, report
 
@@ -195,6 +195,7 @@ class Admin:
 
     async def _requests(self, request: web.Request) -> web.StreamResponse:
         """Finished calls as JSON or as lines, newest first; or all as a trace, oldest first."""
+        only(request.query, (*WORDS, "limit", "format"))
         query = read_query(request.query, self._parts.services.clock.wall())
         if request.query.get("format") == "trace":
             return await self._trace(request, self._parts.ledger.archive.in_order(query))

@@ -215,7 +215,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 def _what(one: dict[str, Any]) -> str:
     if one["action"] == Action.APPROVE:
-        return f"approve {one['id']}: {one['usd']:.2f} USD for {one['days']:g} days"
+        days = "1 day" if one["days"] == 1 else f"{one['days']:g} days"
+        return f"approve {one['id']}: {one['usd']:.2f} USD for {days}"
     return f"revoke {one['revokes']}" if one["action"] == Action.REVOKE else str(one["action"])
 
 
@@ -232,7 +233,7 @@ def _signed(change: Change) -> str:
 
 def _number(flag: str, said: float, most: float) -> float:
     if not (math.isfinite(said) and 0 < said <= most):
-        raise SettingError(f"{flag} {said:g} is not more than 0 and at most {most:g}")
+        raise SettingError(f"{flag} {said:g} is not more than 0 and at most {most:.0f}")
     return said
 
 

@@ -261,7 +261,9 @@ def _add_route(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--key", help="the job, client or request by which an experiment picks the arm"
     )
-    parser.add_argument("--policy", type=Path, metavar="FILE")
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="default: the file serve would use"
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
@@ -277,7 +279,7 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "new", help="print a fresh key, and the entry for the file; nothing is stored"
     )
     new.add_argument("--name", required=True, help="the client's name in logs and limits")
-    new.add_argument("--roles", default="", help="which roles it may call (default all)")
+    new.add_argument("--roles", help="which roles it may call (default all)")
     new.add_argument("--manage-models", action="store_true", help="it may pull, create, delete …")
     new.add_argument("--json", action="store_true", help="machine-readable output")
     check_file = verbs.add_parser("check", help="check a file of keys; every error at once")

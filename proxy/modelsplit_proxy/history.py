@@ -72,7 +72,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--failed", action="store_true", help="calls that did not end well")
     parser.add_argument("--since", metavar="WHEN", help="30m, 1h, 7d ago, or 2026-11-23T01:30:00Z")
     parser.add_argument("--until", metavar="WHEN", help="calls that came before this")
-    parser.add_argument("--limit", type=int, help=f"so many of the last ones (default {LIMIT})")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help=f"so many of the last ones (default {LIMIT}, at most {_LIMIT_MAX})",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     parser.add_argument(
         "--export", action="store_true", help="all of them as JSON Lines, in order of arrival"
@@ -86,6 +90,8 @@ def read_arguments(args: argparse.Namespace) -> Asked:
     """Raises QueryError where the flags contradict each other."""
     said = {word: getattr(args, word) for word in WORDS if getattr(args, word)}
     words = {word: "1" if value is True else str(value) for word, value in said.items()}
+    if args.id == "":
+        raise QueryError("the ID is empty; give the first letters of one, or none for a list")
     if args.id is not None and (words or args.export or args.limit is not None):
         raise QueryError("an ID names one call: it goes with --json and --state only")
     if args.export and (args.json or args.limit is not None):

@@ -25,14 +25,14 @@ _RANDOM_BYTES: Final = 32
 _PREFIX: Final = "ms-"
 
 
-def new(name: str, roles: str, *, manage_models: bool, as_json: bool) -> int:
+def new(name: str, roles: str | None, *, manage_models: bool, as_json: bool) -> int:
     """Make a key; print it, which nobody can do again, and the entry for the file.
 
-    ``roles``: names separated by commas, in any case; empty: all.
+    ``roles``: names separated by commas, in any case; None: all.
     """
     key = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     entry: dict[str, Any] = {"name": name, "sha256": digest_of(key).hex()}
-    if roles:
+    if roles is not None:
         entry["roles"] = [role.strip().upper() for role in roles.split(",")]
     if manage_models:
         entry["manage_models"] = True

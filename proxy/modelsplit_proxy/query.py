@@ -77,6 +77,13 @@ def read_query(said: Mapping[str, str], now_wall: float) -> Query:
     )
 
 
+def only(said: Mapping[str, str], known: tuple[str, ...]) -> None:
+    """A mistyped filter must not show every call as if all of them fitted. Raises QueryError."""
+    for word in said:
+        if word not in known:
+            raise QueryError(f'"{said_back(word, 20)}" is unknown here; use {", ".join(known)}')
+
+
 def read_since(said: Mapping[str, str], now_wall: float) -> int:
     """``since`` alone: wall microseconds, 0 if nothing was said. Raises QueryError."""
     return _moment("since", said.get("since"), now_wall) or 0

@@ -133,6 +133,8 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
             f"--upstream {settings.upstream} is our own --listen address; every call would "
             "come back to us"
         )
+    if settings.admin == settings.listen and settings.listen.port != 0:
+        raise SettingError(f"--admin {settings.admin} is the --listen address too; give it its own")
     return settings
 
 

@@ -171,7 +171,11 @@ async def test_calls_that_are_like_this(up: Running, query: str, found: list[str
 
 @pytest.mark.parametrize(
     ("query", "error"),
-    [("role=boss", "the roles are PLANNER"), ("since=soon", "is neither a time ago")],
+    [
+        ("role=boss", "the roles are PLANNER"),
+        ("since=soon", "is neither a time ago"),
+        ("rol=PLANNER", '"rol" is unknown here; use role, '),
+    ],
 )
 async def test_words_that_cannot_be_read(up: Running, query: str, error: str) -> None:
     async with up.admin() as admin:

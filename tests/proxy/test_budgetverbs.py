@@ -80,6 +80,7 @@ def test_what_is_not_in_force_cannot_be_revoked(tmp_path: Path, capsys: Capture)
         (("--usd", "0", "--days", "7", *BY), "--usd 0 is not more than 0"),
         (("--usd", "nan", "--days", "7", *BY), "--usd nan is not more than 0"),
         (("--usd", "5", "--days", "367", *BY), "--days 367 is not more than 0 and at most 366"),
+        (("--usd", "1e7", "--days", "7", *BY), "more than 0 and at most 1000000"),
         (("--usd", "5", "--days", "7", "--by", " ", "--reason", "r"), "--by must be 1 to 200"),
         (("--usd", "5", "--days", "7", "--by", "k", "--reason", "a\nb"), "--reason must be 1 to"),
     ],

@@ -200,6 +200,7 @@ def test_a_file_of_another_age_says_what_to_do(tmp_path: Path) -> None:
     [
         (["x", "--role", "PLANNER"], "an ID names one call"),
         (["x", "--export"], "an ID names one call"),
+        ([""], "the ID is empty"),
         (["x", "--limit", "1"], "an ID names one call"),
         (["--export", "--limit", "1"], "JSON Lines of all calls"),
         (["--export", "--json"], "JSON Lines of all calls"),

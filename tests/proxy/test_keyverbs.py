@@ -34,7 +34,7 @@ def test_a_new_key_and_its_entry_belong_together(capsys: Capture) -> None:
 
 def test_no_two_keys_are_the_same(capsys: Capture) -> None:
     for _ in range(9):
-        keyverbs.new("a", "", manage_models=False, as_json=True)
+        keyverbs.new("a", None, manage_models=False, as_json=True)
     made = json.loads("[" + capsys.readouterr().out.replace("}\n{", "},{") + "]")
     assert len({one["key"] for one in made}) == 9
     assert {tuple(one["entry"]) for one in made} == {("name", "sha256")}
@@ -46,10 +46,16 @@ def test_a_name_or_a_role_that_cannot_be(capsys: Capture) -> None:
     assert capsys.readouterr().out == ""
 
 
+def test_no_role_is_not_every_role(capsys: Capture) -> None:
+    with pytest.raises(SettingError, match=r"\$\.roles\[0\]: must be "):
+        keyverbs.new("laptop", "", manage_models=False, as_json=False)
+    assert capsys.readouterr().out == ""
+
+
 @pytest.fixture
 def file(tmp_path: Path, capsys: Capture) -> Path:
     """Two keys as ``keys new`` made them, one with limits added by hand."""
-    keyverbs.new("laptop", "", manage_models=True, as_json=True)
+    keyverbs.new("laptop", None, manage_models=True, as_json=True)
     laptop = json.loads(capsys.readouterr().out)["entry"]
     keyverbs.new("batch", "heavy,chat", manage_models=False, as_json=True)
     batch = json.loads(capsys.readouterr().out)["entry"]

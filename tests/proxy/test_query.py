@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelsplit_policy.facts import Role
-from modelsplit_proxy.query import WORDS, Query, QueryError, read_number, read_query
+from modelsplit_proxy.query import WORDS, Query, QueryError, only, read_number, read_query
 
 NOW = 1795393743.0
 
@@ -68,6 +68,12 @@ def test_failed_is_yes_or_no(said: str, means: bool) -> None:
 def test_failed_is_nothing_else() -> None:
     with pytest.raises(QueryError, match='failed "perhaps" is neither 1 nor 0'):
         read_query({"failed": "perhaps"}, NOW)
+
+
+def test_a_mistyped_word_is_not_passed_over() -> None:
+    only({"role": "PLANNER"}, WORDS)
+    with pytest.raises(QueryError, match='"rol" is unknown here; use role, model, client'):
+        only({"rol": "PLANNER"}, WORDS)
 
 
 def test_numbers_have_an_end() -> None:

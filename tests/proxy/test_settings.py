@@ -156,6 +156,12 @@ def test_the_proxy_is_not_its_own_upstream() -> None:
     )
 
 
+def test_each_listener_has_an_address_of_its_own() -> None:
+    message = refusal(listen="127.0.0.1:7000", admin="127.0.0.1:7000")
+    assert message == "--admin 127.0.0.1:7000 is the --listen address too; give it its own"
+    assert read(listen="127.0.0.1:0", admin="127.0.0.1:0").admin.port == 0
+
+
 @pytest.mark.parametrize(
     ("said", "seconds"),
     [("500ms", 0.5), ("10s", 10.0), ("2m", 120.0), ("1h", 3600.0), ("1.5s", 1.5), ("7", 7.0)],
