@@ -133,7 +133,11 @@ def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
             budgetbook.add_change(db, _with(change, at=now))
     if lost_at is None:
         return _nothing("no counts were lost, so there is nothing to reset")
-    _print({"reset": True}, "what was lost is taken as not used", as_json=args.json)
+    _print(
+        {"reset": True},
+        "what was lost is taken as not used; a running proxy shows it after its next counted call",
+        as_json=args.json,
+    )
     return DONE
 
 

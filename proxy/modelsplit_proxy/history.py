@@ -188,9 +188,15 @@ class _File:
     """The state file itself, with or without a proxy that writes it."""
 
     def __init__(self, state: Path, clock: Clock) -> None:
-        self._path = state / FILE_NAME if state.is_dir() else state
         self._clock = clock
-        if not self._path.is_file():
+        try:
+            self._path = state / FILE_NAME if state.is_dir() else state
+            found = self._path.is_file()
+        except OSError as error:  # such as a directory that only its owner may look into
+            raise StoreError(
+                f"the state file in {state} cannot be read: {error.strerror}"
+            ) from error
+        if not found:
             raise StoreError(f"there is no state file {self._path}")
         [(version,)] = self._read("PRAGMA user_version", ())
         if version != SCHEMA_VERSION:

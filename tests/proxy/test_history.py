@@ -180,6 +180,12 @@ def test_an_id_that_is_not_in_the_file(tmp_path: Path, capsys: Capture) -> None:
         assert run("--state", state, "--role", "boss") == 2
 
 
+def test_a_place_that_cannot_be_looked_at() -> None:
+    name = "x" * 300
+    with pytest.raises(StoreError, match=f"state file (in )?{name}"):
+        run("--state", name)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=f"there is no state file {tmp_path / FILE_NAME}"):
         run("--state", str(tmp_path))
