@@ -191,6 +191,7 @@ async def test_while_the_file_is_locked_only_what_must_be_counted_is_refused(
     tmp_path: Path,
 ) -> None:
     async with running(WARM, budget(), state=tmp_path) as up, up.client() as client:
+        up.app.store._urgent_s = 0.1
         with locked(tmp_path):
             counted = await client.request("POST", ROUTE, call(ROUTE, MODEL))
             free = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
@@ -198,6 +199,7 @@ async def test_while_the_file_is_locked_only_what_must_be_counted_is_refused(
         assert counted.json["reason"] == "ledger_unavailable"
         assert counted["x-should-retry"] == "false"
         assert free.status == 200
+        up.app.store._urgent_s = 5.0
         after = await client.request("POST", ROUTE, call(ROUTE, MODEL))
         assert (after.status, after["RateLimit"]) == (200, '"heavy-20b";r=1;t=3600')
         assert len(up.asked) == 2

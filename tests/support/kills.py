@@ -18,7 +18,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.models import ModelSpec
 from modelsplit_sim.server import Sim
 from support.calls import call
-from support.process import Process, serving
+from support.process import PATIENCE_S, Process, serving
 from support.wire import Client
 
 MODEL = "gpt-oss:20b"
@@ -80,9 +80,10 @@ class Load:
         return self._waiting
 
     async def until_answered(self, count: int) -> None:
-        while self.answered < count:
-            self._progress.clear()
-            await self._progress.wait()
+        async with asyncio.timeout(PATIENCE_S):
+            while self.answered < count:
+                self._progress.clear()
+                await self._progress.wait()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as clients:

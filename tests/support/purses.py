@@ -92,7 +92,7 @@ async def purse(
 ) -> AsyncIterator[Held]:
     """An open purse; closed as the process would, unless the test closed it before."""
     clocks = clocks or Clocks()
-    with opened(directory, **store) as made:
+    with opened(directory, **({"urgent_s": 5.0} | store)) as made:
         loaded = policy(overlay).policy
         held = Held(Purse(loaded, Prices(loaded), made, LedgerTime(clocks)), made, clocks)
         await held.purse.open()
