@@ -83,6 +83,8 @@ def bare_name(model: str) -> str:
     where a name without them comes from.
     """
     name = model.lower().removesuffix(":latest")
+    if "/" not in name:  # as nearly all are, and a call asks for several
+        return name
     return name.removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
