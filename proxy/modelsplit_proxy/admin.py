@@ -111,9 +111,11 @@ class Admin:
         """200 while the process can answer; the upstream's health is told, not judged."""
         del request
         health = self._parts.monitor.fields()
+        refused = self._parts.services.purse.error
         return _json(
             {
-                "status": "ok",
+                "status": "ok" if refused is None else "degraded",
+                "error": refused,
                 "health": health,
                 "upstream": self._upstream(),
                 "ledger": self._ledger(),
@@ -136,6 +138,8 @@ class Admin:
     async def _stats(self, request: web.Request) -> web.Response:
         del request
         parts = self._parts
+        # An approval given a moment ago is shown.
+        await parts.services.purse.look()
         return _json(
             {
                 "upstream": self._upstream(),

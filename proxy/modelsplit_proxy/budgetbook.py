@@ -108,6 +108,11 @@ def changes(db: sqlite3.Connection) -> tuple[Change, ...]:
     return tuple(map(_change, rows))
 
 
+def news(db: sqlite3.Connection, keeper: str) -> tuple[bool, tuple[Change, ...]]:
+    """Whether this keeper still is the one, and the history."""
+    return _is_kept_by(db, keeper), changes(db)
+
+
 def add_change(db: sqlite3.Connection, change: Change) -> int:
     """Add to the history; the number it got (its own ``id`` is not looked at)."""
     values = (
@@ -156,8 +161,12 @@ def forget(db: sqlite3.Connection, before: float) -> None:
 
 
 def _keep(db: sqlite3.Connection, keeper: str) -> None:
-    if db.execute("SELECT keeper FROM budget_clock").fetchone() != (keeper,):
+    if not _is_kept_by(db, keeper):
         raise NotKeeperError
+
+
+def _is_kept_by(db: sqlite3.Connection, keeper: str) -> bool:
+    return bool(db.execute("SELECT keeper FROM budget_clock").fetchone() == (keeper,))
 
 
 def _revoked(db: sqlite3.Connection, approval: int) -> bool:

@@ -44,6 +44,11 @@ class BudgetMetrics:
             "What is left of the approvals of the cloud that are in force.",
             value=self._purse.approved()[1],
         )
+        yield GaugeMetricFamily(
+            "modelsplit_state_taken_over",
+            "1 once another modelsplit has opened the state file: what counts is refused here.",
+            value=int(self._purse.error is not None),
+        )
 
     def _refusals(self) -> Metric:
         counted = self._purse.refusals
@@ -66,5 +71,6 @@ def fields(purse: Purse) -> dict[str, Any]:
         "approvals": len(valid),
         "approved_usd_left": left,
         "open": purse.is_open,
+        "error": purse.error,
         "state": str(purse.state),
     }

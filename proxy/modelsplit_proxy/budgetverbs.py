@@ -135,7 +135,7 @@ def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
         return _nothing("no counts were lost, so there is nothing to reset")
     _print(
         {"reset": True},
-        "what was lost is taken as not used; a running proxy shows it after its next counted call",
+        "what was lost is taken as not used, by a running proxy too",
         as_json=args.json,
     )
     return DONE

@@ -53,6 +53,9 @@ logger = logging.getLogger("modelsplit")
 
 _OPENING: Final = "it is still being opened"
 _TAKEN_OVER: Final = "another modelsplit has opened it"
+_REFUSED_HERE: Final = (
+    "another modelsplit has opened the state file; calls that budgets count are refused here"
+)
 # How often to look whether the wall clock was set, and by how much it must have been.
 _WATCH_S: Final = 30.0
 _DRIFT_S: Final = 1.0
@@ -84,6 +87,7 @@ class Purse:
         self._keeper = secrets.token_hex(8)
         self._looked_at: dict[tuple[str, Role], bool] = {}
         self._is_open = False
+        self._taken_over = False
         self._written = time.anchor()
         self._forget_at = 0.0
         self.refusals = Refusals()
@@ -122,6 +126,12 @@ class Purse:
             if self._is_open:
                 self.look_at_the_clock()
                 self._forget()
+                await self.look()
+
+    async def look(self) -> None:
+        """Learn what other processes have done to the file; as before if it cannot be read."""
+        if self._is_open:
+            await self._refresh()
 
     def look_at_the_clock(self) -> None:
         """Write it down if the wall clock was set: a restart of the machine goes by it."""
@@ -142,6 +152,11 @@ class Purse:
     def is_open(self) -> bool:
         """Whether what earlier processes counted has been read."""
         return self._is_open
+
+    @property
+    def error(self) -> str | None:
+        """Why calls that budgets count are refused until somebody acts; None if they are not."""
+        return _REFUSED_HERE if self._taken_over else None
 
     def standing(self) -> tuple[Standing, ...]:
         """Where every budget stands."""
@@ -204,8 +219,8 @@ class Purse:
         cloud = charge.provider is Provider.CLOUD
         if not (cloud or self._budgets.enforced(charge)):
             return None
-        if not self._is_open:
-            return budgetwords.unavailable(self._store.error or _OPENING)
+        if (closed := self._closed()) is not None:
+            return closed
         if cloud:
             return await self._refresh() or self._check_cloud(payment) or self._check(payment)
         refused = self._check(payment)
@@ -219,8 +234,8 @@ class Purse:
         charge = payment.charge
         cloud = charge.provider is Provider.CLOUD
         must = cloud or self._budgets.enforced(charge)
-        if not self._is_open:
-            return budgetwords.unavailable(self._store.error or _OPENING) if must else None
+        if (closed := self._closed()) is not None:
+            return closed if must else None
         if cloud:
             approval = self._approvals.choose(self._time.now(), charge.nano_usd)
             if isinstance(approval, Denied):
@@ -253,6 +268,18 @@ class Purse:
         self._store.submit(lambda db: budgetbook.settle(db, keeper, reservation.id, cost))
 
     # 4. Inside.
+
+    def _closed(self) -> Failure | None:
+        """Why nothing can be counted here now."""
+        if not self._is_open:
+            return budgetwords.unavailable(self._store.error or _OPENING)
+        return budgetwords.unavailable(_TAKEN_OVER) if self._taken_over else None
+
+    def _lose(self) -> None:
+        """Another process keeps the file, and never gives it back: said once."""
+        if not self._taken_over:
+            self._taken_over = True
+            logger.error(_REFUSED_HERE)
 
     def _check_cloud(self, payment: Payment) -> Failure | None:
         charge = payment.charge
@@ -298,7 +325,11 @@ class Purse:
             denied = Denied(Reason.APPROVAL_REVOKED, payment.approval)
             charge = payment.charge
             return budgetwords.not_approved(denied, charge.model, charge.nano_usd)
-        except (StoreError, NotKeeperError) as error:
+        except NotKeeperError:
+            self._lose()
+            self._undo(payment)
+            return self._closed()
+        except StoreError as error:
             self._undo(payment)
             return budgetwords.unavailable(self._why(error))
         self._written = line.anchor
@@ -325,20 +356,22 @@ class Purse:
 
     async def _refresh(self) -> Failure | None:
         """Read what people have changed; the failure if that cannot be read."""
+        keeper = self._keeper
         try:
-            self._read_changes(await self._store.commit(budgetbook.changes))
+            kept, changes = await self._store.commit(lambda db: budgetbook.news(db, keeper))
         except StoreError as error:
             return budgetwords.unavailable(self._why(error))
-        return None
+        self._read_changes(changes)
+        if not kept:
+            self._lose()
+        return self._closed()
 
     def _read_changes(self, changes: tuple[Change, ...]) -> None:
         self._approvals.replace(changes)
         self._budgets.presume_used(self._approvals.lost_at())
 
-    def _why(self, error: Exception) -> str:
+    def _why(self, error: StoreError) -> str:
         """In few words, and without the path of the file: this is told to clients."""
-        if isinstance(error, NotKeeperError):
-            return _TAKEN_OVER
         return self._store.error or str(error).rpartition(": ")[2]
 
     def _write_clock(self) -> None:

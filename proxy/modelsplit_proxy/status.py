@@ -31,7 +31,8 @@ def run(admin: Address, *, as_json: bool) -> int:
         sys.stdout.write(orjson.dumps(stats, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         sys.stdout.write("\n".join(lines(stats)) + "\n")
-    well = stats["health"]["level"] == "OK" and stats["ledger"]["error"] is None
+    errors = (stats["ledger"]["error"], stats["spending"]["error"])
+    well = stats["health"]["level"] == "OK" and errors == (None, None)
     return RUNNING if well else DEGRADED
 
 
@@ -58,10 +59,13 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
 
 def _banner(stats: dict[str, Any]) -> str:
     health, upstream = stats["health"], stats["upstream"]
-    cause = f" ({health['cause']})" if health["level"] != "OK" else ""
+    level, cause = health["level"], health["cause"]
+    if level == "OK" and stats["spending"]["error"] is not None:
+        level, cause = "DEGRADED", stats["spending"]["error"]
+    why = f" ({cause})" if level != "OK" else ""
     known = {True: f"Ollama {upstream['version']}", None: "Ollama not asked yet"}
     up = known.get(upstream["up"], f"Ollama is not answering: {upstream['error']}")
-    return f"{health['level']}{cause}  {up} at {upstream['address']}"
+    return f"{level}{why}  {up} at {upstream['address']}"
 
 
 def _seats(stats: dict[str, Any]) -> Iterator[str]:
@@ -118,6 +122,8 @@ def _budgets(spending: dict[str, Any]) -> Iterator[str]:
     if not spending["open"]:
         yield "budget   none can be used: the state file has not been read yet"
         return
+    if spending["error"] is not None:
+        yield f"budget   {spending['error']}"
     for budget in spending["budgets"]:
         yield f"budget   {budgetwords.line(budget)}"
     if spending["approvals"]:

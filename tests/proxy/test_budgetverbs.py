@@ -109,7 +109,7 @@ async def test_lost_counts_are_shown_and_reset(tmp_path: Path, capsys: Capture) 
         pass
     assert [one["counts_lost"] for one in shown(capsys, *at)["budgets"]] == [True, True]
     text = said(capsys, "reset", *BY, *at)
-    assert text.startswith("what was lost is taken as not used; a running proxy shows it after ")
+    assert text == "what was lost is taken as not used, by a running proxy too\n"
     found = shown(capsys, *at)
     assert [one["counts_lost"] for one in found["budgets"]] == [False, False]
     assert [one["action"] for one in found["history"]] == ["lost", "reset"]
@@ -126,6 +126,9 @@ async def test_beside_a_running_proxy_it_is_that_proxys_file(
         refused = await client.request("POST", "/api/generate", body)
         assert refused.json["reason"] == "no_approval"
         await asyncio.to_thread(said, capsys, *APPROVE, *at)
+        async with up.admin() as admin:
+            spending = (await admin.request("GET", "/stats")).json["spending"]
+            assert (spending["approvals"], spending["approved_usd_left"]) == (1, 5.0)
         answer = await client.request("POST", "/api/generate", body)
         assert (answer.status, answer["RateLimit"]) == (200, '"cloud";r=8;t=86400')
         await up.calls.wait(2)

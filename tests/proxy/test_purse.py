@@ -254,7 +254,30 @@ async def test_a_process_that_came_later_is_the_only_one_that_charges(tmp_path: 
             assert await old.sent() == "ledger_unavailable"
             assert await new.sent() is None
             assert await new.sent() == "calls"
+            assert new.purse.error is None
     assert len(rows(tmp_path)) == 2
+
+
+async def test_that_another_process_charges_now_is_noticed_without_a_call_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with purse(tmp_path, overlay=TWO) as old:
+        await old.purse.look()
+        assert old.purse.error is None
+        async with purse(tmp_path, overlay=TWO):
+            await old.purse.look()
+            assert old.purse.error == (
+                "another modelsplit has opened the state file; calls that budgets count are "
+                "refused here"
+            )
+            await old.purse.look()
+            assert await old.sent() == "ledger_unavailable"
+            assert await old.sent(OPUS) == "ledger_unavailable"
+            _, _, payment = old.payment()
+            failure = await payment.reserve()
+            assert failure is not None
+            assert "another modelsplit has opened it" in failure.message
+    assert caplog.text.count("refused here") == 1
 
 
 # -- lost counts ----------------------------------------------------------------------------------

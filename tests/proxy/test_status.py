@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -12,6 +12,9 @@ from modelsplit_proxy import status
 from modelsplit_proxy.settings import Address
 from modelsplit_sim.config import SimConfig
 from support.harness import Running, running
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 async def shown(
@@ -58,6 +61,27 @@ async def test_an_absent_ollama_is_degraded_and_said_so(capsys: pytest.CaptureFi
     assert code == 1
     assert text.startswith("CRITICAL")
     assert "Ollama is not answering: connection refused" in text
+
+
+async def test_a_proxy_whose_budgets_another_one_counts_says_so_everywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    why = "another modelsplit has opened the state file; calls that budgets count are refused here"
+    async with running(state=tmp_path) as old, old.admin() as admin:
+        await old.until(lambda: old.app.services.purse.is_open)
+        assert (await admin.request("GET", "/healthz")).json["status"] == "ok"
+        async with running(state=tmp_path) as new:
+            await new.until(lambda: new.app.services.purse.is_open)
+            code, text = await shown(old, capsys)
+            assert (code, text.startswith(f"DEGRADED ({why})  Ollama ")) == (1, True)
+            assert (await admin.request("GET", "/stats")).json["spending"]["error"] == why
+            health = (await admin.request("GET", "/healthz")).json
+            assert (health["status"], health["error"]) == ("degraded", why)
+            metrics = (await admin.request("GET", "/metrics")).body
+            assert b"\nmodelsplit_state_taken_over 1.0\n" in metrics
+            code, text = await shown(new, capsys)
+            assert (code, text.startswith("OK ")) == (0, True)
+    assert caplog.text.count(why) == 1
 
 
 async def test_json_is_what_stats_says(capsys: pytest.CaptureFixture[str]) -> None:
