@@ -14,6 +14,7 @@ from modelsplit_policy.config import ModelPolicy
 from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
 from modelsplit_proxy import budgetwords, cli, policyfile
 from modelsplit_proxy.store import URGENT_S
+from support.stores import opened
 
 PAGE = (Path(__file__).parents[1] / "docs" / "budgets.md").read_text(encoding="utf-8")
 SHIPPED = policyfile.load(None).policy
@@ -86,7 +87,8 @@ def test_the_status_lines_are_what_status_says() -> None:
 def test_the_transcript_is_what_the_commands_say(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    at = ("--state", str(tmp_path))
+    with opened(tmp_path):
+        at = ("--state", str(tmp_path))
     (block,) = re.findall(r"```\n(\$ modelsplit budget approve .*?)```", PAGE, re.DOTALL)
     said = {}
     for part in block.split("$ modelsplit ")[1:]:

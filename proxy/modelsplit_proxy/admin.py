@@ -18,7 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from modelsplit_policy.admission import shown
 from modelsplit_policy.experiments import shares
-from modelsplit_policy.facts import Role
+from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import Failure, said_back
 from modelsplit_policy.roles import Ask, Route
 from modelsplit_proxy import budgetmetrics, costhistory, explain, requestlog, storemetrics, trace
@@ -308,6 +308,7 @@ def route_fields(route: Route) -> dict[str, Any]:
         "llm_provider": route.provider,
         "requested_model": route.requested_model,
         "route_reason": route.reason,
+        "needs_approval": route.provider is Provider.CLOUD,
         "candidates": [
             {"model": candidate.model, "timeout_s": candidate.timeout_s}
             for candidate in route.candidates

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.settings import Address
 
 _TIMEOUT_S = 5.0
+# Said of whoever else answers, such as the proxy's own port, which passes this to Ollama.
+STRANGER = "; is this the admin port?"
 
 
 class NotRunningError(Exception):
@@ -37,6 +39,6 @@ def get(admin: Address, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, 
     if not isinstance(answer, dict):
         where = path.partition("?")[0]
         raise NotRunningError(
-            f"http://{admin}{where} answered {response.status}, not with JSON of ours"
+            f"http://{admin}{where} answered {response.status}, not as we do{STRANGER}"
         )
     return response.status, answer

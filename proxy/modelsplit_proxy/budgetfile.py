@@ -52,6 +52,13 @@ def reading(directory: Path) -> Iterator[sqlite3.Connection | None]:
             yield db
 
 
+def is_there(directory: Path) -> bool:
+    """Whether there is a state file in it; StoreError if that cannot be seen."""
+    path = directory / FILE_NAME
+    with _explained(path):
+        return path.exists()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None
@@ -73,15 +80,17 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise StoreError(_not_ours(path)) from error
+        raise StoreError(not_ours(path)) from error
+    except OSError as error:
+        raise StoreError(f"the state file {path} cannot be used: {error.strerror}") from error
     except sqlite3.Error as error:
         effective = os.access in os.supports_effective_ids
         if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=effective):
-            raise StoreError(_not_ours(path)) from error
+            raise StoreError(not_ours(path)) from error
         raise StoreError(f"the state file {path} cannot be used: {error}") from error
 
 
-def _not_ours(path: Path) -> str:
+def not_ours(path: Path) -> str:
     """Whose it is, as far as that can be seen, and what to do about it."""
     owner = _owner(path)
     named = "the user of the service" if owner is None else f"the user {owner}"

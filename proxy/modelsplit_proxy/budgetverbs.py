@@ -16,10 +16,13 @@ from modelsplit_policy.ledgertime import resume
 from modelsplit_proxy import budgetbook, budgetfile, budgetwords, policyfile, status
 from modelsplit_proxy.clock import SystemClock, boot_id, machine_clocks, rfc3339
 from modelsplit_proxy.settings import SettingError
+from modelsplit_proxy.statefile import FILE_NAME, StoreError
 
 if TYPE_CHECKING:
     import argparse
+    import sqlite3
     from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from modelsplit_policy.ledgertime import Reading
     from modelsplit_proxy.settings import Settings
@@ -43,24 +46,28 @@ _TEXT_MAX: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Where the state is and what time it is there. ``running``: the proxy's own statistics."""
+    """Where the state is and what time it is there. ``running``: the proxy's own statistics.
+
+    ``named``: whether it is where the flag says.
+    """
 
     directory: Path
+    named: bool
     now: Reading
     running: dict[str, Any] | None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    show = verbs.add_parser("show", help="where every budget stands, approvals and their history")
+    show = _verb(verbs, "show", "where every budget stands, approvals and their history")
     show.add_argument("--policy", type=Path, metavar="FILE", help="whose budgets, without a proxy")
-    approve = verbs.add_parser("approve", help="allow the cloud: so much money, for so long")
+    approve = _verb(verbs, "approve", "allow the cloud: so much money, for so long")
     approve.add_argument("--usd", type=float, required=True, help="US dollars, at most")
     approve.add_argument("--days", type=float, required=True, help="for how many days from now")
-    revoke = verbs.add_parser("revoke", help="take approvals back")
+    revoke = _verb(verbs, "revoke", "take approvals back")
     revoke.add_argument("id", nargs="?", type=int, metavar="ID", help="default: all in force")
-    reset = verbs.add_parser(
-        "reset", help="after a damaged state file: take what it had counted as not used"
+    reset = _verb(
+        verbs, "reset", "after a damaged state file: take what it had counted as not used"
     )
     for verb in (approve, revoke, reset):
         verb.add_argument("--by", required=True, help="who says so")
@@ -71,6 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--state", type=Path, metavar="DIR", help="default: where the running proxy keeps it"
         )
         verb.add_argument("--admin", metavar="ADDRESS", help="the running proxy's admin listener")
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, told: str
+) -> argparse.ArgumentParser:
+    description = f"{told[0].upper()}{told[1:]}. Exit 0: done; 1: not; 2: wrong usage."
+    return verbs.add_parser(name, help=told, description=description)
 
 
 def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> int:
@@ -89,7 +103,30 @@ def _desk(args: argparse.Namespace, settings: Settings) -> Desk:
     stats = status.ask(settings.admin) if args.state is None else ""
     running = stats if isinstance(stats, dict) else None
     directory = settings.state if running is None else Path(running["spending"]["state"])
-    return Desk(directory, machine_clocks(boot_id(settings.boot_id))(), running)
+    now = machine_clocks(boot_id(settings.boot_id))()
+    return Desk(directory, args.state is not None, now, running)
+
+
+def _find(desk: Desk) -> None:
+    """A mistyped place must not be taken for one where nothing was counted. StoreError."""
+    if budgetfile.is_there(desk.directory):
+        return
+    path = desk.directory / FILE_NAME
+    if desk.running is not None:
+        raise StoreError(
+            f"no state file there: {path}, where the running proxy has it; "
+            "if it runs in a container, run this command in it"
+        )
+    if desk.named:
+        raise StoreError(f"no state file there: {path}")
+    sys.stderr.write(
+        f"modelsplit: no state file there yet: {path}; no modelsplit has served from it\n"
+    )
+
+
+def _writing(desk: Desk) -> AbstractContextManager[sqlite3.Connection]:
+    _find(desk)
+    return budgetfile.writing(desk.directory, SystemClock())
 
 
 # 1. Changes.
@@ -98,7 +135,7 @@ def _desk(args: argparse.Namespace, settings: Settings) -> Desk:
 def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
     usd = _number("--usd", args.usd, _USD_MAX)
     seconds = _number("--days", args.days, _DAYS_MAX) * _DAY_S
-    with budgetfile.writing(desk.directory, SystemClock()) as db:
+    with _writing(desk) as db:
         now = resume(budgetbook.anchor(db), desk.now)
         added = _with(change, at=now, until=now + seconds, nano_usd=nano(usd))
         number = budgetbook.add_change(db, added)
@@ -111,7 +148,7 @@ def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
 
 
 def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
-    with budgetfile.writing(desk.directory, SystemClock()) as db:
+    with _writing(desk) as db:
         now = resume(budgetbook.anchor(db), desk.now)
         valid = {one.id for one in Approvals(budgetbook.changes(db)).in_force(now)}
         wanted = valid if args.id is None else valid & {args.id}
@@ -126,7 +163,7 @@ def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
 
 
 def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
-    with budgetfile.writing(desk.directory, SystemClock()) as db:
+    with _writing(desk) as db:
         lost_at = Approvals(budgetbook.changes(db)).lost_at()
         if lost_at is not None:
             now = resume(budgetbook.anchor(db), desk.now)
@@ -154,6 +191,7 @@ def _show(
 ) -> int:
     policy = policyfile.load(policyfile.find_policy(settings.policy, environ)).policy
     budgets = Budgets(policy.budgets)
+    _find(desk)
     book = budgetbook.Book(desk.now.wall, 0, (), {}, ())
     with budgetfile.reading(desk.directory) as db:
         if db is not None:

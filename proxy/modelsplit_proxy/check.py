@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from modelsplit_policy.config import PolicyError
-from modelsplit_policy.facts import Provider, Role
+from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.pitfalls import warnings
 from modelsplit_policy.roles import Roles
@@ -38,7 +38,7 @@ def config(
     try:
         loaded = policyfile.load(policyfile.find_policy(named, environ))
     except PolicyError as error:
-        _report_errors(error, as_json=as_json)
+        report_errors(error, as_json=as_json)
         return 1
     found = [*pricing.read(loaded.policy, SystemClock().wall()).warnings]
     found += warnings(loaded.policy)
@@ -71,7 +71,7 @@ def route(loaded: LoadedPolicy, model: str, role: str, *, key: str = "", as_json
         _print_json(fields)
     else:
         _print("\n".join(_route_lines(fields)))
-    if decided.provider is Provider.CLOUD:
+    if fields["needs_approval"]:
         sys.stderr.write("modelsplit: it needs an approval in force; see: modelsplit budget show\n")
     return 0
 
@@ -106,7 +106,8 @@ def _arm_lines(fields: dict[str, Any]) -> Iterator[str]:
         yield f"          {arm['name']} {arm['share']:.1%} {arm['model']}"
 
 
-def _report_errors(error: PolicyError, *, as_json: bool) -> None:
+def report_errors(error: PolicyError, *, as_json: bool) -> None:
+    """Everything that is wrong with a file: talk for people, or data."""
     if not as_json:
         sys.stderr.write(f"{error}\n")
         return

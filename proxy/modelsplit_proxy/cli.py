@@ -135,6 +135,8 @@ def _experiments(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _route(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    if not args.model.strip():
+        raise SettingError("MODEL is empty; give the name that a client would send")
     loaded = policyfile.load(policyfile.find_policy(args.policy, environ))
     key = args.key or ""
     return check.route(loaded, args.model, args.role or "", key=key, as_json=args.json)
@@ -276,13 +278,21 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     new = verbs.add_parser(
-        "new", help="print a fresh key, and the entry for the file; nothing is stored"
+        "new",
+        help="print a fresh key, and the entry for the file; nothing is stored",
+        description="Print a fresh key, and the entry for the file of keys; nothing is stored. "
+        "Exit 0: done; 2: wrong usage.",
     )
     new.add_argument("--name", required=True, help="the client's name in logs and limits")
     new.add_argument("--roles", help="which roles it may call (default all)")
     new.add_argument("--manage-models", action="store_true", help="it may pull, create, delete …")
     new.add_argument("--json", action="store_true", help="machine-readable output")
-    check_file = verbs.add_parser("check", help="check a file of keys; every error at once")
+    check_file = verbs.add_parser(
+        "check",
+        help="check a file of keys; every error at once",
+        description="Check a file of keys: every error at once, or what each key may do. "
+        "Exit 0: good; 1: not; 2: wrong usage.",
+    )
     check_file.add_argument("file", nargs="?", type=Path, help="default: the file serve would use")
     check_file.add_argument("--json", action="store_true", help="machine-readable output")
 

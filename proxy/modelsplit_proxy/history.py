@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import orjson
 
-from modelsplit_proxy import explain, requestlog, statefile, trace
+from modelsplit_proxy import adminclient, budgetfile, explain, requestlog, statefile, trace
 from modelsplit_proxy.archive import AmbiguousError, Archive
 from modelsplit_proxy.migrations import SCHEMA_VERSION
 from modelsplit_proxy.query import WORDS, QueryError, read_query
@@ -97,8 +98,8 @@ def read_arguments(args: argparse.Namespace) -> Asked:
     if args.export and (args.json or args.limit is not None):
         raise QueryError("--export is JSON Lines of all calls; narrow it with --since or --role")
     limit = LIMIT if args.limit is None else args.limit
-    if not 0 <= limit <= _LIMIT_MAX:
-        raise QueryError(f"--limit {limit} is not between 0 and {_LIMIT_MAX}")
+    if not 1 <= limit <= _LIMIT_MAX:
+        raise QueryError(f"--limit {limit} is not between 1 and {_LIMIT_MAX}")
     return Asked(args.id, words, limit, args.json, args.export)
 
 
@@ -152,8 +153,8 @@ class _Proxy:
         try:
             return orjson.loads(self._answer(connection).read())
         except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
-            text = f"http://{self._admin}{target} did not answer as we do: {error}"
-            raise _RefusedError(text, NOT_FOUND) from None
+            text = f"http://{self._admin} did not answer as we do: {error}"
+            raise _RefusedError(f"{text}{adminclient.STRANGER}", NOT_RUNNING) from None
         finally:
             connection.close()
 
@@ -179,7 +180,8 @@ class _Proxy:
         try:
             said = orjson.loads(response.read())["error"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            said = f"http://{self._admin} answered {response.status}, not as we do"
+            text = f"http://{self._admin} answered {response.status}, not as we do"
+            raise _RefusedError(f"{text}{adminclient.STRANGER}", NOT_RUNNING) from None
         code = USAGE if response.status == http.client.BAD_REQUEST else NOT_FOUND
         raise _RefusedError(said, code)
 
@@ -192,12 +194,19 @@ class _File:
         try:
             self._path = state / FILE_NAME if state.is_dir() else state
             found = self._path.is_file()
-        except OSError as error:  # such as a directory that only its owner may look into
+            readable = os.access(
+                self._path, os.R_OK, effective_ids=os.access in os.supports_effective_ids
+            )
+        except PermissionError as error:  # a directory that only its owner may look into
+            raise StoreError(budgetfile.not_ours(state / FILE_NAME)) from error
+        except OSError as error:
             raise StoreError(
                 f"the state file in {state} cannot be read: {error.strerror}"
             ) from error
         if not found:
-            raise StoreError(f"there is no state file {self._path}")
+            raise StoreError(f"no state file there: {self._path}")
+        if not readable:
+            raise StoreError(budgetfile.not_ours(self._path))
         [(version,)] = self._read("PRAGMA user_version", ())
         if version != SCHEMA_VERSION:
             raise StoreError(

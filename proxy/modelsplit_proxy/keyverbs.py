@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from modelsplit_policy import config
+from modelsplit_policy.config import PolicyError
 from modelsplit_policy.facts import Role
 from modelsplit_proxy import keyfile
+from modelsplit_proxy.check import report_errors
 from modelsplit_proxy.keys import digest_of
 from modelsplit_proxy.settings import SettingError
 
@@ -51,17 +53,30 @@ def new(name: str, roles: str | None, *, manage_models: bool, as_json: bool) -> 
 
 
 def check(named: Path | None, environ: Mapping[str, str], *, as_json: bool) -> int:
-    """Read one file of keys (None: the one ``serve`` would use) and say what it allows."""
-    path = keyfile.find(named, environ)
-    if path is None:
-        raise SettingError("no file of keys is given; name one, or set MODELSPLIT_KEYS")
-    keyring = keyfile.load(path, environ)
+    """Read one file of keys (None: the one ``serve`` would use) and say what it allows.
+
+    Raises PolicyError with everything wrong with it, but tells that as JSON if asked to.
+    """
+    try:
+        keyring = _load(named, environ)
+    except PolicyError as error:
+        if not as_json:
+            raise
+        report_errors(error, as_json=True)
+        return 1
     if as_json:
         keys = [_fields(key) for key in keyring.keys]
         _print_json({"ok": True, "source": keyring.source, "keys": keys})
     else:
         _print("\n".join(_lines(keyring)))
     return 0
+
+
+def _load(named: Path | None, environ: Mapping[str, str]) -> Keyring:
+    path = keyfile.find(named, environ)
+    if path is None:
+        raise SettingError("no file of keys is given; name one, or set MODELSPLIT_KEYS")
+    return keyfile.load(path, environ)
 
 
 def _lines(keyring: Keyring) -> Iterator[str]:

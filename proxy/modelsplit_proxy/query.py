@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Role
-from modelsplit_policy.failures import said_back
+from modelsplit_policy.failures import ErrorCode, said_back
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +20,7 @@ _AGO: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|d)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _YES: Final = frozenset({"1", "true", "yes", ""})
 _NO: Final = frozenset({"0", "false", "no"})
+_ENDINGS: Final = ("ok", "client_gone")
 WORDS: Final = ("role", "model", "client", "job", "outcome", "failed", "since", "until")
 
 
@@ -65,15 +66,20 @@ class Query:
 
 def read_query(said: Mapping[str, str], now_wall: float) -> Query:
     """Read the words of ``WORDS``; others are not looked at. Raises QueryError."""
+    since_us = _moment("since", said.get("since"), now_wall)
+    until_us = _moment("until", said.get("until"), now_wall)
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        since, until = said_back(said["since"], 30), said_back(said["until"], 30)
+        raise QueryError(f'since "{since}" is not before until "{until}": no call is between them')
     return Query(
         role=_role(said.get("role")),
         model=said.get("model"),
         client=said.get("client"),
         job=said.get("job"),
-        outcome=said.get("outcome"),
+        outcome=_outcome(said.get("outcome")),
         failed=_flag("failed", said.get("failed")),
-        since_us=_moment("since", said.get("since"), now_wall),
-        until_us=_moment("until", said.get("until"), now_wall),
+        since_us=since_us,
+        until_us=until_us,
     )
 
 
@@ -107,6 +113,13 @@ def _role(said: str | None) -> Role | None:
         names = ", ".join(Role)
         raise QueryError(f'role "{said_back(said, 20)}" is unknown; the roles are {names}')
     return role
+
+
+def _outcome(said: str | None) -> str | None:
+    if said is None or said in _ENDINGS or said in set(ErrorCode):
+        return said
+    known = f"{', '.join(_ENDINGS)} or an error code, as {ErrorCode.OVERLOAD_THROTTLED}"
+    raise QueryError(f'outcome "{said_back(said, 40)}" is unknown; use {known}')
 
 
 def _flag(name: str, said: str | None) -> bool:

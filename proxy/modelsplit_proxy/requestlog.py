@@ -119,13 +119,16 @@ def text(fields: dict[str, Any]) -> str:
     model = fields["llm_model"] or "-"
     if fields["requested_model"] not in {"", model}:
         model = f"{fields['requested_model']} -> {model}"
+    attempt = f"attempt {fields['llm_attempt']}"
+    if fields["llm_attempt"] == 1 and fields["llm_latency_ms"] is None:
+        attempt = "not sent "  # no model was asked
     parts = [
         f"{fields['ts'][11:23]} {fields['llm_role'] or '-':8} {model:32}",
         f"{fields['status'] or '-'!s:>3}",
         f"wait {_ms(fields['llm_queue_wait_ms'])}",
         f"llm {_ms(fields['llm_latency_ms'])}",
         f"total {_ms(fields['job_e2e_latency_ms'])}",
-        f"attempt {fields['llm_attempt']}",
+        attempt,
     ]
     if fields["fallback_used"]:
         parts.append(f"fallback after {fields['fallback_cause'] or 'request'}")

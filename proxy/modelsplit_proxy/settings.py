@@ -138,6 +138,11 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
     return settings
 
 
+_EXAMPLES: Final = {
+    option.flag: option.default for option in OPTIONS if option.name in {"listen", "admin"}
+}
+
+
 def _said(
     option: Option, flags: Mapping[str, object], environ: Mapping[str, str]
 ) -> tuple[str, ...]:
@@ -155,7 +160,7 @@ def _said(
 def _address(flag: str, said: str) -> Address:
     host, colon, port = said.rpartition(":")
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65535:
-        raise SettingError(f'{flag} "{said}" is not HOST:PORT, as in 127.0.0.1:11435')
+        raise SettingError(f'{flag} "{said}" is not HOST:PORT, as in {_EXAMPLES[flag]}')
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 

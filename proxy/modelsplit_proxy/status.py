@@ -142,5 +142,5 @@ def ask(admin: Address) -> dict[str, Any] | str:
     except adminclient.NotRunningError as error:
         return str(error)
     if status != 200 or "roles" not in stats:
-        return f"http://{admin}/stats answered {status}, not with our statistics"
+        return f"http://{admin}/stats answered {status}, not as we do{adminclient.STRANGER}"
     return stats

@@ -33,6 +33,7 @@ def _shared() -> Iterator[Path]:
 def test_there_is_nothing_to_read_yet(tmp_path: Path) -> None:
     with budgetfile.reading(tmp_path / "none") as db:
         assert db is None
+    assert not budgetfile.is_there(tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -41,8 +42,14 @@ def test_a_new_file_is_private_and_whole(tmp_path: Path) -> None:
         assert budgetbook.changes(db) == ()
     path = tmp_path / "new" / FILE_NAME
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert budgetfile.is_there(tmp_path / "new")
     with budgetfile.reading(tmp_path / "new") as found:
         assert found is not None
+
+
+def test_a_place_that_cannot_be_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be used: File name too long"):
+        budgetfile.is_there(tmp_path / ("x" * 300))
 
 
 def fail_half_way(directory: Path) -> None:
@@ -119,8 +126,8 @@ def test_the_name_of_the_owner_is_told_where_it_helps(tmp_path: Path) -> None:
     path.touch()
     if ROOT:
         os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
-        assert "the user nobody, or by root" in budgetfile._not_ours(path)
-        assert "sudo -u nobody modelsplit" in budgetfile._not_ours(path)
+        assert "the user nobody, or by root" in budgetfile.not_ours(path)
+        assert "sudo -u nobody modelsplit" in budgetfile.not_ours(path)
     else:
-        assert pwd.getpwuid(os.geteuid()).pw_name in budgetfile._not_ours(path)
-    assert "the user of the service" in budgetfile._not_ours(Path("/nowhere/at/all"))
+        assert pwd.getpwuid(os.geteuid()).pw_name in budgetfile.not_ours(path)
+    assert "the user of the service" in budgetfile.not_ours(Path("/nowhere/at/all"))

@@ -17,10 +17,18 @@ from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import call
 from support.harness import running
 from support.purses import Clocks, purse
+from support.stores import opened
 
 Capture = pytest.CaptureFixture[str]
 BY = ("--by", "kim", "--reason", "a trial")
 APPROVE = ("approve", "--usd", "5", "--days", "7", *BY)
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> tuple[str, ...]:
+    """A state directory that a proxy has had."""
+    with opened(tmp_path):
+        return ("--state", str(tmp_path))
 
 
 def said(capsys: Capture, *arguments: str, code: int = 0) -> str:
@@ -36,8 +44,9 @@ def shown(capsys: Capture, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_an_approval_from_its_first_day_to_its_revocation(tmp_path: Path, capsys: Capture) -> None:
-    at = ("--state", str(tmp_path))
+def test_an_approval_from_its_first_day_to_its_revocation(
+    at: tuple[str, ...], capsys: Capture
+) -> None:
     assert "approval none: the cloud is closed" in said(capsys, "show", *at)
     text = said(capsys, *APPROVE, *at)
     assert text.startswith("approval 1: 5.00 USD for the cloud until 20")
@@ -53,9 +62,9 @@ def test_an_approval_from_its_first_day_to_its_revocation(tmp_path: Path, capsys
 
 
 def test_one_of_several_approvals_is_revoked_and_the_rest_with_one_word(
-    tmp_path: Path, capsys: Capture
+    at: tuple[str, ...], capsys: Capture
 ) -> None:
-    at = ("--state", str(tmp_path), "--json")
+    at = (*at, "--json")
     for number in (1, 2, 3):
         assert json.loads(said(capsys, *APPROVE, *at))["id"] == number
     assert json.loads(said(capsys, "revoke", "2", *BY, *at)) == {"revoked": [2]}
@@ -67,8 +76,7 @@ def test_one_of_several_approvals_is_revoked_and_the_rest_with_one_word(
     ]
 
 
-def test_what_is_not_in_force_cannot_be_revoked(tmp_path: Path, capsys: Capture) -> None:
-    at = ("--state", str(tmp_path))
+def test_what_is_not_in_force_cannot_be_revoked(at: tuple[str, ...], capsys: Capture) -> None:
     assert "no approval is in force" in said(capsys, "revoke", *BY, *at, code=1)
     said(capsys, *APPROVE, *at)
     assert "approval 7 is not in force" in said(capsys, "revoke", "7", *BY, *at, code=1)
@@ -91,6 +99,47 @@ def test_what_cannot_be_meant_is_wrong_usage(
     at = ("--state", str(tmp_path / "state"))
     assert why in said(capsys, "approve", *arguments, *at, code=2)
     assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "verb", [("show",), APPROVE, ("revoke", *BY), ("reset", *BY)], ids=lambda verb: verb[0]
+)
+def test_a_mistyped_place_is_not_taken_for_an_empty_one(
+    tmp_path: Path, capsys: Capture, verb: tuple[str, ...]
+) -> None:
+    typo = tmp_path / "typo"
+    text = said(capsys, *verb, "--state", str(typo), code=1)
+    assert text == f"modelsplit: no state file there: {typo / FILE_NAME}\n"
+    assert not typo.exists()
+
+
+def test_before_the_first_start_it_says_so_and_an_approval_waits_for_it(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    nobody = ("--admin", "127.0.0.1:1")
+    path = tmp_path / "modelsplit" / FILE_NAME
+    for verb in (("show",), APPROVE):
+        assert cli.run(["budget", *verb, *nobody], environ) == 0
+        err = capsys.readouterr().err
+        assert err == (
+            f"modelsplit: no state file there yet: {path}; no modelsplit has served from it\n"
+        )
+    assert cli.run(["budget", "show", *nobody], environ) == 0
+    out = capsys.readouterr()
+    assert ("5.00 of 5.00 USD left" in out.out, out.err) == (True, "")
+
+
+async def test_a_proxy_whose_file_is_out_of_sight_is_not_given_another(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    async with running(state=tmp_path / "inside") as up:
+        (tmp_path / "inside").rename(tmp_path / "outside")
+        at = ("--admin", f"127.0.0.1:{up.admin_port}")
+        text = await asyncio.to_thread(said, capsys, *APPROVE, *at, code=1)
+        assert "where the running proxy has it; if it runs in a container" in text
+        assert not (tmp_path / "inside").exists()
+        (tmp_path / "outside").rename(tmp_path / "inside")
 
 
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path, capsys: Capture) -> None:

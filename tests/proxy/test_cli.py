@@ -77,12 +77,15 @@ def process(
         ["keys", "new"],
         ["budget"],
         ["budget", "approve"],
+        ["keys", "check"],
+        *(["budget", verb] for verb in ("show", "revoke", "reset")),
     ],
 )
 def test_help_is_data_and_0(command: list[str], capsys: Capture) -> None:
     assert run(*command, "--help") == 0
     out = capsys.readouterr()
     assert out.out.startswith(" ".join(["usage: modelsplit", *command]))
+    assert len(command) < 2 or "Exit 0: " in " ".join(out.out.split())
     assert out.err == ""
 
 
@@ -130,6 +133,14 @@ def test_wrong_usage_is_2_and_said_on_stderr(arguments: list[str], capsys: Captu
 
 
 # --- Configuration that cannot be used ----------------------------------------------------------
+
+
+def test_a_route_of_no_model_is_wrong_usage(capsys: Capture) -> None:
+    assert run("route", "") == 2
+    assert capsys.readouterr() == (
+        "",
+        "modelsplit: MODEL is empty; give the name that a client would send\n",
+    )
 
 
 def test_serve_with_a_bad_policy_is_78(bad_policy: str, capsys: Capture) -> None:

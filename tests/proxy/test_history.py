@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
+import pwd
+import tempfile
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -23,7 +27,6 @@ from support.stores import execute, make_first_version, opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 Capture = pytest.CaptureFixture[str]
 NOBODY = Address("127.0.0.1", 1)
@@ -128,8 +131,8 @@ async def test_a_file_the_proxy_cannot_read_is_no_finding(capsys: Capture) -> No
 async def test_something_else_on_that_port_is_said_so(capsys: Capture) -> None:
     async with running() as up:
         code = await asyncio.to_thread(run, "x", admin=Address("127.0.0.1", up.sim.port))
-        assert code == 1
-        assert "answered 404, not as we do" in capsys.readouterr().err
+        assert code == 3
+        assert "answered 404, not as we do; is this the admin port?" in capsys.readouterr().err
 
 
 def test_nothing_that_runs_is_3_and_says_what_to_do(capsys: Capture) -> None:
@@ -187,8 +190,22 @@ def test_a_place_that_cannot_be_looked_at() -> None:
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=f"there is no state file {tmp_path / FILE_NAME}"):
+    with pytest.raises(StoreError, match=f"no state file there: {tmp_path / FILE_NAME}"):
         run("--state", str(tmp_path))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.parametrize("mode", [0o700, 0o755])
+def test_somebody_elses_file_says_whose_it_is(mode: int) -> None:
+    """Whether it is the directory or the file that may not be opened."""
+    with tempfile.TemporaryDirectory() as name, kept(Path(name)):
+        Path(name).chmod(mode)
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+        try:
+            with pytest.raises(StoreError, match=r"may only be opened by the user root, .*: sudo"):
+                run("--state", name)
+        finally:
+            os.seteuid(0)
 
 
 def test_a_file_of_another_age_says_what_to_do(tmp_path: Path) -> None:
@@ -210,8 +227,9 @@ def test_a_file_of_another_age_says_what_to_do(tmp_path: Path) -> None:
         (["x", "--limit", "1"], "an ID names one call"),
         (["--export", "--limit", "1"], "JSON Lines of all calls"),
         (["--export", "--json"], "JSON Lines of all calls"),
-        (["--limit", "1001"], "--limit 1001 is not between 0 and 1000"),
-        (["--limit", "-1"], "--limit -1 is not between 0 and 1000"),
+        (["--limit", "1001"], "--limit 1001 is not between 1 and 1000"),
+        (["--limit", "0"], "--limit 0 is not between 1 and 1000"),
+        (["--limit", "-1"], "--limit -1 is not between 1 and 1000"),
     ],
 )
 def test_flags_that_do_not_go_together(arguments: list[str], error: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelsplit_policy.config import PolicyError
 from modelsplit_proxy import keyfile, keyverbs
 from modelsplit_proxy.keys import digest_of
 from modelsplit_proxy.settings import SettingError
@@ -85,6 +86,17 @@ def test_what_a_file_allows_as_json(file: Path, capsys: Capture) -> None:
         "rate_per_s": None,
         "max_concurrent": 2,
     }
+
+
+def test_what_is_wrong_with_a_file(file: Path, capsys: Capture) -> None:
+    file.write_text('{"version":1,"keys":[],"kyes":[]}')
+    with pytest.raises(PolicyError, match=r"keys.json: \$\.kyes: unknown key; did you mean"):
+        keyverbs.check(file, {}, as_json=False)
+    assert keyverbs.check(file, {}, as_json=True) == 1
+    out = capsys.readouterr()
+    said = json.loads(out.out)
+    assert (said["ok"], out.err) == (False, "")
+    assert {"path": "$.kyes", "message": 'unknown key; did you mean "keys"?'} in said["problems"]
 
 
 def test_the_file_that_serve_would_use(file: Path, capsys: Capture) -> None:

@@ -60,6 +60,22 @@ def test_a_role_that_is_none_lists_the_known_ones() -> None:
         read_query({"role": "boss"}, NOW)
 
 
+@pytest.mark.parametrize("said", ["ok", "client_gone", "E_OVERLOAD_THROTTLED"])
+def test_an_outcome_is_one_that_calls_have(said: str) -> None:
+    assert read_query({"outcome": said}, NOW).outcome == said
+
+
+def test_an_outcome_that_no_call_has() -> None:
+    with pytest.raises(QueryError, match='outcome "E_NOPE" is unknown; use ok, client_gone or an'):
+        read_query({"outcome": "E_NOPE"}, NOW)
+
+
+@pytest.mark.parametrize(("since", "until"), [("1h", "2h"), ("1h", "1h")])
+def test_a_time_that_ends_before_it_begins(since: str, until: str) -> None:
+    with pytest.raises(QueryError, match=f'since "{since}" is not before until "{until}"'):
+        read_query({"since": since, "until": until}, NOW)
+
+
 @pytest.mark.parametrize(("said", "means"), [("", True), ("TRUE", True), ("0", False)])
 def test_failed_is_yes_or_no(said: str, means: bool) -> None:
     assert read_query({"failed": said}, NOW).failed is means

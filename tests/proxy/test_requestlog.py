@@ -134,7 +134,8 @@ def test_a_line_for_people() -> None:
 
 def test_a_fallback_and_a_failure_say_why() -> None:
     assert "attempt 2 fallback after E_UNREACHABLE_LOCAL" in words(fallen_back().log_fields())
-    assert words(turned_away().log_fields()).endswith("E_OVERLOAD_THROTTLED queue_full req-1")
+    refused = words(turned_away().log_fields())
+    assert refused.endswith("not sent E_OVERLOAD_THROTTLED queue_full req-1")
 
 
 async def test_no_model_name_can_forge_a_line_or_move_the_cursor() -> None:

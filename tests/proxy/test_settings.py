@@ -118,6 +118,7 @@ def test_an_ipv6_address_is_shown_in_brackets() -> None:
 )
 def test_an_address_without_a_port_is_refused(said: str) -> None:
     assert refusal(listen=said) == f'--listen "{said}" is not HOST:PORT, as in 127.0.0.1:11435'
+    assert refusal(admin=said) == f'--admin "{said}" is not HOST:PORT, as in 127.0.0.1:11436'
 
 
 @pytest.mark.parametrize(

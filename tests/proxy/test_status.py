@@ -102,6 +102,16 @@ def test_without_a_proxy_there_is_one_line_and_exit_code_3(
     assert err.count("\n") == 1
 
 
+async def test_the_wrong_port_is_asked_about(capsys: pytest.CaptureFixture[str]) -> None:
+    async with running() as up:
+        wrong = Address("127.0.0.1", up.port)
+        code = await asyncio.to_thread(status.run, wrong, as_json=False)
+    assert code == 3
+    assert capsys.readouterr().err == (
+        f"modelsplit: http://{wrong}/stats answered 404, not as we do; is this the admin port?\n"
+    )
+
+
 def test_what_calls_cost_is_an_estimate_by_role() -> None:
     cost = {
         "estimate": True,
