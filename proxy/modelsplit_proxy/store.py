@@ -141,6 +141,7 @@ class Store:
         self._beat = clock.now()
         self.error: str | None = None
         self.commits = 0
+        self._locked_out = False
         try:
             self._open(open_state(directory, clock))
         except StateTroubleError as error:
@@ -332,7 +333,7 @@ class Store:
         try:
             self._transaction(wanted, durable=True)
         except _TroubleError as trouble:
-            self._failed(str(trouble))
+            self._failed(str(trouble), locked_out=trouble.busy)
             self._urgent_due = self._clock.now() + _PAUSE_S
             if trouble.busy and not any(job.begun for job in wanted):
                 self._urgent.extendleft(reversed(wanted))
@@ -346,7 +347,7 @@ class Store:
         try:
             self._transaction(jobs, durable=False)
         except _TroubleError as trouble:
-            self._failed(str(trouble))
+            self._failed(str(trouble), locked_out=trouble.busy)
             self._routine.extendleft(reversed(jobs))
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
             self._routine_due = self._clock.now() + self._pause_s
@@ -364,6 +365,7 @@ class Store:
             # Nobody urgent waits for a checkpoint, two more syncs at least.
             db.execute(f"PRAGMA wal_autocheckpoint = {0 if durable else _CHECKPOINT_PAGES}")
             db.execute("BEGIN IMMEDIATE")
+            changed = db.total_changes
             done = [(job, _run(db, job)) for job in jobs if job.begin()]
             db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -371,7 +373,9 @@ class Store:
             busy = primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
             raise _TroubleError(str(error), busy=busy) from error
         self.commits += 1
-        self._well_again()
+        # A transaction that only read says nothing of whether the disk takes what is written.
+        if self._locked_out or db.total_changes != changed:
+            self._well_again()
         for job, (value, failure) in done:
             if failure is not None:
                 job.future.set_exception(failure)
@@ -404,10 +408,10 @@ class Store:
         for job in left:
             job.fail(self._unwritten(self.error or "it is closed"))
 
-    def _failed(self, why: str) -> None:
+    def _failed(self, why: str, *, locked_out: bool = False) -> None:
         if self.error is None:
             logger.error("the state file %s cannot be written: %s", self.path, why)
-        self.error = why
+        self.error, self._locked_out = why, locked_out
 
     def _well_again(self) -> None:
         if self.error is not None:
