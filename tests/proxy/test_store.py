@@ -287,6 +287,18 @@ def test_a_full_disk_fails_urgent_jobs_at_once_and_keeps_routine_ones(tmp_path: 
         assert execute(tmp_path, "PRAGMA integrity_check") == [("ok",)]
 
 
+def test_reading_does_not_end_the_trouble_of_a_full_disk(tmp_path: Path) -> None:
+    with opened(tmp_path, urgent_s=60.0) as store:
+        fill(store)
+        with pytest.raises(StoreError):
+            store.submit(big("urgent"), urgent=True).result(5)
+        store.submit(lambda db: db.execute("SELECT 1").fetchone(), urgent=True).result(5)
+        assert store.error == "database or disk is full"
+        make_room(store)
+        store.submit(big("later"), urgent=True).result(5)
+        assert store.error is None
+
+
 # --- A file that cannot be opened yet ---------------------------------------------------------
 
 
