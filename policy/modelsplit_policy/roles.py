@@ -128,10 +128,6 @@ class Roles:
             return context
         return self._resolve(ask, role, reason, context, is_alias=bare in self._aliases)
 
-    def alias_role(self, model: str) -> Role | None:
-        """The role ``model`` is an alias of, if it is one."""
-        return self._aliases.get(bare_name(model))
-
     def _infer(self, ask: Ask, bare: str) -> tuple[Role | None, RouteReason]:
         if ask.role:
             return _role_named(ask.role), RouteReason.HEADER
