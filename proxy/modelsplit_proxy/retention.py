@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_proxy.statefile import StoreError
 
@@ -41,6 +41,13 @@ class Limits:
     max_bytes: int
 
 
+class Step(NamedTuple):
+    """What one step did: whether there is more to do, and how many calls it dropped."""
+
+    more: bool
+    calls: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class _Size:
     """The file in pages."""
@@ -62,6 +69,7 @@ class Retention:
         self._clock = clock
         self._limits = limits
         self._shrinking = False
+        # Calls dropped so far, counted once that is on the disk: a step may be run again.
         self.pruned = 0
 
     def __repr__(self) -> str:
@@ -76,35 +84,33 @@ class Retention:
     async def prune(self) -> None:
         """Step until there is nothing to do; a disk that fails ends it until the next time."""
         try:
-            while await asyncio.wrap_future(self._store.submit(self.step)):
-                pass
+            while (done := await asyncio.wrap_future(self._store.submit(self.step))).more:
+                self.pruned += done.calls
         except StoreError:
             return
 
-    def step(self, db: sqlite3.Connection) -> bool:
-        """One small step, as a job of the store; True: there is more to do."""
-        return self._drop_old(db) or self._drop_first(db) or self._give_back(db)
+    def step(self, db: sqlite3.Connection) -> Step:
+        """One small step, as a job of the store."""
+        dropped = self._drop_old(db)
+        if not dropped.more:
+            dropped = self._drop_first(db)
+        return dropped if dropped.more else Step(self._give_back(db))
 
-    def _drop_old(self, db: sqlite3.Connection) -> bool:
+    def _drop_old(self, db: sqlite3.Connection) -> Step:
         before_us = round((self._clock.wall() - self._limits.keep_s) * 1e6)
         jobs = (
             "DELETE FROM jobs WHERE job_id IN (SELECT job_id FROM jobs WHERE last_us < ? LIMIT ?)"
         )
         gone = db.execute(jobs, (before_us, _CALLS_AT_ONCE)).rowcount
-        return self._drop(db, _OLDER, (before_us, _CALLS_AT_ONCE)) or gone == _CALLS_AT_ONCE
+        calls = _drop(db, _OLDER, (before_us, _CALLS_AT_ONCE))
+        return Step(calls > 0 or gone == _CALLS_AT_ONCE, calls)
 
-    def _drop_first(self, db: sqlite3.Connection) -> bool:
+    def _drop_first(self, db: sqlite3.Connection) -> Step:
         """Drop the oldest of a file that is too large, until it is well below its limit."""
         used, most = _size(db).used_bytes, self._limits.max_bytes
         self._shrinking = used > (most * _ROOM if self._shrinking else most)
-        return self._shrinking and self._drop(db, _FIRST, (_CALLS_AT_ONCE,))
-
-    def _drop(self, db: sqlite3.Connection, query: str, values: tuple[int, ...]) -> bool:
-        ids = db.execute(query, values).fetchall()
-        db.executemany("DELETE FROM attempts WHERE call_id = ?", ids)
-        db.executemany("DELETE FROM calls WHERE id = ?", ids)
-        self.pruned += len(ids)
-        return bool(ids)
+        calls = _drop(db, _FIRST, (_CALLS_AT_ONCE,)) if self._shrinking else 0
+        return Step(calls > 0, calls)
 
     def _give_back(self, db: sqlite3.Connection) -> bool:
         """Shorten the file by some of its free pages."""
@@ -116,6 +122,14 @@ class Retention:
             # One page a statement: the module steps a statement without rows only once.
             db.execute("PRAGMA incremental_vacuum(1)")
         return True
+
+
+def _drop(db: sqlite3.Connection, query: str, values: tuple[int, ...]) -> int:
+    """Drop the calls that ``query`` names, with their attempts; how many there were."""
+    ids = db.execute(query, values).fetchall()
+    db.executemany("DELETE FROM attempts WHERE call_id = ?", ids)
+    db.executemany("DELETE FROM calls WHERE id = ?", ids)
+    return len(ids)
 
 
 def _size(db: sqlite3.Connection) -> _Size:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from modelsplit_proxy import retention as module
 from modelsplit_proxy.ledger import Ledger
 from modelsplit_proxy.query import Query
-from modelsplit_proxy.retention import Limits, Retention
+from modelsplit_proxy.retention import Limits, Retention, Step
 from modelsplit_proxy.statefile import FILE_NAME
 from support.records import answered
 from support.stores import execute, locked, opened
@@ -54,7 +55,7 @@ def ids(ledger: Ledger) -> list[str]:
 def steps(store: Store, retention: Retention) -> int:
     """How many steps it takes until there is nothing to do."""
     count = 0
-    while store.submit(retention.step, urgent=True).result(10):
+    while store.submit(retention.step, urgent=True).result(10).more:
         count += 1
     return count
 
@@ -63,10 +64,9 @@ def test_calls_go_when_they_are_too_old_and_their_attempts_with_them(tmp_path: P
     with opened(tmp_path) as store:
         ledger = fill(store, 10)
         retention = Retention(store, Clock(at=67.0), Limits(60.0, PLENTY))
-        steps(store, retention)
+        assert store.submit(retention.step).result(10) == (True, 7)
         assert ids(ledger) == ["r7", "r8", "r9"]
         assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(3,)]
-        assert repr(retention).endswith("7 calls pruned>")
         assert steps(store, retention) == 0
 
 
@@ -100,8 +100,31 @@ def test_one_step_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with opened(tmp_path) as store:
         ledger = fill(store, 10)
         retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
-        assert store.submit(retention.step).result(5)
+        assert store.submit(retention.step).result(5) == (True, 3)
         assert ids(ledger) == [f"r{number}" for number in range(3, 10)]
+
+
+async def test_a_step_that_came_to_nothing_counts_for_nothing(tmp_path: Path) -> None:
+    """The disk is full at the first try: it is run again, and its calls are counted once."""
+    with opened(tmp_path) as store:
+        ledger = await asyncio.to_thread(fill, store, 3)
+        retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
+        counted: list[int] = []
+
+        def step(db: sqlite3.Connection) -> Step:
+            counted.append(retention.pruned)
+            done = Retention.step(retention, db)
+            if len(counted) == 1:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return done
+
+        retention.step = step  # type: ignore[method-assign]
+        await retention.prune()
+        assert counted == [0, 0, 3]
+        assert repr(retention).endswith("3 calls pruned>")
+        assert await asyncio.to_thread(ids, ledger) == []
 
 
 def test_what_is_no_record_is_never_touched(tmp_path: Path) -> None:
