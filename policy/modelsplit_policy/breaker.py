@@ -250,6 +250,8 @@ class Breakers:
         self._kept: dict[BreakerKey, _Breaker] = {}
         # The generations of providers' breakers that are not kept.
         self._providers: dict[BreakerKey, int] = {}
+        # What every call is told while none is kept.
+        self._calm: dict[tuple[Provider, str | None], Allowed] = {}
 
     def __repr__(self) -> str:
         rows = ", ".join(
@@ -269,10 +271,9 @@ class Breakers:
         A call past an open breaker whose time is served is that breaker's trial. Both
         breakers must agree before either gives its trial away.
         """
-        keys = _keys(provider, model)
         if not self._kept:
-            marks = tuple([(key, self._providers.get(key, 0)) for key in keys])
-            return Allowed(trial=False, marks=marks)
+            return self._calm.get((provider, model)) or self._all_closed(provider, model)
+        keys = _keys(provider, model)
         refused = self._refusal(keys, now)
         if refused is not None:
             return refused
@@ -280,6 +281,14 @@ class Breakers:
         marks = tuple((key, self._generation_of(key)) for key in keys)
         trial = any(step.new is State.HALF_OPEN for step in steps)
         return Allowed(trial, marks, steps)
+
+    def _all_closed(self, provider: Provider, model: str | None) -> Allowed:
+        if len(self._calm) >= MODELS_MAX:
+            self._calm.clear()
+        keys = _keys(provider, model)
+        marks = tuple((key, self._providers.get(key, 0)) for key in keys)
+        allowed = self._calm[provider, model] = Allowed(trial=False, marks=marks)
+        return allowed
 
     def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Refused | None:
         """The longest of what the breakers of ``keys`` refuse; None: they let a call pass."""
@@ -402,6 +411,7 @@ class Breakers:
     def _clear(self, breaker: _Breaker) -> None:
         breaker.clear()
         del self._kept[breaker.key]
+        self._calm.clear()
         if breaker.key.model is None:
             self._providers[breaker.key] = breaker.generation
 

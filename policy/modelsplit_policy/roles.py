@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config import ArmPolicy, ExperimentPolicy, Policy, RolePolicy, Scalar
 
+# Names of models come from clients.
+_REMEMBERED: Final = 256
 # Nothing escalates by itself, and no step is skipped.
 _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: Role.CLOUD})
 
@@ -111,6 +113,25 @@ class Roles:
             bare_name(claim): role for role, row in policy.roles.items() for claim in row.claims
         }
         self._tests = {test.role: test for test in policy.experiments if test.enabled}
+        self._plain: dict[str, Route] = {}
+
+    def plain(self, model: str) -> Route | None:
+        """The route of a call that says nothing but its model, which most do; None: ask ``route``.
+
+        It is the same every time, so it is remembered; unless an experiment may have to look
+        at whose call it is.
+        """
+        if self._tests:
+            return None
+        known = self._plain.get(model)
+        if known is not None:
+            return known
+        found = self.route(Ask(model))
+        assert isinstance(found, Route)  # nothing was asked that could be refused
+        if len(self._plain) >= _REMEMBERED:
+            self._plain.clear()
+        self._plain[model] = found
+        return found
 
     def route(self, ask: Ask) -> Route | Failure:
         """Decide; a Failure says what the client should have sent instead."""

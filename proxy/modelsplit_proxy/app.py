@@ -32,6 +32,7 @@ from modelsplit_proxy.gate import Gate
 from modelsplit_proxy.guard import Guard
 from modelsplit_proxy.handler import Handler, unparsed_request
 from modelsplit_proxy.intercept import Intercept
+from modelsplit_proxy.lanes import Lanes
 from modelsplit_proxy.lastgood import LastGood
 from modelsplit_proxy.ledger import Ledger
 from modelsplit_proxy.live import LiveCalls
@@ -146,9 +147,9 @@ class App:
         gate = Gate(self.admission, clock)
         pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
         ledger_time = LedgerTime(machine_clocks(boot_id(settings.boot_id)))
+        purse = Purse(policy, self._pricing.prices, self.store, ledger_time)
         return Services(
             policy=policy,
-            prices=self._pricing.prices,
             roles=Roles(policy),
             gate=gate,
             pool=pool,
@@ -164,7 +165,8 @@ class App:
             rate=ArrivalLimit(policy.clients, own_limits),
             client_seats=ClientSeats(policy.clients, own_limits),
             fuses=Fuses(Breakers(BreakerRules()), clock),
-            purse=Purse(policy, self._pricing.prices, self.store, ledger_time),
+            purse=purse,
+            lanes=Lanes(policy, self._pricing.prices, purse, settings.stall_timeout_s),
             metrics=Metrics(policy),
             log=log,
             live=LiveCalls(clock),

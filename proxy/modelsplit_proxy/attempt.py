@@ -8,7 +8,6 @@ setback may be followed by another attempt; an answer, whole or broken, may not.
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Place, Ticket
@@ -16,26 +15,24 @@ from modelsplit_policy.call import Event, State
 from modelsplit_policy.failures import ErrorCode, Failure
 from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
-from modelsplit_policy.roles import bare_name, provider_of
-from modelsplit_policy.shaping import apply, shape_of
+from modelsplit_policy.shaping import NOTHING, apply
 from modelsplit_proxy import answers, headers
 from modelsplit_proxy.deadlines import Deadline, LateError, Limits
 from modelsplit_proxy.patience import Patience, asks_for_stream
 from modelsplit_proxy.peek import Body, encode
 from modelsplit_proxy.reading import Reading
-from modelsplit_proxy.relay import Bounds
 from modelsplit_proxy.telemetry import Telemetry
 from modelsplit_proxy.upstream import UpstreamError
 from modelsplit_proxy.validation import Validation
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.asked import Asked
+    from modelsplit_proxy.purse import Payment
     from modelsplit_proxy.record import CallRecord
     from modelsplit_proxy.reply import Reply, Setback
+    from modelsplit_proxy.request import Request
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.upstream import Exchange, UpstreamHead
 
@@ -50,7 +47,7 @@ class Sent:
 
     def __init__(
         self,
-        request: web.BaseRequest,
+        request: Request,
         target: str,
         asked: Asked,
         body: Body,
@@ -79,13 +76,10 @@ class AttemptRun:
         self._reply = reply
         self._sent = sent
         self._candidate = candidate
-        self._model = bare_name(candidate.model)
-        self._role = record.role
-        self._row = services.policy.roles[record.role]
-        # Of two models one may run in the cloud and the other here.
-        self._provider = record.provider = provider_of(candidate.model, self._row)
-        price = services.prices.of(candidate.model, self._provider)
-        self._attempt = record.attempt(candidate, services.clock.now(), price)
+        self._lane = lane = services.lanes.of(record.role, candidate)
+        self._model = lane.model
+        record.provider = lane.provider
+        self._attempt = record.attempt(candidate, services.clock.now(), lane.price)
         self._limits = self._read_limits()
         self._patience = self._read_patience()
         self._reading = Reading(
@@ -100,8 +94,7 @@ class AttemptRun:
         )
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
-        body = sent.body
-        self._payment = services.purse.payment(record, candidate, body.fields, len(body.raw))
+        self._payment = self._read_payment() if lane.counted else None
 
     async def run(self, *, waited_s: float, after: AttemptRun | None) -> Setback | None:
         """None: the client is being answered. Else what to say, or to try another model for.
@@ -113,7 +106,7 @@ class AttemptRun:
         attempt, services = self._attempt, self._services
         if not self._needs_seat():
             return await self._run_unseated()
-        stopped = services.fuses.check(self._provider, self._model)
+        stopped = services.fuses.check(self._lane.provider, self._model)
         if stopped is None and self._payment is not None:
             stopped = await self._payment.check()
         if stopped is not None:
@@ -172,21 +165,18 @@ class AttemptRun:
     # 1. The seat.
 
     def _claim(self, waited_s: float, *, front: bool) -> Ticket:
-        row = self._row
-        wait_ms = row.max_wait_ms
-        if self._sent.asked.max_wait_ms is not None:
-            wait_ms = min(wait_ms, self._sent.asked.max_wait_ms)
-        if row.total_timeout_ms is not None:
-            wait_ms = min(wait_ms, row.total_timeout_ms)
-        hold_ms = row.max_hold_ms
+        lane, asked_ms = self._lane, self._sent.asked.max_wait_ms
+        wait_s = lane.max_wait_s
+        if asked_ms is not None:
+            wait_s = min(wait_s, asked_ms / 1000)
         return Ticket(
-            role=self._role,
-            model=self._model,
+            role=lane.role,
+            model=lane.model,
             arrived=self._attempt.asked,
             client=self._record.client,
             # The cap is on the whole call: a second attempt waits for what the first left.
-            max_wait_s=max(0.0, wait_ms / 1000 - waited_s),
-            max_hold_s=math.inf if hold_ms is None else hold_ms / 1000,
+            max_wait_s=max(0.0, wait_s - waited_s),
+            max_hold_s=lane.max_hold_s,
             front=front,
             sample=self._record.loading is None,
         )
@@ -236,7 +226,7 @@ class AttemptRun:
                 return self._reading.set_back(refused)
         self._attempt.dispatched = self._services.clock.now()
         record.call.step(Event.DISPATCH)
-        admitted = fuses.admit(self._provider, self._model)
+        admitted = fuses.admit(self._lane.provider, self._model)
         if isinstance(admitted, Failure):
             return self._reading.set_back(admitted)
         self._admitted = admitted
@@ -279,24 +269,24 @@ class AttemptRun:
     def _request_bytes(self) -> bytes:
         sent = self._sent
         body = self._body_bytes()
+        target = sent.target.encode("utf-8", "surrogateescape")
         return b"".join(
             (
-                b"POST %b HTTP/1.1\r\n" % sent.target.encode("utf-8", "surrogateescape"),
-                b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
+                b"POST %b HTTP/1.1\r\n%b" % (target, self._services.target.host_line),
                 *headers.request_lines(sent.request.raw_headers, sent.spent),
-                headers.VIA_LINE,
-                b"Content-Length: %d\r\n\r\n" % len(body),
+                b"%bContent-Length: %d\r\n\r\n" % (headers.VIA_LINE, len(body)),
                 body,
             )
         )
 
     def _body_bytes(self) -> bytes:
         """The client's bytes naming the candidate, unless the policy shapes the request."""
-        body, model = self._sent.body, self._candidate.model
-        policy, options = self._services.policy, dict(self._candidate.options)
-        shape = shape_of(policy, self._role, model, model != body.model, options)
-        fields, applied = apply(shape, self._record.route, body.fields, body.raw)
-        self._record.applied = applied
+        body, model, lane = self._sent.body, self._candidate.model, self._lane
+        shape = lane.shape if model == body.model else lane.chosen
+        fields = None
+        self._record.applied = ()
+        if shape != NOTHING:
+            fields, self._record.applied = apply(shape, self._record.route, body.fields, body.raw)
         if fields is None:
             return body.with_model(model)
         return encode(fields | {"model": model})
@@ -314,8 +304,7 @@ class AttemptRun:
         except LateError as late:
             return self._reading.set_back(self._reading.late(late.reason))
         self._begun(head)
-        bounds = Bounds(*deadline.at(), self._limits.stall_s)
-        return await self._reading.run(exchange, head, bounds)
+        return await self._reading.run(exchange, head, deadline.bounds)
 
     async def _patient(
         self, patience: Patience, deadline: Deadline, exchange: Exchange
@@ -338,36 +327,38 @@ class AttemptRun:
     # 4. The bounds.
 
     def _read_limits(self) -> Limits:
-        services = self._services
-        total_ms = self._row.total_timeout_ms
-        total_at = None
-        if total_ms is not None:
-            left_s = total_ms / 1000 - (services.clock.now() - self._record.started)
-            total_at = asyncio.get_running_loop().time() + max(0.0, left_s)
-        return Limits(
-            role_s=self._role_timeout_s(),
-            load_s=services.policy.load_timeout_ms / 1000,
-            stall_s=services.stall_s,
-            total_at=total_at,
-            total_s=(total_ms or 0) / 1000,
+        lane, total_ms = self._lane, self._lane.row.total_timeout_ms
+        asked_ms = self._sent.asked.timeout_ms
+        if total_ms is None and asked_ms is None:
+            return lane.limits
+        limits = lane.limits._replace(role_s=self._role_timeout_s(asked_ms))
+        if total_ms is None:
+            return limits
+        left_s = total_ms / 1000 - (self._services.clock.now() - self._record.started)
+        total_at = asyncio.get_running_loop().time() + max(0.0, left_s)
+        return limits._replace(total_at=total_at, total_s=total_ms / 1000)
+
+    def _read_payment(self) -> Payment | None:
+        body = self._sent.body
+        return self._services.purse.payment(
+            self._record, self._candidate, body.fields, len(body.raw)
         )
 
     def _read_validation(self) -> Validation | None:
-        if not self._row.validate_output or self._record.loading is not None:
+        if not self._lane.row.validate_output or self._record.loading is not None:
             return None
         validation = Validation(self._record, self._candidate.model, self._sent.body.fields)
         return validation if validation.wanted else None
 
     def _read_patience(self) -> Patience | None:
-        after_ms = self._row.early_headers_after_ms
-        fields = self._sent.body.fields
-        if after_ms is None or not asks_for_stream(self._record.route, fields):
+        after_ms = self._lane.row.early_headers_after_ms
+        if after_ms is None or not asks_for_stream(self._record.route, self._sent.body.fields):
             return None
         return Patience(self._reply, self._record, self._services.clock, after_ms / 1000)
 
-    def _role_timeout_s(self) -> float | None:
+    def _role_timeout_s(self, asked_ms: int | None) -> float | None:
         """The role's timeout, or what the client shortened it to."""
-        own_s, asked_ms = self._candidate.timeout_s, self._sent.asked.timeout_ms
+        own_s = self._candidate.timeout_s
         if asked_ms is None:
             return own_s
         asked_s = asked_ms / 1000

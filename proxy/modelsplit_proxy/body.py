@@ -10,15 +10,19 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_proxy.peek import BodyError
 
 if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
     from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.request import Request
 
 
-async def read_whole(request: web.BaseRequest, down: Downstream, limit: int) -> bytes:
+async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
     """The body's bytes; BodyError if it is compressed, too large or broken.
 
     No seat is held while a client takes its time to send.
     """
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    sent = request.headers
+    encoding = sent.get("Content-Encoding", "identity").lower()
     if encoding != "identity":
         raise _refused(
             ErrorCode.BAD_REQUEST,
@@ -29,13 +33,12 @@ async def read_whole(request: web.BaseRequest, down: Downstream, limit: int) -> 
     length = request.content_length
     if length is not None and length > limit:
         raise _too_large(limit)
-    if request.headers.get("Expect", "").lower() == "100-continue":
+    if sent.get("Expect", "").lower() == "100-continue":
         down.continue_()
-    return await _read(request, limit)
+    return await _read(request.content, limit)
 
 
-async def _read(request: web.BaseRequest, limit: int) -> bytes:
-    content = request.content
+async def _read(content: StreamReader, limit: int) -> bytes:
     pieces: list[bytes] = []
     size = 0
     try:
@@ -55,7 +58,7 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes:
         raise BodyError(malformed(error)) from None
 
 
-async def read_start(request: web.BaseRequest, down: Downstream, limit: int) -> tuple[bytes, bool]:
+async def read_start(request: Request, down: Downstream, limit: int) -> tuple[bytes, bool]:
     """The body, or the beginning of one larger than ``limit``; True if that is all of it.
 
     Of a body that says it is larger, nothing is read. BodyError if its framing is broken.

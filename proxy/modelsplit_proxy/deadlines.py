@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import Reason
+from modelsplit_proxy.relay import Bounds
 
 if TYPE_CHECKING:
     from modelsplit_proxy.residency import Residency
@@ -53,6 +54,8 @@ class LateError(Exception):
 class Deadline:
     """The clock of one attempt. Loop time throughout."""
 
+    __slots__ = ("_from", "_limits", "_loop", "_model", "_residency", "_sent")
+
     def __init__(self, limits: Limits, residency: Residency, model: str) -> None:
         self._limits = limits
         self._residency = residency
@@ -69,6 +72,10 @@ class Deadline:
         if limits.total_at is None:
             return role_at, Reason.ROLE_TIMEOUT
         return _sooner(role_at, Reason.ROLE_TIMEOUT, limits.total_at)
+
+    def bounds(self) -> Bounds:
+        """What ends the answer once it has begun."""
+        return Bounds(*self.at(), self._limits.stall_s)
 
     async def first_byte(self, exchange: Exchange) -> UpstreamHead:
         """Wait for the answer to begin; LateError or UpstreamError if it does not."""

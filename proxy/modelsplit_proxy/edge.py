@@ -9,7 +9,8 @@ pinned, and ``tests/proxy/test_edge.py`` holds it in place:
 - ``_waiter``: set while a connection waits for the next request (idle or mid-head);
 - ``_messages`` and ``_request_count``: what is parsed and not yet handled; malformed bytes
   are a message of another type than ``RawRequestMessage``;
-- ``start()`` calls ``prepare``, ``write_eof`` and ``keep_alive`` of what a handler returns;
+- ``start()`` makes requests with ``request_factory``, and calls ``prepare``, ``write_eof`` and
+  ``keep_alive`` of what a handler returns;
 - ``pause_writing`` and ``resume_writing`` arrive from the transport.
 """
 
@@ -23,6 +24,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
+
+from modelsplit_proxy.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -63,7 +66,7 @@ class ErrorPage(Protocol):
 class ClientConnection(web.RequestHandler):
     """One client connection: a head deadline and back-pressure on top of aiohttp's."""
 
-    __slots__ = ("_edge", "_head_timer", "_receiving", "_send_timer", "source")
+    __slots__ = ("_edge", "_head_timer", "_receiving", "_send_timer", "remote", "source")
 
     def __init__(self, manager: EdgeServer, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
@@ -72,10 +75,13 @@ class ClientConnection(web.RequestHandler):
         self._send_timer: asyncio.TimerHandle | None = None
         self._receiving: StreamReader | None = None
         self.source: Source | None = None
+        self.remote = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        peer = transport.get_extra_info("peername")
+        self.remote = str(peer[0] if isinstance(peer, (list, tuple)) else peer or "")
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._cancel_head_timer()
@@ -109,13 +115,13 @@ class ClientConnection(web.RequestHandler):
 
     def handle_error(
         self,
-        request: web.BaseRequest,
+        request: web.BaseRequest | Request,
         status: int = 500,
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what could not be parsed in our own words; aiohttp would send plain text."""
-        down = Downstream(request)
+        down = Downstream(cast("Request", request))
         if status < 500:
             self._edge.error_page(down, message or "not HTTP")
         else:
@@ -193,14 +199,18 @@ class EdgeServer(web.Server):
 
     def __init__(
         self,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        handler: Callable[[Request], Awaitable[web.StreamResponse]],
         *,
         head_timeout_s: float,
         error_page: ErrorPage,
         send_timeout_s: float = SEND_TIMEOUT_S,
     ) -> None:
         # Without handler_cancellation a client that leaves keeps the GPU busy to the end.
-        super().__init__(handler, handler_cancellation=True)
+        super().__init__(
+            cast("Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]", handler),
+            handler_cancellation=True,
+            request_factory=cast("Callable[..., web.BaseRequest]", _request),
+        )
         self.head_timeout_s = head_timeout_s
         self.error_page = error_page
         self.send_timeout_s = send_timeout_s
@@ -301,12 +311,12 @@ class Downstream:
         "status",
     )
 
-    def __init__(self, request: web.BaseRequest) -> None:
-        connection = self._connection = cast("ClientConnection", request.protocol)
+    def __init__(self, request: Request) -> None:
+        connection = self._connection = request.connection
         self._transport = connection.transport
-        self._http11 = request.version >= (1, 1)
+        self._http11 = request.http11
         self._head_request = request.method == "HEAD"
-        self._keep_alive = self._http11 and bool(request.keep_alive)
+        self._keep_alive = request.http11 and request.keep_alive
         self._head = b""
         self._chunked = False
         self._close_delimited = False
@@ -387,6 +397,18 @@ class Downstream:
 
     def answered(self) -> Answered:
         return Answered(self._connection, keep_alive=self._keep_alive and self.ended)
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    connection: ClientConnection,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> Request:
+    """aiohttp's ``request_factory``; its writer has nothing to do here."""
+    del writer
+    return Request(message, payload, connection, task)
 
 
 def reset_on_close(transport: asyncio.BaseTransport) -> None:

@@ -20,7 +20,7 @@ async def fetch(pool: Pool, authority: str, path: str, limit: int) -> tuple[int,
         connection.write(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path.encode("ascii"), host))
         head = await exchange.ready()
         collector = Collector(exchange, limit)
-        result = await collector.run(Bounds())
+        result = await collector.run(Bounds)
     finally:
         exchange.abort()
     if isinstance(result, UpstreamError):

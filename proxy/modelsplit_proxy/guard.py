@@ -19,6 +19,7 @@ _LOCAL_SCHEMES: Final = frozenset({"app", "file", "tauri", "vscode-webview", "vs
 _HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 # Names nobody can register: mDNS, and what containers call their host.
 _OLLAMAS_SUFFIXES: Final = (".localhost", ".local", ".internal")
+_REMEMBERED: Final = 64
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})
 
 
@@ -48,10 +49,12 @@ class Guard:
         self._origin_patterns = [origin.partition("*") for origin in origins if "*" in origin]
         # Rebinding needs a name. Bound beyond loopback, addresses are how clients call us.
         self._any_address = not is_loopback(listen_host)
+        # Values of Host that have passed: nearly all clients send one of two or three.
+        self._passed: set[str] = set()
 
     def check(self, host: str | None, origin: str | None) -> Failure | None:
         """None if the request may pass; else the failure to answer with."""
-        if host and not self._host_allowed(host):
+        if host and host not in self._passed and not self._passes(host):
             return Failure(
                 ErrorCode.FORBIDDEN,
                 Reason.HOST_DENIED,
@@ -68,6 +71,12 @@ class Guard:
                 "Origin Denied",
             )
         return None
+
+    def _passes(self, host: str) -> bool:
+        allowed = self._host_allowed(host)
+        if allowed and len(self._passed) < _REMEMBERED:
+            self._passed.add(host)
+        return allowed
 
     def _host_allowed(self, host: str) -> bool:
         name = _host_name(host)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from modelsplit_proxy.keys import Caller
+    from modelsplit_proxy.request import Request
     from modelsplit_proxy.routes import Route
     from modelsplit_proxy.services import Services
 
@@ -39,7 +40,7 @@ class Handler:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def __call__(self, request: Request) -> web.StreamResponse:
         down = Downstream(request)
         known_as = request_id(request.headers)
         self._services.lifecycle.begin()
@@ -53,11 +54,12 @@ class Handler:
             self._services.lifecycle.end()
         return down.answered()
 
-    async def _serve(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
-        target = _origin_form(request)
+    async def _serve(self, request: Request, down: Downstream, known_as: str) -> None:
+        target = request.target
         route = routes.classify(request.method, target)
         refused = self._check(request)
-        if refused is None and self._preflight(request, down):
+        if refused is None and request.method == "OPTIONS" and request.origin is not None:
+            self._preflight(request, request.origin, down)
             return
         caller = refused or self._caller(request, target)
         if route.kind is Kind.INFERENCE and not isinstance(caller, Failure):
@@ -90,7 +92,7 @@ class Handler:
     async def _pass(
         self,
         route: Route,
-        request: web.BaseRequest,
+        request: Request,
         target: str,
         down: Downstream,
         caller: Caller,
@@ -109,19 +111,15 @@ class Handler:
         passing = Passthrough(services, request, target, down, spent=caller.spent, taken=plan)
         return await passing.serve()
 
-    def _preflight(self, request: web.BaseRequest, down: Downstream) -> bool:
+    def _preflight(self, request: Request, origin: str, down: Downstream) -> None:
         """Answer a browser that asks what it may ask: before any key, as it can send none."""
-        origin = request.headers.get("Origin")
-        if origin is None or request.method != "OPTIONS":
-            return False
         cors.answer_preflight(down, origin, close=self._closes(request))
         self._services.metrics.passed(Kind.OTHER, down.status)
-        return True
 
-    def _closes(self, request: web.BaseRequest) -> bool:
+    def _closes(self, request: Request) -> bool:
         return self._services.lifecycle.draining or not request.content.is_eof()
 
-    def _caller(self, request: web.BaseRequest, target: str) -> Caller | Failure:
+    def _caller(self, request: Request, target: str) -> Caller | Failure:
         keyring = self._services.keyring
         if keyring is None:
             return ANYBODY
@@ -131,7 +129,7 @@ class Handler:
             return ANYBODY
         return caller
 
-    def _check(self, request: web.BaseRequest) -> Failure | None:
+    def _check(self, request: Request) -> Failure | None:
         if request.method == "CONNECT":
             return Failure(
                 ErrorCode.FORBIDDEN,
@@ -148,18 +146,16 @@ class Handler:
                 "at it; check --upstream",
                 "Loop Detected",
             )
-        return self._services.guard.check(sent.get("Host"), sent.get("Origin"))
+        return self._services.guard.check(sent.get("Host"), request.origin)
 
-    def _answer(
-        self, request: web.BaseRequest, down: Downstream, failure: Failure, known_as: str
-    ) -> None:
+    def _answer(self, request: Request, down: Downstream, failure: Failure, known_as: str) -> None:
         """An error outside any call: no role, no model, no attempt."""
         readable = failure.reason is not Reason.ORIGIN_DENIED
-        lines = cors.lines(request.headers.get("Origin")) if readable else []
+        lines = cors.lines(request.origin) if readable else []
         body = errors.body(routes.dialect_of(request.raw_path), failure, errors.Scene(known_as))
         write_failure(down, failure, body, known_as, lines, close=self._closes(request))
 
-    def _after_our_bug(self, request: web.BaseRequest, down: Downstream, known_as: str) -> None:
+    def _after_our_bug(self, request: Request, down: Downstream, known_as: str) -> None:
         if down.started:
             down.abort()
         else:
@@ -200,14 +196,3 @@ def unparsed_request(down: Downstream, message: str) -> None:
     known_as = new_id()
     body = errors.body(Dialect.OLLAMA, failure, errors.Scene(known_as))
     write_failure(down, failure, body, known_as, close=True)
-
-
-def _origin_form(request: web.BaseRequest) -> str:
-    """The path and query to ask the upstream for, whatever form the client used.
-
-    An absolute-form target never chooses whom we connect to; only its path counts.
-    """
-    raw = request.raw_path
-    if raw.startswith("/") or raw == "*":
-        return raw
-    return request.rel_url.raw_path_qs or "/"

@@ -27,12 +27,11 @@ from modelsplit_proxy.reply import Reply, Setback
 from modelsplit_proxy.routes import TRANSCRIPTIONS
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.keys import Caller
     from modelsplit_proxy.peek import Body
+    from modelsplit_proxy.request import Request
     from modelsplit_proxy.routes import Route as Path
     from modelsplit_proxy.services import Services
 
@@ -43,7 +42,7 @@ class InferenceCall:
     def __init__(
         self,
         services: Services,
-        request: web.BaseRequest,
+        request: Request,
         down: Downstream,
         kind: Path,
         *,
@@ -165,7 +164,7 @@ class InferenceCall:
         except (AskedError, BodyError) as error:
             return error.failure
         self.record.loading = loading_of(self.record.route, body.fields, body.raw)
-        route = services.roles.route(self._ask(body))
+        route = self._route(body)
         if isinstance(route, Failure):
             self.record.requested_model = body.model
             return route
@@ -182,6 +181,11 @@ class InferenceCall:
             return read_body(raw)
         content_type = self._request.headers.get("Content-Type", "")
         return read_form(raw, content_type, self._target.partition("?")[2])
+
+    def _route(self, body: Body) -> Route | Failure:
+        roles = self._services.roles
+        plain = roles.plain(body.model) if self._asked is NOTHING else None
+        return plain or roles.route(self._ask(body))
 
     def _ask(self, body: Body) -> Ask:
         asked = self._asked

@@ -21,12 +21,11 @@ from modelsplit_proxy.question import Question, Wording
 from modelsplit_proxy.routes import path_of
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from modelsplit_policy.catalogue import Alias, Catalogue
     from modelsplit_policy.config import ManagementPolicy
     from modelsplit_policy.facts import Action
     from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.request import Request
     from modelsplit_proxy.routes import Route
 
 # Ollama's clients send a few hundred bytes; what is larger passes unread.
@@ -45,9 +44,7 @@ class Intercept:
         self._catalogue = catalogue
         self._rules = rules
 
-    async def plan(
-        self, route: Route, target: str, request: web.BaseRequest, down: Downstream
-    ) -> Plan:
+    async def plan(self, route: Route, target: str, request: Request, down: Downstream) -> Plan:
         if route.action is not None:
             return await self._change(route.action, request, down)
         match route.label:
@@ -77,7 +74,7 @@ class Intercept:
         wordings = [Wording("GET", f"{folder}/{quote(model, ':')}") for model in alias.targets]
         return _about(alias, wordings, partial(listing.renamed, name))
 
-    async def _change(self, action: Action, request: web.BaseRequest, down: Downstream) -> Plan:
+    async def _change(self, action: Action, request: Request, down: Downstream) -> Plan:
         denied = management.denied(action, self._rules)
         keys = management.named_in(action)
         if denied is not None or not keys:
@@ -89,7 +86,7 @@ class Intercept:
         names = {key: _name(fields, key) for key in keys}
         return management.misused(action, names, self._catalogue) or body
 
-    async def _show(self, target: str, request: web.BaseRequest, down: Downstream) -> Plan:
+    async def _show(self, target: str, request: Request, down: Downstream) -> Plan:
         try:
             body, fields = await _read(request, down)
         except BodyError as error:
@@ -103,7 +100,7 @@ class Intercept:
         return _about(alias, wordings, None)
 
 
-async def _read(request: web.BaseRequest, down: Downstream) -> tuple[bytes, dict[str, Any]]:
+async def _read(request: Request, down: Downstream) -> tuple[bytes, dict[str, Any]]:
     """What has been read of a body, and its fields; none if it is too large or no JSON."""
     body, whole = await read_start(request, down, _BODY_BYTES)
     return body, named.fields_of(body) if whole else {}

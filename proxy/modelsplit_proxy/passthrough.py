@@ -22,6 +22,7 @@ from modelsplit_proxy.upstream import UpstreamError
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.request import Request
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.upstream import Exchange, UpstreamConnection
 
@@ -37,7 +38,7 @@ class Passthrough:
     def __init__(
         self,
         services: Services,
-        request: web.BaseRequest,
+        request: Request,
         target: str,
         down: Downstream,
         *,
@@ -62,7 +63,7 @@ class Passthrough:
             connection = await self._services.pool.acquire()
         except UpstreamError as error:
             return self._failure(error)
-        uploads = bool(self._taken) or self._request.can_read_body
+        uploads = bool(self._taken) or self._request.has_body
         exchange = connection.start(
             head_request=self._request.method == "HEAD", body_follows=uploads
         )
@@ -88,7 +89,7 @@ class Passthrough:
             shown = self._target_bytes().decode("ascii", "replace")
             return answers.first_byte_timeout(_QUESTION_TIMEOUT_S, shown)
         lines = [*headers.relayed_lines(head.headers), headers.VIA_LINE]
-        lines += cors.lines(self._request.headers.get("Origin"))
+        lines += cors.lines(self._request.origin)
         close = self._services.lifecycle.draining or not self._request.content.is_eof()
         phrase = head.phrase.decode("latin-1")
         self._down.head(head.status, phrase, lines, length=head.length, close=close)
@@ -104,12 +105,12 @@ class Passthrough:
         framing = b""
         if request.content_length is not None:
             framing = b"Content-Length: %d\r\n" % request.content_length
-        elif self._taken or request.can_read_body:
+        elif self._taken or request.has_body:
             framing = b"Transfer-Encoding: chunked\r\n"
         return b"".join(
             (
                 b"%b %b HTTP/1.1\r\n" % (request.method.encode(), self._target_bytes()),
-                b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
+                self._services.target.host_line,
                 *headers.request_lines(request.raw_headers, self._spent),
                 headers.VIA_LINE,
                 framing,

@@ -62,8 +62,6 @@ _DRIFT_S: Final = 1.0
 # Charges are deleted this long after the longest window, looked for so often.
 _KEPT_S: Final = 7 * 86_400.0
 _FORGET_EVERY_S: Final = 86_400.0
-# Names of models come from clients.
-_REMEMBERED: Final = 1000
 
 
 @dataclass(slots=True)
@@ -85,7 +83,6 @@ class Purse:
         self._store = store
         self._time = time
         self._keeper = secrets.token_hex(8)
-        self._looked_at: dict[tuple[str, Role], bool] = {}
         self._is_open = False
         self._taken_over = False
         self._written = time.anchor()
@@ -182,7 +179,7 @@ class Purse:
         assert provider is not None
         model = bare_name(candidate.model)
         # Loading a model of our own, or having it leave, answers nobody.
-        unseen = record.loading is not None or not self._selected(model, role)
+        unseen = record.loading is not None or not self.looks_at(model, role)
         if provider is Provider.LOCAL and unseen:
             return None
         price = self._prices.of(candidate.model, provider)
@@ -190,14 +187,9 @@ class Purse:
         charge = Charge(model, role, provider, nano(most or 0.0))
         return Payment(self, record, charge, priced=most is not None)
 
-    def _selected(self, model: str, role: Role) -> bool:
-        """Whether a budget looks at such local calls: asked for each of them, so remembered."""
-        known = self._looked_at.get((model, role))
-        if known is None:
-            known = self._budgets.selected(model, role, Provider.LOCAL)
-            if len(self._looked_at) < _REMEMBERED:
-                self._looked_at[model, role] = known
-        return known
+    def looks_at(self, model: str, role: Role) -> bool:
+        """Whether a budget counts calls of ``role`` to this local model, by its bare name."""
+        return self._budgets.selected(model, role, Provider.LOCAL)
 
     def has_room(self, model: str, role: Role, provider: Provider) -> bool:
         """Whether budgets of calls would let one through now."""

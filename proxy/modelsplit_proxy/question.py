@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.facts import Provider
 from modelsplit_proxy import answers, cors, headers
 from modelsplit_proxy.lastgood import Whole
-from modelsplit_proxy.relay import UNBOUNDED, Collector, Relay
+from modelsplit_proxy.relay import Bounds, Collector, Relay
 from modelsplit_proxy.upstream import UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp import web
-
     from modelsplit_policy.failures import Failure
     from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.request import Request
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.upstream import Exchange, UpstreamHead
 
@@ -63,7 +62,7 @@ class Questioning:
     def __init__(
         self,
         services: Services,
-        request: web.BaseRequest,
+        request: Request,
         down: Downstream,
         question: Question,
         *,
@@ -124,7 +123,7 @@ class Questioning:
         return b"".join(
             (
                 b"%b %b HTTP/1.1\r\n" % (wording.method.encode(), target),
-                b"Host: %b\r\n" % self._services.target.authority.encode("ascii"),
+                self._services.target.host_line,
                 *headers.question_lines(self._request.raw_headers, self._spent),
                 headers.VIA_LINE,
                 length,
@@ -140,7 +139,7 @@ class Questioning:
             await self._pass(exchange, head, [])
             return
         collector = Collector(exchange, _LIMIT_BYTES)
-        result = await collector.run(UNBOUNDED)
+        result = await collector.run(Bounds)
         if isinstance(result, UpstreamError):
             raise result
         if collector.overflowed:
@@ -186,7 +185,7 @@ class Questioning:
         return [*headers.relayed_lines(head.headers), headers.VIA_LINE]
 
     def _cors(self) -> list[bytes]:
-        return cors.lines(self._request.headers.get("Origin"))
+        return cors.lines(self._request.origin)
 
     @property
     def _close(self) -> bool:

@@ -20,6 +20,8 @@ from modelsplit_proxy.tail import Tail, judge
 from modelsplit_proxy.upstream import UpstreamError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.deadlines import Limits
     from modelsplit_proxy.patience import Patience
@@ -66,7 +68,9 @@ class Reading:
         self._row = services.policy.roles[record.role]
         self._attempt = record.attempts[-1]
 
-    async def run(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> Setback | None:
+    async def run(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+    ) -> Setback | None:
         """None: the client has its answer, whole or broken. Else it has seen nothing of it."""
         if head.status >= 400 or not answers.is_stream(head, self._record.route):
             return await self._hold(exchange, head, bounds)
@@ -78,7 +82,9 @@ class Reading:
 
     # 1. The shapes of an answer.
 
-    async def _hold(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> Setback | None:
+    async def _hold(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+    ) -> Setback | None:
         """A JSON answer: look at it whole before the client sees any of it."""
         collector = Collector(exchange, HOLD_BYTES)
         result = await collector.run(bounds)
@@ -133,7 +139,11 @@ class Reading:
         return self.set_back(Failure(code, Reason.STATUS, text, "Not A Stream"))
 
     async def _spill(
-        self, exchange: Exchange, head: UpstreamHead, collector: Collector, bounds: Bounds
+        self,
+        exchange: Exchange,
+        head: UpstreamHead,
+        collector: Collector,
+        bounds: Callable[[], Bounds],
     ) -> None:
         """Too large to hold: pass on what is here, then the rest as it comes."""
         down = self._reply.down
@@ -143,13 +153,15 @@ class Reading:
             down.write(piece)
         if not down.writing_paused:
             exchange.resume()
-        result = await relay.run(bounds)
+        result = await relay.run(bounds())
         if result is None:
             self._reply.complete()
         else:
             self._reply.break_off(self._break_failure(result), None)
 
-    async def _stream(self, exchange: Exchange, head: UpstreamHead, bounds: Bounds) -> None:
+    async def _stream(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+    ) -> None:
         record = self._record
         # An encoded stream passes unread.
         tail = None if head.get(b"content-encoding") else Tail()
@@ -157,7 +169,7 @@ class Reading:
         # Framed anew whatever the upstream's framing: an error can then still be told in-band.
         self._reply.commit(head, length=None, total=False)
         spliced = self._spliced() if tail is not None else None
-        result = await Relay(exchange, spliced or self._reply.down, tail, kept).run(bounds)
+        result = await Relay(exchange, spliced or self._reply.down, tail, kept).run(bounds())
         if spliced is not None:
             spliced.finish()
         verdict = None if tail is None else judge(record.dialect, tail)
@@ -186,7 +198,7 @@ class Reading:
         )
 
     async def _hold_stream(
-        self, exchange: Exchange, head: UpstreamHead, bounds: Bounds
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
     ) -> Setback | None:
         """A stream that must be valid before the client sees any of it."""
         assert self._validation is not None

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from modelsplit_policy.failures import Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.splice import SplicedDown
     from modelsplit_proxy.tail import Tail
@@ -194,13 +196,16 @@ class Collector:
     def body(self) -> bytes:
         return b"".join(self.pieces)
 
-    async def run(self, bounds: Bounds) -> UpstreamError | Reason | None:
-        """Collect until whole (None), broken, too late, or ``overflowed`` (None as well)."""
+    async def run(self, bounds: Callable[[], Bounds]) -> UpstreamError | Reason | None:
+        """Collect until whole (None), broken, too late, or ``overflowed`` (None as well).
+
+        ``bounds`` is asked should it come to waiting.
+        """
         self._exchange.attach(self)
         if self._over:  # as most are: a small answer comes together with its head
             return self._result
         self._done = asyncio.get_running_loop().create_future()
-        watch = Watch(bounds, self._done)
+        watch = Watch(bounds(), self._done)
         try:
             return await self._done
         finally:

@@ -18,11 +18,10 @@ from modelsplit_proxy.edge import date_line
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiohttp import web
-
     from modelsplit_policy.failures import Failure
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.record import CallRecord
+    from modelsplit_proxy.request import Request
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.tail import Verdict
     from modelsplit_proxy.upstream import UpstreamHead
@@ -45,7 +44,7 @@ class Reply:
     """The one answer to one call."""
 
     def __init__(
-        self, services: Services, request: web.BaseRequest, down: Downstream, record: CallRecord
+        self, services: Services, request: Request, down: Downstream, record: CallRecord
     ) -> None:
         self._services = services
         self._request = request
@@ -159,4 +158,4 @@ class Reply:
         record, services = self._record, self._services
         lines = tags.lines(record, services.clock.now(), total=total)
         lines += services.purse.header_lines(record)
-        return lines + cors.lines(self._request.headers.get("Origin"))
+        return lines + cors.lines(self._request.origin)

@@ -46,7 +46,8 @@ class Residency:
 
     def loaded(self, model: str) -> bool | None:
         """Whether ``model`` is loaded; None if nobody knows."""
-        return None if self.models is None else bare_name(model) in self.models
+        models = self.models
+        return None if models is None else model in models or bare_name(model) in models
 
     @contextmanager
     def hurried(self) -> Iterator[None]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from modelsplit_policy.config import Policy
-    from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Roles
     from modelsplit_proxy.clientseats import ClientSeats
     from modelsplit_proxy.clock import Clock
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.guard import Guard
     from modelsplit_proxy.intercept import Intercept
     from modelsplit_proxy.keys import Keyring
+    from modelsplit_proxy.lanes import Lanes
     from modelsplit_proxy.lastgood import LastGood
     from modelsplit_proxy.live import LiveCalls
     from modelsplit_proxy.metrics import Metrics
@@ -30,11 +30,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamTarget:
-    """Where Ollama is: ``host`` and ``port`` to connect to, ``authority`` for ``Host``."""
+    """Where Ollama is: ``host`` and ``port`` to connect to, ``authority`` for ``Host``.
+
+    ``host_line``: that header line, as every request carries it.
+    """
 
     host: str
     port: int
     authority: str
+    host_line: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        line = b"Host: %b\r\n" % self.authority.encode("ascii")
+        object.__setattr__(self, "host_line", line)
 
 
 class Lifecycle:
@@ -71,13 +79,13 @@ class Services:
     """The parts a request meets, wired once by ``app``. ``keyring`` None: nobody needs a key."""
 
     policy: Policy
-    prices: Prices
     roles: Roles
     gate: Gate
     pool: Pool
     residency: Residency
     guard: Guard
     intercept: Intercept
+    lanes: Lanes
     last_good: LastGood
     rate: ArrivalLimit
     client_seats: ClientSeats

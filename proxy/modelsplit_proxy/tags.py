@@ -16,9 +16,10 @@ def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
     ``total``: the answer is complete, so its whole time can be told.
     """
     waited_ms = f"{record.queue_wait_s * 1000:.1f}"
+    known_as = record.request_id
     block = (
-        f"X-Request-Id: {record.request_id}\r\n"
-        f"request-id: {record.request_id}\r\n"
+        f"X-Request-Id: {known_as}\r\n"
+        f"request-id: {known_as}\r\n"
         f"X-LLM-Queue-Wait-Ms: {waited_ms}\r\n"
         f"Server-Timing: queue;dur={waited_ms}{_timings(record)}"
     )
@@ -50,11 +51,13 @@ def route_reason(record: CallRecord) -> str | None:
 
 def _timings(record: CallRecord) -> str:
     """The parts of ``Server-Timing`` that may be unknown."""
-    known = ""
-    if (load_s := record.usage.load_s) is not None:
+    if not record.attempts:
+        return ""
+    known, last = "", record.attempts[-1]
+    if (load_s := last.usage.load_s) is not None:
         known = f", load;dur={load_s * 1000:.1f}"
-    if (first_byte_s := record.first_byte_s) is not None:
-        known += f", ttfb;dur={first_byte_s * 1000:.1f}"
+    if last.first_byte is not None:
+        known += f", ttfb;dur={(last.first_byte - record.started) * 1000:.1f}"
     return known
 
 

@@ -267,6 +267,28 @@ def test_the_registrys_own_prefix_is_another_spelling_of_the_same_model() -> Non
         assert bare_name(spelling) == "gpt-oss:20b"
 
 
+# --- Calls that say nothing but a model -------------------------------------------------------
+
+
+@given(st.sampled_from(["planner", "Heavy:latest", "qwen3:4b", "llama3", "", "x", "glm:cloud"]))
+def test_a_plain_call_is_routed_as_any_other(model: str) -> None:
+    route = CLAIMING.plain(model)
+    assert route == routed(Ask(model))
+    assert CLAIMING.plain(model) is route
+
+
+def test_made_up_names_are_not_all_remembered() -> None:
+    some = roles()
+    for number in range(1000):
+        assert some.plain(f"made-up-{number}") == routed(Ask(f"made-up-{number}"), some)
+    assert len(some._plain) <= 256
+
+
+def test_where_an_experiment_runs_no_call_is_plain() -> None:
+    assert trying().plain("planner") is None
+    assert trying(enabled=False).plain("planner") == routed(Ask("planner"), trying(enabled=False))
+
+
 # --- Experiments ------------------------------------------------------------------------------
 
 ARMS = [

@@ -10,18 +10,17 @@ import pytest
 
 from modelsplit_proxy.body import read_whole
 from modelsplit_proxy.peek import BodyError
+from modelsplit_proxy.request import Request
 from support.raw import chunk
 from support.serving import say, serving
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from modelsplit_proxy.edge import Downstream
 
 LIMIT = 1000
 
 
-async def echo(request: web.BaseRequest, down: Downstream) -> None:
+async def echo(request: Request, down: Downstream) -> None:
     """Say back what was read, or the refusal's code and reason."""
     try:
         body = await read_whole(request, down, LIMIT)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy.edge import HIGH_WATER_BYTES, ClientConnection, date_line
+from modelsplit_proxy.request import Request
 from support.raw import chunk
 from support.serving import Serving, say, serving
 from support.waiting import until
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from modelsplit_proxy.edge import Downstream
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -24,8 +23,8 @@ GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 
 
-async def hello(request: web.BaseRequest, down: Downstream) -> None:
-    await request.read()
+async def hello(request: Request, down: Downstream) -> None:
+    await request.content.read()
     say(down, b"hello", length=5)
 
 
@@ -55,7 +54,7 @@ def only(up: Serving) -> ClientConnection:
 async def test_how_an_answer_is_framed(
     version: str, method: str, status: int, length: int | None, wire: bytes
 ) -> None:
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         down.head(status, "OK", [], length=length, close=False)
         for piece in (b"a", b"", b"bc"):
@@ -74,7 +73,7 @@ async def test_how_an_answer_is_framed(
 
 
 async def test_an_empty_chunked_answer_ends() -> None:
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         say(down, b"")
 
@@ -85,7 +84,7 @@ async def test_an_empty_chunked_answer_ends() -> None:
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_an_abort_never_looks_whole(version: bytes) -> None:
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         down.head(200, "OK", [], length=None, close=False)
         down.write(b"half")
@@ -102,7 +101,7 @@ async def test_an_abort_never_looks_whole(version: bytes) -> None:
 
 
 async def test_a_head_that_was_not_ended_closes_the_connection() -> None:
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         down.head(200, "OK", [], length=9, close=False)
         down.write(b"half")
@@ -131,8 +130,8 @@ async def test_the_deadline_runs_from_a_heads_first_byte_to_its_last() -> None:
 async def test_a_finished_head_stops_the_clock_however_slow_the_rest() -> None:
     release = asyncio.Event()
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
-        await request.read()
+    async def serve(request: Request, down: Downstream) -> None:
+        await request.content.read()
         await release.wait()
         say(down, b"slow", length=4)
 
@@ -155,7 +154,7 @@ async def test_a_finished_head_stops_the_clock_however_slow_the_rest() -> None:
 async def test_a_client_that_leaves_cancels_its_handler() -> None:
     began, cancelled = asyncio.Event(), asyncio.Event()
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request, down
         began.set()
         try:
@@ -190,7 +189,7 @@ class Recorder:
 async def test_a_slow_client_pauses_the_source_and_resumes_it() -> None:
     source, finish = Recorder(), asyncio.Event()
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         down.feed_from(source)
         down.head(200, "OK", [], length=None, close=False)
@@ -223,7 +222,7 @@ async def test_a_slow_client_pauses_the_source_and_resumes_it() -> None:
 async def test_the_next_request_waits_until_the_answer_is_taken() -> None:
     served = 0
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         nonlocal served
         del request
         served += 1
@@ -247,7 +246,7 @@ async def test_the_next_request_waits_until_the_answer_is_taken() -> None:
 async def test_a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not(slowly: bool) -> None:
     size, cancelled = 12_000_000, asyncio.Event()
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         down.head(200, "OK", [], length=size, close=False)
         down.write(b"x" * size)
@@ -284,9 +283,9 @@ async def test_a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not(sl
 async def test_a_malformed_chunk_breaks_the_body_its_reader_waits_for() -> None:
     errors: list[str] = []
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         try:
-            await request.read()
+            await request.content.read()
         except Exception as error:  # noqa: BLE001 - any, to see which
             errors.append(type(error).__name__)
         say(down, b"seen", length=4, close=True)
@@ -303,7 +302,7 @@ async def test_a_malformed_chunk_breaks_the_body_its_reader_waits_for() -> None:
 async def test_a_handler_that_fails_breaks_the_line_and_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         down.head(200, "OK", [], length=4, close=False)
         down.write(b"ha")
@@ -323,7 +322,7 @@ async def test_a_handler_that_fails_breaks_the_line_and_is_logged(
 async def test_stopping_closes_idle_connections_and_lets_the_others_finish() -> None:
     release, began = asyncio.Event(), asyncio.Event()
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         if request.raw_path == "/slow":
             began.set()
             await release.wait()
@@ -370,7 +369,7 @@ async def test_a_request_that_has_just_arrived_is_not_dropped() -> None:
 async def test_closing_cuts_what_still_runs_at_once() -> None:
     began = asyncio.Event()
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         down.feed_from(Recorder())
         down.head(200, "OK", [], length=None, close=False)

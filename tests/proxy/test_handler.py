@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy.handler import unparsed_request
+from modelsplit_proxy.request import Request
 from modelsplit_sim.config import SimConfig
 from support.calls import DIALECTS, ERROR_FIELDS, call
 from support.harness import Running, running
@@ -16,8 +17,6 @@ from support.serving import serving
 from support.wire import Answer
 
 if TYPE_CHECKING:
-    from aiohttp import web
-
     from modelsplit_proxy.edge import Downstream
 
 TAGS = "/api/tags"
@@ -153,7 +152,7 @@ async def test_a_target_of_any_bytes_passes_or_is_refused_and_breaks_nothing(raw
 async def test_what_is_no_request_gets_one_line_of_json() -> None:
     """However long and many-lined the parser's own words."""
 
-    async def serve(request: web.BaseRequest, down: Downstream) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
         del request
         unparsed_request(down, "bad\nthing \udcff" * 100)
 

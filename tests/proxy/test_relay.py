@@ -150,7 +150,7 @@ async def test_a_cancelled_relay_lets_go_of_the_client() -> None:
 async def test_a_collector_keeps_a_whole_answer() -> None:
     exchange = FakeExchange(b"a")
     collector = Collector(cast("Exchange", exchange), 10)
-    running = asyncio.get_running_loop().create_task(collector.run(Bounds()))
+    running = asyncio.get_running_loop().create_task(collector.run(Bounds))
     await asyncio.sleep(0)
     exchange.deal(b"bc")
     exchange.end()
@@ -161,7 +161,7 @@ async def test_a_collector_keeps_a_whole_answer() -> None:
 async def test_a_collector_stops_reading_at_its_limit() -> None:
     exchange = FakeExchange(b"a" * 10)
     collector = Collector(cast("Exchange", exchange), 10)
-    running = asyncio.get_running_loop().create_task(collector.run(Bounds()))
+    running = asyncio.get_running_loop().create_task(collector.run(Bounds))
     await asyncio.sleep(0)
     assert not running.done()
     exchange.deal(b"b")
@@ -171,4 +171,4 @@ async def test_a_collector_stops_reading_at_its_limit() -> None:
 
 async def test_a_collector_is_bounded_in_time() -> None:
     collector = Collector(cast("Exchange", FakeExchange()), 10)
-    assert await asyncio.wait_for(collector.run(Bounds(stall_s=0.02)), 5) is Reason.STALL
+    assert await asyncio.wait_for(collector.run(lambda: Bounds(stall_s=0.02)), 5) is Reason.STALL

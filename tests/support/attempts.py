@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
-from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from modelsplit_policy.admission import Hold, Place, Refusal, Ticket
@@ -25,9 +24,11 @@ from modelsplit_proxy.asked import NOTHING, Asked
 from modelsplit_proxy.attempt import AttemptRun, Sent
 from modelsplit_proxy.edge import Downstream
 from modelsplit_proxy.fuses import Fuses
+from modelsplit_proxy.lanes import Lanes
 from modelsplit_proxy.peek import read_body
 from modelsplit_proxy.record import CallRecord
 from modelsplit_proxy.reply import Reply, Setback
+from modelsplit_proxy.request import Request
 from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
 from modelsplit_proxy.upstream import BodySink, UpstreamError, UpstreamHead
 from support.harness import Overlay, policy
@@ -94,7 +95,7 @@ def downstream(heard: Heard) -> Downstream:
     return cast("Downstream", heard)
 
 
-def request(headers: Mapping[str, str] | None = None, *, read: bool = True) -> web.BaseRequest:
+def request(headers: Mapping[str, str] | None = None, *, read: bool = True) -> Request:
     """``read``: its body has been read to the end."""
     sent = CIMultiDict({"Host": "127.0.0.1", **(headers or {})})
     raw = tuple((name.encode(), value.encode()) for name, value in sent.items())
@@ -103,8 +104,9 @@ def request(headers: Mapping[str, str] | None = None, *, read: bool = True) -> w
         raw_headers=raw,
         content=SimpleNamespace(is_eof=lambda: read),
         remote="127.0.0.1",
+        origin=sent.get("Origin"),
     )
-    return cast("web.BaseRequest", known)
+    return cast("Request", known)
 
 
 class Seats:
@@ -276,16 +278,18 @@ class Trial:
         self.gate = gate or Seats()
         self.clock = Ticking()
         self.fuses = Fuses(Breakers(BreakerRules()), self.clock)
+        rules = policy(overlay).policy
+        purse = without_a_file(rules)
         self.services = cast(
             "Services",
             SimpleNamespace(
-                policy=policy(overlay).policy,
-                prices=Prices(policy(overlay).policy),
+                policy=rules,
+                lanes=Lanes(rules, Prices(rules), purse, stall_s),
                 gate=self.gate,
                 pool=upstream,
                 residency=Loaded(loaded=loaded),
                 fuses=self.fuses,
-                purse=without_a_file(policy(overlay).policy),
+                purse=purse,
                 clock=self.clock,
                 target=UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434"),
                 lifecycle=Lifecycle(),

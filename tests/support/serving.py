@@ -11,9 +11,10 @@ from aiohttp import web
 
 from modelsplit_proxy.edge import Downstream, Edge, EdgeServer
 from modelsplit_proxy.handler import unparsed_request
+from modelsplit_proxy.request import Request
 from support.wire import Client
 
-Serve = Callable[[web.BaseRequest, Downstream], Awaitable[None]]
+Serve = Callable[[Request, Downstream], Awaitable[None]]
 
 
 @dataclass
@@ -31,7 +32,7 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """Every request goes to ``serve``, which answers on the Downstream it is given."""
 
-    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+    async def handler(request: Request) -> web.StreamResponse:
         down = Downstream(request)
         await serve(request, down)
         return down.answered()
