@@ -10,7 +10,7 @@ import signal
 import sys
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.settings import Address, Settings
 
 logger = logging.getLogger("modelsplit")
+
+# New objects after which the garbage collector looks for cycles among them.
+_GC_AFTER: Final = 5000
 
 
 def run(
@@ -61,6 +64,9 @@ async def _serve(
     # it, tens of milliseconds during which no token moves.
     gc.collect()
     gc.freeze()
+    # Streams under way are alive, not garbage: at the default of 700 new objects a look at
+    # them would come with every fifth stream.
+    gc.set_threshold(_GC_AFTER)
     await stop.wait()
     logger.info("stopping: no new calls; running answers get %g s", settings.drain_s)
     notifier.stopping()

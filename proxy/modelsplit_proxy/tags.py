@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_proxy import headers
 
 if TYPE_CHECKING:
     from modelsplit_proxy.record import CallRecord
+
+_PLAIN: Final = re.compile(r"[ -~]{0,256}")
 
 
 def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
@@ -67,7 +70,7 @@ def _text(said: str) -> str:
     It came out of JSON and may hold anything: what a header cannot carry is
     percent-encoded, and the length is bounded.
     """
-    if said.isascii() and said.isprintable() and len(said) <= 256:
+    if _PLAIN.fullmatch(said) is not None:
         return said
     safe = (c if " " <= c <= "~" else "".join(f"%{b:02X}" for b in _utf8(c)) for c in said[:256])
     return "".join(safe)

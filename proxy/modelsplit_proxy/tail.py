@@ -26,6 +26,13 @@ _COMPACT_EVERY: Final = 1024
 # Usage and errors stand in one of the last events; so many are kept however bytes were cut.
 _JUDGED_EVENTS: Final = 3
 
+_DURATIONS: Final = (
+    "load_duration",
+    "prompt_eval_duration",
+    "eval_duration",
+    "total_duration",
+)
+
 FINAL_RESPONSE_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed"}
 )
@@ -133,17 +140,17 @@ def judge(dialect: Dialect, tail: Tail) -> Verdict:
 
 def ollama_usage(last: Mapping[str, Any]) -> Usage:
     """The counts of a final Ollama object; durations come in nanoseconds."""
+    get = last.get
+    reason = _str(get("done_reason"))
     # Without a prompt a model is only loaded or unloaded: known to be no tokens.
-    none = 0 if last.get("done_reason") in {"load", "unload"} else None
-    return Usage(
-        prompt_tokens=_int(last.get("prompt_eval_count", none)),
-        output_tokens=_int(last.get("eval_count", none)),
-        load_s=_nanoseconds(last.get("load_duration")),
-        prompt_eval_s=_nanoseconds(last.get("prompt_eval_duration")),
-        eval_s=_nanoseconds(last.get("eval_duration")),
-        total_s=_nanoseconds(last.get("total_duration")),
-        finish_reason=_str(last.get("done_reason")),
-    )
+    none = 0 if reason in {"load", "unload"} else None
+    load_s, prompt_eval_s, eval_s, total_s = [
+        # What JSON makes of a number; true is none.
+        None if type(value) is not int and type(value) is not float else value / 1e9
+        for value in map(get, _DURATIONS)
+    ]
+    tokens = _int(get("prompt_eval_count", none)), _int(get("eval_count", none))
+    return Usage(*tokens, load_s, prompt_eval_s, eval_s, total_s, reason)
 
 
 def openai_usage(answer: Mapping[str, Any]) -> Usage:
@@ -203,7 +210,3 @@ def _int(value: object) -> int | None:
 
 def _str(value: object) -> str | None:
     return value if isinstance(value, str) else None
-
-
-def _nanoseconds(value: object) -> float | None:
-    return value / 1e9 if isinstance(value, (int, float)) else None

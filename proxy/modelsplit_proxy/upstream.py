@@ -218,7 +218,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
-        self._poll = select.poll()
+        # Made when the connection is reused for the first time.
+        self._poll: select.poll | None = None
         self._exchange: Exchange | None = None
         # Made while the upstream takes no more, for whoever waits until it does.
         self._writable: asyncio.Future[None] | None = None
@@ -244,13 +245,23 @@ class UpstreamConnection(asyncio.Protocol):
     def open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
 
+    def rest(self) -> None:
+        """Nobody uses it from now on."""
+        self.idle_since = self._loop.time()
+
     def quiet(self) -> bool:
         """True if an idle connection has nothing to say: no late bytes, no FIN.
 
         Asked before reuse. The loop may not have seen a close that the kernel already
         has; a request sent into it would fail, and a POST must not be sent twice.
         """
-        return self.open and not self._poll.poll(0)
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return False
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not self._poll.poll(0)
 
     def start(self, *, head_request: bool, body_follows: bool = False) -> Exchange:
         """Begin an exchange; the caller then writes the request.
@@ -304,10 +315,6 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        sock = transport.get_extra_info("socket")
-        # Tokens must not wait in the kernel for company.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._poll.register(sock.fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange
@@ -316,9 +323,6 @@ class UpstreamConnection(asyncio.Protocol):
             # beginning of the next answer.
             self.abort()
             return
-        in_head = exchange.head is None
-        if in_head:
-            self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -331,12 +335,14 @@ class UpstreamConnection(asyncio.Protocol):
             # The answer is whole. What follows it would have been dropped unread, had it
             # come a moment later.
             self._surplus = True
-        if self._renew_parser and not data.endswith(b"\r\n\r\n"):
-            self._surplus = True  # something follows the head that answers a HEAD
         if self._message_complete:
+            if self._renew_parser and not data.endswith(b"\r\n\r\n"):
+                self._surplus = True  # something follows the head that answers a HEAD
             self._finish(exchange)
-        elif in_head and exchange.head is None and self._head_bytes > MAX_HEAD_BYTES:
-            self._fail(Fault.PROTOCOL, f"its response head exceeds {MAX_HEAD_BYTES} bytes")
+        elif exchange.head is None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(Fault.PROTOCOL, f"its response head exceeds {MAX_HEAD_BYTES} bytes")
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -483,7 +489,7 @@ class Pool:
         if len(self._idle) >= MAX_IDLE:
             connection.abort_quietly()
             return
-        connection.idle_since = asyncio.get_running_loop().time()
+        connection.rest()
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:

@@ -105,6 +105,14 @@ async def test_ready_waits_for_the_first_body_byte() -> None:
         exchange.abort()
 
 
+async def test_what_is_written_does_not_wait_in_the_kernel_for_company() -> None:
+    async with pooled(says(response(b"x"))) as (pool, _):
+        connection = await pool.acquire()
+        assert connection._transport is not None
+        sock = connection._transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
 async def test_connections_are_reused_and_told_apart() -> None:
     async with pooled(says(response(b"a"))) as (pool, upstream):
         for _ in range(3):
