@@ -67,6 +67,23 @@ class Sent:
 class AttemptRun:
     """The run of one attempt. Made for one candidate, used once."""
 
+    __slots__ = (
+        "_admitted",
+        "_attempt",
+        "_candidate",
+        "_lane",
+        "_limits",
+        "_model",
+        "_patience",
+        "_payment",
+        "_reading",
+        "_record",
+        "_reply",
+        "_sent",
+        "_services",
+        "_ticket",
+    )
+
     def __init__(
         self, services: Services, record: CallRecord, reply: Reply, sent: Sent, candidate: Candidate
     ) -> None:

@@ -35,27 +35,25 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
         raise _too_large(limit)
     if sent.get("Expect", "").lower() == "100-continue":
         down.continue_()
-    return await _read(request.content, limit)
-
-
-async def _read(content: StreamReader, limit: int) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
+    content = request.content
     try:
-        while True:
-            # Most bodies are here whole, having come together with their head.
-            ended = content.is_eof()
-            piece = content.read_nowait() if ended else await content.readany()
-            size += len(piece)
-            if size > limit:
-                raise _too_large(limit)
-            if ended and not pieces:
-                return piece
-            pieces.append(piece)
-            if ended or not piece:
-                return b"".join(pieces)
+        # Most bodies are here whole, having come together with their head.
+        body = content.read_nowait() if content.is_eof() else await _gathered(content, limit)
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def _gathered(content: StreamReader, limit: int) -> bytes:
+    """All that comes, or, of too much, enough to tell."""
+    pieces: list[bytes] = []
+    size = 0
+    while size <= limit and (piece := await content.readany()):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
 
 
 async def read_start(request: Request, down: Downstream, limit: int) -> tuple[bytes, bool]:

@@ -39,6 +39,17 @@ if TYPE_CHECKING:
 class InferenceCall:
     """The run of one call. Made for one request, used once."""
 
+    __slots__ = (
+        "_asked",
+        "_caller",
+        "_has_client_seat",
+        "_reply",
+        "_request",
+        "_services",
+        "_target",
+        "record",
+    )
+
     def __init__(
         self,
         services: Services,

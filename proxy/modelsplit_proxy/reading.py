@@ -42,6 +42,20 @@ HOLD_BYTES: Final = 8 * 1024 * 1024
 class Reading:
     """Reads one answer. Made for one attempt, used once."""
 
+    __slots__ = (
+        "_attempt",
+        "_limits",
+        "_model",
+        "_patience",
+        "_provider",
+        "_record",
+        "_reply",
+        "_row",
+        "_services",
+        "_telemetry",
+        "_validation",
+    )
+
     def __init__(
         self,
         services: Services,

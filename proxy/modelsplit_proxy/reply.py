@@ -43,6 +43,14 @@ class Setback:
 class Reply:
     """The one answer to one call."""
 
+    __slots__ = (
+        "_record",
+        "_request",
+        "_services",
+        "committed",
+        "down",
+    )
+
     def __init__(
         self, services: Services, request: Request, down: Downstream, record: CallRecord
     ) -> None:
