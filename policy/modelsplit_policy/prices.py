@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Provider, Role
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.roles import bare_name, provider_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +74,30 @@ def cloud_models(policy: Policy) -> tuple[str, ...]:
     arms = [arm.model for test in tests for arm in test.arms]
     names = (row.primary, row.fallback, *row.claims, *arms)
     return tuple({bare_name(name): name for name in names if name is not None}.values())
+
+
+def leaves_to_a_table(policy: Policy) -> bool:
+    """Whether the policy names a model without a price that may be one of the cloud.
+
+    A row under ``models`` for what a LOCAL role uses is there for other reasons than its price.
+    """
+    own, local = Prices(policy), _local_models(policy)
+    listed = (name for name in policy.models if bare_name(name) not in local)
+    named = (*cloud_models(policy), *listed)
+    return any(own.of(name, Provider.CLOUD) is None for name in named)
+
+
+def _local_models(policy: Policy) -> frozenset[str]:
+    """Every model by which a role is answered on this machine, by its bare name."""
+    rows = policy.roles.values()
+    named = [(name, row) for row in rows for name in (row.primary, row.fallback, *row.claims)]
+    tests = policy.experiments
+    arms = [(arm.model, policy.roles[test.role]) for test in tests for arm in test.arms]
+    return frozenset(
+        bare_name(name)
+        for name, row in (*named, *arms)
+        if name is not None and provider_of(name, row) is Provider.LOCAL
+    )
 
 
 def unpriced(policy: Policy, prices: Prices) -> tuple[tuple[str, str], ...]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.prices import Price, Prices, cloud_models, unpriced
+from modelsplit_policy.prices import Price, Prices, cloud_models, leaves_to_a_table, unpriced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from modelsplit_policy.config import Policy
 
 _PACKAGE: Final = "genai_prices"
-# Not imported by us at the top: it imports the package at its own.
+# Not imported by us at the top: it imports the package at its own, 6 MB and a tenth of a second.
 _READER: Final = "modelsplit_proxy.genaitable"
 
 
 @dataclass(frozen=True, slots=True)
 class Pricing:
-    """The prices in force; ``table``: the price table's name and date, None without one."""
+    """The prices in force; ``table``: the price table's name and date, None if none was asked."""
 
     prices: Prices
     table: str | None
@@ -37,7 +37,7 @@ def read(policy: Policy, wall: float) -> Pricing:
 
 
 def _table(policy: Policy, now: datetime) -> tuple[str | None, Mapping[str, Price]]:
-    if find_spec(_PACKAGE) is None:
+    if not leaves_to_a_table(policy) or find_spec(_PACKAGE) is None:
         return None, {}
     reader = importlib.import_module(_READER)
     return reader.title(), reader.look_up((*cloud_models(policy), *policy.models), now)

@@ -16,6 +16,7 @@ from modelsplit_policy.prices import (
     Prices,
     cloud_models,
     cost_usd,
+    leaves_to_a_table,
     price_from,
     unpriced,
     worst_case_usd,
@@ -120,6 +121,36 @@ def test_an_electricity_price_is_read_from_the_policy() -> None:
         Prices(policy(**{"qwen3:8b": row.model_dump(mode="json")})).of("qwen3:8b", Provider.LOCAL)
         == POWER
     )
+
+
+# -- whether a price table is worth reading -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overlay", "left"),
+    [
+        ({}, False),
+        ({"models": {"qwen3:8b": {"max_concurrent": 2}}}, False),
+        ({"models": {"kimi-k2": {"max_concurrent": 2}}}, True),
+        ({"models": {"kimi-k2": {"price": {"input": 1, "output": 2}}}}, False),
+        ({"models": {"gpt-oss:120b-cloud": {"max_concurrent": 2}}}, True),
+        ({"roles": {"CLOUD": {"primary": "claude-9"}}}, True),
+        ({"roles": {"CLOUD": {"primary": "qwen3:8b"}}}, True),
+        ({"roles": {"CLOUD": {"claims": ["claude-9"]}}}, True),
+    ],
+    ids=str,
+)
+def test_a_table_is_worth_reading_where_the_cloud_has_a_model_without_a_price(
+    overlay: dict[str, object], left: bool
+) -> None:
+    assert leaves_to_a_table(parse(merge(shipped(), overlay))) is left
+
+
+def test_a_model_that_a_role_has_computed_in_the_cloud_is_not_a_local_one() -> None:
+    """Ollama's own cloud serves it under a name that says so, whoever's role asks."""
+    named = "gpt-oss:120b-cloud"
+    overlay = {"roles": {"HEAVY": {"primary": named}}, "models": {named: {"max_concurrent": 2}}}
+    assert leaves_to_a_table(parse(merge(shipped(), overlay)))
 
 
 # -- what money budgets cannot count --------------------------------------------------------------

@@ -62,3 +62,10 @@ def test_the_table_is_asked_once_for_the_models_the_policy_names(with_a_table: l
     assert read.prices.of("claude-9", Provider.CLOUD) == Price(3.0, 15.0)
     assert with_a_table[0] == "claude-9"
     assert "gpt-oss:20b" in with_a_table
+
+
+def test_a_policy_that_prices_its_cloud_models_itself_needs_no_table(
+    with_a_table: list[str],
+) -> None:
+    read = pricing.read(policy().policy, NOON)
+    assert (read.table, read.warnings, with_a_table) == (None, (), [])
