@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Provider, Role
-from modelsplit_policy.roles import bare_name, provider_of
+from modelsplit_policy.roles import bare_name, is_ollamas_cloud, named_by
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,11 +69,7 @@ class Prices:
 
 def cloud_models(policy: Policy) -> tuple[str, ...]:
     """Every model the policy may send to the cloud by itself, without repetitions."""
-    row = policy.roles[Role.CLOUD]
-    tests = [test for test in policy.experiments if test.role is Role.CLOUD]
-    arms = [arm.model for test in tests for arm in test.arms]
-    names = (row.primary, row.fallback, *row.claims, *arms)
-    return tuple({bare_name(name): name for name in names if name is not None}.values())
+    return named_by(policy, Role.CLOUD)
 
 
 def leaves_to_a_table(policy: Policy) -> bool:
@@ -89,15 +85,9 @@ def leaves_to_a_table(policy: Policy) -> bool:
 
 def _local_models(policy: Policy) -> frozenset[str]:
     """Every model by which a role is answered on this machine, by its bare name."""
-    rows = policy.roles.values()
-    named = [(name, row) for row in rows for name in (row.primary, row.fallback, *row.claims)]
-    tests = policy.experiments
-    arms = [(arm.model, policy.roles[test.role]) for test in tests for arm in test.arms]
-    return frozenset(
-        bare_name(name)
-        for name, row in (*named, *arms)
-        if name is not None and provider_of(name, row) is Provider.LOCAL
-    )
+    here = [role for role in policy.roles if role is not Role.CLOUD]
+    names = (name for role in here for name in named_by(policy, role))
+    return frozenset(bare_name(name) for name in names if not is_ollamas_cloud(name))
 
 
 def unpriced(policy: Policy, prices: Prices) -> tuple[tuple[str, str], ...]:

@@ -90,15 +90,41 @@ def bare_name(model: str) -> str:
     return name.removeprefix("registry.ollama.ai/").removeprefix("library/")
 
 
-def provider_of(model: str, row: RolePolicy) -> Provider:
-    """Who computes the answers of ``model`` for a role.
+def named_by(policy: Policy, role: Role) -> tuple[str, ...]:
+    """Every model that a role is given by the policy, without repetitions."""
+    row = policy.roles[role]
+    arms = (arm.model for test in policy.experiments if test.role is role for arm in test.arms)
+    names = (row.primary, row.fallback, *row.claims, *arms)
+    return tuple({bare_name(name): name for name in names if name is not None}.values())
 
-    Ollama serves models that run in its cloud under names of their own, whoever asks for
-    them: ``gpt-oss:120b-cloud``, ``glm-4.6:cloud``.
+
+def is_ollamas_cloud(model: str) -> bool:
+    """Whether Ollama runs it in its cloud: ``gpt-oss:120b-cloud``, ``glm-4.6:cloud``.
+
+    It serves such models under names of their own, whoever asks for them.
     """
-    tag = bare_name(model).partition(":")[2]
-    named = tag == "cloud" or tag.endswith("-cloud")
-    return Provider.CLOUD if named else row.provider
+    tag = bare_name(model).rpartition("/")[2].partition(":")[2]
+    return tag == "cloud" or tag.endswith("-cloud")
+
+
+class Providers:
+    """Who computes the answers of a model, indexed once.
+
+    A model of the cloud is the cloud whichever role asks for it: those that Ollama names so,
+    and those that the policy gives to CLOUD and to no role of this machine.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        here = (role for role in policy.roles if role is not Role.CLOUD)
+        local = {bare_name(name) for role in here for name in named_by(policy, role)}
+        cloud = {bare_name(name) for name in named_by(policy, Role.CLOUD)}
+        self._rows = policy.roles
+        self._cloud = frozenset(cloud - local)
+
+    def of(self, model: str, role: Role) -> Provider:
+        if bare_name(model) in self._cloud or is_ollamas_cloud(model):
+            return Provider.CLOUD
+        return self._rows[role].provider
 
 
 class Roles:
@@ -106,6 +132,7 @@ class Roles:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
+        self._providers = Providers(policy)
         self._aliases: Mapping[str, Role] = {
             bare_name(alias): role for role, row in policy.roles.items() for alias in row.aliases
         }
@@ -204,7 +231,7 @@ class Roles:
         at_fallback = ask.retry_level > 0 and row.fallback is not None
         test = None if names_model else self._test(ask, role, reason)
         arm = None if test is None else _arm(test, ask)
-        model = ask.model if names_model or row.primary is None else row.primary
+        model = self._first_model(ask.model, row, names_model=names_model)
         candidates = _candidates(row, arm, model)
         if at_fallback:
             candidates, reason = candidates[1:] or (_fallback(row),), RouteReason.FALLBACK
@@ -213,7 +240,7 @@ class Roles:
         return Route(
             role=role,
             context=context,
-            provider=provider_of(candidates[0].model, row),
+            provider=self._providers.of(candidates[0].model, role),
             requested_model=ask.model,
             candidates=candidates,
             reason=reason if arm is None else RouteReason.EXPERIMENT,
@@ -221,6 +248,17 @@ class Roles:
             experiment=test,
             arm=arm,
         )
+
+    def _first_model(self, said: str, row: RolePolicy, *, names_model: bool) -> str:
+        """What the client named; for an alias the role's own model, if it has one.
+
+        CHAT has none: there an alias is the model it stands for.
+        """
+        if names_model:
+            return said
+        alias_of = self._aliases.get(bare_name(said))
+        own = None if alias_of is None else self._policy.roles[alias_of].primary
+        return row.primary or own or said
 
     def _test(self, ask: Ask, role: Role, reason: RouteReason) -> ExperimentPolicy | None:
         """The experiment of a call that starts where the policy says, if that is the primary."""

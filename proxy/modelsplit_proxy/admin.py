@@ -111,11 +111,11 @@ class Admin:
         """200 while the process can answer; the upstream's health is told, not judged."""
         del request
         health = self._parts.monitor.fields()
-        refused = self._parts.services.purse.error
+        trouble = self._parts.services.purse.error or self._parts.store.error
         return _json(
             {
-                "status": "ok" if refused is None else "degraded",
-                "error": refused,
+                "status": "ok" if trouble is None else "degraded",
+                "error": trouble,
                 "health": health,
                 "upstream": self._upstream(),
                 "ledger": self._ledger(),
@@ -231,9 +231,12 @@ class Admin:
     async def _request(self, request: web.Request) -> web.Response:
         """One call, running or finished, as JSON or in words."""
         request_id = request.match_info["id"]
-        found = self._parts.services.live.find(request_id)
+        live = self._parts.services.live
+        found = live.find(request_id)
         if found is None:
             found = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
+        if found is None:
+            found = live.begins(request_id)
         if found is None:
             text = f'no call has the request id "{request_id[:128]}"'
             return _json({"error": text}, status=404)

@@ -164,6 +164,17 @@ def draining() -> Failure:
     )
 
 
+def cut_short() -> Failure:
+    """An answer that took longer than the drain of a restart."""
+    return Failure(
+        ErrorCode.OVERLOAD_THROTTLED,
+        Reason.DRAINING,
+        "modelsplit is restarting and could not wait longer for this answer; retry in 2 s",
+        "Draining",
+        retry_after_s=2,
+    )
+
+
 class Held:
     """A held answer: its bytes, and what they decode to, at most once and only if asked.
 

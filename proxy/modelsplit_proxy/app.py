@@ -244,6 +244,7 @@ class App:
             logger.info("draining: %d requests are being answered", lifecycle.active)
         await self._drained(cut or asyncio.Event())
         await self._turn_away()
+        await self._cut_short()
         await self._edge.close()
         await self._close_parts()
 
@@ -263,6 +264,15 @@ class App:
         self.services.gate.refuse_all(Reason.DRAINING)
         told = self._tasks.start(self.services.lifecycle.idle(), "last words")
         await asyncio.wait([told], timeout=_LAST_WORDS_S)
+
+    async def _cut_short(self) -> None:
+        """Interrupt what is still being answered, and let it say so to its client."""
+        lifecycle = self.services.lifecycle
+        lifecycle.cutting = True
+        if lifecycle.active:
+            self._edge.interrupt()
+            told = self._tasks.start(lifecycle.idle(), "last lines")
+            await asyncio.wait([told], timeout=_LAST_WORDS_S)
 
     async def _close_parts(self) -> None:
         if self._admin is not None:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
-from modelsplit_proxy.headers import valid_request_id
+from modelsplit_proxy.headers import REQUEST_NAMES, valid_request_id
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
+_NAMES: Final = tuple(name.decode() for name in REQUEST_NAMES if name.startswith(b"X-LLM-"))
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
@@ -62,7 +63,13 @@ def new_id() -> str:
 
 def read_asked(headers: CIMultiDictProxy[str]) -> Asked:
     """Read the ``X-LLM-*`` request headers; raise AskedError naming the first bad one."""
-    return _asked(headers) if "x-llm-" in "\n".join(headers).lower() else NOTHING
+    if "x-llm-" not in "\n".join(headers).lower():
+        return NOTHING
+    for name in _NAMES:
+        said = headers.getall(name, ())
+        if len(set(said)) > 1:
+            raise _bad(name, ", ".join(said), "send it once")
+    return _asked(headers)
 
 
 def _asked(headers: CIMultiDictProxy[str]) -> Asked:
@@ -73,7 +80,7 @@ def _asked(headers: CIMultiDictProxy[str]) -> Asked:
         escalate=headers.get("X-LLM-Escalate", ""),
         job_id=_job_id(headers),
         max_wait_ms=_milliseconds(headers, "X-LLM-Max-Wait-Ms"),
-        timeout_ms=_milliseconds(headers, "X-LLM-Timeout-Ms"),
+        timeout_ms=_milliseconds(headers, "X-LLM-Timeout-Ms", least=1),
         no_fallback=_one_of(headers, "X-LLM-No-Fallback", ("0", "1")) == 1,
         telemetry=_telemetry(headers),
     )
@@ -86,12 +93,12 @@ def _one_of(headers: CIMultiDictProxy[str], name: str, allowed: tuple[str, ...])
     return int(said)
 
 
-def _milliseconds(headers: CIMultiDictProxy[str], name: str) -> int | None:
+def _milliseconds(headers: CIMultiDictProxy[str], name: str, *, least: int = 0) -> int | None:
     said = headers.get(name)
     if said is None:
         return None
-    if _NUMBER.fullmatch(said) is None:
-        raise _bad(name, said, "send whole milliseconds")
+    if _NUMBER.fullmatch(said) is None or int(said) < least:
+        raise _bad(name, said, f"send whole milliseconds{', at least 1' if least else ''}")
     return int(said)
 
 

@@ -11,6 +11,7 @@ pinned, and ``tests/proxy/test_edge.py`` holds it in place:
   are a message of another type than ``RawRequestMessage``;
 - ``start()`` makes requests with ``request_factory``, and calls ``prepare``, ``write_eof`` and
   ``keep_alive`` of what a handler returns;
+- ``_task_handler``: what handles requests; cancelling it cancels the handler;
 - ``pause_writing`` and ``resume_writing`` arrive from the transport.
 """
 
@@ -98,7 +99,7 @@ class ClientConnection(web.RequestHandler):
         # aiohttp waits for a request head without any bound: one byte a minute would hold
         # a connection for ever. The clock starts with a head's first byte, not with the
         # connection, so that idle pooled connections are left alone.
-        elif self._waiter is not None and self._head_timer is None and self.idle:
+        elif self._head_timer is None and self.idle:
             self._head_timer = self._loop.call_later(self._edge.head_timeout_s, self.force_close)
 
     def pause_writing(self) -> None:
@@ -136,6 +137,11 @@ class ClientConnection(web.RequestHandler):
             self.close()
         elif self._head_timer is None:
             self.force_close()
+
+    def interrupt(self) -> None:
+        """Cancel the answer under way: its handler may still say why."""
+        if self._task_handler is not None and not self.idle:
+            self._task_handler.cancel()
 
     def cut(self) -> None:
         """Close whatever is under way; half an answer never looks whole."""
@@ -251,6 +257,11 @@ class Edge:
             listener.close()
         for connection in self.connections:
             connection.stop()
+
+    def interrupt(self) -> None:
+        """Cancel all answers under way: their handlers may still say why."""
+        for connection in self.connections:
+            connection.interrupt()
 
     async def close(self) -> None:
         """Cut what is still open, visibly: no stream ends as if it were whole."""

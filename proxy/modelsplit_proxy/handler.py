@@ -7,6 +7,7 @@ the client is told in its own dialect, or its connection breaks visibly.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -46,6 +47,10 @@ class Handler:
         self._services.lifecycle.begin()
         try:
             await self._serve(request, down, known_as)
+        except asyncio.CancelledError:
+            if not self._services.lifecycle.cutting:
+                raise  # the client has left
+            self._cut_short(request, down, known_as)
         except Exception:
             path = request.raw_path[:200]
             logger.exception("request %s %s %s failed", known_as, request.method, path)
@@ -62,7 +67,7 @@ class Handler:
             self._preflight(request, request.origin, down)
             return
         caller = refused or self._caller(request, target)
-        if route.kind is Kind.INFERENCE and not isinstance(caller, Failure):
+        if route.kind is Kind.INFERENCE:
             call = InferenceCall(
                 self._services,
                 request,
@@ -70,9 +75,12 @@ class Handler:
                 route,
                 target=target,
                 request_id=known_as,
-                caller=caller,
+                caller=ANYBODY if isinstance(caller, Failure) else caller,
             )
-            await call.serve()
+            if isinstance(caller, Failure):
+                call.refuse(caller)
+            else:
+                await call.serve()
             return
         try:
             failure: Failure | None
@@ -154,6 +162,13 @@ class Handler:
         lines = cors.lines(request.origin) if readable else []
         body = errors.body(routes.dialect_of(request.raw_path), failure, errors.Scene(known_as))
         write_failure(down, failure, body, known_as, lines, close=self._closes(request))
+
+    def _cut_short(self, request: Request, down: Downstream, known_as: str) -> None:
+        """The process ends before this request: what has not begun is told so."""
+        if not down.started:
+            self._answer(request, down, answers.cut_short(), known_as)
+        elif not down.ended:
+            down.abort()
 
     def _after_our_bug(self, request: Request, down: Downstream, known_as: str) -> None:
         if down.started:

@@ -84,8 +84,20 @@ class InferenceCall:
         try:
             await self._run()
         except asyncio.CancelledError:
-            self._client_gone()
-            raise
+            if self._services.lifecycle.cutting:
+                self._cut_short()
+            else:
+                self._client_gone()
+                raise
+        finally:
+            self._finish()
+
+    def refuse(self, failure: Failure) -> None:
+        """Turn it away at the door: nothing of it is read, but it is told and recorded."""
+        self._services.live.enter(self.record)
+        try:
+            self.record.call.step(Event.REJECT)
+            self._reply.set_back(Setback(failure))
         finally:
             self._finish()
 
@@ -250,6 +262,15 @@ class InferenceCall:
 
     def _end_unanswered(self) -> None:
         self.record.call.step(Event.REJECT if self._turned_away() else Event.FAIL)
+
+    def _cut_short(self) -> None:
+        """We are leaving, not the client: it is told."""
+        call = self.record.call
+        if call.state is State.STREAMING:
+            self._reply.break_early(answers.cut_short())
+        elif not call.ended:
+            self._end_unanswered()
+            self._reply.set_back(Setback(answers.cut_short()))
 
     def _client_gone(self) -> None:
         call = self.record.call

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Provider
-from modelsplit_policy.roles import bare_name, provider_of
+from modelsplit_policy.roles import Providers, bare_name
 from modelsplit_policy.shaping import shape_of
 from modelsplit_proxy.deadlines import Limits
 
@@ -55,6 +55,7 @@ class Lanes:
 
     def __init__(self, policy: Policy, prices: Prices, purse: Purse, stall_s: float) -> None:
         self._policy = policy
+        self._providers = Providers(policy)
         self._prices = prices
         self._purse = purse
         self._stall_s = stall_s
@@ -76,7 +77,7 @@ class Lanes:
         policy, row = self._policy, self._policy.roles[role]
         model = bare_name(candidate.model)
         # Of two models of a role one may run in the cloud and the other here.
-        provider = provider_of(candidate.model, row)
+        provider = self._providers.of(candidate.model, role)
         options = dict(candidate.options)
         most_ms = min(row.max_wait_ms, row.total_timeout_ms or row.max_wait_ms)
         return Lane(

@@ -8,6 +8,8 @@ from modelsplit_proxy import rows
 from modelsplit_proxy.clock import rfc3339
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelsplit_proxy.clock import Clock
     from modelsplit_proxy.record import CallRecord
 
@@ -30,8 +32,15 @@ class LiveCalls:
 
     def find(self, request_id: str) -> dict[str, Any] | None:
         """The latest running call with this id, in the shape of a finished one."""
+        return self._latest(lambda known_as: known_as == request_id)
+
+    def begins(self, start: str) -> dict[str, Any] | None:
+        """The latest running call whose id begins so, in the shape of a finished one."""
+        return self._latest(lambda known_as: known_as.startswith(start))
+
+    def _latest(self, fits: Callable[[str], bool]) -> dict[str, Any] | None:
         for record in reversed(self._records.values()):
-            if record.request_id == request_id:
+            if fits(record.request_id):
                 return self._fields(record)
         return None
 

@@ -7,6 +7,7 @@ off; what was held can still be set back.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Dialect
@@ -167,7 +168,7 @@ class Reading:
             down.write(piece)
         if not down.writing_paused:
             exchange.resume()
-        result = await relay.run(bounds())
+        result = await self._relayed(relay, bounds())
         if result is None:
             self._reply.complete()
         else:
@@ -183,7 +184,8 @@ class Reading:
         # Framed anew whatever the upstream's framing: an error can then still be told in-band.
         self._reply.commit(head, length=None, total=False)
         spliced = self._spliced() if tail is not None else None
-        result = await Relay(exchange, spliced or self._reply.down, tail, kept).run(bounds())
+        relay = Relay(exchange, spliced or self._reply.down, tail, kept)
+        result = await self._relayed(relay, bounds())
         if spliced is not None:
             spliced.finish()
         verdict = None if tail is None else judge(record.dialect, tail)
@@ -195,6 +197,14 @@ class Reading:
             self._reply.complete()
         else:
             self._reply.break_off(self._stream_failure(result, verdict), verdict)
+
+    async def _relayed(self, relay: Relay, bounds: Bounds) -> UpstreamError | Reason | None:
+        try:
+            return await relay.run(bounds)
+        except asyncio.CancelledError:
+            if not self._services.lifecycle.cutting:
+                raise  # the client has left
+            return Reason.DRAINING
 
     def _observe(self, kept: Kept | None) -> None:
         """Check a stream that has gone out: too late to retry, not too late to count."""
@@ -265,7 +275,7 @@ class Reading:
     def _break_failure(self, result: UpstreamError | Reason) -> Failure:
         if isinstance(result, UpstreamError):
             return answers.failure_of_break(result, provider=self._provider)
-        return self.late(result)
+        return answers.cut_short() if result is Reason.DRAINING else self.late(result)
 
     def late(self, reason: Reason) -> Failure:
         return answers.failure_of_timeout(

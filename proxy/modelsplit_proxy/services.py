@@ -46,10 +46,15 @@ class UpstreamTarget:
 
 
 class Lifecycle:
-    """What requests and the process's end must know of each other."""
+    """What requests and the process's end must know of each other.
+
+    ``draining``: no new calls. ``cutting``: the time for those under way is over too, and who
+    is cancelled now has not been left by its client.
+    """
 
     def __init__(self) -> None:
         self.draining = False
+        self.cutting = False
         self._active = 0
         self._idle = asyncio.Event()
 

@@ -60,8 +60,9 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
 def _banner(stats: dict[str, Any]) -> str:
     health, upstream = stats["health"], stats["upstream"]
     level, cause = health["level"], health["cause"]
-    if level == "OK" and stats["spending"]["error"] is not None:
-        level, cause = "DEGRADED", stats["spending"]["error"]
+    trouble = stats["spending"]["error"] or stats["ledger"]["error"]
+    if level == "OK" and trouble is not None:
+        level, cause = "DEGRADED", trouble
     why = f" ({cause})" if level != "OK" else ""
     known = {True: f"Ollama {upstream['version']}", None: "Ollama not asked yet"}
     up = known.get(upstream["up"], f"Ollama is not answering: {upstream['error']}")

@@ -252,6 +252,29 @@ async def test_the_cloud_before_and_after_an_approval(tmp_path: Path) -> None:
         assert [sent.model for sent in up.asked] == ["claude-3-opus"]
 
 
+@pytest.mark.parametrize(
+    ("model", "headers"),
+    [
+        ("claude-3-opus", {}),
+        ("Claude-3-Opus:latest", {}),
+        ("library/claude-3-opus", {"X-LLM-Role": "EXECUTOR"}),
+        ("cloud", {"X-LLM-Role": "CHAT"}),
+    ],
+)
+async def test_the_policys_model_of_the_cloud_is_the_cloud_by_whatever_name(
+    tmp_path: Path, model: str, headers: dict[str, str]
+) -> None:
+    async with running(WITH_OPUS, state=tmp_path) as up, up.client() as client:
+        for body in (call(ROUTE, model), b'{"model":"%b"}' % model.encode()):
+            answer = await client.request("POST", ROUTE, body, headers)
+            assert (answer.status, answer.json["reason"]) == (403, "no_approval")
+            assert answer["X-LLM-Provider"] == "CLOUD"
+        assert up.asked == []
+        approve(tmp_path)
+        answer = await client.request("POST", ROUTE, call(ROUTE, model), headers)
+        assert answer["RateLimit"] == '"cloud";r=8;t=86400'
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-LLM-Role": "EXECUTOR"}])
 async def test_a_model_of_ollamas_cloud_is_the_cloud_whoever_asks(
     tmp_path: Path, headers: dict[str, str]

@@ -7,6 +7,7 @@ import contextlib
 import random
 import time
 
+import orjson
 import pytest
 
 from modelsplit_policy.call import State
@@ -771,7 +772,7 @@ async def test_a_running_stream_is_finished_and_the_next_request_refused() -> No
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-async def test_an_endless_stream_is_cut_visibly_at_the_end_of_the_drain(version: str) -> None:
+async def test_an_endless_stream_is_told_when_the_drain_is_over(version: str) -> None:
     async with running(ENDLESS, drain_s=0.3) as up, up.client() as client, asyncio.timeout(5):
         body = b'{"model":"planner","prompt":"x"}'
         await client.send(
@@ -783,9 +784,47 @@ async def test_an_endless_stream_is_cut_visibly_at_the_end_of_the_drain(version:
         await up.app.stop()
         assert 0.25 < time.monotonic() - began < 1.3
         rest = b"".join([piece async for piece in client.pieces(answer)])
-        assert not answer.whole
         assert b'"done":true' not in rest
+        last = orjson.loads(rest.splitlines()[-1])
+        assert (last["error_code"], last["reason"]) == ("E_OVERLOAD_THROTTLED", "draining")
+        assert "restarting" in last["error"]
         await up.sim.wait_for(lambda sim: sim.active == 0, 0.25)
+        (record,) = up.calls.records
+        assert (record.outcome, record.call.state) == ("E_OVERLOAD_THROTTLED", State.TRUNCATED)
+
+
+async def test_an_answer_that_has_not_begun_when_the_drain_is_over_is_refused() -> None:
+    async with running(ENDLESS, drain_s=0.3) as up, asyncio.timeout(5):
+        async with up.client() as client:
+            await client.ask("POST", GENERATE, call(GENERATE, "planner", stream=False))
+            await up.until(lambda: up.seats() == (1, 0))
+            await up.app.stop()
+            answer = await client.answer()
+            assert (answer.status, answer.json["reason"]) == (503, "draining")
+        (record,) = up.calls.records
+        assert (record.outcome, record.status) == ("E_OVERLOAD_THROTTLED", 503)
+        await up.sim.wait_for(lambda sim: sim.active == 0, 0.25)
+
+
+async def test_what_is_only_passed_on_breaks_visibly_when_the_drain_is_over() -> None:
+    async def pulling(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.send(chunk(b'{"status":"pulling manifest"}\n'))
+        await peer.gone()
+
+    async with (
+        raw_upstream(pulling) as upstream,
+        in_front_of(upstream.port, drain_s=0.3) as up,
+        up.client() as client,
+        asyncio.timeout(5),
+    ):
+        await client.ask("POST", "/api/pull", b'{"model":"llama3.2"}')
+        answer = await client.head()
+        await up.app.stop()
+        said = b"".join([piece async for piece in client.pieces(answer)])
+        assert said == b'{"status":"pulling manifest"}\n'
+        assert not answer.whole
 
 
 async def test_calls_in_line_get_an_answer_when_the_process_ends() -> None:
@@ -827,6 +866,6 @@ async def test_a_second_signal_cuts_at_once() -> None:
         began = time.monotonic()
         await up.app.stop(cut)
         assert time.monotonic() - began < 1
-        async for _ in client.pieces(answer):
-            pass
-        assert not answer.whole
+        rest = b"".join([piece async for piece in client.pieces(answer)])
+        assert orjson.loads(rest.splitlines()[-1])["reason"] == "draining"
+        assert b'"done":true' not in rest

@@ -267,6 +267,40 @@ def test_the_registrys_own_prefix_is_another_spelling_of_the_same_model() -> Non
         assert bare_name(spelling) == "gpt-oss:20b"
 
 
+# --- Whose computer -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ask", "provider"),
+    [
+        # The policy's own model of the cloud, whoever names it, and however.
+        (Ask("claude-3-opus"), "CLOUD"),
+        (Ask("library/Claude-3-Opus:latest", role="EXECUTOR"), "CLOUD"),
+        (Ask("cloud", role="CHAT"), "CLOUD"),
+        # What Ollama names so; a port is no tag.
+        (Ask("glm-4.6:cloud"), "CLOUD"),
+        (Ask("localhost:5000/library/glm-4.6:cloud"), "CLOUD"),
+        (Ask("localhost:5000/library/glm-4.6"), "LOCAL"),
+        (Ask("host:cloud/glm"), "LOCAL"),
+        (Ask("cloudy"), "LOCAL"),
+        (Ask("planner"), "LOCAL"),
+    ],
+)
+def test_a_model_of_the_cloud_is_the_cloud_whoever_asks(ask: Ask, provider: str) -> None:
+    assert routed(ask).provider == provider
+
+
+def test_a_model_that_a_role_of_this_machine_has_too_is_local_there() -> None:
+    both = roles(CLOUD={"primary": "qwen3:8b"})
+    assert routed(Ask("qwen3:8b"), both).provider is Provider.LOCAL
+    assert routed(Ask("cloud"), both).provider is Provider.CLOUD
+
+
+def test_in_chat_an_alias_is_the_model_that_it_stands_for() -> None:
+    route = routed(Ask("Planner:latest", role="CHAT"))
+    assert (route.role, models(route)) == (Role.CHAT, ["qwen3:4b"])
+
+
 # --- Calls that say nothing but a model -------------------------------------------------------
 
 

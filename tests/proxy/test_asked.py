@@ -66,10 +66,11 @@ def test_the_off_values_are_read_as_off() -> None:
         ("X-LLM-Max-Wait-Ms", "-1", "send whole milliseconds"),
         ("X-LLM-Max-Wait-Ms", "1.5", "send whole milliseconds"),
         ("X-LLM-Max-Wait-Ms", "1e3", "send whole milliseconds"),
-        ("X-LLM-Timeout-Ms", "5s", "send whole milliseconds"),
-        ("X-LLM-Timeout-Ms", "1_000", "send whole milliseconds"),
-        ("X-LLM-Timeout-Ms", "\u0663", "send whole milliseconds"),
-        ("X-LLM-Timeout-Ms", "1234567890", "send whole milliseconds"),
+        ("X-LLM-Timeout-Ms", "5s", "send whole milliseconds, at least 1"),
+        ("X-LLM-Timeout-Ms", "0", "send whole milliseconds, at least 1"),
+        ("X-LLM-Timeout-Ms", "1_000", "send whole milliseconds, at least 1"),
+        ("X-LLM-Timeout-Ms", "\u0663", "send whole milliseconds, at least 1"),
+        ("X-LLM-Timeout-Ms", "1234567890", "send whole milliseconds, at least 1"),
         ("X-LLM-Job-Id", "", "send 1 to 128 letters, digits, '.', '_', ':' or '-'"),
         ("X-LLM-Job-Id", "a b", "send 1 to 128 letters, digits, '.', '_', ':' or '-'"),
     ],
@@ -82,6 +83,17 @@ def test_a_value_that_cannot_be_honoured_is_refused_by_name(
     failure = refused.value.failure
     assert (failure.code, failure.reason) == (ErrorCode.BAD_REQUEST, Reason.BAD_HEADER)
     assert failure.message == f'{name} "{said}" cannot be read; {advice}'
+
+
+def test_a_header_sent_twice_must_say_one_thing() -> None:
+    same = CIMultiDict([("X-LLM-Role", "HEAVY"), ("x-llm-role", "HEAVY")])
+    assert read_asked(CIMultiDictProxy(same)).role == "HEAVY"
+    torn = CIMultiDict([("X-LLM-Role", "PLANNER"), ("x-llm-role", "HEAVY")])
+    with pytest.raises(AskedError) as refused:
+        read_asked(CIMultiDictProxy(torn))
+    assert refused.value.failure.message == (
+        'X-LLM-Role "PLANNER, HEAVY" cannot be read; send it once'
+    )
 
 
 @given(said=st.text(st.characters(), max_size=300))

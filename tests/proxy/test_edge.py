@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,17 @@ async def test_a_finished_head_stops_the_clock_however_slow_the_rest() -> None:
         assert (await client.answer()).body == b"slow"
         await client.send(GET[20:])
         assert (await client.answer()).body == b"slow"
+
+
+async def test_the_bound_holds_for_a_head_that_comes_together_with_its_connection() -> None:
+    async with serving(hello, head_timeout_s=0.15) as up, asyncio.timeout(5):
+        loop = asyncio.get_running_loop()
+        for begun in (GET[:4], GET[:-2]):
+            sock = socket.create_connection(("127.0.0.1", up.port))
+            sock.sendall(begun)  # before the loop has even accepted it
+            sock.setblocking(False)
+            assert await loop.sock_recv(sock, 100) == b""
+            sock.close()
 
 
 # What a handler is told.

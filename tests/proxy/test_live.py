@@ -56,3 +56,14 @@ def test_an_id_used_twice_is_the_later_call() -> None:
     live.leave(earlier)
     live.leave(earlier)
     assert live.find("req-1") is None
+
+
+def test_a_running_call_is_found_by_how_its_id_begins() -> None:
+    live = LiveCalls(Clock())
+    live.enter(routed(request_id="abc-1"))
+    live.enter(routed(request_id="abd-2"))
+    assert live.find("ab") is None
+    found = live.begins("ab")
+    assert found is not None
+    assert found["request_id"] == "abd-2"
+    assert live.begins("b-1") is None
