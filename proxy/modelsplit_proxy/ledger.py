@@ -33,8 +33,8 @@ _MAX_WAITING: Final = 20_000
 _BATCH: Final = 200
 # After so many rows, a tenth of a millisecond of work, the event loop gets the interpreter if
 # it wants it. Without this sleep the writer would nearly always have it back before the loop
-# has woken up, for 5 ms on end.
-_YIELD_EVERY: Final = 4
+# has woken up, for 5 ms on end. A shorter ``sys.setswitchinterval`` is no way around it.
+_YIELD_EVERY: Final = 8
 _YIELD_S: Final = 0.00002
 # The longest a reader waits for records that the writer still holds.
 _CATCH_UP_S: Final = 1.0
