@@ -8,6 +8,7 @@ from pathlib import Path
 from modelsplit_policy.admission import Hold
 from modelsplit_proxy import explain, rows, trace
 from support.records import answered
+from support.stores import kept
 
 PAGE = (Path(__file__).parents[1] / "docs" / "records.md").read_text(encoding="utf-8")
 
@@ -37,7 +38,7 @@ def test_every_reason_for_no_fallback_is_described() -> None:
 
 
 def test_every_field_of_the_trace_is_described() -> None:
-    call = trace.call((1, *rows.call_row(answered())), [])
+    call = trace.call(kept(answered())[0], [])
     section = PAGE.partition("## The trace")[2].partition("| field |")[2]
     said = {
         word

@@ -5,6 +5,7 @@ Made when the record is written, not while the call runs.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy import fallback
@@ -76,8 +77,12 @@ def of_attempt(attempt: Attempt) -> dict[str, Any]:
     return out
 
 
+@lru_cache(maxsize=256)
 def seats_text(seats: Seats | None) -> str | None:
-    """``2/2 5/6 1/- 6``: role, local, model as running/cap; what was worth running."""
+    """``2/2 5/6 1/- 6``: role, local, model as running/cap; what was worth running.
+
+    Kept, because calls that come one after another mostly find the same.
+    """
     if seats is None:
         return None
     role_cap = "-" if seats.role_cap is None else seats.role_cap

@@ -33,8 +33,8 @@ _MAX_WAITING: Final = 20_000
 _BATCH: Final = 200
 # After so many rows, a tenth of a millisecond of work, the event loop gets the interpreter if
 # it wants it. Without this sleep the writer would nearly always have it back before the loop
-# has woken up, for 5 ms on end.
-_YIELD_EVERY: Final = 4
+# has woken up, for 5 ms on end. A shorter ``sys.setswitchinterval`` is no way around it.
+_YIELD_EVERY: Final = 8
 _YIELD_S: Final = 0.00002
 # The longest a reader waits for records that the writer still holds.
 _CATCH_UP_S: Final = 1.0
@@ -88,9 +88,9 @@ class Ledger:
 
         How many rows are done with, and how many of them are lost.
         """
-        count = 0
+        count, cursor = 0, db.cursor()
         for record in self._batch():
-            _insert(db, record)
+            _insert(cursor, record)
             count += 1
             if self._store.urgent_waiting:
                 break  # the others go with the next transaction
@@ -105,10 +105,10 @@ class Ledger:
     def _write_one_by_one(self, db: sqlite3.Connection) -> tuple[int, int]:
         """The same after a failure: a record that cannot be written takes no other along."""
         batch = self._batch()
-        lost = 0
+        lost, cursor = 0, db.cursor()
         for record in batch:
             db.execute("SAVEPOINT record")
-            error = _try_insert(db, record)
+            error = _try_insert(cursor, record)
             if error is not None:
                 logger.error("the record of %s is lost: %s", record.request_id, error)
                 lost += 1
@@ -149,15 +149,16 @@ class Ledger:
         return self._store.read(query, values)
 
 
-def _insert(db: sqlite3.Connection, record: CallRecord) -> None:
-    call_id = db.execute(rows.INSERT_CALL, rows.call_row(record)).lastrowid
+def _insert(db: sqlite3.Cursor, record: CallRecord) -> None:
+    call_id = db.execute(*rows.insert_call(record)).lastrowid
     assert call_id is not None
-    db.executemany(rows.INSERT_ATTEMPT, rows.attempt_rows(call_id, record))
+    for row in rows.attempt_rows(call_id, record):
+        db.execute(*rows.insert_attempt(row))
     if record.job_id is not None:
         db.execute(rows.UPSERT_JOB, rows.job_row(record))
 
 
-def _try_insert(db: sqlite3.Connection, record: CallRecord) -> Exception | None:
+def _try_insert(db: sqlite3.Cursor, record: CallRecord) -> Exception | None:
     """What is wrong with the record itself, if anything is."""
     try:
         _insert(db, record)

@@ -9,23 +9,24 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.call import Call, State
-from modelsplit_policy.facts import Dialect, Role
-from modelsplit_policy.prices import cost_usd
-from modelsplit_proxy import budgetwords, errors
-from modelsplit_proxy.clock import rfc3339
+from modelsplit_policy.prices import FREE, cost_usd
+from modelsplit_proxy import errors
+from modelsplit_proxy.finished import NAME_MAX, Finished, line, put_together
 from modelsplit_proxy.tail import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelsplit_policy.budgets import Standing
-    from modelsplit_policy.facts import Context, Loading, Provider, RouteReason
+    from modelsplit_policy.facts import Context, Dialect, Loading, Provider, Role, RouteReason
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_policy.standing import Crowd, Seats
 
 NO_USAGE: Final = Usage()
+# Asked of every call; to look it up in the enumeration costs as much as a call.
+_ABANDONED: Final = State.ABANDONED
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class Attempt:
 
     def cost_usd_by(self, ended: float | None) -> float | None:
         """The same, of an attempt that ends at ``ended``."""
-        if not self.sent:
+        if not self.sent or self.price is FREE:
             return 0.0
         computed_s = None
         if ended is not None and self.dispatched is not None:
@@ -118,7 +119,7 @@ class CallRecord:
     deadline_was_clients: bool = False
     loading: Loading | None = None
     ended: float | None = None
-    _fields: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+    _finished: Finished | None = field(default=None, repr=False, compare=False)
 
     def routed(self, route: Route) -> None:
         self.role, self.context, self.provider = route.role, route.context, route.provider
@@ -151,7 +152,7 @@ class CallRecord:
     @property
     def attempt_number(self) -> int:
         """1 or 2: which attempt the answer, or the refusal, belongs to."""
-        return max(1, len(self.attempts))
+        return len(self.attempts) or 1
 
     @property
     def fallback_used(self) -> bool:
@@ -191,7 +192,7 @@ class CallRecord:
     @property
     def llm_latency_s(self) -> float | None:
         """From dispatch to the end of the last attempt that reached the upstream."""
-        for attempt in reversed(self.attempts):
+        for attempt in self.attempts[::-1]:
             if attempt.dispatched is not None and attempt.ended is not None:
                 return attempt.ended - attempt.dispatched
         return None
@@ -209,9 +210,9 @@ class CallRecord:
     @property
     def outcome(self) -> str:
         """``ok``, ``client_gone`` or the error code."""
-        if self.call.state is State.ABANDONED:
+        if self.call.state is _ABANDONED:
             return "client_gone"
-        return "ok" if self.failure is None else self.failure.code
+        return "ok" if self.failure is None else str(self.failure.code)
 
     def scene(self) -> errors.Scene:
         return errors.Scene(
@@ -219,87 +220,23 @@ class CallRecord:
             context=self.context,
             role=self.role,
             provider=self.provider,
-            model=_short(self.model) or None,
+            model=self.model[:NAME_MAX] or None,
             attempt=self.attempt_number,
             fallback_used=self.fallback_used,
         )
 
-    def log_fields(self) -> dict[str, Any]:
-        """The finished call as one flat object (§ Logs in docs/operations.md).
+    def finished(self) -> Finished:
+        """The call as values, as far as it is.
 
         Several readers want it, in threads of their own; once the call has ended it is put
         together once, or twice if they come in the same moment.
         """
         if self.ended is None:
-            return self._put_together()
-        if self._fields is None:
-            self._fields = self._put_together()
-        return self._fields
+            return put_together(self)
+        if self._finished is None:
+            self._finished = put_together(self)
+        return self._finished
 
-    def _put_together(self) -> dict[str, Any]:
-        usage = self.usage
-        out: dict[str, Any] = {
-            "ts": rfc3339(self.started_wall + self.total_s),
-            "event": "request",
-            "request_id": self.request_id,
-            "job_id": self.job_id,
-            "client": self.client,
-            "route": self.route,
-            "dialect": self.dialect,
-            "started_at": rfc3339(self.started_wall),
-            "llm_role": self.role,
-            "llm_context": self.context,
-            "llm_provider": self.provider,
-            "requested_model": _short(self.requested_model),
-            "llm_model": _short(self.model),
-            "llm_attempt": self.attempt_number,
-            "fallback_used": self.fallback_used,
-            "fallback_cause": self._fallback_cause(),
-            "route_reason": self.route_reason,
-            "status": self.status,
-            "outcome": self.outcome,
-            "state": self.call.state,
-            "stream": self.streamed,
-            "client_retry": self.client_retry,
-            "loading": self.loading,
-            "applied": self.applied,
-            "budgets": tuple(map(budgetwords.fields, self.budgets.values())),
-            "budget_refused": self.budget_refused,
-            "schema": self.schema,
-            "llm_queue_wait_ms": _ms(self.queue_wait_s),
-            "llm_latency_ms": _ms(self.llm_latency_s),
-            "ttfb_ms": _ms(self.first_byte_s),
-            "job_e2e_latency_ms": _ms(self.total_s),
-            "load_ms": _ms(usage.load_s),
-            "prompt_tokens": usage.prompt_tokens,
-            "output_tokens": usage.output_tokens,
-            "finish_reason": usage.finish_reason,
-            "cost_usd": _usd(self.cost_usd),
-        }
-        if self.role is Role.PLANNER and self.loading is None:
-            out["planner_latency_ms"] = out["job_e2e_latency_ms"]
-        if self.variant is not None:
-            out |= {"experiment": self.variant.experiment, "variant": self.variant.arm}
-        if self.failure is not None:
-            out |= errors.fields(self.failure, self.scene())
-            out["error"] = self.failure.message
-        return out
-
-    def _fallback_cause(self) -> str | None:
-        if len(self.attempts) < 2 or self.attempts[0].failure is None:
-            return None
-        return self.attempts[0].failure.code
-
-
-def _short(model: str) -> str:
-    """A name from a client may be as long as its body; records keep as much as a name needs."""
-    return model[:256]
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 3)
-
-
-def _usd(dollars: float | None) -> float | None:
-    # A token of the cheapest models costs a hundredth of a millionth of a dollar.
-    return None if dollars is None else round(dollars, 9)
+    def log_fields(self) -> dict[str, Any]:
+        """The finished call as one flat object (§ Logs in docs/operations.md)."""
+        return line(self.finished())

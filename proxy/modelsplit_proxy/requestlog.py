@@ -107,7 +107,7 @@ class RequestLog:
 
 
 def _json_line(fields: dict[str, Any]) -> bytes:
-    return orjson.dumps(fields) + b"\n"
+    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _text_line(fields: dict[str, Any]) -> bytes:

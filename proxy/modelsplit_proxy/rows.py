@@ -1,12 +1,13 @@
 """A finished call as rows of the state file, and back as the fields of its log line.
 
 What queries ask for has a column; the rest, rare in a call that went well, is one JSON text,
-``more``, without what is as usual. So a field added to the log line is kept without a change
-here. Times are whole microseconds: SQLite stores small integers in few bytes.
+``more``, without what is as usual. So a field that only some log lines have is kept without a
+change here. Times are whole microseconds: SQLite stores small integers in few bytes.
 """
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,22 +15,21 @@ import orjson
 
 from modelsplit_policy.facts import Role
 from modelsplit_proxy import decision
-from modelsplit_proxy.clock import rfc3339
+from modelsplit_proxy.clock import rfc3339_us
+from modelsplit_proxy.finished import ALWAYS, NAME_MAX, SELDOM, USUAL, microseconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from modelsplit_proxy.record import Attempt, CallRecord
 
 Row = tuple[Any, ...]
+# A statement and its values.
+Insert = tuple[str, Row]
 
 
 def _same(value: Any) -> Any:
     return value
-
-
-def _us(milliseconds: float | None) -> int | None:
-    return None if milliseconds is None else round(milliseconds * 1000)
 
 
 def _ms(microseconds: int | None) -> float | None:
@@ -40,71 +40,80 @@ def _flag(value: int | None) -> bool | None:
     return None if value is None else bool(value)
 
 
-# Column, field of the log line, how it is written and read.
-_COLUMNS: Final[tuple[tuple[str, str, Callable[[Any], Any], Callable[[Any], Any]], ...]] = (
-    ("total_us", "job_e2e_latency_ms", _us, _ms),
-    ("wait_us", "llm_queue_wait_ms", _us, _ms),
-    ("llm_us", "llm_latency_ms", _us, _ms),
-    ("first_us", "ttfb_ms", _us, _ms),
-    ("load_us", "load_ms", _us, _ms),
-    ("request_id", "request_id", _same, _same),
-    ("job_id", "job_id", _same, _same),
-    ("client", "client", _same, _same),
-    ("route", "route", _same, _same),
-    ("dialect", "dialect", _same, _same),
-    ("role", "llm_role", _same, _same),
-    ("context", "llm_context", _same, _same),
-    ("provider", "llm_provider", _same, _same),
-    ("requested_model", "requested_model", _same, _same),
-    ("model", "llm_model", _same, _same),
-    ("route_reason", "route_reason", _same, _same),
-    ("outcome", "outcome", _same, _same),
-    ("reason", "reason", _same, _same),
-    ("status", "status", _same, _same),
-    ("attempts", "llm_attempt", _same, _same),
-    ("fallback", "fallback_used", _same, _flag),
-    ("stream", "stream", _same, _flag),
-    ("prompt_tokens", "prompt_tokens", _same, _same),
-    ("output_tokens", "output_tokens", _same, _same),
-    ("finish_reason", "finish_reason", _same, _same),
-    ("cost_usd", "cost_usd", _same, _same),
-    ("experiment", "experiment", _same, _same),
-    ("variant", "variant", _same, _same),
+# Column, field of the log line, how it is read; in the order in which calls are shown.
+_SHOWN: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
+    ("total_us", "job_e2e_latency_ms", _ms),
+    ("wait_us", "llm_queue_wait_ms", _ms),
+    ("llm_us", "llm_latency_ms", _ms),
+    ("first_us", "ttfb_ms", _ms),
+    ("load_us", "load_ms", _ms),
+    ("request_id", "request_id", _same),
+    ("job_id", "job_id", _same),
+    ("client", "client", _same),
+    ("route", "route", _same),
+    ("dialect", "dialect", _same),
+    ("role", "llm_role", _same),
+    ("context", "llm_context", _same),
+    ("provider", "llm_provider", _same),
+    ("requested_model", "requested_model", _same),
+    ("model", "llm_model", _same),
+    ("route_reason", "route_reason", _same),
+    ("outcome", "outcome", _same),
+    ("reason", "reason", _same),
+    ("status", "status", _same),
+    ("attempts", "llm_attempt", _same),
+    ("fallback", "fallback_used", _flag),
+    ("stream", "stream", _flag),
+    ("prompt_tokens", "prompt_tokens", _same),
+    ("output_tokens", "output_tokens", _same),
+    ("finish_reason", "finish_reason", _same),
+    ("cost_usd", "cost_usd", _same),
+    ("experiment", "experiment", _same),
+    ("variant", "variant", _same),
 )
-_NAMES: Final = tuple(column for column, *_ in _COLUMNS)
-# Most values are written as they are; made for every call, so nothing is called for them.
-_WRITTEN: Final = tuple(
-    (field, None if write is _same else write) for _, field, write, _ in _COLUMNS
+# Fields that a line has only if there is something to say.
+_SOMETIMES: Final = ("experiment", "variant", "reason")
+_COLUMN: Final = MappingProxyType({field: column for column, field, _ in _SHOWN})
+# In the order of a row; behind the id in ``CALL``.
+_COLUMNS: Final = ("started_us", *(_COLUMN[field] for field in (*ALWAYS[1:], *SELDOM)), "more")
+# What no column says begins as it usually is.
+_BLANK: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "ts": None,
+        **{field: USUAL[field] for field in ("event", "state", "client_retry")},
+        **{field: USUAL[field] for field in ("applied", "budgets", "fallback_cause")},
+        **{field: USUAL[field] for field in ("loading", "schema", "budget_refused")},
+    }
 )
-# Fields that are worked out from others when a row is read.
-_DERIVED: Final = frozenset(
-    {"ts", "started_at", "planner_latency_ms", *(field for _, field, *_ in _COLUMNS)}
-)
-# What is left out of ``more`` because it is as usual. Fields that are None are, too.
-_USUAL: Final[Mapping[str, Any]] = MappingProxyType(
-    {"event": "request", "state": "completed", "client_retry": False, "applied": (), "budgets": ()}
-)
-# Fields of the log line that are there although nothing is known of them.
-_ALWAYS: Final = ("fallback_cause", "loading", "schema", "budget_refused")
-# Fields that are only there if there is something to say.
-_SOMETIMES: Final = ("reason", "experiment", "variant")
+_NOTHING: Final = (None,) * len(SELDOM)
+_READ: Final = tuple((field, 1 + _COLUMNS.index(column), read) for column, field, read in _SHOWN)
 
-CALL: Final = ", ".join(("id", "started_us", *_NAMES, "more"))
-INSERT_CALL: Final = (
-    f"INSERT INTO calls (started_us, {', '.join(_NAMES)}, more) "
-    f"VALUES ({', '.join('?' * (len(_NAMES) + 2))})"
-)
-_ATTEMPT_NAMES: Final = (
-    *("model", "outcome", "reason", "upstream_status", "ahead"),
+_ATTEMPT_SHOWN: Final = (
+    *("number", "model", "outcome", "reason", "upstream_status", "ahead"),
     *("asked_us", "seated_us", "dispatched_us", "first_us", "ended_us"),
-    *("load_us", "prompt_us", "eval_us", "prompt_tokens", "output_tokens", "cost_usd"),
-    *("seats", "more"),
+    *("load_us", "prompt_us", "eval_us", "prompt_tokens", "output_tokens", "cost_usd", "seats"),
 )
-ATTEMPT: Final = ", ".join(("number", *_ATTEMPT_NAMES))
-INSERT_ATTEMPT: Final = (
-    f"INSERT INTO attempts (call_id, {ATTEMPT}) "
-    f"VALUES ({', '.join('?' * (len(_ATTEMPT_NAMES) + 2))})"
+# The order of a row, as above.
+_ATTEMPT_COLUMNS: Final = (
+    *("number", "outcome", "model", "upstream_status", "ahead"),
+    *("asked_us", "seated_us", "dispatched_us", "first_us", "ended_us", "seats", "cost_usd"),
+    *("prompt_tokens", "output_tokens", "load_us", "prompt_us", "eval_us", "more", "reason"),
 )
+
+CALL: Final = ", ".join(("id", *_COLUMNS))
+ATTEMPT: Final = ", ".join(_ATTEMPT_COLUMNS)
+
+
+def _inserts(table: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """By number: the statement that writes so many of the columns; the others are NULL."""
+    return tuple(
+        f"INSERT INTO {table} ({', '.join(columns[:count])}) VALUES ({', '.join('?' * count)})"
+        for count in range(len(columns) + 1)
+    )
+
+
+_INSERT_CALL: Final = _inserts("calls", _COLUMNS)
+_INSERT_ATTEMPT: Final = _inserts("attempts", ("call_id", *_ATTEMPT_COLUMNS))
 UPSERT_JOB: Final = """
 INSERT INTO jobs (
     job_id, first_us, last_us, calls, failures, planner, executor, heavy, cloud, chat,
@@ -128,22 +137,38 @@ ON CONFLICT (job_id) DO UPDATE SET
 _JOB_ROLES: Final = (Role.PLANNER, Role.EXECUTOR, Role.HEAVY, Role.CLOUD, Role.CHAT)
 
 
+def insert_call(record: CallRecord) -> Insert:
+    return _insert(_INSERT_CALL, call_row(record))
+
+
+def insert_attempt(row: Row) -> Insert:
+    """``row``: one of ``attempt_rows``."""
+    return _insert(_INSERT_ATTEMPT, row)
+
+
+def _insert(statements: Sequence[str], row: Row) -> Insert:
+    """Without the NULLs at its end: to bind one takes longer than to bind ten numbers."""
+    if row[-1] is None:
+        count = len(row) - 1
+        while row[count - 1] is None:
+            count -= 1
+        row = row[:count]
+    return statements[len(row)], row
+
+
 def call_row(record: CallRecord) -> Row:
-    """The values of INSERT_CALL."""
-    fields = record.log_fields()
-    get = fields.get
-    return (
-        round(record.started_wall * 1e6),
-        *[get(field) if write is None else write(get(field)) for field, write in _WRITTEN],
-        _more(fields, record),
-    )
+    """The values of ``CALL`` behind the id; those that are missing at the end are NULL."""
+    always, seldom, unusual = record.finished()
+    if not seldom and not unusual and not record.fallback_used:
+        return always
+    return (*always, *(seldom or _NOTHING), _more(record, unusual))
 
 
-def _more(fields: Mapping[str, Any], record: CallRecord) -> str | None:
+def _more(record: CallRecord, unusual: Mapping[str, Any]) -> str | None:
     rest = decision.of_call(record) | {
         field: value
-        for field, value in fields.items()
-        if field not in _DERIVED and value is not None and value != _USUAL.get(field)
+        for field, value in unusual.items()
+        if field not in _COLUMN and value is not None
     }
     return _json(rest)
 
@@ -153,47 +178,37 @@ def _json(values: Mapping[str, Any]) -> str | None:
     return orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS).decode() if values else None
 
 
-def attempt_rows(call_id: int, record: CallRecord) -> list[Row]:
-    """The values of INSERT_ATTEMPT for each attempt."""
-    return [
-        (call_id, number, attempt.model[:256], _outcome(record, attempt), *_rest(record, attempt))
-        for number, attempt in enumerate(record.attempts, 1)
-    ]
+def attempt_rows(call_id: int, record: CallRecord) -> Iterator[Row]:
+    """The values of ``ATTEMPT``, behind the call's id; those missing at the end are NULL."""
+    ended_as = "running" if record.ended is None else record.outcome
+    for number, attempt in enumerate(record.attempts, 1):
+        failure, unusual = attempt.failure, decision.of_attempt(attempt)
+        # Its own failure; of the last one, what became of the call.
+        outcome = ended_as if failure is None else str(failure.code)
+        row = (call_id, number, outcome, *_always_of(attempt, record.started))
+        if unusual:
+            row = (*row, _json(unusual), None if failure is None else str(failure.reason))
+        yield row
 
 
-def _outcome(record: CallRecord, attempt: Attempt) -> str:
-    """Its own failure; of the last one, what became of the call."""
-    if attempt.failure is not None:
-        return attempt.failure.code
-    return "running" if record.ended is None else record.outcome
-
-
-def _rest(record: CallRecord, attempt: Attempt) -> Row:
-    failure, usage = attempt.failure, attempt.usage
-    more = decision.of_attempt(attempt)
+def _always_of(attempt: Attempt, started: float) -> Row:
+    prompt_tokens, output_tokens, load_s, prompt_s, eval_s, _, _ = attempt.usage
     return (
-        None if failure is None else failure.reason,
+        attempt.model[:NAME_MAX],
         attempt.upstream_status,
         attempt.ahead,
-        *[
-            None if moment is None else round((moment - record.started) * 1e6)
-            for moment in (
-                attempt.asked,
-                attempt.seated,
-                attempt.dispatched,
-                attempt.first_byte,
-                attempt.ended,
-            )
-        ],
-        *[
-            None if seconds is None else round(seconds * 1e6)
-            for seconds in (usage.load_s, usage.prompt_eval_s, usage.eval_s)
-        ],
-        usage.prompt_tokens,
-        usage.output_tokens,
-        attempt.cost_usd,
+        microseconds(attempt.asked, started),
+        microseconds(attempt.seated, started),
+        microseconds(attempt.dispatched, started),
+        microseconds(attempt.first_byte, started),
+        microseconds(attempt.ended, started),
         decision.seats_text(attempt.seats),
-        _json(more),
+        attempt.cost_usd_by(attempt.ended),
+        prompt_tokens,
+        output_tokens,
+        microseconds(load_s),
+        microseconds(prompt_s),
+        microseconds(eval_s),
     )
 
 
@@ -221,30 +236,31 @@ def job_row(record: CallRecord) -> Row:
 
 def call_fields(row: Row) -> dict[str, Any]:
     """The fields of the log line of a row of ``CALL``."""
-    _, started_us, *values, more = row
-    out: dict[str, Any] = {"ts": None, **_USUAL, **dict.fromkeys(_ALWAYS)}
-    for (_, field, _, read), value in zip(_COLUMNS, values, strict=True):
+    started_us, more = row[1], row[-1]
+    out = dict(_BLANK)
+    for field, position, read in _READ:
+        value = row[position]
         if value is not None or field not in _SOMETIMES:
             out[field] = read(value)
     if more is not None:
         out |= orjson.loads(more)
     if out["llm_role"] == Role.PLANNER and out["loading"] is None:
         out["planner_latency_ms"] = out["job_e2e_latency_ms"]
-    out["started_at"] = rfc3339(started_us / 1e6)
-    out["ts"] = rfc3339((started_us + round(out["job_e2e_latency_ms"] * 1000)) / 1e6)
+    out["started_at"] = rfc3339_us(started_us)
+    out["ts"] = rfc3339_us(started_us + row[2])
     return out
 
 
 def attempt_fields(row: Row) -> dict[str, Any]:
     """One row of ``ATTEMPT`` as plain values; moments are milliseconds since the call came."""
-    values = dict(zip(("number", *_ATTEMPT_NAMES), row, strict=True))
-    more = values.pop("more")
+    values = dict(zip_longest(_ATTEMPT_COLUMNS, row))
+    more = values["more"]
     values["seats"] = decision.read_seats(values["seats"])
     out = {
         f"{name.removesuffix('_us')}_ms" if name.endswith("_us") else name: (
-            _ms(value) if name.endswith("_us") else value
+            _ms(values[name]) if name.endswith("_us") else values[name]
         )
-        for name, value in values.items()
+        for name in _ATTEMPT_SHOWN
     }
     return out | (orjson.loads(more) if more is not None else {})
 
@@ -253,4 +269,4 @@ def job_fields(names: Sequence[str], row: Row) -> dict[str, Any]:
     """One row of ``jobs`` as plain values."""
     values = dict(zip(names, row, strict=True))
     first_us, last_us = values.pop("first_us"), values.pop("last_us")
-    return values | {"first_at": rfc3339(first_us / 1e6), "last_at": rfc3339(last_us / 1e6)}
+    return values | {"first_at": rfc3339_us(first_us), "last_at": rfc3339_us(last_us)}

@@ -128,6 +128,8 @@ class Store:
         self._directory = directory
         self._file: StateFile | None = None
         self._open_due = 0.0
+        # How the connection is set; None: not known.
+        self._durable: bool | None = None
         self._clock = clock
         self._urgent_s = urgent_s
         self._urgent: deque[_Job] = deque()
@@ -361,9 +363,7 @@ class Store:
         """Run the jobs and commit, then resolve their futures; _TroubleError: none is written."""
         db = self._connected()
         try:
-            db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            # Nobody urgent waits for a checkpoint, two more syncs at least.
-            db.execute(f"PRAGMA wal_autocheckpoint = {0 if durable else _CHECKPOINT_PAGES}")
+            self._set_durable(db, durable)
             db.execute("BEGIN IMMEDIATE")
             changed = db.total_changes
             done = [(job, _run(db, job)) for job in jobs if job.begin()]
@@ -381,6 +381,16 @@ class Store:
                 job.future.set_exception(failure)
             else:
                 job.future.set_result(value)
+
+    def _set_durable(self, db: sqlite3.Connection, durable: bool) -> None:
+        """Only where it changes: SQLite reads such a statement anew each time."""
+        if durable == self._durable:
+            return
+        self._durable = None
+        db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+        # Nobody urgent waits for a checkpoint, two more syncs at least.
+        db.execute(f"PRAGMA wal_autocheckpoint = {0 if durable else _CHECKPOINT_PAGES}")
+        self._durable = durable
 
     def _roll_back(self, db: sqlite3.Connection) -> None:
         try:

@@ -10,8 +10,9 @@ from modelsplit_policy.admission import Hold
 from modelsplit_policy.budgets import Standing
 from modelsplit_policy.standing import Crowd, Seats
 from modelsplit_proxy import explain, rows
-from modelsplit_proxy.record import Attempt, CallRecord
+from modelsplit_proxy.record import Attempt, CallRecord, Variant
 from support.records import QUEUE_FULL, answered, begun, fallen_back, turned_away
+from support.stores import kept
 
 CROWD = Crowd(
     Hold.ROLE_CAP,
@@ -24,9 +25,9 @@ CROWD = Crowd(
 
 def told(record: CallRecord) -> str:
     """What a person reads of ``record``: by way of the row that is kept of it."""
-    values = (1, *rows.call_row(record))
-    call: dict[str, Any] = rows.call_fields(values)
-    call["attempts"] = rows.attempts_fields(record)
+    row, attempts = kept(record)
+    call: dict[str, Any] = rows.call_fields(row)
+    call["attempts"] = [rows.attempt_fields(attempt) for attempt in attempts]
     return explain.text(orjson.loads(orjson.dumps(call, option=orjson.OPT_NON_STR_KEYS)))
 
 
@@ -122,8 +123,8 @@ def test_names_from_clients_cannot_write_on_the_terminal() -> None:
 
 def test_fields_that_came_later_are_told_as_they_are() -> None:
     record = answered()
-    record.log_fields()["variant"] = "b"
-    record.log_fields()["budget"] = "heavy-20b: 7 of 10 left"
+    record.variant = Variant("e", "b")
+    record.finished()[2]["budget"] = "heavy-20b: 7 of 10 left"
     text = told(record)
     assert "variant    b\n" in text
     assert "budget     heavy-20b: 7 of 10 left\n" in text

@@ -17,20 +17,7 @@ from modelsplit_proxy import rows
 from modelsplit_proxy.migrations import MIGRATIONS
 from modelsplit_proxy.record import CallRecord
 from support.records import answered, begun, fallen_back, routed, turned_away
-
-
-def kept(record: CallRecord) -> tuple[rows.Row, list[rows.Row]]:
-    """The rows as SQLite gives them back."""
-    with closing(sqlite3.connect(":memory:")) as db:
-        for step in MIGRATIONS:
-            for statement in step:
-                db.execute(statement)
-        call_id = db.execute(rows.INSERT_CALL, rows.call_row(record)).lastrowid
-        assert call_id is not None
-        db.executemany(rows.INSERT_ATTEMPT, rows.attempt_rows(call_id, record))
-        [call] = db.execute(f"SELECT {rows.CALL} FROM calls").fetchall()
-        attempts = db.execute(f"SELECT {rows.ATTEMPT} FROM attempts ORDER BY number").fetchall()
-    return call, attempts
+from support.stores import kept
 
 
 def abandoned() -> CallRecord:
@@ -69,9 +56,22 @@ def test_a_call_that_went_well_needs_no_json() -> None:
     assert attempt[-1] is None
 
 
+def test_columns_at_the_end_that_would_be_null_are_not_written() -> None:
+    statement, values = rows.insert_call(answered())
+    assert statement.count("?") == len(values) == 25
+    assert "job_id" not in statement
+    bare = answered()
+    bare.attempts[0].usage = bare.attempts[0].usage._replace(load_s=None, finish_reason=None)
+    [row] = rows.attempt_rows(7, bare)
+    assert (rows.insert_call(bare)[1][-1], rows.insert_attempt(row)[1][-1]) == (6, 6)
+    statement, values = rows.insert_call(answered(job_id="j"))
+    assert statement.count("?") == len(values) == 26
+
+
 def test_a_field_of_later_is_kept_without_a_column() -> None:
     record = answered()
-    record.log_fields()["budget"] = {"name": "heavy-20b", "left": 3}
+    record.finished()[2]["budget"] = {"name": "heavy-20b", "left": 3}
+    assert record.log_fields()["budget"] == {"name": "heavy-20b", "left": 3}
     call, _ = kept(record)
     assert rows.call_fields(call)["budget"] == {"name": "heavy-20b", "left": 3}
 

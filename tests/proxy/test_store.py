@@ -174,8 +174,9 @@ def test_urgent_commits_are_synced_and_routine_ones_are_not(tmp_path: Path) -> N
         return int(value)
 
     with opened(tmp_path) as store:
-        assert store.submit(level, urgent=True).result(5) == 2
-        assert store.submit(level).result(5) == 1
+        for _ in range(2):
+            assert store.submit(level, urgent=True).result(5) == 2
+            assert store.submit(level).result(5) == 1
 
 
 def test_what_waits_is_told(tmp_path: Path) -> None:

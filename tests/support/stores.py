@@ -8,13 +8,17 @@ import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
+from modelsplit_proxy import rows
 from modelsplit_proxy.clock import SystemClock
+from modelsplit_proxy.migrations import MIGRATIONS
 from modelsplit_proxy.statefile import FILE_NAME
 from modelsplit_proxy.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from modelsplit_proxy.record import CallRecord
 
 
 @contextmanager
@@ -112,3 +116,18 @@ def make_first_version(directory: Path, rows: int) -> None:
                 (name, 1795393743.5 + number, "PLANNER", "ok", json.dumps(first_record(name))),
             )
         db.commit()
+
+
+def kept(record: CallRecord) -> tuple[rows.Row, list[rows.Row]]:
+    """The rows of one call as SQLite gives them back: ``rows.CALL`` and ``rows.ATTEMPT``."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        for step in MIGRATIONS:
+            for statement in step:
+                db.execute(statement)
+        call_id = db.execute(*rows.insert_call(record)).lastrowid
+        assert call_id is not None
+        for row in rows.attempt_rows(call_id, record):
+            db.execute(*rows.insert_attempt(row))
+        [call] = db.execute(f"SELECT {rows.CALL} FROM calls").fetchall()
+        attempts = db.execute(f"SELECT {rows.ATTEMPT} FROM attempts ORDER BY number").fetchall()
+    return call, attempts
