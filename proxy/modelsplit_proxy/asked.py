@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
 _NUMBER: Final = re.compile(r"[0-9]{1,9}")
-_NAMES: Final = tuple(name.decode() for name in REQUEST_NAMES if name.startswith(b"X-LLM-"))
+_NAMES: Final = tuple(name.decode() for name in REQUEST_NAMES if name.lower().startswith(b"x-llm-"))
 _JOB_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 
 
