@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 # Model names come from clients. Beyond this many, the one that failed longest ago goes.
 MODELS_MAX: Final = 256
+_NAME_MAX: Final = 256
 
 
 class State(StrEnum):
@@ -283,11 +284,12 @@ class Breakers:
         return Allowed(trial, marks, steps)
 
     def _all_closed(self, provider: Provider, model: str | None) -> Allowed:
-        if len(self._calm) >= MODELS_MAX:
-            self._calm.clear()
         keys = _keys(provider, model)
-        marks = tuple((key, self._providers.get(key, 0)) for key in keys)
-        allowed = self._calm[provider, model] = Allowed(trial=False, marks=marks)
+        allowed = Allowed(False, tuple((key, self._providers.get(key, 0)) for key in keys))
+        if model is None or len(model) <= _NAME_MAX:  # as clients give them, they are endless
+            if len(self._calm) >= MODELS_MAX:
+                self._calm.clear()
+            self._calm[provider, model] = allowed
         return allowed
 
     def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Refused | None:

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config import ArmPolicy, ExperimentPolicy, Policy, RolePolicy, Scalar
 
-# Names of models come from clients.
+# Names of models come from clients: so many are remembered, and none that is longer.
 _REMEMBERED: Final = 256
+_NAME_MAX: Final = 256
 # Nothing escalates by itself, and no step is skipped.
 _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: Role.CLOUD})
 
@@ -146,9 +147,9 @@ class Roles:
         """The route of a call that says nothing but its model, which most do; None: ask ``route``.
 
         It is the same every time, so it is remembered; unless an experiment may have to look
-        at whose call it is.
+        at whose call it is, or the name is endless.
         """
-        if self._tests:
+        if self._tests or len(model) > _NAME_MAX:
             return None
         known = self._plain.get(model)
         if known is not None:

@@ -20,6 +20,7 @@ _HOST: Final = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]*)?")
 # Names nobody can register: mDNS, and what containers call their host.
 _OLLAMAS_SUFFIXES: Final = (".localhost", ".local", ".internal")
 _REMEMBERED: Final = 64
+_HOST_MAX: Final = 255
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})
 
 
@@ -74,7 +75,7 @@ class Guard:
 
     def _passes(self, host: str) -> bool:
         allowed = self._host_allowed(host)
-        if allowed and len(self._passed) < _REMEMBERED:
+        if allowed and len(self._passed) < _REMEMBERED and len(host) <= _HOST_MAX:
             self._passed.add(host)
         return allowed
 

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from modelsplit_policy.shaping import Shape
     from modelsplit_proxy.purse import Purse
 
-# Models are named by clients, so there is a bound to how many are remembered.
+# Models are named by clients: so many are remembered, and none whose name is longer.
 _REMEMBERED: Final = 256
+_NAME_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +67,10 @@ class Lanes:
 
     def of(self, role: Role, candidate: Candidate) -> Lane:
         lane = self._known.get((role, candidate))
-        if lane is None:
-            lane = self._make(role, candidate)
+        if lane is not None:
+            return lane
+        lane = self._make(role, candidate)
+        if len(candidate.model) <= _NAME_MAX:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             self._known[role, candidate] = lane

@@ -222,6 +222,20 @@ def test_a_recovery_resets_the_doubling() -> None:
 # --- Trials -------------------------------------------------------------------------------
 
 
+def test_what_calm_calls_are_told_is_remembered_for_so_many_names_of_some_length() -> None:
+    breakers = Breakers(BreakerRules())
+    first = breakers.admit(Provider.LOCAL, "m", 0.0)
+    assert breakers.admit(Provider.LOCAL, "m", 1.0) is first
+    for number in range(2 * MODELS_MAX):
+        breakers.admit(Provider.LOCAL, f"m{number}", 2.0)
+    assert len(breakers._calm) <= MODELS_MAX
+    endless = "m" * 257
+    assert breakers.admit(Provider.LOCAL, endless, 3.0) is not breakers.admit(
+        Provider.LOCAL, endless, 3.0
+    )
+    assert breakers.admit(Provider.LOCAL, "m", 4.0) == first
+
+
 def test_one_trial_at_a_time() -> None:
     traffic = Traffic().open(STATUS).after(1)
     trial = traffic.admitted()

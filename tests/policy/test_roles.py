@@ -316,6 +316,7 @@ def test_made_up_names_are_not_all_remembered() -> None:
     for number in range(1000):
         assert some.plain(f"made-up-{number}") == routed(Ask(f"made-up-{number}"), some)
     assert len(some._plain) <= 256
+    assert some.plain("x" * 257) is None, "an endless name is not kept"
 
 
 def test_where_an_experiment_runs_no_call_is_plain() -> None:

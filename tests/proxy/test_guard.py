@@ -94,6 +94,17 @@ def test_beyond_loopback_any_address_passes_but_names_must_be_allowed(
     assert denied(Guard(listen, (), ()), host) is reason
 
 
+def test_what_has_passed_is_remembered_within_bounds() -> None:
+    guard = Guard("127.0.0.1", (), ())
+    for number in range(100):
+        assert guard.check(f"h{number}.localhost", None) is None
+    assert len(guard._passed) <= 64
+    long = "x" * 300 + ".localhost"
+    assert Guard("127.0.0.1", (), ()).check(long, None) is None
+    assert guard.check("evil.example", None) is not None
+    assert not {long, "evil.example"} & guard._passed
+
+
 def test_the_name_we_listen_on_passes() -> None:
     assert denied(Guard("Box.Lan", (), ()), "box.lan:11435") is None
 

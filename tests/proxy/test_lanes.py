@@ -72,5 +72,8 @@ def test_the_same_lane_is_not_made_twice_nor_are_all_names_remembered() -> None:
     assert known.of(Role.EXECUTOR, PLANNER) is not first
     for number in range(1000):
         known.of(Role.CHAT, Candidate(f"made-up-{number}", None))
-    assert int(repr(known).split()[1]) <= 256
+    before = int(repr(known).split()[1])
+    assert before <= 256
+    assert known.of(Role.CHAT, Candidate("x" * 257, None)).model == "x" * 257
+    assert int(repr(known).split()[1]) == before, "an endless name is not kept"
     assert known.of(Role.PLANNER, PLANNER) == first
