@@ -142,7 +142,7 @@ def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
     until = desk.now.wall + seconds
     found = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
     found["reason"] = change.reason
-    words = f"{usd:.2f} USD for the cloud until {budgetwords.stamp(until)}"
+    words = f"{budgetwords.amount(usd)} USD for the cloud until {budgetwords.stamp(until)}"
     _print(found, f"approval {number}: {words}, {_signed(change)}", as_json=args.json)
     return DONE
 
@@ -244,7 +244,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         yield f"budget   {budgetwords.line(budget)}"
     for one in found["approvals"]:
         yield (
-            f"approval {one['id']}  {one['usd_left']:.2f} of {one['usd']:.2f} USD left until "
+            f"approval {one['id']}  {budgetwords.amount(one['usd_left'])} of "
+            f"{budgetwords.amount(one['usd'])} USD left until "
             f"{_minute(one['until'])}, by {one['by']}: {one['reason']}"
         )
     if not found["approvals"]:
@@ -258,7 +259,7 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 def _what(one: dict[str, Any]) -> str:
     if one["action"] == Action.APPROVE:
         days = "1 day" if one["days"] == 1 else f"{one['days']:g} days"
-        return f"approve {one['id']}: {one['usd']:.2f} USD for {days}"
+        return f"approve {one['id']}: {budgetwords.amount(one['usd'])} USD for {days}"
     return f"revoke {one['revokes']}" if one["action"] == Action.REVOKE else str(one["action"])
 
 

@@ -173,7 +173,7 @@ def line(said: dict[str, Any]) -> str:
     if said["max_calls"] is not None:
         parts.append(f"{said['calls']}/{said['max_calls']} calls")
     if said["max_usd"] is not None:
-        parts.append(f"{_amount(said['usd'])}/{_amount(said['max_usd'])} USD")
+        parts.append(f"{amount(said['usd'])}/{amount(said['max_usd'])} USD")
     text = f"{said['name']}  {', '.join(parts)} in {said['window']}"
     if said["frees_in_s"] is not None:
         text += f", next free in {span(said['frees_in_s'])}"
@@ -184,10 +184,11 @@ def line(said: dict[str, Any]) -> str:
 
 def usd(nano_usd: int) -> str:
     """Dollars with as many digits as small sums need: ``5.00``, ``0.0031``."""
-    return _amount(dollars(nano_usd))
+    return amount(dollars(nano_usd))
 
 
-def _amount(value: float) -> str:
+def amount(value: float) -> str:
+    """US dollars as people write them; of a small sum its first two digits."""
     return f"{value:.2f}" if value == 0 or value >= 0.1 else f"{value:.2g}"
 
 

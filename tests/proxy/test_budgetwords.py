@@ -137,3 +137,10 @@ def test_spans(seconds: float, said: str) -> None:
 )
 def test_small_sums_keep_their_digits(dollars: float, said: str) -> None:
     assert budgetwords.usd(nano(dollars)) == said
+
+
+@pytest.mark.parametrize(
+    ("dollars", "said"), [(0.0, "0.00"), (5.0, "5.00"), (0.25, "0.25"), (0.000001, "1e-06")]
+)
+def test_a_small_sum_is_not_nothing(dollars: float, said: str) -> None:
+    assert budgetwords.amount(dollars) == said
