@@ -36,7 +36,7 @@ def say(text: str) -> None:
 
 
 def everyone(
-    stack: contextlib.ExitStack, bench: Bench, folder: Path, only: set[str]
+    stack: contextlib.ExitStack, bench: Bench, folder: Path, only: set[str], *, quick: bool
 ) -> tuple[list[Target], dict[str, str]]:
     """Whoever can be measured, the upstream itself first; and who cannot, with reasons."""
     targets, missing = [], {}
@@ -44,6 +44,9 @@ def everyone(
         targets.append(bench.direct)
     for peer in PEERS:
         if only and peer.name not in only:
+            continue
+        if quick and peer.slow and not only:
+            missing[peer.name] = "it is slow; a quick run measures it only if it is named"
             continue
         try:
             beside = proxy(bench, peer.name, peer.start, folder / peer.name)
@@ -121,7 +124,7 @@ def run(given: argparse.Namespace) -> report.Run:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         bench = stack.enter_context(load_side(folder))
-        targets, missing = everyone(stack, bench, folder, only)
+        targets, missing = everyone(stack, bench, folder, only, quick=given.quick)
         stack.enter_context(watching(targets))
         rows = measured(bench, cells, targets, rounds, tries=1 if given.quick else 2)
     return report.Run(

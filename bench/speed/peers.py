@@ -66,12 +66,14 @@ class Peer:
     """``version``: the program and the argument that tells it; None: told elsewhere.
 
     ``install``: puts it into the cache, where that needs no more than a user's rights.
+    ``slow``: it alone would take longer than all the others; a quick run leaves it out.
     """
 
     name: str
     start: Callable[[Place], Start]
     version: tuple[str, str] | None
     install: Callable[[], None] | None = None
+    slow: bool = False
 
 
 def _found(program: str, hint: str) -> str:
@@ -309,7 +311,9 @@ PEERS = (
     Peer(
         "caddy", _caddy, ("caddy", "build-info"), _go("github.com/caddyserver/caddy/v2/cmd/caddy")
     ),
-    Peer("litellm", _litellm, ("litellm", "--version"), _pip("litellm", "litellm[proxy]")),
+    Peer(
+        "litellm", _litellm, ("litellm", "--version"), _pip("litellm", "litellm[proxy]"), slow=True
+    ),
 )
 
 
