@@ -37,6 +37,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
 # Model names come from clients. Beyond this many, the one that failed longest ago goes.
 MODELS_MAX: Final = 256
-_NAME_MAX: Final = 256
 
 
 class State(StrEnum):
@@ -252,7 +252,7 @@ class Breakers:
         # The generations of providers' breakers that are not kept.
         self._providers: dict[BreakerKey, int] = {}
         # What every call is told while none is kept.
-        self._calm: dict[tuple[Provider, str | None], Allowed] = {}
+        self._calm: Remembered[tuple[Provider, str | None], Allowed] = Remembered()
 
     def __repr__(self) -> str:
         rows = ", ".join(
@@ -286,11 +286,7 @@ class Breakers:
     def _all_closed(self, provider: Provider, model: str | None) -> Allowed:
         keys = _keys(provider, model)
         allowed = Allowed(False, tuple((key, self._providers.get(key, 0)) for key in keys))
-        if model is None or len(model) <= _NAME_MAX:  # as clients give them, they are endless
-            if len(self._calm) >= MODELS_MAX:
-                self._calm.clear()
-            self._calm[provider, model] = allowed
-        return allowed
+        return self._calm.keep(model or "", (provider, model), allowed)
 
     def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Refused | None:
         """The longest of what the breakers of ``keys`` refuse; None: they let a call pass."""

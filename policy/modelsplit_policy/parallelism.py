@@ -208,27 +208,24 @@ class History:
 
     def mark(self, now: float, computing: int, doubt: int) -> None:
         """From ``now`` on so many more (or fewer) compute, and so many more are in doubt."""
-        times, areas = self._times, self._areas
         computed = doubted = 0.0
-        if times:
-            elapsed = now - times[-1]
-            computed, doubted = areas[-1]
+        if self._times:
+            elapsed = now - self._times[-1]
+            computed, doubted = self._areas[-1]
             computed += self.computing * elapsed
             doubted += self.doubt * elapsed
-        times.append(now)
-        areas.append((computed, doubted))
+        self._times.append(now)
+        self._areas.append((computed, doubted))
         self.computing += computing
         self.doubt += doubt
-        if len(times) > _HISTORY:
+        if len(self._times) > _HISTORY:
             del self._times[: _HISTORY // 2]
             del self._areas[: _HISTORY // 2]
 
     def mean(self, since: float, until: float) -> tuple[float, float]:
         """Mean calls computing and mean calls in doubt between two moments."""
-        times = self._times
-        if times and since < times[0]:
-            since = times[0]
-        if not times or until <= since:
+        since = max(since, self._times[0]) if self._times else until
+        if until <= since:
             return 0.0, 1.0
         before, after = self._area(since), self._area(until)
         span = until - since

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Provider, Role
-from modelsplit_policy.roles import bare_name, is_ollamas_cloud, named_by
+from modelsplit_policy.roles import bare_name, is_ollamas_cloud, named_by, named_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,17 +77,11 @@ def leaves_to_a_table(policy: Policy) -> bool:
 
     A row under ``models`` for what a LOCAL role uses is there for other reasons than its price.
     """
-    own, local = Prices(policy), _local_models(policy)
+    own = Prices(policy)
+    local = {name for name in named_here(policy) if not is_ollamas_cloud(name)}
     listed = (name for name in policy.models if bare_name(name) not in local)
     named = (*cloud_models(policy), *listed)
     return any(own.of(name, Provider.CLOUD) is None for name in named)
-
-
-def _local_models(policy: Policy) -> frozenset[str]:
-    """Every model by which a role is answered on this machine, by its bare name."""
-    here = [role for role in policy.roles if role is not Role.CLOUD]
-    names = (name for role in here for name in named_by(policy, role))
-    return frozenset(bare_name(name) for name in names if not is_ollamas_cloud(name))
 
 
 def unpriced(policy: Policy, prices: Prices) -> tuple[tuple[str, str], ...]:

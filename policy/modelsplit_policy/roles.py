@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from modelsplit_policy.experiments import arm_of, sticky_key
 from modelsplit_policy.facts import Context, Provider, Role, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.remembered import NAME_MAX, Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_policy.config import ArmPolicy, ExperimentPolicy, Policy, RolePolicy, Scalar
 
-# Names of models come from clients: so many are remembered, and none that is longer.
-_REMEMBERED: Final = 256
-_NAME_MAX: Final = 256
 # Nothing escalates by itself, and no step is skipped.
 _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: Role.CLOUD})
 
@@ -99,6 +97,12 @@ def named_by(policy: Policy, role: Role) -> tuple[str, ...]:
     return tuple({bare_name(name): name for name in names if name is not None}.values())
 
 
+def named_here(policy: Policy) -> frozenset[str]:
+    """Every model, by its bare name, that is given to a role of this machine."""
+    here = (role for role in policy.roles if role is not Role.CLOUD)
+    return frozenset(bare_name(name) for role in here for name in named_by(policy, role))
+
+
 def is_ollamas_cloud(model: str) -> bool:
     """Whether Ollama runs it in its cloud: ``gpt-oss:120b-cloud``, ``glm-4.6:cloud``.
 
@@ -116,11 +120,9 @@ class Providers:
     """
 
     def __init__(self, policy: Policy) -> None:
-        here = (role for role in policy.roles if role is not Role.CLOUD)
-        local = {bare_name(name) for role in here for name in named_by(policy, role)}
-        cloud = {bare_name(name) for name in named_by(policy, Role.CLOUD)}
+        cloud = frozenset(bare_name(name) for name in named_by(policy, Role.CLOUD))
         self._rows = policy.roles
-        self._cloud = frozenset(cloud - local)
+        self._cloud = cloud - named_here(policy)
 
     def of(self, model: str, role: Role) -> Provider:
         if bare_name(model) in self._cloud or is_ollamas_cloud(model):
@@ -141,7 +143,7 @@ class Roles:
             bare_name(claim): role for role, row in policy.roles.items() for claim in row.claims
         }
         self._tests = {test.role: test for test in policy.experiments if test.enabled}
-        self._plain: dict[str, Route] = {}
+        self._plain: Remembered[str, Route] = Remembered()
 
     def plain(self, model: str) -> Route | None:
         """The route of a call that says nothing but its model, which most do; None: ask ``route``.
@@ -149,17 +151,14 @@ class Roles:
         It is the same every time, so it is remembered; unless an experiment may have to look
         at whose call it is, or the name is endless.
         """
-        if self._tests or len(model) > _NAME_MAX:
+        if self._tests or len(model) > NAME_MAX:
             return None
         known = self._plain.get(model)
         if known is not None:
             return known
         found = self.route(Ask(model))
         assert isinstance(found, Route)  # nothing was asked that could be refused
-        if len(self._plain) >= _REMEMBERED:
-            self._plain.clear()
-        self._plain[model] = found
-        return found
+        return self._plain.keep(model, model, found)
 
     def route(self, ask: Ask) -> Route | Failure:
         """Decide; a Failure says what the client should have sent instead."""

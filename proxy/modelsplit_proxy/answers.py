@@ -155,24 +155,17 @@ _REFUSALS: Final = {
 
 
 def draining() -> Failure:
-    return Failure(
-        ErrorCode.OVERLOAD_THROTTLED,
-        Reason.DRAINING,
-        "modelsplit is restarting and takes no new calls; retry in 2 s",
-        "Draining",
-        retry_after_s=2,
-    )
+    return _restarting("takes no new calls")
 
 
 def cut_short() -> Failure:
     """An answer that took longer than the drain of a restart."""
-    return Failure(
-        ErrorCode.OVERLOAD_THROTTLED,
-        Reason.DRAINING,
-        "modelsplit is restarting and could not wait longer for this answer; retry in 2 s",
-        "Draining",
-        retry_after_s=2,
-    )
+    return _restarting("could not wait longer for this answer")
+
+
+def _restarting(what: str) -> Failure:
+    text = f"modelsplit is restarting and {what}; retry in 2 s"
+    return Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.DRAINING, text, "Draining", retry_after_s=2)
 
 
 class Held:

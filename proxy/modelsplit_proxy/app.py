@@ -262,8 +262,7 @@ class App:
         if not any(self.admission.waiting(role) for role in Role):
             return
         self.services.gate.refuse_all(Reason.DRAINING)
-        told = self._tasks.start(self.services.lifecycle.idle(), "last words")
-        await asyncio.wait([told], timeout=_LAST_WORDS_S)
+        await self._last_words()
 
     async def _cut_short(self) -> None:
         """Interrupt what is still being answered, and let it say so to its client."""
@@ -271,8 +270,11 @@ class App:
         lifecycle.cutting = True
         if lifecycle.active:
             self._edge.interrupt()
-            told = self._tasks.start(lifecycle.idle(), "last lines")
-            await asyncio.wait([told], timeout=_LAST_WORDS_S)
+            await self._last_words()
+
+    async def _last_words(self) -> None:
+        told = self._tasks.start(self.services.lifecycle.idle(), "last words")
+        await asyncio.wait([told], timeout=_LAST_WORDS_S)
 
     async def _close_parts(self) -> None:
         if self._admin is not None:

@@ -73,7 +73,6 @@ class AttemptRun:
         "_candidate",
         "_lane",
         "_limits",
-        "_model",
         "_patience",
         "_payment",
         "_reading",
@@ -94,7 +93,6 @@ class AttemptRun:
         self._sent = sent
         self._candidate = candidate
         self._lane = lane = services.lanes.of(record.role, candidate)
-        self._model = lane.model
         record.provider = lane.provider
         self._attempt = record.attempt(candidate, services.clock.now(), lane.price)
         self._limits = self._read_limits()
@@ -123,7 +121,7 @@ class AttemptRun:
         attempt, services = self._attempt, self._services
         if not self._needs_seat():
             return await self._run_unseated()
-        stopped = services.fuses.check(self._lane.provider, self._model)
+        stopped = services.fuses.check(self._lane.provider, self._lane.model)
         if stopped is None and self._payment is not None:
             stopped = await self._payment.check()
         if stopped is not None:
@@ -150,7 +148,7 @@ class AttemptRun:
     def _needs_seat(self) -> bool:
         if self._record.loading is None:
             return True
-        resident = self._services.residency.loaded(self._model) is True
+        resident = self._services.residency.loaded(self._lane.model) is True
         fields = self._sent.body.fields
         return needs_seat(self._record.loading, fields, resident=resident)
 
@@ -243,7 +241,7 @@ class AttemptRun:
                 return self._reading.set_back(refused)
         self._attempt.dispatched = self._services.clock.now()
         record.call.step(Event.DISPATCH)
-        admitted = fuses.admit(self._lane.provider, self._model)
+        admitted = fuses.admit(self._lane.provider, self._lane.model)
         if isinstance(admitted, Failure):
             return self._reading.set_back(admitted)
         self._admitted = admitted
@@ -261,7 +259,7 @@ class AttemptRun:
 
     async def _exchange(self) -> Setback | None:
         services = self._services
-        deadline = Deadline(self._limits, services.residency, self._model)
+        deadline = Deadline(self._limits, services.residency, self._lane.model)
         try:
             connection = await services.pool.acquire()
         except UpstreamError as error:

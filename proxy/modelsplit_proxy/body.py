@@ -65,18 +65,11 @@ async def read_start(request: Request, down: Downstream, limit: int) -> tuple[by
         return b"", False
     if request.headers.get("Expect", "").lower() == "100-continue":
         down.continue_()
-    pieces: list[bytes] = []
-    size = 0
     try:
-        while size <= limit:
-            piece = await request.content.readany()
-            if not piece:
-                return b"".join(pieces), True
-            pieces.append(piece)
-            size += len(piece)
+        start = await _gathered(request.content, limit)
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
-    return b"".join(pieces), False
+    return start, len(start) <= limit
 
 
 def malformed(error: web.RequestPayloadError) -> Failure:

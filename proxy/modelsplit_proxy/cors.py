@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.failures import Reason
 from modelsplit_proxy.edge import date_line
 from modelsplit_proxy.headers import REQUEST_NAMES, RESPONSE_NAMES, VIA_LINE
 
 if TYPE_CHECKING:
+    from modelsplit_policy.failures import Failure
     from modelsplit_proxy.edge import Downstream
 
 _STAINLESS: Final = (
@@ -40,9 +42,12 @@ _PREFLIGHT_LINES: Final = (
 )
 
 
-def lines(origin: str | None) -> list[bytes]:
-    """What goes with an answer to a page; ``origin`` has passed the guard. None: no page."""
-    if origin is None:
+def lines(origin: str | None, failure: Failure | None = None) -> list[bytes]:
+    """What goes with an answer to a page. ``origin`` None: no page.
+
+    A page that the guard has turned away may not even read why.
+    """
+    if origin is None or (failure is not None and failure.reason is Reason.ORIGIN_DENIED):
         return []
     return [_allow_line(origin), b"Vary: Origin\r\n", EXPOSE_LINE]
 

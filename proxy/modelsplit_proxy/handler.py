@@ -77,10 +77,7 @@ class Handler:
                 request_id=known_as,
                 caller=ANYBODY if isinstance(caller, Failure) else caller,
             )
-            if isinstance(caller, Failure):
-                call.refuse(caller)
-            else:
-                await call.serve()
+            await call.serve(caller if isinstance(caller, Failure) else None)
             return
         try:
             failure: Failure | None
@@ -158,8 +155,7 @@ class Handler:
 
     def _answer(self, request: Request, down: Downstream, failure: Failure, known_as: str) -> None:
         """An error outside any call: no role, no model, no attempt."""
-        readable = failure.reason is not Reason.ORIGIN_DENIED
-        lines = cors.lines(request.origin) if readable else []
+        lines = cors.lines(request.origin, failure)
         body = errors.body(routes.dialect_of(request.raw_path), failure, errors.Scene(known_as))
         write_failure(down, failure, body, known_as, lines, close=self._closes(request))
 

@@ -78,11 +78,14 @@ class InferenceCall:
         )
         self._reply = Reply(services, request, down, self.record)
 
-    async def serve(self) -> None:
-        """Answer the request. Whatever happens, the call ends once and is recorded once."""
+    async def serve(self, refused: Failure | None = None) -> None:
+        """Answer the request. Whatever happens, the call ends once and is recorded once.
+
+        ``refused``: it was turned away at the door, and nothing of it is read.
+        """
         self._services.live.enter(self.record)
         try:
-            await self._run()
+            await self._run(refused)
         except asyncio.CancelledError:
             if self._services.lifecycle.cutting:
                 self._cut_short()
@@ -92,17 +95,8 @@ class InferenceCall:
         finally:
             self._finish()
 
-    def refuse(self, failure: Failure) -> None:
-        """Turn it away at the door: nothing of it is read, but it is told and recorded."""
-        self._services.live.enter(self.record)
-        try:
-            self.record.call.step(Event.REJECT)
-            self._reply.set_back(Setback(failure))
-        finally:
-            self._finish()
-
-    async def _run(self) -> None:
-        prepared = await self._prepare()
+    async def _run(self, refused: Failure | None) -> None:
+        prepared = refused or await self._prepare()
         if isinstance(prepared, Failure):
             self.record.call.step(Event.REJECT)
             self._reply.set_back(Setback(prepared))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from modelsplit_policy.facts import Provider
+from modelsplit_policy.remembered import Remembered
 from modelsplit_policy.roles import Providers, bare_name
 from modelsplit_policy.shaping import shape_of
 from modelsplit_proxy.deadlines import Limits
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.shaping import Shape
     from modelsplit_proxy.purse import Purse
-
-# Models are named by clients: so many are remembered, and none whose name is longer.
-_REMEMBERED: Final = 256
-_NAME_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +57,7 @@ class Lanes:
         self._prices = prices
         self._purse = purse
         self._stall_s = stall_s
-        self._known: dict[tuple[Role, Candidate], Lane] = {}
+        self._known: Remembered[tuple[Role, Candidate], Lane] = Remembered()
 
     def __repr__(self) -> str:
         return f"<Lanes {len(self._known)} known>"
@@ -69,12 +66,7 @@ class Lanes:
         lane = self._known.get((role, candidate))
         if lane is not None:
             return lane
-        lane = self._make(role, candidate)
-        if len(candidate.model) <= _NAME_MAX:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[role, candidate] = lane
-        return lane
+        return self._known.keep(candidate.model, (role, candidate), self._make(role, candidate))
 
     def _make(self, role: Role, candidate: Candidate) -> Lane:
         policy, row = self._policy, self._policy.roles[role]

@@ -166,7 +166,4 @@ class Reply:
         record, services = self._record, self._services
         lines = tags.lines(record, services.clock.now(), total=total)
         lines += services.purse.header_lines(record)
-        failure = record.failure
-        if failure is not None and failure.reason is Reason.ORIGIN_DENIED:
-            return lines  # its page may not even read why
-        return lines + cors.lines(self._request.origin)
+        return lines + cors.lines(self._request.origin, record.failure)

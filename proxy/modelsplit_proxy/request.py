@@ -46,7 +46,7 @@ class Request:
         message: RawRequestMessage,
         content: StreamReader,
         connection: ClientConnection,
-        task: asyncio.Task[None] | None = None,
+        task: asyncio.Task[None],
     ) -> None:
         self.method: str = message.method
         self.raw_path: str = message.path

@@ -31,8 +31,7 @@ def run(admin: Address, *, as_json: bool) -> int:
         sys.stdout.write(orjson.dumps(stats, option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
         sys.stdout.write("\n".join(lines(stats)) + "\n")
-    errors = (stats["ledger"]["error"], stats["spending"]["error"])
-    well = stats["health"]["level"] == "OK" and errors == (None, None)
+    well = stats["health"]["level"] == "OK" and _trouble(stats) is None
     return RUNNING if well else DEGRADED
 
 
@@ -57,11 +56,16 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
         yield f"breaker  {breaker['breaker']} {breaker['state']} ({trial}): {breaker['why']}"
 
 
+def _trouble(stats: dict[str, Any]) -> str | None:
+    """What is wrong with the state file; budgets are counted in it."""
+    trouble: str | None = stats["spending"]["error"] or stats["ledger"]["error"]
+    return trouble
+
+
 def _banner(stats: dict[str, Any]) -> str:
     health, upstream = stats["health"], stats["upstream"]
     level, cause = health["level"], health["cause"]
-    trouble = stats["spending"]["error"] or stats["ledger"]["error"]
-    if level == "OK" and trouble is not None:
+    if level == "OK" and (trouble := _trouble(stats)) is not None:
         level, cause = "DEGRADED", trouble
     why = f" ({cause})" if level != "OK" else ""
     known = {True: f"Ollama {upstream['version']}", None: "Ollama not asked yet"}

@@ -16,8 +16,7 @@ async def seen(*heads: bytes, names: tuple[str, ...]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
 
     async def serve(request: Request, down: Downstream) -> None:
-        found.append({name: getattr(request, name) for name in (*names, "__repr__")})
-        found[-1]["__repr__"] = repr(request)
+        found.append({name: getattr(request, name) for name in names} | {"repr": repr(request)})
         await request.content.read()
         say(down, b"", length=0, close=True)
 
@@ -36,7 +35,7 @@ async def test_the_head_as_it_came() -> None:
     )
     names = ("method", "raw_path", "target", "origin", "http11", "keep_alive", "remote")
     (request,) = await seen(head, names=(*names, "content_length", "has_body", "raw_headers"))
-    assert request["__repr__"] == "<Request POST /api/chat?x=1>"
+    assert request["repr"] == "<Request POST /api/chat?x=1>"
     assert [request[name] for name in names] == [
         *("POST", "/api/chat?x=1", "/api/chat?x=1", "http://localhost:3000"),
         *(True, True, "127.0.0.1"),
