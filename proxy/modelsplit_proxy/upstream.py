@@ -24,6 +24,8 @@ from typing import Final, Protocol, cast
 
 import httptools
 
+from modelsplit_proxy.upstream_state import ENDED, RECEIVING, TRANSITIONS, Event, State
+
 # Bounds on what an upstream may put into a head: far above anything Ollama sends, far
 # below what would hurt us.
 MAX_HEAD_BYTES: Final = 256 * 1024
@@ -189,7 +191,10 @@ class Exchange:
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One TCP connection to the upstream; parses answers, knows when it may be reused."""
+    """One TCP connection to the upstream; parses answers, knows when it may be reused.
+
+    What it may do next is in ``upstream_state``; there is an exchange in HEAD and RECEIVING.
+    """
 
     __slots__ = (
         "_exchange",
@@ -197,18 +202,14 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_request",
         "_headers",
         "_loop",
-        "_message_complete",
         "_parser",
         "_paused",
         "_phrase",
         "_poll",
         "_pool",
-        "_renew_parser",
-        "_reusable",
         "_sending",
-        "_surplus",
+        "_state",
         "_transport",
-        "_until_close",
         "_writable",
         "idle_since",
     )
@@ -224,22 +225,17 @@ class UpstreamConnection(asyncio.Protocol):
         # Made while the upstream takes no more, for whoever waits until it does.
         self._writable: asyncio.Future[None] | None = None
         self._paused = False
+        self._state = State.IDLE
         self.idle_since = 0.0
         # The message being received; ``start`` begins the next one.
         self._phrase = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._head_request = False
-        self._until_close = False
-        self._message_complete = False
-        self._reusable = False
-        self._surplus = False
-        self._renew_parser = False
         self._sending = False
 
     def __repr__(self) -> str:
-        state = "idle" if self._exchange is None else "busy"
-        return f"<UpstreamConnection {state} {'open' if self.open else 'closed'}>"
+        return f"<UpstreamConnection {self._state}>"
 
     @property
     def open(self) -> bool:
@@ -268,11 +264,9 @@ class UpstreamConnection(asyncio.Protocol):
 
         ``body_follows``: the request is written piece by piece, up to ``sent``.
         """
-        assert self._exchange is None
+        self._state = TRANSITIONS[self._state, Event.START]
         self._phrase, self._headers, self._head_bytes = b"", [], 0
         self._head_request, self._sending = head_request, body_follows
-        self._until_close = self._message_complete = self._reusable = False
-        self._surplus = self._renew_parser = False
         exchange = self._exchange = Exchange(self, self._loop)
         return exchange
 
@@ -308,8 +302,16 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
+        """Close at once; what was not sent is lost."""
+        self._cut()
         if self._transport is not None:
             self._transport.abort()
+
+    def close(self) -> None:
+        """Close when what was written is sent."""
+        self._cut()
+        if self._transport is not None:
+            self._transport.close()
 
     # asyncio.Protocol
 
@@ -329,15 +331,15 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail(Fault.PROTOCOL, "it switched protocols unasked")
             return
         except httptools.HttpParserError as error:
-            if not self._message_complete:
+            if self._state not in ENDED:
                 self._fail(Fault.PROTOCOL, f"it sent malformed HTTP ({_parser_words(error)})")
                 return
             # The answer is whole. What follows it would have been dropped unread, had it
             # come a moment later.
-            self._surplus = True
-        if self._message_complete:
-            if self._renew_parser and not data.endswith(b"\r\n\r\n"):
-                self._surplus = True  # something follows the head that answers a HEAD
+            self._surplus()
+        if self._state in ENDED:
+            if self._head_request and not data.endswith(b"\r\n\r\n"):
+                self._surplus()  # something follows the head that answers a HEAD
             self._finish(exchange)
         elif exchange.head is None:
             self._head_bytes += len(data)
@@ -346,14 +348,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         exchange = self._exchange
-        if exchange is not None and self._until_close and exchange.head is not None:
-            self._reusable = False
+        if exchange is not None and self._state is State.BODY_TO_EOF:
+            self._state = TRANSITIONS[self._state, Event.END_CLOSING]
             self._finish(exchange)
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc  # how the line broke changes nothing about what was missing
         self._transport = None
+        self._cut()
         self.resume_writing()
         self._pool.forget(self)
         exchange, self._exchange = self._exchange, None
@@ -376,14 +379,14 @@ class UpstreamConnection(asyncio.Protocol):
     # httptools callbacks
 
     def on_message_begin(self) -> None:
-        if self._message_complete:
-            self._surplus = True
+        if self._state in ENDED:
+            self._surplus()
 
     def on_status(self, status: bytes) -> None:
         self._phrase += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._exchange is None or self._exchange.head is not None:
+        if self._state is not State.HEAD:
             # A trailer, or the head of an answer nobody asked for: neither belongs to
             # the head that has been handed on.
             return
@@ -392,7 +395,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._surplus:
+        if self._state is not State.HEAD:
             return
         status = self._parser.get_status_code()
         _check_first_line(self._parser.get_http_version(), status, self._phrase)
@@ -401,31 +404,30 @@ class UpstreamConnection(asyncio.Protocol):
             return
         length, chunked = _framing(self._headers)
         bodiless = self._head_request or status in {204, 304}
-        self._until_close = length is None and not chunked and not bodiless
+        unsized = length is None and not chunked and not bodiless
         assert self._exchange is not None
         self._exchange.head = UpstreamHead(status, self._phrase, self._headers, length)
-        if bodiless and self._head_request:
+        self._state = TRANSITIONS[self._state, Event.UNSIZED if unsized else Event.SIZED]
+        if self._head_request:
             # llhttp cannot know that this answers a HEAD and would wait for the body.
-            self._reusable = self._parser.should_keep_alive()
-            self._message_complete = self._renew_parser = True
+            self.on_message_complete()
 
     def on_body(self, piece: bytes) -> None:
         exchange = self._exchange
-        if exchange is None or self._surplus:
-            return
-        if self._renew_parser:
-            self._surplus = True
-        elif exchange.sink is not None:
+        if self._state not in RECEIVING:
+            if self._state in ENDED:
+                self._surplus()
+        elif exchange is not None and exchange.sink is not None:
             exchange.sink.data(piece)
-        else:
+        elif exchange is not None:
             exchange.on_early(piece)
 
     def on_message_complete(self) -> None:
-        if self._surplus or self._exchange is None or self._exchange.head is None:
+        if self._state is not State.BODY:
             return
         # llhttp clears its keep-alive flag after this callback.
-        self._reusable = self._parser.should_keep_alive()
-        self._message_complete = True
+        fit = self._parser.should_keep_alive() and not self._sending
+        self._state = TRANSITIONS[self._state, Event.END if fit else Event.END_CLOSING]
 
     # inside
 
@@ -437,19 +439,24 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, exchange: Exchange) -> None:
         self._exchange = None
-        if self._renew_parser:
+        if self._head_request:
             self._parser = httptools.HttpResponseParser(self)
-        if self._reusable and not self._surplus and not self._sending and self.open:
+        if self._state is State.WHOLE and self.open:
             if self._paused:  # by a slow client; nobody but the next answer would notice
                 self.resume()
+            self._state = TRANSITIONS[self._state, Event.REST]
             self._pool.give_back(self)
         else:
-            self.abort_quietly()
+            self.close()
         exchange.on_complete()
 
-    def abort_quietly(self) -> None:
-        if self._transport is not None:
-            self._transport.close()
+    def _surplus(self) -> None:
+        """Bytes have come that belong to no answer: they must not begin the next one."""
+        self._state = TRANSITIONS[self._state, Event.SURPLUS]
+
+    def _cut(self) -> None:
+        if self._state is not State.CLOSED:
+            self._state = TRANSITIONS[self._state, Event.CUT]
 
     def _fail(self, fault: Fault, detail: str) -> None:
         exchange, self._exchange = self._exchange, None
@@ -487,7 +494,7 @@ class Pool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         if len(self._idle) >= MAX_IDLE:
-            connection.abort_quietly()
+            connection.close()
             return
         connection.rest()
         self._idle.append(connection)
