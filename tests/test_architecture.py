@@ -95,6 +95,10 @@ STATEFUL_CALLS = frozenset(
         "Summary",
     }
 )
+PROMETHEUS_COUNTS = frozenset(
+    f"prometheus_client.{kind}"
+    for kind in ("Counter", "Enum", "Gauge", "Histogram", "Info", "Summary", "metrics")
+)
 MUTATORS = frozenset(
     {
         "add",
@@ -217,6 +221,13 @@ def no_hidden_import(module: Module) -> Iterator[str]:
                 yield f"{module.name}:{node.lineno} imports inside {function.name}()"
 
 
+def metrics_are_counted_one_way(module: Module) -> Iterator[str]:
+    """``families`` count, collectors read, prometheus_client renders."""
+    for node, name in imports(module):
+        if name in PROMETHEUS_COUNTS:
+            yield f"{module.name}:{node.lineno} imports {name}: use modelsplit_proxy.families"
+
+
 def no_global(module: Module) -> Iterator[str]:
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Global):
@@ -333,6 +344,7 @@ CHECKS = (
     policy_imports_only_what_is_pure,
     policy_does_nothing_but_decide,
     packages_point_one_way,
+    metrics_are_counted_one_way,
     no_hidden_import,
     no_global,
     no_state_in_a_module,
@@ -465,6 +477,8 @@ BAD = (
     (packages_point_one_way, "modelsplit_sim.server", "import modelsplit_proxy.clock"),
     (packages_point_one_way, PROXY, "from modelsplit_sim import server"),
     (packages_point_one_way, "modelsplit_client.api", "from modelsplit_policy.facts import Role"),
+    (metrics_are_counted_one_way, PROXY, "from prometheus_client import Counter"),
+    (metrics_are_counted_one_way, PROXY, "from prometheus_client.metrics import Gauge"),
     (no_hidden_import, PROXY, "def f():\n    import json"),
     (no_hidden_import, PROXY, "class A:\n    async def f(self):\n        from a import b"),
     (no_global, PROXY, "def f():\n    global x"),
@@ -492,6 +506,7 @@ GOOD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from .facts import Role"),
     (policy_imports_only_what_is_pure, "modelsplit_policy.r", "from collections.abc import Set"),
     (packages_point_one_way, "modelsplit_proxy.demo", "from modelsplit_sim import server"),
+    (metrics_are_counted_one_way, PROXY, "from prometheus_client.core import GaugeMetricFamily"),
     (no_hidden_import, PROXY, "if TYPE_CHECKING:\n    from a import b"),
     (no_state_in_a_module, PROXY, "TABLE: Final = {'a': 1}\n__all__ = ['f']\nx = TABLE['a']"),
     (no_state_in_a_module, PROXY, "def f():\n    found = {}\n    found['a'] = 1"),

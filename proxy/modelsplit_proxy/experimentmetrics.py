@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import Counter, Histogram
+from modelsplit_proxy.families import Counters, Histograms, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from prometheus_client import CollectorRegistry
 
     from modelsplit_policy.config import Policy
@@ -25,31 +23,31 @@ class ExperimentMetrics:
     """Counts finished calls of arms; every arm's series exist from the start."""
 
     def __init__(
-        self, policy: Policy, registry: CollectorRegistry, buckets_s: Sequence[float]
+        self, policy: Policy, registry: CollectorRegistry, edges_s: tuple[float, ...]
     ) -> None:
-        self._requests = Counter(
+        self._requests = Counters(
             "modelsplit_experiment_requests",
             "Finished calls of an experiment's arm.",
             (*_LABELS, "outcome"),
-            registry=registry,
+            registry,
         )
-        self._duration = Histogram(
+        self._duration = Histograms(
             "modelsplit_experiment_duration_seconds",
             "Whole time of a call of an experiment's arm.",
             _LABELS,
-            buckets=buckets_s,
-            registry=registry,
+            edges_s,
+            registry,
         )
         for test in policy.experiments:
             for arm in test.arms if test.enabled else ():
-                self._duration.labels(test.name, arm.name)
+                self._duration.at[test.name, arm.name] = Series(edges_s)
                 for outcome in _OUTCOMES:
-                    self._requests.labels(test.name, arm.name, outcome)
+                    self._requests.at[test.name, arm.name, outcome] = 0.0
 
     def call_ended(self, record: CallRecord) -> None:
         if record.variant is None:
             return
         outcome = record.outcome if record.outcome in _OUTCOMES else "error"
-        arm = (record.variant.experiment, record.variant.arm)
-        self._requests.labels(*arm, outcome).inc()
-        self._duration.labels(*arm).observe(record.total_s)
+        experiment, arm = record.variant.experiment, record.variant.arm
+        self._requests.at[experiment, arm, outcome] += 1
+        self._duration.at[experiment, arm].observe(record.total_s)

@@ -1,7 +1,8 @@
 """Counters and histograms that cost a call next to nothing: plain numbers, told at the scrape.
 
 prometheus_client's own take a lock and several calls for each observation, because any
-thread may make one. All of ours are made on the event loop, and so is the scrape.
+thread may make one. All of ours are made on the event loop, and so is the scrape. So these
+count, or a collector reads what others hold, and prometheus_client renders: nothing else.
 
     requests = Counters("modelsplit_requests", "Finished calls.", ("role",), registry)
     requests.at["CHAT",] += 1

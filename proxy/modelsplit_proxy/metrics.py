@@ -11,7 +11,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -218,8 +218,8 @@ class Metrics:
 
     def watch(self, admission: Admission, pool: Pool, lag: LoopLag, monitor: Monitor) -> None:
         """Add what is read at scrape time rather than counted."""
-        self.registry.register(_Live(admission, pool, monitor, self.model_label))
-        self._watch_lag(lag)
+        self.registry.register(_Live(admission, pool, monitor, lag, self.model_label))
+        self._count_lag(lag)
         self.registry.register(
             SeedNames(
                 {
@@ -232,7 +232,7 @@ class Metrics:
             )
         )
 
-    def _watch_lag(self, lag: LoopLag) -> None:
+    def _count_lag(self, lag: LoopLag) -> None:
         histogram = Histograms(
             "modelsplit_event_loop_lag_seconds",
             "How late the event loop came to a fixed tick.",
@@ -241,27 +241,23 @@ class Metrics:
             self.registry,
         )
         lag.listen(histogram.at[()].observe)
-        p99 = Gauge(
-            "event_loop_lag_p99",
-            "P99 of event loop lag over the sliding window, in milliseconds.",
-            registry=self.registry,
-        )
-        p99.set_function(lambda: lag.quantile(0.99) * 1000)
 
 
 class _Live:
-    """Seats, lines and connections as they stand at the scrape."""
+    """Seats, lines, connections and loop lag as they stand at the scrape."""
 
     def __init__(
         self,
         admission: Admission,
         pool: Pool,
         monitor: Monitor,
+        lag: LoopLag,
         model_label: Callable[[str], str],
     ) -> None:
         self._admission = admission
         self._pool = pool
         self._monitor = monitor
+        self._lag = lag
         self._model_label = model_label
 
     def collect(self) -> Iterator[Metric]:
@@ -285,6 +281,11 @@ class _Live:
             "modelsplit_upstream_connections",
             "Open connections to the upstream.",
             value=self._pool.open_connections,
+        )
+        yield GaugeMetricFamily(
+            "event_loop_lag_p99",
+            "P99 of event loop lag over the sliding window, in milliseconds.",
+            value=self._lag.quantile(0.99) * 1000,
         )
 
     def _breaker_labels(self, view: BreakerView) -> tuple[str, str]:
