@@ -177,11 +177,16 @@ def simple_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+def is_config(name: str) -> bool:
+    """Whether it is the policy file's part of the policy, which pydantic reads."""
+    return f"{name}.".startswith("modelsplit_policy.config.")
+
+
 def policy_imports_only_what_is_pure(module: Module) -> Iterator[str]:
     if module.top != "modelsplit_policy":
         return
     allowed = POLICY_MAY_IMPORT
-    if module.name == "modelsplit_policy.config":
+    if is_config(module.name):
         allowed |= CONFIG_MAY_ALSO_IMPORT
     for node, top in tops(module):
         if top not in allowed:
@@ -225,7 +230,8 @@ def metrics_are_counted_one_way(module: Module) -> Iterator[str]:
     """``families`` count, collectors read, prometheus_client renders."""
     for node, name in imports(module):
         if name in PROMETHEUS_COUNTS:
-            yield f"{module.name}:{node.lineno} imports {name}: use modelsplit_proxy.families"
+            where = f"{module.name}:{node.lineno}"
+            yield f"{where} imports {name}: use modelsplit_proxy.families"
 
 
 def no_global(module: Module) -> Iterator[str]:
@@ -370,9 +376,13 @@ def test_every_allowance_for_a_broad_except_is_used() -> None:
 
 
 def untested(source: Path, tests: Path) -> list[str]:
-    """Modules of a package without a test file of the same name, as the paths that are missing."""
-    names = (path.stem for path in sorted(source.glob("*.py")))
-    wanted = [tests / f"test_{name}.py" for name in names if not name.startswith("__")]
+    """Modules without a test file of their name in the folder of theirs: the missing paths."""
+    files = (path.relative_to(source) for path in sorted(source.rglob("*.py")))
+    wanted = [
+        tests / file.parent / f"test_{file.name}"
+        for file in files
+        if not file.stem.startswith("__")
+    ]
     return [str(path.relative_to(tests.parent)) for path in wanted if not path.exists()]
 
 
@@ -408,20 +418,19 @@ def loaded_by(module: str, *folders: Path) -> set[str]:
 
 def policy_modules() -> list[str]:
     source = ROOT / "policy" / "modelsplit_policy"
-    return [parsed(path).name for path in sorted(source.glob("*.py"))]
+    return [parsed(path).name for path in sorted(source.rglob("*.py"))]
 
 
 def needs_config(name: str) -> bool:
-    """Whether importing the module runs ``modelsplit_policy.config``, directly or by a detour."""
-    known, seen, pending = set(policy_modules()), set[str](), [name]
+    """Whether importing the module runs the policy's ``config``, directly or by a detour."""
+    known = {module.name: module for module in modules()}
+    seen, pending = set[str](), [name]
     while pending:
         module = pending.pop()
-        if module in known - seen:
+        if module in known.keys() - seen:
             seen.add(module)
-            stem = module.partition(".")[2] or "__init__"
-            path = ROOT / "policy" / "modelsplit_policy" / f"{stem}.py"
-            pending += runtime_imports(parsed(path))
-    return "modelsplit_policy.config" in seen
+            pending += runtime_imports(known[module])
+    return any(is_config(module) for module in seen)
 
 
 def runtime_imports(module: Module) -> set[str]:
@@ -538,10 +547,11 @@ def test_a_missing_test_file_is_seen(tmp_path: Path) -> None:
     source, tests = tmp_path / "source", tmp_path / "tests" / "proxy"
     source.mkdir()
     tests.mkdir(parents=True)
-    for name in ("__init__", "__main__", "relay", "queue"):
+    (source / "room").mkdir()
+    for name in ("__init__", "__main__", "relay", "queue", "room/__init__", "room/relay"):
         (source / f"{name}.py").touch()
     (tests / "test_relay.py").touch()
-    assert untested(source, tests) == ["proxy/test_queue.py"]
+    assert untested(source, tests) == ["proxy/test_queue.py", "proxy/room/test_relay.py"]
 
 
 def test_a_dependency_of_the_policy_is_seen(tmp_path: Path) -> None:

@@ -3,75 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, cast
 
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.relay import Bounds, Collector, Relay
+from modelsplit_proxy.relay import Bounds
 from modelsplit_proxy.tail import Tail
 from modelsplit_proxy.upstream import Fault, UpstreamError
-
-if TYPE_CHECKING:
-    from modelsplit_proxy.edge import Downstream, Source
-    from modelsplit_proxy.upstream import BodySink, Exchange
-
-
-class FakeExchange:
-    """An answer whose pieces the test deals out. ``told``: pauses and resumptions."""
-
-    def __init__(self, *early: bytes) -> None:
-        self.early = early
-        self.sink: BodySink | None = None
-        self.told: list[str] = []
-
-    def attach(self, sink: BodySink) -> None:
-        self.sink = sink
-        for piece in self.early:
-            sink.data(piece)
-
-    def pause(self) -> None:
-        self.told.append("pause")
-
-    def resume(self) -> None:
-        self.told.append("resume")
-
-    def deal(self, *pieces: bytes) -> None:
-        assert self.sink is not None
-        for piece in pieces:
-            self.sink.data(piece)
-
-    def end(self, error: UpstreamError | None = None) -> None:
-        assert self.sink is not None
-        self.sink.ended(error)
-
-
-class FakeDown:
-    def __init__(self, *, writing_paused: bool = False) -> None:
-        self.writing_paused = writing_paused
-        self.written: list[bytes] = []
-        self.source: Source | None = None
-
-    def feed_from(self, source: Source | None) -> None:
-        self.source = source
-
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
-
-
-def relay(exchange: FakeExchange, down: FakeDown, tail: Tail | None = None) -> Relay:
-    return Relay(cast("Exchange", exchange), cast("Downstream", down), tail)
-
-
-Running = asyncio.Task[UpstreamError | Reason | None]
-
-
-async def start(one: Relay, bounds: Bounds = Bounds()) -> Running:  # noqa: B008 - a frozen value
-    running = asyncio.get_running_loop().create_task(one.run(bounds))
-    await asyncio.sleep(0)
-    return running
-
-
-async def soon(running: Running) -> UpstreamError | Reason | None:
-    return await asyncio.wait_for(running, 5)
+from support.relaying import FakeDown, FakeExchange, relay, soon, start
 
 
 async def test_pieces_pass_one_by_one_and_the_tail_sees_them() -> None:
@@ -145,30 +82,3 @@ async def test_a_cancelled_relay_lets_go_of_the_client() -> None:
     running.cancel()
     await asyncio.wait([running])
     assert down.source is None
-
-
-async def test_a_collector_keeps_a_whole_answer() -> None:
-    exchange = FakeExchange(b"a")
-    collector = Collector(cast("Exchange", exchange), 10)
-    running = asyncio.get_running_loop().create_task(collector.run(Bounds))
-    await asyncio.sleep(0)
-    exchange.deal(b"bc")
-    exchange.end()
-    assert await soon(running) is None
-    assert (collector.body, collector.overflowed) == (b"abc", False)
-
-
-async def test_a_collector_stops_reading_at_its_limit() -> None:
-    exchange = FakeExchange(b"a" * 10)
-    collector = Collector(cast("Exchange", exchange), 10)
-    running = asyncio.get_running_loop().create_task(collector.run(Bounds))
-    await asyncio.sleep(0)
-    assert not running.done()
-    exchange.deal(b"b")
-    assert await soon(running) is None
-    assert (collector.overflowed, exchange.told) == (True, ["pause"])
-
-
-async def test_a_collector_is_bounded_in_time() -> None:
-    collector = Collector(cast("Exchange", FakeExchange()), 10)
-    assert await asyncio.wait_for(collector.run(lambda: Bounds(stall_s=0.02)), 5) is Reason.STALL
