@@ -20,6 +20,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from modelsplit_policy.failures import Reason
+
 
 class State(StrEnum):
     PENDING = "pending"
@@ -74,6 +76,9 @@ FINAL: Final = frozenset(
 )
 SEATED: Final = frozenset({State.ADMITTED, State.DISPATCHED, State.STREAMING})
 
+# Where a client was when it left; elsewhere it waited for its first byte.
+_LEFT: Final = MappingProxyType({State.STREAMING: Reason.STREAMING, State.QUEUED: Reason.QUEUED})
+
 
 class IllegalTransitionError(Exception):
     """The table has no such edge. Always our own bug, never a client's fault."""
@@ -94,6 +99,16 @@ class Call:
     def ended(self) -> bool:
         return self.state in FINAL
 
+    @property
+    def seatless(self) -> bool:
+        """Whether it has no seat yet: it waits for a decision or stands in line."""
+        return self.state is State.PENDING or self.state is State.QUEUED
+
+    @property
+    def client_is(self) -> Reason:
+        """Where a client that leaves now is."""
+        return _LEFT.get(self.state, Reason.BEFORE_FIRST_BYTE)
+
     def step(self, event: Event) -> State:
         """Move along ``event``'s edge; raise IllegalTransitionError if there is none."""
         try:
@@ -101,6 +116,22 @@ class Call:
         except KeyError:
             raise IllegalTransitionError(f"{event} in state {self.state}") from None
         return self.state
+
+    def fall_back(self) -> None:
+        """Another attempt follows. One that was turned down before its seat took no step."""
+        if self.state is State.DISPATCHED:
+            self.step(Event.FALL_BACK)
+
+    def end_unanswered(self) -> None:
+        """It ends before its client has a byte."""
+        self.step(Event.REJECT if self.seatless else Event.FAIL)
+
+    def end_by_error(self) -> None:
+        """It ends wherever it is, by an error of ours."""
+        if self.state is State.STREAMING:
+            self.step(Event.BREAK)
+        else:
+            self.end_unanswered()
 
 
 def diagram() -> str:

@@ -6,6 +6,11 @@ Values only. Nothing here decides anything.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final, NewType
+
+# Which machine's Ollama. There is one today; what differs from host to host is keyed by it.
+Host = NewType("Host", str)
+DEFAULT_HOST: Final = Host("default")
 
 
 class Role(StrEnum):

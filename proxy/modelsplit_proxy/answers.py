@@ -106,20 +106,6 @@ def failure_of_break(error: UpstreamError, *, provider: Provider) -> Failure:
     return Failure(code, Reason(error.fault.value), message, "Stream Broken")
 
 
-def failure_of_timeout(
-    reason: Reason, *, bound_s: float, model: str, provider: Provider
-) -> Failure:
-    code = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
-    what = {
-        Reason.ROLE_TIMEOUT: f"{model[:80]} was not done within the role's {bound_s:g} s",
-        Reason.LOAD_TIMEOUT: f"{model[:80]} was not loaded within load_timeout_ms, {bound_s:g} s",
-        Reason.TOTAL_TIMEOUT: f"the call was not done within the role's total of {bound_s:g} s",
-        Reason.STALL: f"{model[:80]} fell silent for {bound_s:g} s in the middle of its answer",
-    }
-    message = what.get(reason, f"{model[:80]} did not answer within {bound_s:g} s")
-    return Failure(code, reason, message, "Upstream Timeout")
-
-
 def first_byte_timeout(bound_s: float, target: str) -> Failure:
     message = f"Ollama did not answer {said_back(target, 80)} within {bound_s:g} s"
     return Failure(ErrorCode.TIMEOUT_LOCAL, Reason.FIRST_BYTE_TIMEOUT, message, "Upstream Timeout")

@@ -11,13 +11,15 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Place, Ticket
+from modelsplit_policy.attempts import retries_at_once, wait_left_s
 from modelsplit_policy.call import Event, State
-from modelsplit_policy.failures import ErrorCode, Failure
+from modelsplit_policy.deadlines import Deadline, is_clients, role_bound
+from modelsplit_policy.failures import Failure
 from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, apply
 from modelsplit_proxy import answers, headers
-from modelsplit_proxy.deadlines import Deadline, LateError, Limits
+from modelsplit_proxy.deadlines import LateError, first_byte
 from modelsplit_proxy.patience import Patience, asks_for_stream
 from modelsplit_proxy.peek import Body, encode
 from modelsplit_proxy.reading import Reading
@@ -27,6 +29,7 @@ from modelsplit_proxy.validation import Validation
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
+    from modelsplit_policy.deadlines import Limits
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.asked import Asked
     from modelsplit_proxy.purse import Payment
@@ -95,15 +98,16 @@ class AttemptRun:
         self._lane = lane = services.lanes.of(record.role, candidate)
         record.provider = lane.provider
         self._attempt = record.attempt(candidate, services.clock.now(), lane.price)
-        self._limits = self._read_limits()
-        self._patience = self._read_patience()
+        usual = lane.row.total_timeout_ms is None and sent.asked.timeout_ms is None
+        self._limits = lane.limits if usual else self._read_limits()
+        self._patience = None if lane.row.early_headers_after_ms is None else self._read_patience()
         self._reading = Reading(
             services,
             record,
             reply,
             candidate,
             self._limits,
-            validation=self._read_validation(),
+            validation=self._read_validation() if lane.row.validate_output else None,
             patience=self._patience,
             telemetry=Telemetry(record, services.clock) if sent.asked.telemetry else None,
         )
@@ -119,7 +123,7 @@ class AttemptRun:
         first in line, so that nobody comes between.
         """
         attempt, services = self._attempt, self._services
-        if not self._needs_seat():
+        if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
         stopped = services.fuses.check(self._lane.provider, self._lane.model)
         if stopped is None and self._payment is not None:
@@ -136,7 +140,7 @@ class AttemptRun:
             if refused is not None:
                 return self._reading.set_back(refused)
             setback = await self._dispatch()
-            keeps_seat = setback is not None and retries_at_once(setback)
+            keeps_seat = setback is not None and retries_at_once(setback.failure)
             return setback
         finally:
             attempt.ended = services.clock.now()
@@ -146,8 +150,6 @@ class AttemptRun:
                 self.release()
 
     def _needs_seat(self) -> bool:
-        if self._record.loading is None:
-            return True
         resident = self._services.residency.loaded(self._lane.model) is True
         fields = self._sent.body.fields
         return needs_seat(self._record.loading, fields, resident=resident)
@@ -181,16 +183,13 @@ class AttemptRun:
 
     def _claim(self, waited_s: float, *, front: bool) -> Ticket:
         lane, asked_ms = self._lane, self._sent.asked.max_wait_ms
-        wait_s = lane.max_wait_s
-        if asked_ms is not None:
-            wait_s = min(wait_s, asked_ms / 1000)
+        asked_s = None if asked_ms is None else asked_ms / 1000
         return Ticket(
             role=lane.role,
             model=lane.model,
             arrived=self._attempt.asked,
             client=self._record.client,
-            # The cap is on the whole call: a second attempt waits for what the first left.
-            max_wait_s=max(0.0, wait_s - waited_s),
+            max_wait_s=wait_left_s(lane.max_wait_s, asked_s, waited_s),
             max_hold_s=lane.max_hold_s,
             front=front,
             sample=self._record.loading is None,
@@ -259,7 +258,7 @@ class AttemptRun:
 
     async def _exchange(self) -> Setback | None:
         services = self._services
-        deadline = Deadline(self._limits, services.residency, self._lane.model)
+        deadline = Deadline(self._limits, asyncio.get_running_loop().time())
         try:
             connection = await services.pool.acquire()
         except UpstreamError as error:
@@ -310,25 +309,19 @@ class AttemptRun:
 
     async def _answer(self, exchange: Exchange, deadline: Deadline) -> Setback | None:
         try:
-            if self._patience is None:
-                head = await deadline.first_byte(exchange)
-            else:
-                head = await self._patient(self._patience, deadline, exchange)
+            if self._patience is not None:
+                self._patience.start()
+            residency, model = self._services.residency, self._lane.model
+            head = await first_byte(exchange, deadline, residency, model)
         except UpstreamError as error:
             return self._reading.broken(error)
         except LateError as late:
             return self._reading.set_back(self._reading.late(late.reason))
+        finally:
+            if self._patience is not None:
+                self._patience.stop()
         self._begun(head)
         return await self._reading.run(exchange, head, deadline.bounds)
-
-    async def _patient(
-        self, patience: Patience, deadline: Deadline, exchange: Exchange
-    ) -> UpstreamHead:
-        patience.start()
-        try:
-            return await deadline.first_byte(exchange)
-        finally:
-            patience.stop()
 
     def _begun(self, head: UpstreamHead) -> None:
         """The upstream answers: what waits to hear of that is told."""
@@ -344,9 +337,10 @@ class AttemptRun:
     def _read_limits(self) -> Limits:
         lane, total_ms = self._lane, self._lane.row.total_timeout_ms
         asked_ms = self._sent.asked.timeout_ms
-        if total_ms is None and asked_ms is None:
-            return lane.limits
-        limits = lane.limits._replace(role_s=self._role_timeout_s(asked_ms))
+        own_s, asked_s = lane.limits.role_s, None if asked_ms is None else asked_ms / 1000
+        if is_clients(own_s, asked_s):
+            self._record.deadline_was_clients = True
+        limits = lane.limits._replace(role_s=role_bound(own_s, asked_s))
         if total_ms is None:
             return limits
         left_s = total_ms / 1000 - (self._services.clock.now() - self._record.started)
@@ -360,7 +354,7 @@ class AttemptRun:
         )
 
     def _read_validation(self) -> Validation | None:
-        if not self._lane.row.validate_output or self._record.loading is not None:
+        if self._record.loading is not None:
             return None
         validation = Validation(self._record, self._candidate.model, self._sent.body.fields)
         return validation if validation.wanted else None
@@ -370,19 +364,3 @@ class AttemptRun:
         if after_ms is None or not asks_for_stream(self._record.route, self._sent.body.fields):
             return None
         return Patience(self._reply, self._record, self._services.clock, after_ms / 1000)
-
-    def _role_timeout_s(self, asked_ms: int | None) -> float | None:
-        """The role's timeout, or what the client shortened it to."""
-        own_s = self._candidate.timeout_s
-        if asked_ms is None:
-            return own_s
-        asked_s = asked_ms / 1000
-        if own_s is not None and own_s <= asked_s:
-            return own_s
-        self._record.deadline_was_clients = True
-        return asked_s
-
-
-def retries_at_once(setback: Setback) -> bool:
-    """An answer that did not fit its schema: another model is asked ahead of the line."""
-    return setback.failure.code is ErrorCode.SCHEMA_INVALID

@@ -1,46 +1,21 @@
-"""How long an attempt may take, and which bound it was that ended it.
+"""Waiting for an answer to begin, for as long as the attempt's bounds say.
 
-A role's clock does not run while its model is being loaded: a client that leaves during a
-load makes Ollama throw the load away, so ending the wait there would pay for the load and
-get nothing. Loading has a bound of its own. It begins when the model is not loaded and
-ends when ``/api/ps`` shows the model or the first byte comes, whichever is seen first.
+``modelsplit_policy.deadlines`` decides; this module waits, reads the loop's clock and asks
+what is known of loaded models.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING
 
-from modelsplit_policy.failures import Reason
-from modelsplit_proxy.relay import Bounds
+from modelsplit_policy.deadlines import LAST_LOOK_S
 
 if TYPE_CHECKING:
+    from modelsplit_policy.deadlines import Deadline, Look
+    from modelsplit_policy.failures import Reason
     from modelsplit_proxy.residency import Residency
     from modelsplit_proxy.upstream import Exchange, UpstreamHead
-
-# How soon after it is known that a model is loaded the role's clock starts.
-LOOK_EVERY_S: Final = 0.1
-# How long a call that is out of time may be kept to ask whether it is being loaded for.
-LAST_LOOK_S: Final = 0.5
-
-
-class Limits(NamedTuple):
-    """The bounds of one attempt. Seconds; ``total_at`` is loop time; None: no bound."""
-
-    role_s: float | None
-    load_s: float
-    stall_s: float
-    total_at: float | None = None
-    total_s: float = 0.0
-
-    def seconds(self, reason: Reason) -> float:
-        """The number of the bound that fired."""
-        return {
-            Reason.ROLE_TIMEOUT: self.role_s or 0.0,
-            Reason.LOAD_TIMEOUT: self.load_s,
-            Reason.STALL: self.stall_s,
-            Reason.TOTAL_TIMEOUT: self.total_s,
-        }[reason]
 
 
 class LateError(Exception):
@@ -51,81 +26,54 @@ class LateError(Exception):
         self.reason = reason
 
 
-class Deadline:
-    """The clock of one attempt. Loop time throughout."""
+async def first_byte(
+    exchange: Exchange, deadline: Deadline, residency: Residency, model: str
+) -> UpstreamHead:
+    """Wait for the answer to begin; LateError or UpstreamError if it does not."""
+    look = deadline.look(deadline.sent, residency.loaded(model))
+    if not look.hurried:
+        head = await exchange.ready_by(look.until)
+        if head is not None:
+            return head
+        look = _next_look(deadline, residency, model, look)
+    while look.ended_by is None:
+        head, look = await _wait(exchange, deadline, residency, model, look)
+        if head is not None:
+            return head
+    raise LateError(look.ended_by)
 
-    __slots__ = ("_from", "_limits", "_loop", "_model", "_residency", "_sent")
 
-    def __init__(self, limits: Limits, residency: Residency, model: str) -> None:
-        self._limits = limits
-        self._residency = residency
-        self._model = model
-        self._loop = asyncio.get_running_loop()
-        self._sent = self._loop.time()
-        # The role's clock counts from here; it moves on when a load ends.
-        self._from = self._sent
+async def _wait(
+    exchange: Exchange, deadline: Deadline, residency: Residency, model: str, look: Look
+) -> tuple[UpstreamHead | None, Look]:
+    """Do once what ``look`` says: the head if the answer has begun, and the next look."""
+    if look.hurried:
+        return await _while_loading(exchange, deadline, residency, model, look)
+    if look.asks:
+        await residency.ask(LAST_LOOK_S)
+        return None, _next_look(deadline, residency, model, look)
+    head = await exchange.ready_by(look.until)
+    return head, look if head is not None else _next_look(deadline, residency, model, look)
 
-    def at(self) -> tuple[float | None, Reason]:
-        """When the role's clock, or the whole call's, runs out, and which of the two."""
-        limits = self._limits
-        role_at = None if limits.role_s is None else self._from + limits.role_s
-        if limits.total_at is None:
-            return role_at, Reason.ROLE_TIMEOUT
-        return _sooner(role_at, Reason.ROLE_TIMEOUT, limits.total_at)
 
-    def bounds(self) -> Bounds:
-        """What ends the answer once it has begun."""
-        return Bounds(*self.at(), self._limits.stall_s)
-
-    async def first_byte(self, exchange: Exchange) -> UpstreamHead:
-        """Wait for the answer to begin; LateError or UpstreamError if it does not."""
-        loading = self._residency.loaded(self._model) is False
-        while True:
-            if loading:
-                head = await self._while_loading(exchange)
-                if head is not None:
-                    return head
-                loading = False
-            bound, reason = self.at()
-            head = await exchange.ready_by(bound)
+async def _while_loading(
+    exchange: Exchange, deadline: Deadline, residency: Residency, model: str, look: Look
+) -> tuple[UpstreamHead | None, Look]:
+    """Wait while the model is being loaded: until the answer begins, or there is another look."""
+    with residency.hurried():
+        while look.hurried:
+            head = await exchange.ready_by(look.until)
             if head is not None:
-                return head
-            loading = reason is Reason.ROLE_TIMEOUT and await self._is_loading()
-            if not loading:
-                raise LateError(reason)
-
-    async def _while_loading(self, exchange: Exchange) -> UpstreamHead | None:
-        """Wait while the model is being loaded.
-
-        The head, if the answer begins meanwhile; None once the model is loaded: only now
-        does the role's clock start.
-        """
-        load_at = self._sent + self._limits.load_s
-        bound, reason = _sooner(load_at, Reason.LOAD_TIMEOUT, self._limits.total_at)
-        assert bound is not None
-        with self._residency.hurried():
-            while self._residency.loaded(self._model) is not True:
-                if self._loop.time() >= bound:
-                    raise LateError(reason)
-                head = await exchange.ready_by(min(bound, self._loop.time() + LOOK_EVERY_S))
-                if head is not None:
-                    # It answers, so it is loaded, even if /api/ps was not asked since.
-                    self._from = self._loop.time()
-                    return head
-        self._from = self._loop.time()
-        return None
-
-    async def _is_loading(self) -> bool:
-        """What was known at dispatch may be old: ask before giving a load away."""
-        if self._loop.time() >= self._sent + self._limits.load_s:
-            return False
-        await self._residency.ask(LAST_LOOK_S)
-        return self._residency.loaded(self._model) is False
+                # It answers, so it is loaded, even if /api/ps was not asked since.
+                deadline.begun(asyncio.get_running_loop().time())
+                return head, look
+            look = _next_look(deadline, residency, model, look)
+    return None, look
 
 
-def _sooner(
-    bound: float | None, reason: Reason, total_at: float | None
-) -> tuple[float | None, Reason]:
-    if total_at is not None and (bound is None or total_at < bound):
-        return total_at, Reason.TOTAL_TIMEOUT
-    return bound, reason
+def _next_look(deadline: Deadline, residency: Residency, model: str, look: Look) -> Look:
+    """What to do now that the wait of ``look`` is over."""
+    now = asyncio.get_running_loop().time()
+    # The loop's clock is coarse: its timer may fire a moment before it shows that moment.
+    now = now if look.until is None else max(now, look.until)
+    return deadline.look(now, residency.loaded(model), asked=look.asks)

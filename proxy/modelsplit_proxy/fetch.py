@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from modelsplit_proxy.relay import Bounds, Collector
+from modelsplit_policy.deadlines import Bounds
+from modelsplit_proxy.relay import Collector
 from modelsplit_proxy.upstream import Fault, UpstreamError
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from modelsplit_policy import fallback
+from modelsplit_policy import roles
+from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.facts import Provider, RouteReason
-from modelsplit_policy.failures import BUDGET, ErrorCode, Failure, Reason
-from modelsplit_policy.loading import loading_of, may_fall_back
-from modelsplit_policy.roles import Ask
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.loading import loading_of
 from modelsplit_proxy import answers
 from modelsplit_proxy.asked import NOTHING, AskedError, read_asked
-from modelsplit_proxy.attempt import AttemptRun, Sent, retries_at_once
+from modelsplit_proxy.attempt import AttemptRun, Sent
 from modelsplit_proxy.body import read_whole
 from modelsplit_proxy.form import read_form
 from modelsplit_proxy.peek import BodyError, read_body
@@ -105,68 +105,54 @@ class InferenceCall:
         self._reply.committed = sent.forget
         setback = await self._attempts(sent, route)
         if setback is not None:
-            self._end_unanswered()
+            self.record.call.end_unanswered()
             self._reply.set_back(setback)
 
     async def _attempts(self, sent: Sent, route: Route) -> Setback | None:
         """Ask the candidates in turn. None: the client is answered. Else what to tell it."""
-        first: Setback | None = None
-        last: AttemptRun | None = None
-        waited_s = 0.0
+        record = self.record
         candidates = self._worth_asking(route)
+        setbacks: list[Setback] = []
+        tried: list[Tried] = []
+        last: AttemptRun | None = None
+        ask = first_step(candidates)
         try:
-            for candidate in candidates:
-                run = AttemptRun(self._services, self.record, self._reply, sent, candidate)
-                after = last if first is not None and retries_at_once(first) else None
-                setback = await run.run(waited_s=waited_s, after=after)
+            while True:
+                run = AttemptRun(self._services, record, self._reply, sent, ask.candidate)
+                setback = await run.run(waited_s=ask.waited_s, after=last if ask.front else None)
                 last = run
                 if setback is None:
                     return None
-                waited_s += run.waited_s
-                if first is not None and (self._turned_away() or setback.failure.code in BUDGET):
-                    # A second attempt that found no seat, or no budget, explains nothing: the
-                    # call is told, and remembered, by the first one's failure.
-                    self.record.unseated = self.record.attempts.pop()
-                    self.record.provider = route.provider
+                setbacks.append(setback)
+                tried.append(Tried(setback.failure, not record.call.seatless, run.waited_s))
+                step = next_step(candidates, record.loading, tried)
+                if isinstance(step, Tell):
                     break
-                first = setback
-                if candidate is candidates[-1] or not self._may_fall_back(setback.failure):
-                    break
-                self._fall_back()
+                record.call.fall_back()
+                ask = step
         finally:
             if last is not None:
                 last.release()
-        return first
-
-    def _turned_away(self) -> bool:
-        return self.record.call.state in {State.PENDING, State.QUEUED}
-
-    def _may_fall_back(self, failure: Failure) -> bool:
-        return fallback.is_cause(failure) and may_fall_back(self.record.loading, failure)
-
-    def _fall_back(self) -> None:
-        # An open breaker turns a candidate down before it has taken a step.
-        if self.record.call.state is State.DISPATCHED:
-            self.record.call.step(Event.FALL_BACK)
+        if step.attempt < len(setbacks) - 1:
+            record.unseated = record.attempts.pop()
+            record.provider = route.provider
+        return setbacks[step.attempt]
 
     def _worth_asking(self, route: Route) -> tuple[Candidate, ...]:
-        """The candidates, without a primary whose cold start the policy wants avoided.
-
-        An experiment's arm is asked all the same: else both arms would measure the fallback.
-        """
-        row = self._services.policy.roles[route.role]
-        avoids = row.prefer_resident_fallback and route.arm is None
-        if not avoids or len(route.candidates) < 2:
+        """The candidates, without a primary whose cold start the policy wants avoided."""
+        services = self._services
+        if not services.policy.roles[route.role].prefer_resident_fallback:
             return route.candidates
-        loaded = self._services.residency.loaded
-        primary, second = route.candidates
-        if loaded(primary.model) is not False or loaded(second.model) is not True:
-            return route.candidates
-        if not self._services.purse.has_room(second.model, route.role, route.provider):
-            return route.candidates
-        self.record.starts_at_fallback = True
-        self.record.route_reason = RouteReason.FALLBACK
-        return (second,)
+        candidates = worth_asking(
+            route,
+            prefers_resident=True,
+            loaded=services.residency.loaded,
+            has_room=lambda model: services.purse.has_room(model, route.role, route.provider),
+        )
+        if candidates is not route.candidates:
+            self.record.starts_at_fallback = True
+            self.record.route_reason = RouteReason.FALLBACK
+        return candidates
 
     # 1. Read and route.
 
@@ -200,13 +186,13 @@ class InferenceCall:
         return read_form(raw, content_type, self._target.partition("?")[2])
 
     def _route(self, body: Body) -> Route | Failure:
-        roles = self._services.roles
-        plain = roles.plain(body.model) if self._asked is NOTHING else None
-        return plain or roles.route(self._ask(body))
+        table = self._services.roles
+        plain = table.plain(body.model) if self._asked is NOTHING else None
+        return plain or table.route(self._ask(body))
 
-    def _ask(self, body: Body) -> Ask:
+    def _ask(self, body: Body) -> roles.Ask:
         asked = self._asked
-        return Ask(
+        return roles.Ask(
             model=body.model,
             role=asked.role,
             context=asked.context,
@@ -227,7 +213,8 @@ class InferenceCall:
         denied = self._caller.denied_role(route.role)
         if denied is not None:
             return denied
-        if not self._take_client_seat():
+        self._has_client_seat = services.client_seats.enter(client)
+        if not self._has_client_seat:
             return Failure(
                 ErrorCode.RATE_LIMITED,
                 Reason.CLIENT_CONCURRENCY,
@@ -248,14 +235,7 @@ class InferenceCall:
             )
         return None
 
-    def _take_client_seat(self) -> bool:
-        self._has_client_seat = self._services.client_seats.enter(self.record.client)
-        return self._has_client_seat
-
     # 2. How calls end.
-
-    def _end_unanswered(self) -> None:
-        self.record.call.step(Event.REJECT if self._turned_away() else Event.FAIL)
 
     def _cut_short(self) -> None:
         """We are leaving, not the client: it is told."""
@@ -263,15 +243,14 @@ class InferenceCall:
         if call.state is State.STREAMING:
             self._reply.break_early(answers.cut_short())
         elif not call.ended:
-            self._end_unanswered()
+            call.end_unanswered()
             self._reply.set_back(Setback(answers.cut_short()))
 
     def _client_gone(self) -> None:
         call = self.record.call
         if call.ended:
             return
-        where = {State.STREAMING: Reason.STREAMING, State.QUEUED: Reason.QUEUED}
-        reason = where.get(call.state, Reason.BEFORE_FIRST_BYTE)
+        reason = call.client_is
         call.step(Event.CLIENT_GONE)
         self.record.status = 499
         self.record.failure = Failure(
@@ -294,9 +273,7 @@ class InferenceCall:
         record = self.record
         record.failure = internal_failure()
         record.status = record.status or 500
-        ending = {State.PENDING: Event.REJECT, State.QUEUED: Event.REJECT}
-        ending[State.STREAMING] = Event.BREAK
-        record.call.step(ending.get(record.call.state, Event.FAIL))
+        record.call.end_by_error()
 
 
 def internal_failure() -> Failure:

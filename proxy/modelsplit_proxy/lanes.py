@@ -10,11 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelsplit_policy.deadlines import Limits
 from modelsplit_policy.facts import Provider
 from modelsplit_policy.remembered import Remembered
 from modelsplit_policy.roles import Providers, bare_name
 from modelsplit_policy.shaping import shape_of
-from modelsplit_proxy.deadlines import Limits
 
 if TYPE_CHECKING:
     from modelsplit_policy.config import Policy, RolePolicy

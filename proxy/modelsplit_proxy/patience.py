@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_policy.deadlines import early_head_in
 from modelsplit_policy.facts import Dialect
 from modelsplit_proxy.clock import rfc3339
 
@@ -69,8 +70,7 @@ class Patience:
 
     def start(self) -> None:
         """Begin to count, from the call's own beginning."""
-        left_s = self._after_s - (self._clock.now() - self._record.started)
-        self._arm(max(0.0, left_s))
+        self._arm(early_head_in(self._after_s, self._record.started, self._clock.now()))
 
     def stop(self) -> None:
         """Something has come."""

@@ -10,10 +10,11 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.facts import Provider
 from modelsplit_proxy import answers, cors, headers
 from modelsplit_proxy.lastgood import Whole
-from modelsplit_proxy.relay import Bounds, Collector, Relay
+from modelsplit_proxy.relay import Collector, Relay
 from modelsplit_proxy.upstream import UpstreamError
 
 if TYPE_CHECKING:

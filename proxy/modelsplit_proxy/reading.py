@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy import deadlines
 from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_proxy import answers
@@ -23,11 +24,10 @@ from modelsplit_proxy.upstream import UpstreamError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_policy.roles import Candidate
-    from modelsplit_proxy.deadlines import Limits
     from modelsplit_proxy.patience import Patience
     from modelsplit_proxy.record import CallRecord
-    from modelsplit_proxy.relay import Bounds
     from modelsplit_proxy.reply import Reply
     from modelsplit_proxy.services import Services
     from modelsplit_proxy.tail import Verdict
@@ -278,11 +278,8 @@ class Reading:
         return answers.cut_short() if result is Reason.DRAINING else self.late(result)
 
     def late(self, reason: Reason) -> Failure:
-        return answers.failure_of_timeout(
-            reason,
-            bound_s=self._limits.seconds(reason),
-            model=self._model,
-            provider=self._provider,
+        return deadlines.failure_of(
+            reason, self._limits, model=self._model, provider=self._provider
         )
 
     def broken(self, error: UpstreamError) -> Setback:

@@ -8,32 +8,19 @@ by one timer that looks again when it fires, not by work on every piece.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from modelsplit_policy.failures import Reason
+from modelsplit_policy.deadlines import UNBOUNDED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelsplit_policy.deadlines import Bounds
+    from modelsplit_policy.failures import Reason
     from modelsplit_proxy.edge import Downstream
     from modelsplit_proxy.splice import SplicedDown
     from modelsplit_proxy.tail import Tail
     from modelsplit_proxy.upstream import Exchange, UpstreamError
-
-
-class Bounds(NamedTuple):
-    """What ends a relay early; None: no bound.
-
-    ``deadline``: loop time by which the answer must be whole, and ``late`` what it means
-    to miss it. ``stall_s``: the longest silence between two pieces.
-    """
-
-    deadline: float | None = None
-    late: Reason = Reason.ROLE_TIMEOUT
-    stall_s: float | None = None
-
-
-UNBOUNDED = Bounds()
 
 
 class Watch:
@@ -58,25 +45,20 @@ class Watch:
             self._timer.cancel()
 
     def _arm(self) -> None:
-        stall_s, deadline = self._bounds.stall_s, self._bounds.deadline
-        moments = [self.last + stall_s] if stall_s is not None else []
-        if deadline is not None:
-            moments.append(deadline)
-        if moments:
-            self._timer = self._loop.call_at(min(moments), self._look)
+        moment = self._bounds.next_look(self.last)
+        if moment is not None:
+            self._timer = self._loop.call_at(moment, self._look)
 
     def _look(self) -> None:
         now = self._loop.time()
-        deadline, stall_s = self._bounds.deadline, self._bounds.stall_s
         if self.held:
             # We stopped reading because the client is slow: not the upstream's silence.
             self.last = now
-        if deadline is not None and now >= deadline:
-            self._end(self._bounds.late)
-        elif stall_s is not None and now - self.last >= stall_s:
-            self._end(Reason.STALL)
-        else:
+        reason = self._bounds.ended_by(now, self.last)
+        if reason is None:
             self._arm()
+        else:
+            self._end(reason)
 
     def _end(self, reason: Reason) -> None:
         if not self._done.done():

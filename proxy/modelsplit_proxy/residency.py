@@ -1,8 +1,7 @@
 """Which models are loaded, asked of Ollama's ``/api/ps``: gently, and after calls.
 
-Loads, evictions and expiries all happen around calls, so the end of a call is when to look
-again; a slow poll finds what happens without any. Answers are advice for the order of the
-line. Without one, nothing is assumed.
+``modelsplit_policy.loaded_models`` keeps what is known and says when to ask again; this module
+asks, and tells the gate.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.loaded_models import LoadedModels
 from modelsplit_proxy.fetch import fetch
 from modelsplit_proxy.upstream import Fault, UpstreamError
 
@@ -24,77 +23,83 @@ if TYPE_CHECKING:
     from modelsplit_proxy.record import CallRecord
     from modelsplit_proxy.upstream import Pool
 
-_EVERY_S: Final = 5.0
-_AT_MOST_EVERY_S: Final = 0.5
 _TIMEOUT_S: Final = 2.0
 _MAX_BYTES: Final = 1024 * 1024
 
 
 class Residency:
-    """Keeps the gate informed. ``models`` None: unknown."""
+    """Keeps what is known of one host's models true, and the gate informed of it.
+
+    ``loaded``: whether a model is loaded; None if nobody knows.
+    """
 
     def __init__(self, pool: Pool, authority: str, gate: Gate) -> None:
         self._pool = pool
         self._authority = authority
         self._gate = gate
-        self._wanted = asyncio.Event()
-        self._hurried = 0
-        self.models: frozenset[str] | None = None
+        self._sooner = asyncio.Event()
+        self.known = LoadedModels()
+        self.loaded = self.known.loaded
 
     def __repr__(self) -> str:
-        return f"<Residency {sorted(self.models) if self.models is not None else 'unknown'}>"
+        return f"<Residency {self.known!r}>"
 
-    def loaded(self, model: str) -> bool | None:
-        """Whether ``model`` is loaded; None if nobody knows."""
-        models = self.models
-        return None if models is None else model in models or bare_name(model) in models
+    @property
+    def models(self) -> frozenset[str] | None:
+        """The bare names of those that are loaded; None: unknown."""
+        return self.known.models
 
     @contextmanager
     def hurried(self) -> Iterator[None]:
         """Ask as often as is still gentle: somebody waits for a load to end."""
-        self._hurried += 1
-        self._wanted.set()
+        if self.known.hurry():
+            self._sooner.set()
         try:
             yield
         finally:
-            self._hurried -= 1
+            self.known.relax()
 
     def call_ended(self, record: CallRecord) -> None:
         """A call has ended: what is loaded may have changed."""
         del record
-        self._wanted.set()
+        if self.known.want():
+            self._sooner.set()
 
     async def watch(self) -> None:
         """Ask for ever; a task of the process."""
         while True:
             await self.ask()
-            await asyncio.sleep(_AT_MOST_EVERY_S)
-            if not self._hurried:
-                await self._until_wanted()
+            await self._until_due()
 
     async def ask(self, timeout_s: float = _TIMEOUT_S) -> None:
         """Ask once and pass the answer on."""
-        self._wanted.clear()
+        known = self.known
+        known.asking()
         try:
             async with asyncio.timeout(timeout_s):
-                self.models = await self._loaded()
+                names = await self._loaded()
         except (TimeoutError, UpstreamError):
-            self.models = None
-        self._gate.resident(self.models)
+            names = None
+        known.observe(names, asyncio.get_running_loop().time())
+        self._gate.resident(known.models)
 
-    async def _until_wanted(self) -> None:
-        try:
-            async with asyncio.timeout(_EVERY_S):
-                await self._wanted.wait()
-        except TimeoutError:
-            return
+    async def _until_due(self) -> None:
+        """Wait until it is time to ask; that may come sooner while it is waited for."""
+        time = asyncio.get_running_loop().time
+        while (left_s := self.known.next_question() - time()) > 0:
+            self._sooner.clear()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._sooner.wait()
+            except TimeoutError:
+                continue
 
-    async def _loaded(self) -> frozenset[str]:
+    async def _loaded(self) -> list[str]:
         status, body = await fetch(self._pool, self._authority, "/api/ps", _MAX_BYTES)
         if status != 200:
             raise UpstreamError(Fault.PROTOCOL, f"/api/ps answered {status}")
         try:
             models = orjson.loads(body)["models"]
-            return frozenset(bare_name(str(model["name"])) for model in models)
+            return [str(model["name"]) for model in models]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             raise UpstreamError(Fault.PROTOCOL, "/api/ps answered something else") from None

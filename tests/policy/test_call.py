@@ -117,6 +117,55 @@ def test_any_walk_with_one_fallback_ends_and_gives_its_seat_back(choices: list[i
     assert seats == 0
 
 
+# --- How it ends where it stands --------------------------------------------------------------
+
+
+def standing(state: State) -> Call:
+    call = Call()
+    call.state = state
+    return call
+
+
+@pytest.mark.parametrize(
+    ("state", "unanswered", "by_error"),
+    [
+        (State.PENDING, State.REJECTED, State.REJECTED),
+        (State.QUEUED, State.REJECTED, State.REJECTED),
+        (State.ADMITTED, State.FAILED, State.FAILED),
+        (State.DISPATCHED, State.FAILED, State.FAILED),
+        (State.STREAMING, None, State.TRUNCATED),
+    ],
+)
+def test_a_call_without_a_seat_is_rejected_and_one_with_a_seat_has_failed(
+    state: State, unanswered: State | None, by_error: State
+) -> None:
+    call = standing(state)
+    if unanswered is None:
+        with pytest.raises(IllegalTransitionError):
+            call.end_unanswered()
+    else:
+        assert call.seatless is (unanswered is State.REJECTED)
+        call.end_unanswered()
+        assert call.state is unanswered
+    call = standing(state)
+    call.end_by_error()
+    assert call.state is by_error
+
+
+@pytest.mark.parametrize("state", sorted(set(State) - FINAL))
+def test_only_what_was_dispatched_falls_back(state: State) -> None:
+    call = standing(state)
+    call.fall_back()
+    assert call.state is (State.PENDING if state is State.DISPATCHED else state)
+
+
+def test_a_client_that_leaves_was_in_line_or_waiting_or_reading() -> None:
+    where = {state: standing(state).client_is for state in sorted(set(State) - FINAL)}
+    assert where.pop(State.QUEUED) == "queued"
+    assert where.pop(State.STREAMING) == "streaming"
+    assert set(where.values()) == {"before_first_byte"}
+
+
 # --- The picture ------------------------------------------------------------------------------
 
 

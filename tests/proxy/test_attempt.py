@@ -8,13 +8,13 @@ import orjson
 import pytest
 
 from modelsplit_policy.admission import Refusal
+from modelsplit_policy.attempts import retries_at_once
 from modelsplit_policy.call import State
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.fallback import is_cause
 from modelsplit_policy.roles import Candidate
 from modelsplit_proxy.asked import Asked
-from modelsplit_proxy.attempt import retries_at_once
 from modelsplit_proxy.reply import Setback
 from modelsplit_proxy.upstream import Fault, UpstreamError, UpstreamHead
 from support.attempts import NDJSON, TOKEN, Seats, Trial, Upstream, answers
@@ -144,7 +144,7 @@ async def test_an_answer_that_does_not_fit_keeps_its_seat_until_the_retry_has_on
     setback = await run.run(waited_s=0.0, after=None)
     assert setback is not None
     assert setback.failure.reason is Reason.SCHEMA
-    assert retries_at_once(setback)
+    assert retries_at_once(setback.failure)
     assert trial.gate.left == []
     run.release()
     assert trial.left_once

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from modelsplit_policy.deadlines import UNBOUNDED, Bounds
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.relay import UNBOUNDED, Bounds, Watch
+from modelsplit_proxy.relay import Watch
 from modelsplit_proxy.upstream import UpstreamError
 
 Done = asyncio.Future[UpstreamError | Reason | None]

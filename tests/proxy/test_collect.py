@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.relay import Bounds, Collector
+from modelsplit_proxy.relay import Collector
 
 if TYPE_CHECKING:
     from modelsplit_proxy.upstream import Exchange

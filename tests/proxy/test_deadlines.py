@@ -1,4 +1,4 @@
-"""How long an attempt may take: two clocks, one of which stands still during a load."""
+"""Waiting for the first byte in real time: what policy decides is waited for, told and asked."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from modelsplit_policy import deadlines
+from modelsplit_policy.deadlines import Deadline, Limits
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy import deadlines
-from modelsplit_proxy.deadlines import Deadline, LateError, Limits
+from modelsplit_proxy.deadlines import LateError, first_byte
 from modelsplit_proxy.upstream import Fault, UpstreamError, UpstreamHead
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Waiting:
     def __init__(self, known: Known, limits: Limits = LIMITS) -> None:
         self.known = known
         self.exchange = Answering()
-        self.deadline = Deadline(limits, cast("Residency", known), MODEL)
         self.began = asyncio.get_running_loop().time()
+        self.deadline = Deadline(limits, self.began)
 
     @property
     def spent(self) -> float:
@@ -88,7 +89,8 @@ class Waiting:
 
     async def head(self) -> UpstreamHead:
         async with asyncio.timeout(5):
-            return await self.deadline.first_byte(cast("Exchange", self.exchange))
+            exchange, known = cast("Exchange", self.exchange), cast("Residency", self.known)
+            return await first_byte(exchange, self.deadline, known, MODEL)
 
     async def late(self) -> Reason:
         with pytest.raises(LateError) as caught:
@@ -252,9 +254,3 @@ async def test_whoever_waits_can_leave(*, loaded: bool) -> None:
         await waiting
     assert wait.known.hurries == 0
     assert not wait.exchange.begun.cancelled(), "the exchange is not this wait's to end"
-
-
-def test_every_bound_has_its_number() -> None:
-    limits = Limits(role_s=1.0, load_s=2.0, stall_s=3.0, total_at=9.0, total_s=4.0)
-    reasons = (Reason.ROLE_TIMEOUT, Reason.LOAD_TIMEOUT, Reason.STALL, Reason.TOTAL_TIMEOUT)
-    assert [limits.seconds(reason) for reason in reasons] == [1.0, 2.0, 3.0, 4.0]

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
 import pytest
 
+from modelsplit_policy.admission import Refusal, Ticket
+from modelsplit_policy.attempts import (
+    BEFORE_A_SEAT,
+    BEFORE_ANY_ATTEMPT,
+    BEFORE_SENDING,
+    Check,
+)
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_proxy import reading
+from modelsplit_proxy.clientseats import ClientSeats
+from modelsplit_proxy.fuses import Fuses
+from modelsplit_proxy.gate import Gate
+from modelsplit_proxy.keys import Caller
+from modelsplit_proxy.purse import Payment
+from modelsplit_proxy.rate import ArrivalLimit
 from modelsplit_proxy.settings import Address
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import call
-from support.harness import running
+from support.harness import Running, running
 from support.scripted import response, scripted
 
 ROUTE = "/api/generate"
@@ -95,3 +112,73 @@ async def test_the_answer_decides_whether_it_is_a_stream() -> None:
         assert "total;dur=" in answer["Server-Timing"]
         [record] = await up.calls.wait()
         assert record.streamed is False
+
+
+# --- Who says no, in which order --------------------------------------------------------------
+
+NO = {
+    Reason.ROLE_DENIED: ErrorCode.FORBIDDEN,
+    Reason.CALLS: ErrorCode.BUDGET_EXHAUSTED,
+    Reason.BREAKER_OPEN: ErrorCode.OVERLOAD_THROTTLED,
+}
+
+
+def no(reason: Reason) -> Failure:
+    return Failure(NO[reason], reason, "no", "No", retry_after_s=1)
+
+
+async def never(*_: object) -> int:
+    return 1
+
+
+async def no_budget(*_: object) -> Failure:
+    return no(Reason.CALLS)
+
+
+def no_seat(_: Gate, ticket: Ticket) -> Refusal:
+    return Refusal(Reason.QUEUE_FULL, ticket.role, 1, 1, 1, 1, 1)
+
+
+# Who says no, what it is that does, and the reason that is told.
+SAYS: list[tuple[Check, type, str, Any, Reason]] = [
+    (Check.ROLE, Caller, "denied_role", lambda *_: no(Reason.ROLE_DENIED), Reason.ROLE_DENIED),
+    (Check.CLIENT_SEATS, ClientSeats, "enter", lambda *_: False, Reason.CLIENT_CONCURRENCY),
+    (Check.CLIENT_RATE, ArrivalLimit, "take", never, Reason.CLIENT_RATE),
+    (Check.BREAKER, Fuses, "check", lambda *_: no(Reason.BREAKER_OPEN), Reason.BREAKER_OPEN),
+    (Check.BUDGET, Payment, "check", no_budget, Reason.CALLS),
+    (Check.SEAT, Gate, "ask", no_seat, Reason.QUEUE_FULL),
+    (Check.BUDGET, Payment, "reserve", no_budget, Reason.CALLS),
+    (Check.BREAKER, Fuses, "admit", lambda *_: no(Reason.BREAKER_OPEN), Reason.BREAKER_OPEN),
+]
+
+
+async def test_of_several_that_say_no_the_one_that_policy_puts_first_is_told() -> None:
+    """All say no at once; then the one in front gives in, and the next is heard."""
+    order = [*BEFORE_ANY_ATTEMPT, *BEFORE_A_SEAT, *BEFORE_SENDING]
+    assert order == [Check.DRAIN, *(check for check, *_ in SAYS)]
+    limits = {"rate_per_s": 1000, "burst": 1000, "max_concurrent": 9}
+    budget = {"name": "heavy", "role": "HEAVY", "calls": 9, "window": "1h"}
+    async with running(overlay={"clients": limits, "budgets": [budget]}) as up:
+        up.app.services.lifecycle.draining = True
+        with contextlib.ExitStack() as patches:
+            held = [patches.enter_context(pytest.MonkeyPatch.context()) for _ in SAYS]
+            for patch, (_, kind, name, says, _) in zip(held, SAYS, strict=True):
+                patch.setattr(kind, name, says)
+            heard = [await told(up)]
+            up.app.services.lifecycle.draining = False
+            for patch in held:
+                heard.append(await told(up))
+                patch.undo()
+        assert heard == [Reason.DRAINING, *(reason for *_, reason in SAYS)]
+        assert await told(up) is None
+        assert len(up.asked) == 1
+        assert up.seats() == (0, 0)
+
+
+async def told(up: Running) -> Reason | None:
+    """The reason that a call to a role with a budget is told; None: it is answered."""
+    before = len(up.calls.records)
+    async with up.client() as client:
+        await client.request("POST", ROUTE, call(ROUTE, "heavy"))
+    record = (await up.calls.wait(before + 1))[-1]
+    return None if record.failure is None else record.failure.reason

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.relay import Bounds
 from modelsplit_proxy.tail import Tail
 from modelsplit_proxy.upstream import Fault, UpstreamError
 from support.relaying import FakeDown, FakeExchange, relay, soon, start

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from modelsplit_policy import loaded_models
 from modelsplit_proxy import residency
 from modelsplit_proxy.gate import Gate
 from modelsplit_proxy.residency import Residency
@@ -61,14 +62,14 @@ def asked(sim: Sim) -> int:
 
 async def test_what_is_loaded_is_told_to_the_gate_by_bare_names() -> None:
     async with asking(models=("Tiny:latest", "qwen3:4b", "other")) as (under, sim, told):
-        assert repr(under) == "<Residency unknown>"
+        assert repr(under) == "<Residency <LoadedModels default unknown>>"
         await under.ask()
         assert told.models == [frozenset()]
         await load(sim, "Tiny")
         await load(sim, "qwen3:4b")
         await under.ask()
         assert under.models == told.models[-1] == frozenset({"tiny", "qwen3:4b"})
-        assert repr(under) == "<Residency ['qwen3:4b', 'tiny']>"
+        assert repr(under) == "<Residency <LoadedModels default ['qwen3:4b', 'tiny']>>"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ async def test_what_is_loaded_is_told_to_the_gate_by_bare_names() -> None:
 )
 async def test_without_an_answer_nothing_is_assumed(fault: dict[str, Any]) -> None:
     async with asking() as (under, sim, told):
-        under.models = frozenset({"old news"})
+        under.known.observe({"old news"}, 0.0)
         sim.faults.add(**fault, path="/api/ps")
         await under.ask()
         assert under.models is None
@@ -116,8 +117,8 @@ async def test_nobody_there() -> None:
 
 
 async def test_it_asks_after_a_call_and_seldom_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residency, "_AT_MOST_EVERY_S", 0.01)
-    monkeypatch.setattr(residency, "_EVERY_S", 60.0)
+    monkeypatch.setattr(loaded_models, "AT_LEAST_S", 0.01)
+    monkeypatch.setattr(loaded_models, "AT_MOST_S", 60.0)
     async with asking() as (under, sim, told):
         task = asyncio.create_task(under.watch())
         await told.until(1)
@@ -129,7 +130,7 @@ async def test_it_asks_after_a_call_and_seldom_otherwise(monkeypatch: pytest.Mon
             under.call_ended(answered())
         await told.until(3)
         assert asked(sim) == 3, "twenty calls that end together are one reason to ask"
-        monkeypatch.setattr(residency, "_EVERY_S", 0.01)
+        monkeypatch.setattr(loaded_models, "AT_MOST_S", 0.02)
         under.call_ended(answered())
         await told.until(6)
         task.cancel()

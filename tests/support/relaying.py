@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.relay import Bounds, Relay
+from modelsplit_proxy.relay import Relay
 from modelsplit_proxy.tail import Tail
 from modelsplit_proxy.upstream import UpstreamError
 

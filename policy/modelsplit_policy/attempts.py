@@ -1,0 +1,146 @@
+"""Which attempt a call makes next, and what its client is told when there is none.
+
+A call makes at most as many attempts as it has candidates: one or two. Each ends with the
+client answered, and then the call is over, or with nothing shown to the client. Of the
+latter, ``Tried`` says what this module needs to know, and ``next_step`` decides what
+follows:
+
+- A second attempt follows where the failure is one another model may be spared
+  (``fallback``), and where that helps a call that only loads (``loading``).
+- After an answer that did not fit its schema it follows at once: ahead of its role's line,
+  while the first attempt still holds its seat, so that nobody comes between.
+- The wait in line is capped for the whole call, not for each attempt.
+- A second attempt that found no seat, or no budget, explains nothing: the call is told, and
+  remembered, by the attempt before it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from modelsplit_policy import fallback, loading
+from modelsplit_policy.failures import BUDGET, ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from modelsplit_policy.facts import Loading
+    from modelsplit_policy.failures import Failure
+    from modelsplit_policy.roles import Candidate, Route
+
+
+class Check(StrEnum):
+    """Who may say no to a call."""
+
+    DRAIN = "drain"
+    ROLE = "role"
+    CLIENT_SEATS = "client seats"
+    CLIENT_RATE = "client rate"
+    BREAKER = "breaker"
+    BUDGET = "budget"
+    SEAT = "seat"
+
+
+# In the order in which they are asked; the first no is told. Once for the call:
+BEFORE_ANY_ATTEMPT: Final = (Check.DRAIN, Check.ROLE, Check.CLIENT_SEATS, Check.CLIENT_RATE)
+# Of each attempt, where a no costs nothing and nobody waits in vain:
+BEFORE_A_SEAT: Final = (Check.BREAKER, Check.BUDGET, Check.SEAT)
+# Of each attempt that has its seat, for it may have waited: the budget first, because what
+# is charged and then not sent is given back, and a breaker's trial is not to be wasted.
+BEFORE_SENDING: Final = (Check.BUDGET, Check.BREAKER)
+
+
+class Tried(NamedTuple):
+    """An attempt that gave the client nothing.
+
+    ``seated``: it had its seat, or needed none. ``waited_s``: seconds it stood in line.
+    """
+
+    failure: Failure
+    seated: bool
+    waited_s: float = 0.0
+
+
+class Ask(NamedTuple):
+    """Make this attempt. ``waited_s``: how long the call has stood in line before.
+
+    ``front``: it stands first in its line, and the attempt before it keeps its seat until
+    it does.
+    """
+
+    candidate: Candidate
+    waited_s: float = 0.0
+    front: bool = False
+
+
+class Tell(NamedTuple):
+    """The call ends unanswered, told by this attempt (0: the first).
+
+    An attempt after that one does not count.
+    """
+
+    attempt: int
+
+
+def worth_asking(
+    route: Route,
+    *,
+    prefers_resident: bool,
+    loaded: Callable[[str], bool | None],
+    has_room: Callable[[str], bool],
+) -> tuple[Candidate, ...]:
+    """The candidates, without a primary whose cold start the policy wants avoided.
+
+    ``prefers_resident``: the role does. ``loaded``: whether a model is, None if nobody
+    knows; ``has_room``: whether the budgets of calls would let one to a model through. An
+    experiment's arm is asked all the same: else both arms would measure the fallback.
+    """
+    candidates = route.candidates
+    if not prefers_resident or route.arm is not None or len(candidates) < 2:
+        return candidates
+    primary, second = candidates
+    if loaded(primary.model) is not False or loaded(second.model) is not True:
+        return candidates
+    return (second,) if has_room(second.model) else candidates
+
+
+def first_step(candidates: Sequence[Candidate]) -> Ask:
+    """What a call with these candidates begins with."""
+    return Ask(candidates[0])
+
+
+def next_step(
+    candidates: Sequence[Candidate], loads: Loading | None, tried: Sequence[Tried]
+) -> Ask | Tell:
+    """What follows the attempts made so far, of which there is at least one.
+
+    ``loads``: what the call does to its model if it asks it nothing.
+    """
+    made, last = len(tried), tried[-1]
+    if made > 1 and (not last.seated or last.failure.code in BUDGET):
+        return Tell(made - 2)
+    if made == len(candidates) or not may_follow(last.failure, loads):
+        return Tell(made - 1)
+    waited_s = sum(attempt.waited_s for attempt in tried)
+    return Ask(candidates[made], waited_s, retries_at_once(last.failure))
+
+
+def may_follow(failure: Failure, loads: Loading | None) -> bool:
+    """Whether another attempt may follow one that failed so."""
+    return fallback.is_cause(failure) and loading.may_fall_back(loads, failure)
+
+
+def retries_at_once(failure: Failure) -> bool:
+    """An answer that did not fit its schema: its attempt keeps its seat for the next one."""
+    return failure.code is ErrorCode.SCHEMA_INVALID
+
+
+def wait_left_s(own_s: float, asked_s: float | None, waited_s: float) -> float:
+    """How long an attempt may stand in line.
+
+    ``own_s``: what its role allows a call; ``asked_s``: what its client does, None: no less;
+    ``waited_s``: what attempts before it have used up.
+    """
+    most_s = own_s if asked_s is None else min(own_s, asked_s)
+    return most_s - waited_s if waited_s < most_s else 0.0

@@ -1,0 +1,267 @@
+"""Deadlines as values: at any moment, which bound ends an attempt, and when to look again."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsplit_policy.deadlines import (
+    LOOK_EVERY_S,
+    UNBOUNDED,
+    Bounds,
+    Deadline,
+    Limits,
+    Look,
+    early_head_in,
+    failure_of,
+    is_clients,
+    role_bound,
+)
+from modelsplit_policy.facts import Provider
+from modelsplit_policy.failures import Reason
+
+LIMITS = Limits(role_s=10.0, load_s=60.0, stall_s=30.0)
+ROLE, LOAD, TOTAL = Reason.ROLE_TIMEOUT, Reason.LOAD_TIMEOUT, Reason.TOTAL_TIMEOUT
+
+
+def sent(limits: Limits = LIMITS) -> Deadline:
+    """An attempt that is sent at second 100."""
+    return Deadline(limits, 100.0)
+
+
+# --- Before the first byte --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loaded", [True, None])
+def test_of_a_loaded_model_the_roles_clock_runs_at_once(loaded: bool | None) -> None:
+    deadline = sent()
+    assert deadline.look(100.0, loaded) == Look(110.0)
+    assert deadline.look(109.9, loaded) == Look(110.0)
+
+
+def test_a_role_that_is_out_of_time_asks_once_more_before_it_gives_up() -> None:
+    deadline = sent()
+    assert deadline.look(110.0, True) == Look(110.0, asks=True)
+    assert deadline.look(110.4, True, asked=True) == Look(110.0, ended_by=ROLE)
+
+
+def test_where_nothing_is_known_then_either_the_role_is_out_of_time() -> None:
+    deadline = sent()
+    assert deadline.look(110.0, None).asks
+    assert deadline.look(110.5, None, asked=True).ended_by is ROLE
+
+
+def test_old_knowledge_does_not_cost_a_load() -> None:
+    """The model was evicted without our knowing: it is being loaded as we look again."""
+    deadline = sent()
+    assert deadline.look(110.0, True).asks
+    assert deadline.look(110.1, False, asked=True) == Look(110.1 + LOOK_EVERY_S, hurried=True)
+    assert deadline.look(125.0, True) == Look(135.0)
+    assert repr(deadline) == f"<Deadline {LIMITS}, computing>"
+
+
+def test_during_a_load_the_roles_clock_stands_still() -> None:
+    deadline = sent()
+    assert deadline.look(100.0, False) == Look(100.1, hurried=True)
+    assert deadline.look(140.0, False) == Look(140.1, hurried=True)
+    assert repr(deadline) == f"<Deadline {LIMITS}, loading>"
+    assert deadline.look(141.0, True) == Look(151.0)
+    assert deadline.look(151.0, True).asks
+
+
+def test_a_load_that_nobody_can_see_the_end_of_goes_on() -> None:
+    deadline = sent()
+    deadline.look(100.0, False)
+    assert deadline.look(130.0, None).hurried
+
+
+def test_a_load_has_its_own_bound_and_looks_no_later_than_that() -> None:
+    deadline = sent()
+    deadline.look(100.0, False)
+    assert deadline.look(159.95, False) == Look(160.0, hurried=True)
+    assert deadline.look(160.0, False) == Look(160.0, ended_by=LOAD)
+
+
+def test_a_load_that_is_noticed_late_is_bounded_from_when_it_was_sent() -> None:
+    deadline = sent()
+    deadline.look(110.0, True)
+    deadline.look(110.1, False, asked=True)
+    assert deadline.look(160.0, False).ended_by is LOAD
+
+
+def test_beyond_the_bound_of_a_load_nobody_asks() -> None:
+    deadline = sent(LIMITS._replace(load_s=5.0))
+    assert deadline.look(110.0, True) == Look(110.0, ended_by=ROLE)
+
+
+def test_a_load_bound_that_passes_during_the_question_is_the_loads() -> None:
+    deadline = sent(LIMITS._replace(load_s=10.2))
+    assert deadline.look(110.0, True).asks
+    assert deadline.look(110.5, False, asked=True).ended_by is LOAD
+
+
+def test_an_answer_that_ends_a_load_starts_the_roles_clock_for_its_rest() -> None:
+    deadline = sent()
+    deadline.look(100.0, False)
+    deadline.begun(140.0)
+    assert deadline.bounds() == Bounds(150.0, ROLE, 30.0)
+
+
+def test_an_answer_of_a_loaded_model_moves_no_clock() -> None:
+    deadline = sent()
+    deadline.look(100.0, True)
+    deadline.begun(104.0)
+    assert deadline.at() == (110.0, ROLE)
+    assert deadline.bounds() == Bounds(110.0, ROLE, 30.0)
+
+
+def test_without_a_role_bound_only_the_load_is_bounded() -> None:
+    deadline = sent(LIMITS._replace(role_s=None))
+    assert deadline.look(100.0, False).hurried
+    assert deadline.look(159.0, True) == Look(None)
+    assert deadline.look(math.inf, True) == Look(None)
+    assert deadline.bounds() == Bounds(None, ROLE, 30.0)
+
+
+@pytest.mark.parametrize("loaded", [True, False, None])
+def test_the_total_ends_either_wait_if_it_comes_first(*, loaded: bool | None) -> None:
+    deadline = sent(LIMITS._replace(total_at=108.0, total_s=20.0))
+    assert deadline.look(107.9, loaded).ended_by is None
+    last = deadline.look(108.0, loaded)
+    assert (last.ended_by, last.asks) == (TOTAL, False), "no news changes anything about it"
+    assert deadline.at() == (108.0, TOTAL)
+
+
+def test_the_total_shortens_and_never_lengthens() -> None:
+    later = LIMITS._replace(total_at=500.0, total_s=450.0)
+    assert sent(later).at() == (110.0, ROLE)
+    assert sent(later._replace(role_s=None)).at() == (500.0, TOTAL)
+    loading = sent(later)
+    loading.look(100.0, False)
+    assert loading.look(160.0, False).ended_by is LOAD
+
+
+numbers = st.floats(0.01, 100.0)
+knowledge = st.sampled_from([True, False, None])
+
+
+@given(
+    st.none() | numbers,
+    numbers,
+    st.none() | numbers,
+    st.lists(knowledge, min_size=1, max_size=8),
+    st.lists(knowledge, min_size=1, max_size=8),
+)
+def test_whatever_is_known_when_it_ends_and_for_no_other_reason_than_its_bounds(
+    role_s: float | None,
+    load_s: float,
+    total_s: float | None,
+    known: list[bool | None],
+    learned: list[bool | None],
+) -> None:
+    """Looked at whenever it says so: time never goes back, and nobody is asked for ever."""
+    deadline = Deadline(Limits(role_s, load_s, 1.0, total_s, total_s or 0.0), 0.0)
+    now, asked, questions, looks = 0.0, False, 0, 0
+    while True:
+        news = learned if asked else known
+        look = deadline.look(now, news.pop(0) if len(news) > 1 else news[0], asked=asked)
+        if look.ended_by is not None or look.until is None:
+            break
+        assert not (look.asks and look.hurried)
+        assert look.asks or look.until > now, "a wait that is over before it begins"
+        questions += look.asks
+        now = now if look.asks else look.until
+        asked = look.asks
+        looks += 1
+        assert looks < 5000
+    if look.until is None:
+        assert (role_s, total_s) == (None, None)
+        return
+    # A role's time after a load's, and no more, however often the model comes and goes.
+    role, total = (math.inf if bound is None else bound for bound in (role_s, total_s))
+    assert now <= min(load_s + role, total) + 1e-9
+    assert questions <= 1 + load_s / role
+    assert look.until in {total, load_s} or look.ended_by is ROLE
+    if look.ended_by is TOTAL:
+        assert look.until == total
+
+
+# --- Once the answer has begun ----------------------------------------------------------------
+
+
+def test_silence_and_the_deadline_end_an_answer() -> None:
+    bounds = Bounds(deadline=110.0, late=TOTAL, stall_s=3.0)
+    assert bounds.next_look(last=100.0) == 103.0
+    assert bounds.next_look(last=108.0) == 110.0
+    assert bounds.ended_by(102.9, last=100.0) is None
+    assert bounds.ended_by(103.0, last=100.0) is Reason.STALL
+    assert bounds.ended_by(110.0, last=109.9) is TOTAL
+    assert bounds.ended_by(111.0, last=100.0) is TOTAL, "late is late, silent or not"
+
+
+def test_without_bounds_nothing_ends_it() -> None:
+    assert UNBOUNDED.next_look(last=0.0) is None
+    assert UNBOUNDED.ended_by(1e9, last=0.0) is None
+    assert Bounds(stall_s=2.0).next_look(last=1.0) == 3.0
+    assert Bounds(deadline=9.0).next_look(last=1.0) == 9.0
+
+
+@given(st.none() | numbers, st.none() | numbers, numbers)
+def test_looked_at_then_and_not_before_a_bound_has_ended_it(
+    deadline: float | None, stall_s: float | None, last: float
+) -> None:
+    bounds = Bounds(deadline, ROLE, stall_s)
+    moment = bounds.next_look(last)
+    if moment is None:
+        assert bounds.ended_by(math.inf, last) is None
+    else:
+        assert bounds.ended_by(math.nextafter(moment, math.inf) + 1e-9, last) is not None
+        assert bounds.ended_by(moment - 1e-6, last) is None
+
+
+# --- The numbers ------------------------------------------------------------------------------
+
+
+def test_every_bound_has_its_number_and_its_sentence() -> None:
+    limits = Limits(role_s=1.5, load_s=2.0, stall_s=3.0, total_at=9.0, total_s=4.0)
+    failures = [
+        failure_of(reason, limits, model="m", provider=Provider.LOCAL)
+        for reason in (ROLE, LOAD, TOTAL, Reason.STALL)
+    ]
+    assert [failure.message for failure in failures] == [
+        "m was not done within the role's 1.5 s",
+        "m was not loaded within load_timeout_ms, 2 s",
+        "the call was not done within the role's total of 4 s",
+        "m fell silent for 3 s in the middle of its answer",
+    ]
+    assert {(failure.code, failure.status) for failure in failures} == {("E_TIMEOUT_LOCAL", 504)}
+    cloud = failure_of(ROLE, limits, model="m" * 300, provider=Provider.CLOUD)
+    assert cloud.code == "E_TIMEOUT_CLOUD"
+    assert len(cloud.message) <= 200
+
+
+@pytest.mark.parametrize(
+    ("own_s", "asked_s", "bound_s", "clients"),
+    [
+        (15.0, None, 15.0, False),
+        (15.0, 20.0, 15.0, False),
+        (15.0, 15.0, 15.0, False),
+        (15.0, 2.0, 2.0, True),
+        (None, 2.0, 2.0, True),
+        (None, None, None, False),
+    ],
+)
+def test_a_client_may_shorten_the_roles_time_and_not_stretch_it(
+    own_s: float | None, asked_s: float | None, bound_s: float | None, *, clients: bool
+) -> None:
+    assert role_bound(own_s, asked_s) == bound_s
+    assert is_clients(own_s, asked_s) is clients
+
+
+def test_an_early_head_is_due_so_long_after_the_call_began_and_at_once_if_that_is_over() -> None:
+    assert early_head_in(10.0, started=100.0, now=100.0) == 10.0
+    assert early_head_in(10.0, started=100.0, now=104.0) == 6.0
+    assert early_head_in(10.0, started=100.0, now=130.0) == 0.0
