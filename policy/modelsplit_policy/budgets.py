@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.roles import bare_name
+from modelsplit_policy.sliding_window import SlidingWindow
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,16 +107,8 @@ class Reservation:
     over: tuple[str, ...] = ()
 
 
-class _Entry:
-    __slots__ = ("at", "nano_usd")
-
-    def __init__(self, at: float, nano_usd: int) -> None:
-        self.at = at
-        self.nano_usd = nano_usd
-
-
 class _Window:
-    """One budget and what it counts, oldest first."""
+    """One budget and what it counts."""
 
     def __init__(self, policy: BudgetPolicy) -> None:
         self.policy = policy
@@ -123,8 +116,7 @@ class _Window:
         self._max_calls = policy.calls
         self._max_nano = None if policy.usd is None else nano(policy.usd)
         self._window_s = policy.window_s
-        self._entries: dict[int, _Entry] = {}
-        self._nano = 0
+        self._charges = SlidingWindow()
         self._lost_at: float | None = None
 
     def selects(self, model: str, role: Role, provider: Provider) -> bool:
@@ -142,11 +134,7 @@ class _Window:
 
     def advance(self, now: float) -> None:
         """Let go of what is older than the window."""
-        while self._entries:
-            first = next(iter(self._entries))
-            if self._entries[first].at + self._window_s > now:
-                break
-            self._nano -= self._entries.pop(first).nano_usd
+        self._charges.expire(now - self._window_s)
         if self._lost_at is not None and self._lost_at + self._window_s <= now:
             self._lost_at = None
 
@@ -168,56 +156,45 @@ class _Window:
 
     def _calls_wait(self, now: float) -> float | None:
         """Seconds until one more call fits; None: never."""
-        limit = self._max_calls
-        if limit is None or len(self._entries) < limit:
+        limit, count = self._max_calls, self._charges.count
+        if limit is None or count < limit:
             return 0.0
         if limit == 0:
             return None
-        leaves = list(self._entries.values())[len(self._entries) - limit]
-        return leaves.at + self._window_s - now
+        return self._charges.nth_at(count - limit + 1) + self._window_s - now
 
     def _money_wait(self, now: float, nano_usd: int) -> float | None:
         limit = self._max_nano
-        if limit is None or nano_usd == 0 or self._nano + nano_usd <= limit:
+        if limit is None or nano_usd == 0:
+            return 0.0
+        too_much = self._charges.total + nano_usd - limit
+        if too_much <= 0:
             return 0.0
         if nano_usd > limit:
             return None
-        used, wait_s = self._nano, 0.0
-        for entry in self._entries.values():
-            used -= entry.nano_usd
-            wait_s = entry.at + self._window_s - now
-            if used + nano_usd <= limit:
-                break
-        return wait_s
+        return self._charges.freed_at(too_much) + self._window_s - now
 
     def add(self, key: int, at: float, nano_usd: int) -> None:
-        self._entries[key] = _Entry(at, nano_usd)
-        self._nano += nano_usd
+        self._charges.add(key, at, nano_usd)
 
     def change(self, key: int, nano_usd: int) -> None:
         """The charge costs so much after all; one that has left the window costs nothing here."""
-        entry = self._entries.get(key)
-        if entry is not None:
-            self._nano += nano_usd - entry.nano_usd
-            entry.nano_usd = nano_usd
+        self._charges.change(key, nano_usd)
 
     def remove(self, key: int) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self._nano -= entry.nano_usd
+        self._charges.remove(key)
 
     def standing(self, now: float) -> Standing:
-        leaves = [entry.at for entry in list(self._entries.values())[:1]]
-        if self._lost_at is not None:
-            leaves.append(self._lost_at)
+        charges = self._charges
+        leaves = [at for at in (charges.oldest_at, self._lost_at) if at is not None]
         return Standing(
             name=self.policy.name,
             window=self.policy.window,
             window_s=self._window_s,
             shadow=self.policy.shadow,
-            calls=len(self._entries),
+            calls=charges.count,
             max_calls=self._max_calls,
-            nano_usd=self._nano,
+            nano_usd=charges.total,
             max_nano_usd=self._max_nano,
             frees_in_s=min(leaves) + self._window_s - now if leaves else None,
             presumed=self._lost_at is not None,
