@@ -41,8 +41,8 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.lines import Line
+from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Parallelism
-from modelsplit_policy.roles import bare_name
 from modelsplit_policy.standing import Crowd, Seats
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class Shedding:
 class Ticket:
     """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
 
-    ``model``: its bare name, so that no other spelling passes for another model.
+    ``model``: its canonical name, so that no other spelling passes for another model.
     ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
     for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
     long it keeps its seat says something of the calls of its role.
@@ -574,7 +574,7 @@ class Admission:
 def from_policy(policy: Policy) -> Admission:
     """The lines and seats that the policy describes, all empty."""
     seats = policy.global_.max_concurrent
-    models = [(bare_name(name), row) for name, row in policy.models.items()]
+    models = [(canonical(name), row) for name, row in policy.models.items()]
     return Admission(
         seats,
         {role: _limits(role, row) for role, row in policy.roles.items()},

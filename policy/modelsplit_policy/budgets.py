@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import Reason
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical
 from modelsplit_policy.sliding_window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def dollars(nano_usd: int) -> float:
 class Charge:
     """What one attempt is charged with: one call, and so much money.
 
-    ``model``: what all its spellings have in common (``roles.bare_name``).
+    ``model``: what all its spellings have in common (``model_names.canonical``).
     """
 
     model: str
@@ -112,7 +112,7 @@ class _Window:
 
     def __init__(self, policy: BudgetPolicy) -> None:
         self.policy = policy
-        self._models = None if policy.models is None else {bare_name(m) for m in policy.models}
+        self._models = None if policy.models is None else {canonical(m) for m in policy.models}
         self._max_calls = policy.calls
         self._max_nano = None if policy.usd is None else nano(policy.usd)
         self._window_s = policy.window_s

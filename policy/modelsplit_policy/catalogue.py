@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical, canonical_stored
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
@@ -44,18 +44,23 @@ class Alias:
         return hashlib.sha256(f"alias:{self.name}:{target_digest}".encode()).hexdigest()
 
     def target(self, installed: Container[str]) -> str | None:
-        """The model it stands for, given the bare names of what is installed."""
-        return next((model for model in self.targets if bare_name(model) in installed), None)
+        """The model it stands for, given the canonical names of what is installed."""
+        return next((model for model in self.targets if canonical(model) in installed), None)
 
 
 class Catalogue:
     """All aliases of a policy, found by any spelling of their name."""
 
     def __init__(self, policy: Policy) -> None:
-        self._aliases = {bare_name(alias.name): alias for alias in _aliases(policy)}
+        self._aliases = {canonical(alias.name): alias for alias in _aliases(policy)}
 
     def find(self, name: str) -> Alias | None:
-        return self._aliases.get(bare_name(name))
+        """The alias that is called by ``name``."""
+        return self._aliases.get(canonical(name))
+
+    def find_stored(self, name: str) -> Alias | None:
+        """The alias that hides the model stored as ``name``."""
+        return self._aliases.get(canonical_stored(name))
 
     @property
     def aliases(self) -> tuple[Alias, ...]:

@@ -47,7 +47,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from modelsplit_policy.facts import Action, Context, Provider, Role
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical, read
 
 # What a waiting client is promised (milliseconds): shorter, and a model that is only busy
 # looks broken; longer, and the client's own timeout fires first. `allow_long_wait` lifts both.
@@ -105,6 +105,12 @@ def _frozen(value: Mapping[K, V]) -> Mapping[K, V]:
     return MappingProxyType(dict(value))
 
 
+def _readable(name: str) -> str:
+    if read(name) is None:
+        raise PydanticCustomError("model_name", "cannot be read as the name of a model by Ollama")
+    return name
+
+
 # Pydantic's `frozen` stops at the attribute; the proxy carries it into the mapping.
 _Frozen = (AfterValidator(_frozen), PlainSerializer(dict))
 
@@ -114,7 +120,7 @@ CountOrNone = Annotated[int, Field(strict=True, ge=0, le=_COUNT_MAX)]
 Flag = Annotated[bool, Field(strict=True)]
 Money = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
-ModelName = Annotated[str, Field(strict=True, pattern=_NAME)]
+ModelName = Annotated[str, Field(strict=True, pattern=_NAME), AfterValidator(_readable)]
 Label = Annotated[str, Field(strict=True, pattern=_LABEL)]
 Window = Annotated[str, Field(strict=True, pattern=_WINDOW)]
 KeepAlive = Annotated[str, Field(strict=True, pattern=_KEEP_ALIVE)]
@@ -193,7 +199,7 @@ class RolePolicy(_Part):
         description="Calls that may queue at the same time; the next is refused at once."
     )
     aliases: tuple[ModelName, ...] = Field(
-        description="Model names that mean this role, in any case, with or without :latest."
+        description="Model names that mean this role, in any spelling that Ollama takes."
     )
     claims: tuple[ModelName, ...] = Field(
         default=(), description="Real model names whose calls belong to this role."
@@ -696,7 +702,7 @@ def _fallbacks(draft: _Draft) -> Iterator[Problem]:
                 (*at, "fallback_timeout_ms"),
                 "has no fallback to apply to; set it to null or name a fallback",
             )
-        if role.fallback and role.primary and bare_name(role.fallback) == bare_name(role.primary):
+        if role.fallback and role.primary and canonical(role.fallback) == canonical(role.primary):
             yield _problem(
                 (*at, "fallback"), "is the primary again; name another model, or null for none"
             )
@@ -750,15 +756,15 @@ def _pinned_contexts(
     draft: _Draft, name: Role, role: RolePolicy
 ) -> Iterator[tuple[Loc, Scalar | None]]:
     """Every num_ctx the policy sets in calls of a role, and where it stands."""
-    chosen = {bare_name(model) for model in (role.primary, role.fallback) if model}
+    chosen = {canonical(model) for model in (role.primary, role.fallback) if model}
     for i, test in draft.experiments.items():
         for j, arm in enumerate(test.arms if test.role is name else ()):
             if "num_ctx" in arm.options:
                 yield ("experiments", i, "arms", j, "options", "num_ctx"), arm.options["num_ctx"]
             else:
-                chosen.add(bare_name(arm.model))
+                chosen.add(canonical(arm.model))
     for model, options in draft.pinned.items():
-        if bare_name(model) in chosen:
+        if canonical(model) in chosen:
             yield ("models", model, "options", "num_ctx"), options.get("num_ctx")
 
 
@@ -793,7 +799,7 @@ def _model_places(draft: _Draft) -> dict[str, str]:
         places += [(("budgets", i, "models"), model) for model in budget.models or ()]
     for i, experiment in draft.experiments.items():
         places += [(("experiments", i, "arms"), arm.model) for arm in experiment.arms]
-    return {bare_name(name): json_path(loc) for loc, name in reversed(places) if name}
+    return {canonical(name): json_path(loc) for loc, name in reversed(places) if name}
 
 
 def _twice(names: Iterable[tuple[Loc, str]], say: Callable[[str], str]) -> Iterator[Problem]:
@@ -807,7 +813,7 @@ def _twice(names: Iterable[tuple[Loc, str]], say: Callable[[str], str]) -> Itera
 
 def _aliases(draft: _Draft) -> Iterator[Problem]:
     names: list[tuple[Loc, str]] = [
-        (("roles", name.value, "aliases", i), bare_name(alias))
+        (("roles", name.value, "aliases", i), canonical(alias))
         for name, role in draft.roles.items()
         for i, alias in enumerate(role.aliases)
     ]
@@ -822,11 +828,16 @@ def _aliases(draft: _Draft) -> Iterator[Problem]:
 
 def _claims(draft: _Draft) -> Iterator[Problem]:
     names: list[tuple[Loc, str]] = [
-        (("roles", name.value, "claims", i), bare_name(claim))
+        (("roles", name.value, "claims", i), canonical(claim))
         for name, role in draft.roles.items()
         for i, claim in enumerate(role.claims)
     ]
     yield from _twice(names, lambda first: f"is already claimed at {first}; keep one of them")
+
+
+def _models(draft: _Draft) -> Iterator[Problem]:
+    names: list[tuple[Loc, str]] = [(("models", m), canonical(m)) for m in draft.models]
+    yield from _twice(names, lambda first: f"is the same model as {first}; keep one of them")
 
 
 def _budgets(draft: _Draft) -> Iterator[Problem]:
@@ -897,6 +908,7 @@ _RULES: Final = (
     _reserved,
     _aliases,
     _claims,
+    _models,
     _budgets,
     _conditions,
     _experiments,

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.model_names import canonical
 from modelsplit_policy.prices import worst_case_usd
-from modelsplit_policy.roles import bare_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ class Estimates:
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
         self._models: Mapping[str, ModelPolicy] = MappingProxyType(
-            {bare_name(name): row for name, row in policy.models.items()}
+            {canonical(name): row for name, row in policy.models.items()}
         )
 
     def usd(
@@ -67,7 +67,7 @@ class Estimates:
         return min(most, row.max_num_predict or _MOST)
 
     def _reckoned(self, model: str) -> int:
-        row = self._models.get(bare_name(model))
+        row = self._models.get(canonical(model))
         return DEFAULT_OUTPUT_TOKENS if row is None else row.max_output_tokens
 
     def _seconds(self, candidate: Candidate) -> float:

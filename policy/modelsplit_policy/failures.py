@@ -47,6 +47,7 @@ class Reason(StrEnum):
     BAD_HTTP = "bad_http"
     UNKNOWN_ROLE = "unknown_role"
     AMBIGUOUS_MODEL = "ambiguous_model"
+    BAD_MODEL_NAME = "bad_model_name"
     COMPRESSED_BODY = "compressed_body"
     HOST_DENIED = "host_denied"
     ORIGIN_DENIED = "origin_denied"
@@ -160,6 +161,7 @@ ERRORS: Final = MappingProxyType(
             Reason.BAD_HTTP,
             Reason.UNKNOWN_ROLE,
             Reason.AMBIGUOUS_MODEL,
+            Reason.BAD_MODEL_NAME,
             Reason.COMPRESSED_BODY,
             Reason.UPSTREAM_REJECTED,
             retry=False,

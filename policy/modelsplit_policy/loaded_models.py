@@ -13,7 +13,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import DEFAULT_HOST
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical, canonical_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ AT_MOST_S: Final = 5.5
 
 
 class LoadedModels:
-    """One host's. ``models``: their bare names; None: nothing is known."""
+    """One host's. ``models``: their canonical names; None: nothing is known."""
 
     __slots__ = ("_answered", "_hurried", "_wanted", "host", "models")
 
@@ -44,7 +44,7 @@ class LoadedModels:
     def loaded(self, model: str) -> bool | None:
         """Whether ``model``, by any of its names, is loaded; None: nobody knows."""
         models = self.models
-        return None if models is None else model in models or bare_name(model) in models
+        return None if models is None else model in models or canonical(model) in models
 
     # When to ask.
 
@@ -77,5 +77,5 @@ class LoadedModels:
 
     def observe(self, names: Iterable[str] | None, now: float) -> None:
         """Its answer, as it names them; None: it gave none, and nothing is known any more."""
-        self.models = None if names is None else frozenset(map(bare_name, names))
+        self.models = None if names is None else frozenset(map(canonical_stored, names))
         self._answered = now

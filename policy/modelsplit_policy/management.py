@@ -1,7 +1,9 @@
 """Who may change which models there are: pull, push, create, copy, delete.
 
 Whatever the policy does not deny goes to Ollama. What names an alias as if it were a model
-never does: there is no such model to change, and one of that name would be hidden.
+never does: there is no such model to change, and one of that name would be hidden. Whether it
+names one is asked of both ways in which Ollama reads names (``model_names``): what is stored
+as ``planner:local`` could only be called as the alias ``planner``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Action
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.model_names import read, read_stored, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +24,15 @@ if TYPE_CHECKING:
 _HIDDEN: Final = ("cannot be the name of a model", "choose another name")
 _SOURCE: Final = ("cannot be copied", "name {target} instead")
 
+# Ollama reads the names of these, by action and key, as they are stored; others as called.
+_STORED: Final = frozenset(
+    {
+        (Action.CREATE, "model"),
+        (Action.COPY, "source"),
+        (Action.COPY, "destination"),
+        (Action.PUSH, "model"),
+    }
+)
 # By action, then by the key of the body that names a model: what is wrong, and what to do.
 _MISUSES: Final = MappingProxyType(
     {
@@ -54,11 +66,18 @@ def named_in(action: Action) -> tuple[str, ...]:
 
 
 def misused(action: Action, names: Mapping[str, str], catalogue: Catalogue) -> Failure | None:
-    """What to answer where a name given under one of ``named_in``'s keys is an alias's."""
+    """What to answer where a name under one of ``named_in``'s keys is an alias's, or unreadable.
+
+    A name that is missing or empty is Ollama's to refuse.
+    """
     for key, (what, advice) in _MISUSES.get(action, {}).items():
-        alias = catalogue.find(names.get(key, ""))
+        name = names.get(key, "")
+        alias = catalogue.find(name) or catalogue.find_stored(name)
         if alias is not None:
             return _misuse(alias, what, advice)
+        parse = read_stored if (action, key) in _STORED else read
+        if name and parse(name) is None:
+            return unreadable(name)
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ def _reloads(policy: Policy, test: ExperimentPolicy) -> Iterator[str]:
     for arm in test.arms:
         mine = f"arm {arm.name} of {test.name}"
         for who, (model, options) in others.items():
-            if who == mine or model != bare_name(arm.model):
+            if who == mine or model != canonical(arm.model):
                 continue
             for name in _RELOADING:
                 if options.get(name) != others[mine][1].get(name):
@@ -44,16 +44,16 @@ def _reloads(policy: Policy, test: ExperimentPolicy) -> Iterator[str]:
 
 
 def _users(policy: Policy) -> Iterator[tuple[str, tuple[str, Mapping[str, Scalar]]]]:
-    """Who calls a model by the policy's choice: its bare name and the options that are pinned."""
-    pinned = {bare_name(name): row.options for name, row in policy.models.items()}
+    """Who calls a model by the policy's choice: its canonical name and the pinned options."""
+    pinned = {canonical(name): row.options for name, row in policy.models.items()}
     for role, row in policy.roles.items():
         for what, model in (("primary", row.primary), ("fallback", row.fallback)):
             if model is not None:
-                name = bare_name(model)
+                name = canonical(model)
                 yield f"the {what} of {role}", (name, pinned.get(name, {}))
     for test in policy.experiments:
         for arm in test.arms if test.enabled else ():
-            name = bare_name(arm.model)
+            name = canonical(arm.model)
             yield f"arm {arm.name} of {test.name}", (name, {**pinned.get(name, {}), **arm.options})
 
 
@@ -61,7 +61,7 @@ def _lonely(policy: Policy, test: ExperimentPolicy) -> Iterator[str]:
     """An arm that is the role's fallback already has nobody to fall back to; the others have."""
     fallback = policy.roles[test.role].fallback
     for arm in test.arms:
-        if fallback is not None and bare_name(arm.model) == bare_name(fallback):
+        if fallback is not None and canonical(arm.model) == canonical(fallback):
             yield (
                 f"arm {arm.name} of {test.name} is the fallback of {test.role}: its calls have no "
                 "second attempt, so more of them may fail"

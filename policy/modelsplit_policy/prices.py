@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.facts import Provider, Role
-from modelsplit_policy.roles import bare_name, is_ollamas_cloud, named_by, named_here
+from modelsplit_policy.model_names import canonical, runs_in_cloud
+from modelsplit_policy.roles import named_by, named_here
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,18 +50,18 @@ class Prices:
     def __init__(self, policy: Policy, table: Mapping[str, Price] = MappingProxyType({})) -> None:
         """``table``: prices of CLOUD models by the name the policy gives them."""
         self._policy = {
-            bare_name(name): price_from(row.price)
+            canonical(name): price_from(row.price)
             for name, row in policy.models.items()
             if row.price is not None
         }
-        self._table = {bare_name(name): price for name, price in table.items()}
+        self._table = {canonical(name): price for name, price in table.items()}
 
     def of(self, model: str, provider: Provider) -> Price | None:
         """The price of ``model``; None: a CLOUD model that nobody has told the price of.
 
         A LOCAL model costs nothing unless the policy says what it does.
         """
-        name = bare_name(model)
+        name = canonical(model)
         price = self._policy.get(name)
         if price is not None:
             return price
@@ -78,8 +79,8 @@ def leaves_to_a_table(policy: Policy) -> bool:
     A row under ``models`` for what a LOCAL role uses is there for other reasons than its price.
     """
     own = Prices(policy)
-    local = {name for name in named_here(policy) if not is_ollamas_cloud(name)}
-    listed = (name for name in policy.models if bare_name(name) not in local)
+    local = {name for name in named_here(policy) if not runs_in_cloud(name)}
+    listed = (name for name in policy.models if canonical(name) not in local)
     named = (*cloud_models(policy), *listed)
     return any(own.of(name, Provider.CLOUD) is None for name in named)
 
@@ -93,7 +94,7 @@ def unpriced(policy: Policy, prices: Prices) -> tuple[tuple[str, str], ...]:
 
 def _counts(budget: BudgetPolicy, model: str) -> bool:
     """Whether a budget counts calls of this CLOUD model."""
-    named = budget.models is None or bare_name(model) in map(bare_name, budget.models)
+    named = budget.models is None or canonical(model) in map(canonical, budget.models)
     here = budget.role in {None, Role.CLOUD} and budget.provider is not Provider.LOCAL
     return named and here
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from modelsplit_policy.experiments import arm_of, sticky_key
 from modelsplit_policy.facts import Context, Provider, Role, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.model_names import ModelNames, canonical, runs_in_cloud, unreadable
 from modelsplit_policy.remembered import NAME_MAX, Remembered
 
 if TYPE_CHECKING:
@@ -77,39 +78,18 @@ class Route(NamedTuple):
     arm: ArmPolicy | None = None
 
 
-def bare_name(model: str) -> str:
-    """What all spellings of one model have in common.
-
-    Ollama ignores case, ``:latest`` is no tag at all, and its own registry and library are
-    where a name without them comes from.
-    """
-    name = model.lower().removesuffix(":latest")
-    if "/" not in name:  # as nearly all are, and a call asks for several
-        return name
-    return name.removeprefix("registry.ollama.ai/").removeprefix("library/")
-
-
 def named_by(policy: Policy, role: Role) -> tuple[str, ...]:
     """Every model that a role is given by the policy, without repetitions."""
     row = policy.roles[role]
     arms = (arm.model for test in policy.experiments if test.role is role for arm in test.arms)
     names = (row.primary, row.fallback, *row.claims, *arms)
-    return tuple({bare_name(name): name for name in names if name is not None}.values())
+    return tuple({canonical(name): name for name in names if name is not None}.values())
 
 
 def named_here(policy: Policy) -> frozenset[str]:
-    """Every model, by its bare name, that is given to a role of this machine."""
+    """Every model, by its canonical name, that is given to a role of this machine."""
     here = (role for role in policy.roles if role is not Role.CLOUD)
-    return frozenset(bare_name(name) for role in here for name in named_by(policy, role))
-
-
-def is_ollamas_cloud(model: str) -> bool:
-    """Whether Ollama runs it in its cloud: ``gpt-oss:120b-cloud``, ``glm-4.6:cloud``.
-
-    It serves such models under names of their own, whoever asks for them.
-    """
-    tag = bare_name(model).rpartition("/")[2].partition(":")[2]
-    return tag == "cloud" or tag.endswith("-cloud")
+    return frozenset(canonical(name) for role in here for name in named_by(policy, role))
 
 
 class Providers:
@@ -120,12 +100,12 @@ class Providers:
     """
 
     def __init__(self, policy: Policy) -> None:
-        cloud = frozenset(bare_name(name) for name in named_by(policy, Role.CLOUD))
+        cloud = frozenset(canonical(name) for name in named_by(policy, Role.CLOUD))
         self._rows = policy.roles
         self._cloud = cloud - named_here(policy)
 
     def of(self, model: str, role: Role) -> Provider:
-        if bare_name(model) in self._cloud or is_ollamas_cloud(model):
+        if runs_in_cloud(model) or canonical(model) in self._cloud:
             return Provider.CLOUD
         return self._rows[role].provider
 
@@ -137,15 +117,16 @@ class Roles:
         self._policy = policy
         self._providers = Providers(policy)
         self._aliases: Mapping[str, Role] = {
-            bare_name(alias): role for role, row in policy.roles.items() for alias in row.aliases
+            canonical(alias): role for role, row in policy.roles.items() for alias in row.aliases
         }
         self._claims: Mapping[str, Role] = {
-            bare_name(claim): role for role, row in policy.roles.items() for claim in row.claims
+            canonical(claim): role for role, row in policy.roles.items() for claim in row.claims
         }
         self._tests = {test.role: test for test in policy.experiments if test.enabled}
+        self._names = ModelNames()
         self._plain: Remembered[str, Route] = Remembered()
 
-    def plain(self, model: str) -> Route | None:
+    def plain(self, model: str) -> Route | Failure | None:
         """The route of a call that says nothing but its model, which most do; None: ask ``route``.
 
         It is the same every time, so it is remembered; unless an experiment may have to look
@@ -157,13 +138,14 @@ class Roles:
         if known is not None:
             return known
         found = self.route(Ask(model))
-        assert isinstance(found, Route)  # nothing was asked that could be refused
-        return self._plain.keep(model, model, found)
+        return found if isinstance(found, Failure) else self._plain.keep(model, model, found)
 
     def route(self, ask: Ask) -> Route | Failure:
         """Decide; a Failure says what the client should have sent instead."""
-        bare = bare_name(ask.model)
-        role, reason = self._infer(ask, bare)
+        if ask.model and self._names.read(ask.model) is None:
+            return unreadable(ask.model)
+        name = self._names.canonical(ask.model)
+        role, reason = self._infer(ask, name)
         if role is None:
             return _unknown_role(ask.role)
         if ask.escalate:
@@ -174,15 +156,15 @@ class Roles:
         context = self._context(role, ask.context)
         if isinstance(context, Failure):
             return context
-        return self._resolve(ask, role, reason, context, is_alias=bare in self._aliases)
+        return self._resolve(ask, role, reason, context, is_alias=name in self._aliases)
 
-    def _infer(self, ask: Ask, bare: str) -> tuple[Role | None, RouteReason]:
+    def _infer(self, ask: Ask, name: str) -> tuple[Role | None, RouteReason]:
         if ask.role:
             return _role_named(ask.role), RouteReason.HEADER
-        by_alias = self._aliases.get(bare)
+        by_alias = self._aliases.get(name)
         if by_alias is not None:
             return by_alias, RouteReason.ALIAS
-        by_claim = self._claims.get(bare)
+        by_claim = self._claims.get(name)
         if by_claim is not None:
             return by_claim, RouteReason.CLAIM
         return Role.CHAT, RouteReason.DEFAULT
@@ -256,7 +238,7 @@ class Roles:
         """
         if names_model:
             return said
-        alias_of = self._aliases.get(bare_name(said))
+        alias_of = self._aliases.get(self._names.canonical(said))
         own = None if alias_of is None else self._policy.roles[alias_of].primary
         return row.primary or own or said
 
@@ -272,7 +254,7 @@ def _candidates(row: RolePolicy, arm: ArmPolicy | None, model: str) -> tuple[Can
     first = Candidate(model, timeout_s)
     if arm is not None:
         first = Candidate(arm.model, timeout_s, tuple(arm.options.items()))
-    if row.fallback is None or bare_name(row.fallback) == bare_name(first.model):
+    if row.fallback is None or canonical(row.fallback) == canonical(first.model):
         return (first,)
     return (first, _fallback(row))
 

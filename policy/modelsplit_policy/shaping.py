@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -114,8 +114,8 @@ def shape_of(
 
 
 def _options_of(policy: Policy, model: str) -> Mapping[str, Scalar]:
-    name = bare_name(model)
-    rows = (row.options for key, row in policy.models.items() if bare_name(key) == name)
+    name = canonical(model)
+    rows = (row.options for key, row in policy.models.items() if canonical(key) == name)
     return next(rows, {})
 
 

@@ -160,7 +160,7 @@ class App:
                 settings.allow_origins,
                 machine=socket.gethostname(),
             ),
-            intercept=Intercept(Catalogue(policy), policy.management),
+            intercept=Intercept(Catalogue(policy), policy.management, settings.max_body_bytes),
             last_good=LastGood(),
             rate=ArrivalLimit(policy.clients, own_limits),
             client_seats=ClientSeats(policy.clients, own_limits),

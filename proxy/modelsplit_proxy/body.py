@@ -32,7 +32,7 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
         )
     length = request.content_length
     if length is not None and length > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if sent.get("Expect", "").lower() == "100-continue":
         down.continue_()
     content = request.content
@@ -42,7 +42,7 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
     if len(body) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     return body
 
 
@@ -78,7 +78,8 @@ def malformed(error: web.RequestPayloadError) -> Failure:
     return Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, text, "Bad Request")
 
 
-def _too_large(limit: int) -> BodyError:
+def too_large(limit: int) -> BodyError:
+    """What a body of more than ``limit`` bytes is refused with."""
     return _refused(
         ErrorCode.REQUEST_TOO_LARGE,
         Reason.BODY_LIMIT,

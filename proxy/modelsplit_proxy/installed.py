@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from modelsplit_policy.facts import Provider
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical, canonical_stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 
 def names(body: bytes) -> frozenset[str] | None:
-    """The bare names in an answer of ``/api/tags``; None if it is something else."""
+    """The canonical names in an answer of ``/api/tags``; None if it is something else."""
     try:
-        return frozenset(bare_name(str(model["name"])) for model in orjson.loads(body)["models"])
+        models = orjson.loads(body)["models"]
+        return frozenset(canonical_stored(str(model["name"])) for model in models)
     except (orjson.JSONDecodeError, KeyError, TypeError):
         return None
 
@@ -32,12 +33,12 @@ def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
     """One sentence for everything that will surprise somebody."""
     for role, row in policy.roles.items():
         for alias in row.aliases:
-            if bare_name(alias) in installed:
+            if canonical(alias) in installed:
                 yield f'alias "{alias}" of {role} hides the installed model of that name'
         for model in (row.primary, row.fallback, *_arms(policy, role)):
             if model is None or row.provider is not Provider.LOCAL:
                 continue
-            if bare_name(model) not in installed:
+            if canonical(model) not in installed:
                 yield f"{role}: {model} is not installed; try `ollama pull {model}`"
 
 

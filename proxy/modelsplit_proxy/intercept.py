@@ -15,7 +15,7 @@ from modelsplit_policy import management
 from modelsplit_policy.catalogue import not_installed
 from modelsplit_policy.failures import Failure
 from modelsplit_proxy import listing, named
-from modelsplit_proxy.body import read_start
+from modelsplit_proxy.body import read_start, too_large
 from modelsplit_proxy.peek import BodyError
 from modelsplit_proxy.question import Question, Wording
 from modelsplit_proxy.routes import path_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.request import Request
     from modelsplit_proxy.routes import Route
 
-# Ollama's clients send a few hundred bytes; what is larger passes unread.
+# Ollama's clients send a few hundred bytes; a larger question about a model passes unread.
 _BODY_BYTES: Final = 1024 * 1024
 
 Plan = Failure | Question | bytes
@@ -40,9 +40,11 @@ _PASS: Final = b""
 class Intercept:
     """Decides for one policy. Reads a body where the decision hangs on it."""
 
-    def __init__(self, catalogue: Catalogue, rules: ManagementPolicy) -> None:
+    def __init__(self, catalogue: Catalogue, rules: ManagementPolicy, max_body_bytes: int) -> None:
+        """``max_body_bytes``: no change of a larger body is let through."""
         self._catalogue = catalogue
         self._rules = rules
+        self._max_body_bytes = max_body_bytes
 
     async def plan(self, route: Route, target: str, request: Request, down: Downstream) -> Plan:
         if route.action is not None:
@@ -80,7 +82,10 @@ class Intercept:
         if denied is not None or not keys:
             return denied or _PASS
         try:
-            body, fields = await _read(request, down)
+            body, whole = await read_start(request, down, self._max_body_bytes)
+            if not whole:
+                raise too_large(self._max_body_bytes)
+            fields = named.fields_of(body)
         except BodyError as error:
             return error.failure
         names = {key: _name(fields, key) for key in keys}
@@ -88,7 +93,8 @@ class Intercept:
 
     async def _show(self, target: str, request: Request, down: Downstream) -> Plan:
         try:
-            body, fields = await _read(request, down)
+            body, whole = await read_start(request, down, _BODY_BYTES)
+            fields = named.fields_of(body) if whole else {}
         except BodyError as error:
             return error.failure
         alias = self._catalogue.find(named.model(fields))
@@ -98,12 +104,6 @@ class Intercept:
             Wording("POST", target, named.with_model(fields, model)) for model in alias.targets
         ]
         return _about(alias, wordings, None)
-
-
-async def _read(request: Request, down: Downstream) -> tuple[bytes, dict[str, Any]]:
-    """What has been read of a body, and its fields; none if it is too large or no JSON."""
-    body, whole = await read_start(request, down, _BODY_BYTES)
-    return body, named.fields_of(body) if whole else {}
 
 
 def _name(fields: dict[str, Any], key: str) -> str:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.deadlines import Limits
 from modelsplit_policy.facts import Provider
+from modelsplit_policy.model_names import canonical
 from modelsplit_policy.remembered import Remembered
-from modelsplit_policy.roles import Providers, bare_name
+from modelsplit_policy.roles import Providers
 from modelsplit_policy.shaping import shape_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """``model``: its bare name. ``price`` None: nobody knows it. Seconds throughout.
+    """``model``: its canonical name. ``price`` None: nobody knows it. Seconds throughout.
 
     ``limits``: the bounds of an attempt whose client asked for none and whose role has none
     for the whole call. ``max_wait_s`` and ``max_hold_s``: the most it may stand in line, and
@@ -70,7 +71,7 @@ class Lanes:
 
     def _make(self, role: Role, candidate: Candidate) -> Lane:
         policy, row = self._policy, self._policy.roles[role]
-        model = bare_name(candidate.model)
+        model = canonical(candidate.model)
         # Of two models of a role one may run in the cloud and the other here.
         provider = self._providers.of(candidate.model, role)
         options = dict(candidate.options)

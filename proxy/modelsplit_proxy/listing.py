@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical, canonical_stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,7 +61,7 @@ def _merged(
         return None
     by_name = dict(_by_name(listed, named_by))
     ours = [
-        rename(alias, by_name[bare_name(target)])
+        rename(alias, by_name[canonical(target)])
         for alias in catalogue.aliases
         if (target := alias.target(by_name)) is not None
     ]
@@ -77,7 +77,7 @@ def _merged(
 def _by_name(listed: list[Any], named_by: str) -> Iterator[tuple[str, Entry]]:
     for entry in listed:
         if isinstance(entry, dict) and isinstance(entry.get(named_by), str):
-            yield bare_name(entry[named_by]), entry
+            yield canonical_stored(entry[named_by]), entry
 
 
 def _is_hidden(catalogue: Catalogue, entry: Any, named_by: str) -> bool:

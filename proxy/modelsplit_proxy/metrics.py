@@ -21,7 +21,7 @@ from prometheus_client.core import (
 from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ERRORS
 from modelsplit_policy.health import SEVERITY
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import ModelNames, canonical
 from modelsplit_proxy.families import Counters, Histograms, Series
 
 if TYPE_CHECKING:
@@ -57,7 +57,8 @@ class Metrics:
 
     def __init__(self, policy: Policy) -> None:
         self.registry = CollectorRegistry()
-        self._models = {bare_name(model): model for model in _policy_models(policy)}
+        self._names = ModelNames()
+        self._models = {canonical(model): model for model in _policy_models(policy)}
         self._define_histograms()
         self._define_counters()
         self._create_series()
@@ -195,7 +196,7 @@ class Metrics:
 
     def model_label(self, model: str) -> str:
         label = self._models.get(model)
-        return label if label is not None else self._models.get(bare_name(model), OTHER)
+        return label if label is not None else self._models.get(self._names.canonical(model), OTHER)
 
     def _attempted(self, record: CallRecord, role: str, outcome: str, model: str) -> None:
         if record.schema is not None:

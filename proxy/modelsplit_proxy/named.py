@@ -6,18 +6,40 @@ is the old word for ``model``, and counts where ``model`` is empty.
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, Final
 
 import orjson
 
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy.peek import BodyError, encode
+
+# Go takes an integer of any length where nothing asks for its value.
+_LENIENT: Final = json.JSONDecoder(parse_int=float)
+
 
 def fields_of(body: bytes) -> dict[str, Any]:
-    """The JSON object in ``body``; empty if it is anything else."""
+    """The JSON object that ``body`` begins with; empty if it begins with anything else.
+
+    Ollama reads no further than that, and takes bytes that are no UTF-8 and half a surrogate
+    pair. BodyError for what is nested too deeply to be read here.
+    """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return {}
+        value = _first_value(body)
     return value if isinstance(value, dict) else {}
+
+
+def _first_value(body: bytes) -> Any:
+    try:
+        return _LENIENT.raw_decode(body.decode("utf-8", "replace").lstrip(" \t\r\n"))[0]
+    except ValueError:
+        return None
+    except RecursionError:
+        what = "the body is nested too deeply to be read here"
+        failure = Failure(ErrorCode.BAD_REQUEST, Reason.BAD_JSON, what, "Bad JSON")
+        raise BodyError(failure) from None
 
 
 def text(fields: dict[str, Any], key: str) -> str:
@@ -34,4 +56,4 @@ def model(fields: dict[str, Any]) -> str:
 def with_model(fields: dict[str, Any], name: str) -> bytes:
     """The same body about another model."""
     others = {k: v for k, v in fields.items() if k.casefold() not in {"model", "name"}}
-    return orjson.dumps({"model": name} | others)
+    return encode({"model": name} | others)

@@ -28,7 +28,7 @@ from modelsplit_policy.estimates import Estimates
 from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.ledgertime import Anchor, drift_s
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import ModelNames
 from modelsplit_proxy import budgetbook, budgetwords
 from modelsplit_proxy.budgetbook import Line, NotKeeperError, RevokedError
 from modelsplit_proxy.statefile import StoreError
@@ -82,6 +82,7 @@ class Purse:
         self._prices = prices
         self._store = store
         self._time = time
+        self._names = ModelNames()
         self._keeper = secrets.token_hex(8)
         self._is_open = False
         self._taken_over = False
@@ -177,23 +178,23 @@ class Purse:
         role, provider = record.role, record.provider
         assert role is not None
         assert provider is not None
-        model = bare_name(candidate.model)
+        model = self._names.canonical(candidate.model)
         # Loading a model of our own, or having it leave, answers nobody.
         unseen = record.loading is not None or not self.looks_at(model, role)
         if provider is Provider.LOCAL and unseen:
             return None
-        price = self._prices.of(candidate.model, provider)
+        price = self._prices.of(model, provider)
         most = self._estimates.usd(price, role, candidate, record.route, fields, size)
         charge = Charge(model, role, provider, nano(most or 0.0))
         return Payment(self, record, charge, priced=most is not None)
 
     def looks_at(self, model: str, role: Role) -> bool:
-        """Whether a budget counts calls of ``role`` to this local model, by its bare name."""
+        """Whether a budget counts calls of ``role`` to this local model, by its canonical name."""
         return self._budgets.selected(model, role, Provider.LOCAL)
 
     def has_room(self, model: str, role: Role, provider: Provider) -> bool:
         """Whether budgets of calls would let one through now."""
-        charge = Charge(bare_name(model), role, provider)
+        charge = Charge(self._names.canonical(model), role, provider)
         return self._budgets.check(self._time.now(), charge) is None
 
     def header_lines(self, record: CallRecord) -> list[bytes]:

@@ -46,7 +46,7 @@ class Residency:
 
     @property
     def models(self) -> frozenset[str] | None:
-        """The bare names of those that are loaded; None: unknown."""
+        """The canonical names of those that are loaded; None: unknown."""
         return self.known.models
 
     @contextmanager

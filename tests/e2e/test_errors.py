@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 QUICK = SimConfig(tokens=3, num_parallel=8, max_loaded=4)
 NATIVE = "/api/generate"
 LONG = "m" * 5000
+# As long a name as Ollama reads.
+LONG_NAME = f"{'h' * 350}/{'n' * 80}/{'m' * 80}:{'t' * 80}"
 
 
 async def ask(
@@ -226,7 +228,7 @@ async def test_words_that_no_client_can_show_are_replaced(
     async with scripted(raw) as upstream:
         target = Address("127.0.0.1", upstream.port)
         async with running(upstream=target) as up:
-            answer = await ask(up, route, call(route, LONG))
+            answer = await ask(up, route, call(route, LONG_NAME))
             assert answer.status == status
             told(answer, route)
             [record] = await up.calls.wait()

@@ -89,6 +89,25 @@ async def test_an_alias_is_not_changed_as_if_it_were_a_model(
         assert (await client.request("GET", "/api/version")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"model":"planner"} and more', 403),
+        (b'{"model":"planner","x":"\\ud800"}', 403),
+        (b'{"system":"%b","model":"planner"}' % (b"x" * 2**21), 403),
+        (b'{"model":"planner","x":%b%b}' % (b"[" * 5000, b"]" * 5000), 400),
+        (b'{"model":"x","y":"%b"}' % (b"x" * 2**22), 413),
+    ],
+    ids=["more behind it", "half a pair", "large", "deep", "too large"],
+)
+async def test_no_body_hides_what_it_changes(body: bytes, status: int) -> None:
+    async with running(max_body_bytes=3 * 2**20) as up, up.client() as client:
+        answer = await client.request("POST", "/api/create", body)
+        assert answer.status == status
+        assert answer.json["error_code"]
+        assert not any(call.path == "/api/create" for call in up.sim.calls)
+
+
 async def test_bodies_that_cannot_be_read_are_ollamas_to_refuse() -> None:
     async with running() as up, up.client() as client:
         for body in (b"", b"{bad", b'["planner"]'):

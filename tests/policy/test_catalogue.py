@@ -75,7 +75,7 @@ def test_it_stands_for_the_first_of_its_models_that_is_installed(
 
 
 def test_a_missing_target_is_told_in_one_sentence_and_never_as_a_404() -> None:
-    long = {"primary": "a" * 200, "fallback": "b" * 200, "aliases": ["c" * 200]}
+    long = {"primary": "a" * 80 + ":x", "fallback": "b" * 80 + ":x", "aliases": ["c" * 80]}
     for overlay in ({}, {"roles": {"PLANNER": long}}):
         alias = Catalogue(policy(overlay).policy).aliases[0]
         failure = not_installed(alias)

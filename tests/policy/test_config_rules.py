@@ -13,7 +13,7 @@ from modelsplit_policy.config import (
     parse,
 )
 from modelsplit_policy.facts import Role
-from modelsplit_policy.roles import bare_name
+from modelsplit_policy.model_names import canonical
 from support.policies import SHIPPED, Loc, at, document, experiment, problems
 
 
@@ -115,6 +115,30 @@ RULES: list[tuple[str, list[tuple[Loc, Any]], str, str]] = [
         [(at("HEAVY", "claims"), ["llama3"]), (at("CHAT", "claims"), ["llama3:latest"])],
         "$.roles.CHAT.claims[0]",
         "is already claimed at $.roles.HEAVY.claims[0]",
+    ),
+    (
+        "one row for a model",
+        [(("models",), {"qwen3:8b": {}, "library/Qwen3:8B:local": {}})],
+        '$.models["library/Qwen3:8B:local"]',
+        'is the same model as $.models["qwen3:8b"]; keep one of them',
+    ),
+    (
+        "a claim in two spellings of the cloud",
+        [(at("HEAVY", "claims"), ["x:7b:cloud"]), (at("CHAT", "claims"), ["x:7b-cloud"])],
+        "$.roles.CHAT.claims[0]",
+        "is already claimed at $.roles.HEAVY.claims[0]",
+    ),
+    (
+        "a primary that Ollama can read",
+        [(at("HEAVY", "primary"), "x:cloud:local")],
+        "$.roles.HEAVY.primary",
+        "cannot be read as the name of a model by Ollama",
+    ),
+    (
+        "a row for a model that Ollama can read",
+        [(("models",), {"a:b:c": {}})],
+        '$.models["a:b:c"]',
+        "cannot be read as the name of a model by Ollama",
     ),
     (
         "a budget selects",
@@ -265,4 +289,4 @@ def test_every_objective_can_be_switched_off(name: str) -> None:
 
 
 def test_two_spellings_of_a_model_are_one_name() -> None:
-    assert bare_name("Planner:latest") == bare_name("PLANNER") == "planner"
+    assert canonical("Planner:latest") == canonical("PLANNER") == "planner"

@@ -53,6 +53,61 @@ def test_an_alias_is_no_model_to_change(action: Action, names: dict[str, str], a
     assert failure.message.endswith((advice, f"{advice} in the policy"))
 
 
+@pytest.mark.parametrize("action", [action for action in Action if named_in(action)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "planner:local",
+        " planner",
+        "planner\u00a0",
+        "PLANNER:Latest",
+        "library/planner",
+        "https://registry.ollama.ai/library/planner:latest",
+        ":///Library/planner",
+        "planner:latest: local",
+    ],
+)
+def test_no_spelling_of_an_alias_is_a_model_to_change(action: Action, name: str) -> None:
+    for key in named_in(action):
+        failure = misused(action, {key: name}, CATALOGUE)
+        assert failure is not None
+        assert failure.reason == "is_alias"
+
+
+@pytest.mark.parametrize(
+    ("action", "key", "name"),
+    [
+        (Action.PULL, "model", "a b"),
+        (Action.PULL, "model", "x:cloud:local"),
+        (Action.DELETE, "model", "x@sha256:12"),
+        (Action.CREATE, "model", "gpt-oss:20b:cloud"),
+        (Action.CREATE, "from", "../x"),
+        (Action.COPY, "source", " x"),
+        (Action.COPY, "destination", "x:local:local"),
+        (Action.PUSH, "model", "x "),
+    ],
+)
+def test_a_name_that_ollama_cannot_read_there_is_refused(
+    action: Action, key: str, name: str
+) -> None:
+    failure = misused(action, {key: name}, CATALOGUE)
+    assert failure is not None
+    assert (failure.status, failure.reason) == (400, "bad_model_name")
+
+
+@pytest.mark.parametrize(
+    ("action", "key", "name"),
+    [
+        (Action.PULL, "model", " gpt-oss:20b:cloud"),
+        (Action.CREATE, "from", "gpt-oss:20b:cloud "),
+        (Action.CREATE, "model", "mine:local"),
+        (Action.COPY, "destination", "gpt-oss:20b-cloud"),
+    ],
+)
+def test_names_are_read_as_ollama_reads_them_there(action: Action, key: str, name: str) -> None:
+    assert misused(action, {key: name}, CATALOGUE) is None
+
+
 @pytest.mark.parametrize("action", Action)
 def test_other_names_go_through(action: Action) -> None:
     names = dict.fromkeys(named_in(action), "qwen3:4b")
@@ -61,10 +116,11 @@ def test_other_names_go_through(action: Action) -> None:
 
 
 def test_sentences_are_short_whatever_the_names() -> None:
-    row = {"primary": "a" * 200, "fallback": "b", "aliases": ["c" * 200]}
+    long = "c" * 80 + ":" + "d" * 80
+    row = {"primary": "a" * 80 + ":" + "b" * 80, "fallback": "b", "aliases": [long]}
     catalogue = Catalogue(policy({"roles": {"EXECUTOR": row}}).policy)
     for action in Action:
         for key in named_in(action):
-            failure = misused(action, {key: "c" * 200}, catalogue)
+            failure = misused(action, {key: long}, catalogue)
             assert failure is not None
             assert len(failure.message) <= 200

@@ -21,7 +21,7 @@ NO_ALIASES: dict[str, Any] = {
 async def planned(method: str, target: str, overlay: dict[str, Any] | None = None) -> Plan:
     """The plan for a request whose body is of no interest: nothing may ask for it."""
     rules = policy({"roles": overlay or {}, "management": {"deny": ["pull", "blobs"]}}).policy
-    intercept = Intercept(Catalogue(rules), rules.management)
+    intercept = Intercept(Catalogue(rules), rules.management, 1024)
     nothing = cast("Any", None)
     return await intercept.plan(classify(method, target), target, nothing, nothing)
 

@@ -60,7 +60,7 @@ def asked(sim: Sim) -> int:
     return sum(call.path == "/api/ps" for call in sim.calls)
 
 
-async def test_what_is_loaded_is_told_to_the_gate_by_bare_names() -> None:
+async def test_what_is_loaded_is_told_to_the_gate_by_canonical_names() -> None:
     async with asking(models=("Tiny:latest", "qwen3:4b", "other")) as (under, sim, told):
         assert repr(under) == "<Residency <LoadedModels default unknown>>"
         await under.ask()
