@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit import mean, options, show, table
-from modelsplit_policy.admission import Admission, Place, PoolLimits, Ticket
-from modelsplit_policy.facts import Role
+from modelsplit_policy.admission import Admission, PoolLimits
 from modelsplit_policy.parallelism import Parallelism, Report
+from modelsplit_policy.tickets import Place, Ticket
+from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable

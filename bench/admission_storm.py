@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from kit import options, show, table
-from modelsplit_policy.admission import Admission, Place, PoolLimits, Ticket
-from modelsplit_policy.facts import Role
+from modelsplit_policy.admission import Admission, PoolLimits
 from modelsplit_policy.parallelism import Parallelism, Report
-from modelsplit_proxy.clock import SystemClock
-from modelsplit_proxy.gate import Gate
+from modelsplit_policy.tickets import Place, Ticket
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable

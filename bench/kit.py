@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy import admission
-from modelsplit_policy.config import parse
+from modelsplit_policy.config.parser import parse
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
 
-    from modelsplit_policy.config import Policy
+    from modelsplit_policy.config.model import Policy
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "config" / "model-policy.json"

@@ -28,22 +28,21 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from kit import machine, options, quantile, show, table
-from modelsplit_policy.admission import Hold
 from modelsplit_policy.call import Event
-from modelsplit_policy.facts import Context, Dialect, Provider, Role, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.prices import Price
 from modelsplit_policy.roles import Candidate, Route
-from modelsplit_policy.standing import Crowd, Seats
-from modelsplit_proxy import statefile
-from modelsplit_proxy.clock import SystemClock
-from modelsplit_proxy.ledger import Ledger
-from modelsplit_proxy.query import Query
-from modelsplit_proxy.record import CallRecord
-from modelsplit_proxy.retention import Limits, Retention
-from modelsplit_proxy.statefile import FILE_NAME
-from modelsplit_proxy.store import Store
-from modelsplit_proxy.tail import Usage
+from modelsplit_policy.tickets import Crowd, Hold, Seats
+from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
+from modelsplit_proxy.protocol.stream_end import Usage
+from modelsplit_proxy.records.query import Query
+from modelsplit_proxy.records.record import CallRecord
+from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.storage import state_file
+from modelsplit_proxy.storage.retention import Limits, Retention
+from modelsplit_proxy.storage.state_file import FILE_NAME
+from modelsplit_proxy.storage.writer import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -414,7 +413,7 @@ def whole_check(folder: Path) -> float:
     """How long the check would take if it were not bounded, the file in the cache."""
     with contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as db:
         start = time.perf_counter()
-        db.execute(statefile._CHECK).fetchone()  # noqa: SLF001 - the one that is measured
+        db.execute(state_file._CHECK).fetchone()  # noqa: SLF001 - the one that is measured
         return time.perf_counter() - start
 
 

@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from kit import admission_of, mean, options, policy, quantile, show, table, write_policy
-from modelsplit_policy.admission import Place, Refusal, Ticket
-from modelsplit_policy.facts import Role
+from modelsplit_policy.admission import Refusal
 from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.tickets import Place, Ticket
+from modelsplit_policy.vocabulary import Role
 from support.host import Host, Job, Run
 from support.process import ollama, serving
 from support.wire import Client

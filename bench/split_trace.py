@@ -36,7 +36,7 @@ import orjson
 import uvloop
 
 from kit import ROOT, admission_of, mean, options, policy, quantile, show, table, write_policy
-from modelsplit_policy.facts import Role
+from modelsplit_policy.vocabulary import Role
 from support.host import Host, Job, Run
 from support.process import serving, spawned
 from support.wire import Client

@@ -59,7 +59,7 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "eval", "exec"
 BROAD_EXCEPT_ALLOWED: frozenset[tuple[str, str]] = frozenset(
     {
         ("modelsplit_proxy.handler", "__call__"),
-        ("modelsplit_proxy.store", "_run"),
+        ("modelsplit_proxy.storage.writer", "_run"),
         ("modelsplit_sim.wire", "_guard"),
     }
 )
@@ -212,9 +212,9 @@ def packages_point_one_way(module: Module) -> Iterator[str]:
         if (
             top == "modelsplit_sim"
             and module.top == "modelsplit_proxy"
-            and module.name != "modelsplit_proxy.demo"
+            and module.name != "modelsplit_proxy.cli.demo"
         ):
-            yield f"{where}: only modelsplit_proxy.demo may import the stand-in"
+            yield f"{where}: only modelsplit_proxy.cli.demo may import the stand-in"
         if module.top == "modelsplit_client" and top in {"modelsplit_proxy", "modelsplit_policy"}:
             yield f"{where}: the client speaks HTTP and imports nothing of the server"
 
@@ -231,7 +231,7 @@ def metrics_are_counted_one_way(module: Module) -> Iterator[str]:
     for node, name in imports(module):
         if name in PROMETHEUS_COUNTS:
             where = f"{module.name}:{node.lineno}"
-            yield f"{where} imports {name}: use modelsplit_proxy.families"
+            yield f"{where} imports {name}: use modelsplit_proxy.metrics.families"
 
 
 def no_global(module: Module) -> Iterator[str]:
@@ -471,7 +471,7 @@ def snippet(source: str, name: str = "modelsplit_policy.roles") -> Module:
 
 
 LONG = "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION
-PROXY = "modelsplit_proxy.relay"
+PROXY = "modelsplit_proxy.http.relay"
 BAD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "import asyncio"),
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from time import monotonic"),
@@ -483,9 +483,13 @@ BAD = (
     (policy_does_nothing_but_decide, "modelsplit_policy.roles", "async def f(): ..."),
     (policy_does_nothing_but_decide, "modelsplit_policy.roles", "def f():\n    print(1)"),
     (policy_does_nothing_but_decide, "modelsplit_policy.roles", "x = open('f').read()"),
-    (packages_point_one_way, "modelsplit_sim.server", "import modelsplit_proxy.clock"),
+    (packages_point_one_way, "modelsplit_sim.server", "import modelsplit_proxy.runtime.clock"),
     (packages_point_one_way, PROXY, "from modelsplit_sim import server"),
-    (packages_point_one_way, "modelsplit_client.api", "from modelsplit_policy.facts import Role"),
+    (
+        packages_point_one_way,
+        "modelsplit_client.api",
+        "from modelsplit_policy.vocabulary import Role",
+    ),
     (metrics_are_counted_one_way, PROXY, "from prometheus_client import Counter"),
     (metrics_are_counted_one_way, PROXY, "from prometheus_client.metrics import Gauge"),
     (no_hidden_import, PROXY, "def f():\n    import json"),
@@ -514,7 +518,7 @@ GOOD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.config", "import pydantic"),
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from .facts import Role"),
     (policy_imports_only_what_is_pure, "modelsplit_policy.r", "from collections.abc import Set"),
-    (packages_point_one_way, "modelsplit_proxy.demo", "from modelsplit_sim import server"),
+    (packages_point_one_way, "modelsplit_proxy.cli.demo", "from modelsplit_sim import server"),
     (metrics_are_counted_one_way, PROXY, "from prometheus_client.core import GaugeMetricFamily"),
     (no_hidden_import, PROXY, "if TYPE_CHECKING:\n    from a import b"),
     (no_state_in_a_module, PROXY, "TABLE: Final = {'a': 1}\n__all__ = ['f']\nx = TABLE['a']"),

@@ -6,11 +6,12 @@ import json
 import re
 from pathlib import Path
 
-from modelsplit_policy.admission import Hold, Place, Ticket, from_policy
-from modelsplit_policy.config import parse
-from modelsplit_policy.facts import Role
+from modelsplit_policy.admission import from_policy
+from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import ERRORS, ErrorCode
-from modelsplit_proxy.policyfile import merge, shipped
+from modelsplit_policy.tickets import Hold, Place, Ticket
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.config.policy_file import merge, shipped
 from support.harness import NO_LEARNING, policy
 
 PAGE = (Path(__file__).parents[1] / "docs" / "admission.md").read_text(encoding="utf-8")

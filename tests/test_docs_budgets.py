@@ -10,14 +10,16 @@ from typing import Any
 import pytest
 
 from modelsplit_policy.budgets import Exhausted, Standing, nano
-from modelsplit_policy.config import ModelPolicy
+from modelsplit_policy.config.model import ModelPolicy
 from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
-from modelsplit_proxy import budgetwords, cli, policyfile
-from modelsplit_proxy.store import URGENT_S
+from modelsplit_proxy.cli import main as cli
+from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.storage.writer import URGENT_S
 from support.stores import opened
 
 PAGE = (Path(__file__).parents[1] / "docs" / "budgets.md").read_text(encoding="utf-8")
-SHIPPED = policyfile.load(None).policy
+SHIPPED = policy_file.load(None).policy
 # 12 minutes before 03:14 UTC on some day.
 NIGHT = 1_795_402_920.0
 BY = ("--by", "kim", "--reason", "trial of the planner")
@@ -60,11 +62,11 @@ def default_tokens() -> int:
 
 
 def test_the_answers_are_what_is_sent() -> None:
-    (few,) = budgetwords.header_lines([heavy(calls=4, frees_in_s=2820.0)])
-    (none,) = budgetwords.header_lines([heavy()])
+    (few,) = budget_text.header_lines([heavy(calls=4, frees_in_s=2820.0)])
+    (none,) = budget_text.header_lines([heavy()])
     assert few.decode().replace("\r", "") in PAGE
     assert none.decode().replace("\r", "") in PAGE
-    failure = budgetwords.refusal(Exhausted(heavy(), Reason.CALLS, 0, 720.0), NIGHT)
+    failure = budget_text.refusal(Exhausted(heavy(), Reason.CALLS, 0, 720.0), NIGHT)
     assert f'{{"error":{json.dumps(failure.message)}, …}}' in PAGE
     assert f"HTTP/1.1 {failure.status} {failure.phrase}\n" in PAGE
     assert "x-should-retry: false\n" in PAGE
@@ -81,7 +83,7 @@ def test_the_status_lines_are_what_status_says() -> None:
         frees_in_s=19 * 3600.0,
     )
     for standing in (heavy(calls=4), cloud):
-        assert f"\nbudget   {budgetwords.line(budgetwords.fields(standing))}\n" in PAGE
+        assert f"\nbudget   {budget_text.line(budget_text.fields(standing))}\n" in PAGE
 
 
 def test_the_transcript_is_what_the_commands_say(

@@ -10,7 +10,7 @@ import pytest
 
 from modelsplit_policy.failures import ERRORS, ErrorCode
 from modelsplit_policy.failures import Failure as Failed
-from modelsplit_proxy.errors import Scene, fields
+from modelsplit_proxy.protocol.error_body import Scene, fields
 
 PAGE = (Path(__file__).parents[1] / "docs" / "errors.md").read_text(encoding="utf-8")
 HEADING = re.compile(r"`(E_\w+)` · (\d+) · (\w+) · (do not retry|may retry)\n")

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from modelsplit_policy.comparison import End, Observation
-from modelsplit_policy.config import parse
-from modelsplit_policy.evidence import MIN_CLUSTERS
+from modelsplit_policy.config.parser import parse
 from modelsplit_policy.experiments import arm_of
-from modelsplit_proxy import check, policyfile, trialreport
-from modelsplit_proxy.policyfile import merge, shipped
-from modelsplit_proxy.trialdata import MOST_CALLS, Kept, TrialData
+from modelsplit_policy.intervals import MIN_CLUSTERS
+from modelsplit_proxy.cli import check
+from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config.policy_file import merge, shipped
+from modelsplit_proxy.records import experiment_report
+from modelsplit_proxy.records.experiment_data import MOST_CALLS, Kept, TrialData
 
 PAGE = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
 
@@ -86,21 +88,21 @@ def test_the_dry_run_in_the_page_is_what_is_printed(
 ) -> None:
     path = tmp_path / "policy.json"
     path.write_text(block("json"))
-    check.route(policyfile.load(path), "planner", "", as_json=False)
+    check.route(policy_file.load(path), "planner", "", as_json=False)
     assert f"$ modelsplit route planner\n{capsys.readouterr().out}```" in PAGE
 
 
 def test_the_report_in_the_page_is_what_is_printed_for_such_calls() -> None:
-    told = trialreport.report(parse(running()), Calls(), None, 0)
+    told = experiment_report.report(parse(running()), Calls(), None, 0)
     told["experiments"][0] |= {"last_at": "2026-11-30T12:00:00.000Z"}
-    text = "\n".join(trialreport.lines(told))
+    text = "\n".join(experiment_report.lines(told))
     assert f"```\n$ modelsplit experiments\n{text}\n```" in PAGE
 
 
 def test_every_line_of_the_report_is_explained() -> None:
     section = PAGE.partition("\n## Read it\n")[2]
     said = ", ".join(re.findall(r"^\| ([^|]+) \| [^|]+ \|$", section, re.MULTILINE)[1:])
-    assert said.split(", ") == [title for title, *_ in trialreport.SHOWN.values()]
+    assert said.split(", ") == [title for title, *_ in experiment_report.SHOWN.values()]
 
 
 def test_the_numbers_in_the_page_are_the_codes() -> None:

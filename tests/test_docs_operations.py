@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from modelsplit_policy.facts import Role
 from modelsplit_policy.health import SHEDDING, Level
-from modelsplit_proxy import cli, keyfile, status
-from modelsplit_proxy.record import Variant
-from modelsplit_proxy.settings import OPTIONS
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.cli import main as cli
+from modelsplit_proxy.cli import status
+from modelsplit_proxy.config import key_file
+from modelsplit_proxy.config.settings import OPTIONS
+from modelsplit_proxy.records.record import Variant
 from support.harness import running
 from support.records import answered, turned_away
 
@@ -80,11 +82,11 @@ def test_the_example_of_a_file_of_keys_is_one_and_every_field_is_described(tmp_p
     (example,) = re.findall(r"```json\n(.*?)```", section, re.DOTALL)
     path = tmp_path / "keys.json"
     path.write_text(example)
-    assert len(keyfile.load(path, {}).keys) == 2
+    assert len(key_file.load(path, {}).keys) == 2
     said = [
         word for row in re.findall(r"^\| (`.+?) \|", section, re.MULTILINE) for word in words(row)
     ]
-    assert sorted(said) == sorted(keyfile.KeyEntry.model_fields)
+    assert sorted(said) == sorted(key_file.KeyEntry.model_fields)
 
 
 def test_the_shedding_table_is_the_code() -> None:

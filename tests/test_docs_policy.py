@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
-from modelsplit_policy.config import (
-    LONG_WAIT_MS,
-    OBJECTIVES,
-    WAIT_MS,
-    Condition,
-    json_schema,
-    parse,
-)
-from modelsplit_proxy.policyfile import ETC, merge, shipped
+from modelsplit_policy.config.json_schema import json_schema
+from modelsplit_policy.config.model import LONG_WAIT_MS, OBJECTIVES, WAIT_MS, Condition
+from modelsplit_policy.config.parser import parse
+from modelsplit_proxy.config.policy_file import ETC, merge, shipped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

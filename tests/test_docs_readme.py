@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from modelsplit_policy.config import RolePolicy
-from modelsplit_policy.facts import Role
-from modelsplit_proxy import policyfile
+from modelsplit_policy.config.model import RolePolicy
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.config import policy_file
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
@@ -38,12 +38,12 @@ def row(role: Role, policy: RolePolicy) -> list[str]:
 def test_the_table_of_roles_is_the_shipped_policy() -> None:
     lines = re.findall(r"^\| ([A-Z]+ \|.*) \|$", README, re.MULTILINE)
     said = [[cell.strip() for cell in line.split("|")] for line in lines]
-    roles = policyfile.load(None).policy.roles
+    roles = policy_file.load(None).policy.roles
     assert said == [row(role, roles[role]) for role in Role]
 
 
 def test_the_digest_in_the_examples_is_the_shipped_policys() -> None:
-    digest = policyfile.load(None).short_digest
+    digest = policy_file.load(None).short_digest
     operations = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
     for page in (README, operations):
         assert set(re.findall(r"shipped default \((\w+)\)", page)) == {digest}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from modelsplit_policy.admission import Hold
-from modelsplit_proxy import explain, rows, trace
+from modelsplit_policy.tickets import Hold
+from modelsplit_proxy.records import explain, rows, trace
 from support.records import answered
 from support.stores import kept
 

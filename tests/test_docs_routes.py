@@ -6,9 +6,9 @@ import json
 import re
 from pathlib import Path
 
-from modelsplit_proxy.headers import RESPONSE_NAMES
-from modelsplit_proxy.routes import ROUTES
-from modelsplit_proxy.telemetry import fields
+from modelsplit_proxy.calls.telemetry import fields
+from modelsplit_proxy.http.headers import RESPONSE_NAMES
+from modelsplit_proxy.protocol.routes import ROUTES
 from support.records import answered
 
 PAGE = (Path(__file__).parents[1] / "docs" / "routes.md").read_text(encoding="utf-8")
@@ -39,7 +39,9 @@ def test_every_response_header_is_described() -> None:
 
 
 def test_every_request_header_is_described() -> None:
-    source = Path(__file__).parents[1] / "proxy" / "modelsplit_proxy" / "asked.py"
+    source = (
+        Path(__file__).parents[1] / "proxy" / "modelsplit_proxy" / "protocol" / "request_headers.py"
+    )
     read = set(re.findall(r'"(X-(?:LLM-)?[A-Z][\w-]+)"', source.read_text(encoding="utf-8")))
     assert set(first_cells(section("Request headers"))) == read
 

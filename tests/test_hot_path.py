@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from modelsplit_proxy.record import CallRecord
-from modelsplit_proxy.upstream import UpstreamConnection
+from modelsplit_proxy.http.upstream import UpstreamConnection
+from modelsplit_proxy.records.record import CallRecord
 from support.counting import Asker, Calls, Upstream
 from support.harness import Running, in_front_of
 

@@ -14,7 +14,7 @@ would end: sharing the machine is better than waiting for a long answer to end, 
 answer is better than none.
 
 *Order.* Whoever finds a seat and nobody with a better right takes it at once. The others
-wait in their role's line (``lines``: first come first served, fair between clients). When
+wait in their role's line (``queue``: first come first served, fair between clients). When
 a seat comes free, a role that has fewer calls running than it reserved goes first. Among
 the rest, each role stands for its longest waiter: the role whose arrival time plus
 ``ageing`` is earliest goes next. ``ageing`` is how much longer than the most urgent role a
@@ -35,21 +35,20 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import Reason
-from modelsplit_policy.lines import Line
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Parallelism
-from modelsplit_policy.standing import Crowd, Seats
+from modelsplit_policy.queue import RoleQueue
+from modelsplit_policy.tickets import Crowd, Hold, Place, Seats, Ticket
+from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from modelsplit_policy.config import Policy, RolePolicy
-    from modelsplit_policy.parallelism import Flight, Report
+    from modelsplit_policy.config.model import Policy, RolePolicy
+    from modelsplit_policy.parallelism import Report
 
 # The longest a client is ever told to stay away: SDKs sleep whatever they are sent.
 RETRY_AFTER_MAX_S: Final = 30
@@ -62,26 +61,6 @@ _REMEMBERED: Final = 64
 _FORECAST_NEEDS: Final = 16
 # One in so many calls that would be refused by forecast waits after all: the check on it.
 _FORECAST_CHECK: Final = 16
-
-
-class Place(StrEnum):
-    """Where a ticket stands."""
-
-    NEW = "new"
-    WAITING = "waiting"
-    SEATED = "seated"
-    GONE = "gone"
-
-
-class Hold(StrEnum):
-    """Why a call waits."""
-
-    ROLE_CAP = "role_cap"
-    GLOBAL_CAP = "global_cap"
-    RESERVED = "reserved"
-    MODEL_CAP = "model_cap"
-    PARALLELISM = "parallelism"
-    TURN = "turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,32 +85,6 @@ class Shedding:
     enter: frozenset[Role] = frozenset()
     wait: frozenset[Role] = frozenset()
     health: str = field(default="", compare=False)
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
-
-    ``model``: its canonical name, so that no other spelling passes for another model.
-    ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
-    for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
-    long it keeps its seat says something of the calls of its role.
-    """
-
-    role: Role
-    model: str
-    arrived: float
-    client: str = ""
-    max_wait_s: float = math.inf
-    max_hold_s: float = math.inf
-    front: bool = False
-    sample: bool = True
-    place: Place = Place.NEW
-    seated: float = 0.0
-    ahead: int = 0
-    urgent: bool = False
-    doubted: bool = False
-    flight: Flight | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +136,7 @@ class _Pool:
         self.limits = limits
         self.running = 0
         self.kept = 0 if limits.lends else limits.reserved
-        self.line = Line()
+        self.line = RoleQueue()
         self.service_s = 1.0
         self.recent: deque[float] = deque(maxlen=_REMEMBERED)
         self.quick_s: float | None = None

@@ -4,7 +4,7 @@ Changes are only ever added: an approval, and later perhaps its revocation. What
 follows from all of them. Each CLOUD call is charged to one approval, the one that ends
 soonest of those with room for it, so that none lapses while another is spent.
 
-Time is ledger time (``ledgertime``), in seconds; money is whole billionths of a US dollar.
+Time is ledger time (``budget_clock``), in seconds; money is whole billionths of a US dollar.
 """
 
 from __future__ import annotations

@@ -25,9 +25,9 @@ from modelsplit_policy.failures import BUDGET, ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from modelsplit_policy.facts import Loading
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.roles import Candidate, Route
+    from modelsplit_policy.vocabulary import Loading
 
 
 class Check(StrEnum):

@@ -36,13 +36,13 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_policy.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from modelsplit_policy.facts import Provider
+    from modelsplit_policy.vocabulary import Provider
 
 # Model names come from clients. Beyond this many, the one that failed longest ago goes.
 MODELS_MAX: Final = 256
@@ -252,7 +252,7 @@ class Breakers:
         # The generations of providers' breakers that are not kept.
         self._providers: dict[BreakerKey, int] = {}
         # What every call is told while none is kept.
-        self._calm: Remembered[tuple[Provider, str | None], Allowed] = Remembered()
+        self._calm: BoundedMemo[tuple[Provider, str | None], Allowed] = BoundedMemo()
 
     def __repr__(self) -> str:
         rows = ", ".join(

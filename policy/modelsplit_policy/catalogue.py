@@ -11,14 +11,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_policy.model_names import canonical, canonical_stored
+from modelsplit_policy.vocabulary import Provider, Role
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
 
-    from modelsplit_policy.config import Policy
+    from modelsplit_policy.config.model import Policy
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.evidence import MIN_CLUSTERS, difference, mean, quantile, rate
+from modelsplit_policy.intervals import MIN_CLUSTERS, difference, mean, quantile, rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from modelsplit_policy.evidence import Cluster, Difference, Estimate
+    from modelsplit_policy.intervals import Cluster, Difference, Estimate
 
 LEVEL: Final = 0.95
 

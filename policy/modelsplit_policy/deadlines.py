@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 
 if TYPE_CHECKING:
-    from modelsplit_policy.facts import Provider
+    from modelsplit_policy.vocabulary import Provider
 
 # How soon after it is known that a model is loaded the role's clock starts.
 LOOK_EVERY_S: Final = 0.1

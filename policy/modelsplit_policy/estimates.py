@@ -18,10 +18,10 @@ from modelsplit_policy.prices import worst_case_usd
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from modelsplit_policy.config import ModelPolicy, Policy
-    from modelsplit_policy.facts import Role
+    from modelsplit_policy.config.model import ModelPolicy, Policy
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate
+    from modelsplit_policy.vocabulary import Role
 
 # What a model is reckoned with that the policy says nothing of.
 DEFAULT_OUTPUT_TOKENS: Final = 4096

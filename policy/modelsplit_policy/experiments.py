@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_policy.config import ArmPolicy, ExperimentPolicy
+    from modelsplit_policy.config.model import ArmPolicy, ExperimentPolicy
 
 _BITS: Final = 53  # as many as a float holds exactly
 

@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from modelsplit_policy.facts import Provider
+from modelsplit_policy.vocabulary import Provider
 
 
 class ErrorCode(StrEnum):

@@ -29,7 +29,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.facts import Role
+from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.facts import DEFAULT_HOST
 from modelsplit_policy.model_names import canonical, canonical_stored
+from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from modelsplit_policy.facts import Host
+    from modelsplit_policy.vocabulary import Host
 
 # Between an answer and the next question: at least, and at most.
 AT_LEAST_S: Final = 0.5

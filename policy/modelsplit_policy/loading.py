@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from modelsplit_policy.facts import Loading
 from modelsplit_policy.failures import ErrorCode
 from modelsplit_policy.shaping import CONTENT, merged_options, repeats, spellings, unloads
+from modelsplit_policy.vocabulary import Loading
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,15 +11,15 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.facts import Action
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.model_names import read, read_stored, unreadable
+from modelsplit_policy.vocabulary import Action
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_policy.catalogue import Alias, Catalogue
-    from modelsplit_policy.config import ManagementPolicy
+    from modelsplit_policy.config.model import ManagementPolicy
 
 _HIDDEN: Final = ("cannot be the name of a model", "choose another name")
 _SOURCE: Final = ("cannot be copied", "name {target} instead")

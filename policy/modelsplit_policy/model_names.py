@@ -16,8 +16,8 @@ import re
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
-from modelsplit_policy.remembered import Remembered
 
 # What Go's strings.TrimSpace removes. Python's strip removes more.
 _SPACE: Final = (
@@ -57,7 +57,7 @@ class ModelNames:
     """Names as they are called, read once each while few are in use."""
 
     def __init__(self) -> None:
-        self._known: Remembered[str, ModelName | None] = Remembered()
+        self._known: BoundedMemo[str, ModelName | None] = BoundedMemo()
 
     def __repr__(self) -> str:
         return f"<ModelNames {len(self._known)} known>"

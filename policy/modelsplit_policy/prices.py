@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.facts import Provider, Role
 from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.roles import named_by, named_here
+from modelsplit_policy.vocabulary import Provider, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_policy.config import BudgetPolicy, Policy, PricePolicy
+    from modelsplit_policy.config.model import BudgetPolicy, Policy, PricePolicy
 
 _MILLION: Final = 1_000_000
 _HOUR_S: Final = 3_600.0

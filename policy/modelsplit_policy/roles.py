@@ -15,16 +15,22 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from modelsplit_policy.bounded_memo import NAME_MAX, BoundedMemo
 from modelsplit_policy.experiments import arm_of, sticky_key
-from modelsplit_policy.facts import Context, Provider, Role, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 from modelsplit_policy.model_names import ModelNames, canonical, runs_in_cloud, unreadable
-from modelsplit_policy.remembered import NAME_MAX, Remembered
+from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_policy.config import ArmPolicy, ExperimentPolicy, Policy, RolePolicy, Scalar
+    from modelsplit_policy.config.model import (
+        ArmPolicy,
+        ExperimentPolicy,
+        Policy,
+        RolePolicy,
+        Scalar,
+    )
 
 # Nothing escalates by itself, and no step is skipped.
 _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: Role.CLOUD})
@@ -124,7 +130,7 @@ class Roles:
         }
         self._tests = {test.role: test for test in policy.experiments if test.enabled}
         self._names = ModelNames()
-        self._plain: Remembered[str, Route] = Remembered()
+        self._plain: BoundedMemo[str, Route] = BoundedMemo()
 
     def plain(self, model: str) -> Route | Failure | None:
         """The route of a call that says nothing but its model, which most do; None: ask ``route``.

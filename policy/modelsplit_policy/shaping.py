@@ -26,8 +26,8 @@ from modelsplit_policy.model_names import canonical
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from modelsplit_policy.config import Policy, Scalar
-    from modelsplit_policy.facts import Role
+    from modelsplit_policy.config.model import Policy, Scalar
+    from modelsplit_policy.vocabulary import Role
 
 _OPTIONS: Final = "options"
 _KEEP_ALIVE: Final = "keep_alive"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from modelsplit_proxy.cli import run
+from modelsplit_proxy.cli.main import run
 
 
 def main() -> None:

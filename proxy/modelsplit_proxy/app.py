@@ -13,51 +13,54 @@ from aiohttp import web
 from modelsplit_policy import admission
 from modelsplit_policy.breaker import BreakerRules, Breakers
 from modelsplit_policy.catalogue import Catalogue
-from modelsplit_policy.facts import Role
+from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard, HealthRules
-from modelsplit_policy.pitfalls import warnings
 from modelsplit_policy.roles import Roles
-from modelsplit_proxy import installed, pricing
-from modelsplit_proxy.admin import Admin, AdminParts
-from modelsplit_proxy.budgetmetrics import BudgetMetrics
-from modelsplit_proxy.clientseats import ClientSeats
-from modelsplit_proxy.clock import LedgerTime, SystemClock, boot_id, machine_clocks
-from modelsplit_proxy.costs import Costs
-from modelsplit_proxy.edge import Edge, EdgeServer
-from modelsplit_proxy.experimentmetrics import ExperimentMetrics
-from modelsplit_proxy.fetch import fetch
-from modelsplit_proxy.fuses import Fuses
-from modelsplit_proxy.gate import Gate
-from modelsplit_proxy.guard import Guard
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.admin.admin import Admin, AdminParts
+from modelsplit_proxy.calls.attempt_plan import AttemptPlans
+from modelsplit_proxy.config import prices
+from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.handler import Handler, unparsed_request
-from modelsplit_proxy.intercept import Intercept
-from modelsplit_proxy.lanes import Lanes
-from modelsplit_proxy.lastgood import LastGood
-from modelsplit_proxy.ledger import Ledger
-from modelsplit_proxy.live import LiveCalls
-from modelsplit_proxy.looplag import LoopLag
-from modelsplit_proxy.metrics import LATENCY_S, Metrics
-from modelsplit_proxy.monitor import Monitor, Watched
-from modelsplit_proxy.probe import Probe
-from modelsplit_proxy.purse import Purse
-from modelsplit_proxy.rate import ArrivalLimit
-from modelsplit_proxy.requestlog import RequestLog
-from modelsplit_proxy.residency import Residency
-from modelsplit_proxy.retention import Limits, Retention
-from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
-from modelsplit_proxy.settings import Address
-from modelsplit_proxy.store import Store
-from modelsplit_proxy.storemetrics import StoreMetrics
-from modelsplit_proxy.tasks import Tasks
-from modelsplit_proxy.upstream import Pool, UpstreamError
+from modelsplit_proxy.http.fetch import fetch
+from modelsplit_proxy.http.origin_guard import Guard
+from modelsplit_proxy.http.server import Edge, EdgeServer
+from modelsplit_proxy.http.upstream import UpstreamError, UpstreamTarget
+from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
+from modelsplit_proxy.limits.breakers import Fuses
+from modelsplit_proxy.limits.budgets import BudgetKeeper
+from modelsplit_proxy.limits.client_seats import ClientSeats
+from modelsplit_proxy.metrics.budgets import BudgetMetrics
+from modelsplit_proxy.metrics.calls import LATENCY_S, Metrics
+from modelsplit_proxy.metrics.costs import Costs
+from modelsplit_proxy.metrics.experiments import ExperimentMetrics
+from modelsplit_proxy.metrics.storage import StoreMetrics
+from modelsplit_proxy.passthrough.intercept import Intercept
+from modelsplit_proxy.passthrough.last_good import LastGood
+from modelsplit_proxy.records.live import LiveCalls
+from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.request_log import RequestLog
+from modelsplit_proxy.runtime.clock import LedgerTime, SystemClock, boot_id, machine_clocks
+from modelsplit_proxy.runtime.lifecycle import Lifecycle
+from modelsplit_proxy.runtime.loop_lag import LoopLag
+from modelsplit_proxy.runtime.tasks import Tasks
+from modelsplit_proxy.services import Services
+from modelsplit_proxy.storage.retention import Limits, Retention
+from modelsplit_proxy.storage.writer import Store
+from modelsplit_proxy.watch import installed_models
+from modelsplit_proxy.watch.health import Monitor, Watched
+from modelsplit_proxy.watch.loaded_models import Residency
+from modelsplit_proxy.watch.upstream_probe import Probe
 
 if TYPE_CHECKING:
-    from modelsplit_policy.config import Policy
-    from modelsplit_proxy.keys import Keyring
-    from modelsplit_proxy.policyfile import LoadedPolicy
-    from modelsplit_proxy.requestlog import Sink
-    from modelsplit_proxy.settings import Settings
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_proxy.config.policy_file import LoadedPolicy
+    from modelsplit_proxy.config.settings import Settings
+    from modelsplit_proxy.limits.client_keys import Keyring
+    from modelsplit_proxy.records.request_log import Sink
 
 logger = logging.getLogger("modelsplit")
 
@@ -93,7 +96,7 @@ class App:
         self.admission = admission.from_policy(policy)
         self.lag = LoopLag()
         self._tasks = Tasks()
-        self._pricing = pricing.read(policy, SystemClock().wall())
+        self._pricing = prices.read(policy, SystemClock().wall())
         self.store = Store(settings.state, SystemClock())
         self._ledger = Ledger(self.store)
         self.services = self._services(policy, RequestLog(sink, as_json=json_log))
@@ -106,7 +109,7 @@ class App:
         trials = ExperimentMetrics(policy, self.services.metrics.registry, LATENCY_S)
         self.services.log.listen(trials.call_ended)
         self.services.metrics.registry.register(StoreMetrics(self.store, self._ledger))
-        self.services.metrics.registry.register(BudgetMetrics(self.services.purse))
+        self.services.metrics.registry.register(BudgetMetrics(self.services.budget_keeper))
         for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
             self.services.log.listen(listener)
         self._edge = Edge(
@@ -147,7 +150,7 @@ class App:
         gate = Gate(self.admission, clock)
         pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
         ledger_time = LedgerTime(machine_clocks(boot_id(settings.boot_id)))
-        purse = Purse(policy, self._pricing.prices, self.store, ledger_time)
+        budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, ledger_time)
         return Services(
             policy=policy,
             roles=Roles(policy),
@@ -165,8 +168,10 @@ class App:
             rate=ArrivalLimit(policy.clients, own_limits),
             client_seats=ClientSeats(policy.clients, own_limits),
             fuses=Fuses(Breakers(BreakerRules()), clock),
-            purse=purse,
-            lanes=Lanes(policy, self._pricing.prices, purse, settings.stall_timeout_s),
+            budget_keeper=budget_keeper,
+            attempt_plans=AttemptPlans(
+                policy, self._pricing.prices, budget_keeper, settings.stall_timeout_s
+            ),
             metrics=Metrics(policy),
             log=log,
             live=LiveCalls(clock),
@@ -204,11 +209,11 @@ class App:
         self._tasks.run(self.residency.watch(), "residency")
         self._tasks.run(self.monitor.watch(), "health")
         self._tasks.run(self._retention().watch(), "retention")
-        self._tasks.run(self.services.purse.watch(), "budgets")
+        self._tasks.run(self.services.budget_keeper.watch(), "budgets")
 
     async def _read_budgets(self) -> None:
         """Know what was counted before the first call comes; a locked file delays only that."""
-        reading = self._tasks.start(self.services.purse.open(), "reading budgets")
+        reading = self._tasks.start(self.services.budget_keeper.open(), "reading budgets")
         await asyncio.wait([reading], timeout=_FIRST_LOOK_S)
 
     async def _compare_with_installed(self) -> None:
@@ -221,10 +226,10 @@ class App:
                 )
         except (TimeoutError, UpstreamError):
             return
-        found = installed.names(body)
+        found = installed_models.names(body)
         if found is None:
             return  # not a list of models: nothing is known to be missing
-        for warning in installed.warnings(services.policy, found):
+        for warning in installed_models.warnings(services.policy, found):
             logger.warning("%s", warning)
 
     async def _first_look(self) -> None:
@@ -283,7 +288,7 @@ class App:
         await self._tasks.close()
         self.services.pool.close()
         await self.services.log.close()
-        self.services.purse.close()
+        self.services.budget_keeper.close()
         await asyncio.to_thread(self.store.close)
 
     async def _start_admin(self, sock: socket.socket) -> None:

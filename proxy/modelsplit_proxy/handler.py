@@ -11,25 +11,28 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from modelsplit_policy.facts import Dialect
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_proxy import answers, cors, errors, headers, keys, routes
-from modelsplit_proxy.asked import new_id, request_id
-from modelsplit_proxy.edge import Downstream, date_line
-from modelsplit_proxy.inference import InferenceCall, internal_failure
-from modelsplit_proxy.keys import ANYBODY
-from modelsplit_proxy.passthrough import Passthrough
-from modelsplit_proxy.question import Question, Questioning
-from modelsplit_proxy.routes import Kind
+from modelsplit_policy.vocabulary import Dialect
+from modelsplit_proxy.calls.call import InferenceCall, internal_failure
+from modelsplit_proxy.http import cors, headers
+from modelsplit_proxy.http.server import Downstream, date_line
+from modelsplit_proxy.limits import client_keys
+from modelsplit_proxy.limits.client_keys import ANYBODY
+from modelsplit_proxy.passthrough.intercept import Question
+from modelsplit_proxy.passthrough.passthrough import Passthrough
+from modelsplit_proxy.passthrough.rewritten import Questioning
+from modelsplit_proxy.protocol import error_body, overload, routes
+from modelsplit_proxy.protocol.request_headers import new_id, request_id
+from modelsplit_proxy.protocol.routes import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from aiohttp import web
 
-    from modelsplit_proxy.keys import Caller
-    from modelsplit_proxy.request import Request
-    from modelsplit_proxy.routes import Route
+    from modelsplit_proxy.http.request import Request
+    from modelsplit_proxy.limits.client_keys import Caller
+    from modelsplit_proxy.protocol.routes import Route
     from modelsplit_proxy.services import Services
 
 logger = logging.getLogger("modelsplit")
@@ -104,7 +107,7 @@ class Handler:
     ) -> Failure | None:
         services = self._services
         if services.lifecycle.draining:
-            return answers.draining()
+            return overload.draining()
         denied = caller.denied_management(manages=route.kind is Kind.MANAGEMENT)
         if denied is not None:
             return denied
@@ -112,8 +115,10 @@ class Handler:
         if isinstance(plan, Failure):
             return plan
         if isinstance(plan, Question):
-            return await Questioning(services, request, down, plan, spent=caller.spent).serve()
-        passing = Passthrough(services, request, target, down, spent=caller.spent, taken=plan)
+            return await Questioning(
+                services, request, down, plan, consumed=caller.consumed
+            ).serve()
+        passing = Passthrough(services, request, target, down, consumed=caller.consumed, taken=plan)
         return await passing.serve()
 
     def _preflight(self, request: Request, origin: str, down: Downstream) -> None:
@@ -130,7 +135,7 @@ class Handler:
             return ANYBODY
         sent = request.headers
         caller = keyring.caller(sent)
-        if isinstance(caller, Failure) and keys.open_to_all(request.method, target):
+        if isinstance(caller, Failure) and client_keys.open_to_all(request.method, target):
             return ANYBODY
         return caller
 
@@ -156,13 +161,15 @@ class Handler:
     def _answer(self, request: Request, down: Downstream, failure: Failure, known_as: str) -> None:
         """An error outside any call: no role, no model, no attempt."""
         lines = cors.lines(request.origin, failure)
-        body = errors.body(routes.dialect_of(request.raw_path), failure, errors.Scene(known_as))
+        body = error_body.body(
+            routes.dialect_of(request.raw_path), failure, error_body.Scene(known_as)
+        )
         write_failure(down, failure, body, known_as, lines, close=self._closes(request))
 
     def _cut_short(self, request: Request, down: Downstream, known_as: str) -> None:
         """The process ends before this request: what has not begun is told so."""
         if not down.started:
-            self._answer(request, down, answers.cut_short(), known_as)
+            self._answer(request, down, overload.cut_short(), known_as)
         elif not down.ended:
             down.abort()
 
@@ -190,7 +197,7 @@ def write_failure(
         f"X-Request-Id: {known_as}\r\nrequest-id: {known_as}\r\n".encode(),
         b"X-LLM-Error-Code: %b\r\n" % failure.code.encode(),
         headers.VIA_LINE,
-        *errors.lines(failure),
+        *error_body.lines(failure),
         *more,
     ]
     down.head(failure.status, failure.phrase, lines, length=len(body), close=close)
@@ -205,5 +212,5 @@ def unparsed_request(down: Downstream, message: str) -> None:
         ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, f"malformed request: {words}", "Bad Request"
     )
     known_as = new_id()
-    body = errors.body(Dialect.OLLAMA, failure, errors.Scene(known_as))
+    body = error_body.body(Dialect.OLLAMA, failure, error_body.Scene(known_as))
     write_failure(down, failure, body, known_as, close=True)

@@ -27,7 +27,7 @@ from support.harness import running
 if TYPE_CHECKING:
     from clients.catalogue import Client
     from clients.install import Places
-    from modelsplit_proxy.record import CallRecord
+    from modelsplit_proxy.records.record import CallRecord
     from support.harness import Overlay, Running
 
 FOLDER: Final = Path(__file__).parent

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelsplit_policy import parallelism
-from modelsplit_policy.facts import Role
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.health import Level
-from modelsplit_proxy.looplag import LoopLag
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS

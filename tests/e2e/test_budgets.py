@@ -13,8 +13,8 @@ import pytest
 
 from modelsplit_policy.approvals import Action, Change
 from modelsplit_policy.budgets import nano
-from modelsplit_proxy import budgetbook
-from modelsplit_proxy.statefile import FILE_NAME
+from modelsplit_proxy.limits import budget_store
+from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
@@ -43,7 +43,7 @@ def approve(state: Path, usd: float = 5.0) -> None:
     """As another process does, while the proxy runs."""
     change = Change(0, 0.0, 0.0, Action.APPROVE, "kim", "a trial", nano(usd), 1e12)
     with closing(sqlite3.connect(state / FILE_NAME)) as db, db:
-        budgetbook.add_change(db, change)
+        budget_store.add_change(db, change)
 
 
 async def spend(up: Running, times: int) -> None:
@@ -171,7 +171,7 @@ async def test_a_client_that_left_the_line_is_given_back() -> None:
         await up.until(lambda: up.seats() == (1, 1))
         await waiting.close()
         await up.calls.wait()
-        assert up.app.services.purse.standing()[0].calls == 1
+        assert up.app.services.budget_keeper.standing()[0].calls == 1
 
 
 async def test_a_shadow_budget_is_seen_by_operators_only() -> None:
@@ -312,5 +312,5 @@ async def test_the_cloud_is_charged_what_it_used(tmp_path: Path) -> None:
         records = await up.calls.wait(2)
         spent = sum(record.cost_usd or 0.0 for record in records)
         assert 0 < spent < 0.01
-        left = up.app.services.purse.approved()[1]
+        left = up.app.services.budget_keeper.approved()[1]
         assert left == pytest.approx(1.0 - spent, abs=1e-8)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from modelsplit_proxy.cli import run
+from modelsplit_proxy.cli.main import run
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.server import Sim
 from support.process import free_port, spawned

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from modelsplit_policy.failures import ERRORS, ErrorCode
-from modelsplit_proxy.settings import Address
+from modelsplit_proxy.config.settings import Address
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import DIALECTS, ERROR_FIELDS, call

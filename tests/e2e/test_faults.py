@@ -19,7 +19,7 @@ from support.harness import running, warm
 from support.seen import seen
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.record import CallRecord
+    from modelsplit_proxy.records.record import CallRecord
     from support.harness import Running
     from support.wire import Answer
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.facts import Role
-from modelsplit_proxy.keys import Key, Keyring, digest_of
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.limits.client_keys import Key, Keyring, digest_of
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.journal import Call
 from support.calls import DIALECTS, ERROR_FIELDS, call

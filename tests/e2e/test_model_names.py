@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.facts import Role
+from modelsplit_policy.vocabulary import Role
 from modelsplit_sim.config import SimConfig
 from support.calls import BODIES, DIALECTS, call
 from support.harness import Overlay, running

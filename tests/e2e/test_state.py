@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelsplit_proxy.statefile import FILE_NAME
+from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import running

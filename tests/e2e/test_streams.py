@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from modelsplit_proxy.settings import Address
+from modelsplit_proxy.config.settings import Address
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import ERROR_FIELDS, STREAMS, call

@@ -8,19 +8,11 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modelsplit_policy.admission import (
-    PATIENCE_S,
-    Admission,
-    Hold,
-    Place,
-    PoolLimits,
-    Refusal,
-    Shedding,
-    Ticket,
-)
-from modelsplit_policy.facts import Role
+from modelsplit_policy.admission import PATIENCE_S, Admission, PoolLimits, Refusal, Shedding
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.tickets import Hold, Place, Ticket
+from modelsplit_policy.vocabulary import Role
 
 PLANNER, EXECUTOR, HEAVY, CLOUD, CHAT = Role
 

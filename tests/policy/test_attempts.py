@@ -23,11 +23,11 @@ from modelsplit_policy.attempts import (
     wait_left_s,
     worth_asking,
 )
-from modelsplit_policy.config import ArmPolicy
-from modelsplit_policy.facts import Context, Loading, Provider, Role, RouteReason
+from modelsplit_policy.config.model import ArmPolicy
 from modelsplit_policy.failures import BUDGET, ERRORS, ErrorCode, Failure, Reason
 from modelsplit_policy.fallback import is_cause
 from modelsplit_policy.roles import Candidate, Route
+from modelsplit_policy.vocabulary import Context, Loading, Provider, Role, RouteReason
 
 FIRST, SECOND = Candidate("qwen3:4b", 15.0), Candidate("qwen3:8b", 30.0)
 BOTH = (FIRST, SECOND)

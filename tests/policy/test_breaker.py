@@ -28,8 +28,8 @@ from modelsplit_policy.breaker import (
     Transition,
     outcome_of,
 )
-from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
+from modelsplit_policy.vocabulary import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

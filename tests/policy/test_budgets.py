@@ -18,9 +18,9 @@ from modelsplit_policy.budgets import (
     dollars,
     nano,
 )
-from modelsplit_policy.config import BudgetPolicy
-from modelsplit_policy.facts import Provider, Role
+from modelsplit_policy.config.model import BudgetPolicy
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.vocabulary import Provider, Role
 
 HOUR = 3600.0
 HEAVY = Charge("gpt-oss:20b", Role.HEAVY, Provider.LOCAL)

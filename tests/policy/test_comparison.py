@@ -18,7 +18,7 @@ from modelsplit_policy.comparison import (
     Verdict,
     compare,
 )
-from modelsplit_policy.evidence import MIN_CLUSTERS
+from modelsplit_policy.intervals import MIN_CLUSTERS
 
 
 def calls(

@@ -20,8 +20,8 @@ from modelsplit_policy.deadlines import (
     is_clients,
     role_bound,
 )
-from modelsplit_policy.facts import Provider
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.vocabulary import Provider
 
 LIMITS = Limits(role_s=10.0, load_s=60.0, stall_s=30.0)
 ROLE, LOAD, TOTAL = Reason.ROLE_TIMEOUT, Reason.LOAD_TIMEOUT, Reason.TOTAL_TIMEOUT

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.config import ModelPolicy, parse
+from modelsplit_policy.config.model import ModelPolicy
+from modelsplit_policy.config.parser import parse
 from modelsplit_policy.estimates import DEFAULT_OUTPUT_TOKENS, Estimates
-from modelsplit_policy.facts import Role
 from modelsplit_policy.prices import Price
 from modelsplit_policy.roles import Candidate
-from modelsplit_proxy.policyfile import merge, shipped
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.config.policy_file import merge, shipped
 
 OPUS = Price(input=15.0, output=75.0)
 CANDIDATE = Candidate("claude-3-opus", 30.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.config import ExperimentPolicy
+from modelsplit_policy.config.model import ExperimentPolicy
 from modelsplit_policy.experiments import arm_of, shares, sticky_key
 
 KEYS = [f"job:{number}" for number in range(4000)]

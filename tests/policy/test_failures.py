@@ -6,15 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.facts import Provider
-from modelsplit_policy.failures import (
-    ERRORS,
-    ErrorCode,
-    Failure,
-    Reason,
-    for_provider,
-    said_back,
-)
+from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason, for_provider, said_back
+from modelsplit_policy.vocabulary import Provider
 
 STATUSES = {
     "E_BAD_REQUEST": 400,

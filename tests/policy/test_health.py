@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.facts import Role
 from modelsplit_policy.health import (
     SEVERITY,
     SHEDDING,
@@ -24,6 +23,7 @@ from modelsplit_policy.health import (
     Signals,
     Transition,
 )
+from modelsplit_policy.vocabulary import Role
 
 WELL = Signals(upstream_up=True)
 OK, DEGRADED, CRITICAL = Level.OK, Level.DEGRADED, Level.CRITICAL

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.facts import DEFAULT_HOST, Host
 from modelsplit_policy.loaded_models import AT_LEAST_S, AT_MOST_S, LoadedModels
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Host
 
 
 def asked(*names: str, now: float = 100.0) -> LoadedModels:

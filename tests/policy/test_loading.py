@@ -7,9 +7,9 @@ from typing import Any
 import orjson
 import pytest
 
-from modelsplit_policy.facts import Loading
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of, may_fall_back, needs_seat
+from modelsplit_policy.vocabulary import Loading
 
 GENERATE, CHAT = "/api/generate", "/api/chat"
 

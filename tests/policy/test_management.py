@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from modelsplit_policy.catalogue import Catalogue
-from modelsplit_policy.config import ManagementPolicy, PolicyError
-from modelsplit_policy.facts import Action
+from modelsplit_policy.config.model import ManagementPolicy
+from modelsplit_policy.config.problems import PolicyError
 from modelsplit_policy.management import denied, misused, named_in
+from modelsplit_policy.vocabulary import Action
 from support.harness import policy
 
 CATALOGUE = Catalogue(policy().policy)

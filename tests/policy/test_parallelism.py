@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from modelsplit_policy import admission
-from modelsplit_policy.config import parse
-from modelsplit_policy.facts import Role
+from modelsplit_policy.config.parser import parse
 from modelsplit_policy.parallelism import Parallelism, Report
+from modelsplit_policy.vocabulary import Role
 from support.host import Host, Job, Run
 
 SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.config import Policy, parse
-from modelsplit_policy.facts import Provider
+from modelsplit_policy.config.model import Policy
+from modelsplit_policy.config.parser import parse
 from modelsplit_policy.prices import (
     FREE,
     Price,
@@ -21,7 +21,8 @@ from modelsplit_policy.prices import (
     unpriced,
     worst_case_usd,
 )
-from modelsplit_proxy.policyfile import merge, shipped
+from modelsplit_policy.vocabulary import Provider
+from modelsplit_proxy.config.policy_file import merge, shipped
 
 OPUS = Price(input=15.0, output=75.0)
 POWER = Price(usd_per_hour=0.09)

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.config import parse
-from modelsplit_policy.facts import Provider, Role
+from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.model_names import read
 from modelsplit_policy.roles import Ask, Candidate, Roles, Route
+from modelsplit_policy.vocabulary import Provider, Role
 
 SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
 

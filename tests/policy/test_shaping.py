@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.config import Policy, parse
-from modelsplit_policy.facts import Role
+from modelsplit_policy.config.model import Policy
+from modelsplit_policy.config.parser import parse
 from modelsplit_policy.shaping import Shape, apply, repeats, shape_of
+from modelsplit_policy.vocabulary import Role
 
 SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
 GENERATE, CHAT, MESSAGES = "/api/generate", "/api/chat", "/v1/messages"

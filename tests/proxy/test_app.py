@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy.app import App, PortBusyError, address_of, bind
-from modelsplit_proxy.settings import Address
+from modelsplit_proxy.config.settings import Address
 from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import policy, running, settings

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy.handler import unparsed_request
-from modelsplit_proxy.request import Request
+from modelsplit_proxy.http.request import Request
 from modelsplit_sim.config import SimConfig
 from support.calls import DIALECTS, ERROR_FIELDS, call
 from support.harness import Running, running
@@ -17,7 +17,7 @@ from support.serving import serving
 from support.wire import Answer
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.edge import Downstream
+    from modelsplit_proxy.http.server import Downstream
 
 TAGS = "/api/tags"
 
@@ -124,7 +124,7 @@ async def test_our_own_bug_in_mid_stream_breaks_the_connection(
     def judge(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("modelsplit_proxy.reading.judge", judge)
+    monkeypatch.setattr("modelsplit_proxy.calls.answer.judge", judge)
     async with running(SimConfig(tokens=3)) as up, up.client() as client:
         with caplog.at_level(logging.ERROR):
             body = call("/api/generate", "planner", stream=True)

@@ -11,28 +11,29 @@ from typing import Any, cast
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from modelsplit_policy.admission import Hold, Place, Refusal, Ticket
+from modelsplit_policy.admission import Refusal
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers
-from modelsplit_policy.facts import Dialect, Provider
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.prices import Prices
 from modelsplit_policy.roles import Candidate, Route
-from modelsplit_policy.standing import Crowd
-from modelsplit_policy.standing import Seats as Limits
-from modelsplit_proxy.asked import NOTHING, Asked
-from modelsplit_proxy.attempt import AttemptRun, Sent
-from modelsplit_proxy.edge import Downstream
-from modelsplit_proxy.fuses import Fuses
-from modelsplit_proxy.lanes import Lanes
-from modelsplit_proxy.peek import read_body
-from modelsplit_proxy.record import CallRecord
-from modelsplit_proxy.reply import Reply, Setback
-from modelsplit_proxy.request import Request
-from modelsplit_proxy.services import Lifecycle, Services, UpstreamTarget
-from modelsplit_proxy.upstream import BodySink, UpstreamError, UpstreamHead
+from modelsplit_policy.tickets import Crowd, Hold, Place, Ticket
+from modelsplit_policy.tickets import Seats as Limits
+from modelsplit_policy.vocabulary import Dialect, Provider
+from modelsplit_proxy.calls.attempt import AttemptRun, OutgoingRequest
+from modelsplit_proxy.calls.attempt_plan import AttemptPlans
+from modelsplit_proxy.calls.reply import Reply, Setback
+from modelsplit_proxy.http.request import Request
+from modelsplit_proxy.http.server import Downstream
+from modelsplit_proxy.http.upstream import BodySink, UpstreamError, UpstreamHead, UpstreamTarget
+from modelsplit_proxy.limits.breakers import Fuses
+from modelsplit_proxy.protocol.json_body import read_body
+from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
+from modelsplit_proxy.records.record import CallRecord
+from modelsplit_proxy.runtime.lifecycle import Lifecycle
+from modelsplit_proxy.services import Services
+from support.budget_keepers import without_a_file
 from support.harness import Overlay, policy
-from support.purses import without_a_file
 from support.records import PLANNER, begun
 
 JSON = (b"Content-Type", b"application/json")
@@ -279,17 +280,17 @@ class Trial:
         self.clock = Ticking()
         self.fuses = Fuses(Breakers(BreakerRules()), self.clock)
         rules = policy(overlay).policy
-        purse = without_a_file(rules)
+        budget_keeper = without_a_file(rules)
         self.services = cast(
             "Services",
             SimpleNamespace(
                 policy=rules,
-                lanes=Lanes(rules, Prices(rules), purse, stall_s),
+                attempt_plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
                 gate=self.gate,
                 pool=upstream,
                 residency=Loaded(loaded=loaded),
                 fuses=self.fuses,
-                purse=purse,
+                budget_keeper=budget_keeper,
                 clock=self.clock,
                 target=UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434"),
                 lifecycle=Lifecycle(),
@@ -301,7 +302,7 @@ class Trial:
         self.record.routed(route)
         incoming = request(headers)
         self.reply = Reply(self.services, incoming, downstream(self.heard), self.record)
-        self.sent = Sent(incoming, label, asked, read_body(body))
+        self.sent = OutgoingRequest(incoming, label, asked, read_body(body))
 
     def attempt(self, candidate: Candidate = PLANNER.candidates[0]) -> AttemptRun:
         return AttemptRun(self.services, self.record, self.reply, self.sent, candidate)

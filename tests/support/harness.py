@@ -16,14 +16,14 @@ from typing import Any
 
 import orjson
 
-from modelsplit_policy.config import parse
-from modelsplit_policy.facts import Role
-from modelsplit_proxy import policyfile
+from modelsplit_policy.config.parser import parse
+from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.app import App
-from modelsplit_proxy.keys import Keyring
-from modelsplit_proxy.policyfile import LoadedPolicy
-from modelsplit_proxy.record import CallRecord
-from modelsplit_proxy.settings import Address, Settings
+from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config.policy_file import LoadedPolicy
+from modelsplit_proxy.config.settings import Address, Settings
+from modelsplit_proxy.limits.client_keys import Keyring
+from modelsplit_proxy.records.record import CallRecord
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.journal import Call
 from modelsplit_sim.server import Sim
@@ -124,8 +124,8 @@ LEARNING: Overlay = {
 
 def policy(overlay: Overlay | None = None) -> LoadedPolicy:
     """The shipped policy with ``overlay`` merged over it, key by key."""
-    document = policyfile.merge(policyfile.shipped(), {**NO_LEARNING, "load_timeout_ms": 3000})
-    document = policyfile.merge(document, overlay or {})
+    document = policy_file.merge(policy_file.shipped(), {**NO_LEARNING, "load_timeout_ms": 3000})
+    document = policy_file.merge(document, overlay or {})
     document.pop("$schema", None)
     return LoadedPolicy(parse(document), "test", "0" * 64)
 
@@ -182,7 +182,7 @@ async def running(
             # Nor is its disk too slow to count calls, and what was counted before is known.
             app.store._urgent_s = 5.0
             up = Running(app, stand_in, lines, calls)
-            await up.until(lambda: app.services.purse.is_open)
+            await up.until(lambda: app.services.budget_keeper.is_open)
             try:
                 yield up
             finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelsplit_proxy.upstream import UpstreamHead
+from modelsplit_proxy.http.upstream import UpstreamHead
 
 
 def head(status: int, *pairs: tuple[bytes, bytes]) -> UpstreamHead:

@@ -13,10 +13,11 @@ import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
-from modelsplit_policy.admission import Admission, Place, Refusal, Ticket
-from modelsplit_policy.facts import Role
+from modelsplit_policy.admission import Admission, Refusal
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.parallelism import Report
+from modelsplit_policy.tickets import Place, Ticket
+from modelsplit_policy.vocabulary import Role
 
 
 @dataclass

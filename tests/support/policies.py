@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import strategies as st
 
-from modelsplit_policy.config import (
-    PolicyError,
-    json_path,
-    parse,
-)
-from modelsplit_policy.facts import Role
+from modelsplit_policy.config.parser import parse
+from modelsplit_policy.config.problems import PolicyError, json_path
+from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,12 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 
-from modelsplit_proxy.upstream import (
-    Exchange,
-    Pool,
-    UpstreamError,
-    UpstreamHead,
-)
+from modelsplit_proxy.http.upstream import Exchange, UpstreamError, UpstreamHead
+from modelsplit_proxy.http.upstream_pool import Pool
 from support.raw import RawUpstream, Script, raw_upstream
 from support.waiting import until
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from modelsplit_policy.call import Event
-from modelsplit_policy.facts import Context, Dialect, Provider, Role, RouteReason
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Candidate, Route
-from modelsplit_proxy.record import CallRecord
-from modelsplit_proxy.tail import Usage
+from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
+from modelsplit_proxy.protocol.stream_end import Usage
+from modelsplit_proxy.records.record import CallRecord
 
 PLANNER = Route(
     role=Role.PLANNER,

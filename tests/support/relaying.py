@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.relay import Relay
-from modelsplit_proxy.tail import Tail
-from modelsplit_proxy.upstream import UpstreamError
+from modelsplit_proxy.http.relay import Relay
+from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.protocol.stream_end import Tail
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.edge import Downstream, Source
-    from modelsplit_proxy.upstream import BodySink, Exchange
+    from modelsplit_proxy.http.server import Downstream, Source
+    from modelsplit_proxy.http.upstream import BodySink, Exchange
 
 
 class FakeExchange:

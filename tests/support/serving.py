@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from modelsplit_proxy.edge import Downstream, Edge, EdgeServer
 from modelsplit_proxy.handler import unparsed_request
-from modelsplit_proxy.request import Request
+from modelsplit_proxy.http.request import Request
+from modelsplit_proxy.http.server import Downstream, Edge, EdgeServer
 from support.wire import Client
 
 Serve = Callable[[Request, Downstream], Awaitable[None]]

@@ -8,17 +8,17 @@ import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from modelsplit_proxy import rows
-from modelsplit_proxy.clock import SystemClock
-from modelsplit_proxy.migrations import MIGRATIONS
-from modelsplit_proxy.statefile import FILE_NAME
-from modelsplit_proxy.store import Store
+from modelsplit_proxy.records import rows
+from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.storage.migrations import MIGRATIONS
+from modelsplit_proxy.storage.state_file import FILE_NAME
+from modelsplit_proxy.storage.writer import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from modelsplit_proxy.record import CallRecord
+    from modelsplit_proxy.records.record import CallRecord
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""The policy file: its keys, its rules, and everything wrong with it."""

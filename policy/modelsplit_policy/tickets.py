@@ -1,0 +1,93 @@
+"""A call's claim to a seat, and how things stood when it asked for one.
+
+``Seats`` and ``Crowd`` explain afterwards why a call waited; nothing is decided with them.
+``Seats`` is a few numbers and taken of every call; ``Crowd`` only of calls that found no seat.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from modelsplit_policy.parallelism import Flight
+    from modelsplit_policy.vocabulary import Role
+
+
+class Place(StrEnum):
+    """Where a ticket stands."""
+
+    NEW = "new"
+    WAITING = "waiting"
+    SEATED = "seated"
+    GONE = "gone"
+
+
+class Hold(StrEnum):
+    """Why a call waits."""
+
+    ROLE_CAP = "role_cap"
+    GLOBAL_CAP = "global_cap"
+    RESERVED = "reserved"
+    MODEL_CAP = "model_cap"
+    PARALLELISM = "parallelism"
+    TURN = "turn"
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
+
+    ``model``: its canonical name, so that no other spelling passes for another model.
+    ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
+    for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
+    long it keeps its seat says something of the calls of its role.
+    """
+
+    role: Role
+    model: str
+    arrived: float
+    client: str = ""
+    max_wait_s: float = math.inf
+    max_hold_s: float = math.inf
+    front: bool = False
+    sample: bool = True
+    place: Place = Place.NEW
+    seated: float = 0.0
+    ahead: int = 0
+    urgent: bool = False
+    doubted: bool = False
+    flight: Flight | None = None
+
+
+class Seats(NamedTuple):
+    """What each limit on one call stood at, the call included if it had its seat.
+
+    A cap that is None is not there. ``useful``: calls at once that were worth running.
+    ``health``: empty, or why the Health Guard was not content.
+    """
+
+    role: int
+    role_cap: int | None
+    local: int
+    local_cap: int
+    model: int
+    model_cap: int | None
+    useful: int
+    health: str
+
+
+class Crowd(NamedTuple):
+    """Who was there. ``hold``: what kept the call from a seat. Only counts above nought.
+
+    ``running`` and ``waiting``: by role; ``models``: running, by model; ``line``: those of
+    the call's own role that wait, by model.
+    """
+
+    hold: Hold
+    running: dict[str, int]
+    models: dict[str, int]
+    waiting: dict[str, int]
+    line: dict[str, int]

@@ -1,0 +1,1 @@
+"""One inference call, from top to bottom."""

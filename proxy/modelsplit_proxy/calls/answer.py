@@ -1,0 +1,296 @@
+"""The answer of one attempt, read from its head to its end.
+
+A stream passes on as it comes; a JSON answer is held until it is whole, and so is a stream
+that must be valid before the client sees any of it. What was passed on can only be broken
+off; what was held can still be set back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy import deadlines
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_policy.vocabulary import Dialect
+from modelsplit_proxy.calls.reply import Setback
+from modelsplit_proxy.http.collect import Collector, Kept
+from modelsplit_proxy.http.relay import Relay
+from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.protocol import answer_check, overload, upstream_failures
+from modelsplit_proxy.protocol.answer_check import Held
+from modelsplit_proxy.protocol.splice import SplicedDown
+from modelsplit_proxy.protocol.stream_end import Tail, judge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelsplit_policy.deadlines import Bounds, Limits
+    from modelsplit_policy.roles import Candidate
+    from modelsplit_proxy.calls.early_headers import Patience
+    from modelsplit_proxy.calls.reply import Reply
+    from modelsplit_proxy.calls.telemetry import Telemetry
+    from modelsplit_proxy.calls.validation import Validation
+    from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
+    from modelsplit_proxy.protocol.stream_end import Verdict
+    from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.services import Services
+
+# A JSON answer is held until it is whole, so that one that breaks can still be replaced.
+# Beyond this size (only embeddings get there) it is passed on as it comes.
+HOLD_BYTES: Final = 8 * 1024 * 1024
+
+
+class Reading:
+    """Reads one answer. Made for one attempt, used once."""
+
+    __slots__ = (
+        "_attempt",
+        "_limits",
+        "_model",
+        "_patience",
+        "_provider",
+        "_record",
+        "_reply",
+        "_row",
+        "_services",
+        "_telemetry",
+        "_validation",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        record: CallRecord,
+        reply: Reply,
+        candidate: Candidate,
+        limits: Limits,
+        *,
+        validation: Validation | None,
+        patience: Patience | None,
+        telemetry: Telemetry | None,
+    ) -> None:
+        assert record.role is not None
+        assert record.provider is not None
+        self._services = services
+        self._record = record
+        self._reply = reply
+        self._model = candidate.model
+        self._limits = limits
+        self._validation = validation
+        self._patience = patience
+        self._telemetry = telemetry
+        self._provider = record.provider
+        self._row = services.policy.roles[record.role]
+        self._attempt = record.attempts[-1]
+
+    async def run(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+    ) -> Setback | None:
+        """None: the client has its answer, whole or broken. Else it has seen nothing of it."""
+        if head.status >= 400 or not answer_check.is_stream(head, self._record.route):
+            return await self._hold(exchange, head, bounds)
+        self._record.streamed = True
+        if self._holds_streams(head):
+            return await self._hold_stream(exchange, head, bounds)
+        await self._stream(exchange, head, bounds)
+        return None
+
+    # 1. The shapes of an answer.
+
+    async def _hold(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+    ) -> Setback | None:
+        """A JSON answer: look at it whole before the client sees any of it."""
+        collector = Collector(exchange, HOLD_BYTES)
+        result = await collector.run(bounds)
+        if isinstance(result, UpstreamError):
+            return self.broken(result)
+        if isinstance(result, Reason):
+            return self.set_back(self.late(result))
+        if collector.overflowed and head.status < 400:
+            await self._spill(exchange, head, collector, bounds)
+            return None
+        return self._whole(head, collector.body)
+
+    def _whole(self, head: UpstreamHead, body: bytes) -> Setback | None:
+        """The answer is here: give it to the client, or say what is wrong with it."""
+        record = self._record
+        held = Held(body)
+        if head.status < 400:  # counted whatever becomes of it: it was computed
+            self._attempt.usage = answer_check.usage_of(record.dialect, record.route, held)
+        failure = self._what_is_wrong(head, held)
+        if failure is not None:
+            return self.set_back(failure, head, body)
+        if self._patience is not None and self._patience.committed:
+            return self._whole_in_stream(body)
+        if self._telemetry is not None and not head.get(b"content-encoding"):
+            body = self._telemetry.whole(body)
+        self._reply.commit(head, length=len(body), total=True)
+        self._reply.down.write(body)
+        self._reply.complete()
+        return None
+
+    def _what_is_wrong(self, head: UpstreamHead, held: Held) -> Failure | None:
+        record = self._record
+        if head.status >= 400:
+            return upstream_failures.failure_of_status(
+                head, held.body, model=self._model, provider=self._provider
+            )
+        failure = answer_check.check_whole(record.dialect, record.route, held, self._provider)
+        if failure is not None or self._validation is None:
+            return failure
+        return self._validation.whole(held.body)
+
+    def _whole_in_stream(self, body: bytes) -> Setback | None:
+        """A whole answer where a stream has been begun early: one line, if lines it is."""
+        if self._record.dialect is Dialect.OLLAMA:
+            if self._telemetry is not None:
+                body = self._telemetry.whole(body)
+            self._reply.down.write(body.rstrip() + b"\n")
+            self._reply.complete()
+            return None
+        code = for_provider(ErrorCode.UPSTREAM_LOCAL, self._provider)
+        text = "Ollama answered whole where a stream was asked for and had been begun"
+        return self.set_back(Failure(code, Reason.STATUS, text, "Not A Stream"))
+
+    async def _spill(
+        self,
+        exchange: Exchange,
+        head: UpstreamHead,
+        collector: Collector,
+        bounds: Callable[[], Bounds],
+    ) -> None:
+        """Too large to hold: pass on what is here, then the rest as it comes."""
+        down = self._reply.down
+        self._reply.commit(head, length=head.length, total=False)
+        relay = Relay(exchange, down, None)
+        for piece in collector.pieces:
+            down.write(piece)
+        if not down.writing_paused:
+            exchange.resume()
+        result = await self._relayed(relay, bounds())
+        if result is None:
+            self._reply.complete()
+        else:
+            self._reply.break_off(self._break_failure(result), None)
+
+    async def _stream(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+    ) -> None:
+        record = self._record
+        # An encoded stream passes unread.
+        tail = None if head.get(b"content-encoding") else Tail()
+        kept = None if tail is None or self._validation is None else Kept(HOLD_BYTES)
+        # Framed anew whatever the upstream's framing: an error can then still be told in-band.
+        self._reply.commit(head, length=None, total=False)
+        spliced = self._spliced() if tail is not None else None
+        relay = Relay(exchange, spliced or self._reply.down, tail, kept)
+        result = await self._relayed(relay, bounds())
+        if spliced is not None:
+            spliced.finish()
+        verdict = None if tail is None else judge(record.dialect, tail)
+        if verdict is not None:
+            self._attempt.usage = verdict.usage
+        # The dialect's own end marker decides, not how the connection fared after it.
+        if verdict.complete if verdict is not None else result is None:
+            self._observe(kept)
+            self._reply.complete()
+        else:
+            self._reply.break_off(self._stream_failure(result, verdict), verdict)
+
+    async def _relayed(self, relay: Relay, bounds: Bounds) -> UpstreamError | Reason | None:
+        try:
+            return await relay.run(bounds)
+        except asyncio.CancelledError:
+            if not self._services.lifecycle.cutting:
+                raise  # the client has left
+            return Reason.DRAINING
+
+    def _observe(self, kept: Kept | None) -> None:
+        """Check a stream that has gone out: too late to retry, not too late to count."""
+        if self._validation is not None and kept is not None and not kept.overflowed:
+            self._validation.stream(kept.body)
+
+    def _holds_streams(self, head: UpstreamHead) -> bool:
+        early = self._patience is not None and self._patience.committed
+        readable = not head.get(b"content-encoding")
+        return (
+            self._validation is not None
+            and self._row.on_stream == "hold"
+            and readable
+            and not early
+        )
+
+    async def _hold_stream(
+        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+    ) -> Setback | None:
+        """A stream that must be valid before the client sees any of it."""
+        assert self._validation is not None
+        collector = Collector(exchange, HOLD_BYTES)
+        result = await collector.run(bounds)
+        if collector.overflowed:
+            await self._spill(exchange, head, collector, bounds)
+            return None
+        body = collector.body
+        tail = Tail()
+        tail.feed(body)
+        verdict = judge(self._record.dialect, tail)
+        self._attempt.usage = verdict.usage
+        if not verdict.complete:
+            return self.set_back(self._stream_failure(result, verdict))
+        unfit = self._validation.stream(body)
+        if unfit is not None:
+            return self.set_back(unfit, head, body)
+        self._reply.commit(head, length=None, total=True)
+        spliced = self._spliced()
+        down = spliced or self._reply.down
+        for piece in collector.pieces:
+            down.write(piece)
+        if spliced is not None:
+            spliced.finish()
+        self._reply.complete()
+        return None
+
+    def _spliced(self) -> SplicedDown | None:
+        """The way to the client where it asked for telemetry in the stream."""
+        if self._telemetry is None:
+            return None
+        return SplicedDown(self._reply.down, self._telemetry.stream())
+
+    # 2. What went wrong.
+
+    def _stream_failure(
+        self, result: UpstreamError | Reason | None, verdict: Verdict | None
+    ) -> Failure:
+        if result is not None:
+            return self._break_failure(result)
+        error = None if verdict is None else verdict.error
+        code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, self._provider)
+        if error is not None:
+            text = f"Ollama failed mid-answer: {error[:120]}"
+            return Failure(code, Reason.ERROR_LINE, text, "Stream Broken")
+        text = "Ollama ended its answer without saying that it was done; ask again"
+        return Failure(code, Reason.UNTERMINATED, text, "Stream Broken")
+
+    def _break_failure(self, result: UpstreamError | Reason) -> Failure:
+        if isinstance(result, UpstreamError):
+            return upstream_failures.failure_of_break(result, provider=self._provider)
+        return overload.cut_short() if result is Reason.DRAINING else self.late(result)
+
+    def late(self, reason: Reason) -> Failure:
+        return deadlines.failure_of(
+            reason, self._limits, model=self._model, provider=self._provider
+        )
+
+    def broken(self, error: UpstreamError) -> Setback:
+        upstream = f"http://{self._services.target.authority}"
+        return self.set_back(
+            upstream_failures.failure_of_error(error, upstream=upstream, provider=self._provider)
+        )
+
+    def set_back(
+        self, failure: Failure, head: UpstreamHead | None = None, body: bytes = b""
+    ) -> Setback:
+        self._attempt.failure = failure
+        return Setback(failure, head, body)

@@ -1,0 +1,372 @@
+"""One model asked once: a seat, one exchange with the upstream, the seat back.
+
+The order is the file's order. The attempt ends in one of two ways: the client has its
+answer (None), or the client has seen nothing yet and a ``Setback`` says what happened. A
+setback may be followed by another attempt; an answer, whole or broken, may not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.attempts import retries_at_once, wait_left_s
+from modelsplit_policy.call import Event, State
+from modelsplit_policy.deadlines import Deadline, is_clients, role_bound
+from modelsplit_policy.failures import Failure
+from modelsplit_policy.loading import needs_seat
+from modelsplit_policy.parallelism import Report
+from modelsplit_policy.shaping import NOTHING, apply
+from modelsplit_policy.tickets import Place, Ticket
+from modelsplit_proxy.calls.answer import Reading
+from modelsplit_proxy.calls.deadlines import LateError, first_byte
+from modelsplit_proxy.calls.early_headers import Patience, asks_for_stream
+from modelsplit_proxy.calls.telemetry import Telemetry
+from modelsplit_proxy.calls.validation import Validation
+from modelsplit_proxy.http import headers
+from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.protocol import overload
+from modelsplit_proxy.protocol.json_body import Body, encode
+
+if TYPE_CHECKING:
+    from modelsplit_policy.breaker import Allowed
+    from modelsplit_policy.deadlines import Limits
+    from modelsplit_policy.roles import Candidate
+    from modelsplit_proxy.calls.reply import Reply, Setback
+    from modelsplit_proxy.http.request import Request
+    from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
+    from modelsplit_proxy.limits.budgets import AttemptCharge
+    from modelsplit_proxy.protocol.request_headers import Asked
+    from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.services import Services
+
+
+_FORGOTTEN: Final = Body(b"", {}, "", None)
+
+
+class OutgoingRequest:
+    """What the client sent, ready to be sent on. ``consumed``: headers that stop here."""
+
+    __slots__ = ("asked", "body", "consumed", "request", "target")
+
+    def __init__(
+        self,
+        request: Request,
+        target: str,
+        asked: Asked,
+        body: Body,
+        consumed: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.request = request
+        self.target = target
+        self.asked = asked
+        self.body = body
+        self.consumed = consumed
+
+    def forget(self) -> None:
+        """It will not be sent again: a long body need not live as long as its answer."""
+        self.body = _FORGOTTEN
+
+
+class AttemptRun:
+    """The run of one attempt. Made for one candidate, used once."""
+
+    __slots__ = (
+        "_admitted",
+        "_attempt",
+        "_candidate",
+        "_limits",
+        "_patience",
+        "_payment",
+        "_plan",
+        "_reading",
+        "_record",
+        "_reply",
+        "_sent",
+        "_services",
+        "_ticket",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        record: CallRecord,
+        reply: Reply,
+        sent: OutgoingRequest,
+        candidate: Candidate,
+    ) -> None:
+        assert record.role is not None
+        self._services = services
+        self._record = record
+        self._reply = reply
+        self._sent = sent
+        self._candidate = candidate
+        self._plan = plan = services.attempt_plans.of(record.role, candidate)
+        record.provider = plan.provider
+        self._attempt = record.attempt(candidate, services.clock.now(), plan.price)
+        usual = plan.row.total_timeout_ms is None and sent.asked.timeout_ms is None
+        self._limits = plan.limits if usual else self._read_limits()
+        self._patience = None if plan.row.early_headers_after_ms is None else self._read_patience()
+        self._reading = Reading(
+            services,
+            record,
+            reply,
+            candidate,
+            self._limits,
+            validation=self._read_validation() if plan.row.validate_output else None,
+            patience=self._patience,
+            telemetry=Telemetry(record, services.clock) if sent.asked.telemetry else None,
+        )
+        self._ticket: Ticket | None = None
+        self._admitted: Allowed | None = None
+        self._payment = self._read_payment() if plan.counted else None
+
+    async def run(self, *, waited_s: float, after: AttemptRun | None) -> Setback | None:
+        """None: the client is being answered. Else what to say, or to try another model for.
+
+        ``waited_s``: how long the call has stood in line before. ``after``: the attempt
+        before this one, if it still holds its seat: it gives it back when this one stands
+        first in line, so that nobody comes between.
+        """
+        attempt, services = self._attempt, self._services
+        if self._record.loading is not None and not self._needs_seat():
+            return await self._run_unseated()
+        stopped = services.fuses.check(self._plan.provider, self._plan.model)
+        if stopped is None and self._payment is not None:
+            stopped = await self._payment.check()
+        if stopped is not None:
+            attempt.ended = attempt.asked
+            if after is not None:
+                after.release()
+            return self._reading.set_back(stopped)
+        self._ticket = ticket = self._claim(waited_s, front=after is not None)
+        keeps_seat = False
+        try:
+            refused = await self._take_seat(ticket, after)
+            if refused is not None:
+                return self._reading.set_back(refused)
+            setback = await self._dispatch()
+            keeps_seat = setback is not None and retries_at_once(setback.failure)
+            return setback
+        finally:
+            attempt.ended = services.clock.now()
+            if self._payment is not None:
+                self._payment.close(attempt)
+            if not keeps_seat:
+                self.release()
+
+    def _needs_seat(self) -> bool:
+        resident = self._services.residency.loaded(self._plan.model) is True
+        fields = self._sent.body.fields
+        return needs_seat(self._record.loading, fields, resident=resident)
+
+    async def _run_unseated(self) -> Setback | None:
+        """The same where nothing is computed: no line, and no breaker, which knows of answers."""
+        attempt, call, clock = self._attempt, self._record.call, self._services.clock
+        call.step(Event.ADMIT)
+        call.step(Event.DISPATCH)
+        attempt.seated = attempt.asked
+        attempt.dispatched = clock.now()
+        try:
+            return await self._exchange()
+        finally:
+            attempt.ended = clock.now()
+
+    def release(self) -> None:
+        """Give the seat back; harmless twice."""
+        ticket, self._ticket = self._ticket, None
+        if ticket is not None:
+            self._services.gate.leave(ticket, self._report())
+
+    @property
+    def waited_s(self) -> float:
+        """How long this attempt stood in line."""
+        attempt = self._attempt
+        until = attempt.seated if attempt.seated is not None else attempt.ended or attempt.asked
+        return until - attempt.asked
+
+    # 1. The seat.
+
+    def _claim(self, waited_s: float, *, front: bool) -> Ticket:
+        plan, asked_ms = self._plan, self._sent.asked.max_wait_ms
+        asked_s = None if asked_ms is None else asked_ms / 1000
+        return Ticket(
+            role=plan.role,
+            model=plan.model,
+            arrived=self._attempt.asked,
+            client=self._record.client,
+            max_wait_s=wait_left_s(plan.max_wait_s, asked_s, waited_s),
+            max_hold_s=plan.max_hold_s,
+            front=front,
+            sample=self._record.loading is None,
+        )
+
+    async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:
+        gate, call, clock = self._services.gate, self._record.call, self._services.clock
+        attempt = self._attempt
+        refusal = gate.ask(ticket)
+        if after is not None:
+            after.release()
+        if ticket.place is not Place.SEATED:
+            attempt.crowd = gate.crowd(ticket)
+        if ticket.place is Place.WAITING:
+            attempt.ahead = ticket.ahead
+            call.step(Event.ENQUEUE)
+            refusal = await gate.wait(ticket)
+            if refusal is not None:
+                attempt.crowd_at_end = gate.crowd(ticket)
+        attempt.seats = gate.seats(ticket)
+        if refusal is not None:
+            return overload.failure_of_refusal(refusal, clock.now() - attempt.asked)
+        attempt.seated = clock.now()
+        call.step(Event.ADMIT)
+        return None
+
+    def _report(self) -> Report | None:
+        """What a call that ran to its end says of how fast it ran."""
+        if self._record.call.state is not State.COMPLETED or self._record.loading is not None:
+            return None
+        usage = self._record.usage
+        return Report(
+            tokens=usage.output_tokens,
+            eval_s=usage.eval_s,
+            prompt_s=usage.prompt_eval_s,
+            load_s=usage.load_s,
+            total_s=usage.total_s,
+        )
+
+    # 2. The exchange.
+
+    async def _dispatch(self) -> Setback | None:
+        """Have the call counted and ask the model's breaker once more: it is about to be sent."""
+        record, fuses = self._record, self._services.fuses
+        if self._payment is not None:
+            refused = await self._payment.reserve()
+            if refused is not None:
+                return self._reading.set_back(refused)
+        self._attempt.dispatched = self._services.clock.now()
+        record.call.step(Event.DISPATCH)
+        admitted = fuses.admit(self._plan.provider, self._plan.model)
+        if isinstance(admitted, Failure):
+            return self._reading.set_back(admitted)
+        self._admitted = admitted
+        self._attempt.trial = admitted.trial
+        try:
+            return await self._exchange()
+        finally:
+            failure = self._attempt.failure or record.failure
+            fuses.ended(
+                admitted,
+                failure,
+                client_gone=failure is None and record.call.state is not State.COMPLETED,
+                deadline_was_clients=record.deadline_was_clients,
+            )
+
+    async def _exchange(self) -> Setback | None:
+        services = self._services
+        deadline = Deadline(self._limits, asyncio.get_running_loop().time())
+        try:
+            connection = await services.pool.acquire()
+        except UpstreamError as error:
+            return self._reading.broken(error)
+        exchange = connection.start(head_request=False)
+        try:
+            self._attempt.sent = True
+            connection.write(self._request_bytes())
+            return self._in_band(await self._answer(exchange, deadline))
+        finally:
+            # Unless its answer is complete, this cuts the upstream off, which is what
+            # makes Ollama stop computing for nobody.
+            exchange.abort()
+
+    def _in_band(self, setback: Setback | None) -> Setback | None:
+        """After an early head a setback can only be told inside the stream."""
+        if setback is None or self._patience is None or not self._patience.committed:
+            return setback
+        self._reply.break_early(setback.failure)
+        return None
+
+    def _request_bytes(self) -> bytes:
+        sent = self._sent
+        body = self._body_bytes()
+        target = sent.target.encode("utf-8", "surrogateescape")
+        return b"".join(
+            (
+                b"POST %b HTTP/1.1\r\n%b" % (target, self._services.target.host_line),
+                *headers.request_lines(sent.request.raw_headers, sent.consumed),
+                b"%bContent-Length: %d\r\n\r\n" % (headers.VIA_LINE, len(body)),
+                body,
+            )
+        )
+
+    def _body_bytes(self) -> bytes:
+        """The client's bytes naming the candidate, unless the policy shapes the request."""
+        body, model, plan = self._sent.body, self._candidate.model, self._plan
+        shape = plan.shape if model == body.model else plan.chosen
+        fields = None
+        self._record.applied = ()
+        if shape != NOTHING:
+            fields, self._record.applied = apply(shape, self._record.route, body.fields, body.raw)
+        if fields is None:
+            return body.with_model(model)
+        return encode(fields | {"model": model})
+
+    # 3. The answer.
+
+    async def _answer(self, exchange: Exchange, deadline: Deadline) -> Setback | None:
+        try:
+            if self._patience is not None:
+                self._patience.start()
+            residency, model = self._services.residency, self._plan.model
+            head = await first_byte(exchange, deadline, residency, model)
+        except UpstreamError as error:
+            return self._reading.broken(error)
+        except LateError as late:
+            return self._reading.set_back(self._reading.late(late.reason))
+        finally:
+            if self._patience is not None:
+                self._patience.stop()
+        self._begun(head)
+        return await self._reading.run(exchange, head, deadline.bounds)
+
+    def _begun(self, head: UpstreamHead) -> None:
+        """The upstream answers: what waits to hear of that is told."""
+        self._attempt.first_byte = self._services.clock.now()
+        self._attempt.upstream_status = head.status
+        if self._ticket is not None:
+            self._services.gate.first_byte(self._ticket)
+        if self._admitted is not None:
+            self._services.fuses.reached(self._admitted)
+
+    # 4. The bounds.
+
+    def _read_limits(self) -> Limits:
+        plan, total_ms = self._plan, self._plan.row.total_timeout_ms
+        asked_ms = self._sent.asked.timeout_ms
+        own_s, asked_s = plan.limits.role_s, None if asked_ms is None else asked_ms / 1000
+        if is_clients(own_s, asked_s):
+            self._record.deadline_was_clients = True
+        limits = plan.limits._replace(role_s=role_bound(own_s, asked_s))
+        if total_ms is None:
+            return limits
+        left_s = total_ms / 1000 - (self._services.clock.now() - self._record.started)
+        total_at = asyncio.get_running_loop().time() + max(0.0, left_s)
+        return limits._replace(total_at=total_at, total_s=total_ms / 1000)
+
+    def _read_payment(self) -> AttemptCharge | None:
+        body = self._sent.body
+        return self._services.budget_keeper.payment(
+            self._record, self._candidate, body.fields, len(body.raw)
+        )
+
+    def _read_validation(self) -> Validation | None:
+        if self._record.loading is not None:
+            return None
+        validation = Validation(self._record, self._candidate.model, self._sent.body.fields)
+        return validation if validation.wanted else None
+
+    def _read_patience(self) -> Patience | None:
+        after_ms = self._plan.row.early_headers_after_ms
+        if after_ms is None or not asks_for_stream(self._record.route, self._sent.body.fields):
+            return None
+        return Patience(self._reply, self._record, self._services.clock, after_ms / 1000)

@@ -1,0 +1,93 @@
+"""What is the same for every call of one role to one model: worked out once, then looked up.
+
+The policy is read at start and prices with it, so who computes an answer, what it costs, how
+long it may take and how its request is shaped depends on the role and the model alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.bounded_memo import BoundedMemo
+from modelsplit_policy.deadlines import Limits
+from modelsplit_policy.model_names import canonical
+from modelsplit_policy.roles import Providers
+from modelsplit_policy.shaping import shape_of
+from modelsplit_policy.vocabulary import Provider
+
+if TYPE_CHECKING:
+    from modelsplit_policy.config.model import Policy, RolePolicy
+    from modelsplit_policy.prices import Price, Prices
+    from modelsplit_policy.roles import Candidate
+    from modelsplit_policy.shaping import Shape
+    from modelsplit_policy.vocabulary import Role
+    from modelsplit_proxy.limits.budgets import BudgetKeeper
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptPlan:
+    """``model``: its canonical name. ``price`` None: nobody knows it. Seconds throughout.
+
+    ``limits``: the bounds of an attempt whose client asked for none and whose role has none
+    for the whole call. ``max_wait_s`` and ``max_hold_s``: the most it may stand in line, and
+    for usefulness alone. ``shape``: the rules for a request that named this very model;
+    ``chosen``: for one that did not. ``counted``: a budget looks at its calls.
+    """
+
+    role: Role
+    row: RolePolicy
+    model: str
+    provider: Provider
+    price: Price | None
+    limits: Limits
+    max_wait_s: float
+    max_hold_s: float
+    shape: Shape
+    chosen: Shape
+    counted: bool
+
+
+class AttemptPlans:
+    """Every plan that calls have taken lately."""
+
+    def __init__(
+        self, policy: Policy, prices: Prices, budget_keeper: BudgetKeeper, stall_s: float
+    ) -> None:
+        self._policy = policy
+        self._providers = Providers(policy)
+        self._prices = prices
+        self._budget_keeper = budget_keeper
+        self._stall_s = stall_s
+        self._known: BoundedMemo[tuple[Role, Candidate], AttemptPlan] = BoundedMemo()
+
+    def __repr__(self) -> str:
+        return f"<Lanes {len(self._known)} known>"
+
+    def of(self, role: Role, candidate: Candidate) -> AttemptPlan:
+        plan = self._known.get((role, candidate))
+        if plan is not None:
+            return plan
+        return self._known.keep(candidate.model, (role, candidate), self._make(role, candidate))
+
+    def _make(self, role: Role, candidate: Candidate) -> AttemptPlan:
+        policy, row = self._policy, self._policy.roles[role]
+        model = canonical(candidate.model)
+        # Of two models of a role one may run in the cloud and the other here.
+        provider = self._providers.of(candidate.model, role)
+        options = dict(candidate.options)
+        most_ms = min(row.max_wait_ms, row.total_timeout_ms or row.max_wait_ms)
+        return AttemptPlan(
+            role=role,
+            row=row,
+            model=model,
+            provider=provider,
+            price=self._prices.of(candidate.model, provider),
+            limits=Limits(candidate.timeout_s, policy.load_timeout_ms / 1000, self._stall_s),
+            max_wait_s=most_ms / 1000,
+            max_hold_s=math.inf if row.max_hold_ms is None else row.max_hold_ms / 1000,
+            shape=shape_of(policy, role, candidate.model, False, options),
+            chosen=shape_of(policy, role, candidate.model, True, options),
+            counted=provider is Provider.CLOUD or self._budget_keeper.looks_at(model, role),
+        )

@@ -1,0 +1,289 @@
+"""One call to a model, top to bottom: read, route, attempt, answer, record.
+
+A call makes at most two attempts, each through the same door (``attempt``). Nothing is
+shown to the client before the upstream has shown something worth showing; from then on
+nothing can be taken back (``reply``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from modelsplit_policy import roles
+from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
+from modelsplit_policy.call import Event, State
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.loading import loading_of
+from modelsplit_policy.vocabulary import Provider, RouteReason
+from modelsplit_proxy.calls.attempt import AttemptRun, OutgoingRequest
+from modelsplit_proxy.calls.reply import Reply, Setback
+from modelsplit_proxy.http.body import BodyError, read_whole
+from modelsplit_proxy.protocol import overload
+from modelsplit_proxy.protocol.form_body import read_form
+from modelsplit_proxy.protocol.json_body import read_body
+from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked
+from modelsplit_proxy.protocol.routes import TRANSCRIPTIONS
+from modelsplit_proxy.records.record import CallRecord
+
+if TYPE_CHECKING:
+    from modelsplit_policy.roles import Candidate, Route
+    from modelsplit_proxy.http.request import Request
+    from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.limits.client_keys import Caller
+    from modelsplit_proxy.protocol.json_body import Body
+    from modelsplit_proxy.protocol.routes import Route as Path
+    from modelsplit_proxy.services import Services
+
+
+class InferenceCall:
+    """The run of one call. Made for one request, used once."""
+
+    __slots__ = (
+        "_asked",
+        "_caller",
+        "_has_client_seat",
+        "_reply",
+        "_request",
+        "_services",
+        "_target",
+        "record",
+    )
+
+    def __init__(
+        self,
+        services: Services,
+        request: Request,
+        down: Downstream,
+        kind: Path,
+        *,
+        target: str,
+        request_id: str,
+        caller: Caller,
+    ) -> None:
+        self._services = services
+        self._request = request
+        self._target = target
+        self._caller = caller
+        self._asked = NOTHING
+        self._has_client_seat = False
+        self.record = CallRecord(
+            request_id=request_id,
+            route=kind.label,
+            dialect=kind.dialect,
+            client=request.remote or "" if caller.key is None else caller.key.name,
+            started=services.clock.now(),
+            started_wall=services.clock.wall(),
+            client_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
+        )
+        self._reply = Reply(services, request, down, self.record)
+
+    async def serve(self, refused: Failure | None = None) -> None:
+        """Answer the request. Whatever happens, the call ends once and is recorded once.
+
+        ``refused``: it was turned away at the door, and nothing of it is read.
+        """
+        self._services.live.enter(self.record)
+        try:
+            await self._run(refused)
+        except asyncio.CancelledError:
+            if self._services.lifecycle.cutting:
+                self._cut_short()
+            else:
+                self._client_gone()
+                raise
+        finally:
+            self._finish()
+
+    async def _run(self, refused: Failure | None) -> None:
+        prepared = refused or await self._prepare()
+        if isinstance(prepared, Failure):
+            self.record.call.step(Event.REJECT)
+            self._reply.set_back(Setback(prepared))
+            return
+        sent, route = prepared
+        self._reply.on_commit = sent.forget
+        setback = await self._attempts(sent, route)
+        if setback is not None:
+            self.record.call.end_unanswered()
+            self._reply.set_back(setback)
+
+    async def _attempts(self, sent: OutgoingRequest, route: Route) -> Setback | None:
+        """Ask the candidates in turn. None: the client is answered. Else what to tell it."""
+        record = self.record
+        candidates = self._worth_asking(route)
+        setbacks: list[Setback] = []
+        tried: list[Tried] = []
+        last: AttemptRun | None = None
+        ask = first_step(candidates)
+        try:
+            while True:
+                run = AttemptRun(self._services, record, self._reply, sent, ask.candidate)
+                setback = await run.run(waited_s=ask.waited_s, after=last if ask.front else None)
+                last = run
+                if setback is None:
+                    return None
+                setbacks.append(setback)
+                tried.append(Tried(setback.failure, not record.call.seatless, run.waited_s))
+                step = next_step(candidates, record.loading, tried)
+                if isinstance(step, Tell):
+                    break
+                record.call.fall_back()
+                ask = step
+        finally:
+            if last is not None:
+                last.release()
+        if step.attempt < len(setbacks) - 1:
+            record.unseated = record.attempts.pop()
+            record.provider = route.provider
+        return setbacks[step.attempt]
+
+    def _worth_asking(self, route: Route) -> tuple[Candidate, ...]:
+        """The candidates, without a primary whose cold start the policy wants avoided."""
+        services = self._services
+        if not services.policy.roles[route.role].prefer_resident_fallback:
+            return route.candidates
+        candidates = worth_asking(
+            route,
+            prefers_resident=True,
+            loaded=services.residency.loaded,
+            has_room=lambda model: services.budget_keeper.has_room(
+                model, route.role, route.provider
+            ),
+        )
+        if candidates is not route.candidates:
+            self.record.starts_at_fallback = True
+            self.record.route_reason = RouteReason.FALLBACK
+        return candidates
+
+    # 1. Read and route.
+
+    async def _prepare(self) -> tuple[OutgoingRequest, Route] | Failure:
+        services = self._services
+        try:
+            self._asked = read_asked(self._request.headers)
+            self.record.job_id = self._asked.job_id
+            self.record.no_fallback = self._asked.no_fallback
+            raw = await read_whole(self._request, self._reply.down, services.max_body_bytes)
+            body = self._read(raw)
+        except (AskedError, BodyError) as error:
+            return error.failure
+        self.record.loading = loading_of(self.record.route, body.fields, body.raw)
+        route = self._route(body)
+        if isinstance(route, Failure):
+            self.record.requested_model = body.model
+            return route
+        self.record.routed(route)
+        if route.provider is Provider.CLOUD:
+            self.record.loading = None  # sent to the cloud, whatever it asks
+        refused = await self._refuse_early(route)
+        if refused is not None:
+            return refused
+        return OutgoingRequest(
+            self._request, self._target, self._asked, body, self._caller.consumed
+        ), route
+
+    def _read(self, raw: bytes) -> Body:
+        if self.record.route != TRANSCRIPTIONS:
+            return read_body(raw)
+        content_type = self._request.headers.get("Content-Type", "")
+        return read_form(raw, content_type, self._target.partition("?")[2])
+
+    def _route(self, body: Body) -> Route | Failure:
+        table = self._services.roles
+        plain = table.plain(body.model) if self._asked is NOTHING else None
+        return plain or table.route(self._ask(body))
+
+    def _ask(self, body: Body) -> roles.Ask:
+        asked = self._asked
+        return roles.Ask(
+            model=body.model,
+            role=asked.role,
+            context=asked.context,
+            retry_level=asked.retry_level,
+            escalate=asked.escalate,
+            no_fallback=asked.no_fallback,
+            job=asked.job_id or "",
+            client=self.record.client,
+            request=self.record.request_id,
+            loads=self.record.loading is not None,
+        )
+
+    async def _refuse_early(self, route: Route) -> Failure | None:
+        """What says no before any line is joined."""
+        services, client = self._services, self.record.client
+        if services.lifecycle.draining:
+            return overload.draining()
+        denied = self._caller.denied_role(route.role)
+        if denied is not None:
+            return denied
+        self._has_client_seat = services.client_seats.enter(client)
+        if not self._has_client_seat:
+            return Failure(
+                ErrorCode.RATE_LIMITED,
+                Reason.CLIENT_CONCURRENCY,
+                f"client {client} already has {services.client_seats.limit(client)} calls here; "
+                "retry when one has ended",
+                "Client Busy",
+                retry_after_s=1,
+            )
+        retry_after_s = await services.rate.take(client)
+        if retry_after_s is not None:
+            return Failure(
+                ErrorCode.RATE_LIMITED,
+                Reason.CLIENT_RATE,
+                f"client {client} sends faster than {services.rate.text(client)}; "
+                f"retry in {retry_after_s} s",
+                "Client Rate Limited",
+                retry_after_s=retry_after_s,
+            )
+        return None
+
+    # 2. How calls end.
+
+    def _cut_short(self) -> None:
+        """We are leaving, not the client: it is told."""
+        call = self.record.call
+        if call.state is State.STREAMING:
+            self._reply.break_early(overload.cut_short())
+        elif not call.ended:
+            call.end_unanswered()
+            self._reply.set_back(Setback(overload.cut_short()))
+
+    def _client_gone(self) -> None:
+        call = self.record.call
+        if call.ended:
+            return
+        reason = call.client_is
+        call.step(Event.CLIENT_GONE)
+        self.record.status = 499
+        self.record.failure = Failure(
+            ErrorCode.CLIENT_GONE, reason, "the client closed the connection", "Client Gone"
+        )
+
+    def _finish(self) -> None:
+        record = self.record
+        record.ended = self._services.clock.now()
+        self._services.live.leave(record)
+        if self._has_client_seat:
+            self._services.client_seats.leave(record.client)
+        if not record.call.ended:
+            self._our_bug()
+        self._services.metrics.finished(record)
+        self._services.log.finished(record)
+
+    def _our_bug(self) -> None:
+        """An exception is on its way to the boundary, which answers; the record says so."""
+        record = self.record
+        record.failure = internal_failure()
+        record.status = record.status or 500
+        record.call.end_by_error()
+
+
+def internal_failure() -> Failure:
+    return Failure(
+        ErrorCode.INTERNAL,
+        Reason.BUG,
+        "modelsplit failed on this request; its log has the details under this request id",
+        "Internal Error",
+    )

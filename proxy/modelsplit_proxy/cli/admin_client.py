@@ -1,0 +1,44 @@
+"""What commands ask of a running proxy: one GET on the admin port."""
+
+from __future__ import annotations
+
+import http.client
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.config.settings import Address
+
+_TIMEOUT_S = 5.0
+# Said of whoever else answers, such as the proxy's own port, which passes this to Ollama.
+STRANGER = "; is this the admin port?"
+
+
+class NotRunningError(Exception):
+    """Nothing that is ours answers there. The text says what was tried."""
+
+
+def get(admin: Address, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON object of one answer; NotRunningError if there is none."""
+    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise NotRunningError(
+            f"nothing answers at http://{admin} ({error}); is `modelsplit serve` running?"
+        ) from error
+    finally:
+        connection.close()
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = None
+    if not isinstance(answer, dict):
+        where = path.partition("?")[0]
+        raise NotRunningError(
+            f"http://{admin}{where} answered {response.status}, not as we do{STRANGER}"
+        )
+    return response.status, answer

@@ -1,0 +1,300 @@
+"""``modelsplit budget``: what stands where, and who may spend what in the cloud."""
+
+from __future__ import annotations
+
+import math
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_policy.approvals import Action, Approvals, Change
+from modelsplit_policy.budget_clock import resume
+from modelsplit_policy.budgets import Budgets, dollars, nano
+from modelsplit_proxy.cli import state_access, status
+from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config.settings import SettingError
+from modelsplit_proxy.limits import budget_store
+from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.runtime.clock import SystemClock, boot_id, machine_clocks, rfc3339
+from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
+
+if TYPE_CHECKING:
+    import argparse
+    import sqlite3
+    from collections.abc import Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from modelsplit_policy.budget_clock import Reading
+    from modelsplit_proxy.config.settings import Settings
+
+DONE: Final = 0
+NOTHING_TO_DO: Final = 1
+
+EXAMPLES: Final = """\
+examples:
+  modelsplit budget show
+  modelsplit budget approve --usd 5 --days 7 --by kim --reason "trial of the planner"
+  modelsplit budget revoke --by kim --reason "done"
+  sudo modelsplit budget show                      a service of systemd's
+  modelsplit budget show --state /var/lib/modelsplit
+"""
+_DAY_S: Final = 86_400.0
+_DAYS_MAX: Final = 366.0
+_USD_MAX: Final = 1_000_000.0
+_TEXT_MAX: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where the state is and what time it is there. ``running``: the proxy's own statistics.
+
+    ``named``: whether it is where the flag says.
+    """
+
+    directory: Path
+    named: bool
+    now: Reading
+    running: dict[str, Any] | None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    show = _verb(verbs, "show", "where every budget stands, approvals and their history")
+    show.add_argument("--policy", type=Path, metavar="FILE", help="whose budgets, without a proxy")
+    approve = _verb(verbs, "approve", "allow the cloud: so much money, for so long")
+    approve.add_argument("--usd", type=float, required=True, help="US dollars, at most")
+    approve.add_argument("--days", type=float, required=True, help="for how many days from now")
+    revoke = _verb(verbs, "revoke", "take approvals back")
+    revoke.add_argument("id", nargs="?", type=int, metavar="ID", help="default: all in force")
+    reset = _verb(
+        verbs, "reset", "after a damaged state file: take what it had counted as not used"
+    )
+    for verb in (approve, revoke, reset):
+        verb.add_argument("--by", required=True, help="who says so")
+        verb.add_argument("--reason", required=True, help="why; kept for ever")
+    for verb in (show, approve, revoke, reset):
+        verb.add_argument("--json", action="store_true", help="machine-readable output")
+        verb.add_argument(
+            "--state", type=Path, metavar="DIR", help="default: where the running proxy keeps it"
+        )
+        verb.add_argument("--admin", metavar="ADDRESS", help="the running proxy's admin listener")
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, told: str
+) -> argparse.ArgumentParser:
+    description = f"{told[0].upper()}{told[1:]}. Exit 0: done; 1: not; 2: wrong usage."
+    return verbs.add_parser(name, help=told, description=description)
+
+
+def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> int:
+    """Do one verb; returns the exit code. SettingError, PolicyError or StoreError."""
+    desk = _desk(args, settings)
+    if args.verb == "show":
+        return _show(desk, args, settings, environ)
+    by, reason = _text("--by", args.by), _text("--reason", args.reason)
+    change = Change(0, 0.0, desk.now.wall, Action(args.verb), by, reason)
+    verb = {"approve": _approve, "revoke": _revoke, "reset": _reset}[args.verb]
+    return verb(desk, args, change)
+
+
+def _desk(args: argparse.Namespace, settings: Settings) -> Desk:
+    """The state of the proxy that runs, unless another is named or none does."""
+    stats = status.ask(settings.admin) if args.state is None else ""
+    running = stats if isinstance(stats, dict) else None
+    directory = settings.state if running is None else Path(running["spending"]["state"])
+    now = machine_clocks(boot_id(settings.boot_id))()
+    return Desk(directory, args.state is not None, now, running)
+
+
+def _find(desk: Desk) -> None:
+    """A mistyped place must not be taken for one where nothing was counted. StoreError."""
+    if state_access.is_there(desk.directory):
+        return
+    path = desk.directory / FILE_NAME
+    if desk.running is not None:
+        raise StoreError(
+            f"no state file there: {path}, where the running proxy has it; "
+            "if it runs in a container, run this command in it"
+        )
+    if desk.named:
+        raise StoreError(f"no state file there: {path}")
+    sys.stderr.write(
+        f"modelsplit: no state file there yet: {path}; no modelsplit has served from it\n"
+    )
+
+
+def _writing(desk: Desk) -> AbstractContextManager[sqlite3.Connection]:
+    _find(desk)
+    return state_access.writing(desk.directory, SystemClock())
+
+
+# 1. Changes.
+
+
+def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
+    usd = _number("--usd", args.usd, _USD_MAX)
+    seconds = _number("--days", args.days, _DAYS_MAX) * _DAY_S
+    with _writing(desk) as db:
+        now = resume(budget_store.anchor(db), desk.now)
+        added = _with(change, at=now, until=now + seconds, nano_usd=nano(usd))
+        number = budget_store.add_change(db, added)
+    until = desk.now.wall + seconds
+    found = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
+    found["reason"] = change.reason
+    words = f"{budget_text.amount(usd)} USD for the cloud until {budget_text.stamp(until)}"
+    _print(found, f"approval {number}: {words}, {_signed(change)}", as_json=args.json)
+    return DONE
+
+
+def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
+    with _writing(desk) as db:
+        now = resume(budget_store.anchor(db), desk.now)
+        valid = {one.id for one in Approvals(budget_store.changes(db)).in_force(now)}
+        wanted = valid if args.id is None else valid & {args.id}
+        for number in sorted(wanted):
+            budget_store.add_change(db, _with(change, at=now, target=number))
+    if not wanted:
+        which = "no approval is" if args.id is None else f"approval {args.id} is not"
+        return _nothing(f"{which} in force; see: modelsplit budget show")
+    text = "\n".join(f"approval {number} is revoked" for number in sorted(wanted))
+    _print({"revoked": sorted(wanted)}, text, as_json=args.json)
+    return DONE
+
+
+def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
+    with _writing(desk) as db:
+        lost_at = Approvals(budget_store.changes(db)).lost_at()
+        if lost_at is not None:
+            now = resume(budget_store.anchor(db), desk.now)
+            budget_store.add_change(db, _with(change, at=now))
+    if lost_at is None:
+        return _nothing("no counts were lost, so there is nothing to reset")
+    _print(
+        {"reset": True},
+        "what was lost is taken as not used, by a running proxy too",
+        as_json=args.json,
+    )
+    return DONE
+
+
+def _with(change: Change, **said: Any) -> Change:
+    fields = {name: getattr(change, name) for name in Change.__slots__}
+    return Change(**(fields | said))
+
+
+# 2. Showing.
+
+
+def _show(
+    desk: Desk, args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]
+) -> int:
+    policy = policy_file.load(policy_file.find_policy(settings.policy, environ)).policy
+    budgets = Budgets(policy.budgets)
+    _find(desk)
+    book = budget_store.Book(desk.now.wall, 0, (), {}, ())
+    with state_access.reading(desk.directory) as db:
+        if db is not None:
+            book = budget_store.read(db, desk.now, budgets.longest_s)
+    for reservation in book.charges:
+        budgets.restore(reservation)
+    approvals = Approvals(book.changes, book.spent)
+    budgets.presume_used(approvals.lost_at())
+    standings = [budget_text.fields(one) for one in budgets.standing(book.ledger)]
+    if desk.running is not None:
+        # The running proxy goes by its own policy.
+        standings = desk.running["spending"]["budgets"]
+    found = {
+        "state": str(desk.directory),
+        "running": desk.running is not None,
+        "budgets": standings,
+        "approvals": [
+            {
+                "id": one.id,
+                "usd": dollars(one.nano_usd),
+                "usd_left": dollars(approvals.left(one)),
+                "until": rfc3339(desk.now.wall + one.until - book.ledger),
+                "by": one.by,
+                "reason": one.reason,
+            }
+            for one in approvals.in_force(book.ledger)
+        ],
+        "history": [_change(one) for one in book.changes],
+    }
+    _print(found, "\n".join(_lines(found)), as_json=args.json)
+    return DONE
+
+
+def _change(change: Change) -> dict[str, Any]:
+    approves = change.action is Action.APPROVE
+    return {
+        "id": change.id,
+        "at": rfc3339(change.wall),
+        "action": change.action,
+        "usd": dollars(change.nano_usd) if approves else None,
+        "days": (change.until - change.at) / _DAY_S if approves else None,
+        "revokes": change.target,
+        "by": change.by,
+        "reason": change.reason,
+    }
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    for budget in found["budgets"]:
+        yield f"budget   {budget_text.line(budget)}"
+    for one in found["approvals"]:
+        yield (
+            f"approval {one['id']}  {budget_text.amount(one['usd_left'])} of "
+            f"{budget_text.amount(one['usd'])} USD left until "
+            f"{_minute(one['until'])}, by {one['by']}: {one['reason']}"
+        )
+    if not found["approvals"]:
+        yield "approval none: the cloud is closed"
+    if found["history"]:
+        yield ""
+    for one in found["history"]:
+        yield f"{_minute(one['at'])}  {_what(one)}, by {one['by']}: {one['reason']}"
+
+
+def _what(one: dict[str, Any]) -> str:
+    if one["action"] == Action.APPROVE:
+        days = "1 day" if one["days"] == 1 else f"{one['days']:g} days"
+        return f"approve {one['id']}: {budget_text.amount(one['usd'])} USD for {days}"
+    return f"revoke {one['revokes']}" if one["action"] == Action.REVOKE else str(one["action"])
+
+
+def _minute(stamp: str) -> str:
+    return f"{stamp[:10]} {stamp[11:16]} UTC"
+
+
+# 3. Words in and out.
+
+
+def _signed(change: Change) -> str:
+    return f"by {change.by}: {change.reason}"
+
+
+def _number(flag: str, said: float, most: float) -> float:
+    if not (math.isfinite(said) and 0 < said <= most):
+        raise SettingError(f"{flag} {said:g} is not more than 0 and at most {most:.0f}")
+    return said
+
+
+def _text(flag: str, said: str) -> str:
+    if not said.strip() or len(said) > _TEXT_MAX or not said.isprintable():
+        raise SettingError(f"{flag} must be 1 to {_TEXT_MAX} printable characters")
+    return said.strip()
+
+
+def _nothing(text: str) -> int:
+    sys.stderr.write(f"modelsplit: {text}\n")
+    return NOTHING_TO_DO
+
+
+def _print(found: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
+    sys.stdout.write(f"{text}\n")

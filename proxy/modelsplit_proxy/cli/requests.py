@@ -1,0 +1,253 @@
+"""``modelsplit requests``: what became of calls, from the running proxy or from its file."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+import orjson
+
+from modelsplit_proxy.cli import admin_client, state_access
+from modelsplit_proxy.records import explain, request_log, trace
+from modelsplit_proxy.records.query import WORDS, QueryError, read_query
+from modelsplit_proxy.records.reader import AmbiguousError, Archive
+from modelsplit_proxy.storage import state_file
+from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
+from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.runtime.clock import Clock
+
+FOUND: Final = 0
+NOT_FOUND: Final = 1
+USAGE: Final = 2
+NOT_RUNNING: Final = 3
+LIMIT: Final = 50
+_LIMIT_MAX: Final = 1000
+# A question to a file of a million calls may take a while.
+_TIMEOUT_S: Final = 30.0
+
+EXAMPLES: Final = """\
+examples:
+  modelsplit requests                                    the last calls
+  modelsplit requests --role PLANNER --failed --since 1h
+  modelsplit requests 38e2f6f8                           one call, explained
+  modelsplit requests --export --since 7d > trace.jsonl  all of them, to be replayed
+  modelsplit requests --state /var/lib/modelsplit        without a running proxy
+"""
+
+
+class _RefusedError(Exception):
+    """It cannot be answered. ``code``: the exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asks. ``words``: those of ``query.WORDS`` that were said."""
+
+    request_id: str | None
+    words: dict[str, str]
+    limit: int
+    as_json: bool
+    export: bool
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", nargs="?", metavar="ID", help="one call: its id, or how it begins")
+    parser.add_argument("--role", help="calls of this role")
+    parser.add_argument("--model", help="calls that asked for or got this model")
+    parser.add_argument("--client", help="calls of this client")
+    parser.add_argument("--job", help="calls of this job")
+    parser.add_argument("--outcome", help="calls that ended so: ok, client_gone or an error code")
+    parser.add_argument("--failed", action="store_true", help="calls that did not end well")
+    parser.add_argument("--since", metavar="WHEN", help="30m, 1h, 7d ago, or 2026-11-23T01:30:00Z")
+    parser.add_argument("--until", metavar="WHEN", help="calls that came before this")
+    parser.add_argument(
+        "--limit",
+        type=int,
+        help=f"so many of the last ones (default {LIMIT}, at most {_LIMIT_MAX})",
+    )
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument(
+        "--export", action="store_true", help="all of them as JSON Lines, in order of arrival"
+    )
+    parser.add_argument(
+        "--state", type=Path, metavar="DIR", help="read the state file there, without the proxy"
+    )
+
+
+def read_arguments(args: argparse.Namespace) -> Asked:
+    """Raises QueryError where the flags contradict each other."""
+    said = {word: getattr(args, word) for word in WORDS if getattr(args, word)}
+    words = {word: "1" if value is True else str(value) for word, value in said.items()}
+    if args.id == "":
+        raise QueryError("the ID is empty; give the first letters of one, or none for a list")
+    if args.id is not None and (words or args.export or args.limit is not None):
+        raise QueryError("an ID names one call: it goes with --json and --state only")
+    if args.export and (args.json or args.limit is not None):
+        raise QueryError("--export is JSON Lines of all calls; narrow it with --since or --role")
+    limit = LIMIT if args.limit is None else args.limit
+    if not 1 <= limit <= _LIMIT_MAX:
+        raise QueryError(f"--limit {limit} is not between 1 and {_LIMIT_MAX}")
+    return Asked(args.id, words, limit, args.json, args.export)
+
+
+def run(asked: Asked, admin: Address, state: Path | None, clock: Clock) -> int:
+    """Ask, print, and return the exit code. Raises StoreError for a file that cannot be read."""
+    source = _Proxy(admin) if state is None else _File(state, clock)
+    try:
+        if asked.request_id is not None:
+            _write_one(source.one(asked.request_id), as_json=asked.as_json)
+        elif asked.export:
+            for piece in source.export(asked.words):
+                sys.stdout.buffer.write(piece)
+        else:
+            _write_list(source.latest(asked.words, asked.limit), as_json=asked.as_json)
+    except (QueryError, AmbiguousError) as error:
+        return _say(str(error), USAGE)
+    except _RefusedError as refused:
+        return _say(str(refused), refused.code)
+    return FOUND
+
+
+class _Proxy:
+    """The running proxy's admin listener."""
+
+    def __init__(self, admin: Address) -> None:
+        self._admin = admin
+
+    def one(self, request_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = self._json(f"/requests/{quote(request_id, safe='')}")
+        return found
+
+    def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._json(
+            f"/requests?{urlencode({**words, 'limit': limit})}"
+        )
+        return found
+
+    def export(self, words: dict[str, str]) -> Iterator[bytes]:
+        connection = self._ask(f"/requests?{urlencode({**words, 'format': 'trace'})}")
+        try:
+            response = self._answer(connection)
+            while piece := response.read(65536):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise _RefusedError(f"the trace broke off: {error}", NOT_FOUND) from None
+        finally:
+            connection.close()
+
+    def _json(self, target: str) -> Any:
+        connection = self._ask(target)
+        try:
+            return orjson.loads(self._answer(connection).read())
+        except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+            text = f"http://{self._admin} did not answer as we do: {error}"
+            raise _RefusedError(f"{text}{admin_client.STRANGER}", NOT_RUNNING) from None
+        finally:
+            connection.close()
+
+    def _ask(self, target: str) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(
+            self._admin.host, self._admin.port, timeout=_TIMEOUT_S
+        )
+        try:
+            connection.request("GET", target)
+        except OSError as error:
+            connection.close()
+            raise _RefusedError(
+                f"nothing answers at http://{self._admin} ({error}); is `modelsplit serve` "
+                "running? Without it, --state DIR reads its file",
+                NOT_RUNNING,
+            ) from None
+        return connection
+
+    def _answer(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        response = connection.getresponse()
+        if response.status == http.client.OK:
+            return response
+        try:
+            said = orjson.loads(response.read())["error"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            text = f"http://{self._admin} answered {response.status}, not as we do"
+            raise _RefusedError(f"{text}{admin_client.STRANGER}", NOT_RUNNING) from None
+        code = USAGE if response.status == http.client.BAD_REQUEST else NOT_FOUND
+        raise _RefusedError(said, code)
+
+
+class _File:
+    """The state file itself, with or without a proxy that writes it."""
+
+    def __init__(self, state: Path, clock: Clock) -> None:
+        self._clock = clock
+        try:
+            self._path = state / FILE_NAME if state.is_dir() else state
+            found = self._path.is_file()
+            readable = os.access(
+                self._path, os.R_OK, effective_ids=os.access in os.supports_effective_ids
+            )
+        except PermissionError as error:  # a directory that only its owner may look into
+            raise StoreError(state_access.not_ours(state / FILE_NAME)) from error
+        except OSError as error:
+            raise StoreError(
+                f"the state file in {state} cannot be read: {error.strerror}"
+            ) from error
+        if not found:
+            raise StoreError(f"no state file there: {self._path}")
+        if not readable:
+            raise StoreError(state_access.not_ours(self._path))
+        [(version,)] = self._read("PRAGMA user_version", ())
+        if version != SCHEMA_VERSION:
+            raise StoreError(
+                f"the state file {self._path} is of schema {version}, this modelsplit reads "
+                f"{SCHEMA_VERSION}; `modelsplit serve` brings older files forward"
+            )
+        self._archive = Archive(self._read)
+
+    def one(self, request_id: str) -> dict[str, Any]:
+        found = self._archive.find(request_id)
+        if found is None:
+            raise _RefusedError(f'no call has the request id "{request_id[:128]}"', NOT_FOUND)
+        return found
+
+    def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
+        return self._archive.latest(read_query(words, self._clock.wall()), limit)
+
+    def export(self, words: dict[str, str]) -> Iterator[bytes]:
+        for page in self._archive.in_order(read_query(words, self._clock.wall())):
+            yield trace.lines(page)
+
+    def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        return state_file.read(self._path, self._clock, query, values)
+
+
+def _write_one(call: dict[str, Any], *, as_json: bool) -> None:
+    sys.stdout.write(_indented(call) if as_json else explain.text(call))
+
+
+def _write_list(calls: list[dict[str, Any]], *, as_json: bool) -> None:
+    sys.stdout.write(_indented(calls) if as_json else request_log.listing(calls))
+    if not calls and not as_json:
+        sys.stderr.write("modelsplit: no such calls\n")
+
+
+def _indented(value: Any) -> str:
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n"
+
+
+def _say(text: str, code: int) -> int:
+    sys.stderr.write(f"modelsplit: {text}\n")
+    return code

@@ -1,0 +1,190 @@
+"""``modelsplit serve``: the process from start to drained."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from dataclasses import replace
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+import uvloop
+
+from modelsplit_proxy.app import App, address_of
+from modelsplit_proxy.http.origin_guard import is_loopback
+from modelsplit_proxy.runtime import systemd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from socket import socket
+
+    from modelsplit_proxy.config.policy_file import LoadedPolicy
+    from modelsplit_proxy.config.settings import Address, Settings
+    from modelsplit_proxy.limits.client_keys import Keyring
+
+logger = logging.getLogger("modelsplit")
+
+# New objects after which the garbage collector looks for cycles among them.
+_GC_AFTER: Final = 5000
+
+
+def run(
+    settings: Settings,
+    loaded: LoadedPolicy,
+    keyring: Keyring | None,
+    environ: Mapping[str, str],
+) -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a drained end."""
+    set_up_logging()
+    uvloop.run(_serve(settings, loaded, keyring, environ))
+    return 0
+
+
+async def _serve(
+    settings: Settings,
+    loaded: LoadedPolicy,
+    keyring: Keyring | None,
+    environ: Mapping[str, str],
+) -> None:
+    stop, cut = signals()
+    notifier = systemd.Notifier(environ)
+    inherited = _inherited(environ)
+    if inherited:
+        settings = replace(settings, listen=_widest(inherited))
+    app = App(settings, loaded, sink=stdout_sink, json_log=wants_json(settings), keyring=keyring)
+    await app.start(inherited)
+    announce(app, loaded)
+    notifier.ready(f"listening on {app.address}")
+    watchdog = _start_watchdog(notifier, environ, app)
+    # What was made for the start stays to the end. A full collection would look through all of
+    # it, tens of milliseconds during which no token moves.
+    gc.collect()
+    gc.freeze()
+    # Streams under way are alive, not garbage: at the default of 700 new objects a look at
+    # them would come with every fifth stream.
+    gc.set_threshold(_GC_AFTER)
+    await stop.wait()
+    logger.info("stopping: no new calls; running answers get %g s", settings.drain_s)
+    notifier.stopping()
+    await app.stop(cut)
+    if watchdog is not None:
+        watchdog.stop()
+    notifier.close()
+
+
+class Watchdog:
+    """Tells systemd that the event loop turns, from the event loop itself.
+
+    Nothing is told once ``alive`` says no: then something hangs that only a restart cures.
+    """
+
+    def __init__(
+        self, notifier: systemd.Notifier, every_s: float, alive: Callable[[], bool]
+    ) -> None:
+        self._notifier = notifier
+        self._every_s = every_s
+        self._alive = alive
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        if self._alive():
+            self._notifier.watchdog()
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self.start)
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _start_watchdog(
+    notifier: systemd.Notifier, environ: Mapping[str, str], app: App
+) -> Watchdog | None:
+    every_s = systemd.watchdog_interval(environ, os.getpid())
+    if every_s is None:
+        return None
+    watchdog = Watchdog(notifier, every_s, lambda: app.store.alive)
+    watchdog.start()
+    return watchdog
+
+
+def _inherited(environ: Mapping[str, str]) -> list[socket]:
+    sockets = systemd.listen_sockets(environ, os.getpid())
+    return systemd.by_name(environ, sockets).get("proxy", sockets)
+
+
+def _widest(sockets: list[socket]) -> Address:
+    """Where the manager's sockets really listen: what the Host check has to know."""
+    addresses = [address_of(sock) for sock in sockets]
+    beyond = [address for address in addresses if not is_loopback(address.host)]
+    return (beyond or addresses)[0]
+
+
+def signals() -> tuple[asyncio.Event, asyncio.Event]:
+    """Events for the first SIGTERM or SIGINT (stop) and for the second (cut)."""
+    stop, cut = asyncio.Event(), asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            cut.set()
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop, cut
+
+
+def announce(app: App, loaded: LoadedPolicy) -> None:
+    """The first lines anyone reads: where, in front of what, under which policy."""
+    keyring = app.services.keyring
+    keys = (
+        ""
+        if keyring is None
+        else f"  keys {keyring.source} ({len(keyring.keys)}): nobody is served without one\n"
+    )
+    talk(
+        f"modelsplit {version('modelsplit')} listens on http://{app.address} "
+        f"in front of http://{app.services.target.authority}\n"
+        f"  policy {loaded.source} ({loaded.short_digest}), admin http://{app.admin_address}\n"
+        f"{keys}  point a client here:  export OLLAMA_HOST=http://{app.address}"
+    )
+
+
+def wants_json(settings: Settings) -> bool:
+    if settings.log_format == "auto":
+        return not sys.stdout.isatty()
+    return settings.log_format == "json"
+
+
+def stdout_sink(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def talk(text: str) -> None:
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def set_up_logging() -> None:
+    """Our own log goes to stderr, one line per event."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneLine("modelsplit: %(message)s"))
+    ours = logging.getLogger("modelsplit")
+    ours.handlers = [handler]
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+
+
+class _OneLine(logging.Formatter):
+    """systemd and people read lines; a level other than INFO is named."""
+
+    def format(self, record: Any) -> str:
+        text = super().format(record)
+        if record.levelno > logging.INFO:
+            return text.replace("modelsplit: ", f"modelsplit: {record.levelname.lower()}: ", 1)
+        return text

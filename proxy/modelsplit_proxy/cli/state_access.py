@@ -1,0 +1,117 @@
+"""The state file as the command line opens it: beside a running proxy, and as its user or root.
+
+It is another process's file. So it is neither migrated nor checked nor set aside here, only
+read and added to; a proxy that is not there yet is given a new file of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sqlite3
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
+from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError, open_state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from modelsplit_proxy.runtime.clock import Clock
+
+# A proxy holds the lock for milliseconds, a backup for longer.
+_BUSY_S: Final = 5.0
+
+
+@contextmanager
+def writing(directory: Path, clock: Clock) -> Iterator[sqlite3.Connection]:
+    """One transaction, committed at the end; the file is made if there is none. StoreError."""
+    path = directory / FILE_NAME
+    with _explained(path):
+        if not path.exists():
+            open_state(directory, clock).db.close()
+            _give_to_owner(path)
+        with closing(_connect(path)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            yield db
+            db.execute("COMMIT")
+
+
+@contextmanager
+def reading(directory: Path) -> Iterator[sqlite3.Connection | None]:
+    """One look at the file, all of one moment; None if there is no file. StoreError."""
+    path = directory / FILE_NAME
+    with _explained(path):
+        if not path.exists():
+            yield None
+            return
+        with closing(_connect(path)) as db:
+            db.execute("BEGIN")
+            yield db
+
+
+def is_there(directory: Path) -> bool:
+    """Whether there is a state file in it; StoreError if that cannot be seen."""
+    path = directory / FILE_NAME
+    with _explained(path):
+        return path.exists()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_BUSY_S, isolation_level=None
+    )
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION:
+        db.close()
+        raise StoreError(
+            f"the state file {path} has schema {version} and this modelsplit knows "
+            f"{SCHEMA_VERSION}: use the version that serves, or restart it with this one first"
+        )
+    # What is approved must not be forgotten by a machine that loses power.
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise StoreError(not_ours(path)) from error
+    except OSError as error:
+        raise StoreError(f"the state file {path} cannot be used: {error.strerror}") from error
+    except sqlite3.Error as error:
+        effective = os.access in os.supports_effective_ids
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=effective):
+            raise StoreError(not_ours(path)) from error
+        raise StoreError(f"the state file {path} cannot be used: {error}") from error
+
+
+def not_ours(path: Path) -> str:
+    """Whose it is, as far as that can be seen, and what to do about it."""
+    owner = _owner(path)
+    named = "the user of the service" if owner is None else f"the user {owner}"
+    text = f"the state file {path} may only be opened by {named}, or by root: sudo modelsplit …"
+    # A user of systemd's DynamicUser cannot reach the directory outside its service.
+    return text if owner in {None, "root"} else f"{text} (or sudo -u {owner} modelsplit …)"
+
+
+def _owner(path: Path) -> str | None:
+    for place in (path, path.parent):
+        try:
+            return pwd.getpwuid(place.stat().st_uid).pw_name
+        except (OSError, KeyError):
+            continue
+    return None
+
+
+def _give_to_owner(path: Path) -> None:
+    """A file that root made belongs to whom the directory belongs to: the service must open it."""
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            if (place := path.with_name(name)).exists():
+                os.chown(place, owner.st_uid, owner.st_gid)

@@ -1,0 +1,152 @@
+"""``modelsplit status``: one screen of what the running proxy is doing."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_proxy.cli import admin_client
+from modelsplit_proxy.protocol import budget_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelsplit_proxy.config.settings import Address
+
+# LSB: 0 running, 1 running but not well, 3 not running.
+RUNNING: Final = 0
+DEGRADED: Final = 1
+NOT_RUNNING: Final = 3
+_SHOWN_WAITERS: Final = 10
+
+
+def run(admin: Address, *, as_json: bool) -> int:
+    """Ask the admin listener and print the answer; returns the exit code."""
+    stats = ask(admin)
+    if isinstance(stats, str):
+        sys.stderr.write(f"modelsplit: {stats}\n")
+        return NOT_RUNNING
+    if as_json:
+        sys.stdout.write(orjson.dumps(stats, option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        sys.stdout.write("\n".join(lines(stats)) + "\n")
+    well = stats["health"]["level"] == "OK" and _trouble(stats) is None
+    return RUNNING if well else DEGRADED
+
+
+def lines(stats: dict[str, Any]) -> Iterator[str]:
+    """The statistics as lines for people."""
+    yield _banner(stats)
+    yield ""
+    yield f"{'ROLE':9} {'RUN/CAP':>8} {'RESERVED':>8} {'WAIT/MAX':>9}  OLDEST"
+    for role, row in stats["roles"].items():
+        seats = "-" if row["seats"] is None else row["seats"]
+        run = f"{row['running']}/{seats}"
+        wait = f"{row['waiting']}/{row['max_queue']}"
+        oldest = _oldest(stats["waiters"], role)
+        yield f"{role:9} {run:>8} {row['reserved']:>8} {wait:>9}  {oldest}"
+    yield from _seats(stats)
+    yield from _waiters(stats["waiters"])
+    yield from _budgets(stats["spending"])
+    for breaker in stats["breakers"]:
+        if breaker["state"] == "closed":
+            continue
+        trial = f"trial in {breaker['trial_in_s']:.1f} s"
+        yield f"breaker  {breaker['breaker']} {breaker['state']} ({trial}): {breaker['why']}"
+
+
+def _trouble(stats: dict[str, Any]) -> str | None:
+    """What is wrong with the state file; budgets are counted in it."""
+    trouble: str | None = stats["spending"]["error"] or stats["ledger"]["error"]
+    return trouble
+
+
+def _banner(stats: dict[str, Any]) -> str:
+    health, upstream = stats["health"], stats["upstream"]
+    level, cause = health["level"], health["cause"]
+    if level == "OK" and (trouble := _trouble(stats)) is not None:
+        level, cause = "DEGRADED", trouble
+    why = f" ({cause})" if level != "OK" else ""
+    known = {True: f"Ollama {upstream['version']}", None: "Ollama not asked yet"}
+    up = known.get(upstream["up"], f"Ollama is not answering: {upstream['error']}")
+    return f"{level}{why}  {up} at {upstream['address']}"
+
+
+def _seats(stats: dict[str, Any]) -> Iterator[str]:
+    everyone, learned = stats["global"], stats["parallelism"]
+    yield ""
+    yield (
+        f"seats    {everyone['running']}/{everyone['seats']} local, {everyone['lent']} lent; "
+        f"{learned['host']} at once worth running (contention {learned['contention']:g})"
+    )
+    loaded = learned["resident"]
+    yield f"loaded   {'unknown' if loaded is None else ', '.join(loaded) or 'nothing'}"
+    yield cost_line(stats["cost"])
+    yield f"lag      {stats['event_loop_lag_p99_ms']:g} ms (event loop, p99 of the last minute)"
+    yield from _state_file(stats["ledger"])
+
+
+def _state_file(ledger: dict[str, Any]) -> Iterator[str]:
+    """Said only where something is wrong with it."""
+    if ledger["error"] is not None:
+        yield (
+            f"state    CANNOT BE WRITTEN: {ledger['error']}; {ledger['waiting']} writes wait, "
+            f"{ledger['dropped']} records lost"
+        )
+    if ledger["set_aside"] is not None:
+        yield f"state    the file was damaged: kept as {ledger['set_aside']}, a new one begun"
+
+
+def cost_line(cost: dict[str, Any]) -> str:
+    """The ``cost`` of ``/stats`` as one line."""
+    by_role: dict[str, float] = {}
+    for part in cost["parts"]:
+        by_role[part["llm_role"]] = by_role.get(part["llm_role"], 0.0) + part["usd"]
+    shares = ", ".join(f"{role} {usd:.4f}" for role, usd in by_role.items() if usd)
+    more = f" ({shares})" if shares else ""
+    if cost["unknown"]:
+        more += f", {cost['unknown']} attempts at an unknown price"
+    if cost["price_table"]:
+        more += f"; {cost['price_table']}"
+    return f"cost     {cost['usd']:.4f} USD, an estimate, since {cost['since'][:16]}Z{more}"
+
+
+def _waiters(waiters: list[dict[str, Any]]) -> Iterator[str]:
+    longest = sorted(waiters, key=lambda waiter: -float(waiter["waited_ms"]))
+    for waiter in longest[:_SHOWN_WAITERS]:
+        yield (
+            f"waiting  {waiter['llm_role']} {waiter['model']} {waiter['waited_ms'] / 1000:.1f} s "
+            f"({waiter['hold']}) from {waiter['client']}"
+        )
+    if len(waiters) > _SHOWN_WAITERS:
+        yield f"waiting  … and {len(waiters) - _SHOWN_WAITERS} more"
+
+
+def _budgets(spending: dict[str, Any]) -> Iterator[str]:
+    if not spending["open"]:
+        yield "budget   none can be used: the state file has not been read yet"
+        return
+    if spending["error"] is not None:
+        yield f"budget   {spending['error']}"
+    for budget in spending["budgets"]:
+        yield f"budget   {budget_text.line(budget)}"
+    if spending["approvals"]:
+        yield f"cloud    {spending['approved_usd_left']:.2f} USD of what is approved are left"
+
+
+def _oldest(waiters: list[dict[str, Any]], role: str) -> str:
+    ages = [waiter["waited_ms"] for waiter in waiters if waiter["llm_role"] == role]
+    return f"{max(ages) / 1000:.1f} s" if ages else "-"
+
+
+def ask(admin: Address) -> dict[str, Any] | str:
+    """What ``/stats`` says, or a sentence why it cannot be had."""
+    try:
+        status, stats = admin_client.get(admin, "/stats")
+    except admin_client.NotRunningError as error:
+        return str(error)
+    if status != 200 or "roles" not in stats:
+        return f"http://{admin}/stats answered {status}, not as we do{admin_client.STRANGER}"
+    return stats

@@ -1,0 +1,1 @@
+"""Files and settings, read into values."""

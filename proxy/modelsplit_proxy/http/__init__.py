@@ -1,0 +1,1 @@
+"""Bytes and connections, on both sides."""

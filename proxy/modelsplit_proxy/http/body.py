@@ -1,0 +1,99 @@
+"""Reading a request body whole, within a bound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
+    from modelsplit_proxy.http.request import Request
+    from modelsplit_proxy.http.server import Downstream
+
+
+class BodyError(Exception):
+    """The body cannot be routed; carries the failure to answer with."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+
+
+async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
+    """The body's bytes; BodyError if it is compressed, too large or broken.
+
+    No seat is held while a client takes its time to send.
+    """
+    sent = request.headers
+    encoding = sent.get("Content-Encoding", "identity").lower()
+    if encoding != "identity":
+        raise _refused(
+            ErrorCode.BAD_REQUEST,
+            Reason.COMPRESSED_BODY,
+            f"a {encoding[:20]}-compressed body cannot be routed by its model; send plain JSON",
+            "Compressed Body",
+        )
+    length = request.content_length
+    if length is not None and length > limit:
+        raise too_large(limit)
+    if sent.get("Expect", "").lower() == "100-continue":
+        down.continue_()
+    content = request.content
+    try:
+        # Most bodies are here whole, having come together with their head.
+        body = content.read_nowait() if content.is_eof() else await _gathered(content, limit)
+    except web.RequestPayloadError as error:
+        raise BodyError(malformed(error)) from None
+    if len(body) > limit:
+        raise too_large(limit)
+    return body
+
+
+async def _gathered(content: StreamReader, limit: int) -> bytes:
+    """All that comes, or, of too much, enough to tell."""
+    pieces: list[bytes] = []
+    size = 0
+    while size <= limit and (piece := await content.readany()):
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+async def read_start(request: Request, down: Downstream, limit: int) -> tuple[bytes, bool]:
+    """The body, or the beginning of one larger than ``limit``; True if that is all of it.
+
+    Of a body that says it is larger, nothing is read. BodyError if its framing is broken.
+    """
+    if request.content_length is not None and request.content_length > limit:
+        return b"", False
+    if request.headers.get("Expect", "").lower() == "100-continue":
+        down.continue_()
+    try:
+        start = await _gathered(request.content, limit)
+    except web.RequestPayloadError as error:
+        raise BodyError(malformed(error)) from None
+    return start, len(start) <= limit
+
+
+def malformed(error: web.RequestPayloadError) -> Failure:
+    """What a body with broken framing amounts to."""
+    text = f"the request body is malformed HTTP: {' '.join(str(error).split())[:80]}"
+    return Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, text, "Bad Request")
+
+
+def too_large(limit: int) -> BodyError:
+    """What a body of more than ``limit`` bytes is refused with."""
+    return _refused(
+        ErrorCode.REQUEST_TOO_LARGE,
+        Reason.BODY_LIMIT,
+        f"the body is larger than {limit / 2**20:g} MiB; raise --max-body to allow it",
+        "Body Too Large",
+    )
+
+
+def _refused(code: ErrorCode, reason: Reason, message: str, phrase: str) -> BodyError:
+    return BodyError(Failure(code, reason, message, phrase))

@@ -1,0 +1,54 @@
+"""What ends an answer early: silence, or a deadline."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from modelsplit_policy.deadlines import Bounds
+    from modelsplit_policy.failures import Reason
+    from modelsplit_proxy.http.upstream import UpstreamError
+
+
+class Watch:
+    """Ends a wait by silence or by deadline, whichever comes first.
+
+    ``last``: loop time of the last piece, which whoever receives pieces keeps up to date.
+    """
+
+    __slots__ = ("_bounds", "_done", "_loop", "_timer", "held", "last")
+
+    def __init__(self, bounds: Bounds, done: asyncio.Future[UpstreamError | Reason | None]) -> None:
+        self._bounds = bounds
+        self._done = done
+        self._loop = done.get_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.held = False
+        self.last = self._loop.time()
+        self._arm()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _arm(self) -> None:
+        moment = self._bounds.next_look(self.last)
+        if moment is not None:
+            self._timer = self._loop.call_at(moment, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        if self.held:
+            # We stopped reading because the client is slow: not the upstream's silence.
+            self.last = now
+        reason = self._bounds.ended_by(now, self.last)
+        if reason is None:
+            self._arm()
+        else:
+            self._end(reason)
+
+    def _end(self, reason: Reason) -> None:
+        if not self._done.done():
+            self._done.set_result(reason)

@@ -1,0 +1,96 @@
+"""Holding an answer's body: until it is whole, or a copy of what passes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from modelsplit_proxy.http.bounds import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelsplit_policy.deadlines import Bounds
+    from modelsplit_policy.failures import Reason
+    from modelsplit_proxy.http.upstream import Exchange, UpstreamError
+
+
+class Kept:
+    """A copy of what passes, up to a limit."""
+
+    __slots__ = ("_limit", "_pieces", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def add(self, piece: bytes) -> None:
+        self._size += len(piece)
+        if self.overflowed:
+            self._pieces.clear()
+        else:
+            self._pieces.append(piece)
+
+    @property
+    def overflowed(self) -> bool:
+        return self._size > self._limit
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self._pieces)
+
+
+class Collector:
+    """Holds one answer's body until it is whole or too large to hold."""
+
+    __slots__ = ("_done", "_exchange", "_limit", "_over", "_result", "pieces", "size")
+
+    def __init__(self, exchange: Exchange, limit: int) -> None:
+        self._exchange = exchange
+        self._limit = limit
+        self._over = False
+        self._result: UpstreamError | None = None
+        self._done: asyncio.Future[UpstreamError | Reason | None] | None = None
+        self.pieces: list[bytes] = []
+        self.size = 0
+
+    @property
+    def overflowed(self) -> bool:
+        return self.size > self._limit
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.pieces)
+
+    async def run(self, bounds: Callable[[], Bounds]) -> UpstreamError | Reason | None:
+        """Collect until whole (None), broken, too late, or ``overflowed`` (None as well).
+
+        ``bounds`` is asked should it come to waiting.
+        """
+        self._exchange.attach(self)
+        if self._over:  # as most are: a small answer comes together with its head
+            return self._result
+        self._done = asyncio.get_running_loop().create_future()
+        watch = Watch(bounds(), self._done)
+        try:
+            return await self._done
+        finally:
+            watch.stop()
+
+    def data(self, piece: bytes) -> None:
+        self.pieces.append(piece)
+        self.size += len(piece)
+        if self.size > self._limit:
+            self._exchange.pause()
+            self._finish(None)
+
+    def ended(self, error: UpstreamError | None) -> None:
+        self._finish(error)
+
+    def _finish(self, result: UpstreamError | None) -> None:
+        if self._over:
+            return
+        self._over, self._result = True, result
+        if self._done is not None and not self._done.done():
+            self._done.set_result(result)

@@ -1,0 +1,80 @@
+"""The connections to one upstream: reused when idle, opened when not."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final
+
+from modelsplit_proxy.http.upstream import Fault, UpstreamConnection, UpstreamError
+
+# Idle connections kept for reuse, and for how long. More can be open: nothing here ever
+# waits for a connection, so no cap hides below admission.
+MAX_IDLE: Final = 32
+IDLE_S: Final = 60.0
+
+
+class Pool:
+    """Connections to one upstream: reused when idle, opened when not, never waited for."""
+
+    def __init__(self, host: str, port: int, *, connect_timeout_s: float) -> None:
+        self._host = host
+        self._port = port
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+
+    def __repr__(self) -> str:
+        return f"<Pool {self._host}:{self._port} {len(self._open)} open, {len(self._idle)} idle>"
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._open)
+
+    async def acquire(self) -> UpstreamConnection:
+        """An idle connection that is still good, or a new one; UpstreamError if neither."""
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            connection = self._idle.pop()
+            if loop.time() - connection.idle_since < IDLE_S and connection.quiet():
+                return connection
+            connection.abort()
+        return await self._connect(loop)
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        if len(self._idle) >= MAX_IDLE:
+            connection.close()
+            return
+        connection.rest()
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def close(self) -> None:
+        for connection in list(self._open):
+            connection.abort()
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> UpstreamConnection:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self, loop), self._host, self._port
+                )
+        except TimeoutError:
+            text = f"no connection within {self._connect_timeout_s:g} s"
+            raise UpstreamError(Fault.CONNECT_TIMEOUT, text) from None
+        except socket.gaierror as error:
+            raise UpstreamError(
+                Fault.DNS, f"its name does not resolve ({error.strerror})"
+            ) from None
+        except OSError as error:
+            raise UpstreamError(Fault.REFUSED, _connect_words(error)) from None
+        self._open.add(connection)
+        return connection
+
+
+def _connect_words(error: OSError) -> str:
+    return "connection refused" if isinstance(error, ConnectionRefusedError) else str(error)

@@ -1,0 +1,1 @@
+"""What may say no to a call: seats, breakers, budgets, keys."""

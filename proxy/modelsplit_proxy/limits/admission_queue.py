@@ -1,0 +1,113 @@
+"""The waiting side of admission: a future for each call in line.
+
+``modelsplit_policy.admission`` decides; this module only makes calls wait for it. A seat
+is owed back from ``ask`` on, and ``leave`` belongs in a ``finally``: a call that was granted
+its seat in the same moment in which its client left still gives it back, and the next in
+line gets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import Reason
+from modelsplit_policy.tickets import Place
+
+if TYPE_CHECKING:
+    from modelsplit_policy.admission import Admission, Refusal
+    from modelsplit_policy.parallelism import Report
+    from modelsplit_policy.tickets import Crowd, Seats, Ticket
+    from modelsplit_proxy.runtime.clock import Clock
+
+# How long before the end of its wait a call is started at the latest that only usefulness
+# holds back: a sixteenth of the wait, half a second at most. Late, because a seat may still
+# come free; not at the last moment, because this timer must win against the one that ends
+# the wait.
+_DUE_SHARE: Final = 1 / 16
+_DUE_MAX_S: Final = 0.5
+
+
+class Gate:
+    """Lets calls in one by one, as admission says."""
+
+    def __init__(self, admission: Admission, clock: Clock) -> None:
+        self._admission = admission
+        self._clock = clock
+        self._waiting: dict[Ticket, asyncio.Future[Refusal | None]] = {}
+
+    def __repr__(self) -> str:
+        return f"<Gate {len(self._waiting)} waiting, {self._admission!r}>"
+
+    def ask(self, ticket: Ticket) -> Refusal | None:
+        """Take a seat or a place in line (``ticket.place`` says which), or be refused."""
+        refusal = self._admission.ask(ticket, self._clock.now())
+        if ticket.place is Place.WAITING:
+            self._waiting[ticket] = asyncio.get_running_loop().create_future()
+            self._fill()
+        return refusal
+
+    async def wait(self, ticket: Ticket) -> Refusal | None:
+        """In line: wait for a seat, ``ticket.max_wait_s`` at most. None: seated."""
+        loop = asyncio.get_running_loop()
+        granted = self._waiting[ticket]
+        wait_s = ticket.max_wait_s
+        held_s = min(ticket.max_hold_s, wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE))
+        due = loop.call_later(held_s, self._due, ticket)
+        end = loop.call_later(wait_s, self._turn_away, ticket, Reason.QUEUE_TIMEOUT)
+        try:
+            return await granted
+        finally:
+            due.cancel()
+            end.cancel()
+
+    def leave(self, ticket: Ticket, report: Report | None = None) -> None:
+        """Give back whatever ``ticket`` holds, a seat or a place in line; harmless twice."""
+        self._waiting.pop(ticket, None)
+        if ticket.place in {Place.WAITING, Place.SEATED}:
+            self._admission.leave(ticket, self._clock.now(), report)
+            if self._waiting:
+                self._fill()
+
+    def seats(self, ticket: Ticket) -> Seats:
+        """What each limit on the ticket stands at."""
+        return self._admission.standing(ticket)
+
+    def crowd(self, ticket: Ticket) -> Crowd:
+        """What holds the ticket back, and who runs and waits."""
+        return self._admission.crowd(ticket)
+
+    def first_byte(self, ticket: Ticket) -> None:
+        """The call's answer has begun."""
+        self._admission.first_byte(ticket, self._clock.now())
+
+    def resident(self, models: frozenset[str] | None) -> None:
+        """Which models are loaded, if anybody knows."""
+        self._admission.residency(models)
+        self._fill()
+
+    def refuse_all(self, reason: Reason) -> None:
+        """Turn away everyone in line."""
+        for ticket in list(self._waiting):
+            self._turn_away(ticket, reason)
+
+    def _due(self, ticket: Ticket) -> None:
+        self._admission.due(ticket)
+        self._fill()
+
+    def _turn_away(self, ticket: Ticket, reason: Reason) -> None:
+        granted = self._waiting[ticket]
+        if granted.done():
+            return
+        refusal = self._admission.refusal(reason, ticket.role)
+        granted.set_result(refusal)
+        self._admission.leave(ticket, self._clock.now())
+        self._fill()
+
+    def _fill(self) -> None:
+        # A waiter whose task was cancelled in this same moment runs its ``finally`` and
+        # gives the seat back through ``leave``; nothing is lost by not waking it.
+        for ticket in self._admission.fill(self._clock.now()):
+            granted = self._waiting[ticket]
+            if not granted.done():
+                granted.set_result(None)

@@ -1,0 +1,93 @@
+"""The circuit breakers at work: asked before a call is sent, told how it ended.
+
+``modelsplit_policy.breaker`` decides; this module gives it the time and tells the log what
+changed.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.admission import RETRY_AFTER_MAX_S
+from modelsplit_policy.breaker import Allowed, Refused, outcome_of
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+
+if TYPE_CHECKING:
+    from modelsplit_policy.breaker import Breakers, BreakerView, Transition
+    from modelsplit_policy.vocabulary import Provider
+    from modelsplit_proxy.runtime.clock import Clock
+
+logger = logging.getLogger("modelsplit")
+
+# A provider and a model's name of usual length.
+_KEY_MAX: Final = 60
+
+
+class Fuses:
+    """Breakers with a clock and a log."""
+
+    def __init__(self, breakers: Breakers, clock: Clock) -> None:
+        self._breakers = breakers
+        self._clock = clock
+
+    def __repr__(self) -> str:
+        return f"<Fuses {self._breakers!r}>"
+
+    def check(self, provider: Provider, model: str) -> Failure | None:
+        """Whether a call would be refused now; asked before it joins a line."""
+        refused = self._breakers.check(provider, model, self._clock.now())
+        return None if refused is None else _failure(refused)
+
+    def admit(self, provider: Provider, model: str) -> Allowed | Failure:
+        """Let a call through; ``ended`` is then owed, whatever happens."""
+        verdict = self._breakers.admit(provider, model, self._clock.now())
+        if isinstance(verdict, Refused):
+            return _failure(verdict)
+        if verdict.transitions:
+            self._tell(verdict.transitions)
+        return verdict
+
+    def reached(self, admitted: Allowed) -> None:
+        """The upstream has begun to answer."""
+        steps = self._breakers.reached(admitted, self._clock.now())
+        if steps:
+            self._tell(steps)
+
+    def ended(
+        self,
+        admitted: Allowed,
+        failure: Failure | None,
+        *,
+        client_gone: bool,
+        deadline_was_clients: bool,
+    ) -> None:
+        """How the call ended; a client that left is nobody's failure."""
+        outcome, scope = outcome_of(failure, client_gone, deadline_was_clients=deadline_was_clients)
+        why = "" if failure is None else f"{failure.code} {failure.reason}"
+        steps = self._breakers.ended(admitted, outcome, scope, self._clock.now(), why)
+        if steps:
+            self._tell(steps)
+
+    def snapshot(self) -> tuple[BreakerView, ...]:
+        return self._breakers.snapshot(self._clock.now())
+
+    def _tell(self, transitions: tuple[Transition, ...]) -> None:
+        for step in transitions:
+            # A model's name comes from a client.
+            key = said_back(str(step.key), _KEY_MAX)
+            logger.warning("breaker %s: %s -> %s: %s", key, step.old, step.new, step.why)
+
+
+def _failure(refused: Refused) -> Failure:
+    retry_after_s = max(1, min(RETRY_AFTER_MAX_S, math.ceil(refused.retry_after_s)))
+    key = said_back(str(refused.key), _KEY_MAX)
+    text = f"calls to {key} are stopped for now: {refused.why}"[:150]
+    return Failure(
+        ErrorCode.OVERLOAD_THROTTLED,
+        Reason.BREAKER_OPEN,
+        f"{text}; retry in {retry_after_s} s",
+        "Breaker Open",
+        retry_after_s=retry_after_s,
+    )

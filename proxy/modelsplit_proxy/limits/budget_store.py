@@ -1,0 +1,193 @@
+"""Budgets on disk: the charges, the changes that people made, the clock they are told by.
+
+Everything here is a job for the store: a function of its connection, run inside one
+transaction. The file has one keeper at a time, the process that opened it last; whoever was
+keeper before can charge no more. So two processes on one file, one of them draining, cannot
+spend the same budget twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.approvals import Action, Change
+from modelsplit_policy.budget_clock import Anchor, Reading, resume
+from modelsplit_policy.budgets import Charge, Reservation
+from modelsplit_policy.vocabulary import Provider, Role
+
+if TYPE_CHECKING:
+    import sqlite3
+
+_CHARGES: Final = """
+SELECT id, at, model, role, provider, nano_usd FROM budget_charges WHERE at > ? ORDER BY at, id
+"""
+_CHANGES: Final = """
+SELECT id, at, wall, action, by_whom, reason, nano_usd, until, target
+FROM budget_changes ORDER BY id
+"""
+_ADD_CHANGE: Final = """
+INSERT INTO budget_changes (at, wall, action, by_whom, reason, nano_usd, until, target)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_ADD_CHARGE: Final = """
+INSERT INTO budget_charges
+    (id, at, model, role, provider, nano_usd, approval, request_id, keeper)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+class NotKeeperError(Exception):
+    """Another process has taken the file over."""
+
+
+class RevokedError(Exception):
+    """The approval that a call was to be charged to has just been revoked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """What the file holds. ``ledger``: the time it is by its clock."""
+
+    ledger: float
+    last_id: int
+    charges: tuple[Reservation, ...]
+    spent: dict[int, int]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One charge as it is written down."""
+
+    keeper: str
+    anchor: Anchor
+    reservation: Reservation
+    approval: int | None
+    request_id: str
+
+
+def take_over(
+    db: sqlite3.Connection, keeper: str, now: Reading, since_s: float, lost_wall: float | None
+) -> Book:
+    """Become the keeper and read everything younger than ``since_s`` seconds.
+
+    ``lost_wall``: when a damaged file was set aside for this one, by the wall clock; it
+    becomes part of the history if it is not yet.
+    """
+    book = read(db, now, since_s)
+    _set_clock(db, Anchor(now, book.ledger), keeper)
+    known = {change.wall for change in book.changes if change.action is Action.LOST}
+    if lost_wall is not None and lost_wall not in known:
+        why = "a damaged state file was set aside"
+        lost = Change(0, book.ledger, lost_wall, Action.LOST, "modelsplit", why)
+        add_change(db, lost)
+    return Book(book.ledger, book.last_id, book.charges, book.spent, changes(db))
+
+
+def read(db: sqlite3.Connection, now: Reading, since_s: float) -> Book:
+    """The same for somebody who only looks."""
+    ledger = resume(anchor(db), now)
+    rows = db.execute(_CHARGES, (ledger - since_s,)).fetchall()
+    charges = tuple(map(_reservation, rows))
+    (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM budget_charges").fetchone()
+    spent = db.execute(
+        "SELECT approval, sum(nano_usd) FROM budget_charges WHERE approval NOT NULL GROUP BY 1"
+    )
+    return Book(ledger, last_id, charges, dict(spent.fetchall()), changes(db))
+
+
+def anchor(db: sqlite3.Connection) -> Anchor | None:
+    row = db.execute("SELECT boot, since_boot, wall, ledger FROM budget_clock").fetchone()
+    return None if row is None else Anchor(Reading(*row[:3]), row[3])
+
+
+def changes(db: sqlite3.Connection) -> tuple[Change, ...]:
+    """The history, oldest first."""
+    rows = db.execute(_CHANGES).fetchall()
+    return tuple(map(_change, rows))
+
+
+def news(db: sqlite3.Connection, keeper: str) -> tuple[bool, tuple[Change, ...]]:
+    """Whether this keeper still is the one, and the history."""
+    return _is_kept_by(db, keeper), changes(db)
+
+
+def add_change(db: sqlite3.Connection, change: Change) -> int:
+    """Add to the history; the number it got (its own ``id`` is not looked at)."""
+    values = (
+        *(change.at, change.wall, change.action, change.by, change.reason),
+        *(change.nano_usd, change.until, change.target),
+    )
+    added = db.execute(_ADD_CHANGE, values)
+    assert added.lastrowid is not None
+    return added.lastrowid
+
+
+def reserve(db: sqlite3.Connection, line: Line) -> None:
+    """Write a charge down; NotKeeperError or RevokedError if it must not be."""
+    _keep(db, line.keeper)
+    if line.approval is not None and _revoked(db, line.approval):
+        raise RevokedError
+    _set_clock(db, line.anchor, line.keeper)
+    reservation, charge = line.reservation, line.reservation.charge
+    values = (
+        *(reservation.id, reservation.at, charge.model, charge.role, charge.provider),
+        *(charge.nano_usd, line.approval, line.request_id, line.keeper),
+    )
+    db.execute(_ADD_CHARGE, values)
+
+
+def settle(db: sqlite3.Connection, keeper: str, number: int, nano_usd: int) -> None:
+    """A charge of this keeper has cost so much. It may have another keeper by now."""
+    query = "UPDATE budget_charges SET settled = 1, nano_usd = ? WHERE id = ? AND keeper = ?"
+    db.execute(query, (nano_usd, number, keeper))
+
+
+def give_back(db: sqlite3.Connection, keeper: str, number: int) -> None:
+    """A charge of this keeper is none; it may never have been written."""
+    db.execute("DELETE FROM budget_charges WHERE id = ? AND keeper = ?", (number, keeper))
+
+
+def set_clock(db: sqlite3.Connection, now: Anchor, keeper: str) -> None:
+    """Write down what the clocks read; NotKeeperError."""
+    _keep(db, keeper)
+    _set_clock(db, now, keeper)
+
+
+def forget(db: sqlite3.Connection, before: float) -> None:
+    """Delete charges older than that; what was charged to an approval stays with it."""
+    db.execute("DELETE FROM budget_charges WHERE at < ? AND approval IS NULL", (before,))
+
+
+def _keep(db: sqlite3.Connection, keeper: str) -> None:
+    if not _is_kept_by(db, keeper):
+        raise NotKeeperError
+
+
+def _is_kept_by(db: sqlite3.Connection, keeper: str) -> bool:
+    return bool(db.execute("SELECT keeper FROM budget_clock").fetchone() == (keeper,))
+
+
+def _revoked(db: sqlite3.Connection, approval: int) -> bool:
+    query = "SELECT 1 FROM budget_changes WHERE action = ? AND target = ?"
+    return db.execute(query, (Action.REVOKE, approval)).fetchone() is not None
+
+
+def _set_clock(db: sqlite3.Connection, now: Anchor, keeper: str) -> None:
+    reading = now.reading
+    db.execute(
+        "INSERT OR REPLACE INTO budget_clock (only, boot, since_boot, wall, ledger, keeper) "
+        "VALUES (1, ?, ?, ?, ?, ?)",
+        (reading.boot, reading.since_boot, reading.wall, now.ledger, keeper),
+    )
+
+
+def _reservation(row: tuple[int, float, str, str, str, int]) -> Reservation:
+    number, at, model, role, provider, nano_usd = row
+    return Reservation(number, at, Charge(model, Role(role), Provider(provider), nano_usd))
+
+
+def _change(row: tuple[int, float, float, str, str, str, int, float, int | None]) -> Change:
+    number, at, wall, action, by, reason, nano_usd, until, target = row
+    return Change(number, at, wall, Action(action), by, reason, nano_usd, until, target)

@@ -1,0 +1,413 @@
+"""Budgets at work: asked before a call joins a line, charged before it is sent.
+
+``modelsplit_policy`` decides what fits; this module gives it the time, keeps what is counted
+on disk, and makes calls wait for that. The order in which a charge comes about is the point:
+
+1. reserved in memory, at once: whatever else runs meanwhile sees it counted;
+2. written down, durably; only then is the call sent;
+3. settled with what it cost, or given back if nothing reached the upstream; written later.
+
+A process killed at any moment has counted on disk whatever it sent, and at most what was in
+flight besides. What cannot be written in time is refused; its reservation is taken back in
+memory and deleted on disk, should it have got there after all. A call that no budget looks
+at meets none of this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.approvals import Approvals, Change, Denied
+from modelsplit_policy.budget_clock import Anchor, drift_s
+from modelsplit_policy.budgets import Budgets, Charge, Exhausted, Reservation, nano
+from modelsplit_policy.estimates import Estimates
+from modelsplit_policy.failures import Reason
+from modelsplit_policy.model_names import ModelNames
+from modelsplit_policy.vocabulary import Provider
+from modelsplit_proxy.limits import budget_store
+from modelsplit_proxy.limits.budget_store import Line, NotKeeperError, RevokedError
+from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.storage.state_file import StoreError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+    from modelsplit_policy.budgets import Standing
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.failures import Failure
+    from modelsplit_policy.prices import Prices
+    from modelsplit_policy.roles import Candidate
+    from modelsplit_policy.vocabulary import Role
+    from modelsplit_proxy.records.record import Attempt, CallRecord
+    from modelsplit_proxy.runtime.clock import LedgerTime
+    from modelsplit_proxy.storage.writer import Store
+
+logger = logging.getLogger("modelsplit")
+
+_OPENING: Final = "it is still being opened"
+_TAKEN_OVER: Final = "another modelsplit has opened it"
+_REFUSED_HERE: Final = (
+    "another modelsplit has opened the state file; calls that budgets count are refused here"
+)
+# How often to look whether the wall clock was set, and by how much it must have been.
+_WATCH_S: Final = 30.0
+_DRIFT_S: Final = 1.0
+# Charges are deleted this long after the longest window, looked for so often.
+_KEPT_S: Final = 7 * 86_400.0
+_FORGET_EVERY_S: Final = 86_400.0
+
+
+@dataclass(slots=True)
+class Refusals:
+    """How many calls each budget refused, and would have refused were it no shadow."""
+
+    refused: Counter[str] = field(default_factory=Counter)
+    shadow: Counter[str] = field(default_factory=Counter)
+
+
+class BudgetKeeper:
+    """All budgets and approvals of the process."""
+
+    def __init__(self, policy: Policy, prices: Prices, store: Store, time: LedgerTime) -> None:
+        self._budgets = Budgets(policy.budgets)
+        self._approvals = Approvals()
+        self._estimates = Estimates(policy)
+        self._prices = prices
+        self._store = store
+        self._time = time
+        self._names = ModelNames()
+        self._keeper = secrets.token_hex(8)
+        self._is_open = False
+        self._taken_over = False
+        self._written = time.anchor()
+        self._forget_at = 0.0
+        self.refusals = Refusals()
+
+    def __repr__(self) -> str:
+        return f"<BudgetKeeper {self._budgets!r}{'' if self._is_open else ' not open'}>"
+
+    # 1. For the process.
+
+    async def open(self) -> None:
+        """Read what earlier processes counted; until then nothing that is counted is sent.
+
+        Waits for as long as the file is locked.
+        """
+        clocks, since_s = self._time.read(), self._budgets.longest_s
+
+        def take_over(db: sqlite3.Connection) -> budget_store.Book:
+            # Known only now, should the file have been opened late.
+            lost_wall = self._store.lost_at
+            return budget_store.take_over(db, self._keeper, clocks, since_s, lost_wall)
+
+        book = await asyncio.wrap_future(self._store.submit(take_over))
+        self._written = Anchor(clocks, book.ledger)
+        self._time.begin(self._written)
+        for reservation in book.charges:
+            self._budgets.restore(reservation)
+        self._budgets.begin_after(book.last_id)
+        self._approvals.restore(book.spent)
+        self._read_changes(book.changes)
+        self._is_open = True
+
+    async def watch(self) -> None:
+        """Keep the clock on disk true and let go of what is old. Runs for ever."""
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            if self._is_open:
+                self.look_at_the_clock()
+                self._forget()
+                await self.look()
+
+    async def look(self) -> None:
+        """Learn what other processes have done to the file; as before if it cannot be read."""
+        if self._is_open:
+            await self._refresh()
+
+    def look_at_the_clock(self) -> None:
+        """Write it down if the wall clock was set: a restart of the machine goes by it."""
+        if drift_s(self._written, self._time.read()) > _DRIFT_S:
+            self._write_clock()
+
+    def close(self) -> None:
+        """Before the store is closed: so late was it when the process ended."""
+        if self._is_open:
+            self._write_clock()
+
+    @property
+    def state(self) -> Path:
+        """The directory of the state file."""
+        return self._store.path.parent.absolute()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether what earlier processes counted has been read."""
+        return self._is_open
+
+    @property
+    def error(self) -> str | None:
+        """Why calls that budgets count are refused until somebody acts; None if they are not."""
+        return _REFUSED_HERE if self._taken_over else None
+
+    def standing(self) -> tuple[Standing, ...]:
+        """Where every budget stands."""
+        return self._budgets.standing(self._time.now())
+
+    def approved(self) -> tuple[list[Change], float]:
+        """The approvals in force, and what is left of them together, in US dollars."""
+        valid = self._approvals.in_force(self._time.now())
+        return valid, sum(map(self._approvals.left, valid)) / nano(1)
+
+    # 2. For calls.
+
+    def payment(
+        self,
+        record: CallRecord,
+        candidate: Candidate,
+        fields: Mapping[str, Any],
+        size: int,
+    ) -> AttemptCharge | None:
+        """What one attempt is charged; None if nothing counts it. ``size``: bytes of its body."""
+        role, provider = record.role, record.provider
+        assert role is not None
+        assert provider is not None
+        model = self._names.canonical(candidate.model)
+        # Loading a model of our own, or having it leave, answers nobody.
+        unseen = record.loading is not None or not self.looks_at(model, role)
+        if provider is Provider.LOCAL and unseen:
+            return None
+        price = self._prices.of(model, provider)
+        most = self._estimates.usd(price, role, candidate, record.route, fields, size)
+        charge = Charge(model, role, provider, nano(most or 0.0))
+        return AttemptCharge(self, record, charge, priced=most is not None)
+
+    def looks_at(self, model: str, role: Role) -> bool:
+        """Whether a budget counts calls of ``role`` to this local model, by its canonical name."""
+        return self._budgets.selected(model, role, Provider.LOCAL)
+
+    def has_room(self, model: str, role: Role, provider: Provider) -> bool:
+        """Whether budgets of calls would let one through now."""
+        charge = Charge(self._names.canonical(model), role, provider)
+        return self._budgets.check(self._time.now(), charge) is None
+
+    def header_lines(self, record: CallRecord) -> list[bytes]:
+        """``RateLimit`` lines for the budgets that concern a call; none for most calls."""
+        if not record.budgets:
+            return []
+        now = [standing for standing in self.standing() if standing.name in record.budgets]
+        return budget_text.header_lines(now)
+
+    # 3. For payments.
+
+    async def check(self, payment: AttemptCharge) -> Failure | None:
+        """Why the call would be refused now; counts nothing."""
+        charge = payment.charge
+        cloud = charge.provider is Provider.CLOUD
+        if not (cloud or self._budgets.enforced(charge)):
+            return None
+        if (closed := self._closed()) is not None:
+            return closed
+        if cloud:
+            return await self._refresh() or self._check_cloud(payment) or self._check(payment)
+        refused = self._check(payment)
+        if refused is not None and refused.reason is Reason.COUNTS_LOST:
+            # Somebody may have said since that it is no matter.
+            return await self._refresh() or self._check(payment)
+        return refused
+
+    async def reserve(self, payment: AttemptCharge) -> Failure | None:
+        """Count it, here and on disk; then it may be sent. Else why it may not."""
+        charge = payment.charge
+        cloud = charge.provider is Provider.CLOUD
+        must = cloud or self._budgets.enforced(charge)
+        if (closed := self._closed()) is not None:
+            return closed if must else None
+        if cloud:
+            approval = self._approvals.choose(self._time.now(), charge.nano_usd)
+            if isinstance(approval, Denied):
+                return budget_text.not_approved(approval, charge.model, charge.nano_usd)
+            payment.approval = approval
+        reservation = self._budgets.reserve(self._time.now(), charge)
+        if isinstance(reservation, Exhausted):
+            return self._refuse(payment, reservation)
+        self._count(payment, reservation)
+        if must:
+            return await self._write(payment)
+        # Shadow budgets alone: nothing is refused, so nothing waits for the disk.
+        line = self._line(payment)
+        self._store.submit(lambda db: budget_store.reserve(db, line))
+        return None
+
+    def close_payment(self, payment: AttemptCharge, attempt: Attempt) -> None:
+        """The attempt has ended: settle, or give back what was not sent."""
+        reservation = payment.reservation
+        if reservation is None:
+            return
+        if not attempt.sent:
+            self._undo(payment)
+            return
+        keeper, charged = self._keeper, reservation.charge.nano_usd
+        cost = _cost(attempt, charged)
+        self._budgets.settle(reservation, cost)
+        if payment.approval is not None:
+            self._approvals.charge(payment.approval.id, cost - charged)
+        self._store.submit(lambda db: budget_store.settle(db, keeper, reservation.id, cost))
+
+    # 4. Inside.
+
+    def _closed(self) -> Failure | None:
+        """Why nothing can be counted here now."""
+        if not self._is_open:
+            return budget_text.unavailable(self._store.error or _OPENING)
+        return budget_text.unavailable(_TAKEN_OVER) if self._taken_over else None
+
+    def _lose(self) -> None:
+        """Another process keeps the file, and never gives it back: said once."""
+        if not self._taken_over:
+            self._taken_over = True
+            logger.error(_REFUSED_HERE)
+
+    def _check_cloud(self, payment: AttemptCharge) -> Failure | None:
+        charge = payment.charge
+        if not payment.priced:
+            self._note(payment)
+            return budget_text.price_unknown(charge.model)
+        denied = self._approvals.choose(self._time.now(), charge.nano_usd)
+        if isinstance(denied, Denied):
+            self._note(payment)
+            return budget_text.not_approved(denied, charge.model, charge.nano_usd)
+        return None
+
+    def _check(self, payment: AttemptCharge) -> Failure | None:
+        exhausted = self._budgets.check(self._time.now(), payment.charge)
+        return None if exhausted is None else self._refuse(payment, exhausted)
+
+    def _refuse(self, payment: AttemptCharge, exhausted: Exhausted) -> Failure:
+        name = exhausted.standing.name
+        self.refusals.refused[name] += 1
+        self._note(payment, name)
+        return budget_text.refusal(exhausted, self._time.read().wall)
+
+    def _note(self, payment: AttemptCharge, refused: str | None = None) -> None:
+        standings = self._budgets.standing(self._time.now(), payment.charge)
+        payment.record.note_budgets(standings, refused)
+
+    def _count(self, payment: AttemptCharge, reservation: Reservation) -> None:
+        payment.reservation = reservation
+        if payment.approval is not None:
+            self._approvals.charge(payment.approval.id, reservation.charge.nano_usd)
+        self.refusals.shadow.update(reservation.over)
+        self._note(payment)
+
+    async def _write(self, payment: AttemptCharge) -> Failure | None:
+        line = self._line(payment)
+        try:
+            await self._store.commit(lambda db: budget_store.reserve(db, line))
+        except asyncio.CancelledError:
+            self._undo(payment)
+            raise
+        except RevokedError:
+            self._undo(payment)
+            denied = Denied(Reason.APPROVAL_REVOKED, payment.approval)
+            charge = payment.charge
+            return budget_text.not_approved(denied, charge.model, charge.nano_usd)
+        except NotKeeperError:
+            self._lose()
+            self._undo(payment)
+            return self._closed()
+        except StoreError as error:
+            self._undo(payment)
+            return budget_text.unavailable(self._why(error))
+        self._written = line.anchor
+        return None
+
+    def _line(self, payment: AttemptCharge) -> Line:
+        assert payment.reservation is not None
+        approval = None if payment.approval is None else payment.approval.id
+        record = payment.record
+        return Line(
+            self._keeper, self._time.anchor(), payment.reservation, approval, record.request_id
+        )
+
+    def _undo(self, payment: AttemptCharge) -> None:
+        """As if it had never been reserved, here and on disk."""
+        keeper = self._keeper
+        reservation, payment.reservation = payment.reservation, None
+        assert reservation is not None
+        self._budgets.give_back(reservation)
+        if payment.approval is not None:
+            self._approvals.charge(payment.approval.id, -reservation.charge.nano_usd)
+        # Behind whatever wrote it, should that still be on its way.
+        self._store.submit(lambda db: budget_store.give_back(db, keeper, reservation.id))
+
+    async def _refresh(self) -> Failure | None:
+        """Read what people have changed; the failure if that cannot be read."""
+        keeper = self._keeper
+        try:
+            kept, changes = await self._store.commit(lambda db: budget_store.news(db, keeper))
+        except StoreError as error:
+            return budget_text.unavailable(self._why(error))
+        self._read_changes(changes)
+        if not kept:
+            self._lose()
+        return self._closed()
+
+    def _read_changes(self, changes: tuple[Change, ...]) -> None:
+        self._approvals.replace(changes)
+        self._budgets.presume_used(self._approvals.lost_at())
+
+    def _why(self, error: StoreError) -> str:
+        """In few words, and without the path of the file: this is told to clients."""
+        return self._store.error or str(error).rpartition(": ")[2]
+
+    def _write_clock(self) -> None:
+        self._written = anchor = self._time.anchor()
+        self._store.submit(lambda db: budget_store.set_clock(db, anchor, self._keeper))
+
+    def _forget(self) -> None:
+        now = self._time.now()
+        if now >= self._forget_at:
+            self._forget_at = now + _FORGET_EVERY_S
+            before = now - self._budgets.longest_s - _KEPT_S
+            self._store.submit(lambda db: budget_store.forget(db, before))
+
+
+class AttemptCharge:
+    """What one attempt is charged: asked, reserved, and in the end settled."""
+
+    __slots__ = ("_budget_keeper", "approval", "charge", "priced", "record", "reservation")
+
+    def __init__(
+        self, budget_keeper: BudgetKeeper, record: CallRecord, charge: Charge, *, priced: bool
+    ) -> None:
+        self._budget_keeper = budget_keeper
+        self.record = record
+        self.charge = charge
+        self.priced = priced
+        self.reservation: Reservation | None = None
+        self.approval: Change | None = None
+
+    async def check(self) -> Failure | None:
+        return await self._budget_keeper.check(self)
+
+    async def reserve(self) -> Failure | None:
+        return await self._budget_keeper.reserve(self)
+
+    def close(self, attempt: Attempt) -> None:
+        self._budget_keeper.close_payment(self, attempt)
+
+
+def _cost(attempt: Attempt, charged: int) -> int:
+    """What the attempt cost; what was charged, where that cannot be known."""
+    if attempt.upstream_status is not None and 400 <= attempt.upstream_status < 500:
+        return 0  # refused before anything was computed
+    cost = attempt.cost_usd
+    return charged if cost is None else nano(cost)

@@ -1,0 +1,141 @@
+"""What happens to a request that is no call to a model: pass it, ask otherwise, or refuse it.
+
+Almost everything passes untouched. What speaks of an alias as if it were a model is the
+exception: lists get the aliases, questions about one are put about its target, and changes
+to one are refused, as is what the policy denies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from modelsplit_policy import management
+from modelsplit_policy.catalogue import not_installed
+from modelsplit_policy.failures import Failure
+from modelsplit_proxy.http.body import BodyError, read_start, too_large
+from modelsplit_proxy.protocol import model_lists, named_models
+from modelsplit_proxy.protocol.routes import path_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelsplit_policy.catalogue import Alias, Catalogue
+    from modelsplit_policy.config.model import ManagementPolicy
+    from modelsplit_policy.vocabulary import Action
+    from modelsplit_proxy.http.request import Request
+    from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.protocol.routes import Route
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """One way to put the question: request line and body."""
+
+    method: str
+    target: str
+    body: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to ask, and what to make of the answer.
+
+    ``wordings`` are tried in turn while Ollama answers 404; after the last, ``missing`` is
+    said. ``change`` gives the body to send on, None for the one that came. ``keep_as``: the
+    label under which a good answer is kept for when Ollama is slow.
+    """
+
+    wordings: tuple[Wording, ...]
+    change: Callable[[bytes], bytes | None] | None = None
+    missing: Failure | None = None
+    keep_as: str | None = None
+
+
+# Ollama's clients send a few hundred bytes; a larger question about a model passes unread.
+_BODY_BYTES: Final = 1024 * 1024
+
+Plan = Failure | Question | bytes
+"""A refusal, a question of ours, or: pass it on, after these bytes already read of its body."""
+
+_PASS: Final = b""
+
+
+class Intercept:
+    """Decides for one policy. Reads a body where the decision hangs on it."""
+
+    def __init__(self, catalogue: Catalogue, rules: ManagementPolicy, max_body_bytes: int) -> None:
+        """``max_body_bytes``: no change of a larger body is let through."""
+        self._catalogue = catalogue
+        self._rules = rules
+        self._max_body_bytes = max_body_bytes
+
+    async def plan(self, route: Route, target: str, request: Request, down: Downstream) -> Plan:
+        if route.action is not None:
+            return await self._change(route.action, request, down)
+        match route.label:
+            case "/api/tags":
+                return self._list(route, target, model_lists.tags)
+            case "/v1/models":
+                return self._list(route, target, model_lists.models)
+            case "/v1/models/*":
+                return self._one_model(target)
+            case "/api/show":
+                return await self._show(target, request, down)
+            case _:
+                return _PASS
+
+    def _list(self, route: Route, target: str, merge: model_lists.Merge) -> Plan:
+        if not self._catalogue.aliases:
+            return _PASS
+        # A HEAD is asked as a GET: its length is that of the list with the aliases.
+        wording = Wording("GET", target)
+        return Question((wording,), partial(merge, self._catalogue), keep_as=route.label)
+
+    def _one_model(self, target: str) -> Plan:
+        folder, _, name = path_of(target).rpartition("/")
+        alias = self._catalogue.find(name)
+        if alias is None:
+            return _PASS
+        wordings = [Wording("GET", f"{folder}/{quote(model, ':')}") for model in alias.targets]
+        return _about(alias, wordings, partial(model_lists.renamed, name))
+
+    async def _change(self, action: Action, request: Request, down: Downstream) -> Plan:
+        denied = management.denied(action, self._rules)
+        keys = management.named_in(action)
+        if denied is not None or not keys:
+            return denied or _PASS
+        try:
+            body, whole = await read_start(request, down, self._max_body_bytes)
+            if not whole:
+                raise too_large(self._max_body_bytes)
+            fields = named_models.fields_of(body)
+        except BodyError as error:
+            return error.failure
+        names = {key: _name(fields, key) for key in keys}
+        return management.misused(action, names, self._catalogue) or body
+
+    async def _show(self, target: str, request: Request, down: Downstream) -> Plan:
+        try:
+            body, whole = await read_start(request, down, _BODY_BYTES)
+            fields = named_models.fields_of(body) if whole else {}
+        except BodyError as error:
+            return error.failure
+        alias = self._catalogue.find(named_models.model(fields))
+        if alias is None:
+            return body
+        wordings = [
+            Wording("POST", target, named_models.with_model(fields, model))
+            for model in alias.targets
+        ]
+        return _about(alias, wordings, None)
+
+
+def _name(fields: dict[str, Any], key: str) -> str:
+    return named_models.model(fields) if key == "model" else named_models.text(fields, key)
+
+
+def _about(alias: Alias, wordings: list[Wording], change: model_lists.Change | None) -> Plan:
+    return Question(tuple(wordings), change, missing=not_installed(alias))

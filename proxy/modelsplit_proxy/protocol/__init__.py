@@ -1,0 +1,1 @@
+"""What the bytes say: routes, bodies, answers, errors, in every dialect."""

@@ -1,0 +1,150 @@
+"""Does an answer have the form that its request asked for? Bytes and values in, a sentence out.
+
+The schema comes from a client and the text from a model, and neither is trusted. What is not
+checked says why; it is never the client's error. No sentence about an answer repeats any of it.
+
+Which form a request asks for, and whether an answer is JSON at all, is said here; whether JSON
+fits a schema, in `json_schema`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_proxy.protocol.schema_cost import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.protocol.json_schema import Compiled
+
+# Loaded by the first call that brings a schema: the validator would be three megabytes to every
+# process, and many clients never send one.
+_VALIDATOR: Final = "modelsplit_proxy.protocol.json_schema"
+
+_MAX_TEXT_CHARS: Final = 1024 * 1024
+_IS_JSON: Final = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The form of the answer: any JSON where ``schema`` is None.
+
+    ``unchecked``: why no answer will be held against it, in a few words for the record.
+    """
+
+    schema: dict[str, Any] | None = None
+    unchecked: str | None = None
+    compiled: Compiled | None = field(default=None, repr=False, compare=False)
+
+
+def wanted(label: str, fields: Mapping[str, Any]) -> Wanted | None:
+    """What a request's decoded body asks of the answer on the route ``label``; None: nothing."""
+    match label:
+        case "/api/generate" | "/api/chat":
+            return _of_format(fields.get("format"))
+        case "/v1/chat/completions":
+            asked = _dict(fields.get("response_format"))
+            return _of_type(asked, _dict(asked.get("json_schema")).get("schema"))
+        case "/v1/responses":
+            asked = _dict(_dict(fields.get("text")).get("format"))
+            return _of_type(asked, asked.get("schema"))
+        case "/v1/messages":
+            newer = _dict(fields.get("output_config")).get("format")
+            asked = _dict(newer) or _dict(fields.get("output_format"))
+            return _of_type(asked, asked.get("schema"))
+        case _:
+            return None
+
+
+def _of_format(asked: Any) -> Wanted | None:
+    """Ollama's own ``format``: "json" or a schema; "" and null are nothing."""
+    if asked is None or asked == "":
+        return None
+    return Wanted() if asked == _IS_JSON else _of_schema(asked)
+
+
+def _of_type(asked: dict[str, Any], schema: Any) -> Wanted | None:
+    match asked.get("type"):
+        case None | "text":
+            return None
+        case "json_object":
+            return Wanted()
+        case "json_schema":
+            return _of_schema(schema)
+        case _:
+            return Wanted(unchecked="the format is of an unknown type")
+
+
+def _of_schema(schema: Any) -> Wanted:
+    if not isinstance(schema, dict):
+        return Wanted(unchecked="the format holds no schema")
+    try:
+        return Wanted(schema, compiled=importlib.import_module(_VALIDATOR).compiled(schema))
+    except RefusedError as error:
+        return Wanted(schema, unchecked=str(error))
+    except ImportError:  # the package is being replaced by another version while we run
+        return Wanted(schema, unchecked="the validator cannot be loaded")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``problem``: what does not fit. ``unchecked``: why this answer was not looked at.
+
+    Each one short sentence for records and logs; both None for an answer that fits.
+    """
+
+    problem: str | None = None
+    unchecked: str | None = None
+
+
+def problem(wanted: Wanted, text: str) -> str | None:
+    """What about ``text`` is not as wanted; None where it fits, or is not checked."""
+    return judge(wanted, text).problem
+
+
+def judge(wanted: Wanted, text: str) -> Finding:
+    """Hold one answer's text against what was wanted.
+
+    Call it on the event loop: the validator keeps the interpreter to itself, so a thread
+    would win nothing, and its work is bounded instead.
+    """
+    if wanted.unchecked is not None:
+        return Finding(unchecked=wanted.unchecked)
+    if len(text) > _MAX_TEXT_CHARS:
+        return Finding(unchecked="the answer is larger than a million characters")
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return _no_json(text, error)
+    if wanted.compiled is None:
+        return Finding()
+    return wanted.compiled.judge(text, value)
+
+
+def _no_json(text: str, error: orjson.JSONDecodeError) -> Finding:
+    if "surrogate" in error.msg or "depth limit" in error.msg:
+        return Finding(unchecked="the answer is JSON that cannot be read here")
+    start = text.lstrip()
+    where = f"character {error.pos} of {len(text)}"
+    if not start:
+        said = "the text is empty"
+    elif start.startswith("```"):
+        said = "the text is fenced with ```; it must be JSON and nothing else"
+    elif start.startswith("<think"):
+        said = "the text begins with a thinking tag; it must be JSON and nothing else"
+    elif "end of data" in error.msg:
+        said = f"the text ends in the middle of its JSON, after {len(text)} characters"
+    elif "after document" in error.msg:
+        said = f"more text follows the JSON, from {where}"
+    else:
+        said = f"the text is not JSON, from {where}"
+    return Finding(said)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,212 @@
+"""Did the stream say that it was whole? Sans-io: bytes in, a verdict at the end.
+
+HTTP framing cannot tell: Ollama ends a stream cleanly after a crash, and when a model
+repeats itself. Only the dialect's own end marker counts: ``"done":true`` in the last NDJSON
+line, ``data: [DONE]``, a ``message_stop`` or a ``response.completed`` event. While a stream
+runs, a piece costs one append; lines are looked at once, when it ends.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from modelsplit_policy.vocabulary import Dialect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# The end of an Anthropic stream is two events of three lines each; twice that, should each
+# line arrive on its own.
+_KEPT_PIECES: Final = 12
+_COMPACT_EVERY: Final = 1024
+# Usage and errors stand in one of the last events; so many are kept however bytes were cut.
+_JUDGED_EVENTS: Final = 3
+
+_DURATIONS: Final = (
+    "load_duration",
+    "prompt_eval_duration",
+    "eval_duration",
+    "total_duration",
+)
+
+FINAL_RESPONSE_EVENTS: Final = frozenset(
+    {"response.completed", "response.incomplete", "response.failed"}
+)
+
+
+class Usage(NamedTuple):
+    """What a finished answer says of itself. Tokens; seconds; None where it is silent."""
+
+    prompt_tokens: int | None = None
+    output_tokens: int | None = None
+    load_s: float | None = None
+    prompt_eval_s: float | None = None
+    eval_s: float | None = None
+    total_s: float | None = None
+    finish_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``complete``: the end marker was there. ``error``: the text of an in-band error.
+
+    ``mid_line``: the bytes stop inside a line or an event, so nothing can be added after them.
+    """
+
+    complete: bool
+    error: str | None
+    mid_line: bool
+    usage: Usage
+
+
+class Tail:
+    """Keeps the last lines of a stream, however its bytes were cut."""
+
+    __slots__ = ("_open", "_whole")
+
+    def __init__(self) -> None:
+        self._whole: deque[bytes] = deque(maxlen=_KEPT_PIECES)
+        self._open: list[bytes] = []
+
+    def feed(self, piece: bytes) -> None:
+        if not self._open and piece.endswith(b"\n"):
+            self._whole.append(piece)
+        else:
+            self._feed_partial(piece)
+
+    def _feed_partial(self, piece: bytes) -> None:
+        cut = piece.rfind(b"\n") + 1
+        if cut:
+            self._whole.append(b"".join((*self._open, piece[:cut])))
+            self._open = [piece[cut:]] if cut < len(piece) else []
+            return
+        self._open.append(piece)
+        if len(self._open) >= _COMPACT_EVERY:
+            self._open = [b"".join(self._open)]
+
+    @property
+    def mid_line(self) -> bool:
+        return any(self._open)
+
+    @property
+    def mid_event(self) -> bool:
+        """True unless the bytes stop after the blank line that ends an SSE event."""
+        text = self._text()
+        return bool(text) and not text.endswith((b"\n\n", b"\n\r\n"))
+
+    def lines(self) -> list[bytes]:
+        """The last non-blank lines, oldest first, an unfinished one included."""
+        return [line for line in self._text().splitlines() if line.strip()]
+
+    def _text(self) -> bytes:
+        return b"".join((*self._whole, *self._open))
+
+
+def judge_ndjson(tail: Tail) -> Verdict:
+    """An Ollama stream: the last line decides."""
+    lines = tail.lines()
+    last = json_object(lines[-1]) if lines else {}
+    error = last.get("error")
+    return Verdict(
+        complete=last.get("done") is True and error is None,
+        error=None if error is None else str(error),
+        mid_line=tail.mid_line,
+        usage=ollama_usage(last),
+    )
+
+
+def judge_sse(tail: Tail) -> Verdict:
+    """An OpenAI, responses-API or Anthropic stream: the last data lines decide."""
+    data = list(_data_lines(tail.lines()))[-_JUDGED_EVENTS:]
+    events = [json_object(line) for line in data]
+    error = next((_error_text(event) for event in reversed(events) if "error" in event), None)
+    if error is not None and _is_final_response(events[-1]):
+        error = None  # a finished response object carries "error": null or its own
+    return Verdict(
+        complete=bool(data) and error is None and _is_sse_end(data[-1], events[-1]),
+        error=error,
+        mid_line=tail.mid_event,
+        usage=_sse_usage(events),
+    )
+
+
+def judge(dialect: Dialect, tail: Tail) -> Verdict:
+    return judge_ndjson(tail) if dialect is Dialect.OLLAMA else judge_sse(tail)
+
+
+def ollama_usage(last: Mapping[str, Any]) -> Usage:
+    """The counts of a final Ollama object; durations come in nanoseconds."""
+    get = last.get
+    reason = _str(get("done_reason"))
+    # Without a prompt a model is only loaded or unloaded: known to be no tokens.
+    none = 0 if reason in {"load", "unload"} else None
+    load_s, prompt_eval_s, eval_s, total_s = [
+        # What JSON makes of a number; true is none.
+        None if type(value) is not int and type(value) is not float else value / 1e9
+        for value in map(get, _DURATIONS)
+    ]
+    tokens = _int(get("prompt_eval_count", none)), _int(get("eval_count", none))
+    return Usage(*tokens, load_s, prompt_eval_s, eval_s, total_s, reason)
+
+
+def openai_usage(answer: Mapping[str, Any]) -> Usage:
+    """``usage`` of an OpenAI, responses-API or Anthropic object, wherever it sits."""
+    holder = answer.get("response") if "response" in answer else answer
+    usage = holder.get("usage") if isinstance(holder, dict) else None
+    if not isinstance(usage, dict):
+        return Usage()
+    prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
+    output = usage.get("completion_tokens", usage.get("output_tokens"))
+    return Usage(prompt_tokens=_int(prompt), output_tokens=_int(output))
+
+
+def _sse_usage(events: list[dict[str, Any]]) -> Usage:
+    for event in reversed(events):
+        usage = openai_usage(event)
+        if usage.output_tokens is not None:
+            return usage
+    return Usage()
+
+
+def _data_lines(lines: list[bytes]) -> Iterator[bytes]:
+    for line in lines:
+        if line.startswith(b"data:"):
+            yield line[5:].strip()
+
+
+def _is_sse_end(data: bytes, event: dict[str, Any]) -> bool:
+    return data == b"[DONE]" or event.get("type") == "message_stop" or _is_final_response(event)
+
+
+def _is_final_response(event: dict[str, Any]) -> bool:
+    return event.get("type") in FINAL_RESPONSE_EVENTS
+
+
+def _error_text(event: dict[str, Any]) -> str | None:
+    error = event.get("error")
+    if error is None:
+        return None
+    if isinstance(error, dict):
+        return str(error.get("message", error))
+    return str(error)
+
+
+def json_object(line: bytes) -> dict[str, Any]:
+    """The JSON object in these bytes; empty for anything else."""
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _int(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _str(value: object) -> str | None:
+    return value if isinstance(value, str) else None

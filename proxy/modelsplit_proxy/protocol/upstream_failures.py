@@ -1,0 +1,107 @@
+"""What a broken, refused or late exchange with the upstream amounts to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
+from modelsplit_proxy.http.upstream import Fault
+from modelsplit_proxy.protocol.answer_check import object_in
+
+if TYPE_CHECKING:
+    from modelsplit_policy.vocabulary import Provider
+    from modelsplit_proxy.http.upstream import UpstreamError, UpstreamHead
+# Ollama says nothing about when to come back; its queue moves in seconds.
+_BUSY_RETRY_S: Final = 2
+
+
+def failure_of_status(
+    head: UpstreamHead, body: bytes, *, model: str, provider: Provider
+) -> Failure | None:
+    """None for 2xx and 3xx; else the failure that the upstream's own answer amounts to."""
+    status = head.status
+    if status < 400:
+        return None
+    said = _said(body)
+    if status == 404 and _names_a_model(body):
+        return Failure(
+            ErrorCode.MODEL_NOT_FOUND,
+            Reason.NOT_INSTALLED,
+            f"Ollama does not have {model[:70]}: {said}",
+            "Not Found",
+        )
+    if status == 503:
+        return Failure(
+            ErrorCode.OVERLOAD_THROTTLED,
+            Reason.UPSTREAM_BUSY,
+            f"Ollama is overloaded: {said}",
+            "Upstream Busy",
+            retry_after_s=_BUSY_RETRY_S,
+        )
+    if status >= 500:
+        code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
+        return Failure(code, Reason.STATUS, f"Ollama answered {status}: {said}", "Upstream Failed")
+    return _rejected(status, said)
+
+
+def _names_a_model(body: bytes) -> bool:
+    """Ollama's 404 for a model speaks of it in JSON; for an unknown path it is plain text."""
+    return bool(object_in(body).get("error"))
+
+
+_CLIENT_CODES: Final = {
+    401: ErrorCode.UNAUTHORIZED,
+    403: ErrorCode.FORBIDDEN,
+    413: ErrorCode.REQUEST_TOO_LARGE,
+    429: ErrorCode.RATE_LIMITED,
+}
+
+
+def _rejected(status: int, said: str) -> Failure:
+    code = _CLIENT_CODES.get(status, ErrorCode.BAD_REQUEST)
+    text = f"Ollama refused the request with {status}: {said}"
+    return Failure(code, Reason.UPSTREAM_REJECTED, text, "Refused")
+
+
+def failure_of_error(error: UpstreamError, *, upstream: str, provider: Provider) -> Failure:
+    """What a broken exchange amounts to while the client has not seen a byte."""
+    reason = Reason(error.fault.value)
+    if error.fault is Fault.CONNECT_TIMEOUT:
+        late = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
+        text = f"Ollama at {upstream} is not answering ({error})"
+        return Failure(late, reason, text[:200], "Connect Timeout")
+    code = for_provider(ErrorCode.UNREACHABLE_LOCAL, provider)
+    message = f"Ollama at {upstream} broke off before its answer: {error}"
+    if error.fault in {Fault.REFUSED, Fault.DNS}:
+        message = f"Ollama at {upstream} is not answering ({error}); is it running?"
+        message += " try `systemctl status ollama`"
+    return Failure(code, reason, message[:200], "Ollama Unreachable")
+
+
+def failure_of_break(error: UpstreamError, *, provider: Provider) -> Failure:
+    """What a broken exchange amounts to once the answer has begun."""
+    code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, provider)
+    message = f"Ollama broke off its answer: {error}; it is not whole, ask again"[:200]
+    return Failure(code, Reason(error.fault.value), message, "Stream Broken")
+
+
+def first_byte_timeout(bound_s: float, target: str) -> Failure:
+    message = f"Ollama did not answer {said_back(target, 80)} within {bound_s:g} s"
+    return Failure(ErrorCode.TIMEOUT_LOCAL, Reason.FIRST_BYTE_TIMEOUT, message, "Upstream Timeout")
+
+
+def explains(body: bytes) -> bool:
+    """Whether an error body is what clients can show: one line, a JSON object, an ``error``.
+
+    An empty one makes Ollama's own client report success.
+    """
+    return b"\n" not in body.strip() and bool(object_in(body).get("error"))
+
+
+def _said(body: bytes) -> str:
+    """The upstream's own sentence, short."""
+    error = object_in(body).get("error", "")
+    if isinstance(error, dict):
+        error = error.get("message", "")
+    text = str(error) if error else body[:200].decode("utf-8", "replace").strip()
+    return " ".join(text.split())[:100] or "no explanation"

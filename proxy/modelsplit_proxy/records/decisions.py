@@ -1,0 +1,107 @@
+"""What is told of the decisions on one call beside its log line: the part that is unusual.
+
+Made when the record is written, not while the call runs.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_policy import fallback
+from modelsplit_policy.call import State
+from modelsplit_policy.failures import BUDGET
+
+if TYPE_CHECKING:
+    from modelsplit_policy.tickets import Seats
+    from modelsplit_proxy.records.record import Attempt, CallRecord
+
+
+def of_call(record: CallRecord) -> dict[str, Any]:
+    """Who might have answered, and why nobody else did; empty for a call that went well."""
+    if record.failure is None and not record.fallback_used:
+        return {}
+    out: dict[str, Any] = {"candidates": [candidate.model for candidate in record.candidates]}
+    why = why_no_fallback(record)
+    if why is not None:
+        out["no_fallback"] = why
+    if record.unseated is not None:
+        out["unseated"] = {"model": record.unseated.model[:256], **of_attempt(record.unseated)}
+    return out
+
+
+def why_no_fallback(record: CallRecord) -> str | None:
+    """Why a call that failed had no second attempt, in one word; None: it had, or is well.
+
+    ``not_asked``: it was refused before anybody was asked. ``not_wanted``: the client said so.
+    ``none_left``: it began with the fallback. ``none``: the policy names none. ``begun``: the
+    client had its first bytes. ``no_cause``: another model could not have helped. ``no_seat``:
+    the second model found none. ``no_budget``: its budget had no room for it, or could not be
+    counted. ``client_gone``: nobody was left to answer.
+    """
+    if record.failure is None or len(record.attempts) > 1:
+        return None
+    if not record.attempts:
+        return "not_asked"
+    if record.unseated is not None:
+        failure = record.unseated.failure
+        return "no_budget" if failure is not None and failure.code in BUDGET else "no_seat"
+    ended_as = {State.ABANDONED: "client_gone", State.TRUNCATED: "begun"}.get(record.call.state)
+    return ended_as or _why_nobody_else(record)
+
+
+def _why_nobody_else(record: CallRecord) -> str:
+    first = record.attempts[0].failure
+    if first is not None and not fallback.is_cause(first):
+        return "no_cause"
+    if record.starts_at_fallback:
+        return "none_left"
+    if record.no_fallback:
+        return "not_wanted"
+    return "none" if len(record.candidates) < 2 else "no_cause"
+
+
+def of_attempt(attempt: Attempt) -> dict[str, Any]:
+    """How an attempt stood in line and failed; empty for one that did neither."""
+    out: dict[str, Any] = {}
+    if attempt.failure is not None:
+        out["error"] = attempt.failure.message
+    if attempt.seats is not None and attempt.seats.health:
+        out["health"] = attempt.seats.health
+    if attempt.trial:
+        out["trial"] = True
+    if attempt.crowd is not None:
+        out["crowd"] = attempt.crowd._asdict()
+    if attempt.crowd_at_end is not None:
+        out["crowd_at_end"] = attempt.crowd_at_end._asdict()
+    return out
+
+
+@lru_cache(maxsize=256)
+def seats_text(seats: Seats | None) -> str | None:
+    """``2/2 5/6 1/- 6``: role, local, model as running/cap; what was worth running.
+
+    Kept, because calls that come one after another mostly find the same.
+    """
+    if seats is None:
+        return None
+    role_cap = "-" if seats.role_cap is None else seats.role_cap
+    model_cap = "-" if seats.model_cap is None else seats.model_cap
+    return (
+        f"{seats.role}/{role_cap} {seats.local}/{seats.local_cap} "
+        f"{seats.model}/{model_cap} {seats.useful}"
+    )
+
+
+def read_seats(text: str | None) -> dict[str, Any] | None:
+    """The same as plain values."""
+    if text is None:
+        return None
+    role, local, model, useful = text.split(" ")
+    pools = {"role": role, "local": local, "model": model}
+    return {name: _pool(pool) for name, pool in pools.items()} | {"useful": int(useful)}
+
+
+def _pool(text: str) -> dict[str, int | None]:
+    running, _, cap = text.partition("/")
+    return {"running": int(running), "cap": None if cap == "-" else int(cap)}

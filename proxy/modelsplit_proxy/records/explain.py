@@ -1,0 +1,234 @@
+"""One call told in words: why this role, who was ahead, what was tried, how it ended.
+
+It reads the object that ``GET /requests/{id}`` answers with, so a person with only that JSON
+can have it told as well.
+"""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_policy.failures import said_back
+from modelsplit_proxy.protocol import budget_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Names come from clients and may hold anything; a line is for a terminal.
+_LINE_MAX: Final = 400
+_WHY_ROLE: Final = MappingProxyType(
+    {
+        "header": "its X-LLM-Role header says so",
+        "alias": "that is what the model name stands for",
+        "claim": "the policy claims the model for it",
+        "default": "nothing else applied",
+        "experiment": "an experiment chose the model",
+        "fallback": "it began with the fallback",
+        "escalation": "it escalated",
+    }
+)
+_HOLDS: Final = MappingProxyType(
+    {
+        "role_cap": "all seats of its role were taken",
+        "global_cap": "all local seats were taken",
+        "reserved": "the free seats are reserved for other roles",
+        "model_cap": "all seats of its model were taken",
+        "parallelism": "one more call at once would only have slowed the others",
+        "turn": "it was not its turn",
+    }
+)
+_NO_FALLBACK: Final = MappingProxyType(
+    {
+        "not_asked": "the call was refused before any model was asked",
+        "client_gone": "the client had left",
+        "begun": "the client already had part of the answer",
+        "no_cause": "it is no failure that another model would have been spared",
+        "not_wanted": "the client wanted none (X-LLM-No-Fallback)",
+        "none_left": "the call began with the fallback",
+        "none": "the policy names none for this role",
+        "no_seat": "the second model found no seat in time",
+        "no_budget": "the second model's budget had no room for it",
+    }
+)
+# Fields that are told in a place of their own, or say nothing to a person.
+_TOLD: Final = frozenset(
+    {
+        *("ts", "event", "request_id", "client", "route", "dialect", "started_at", "state"),
+        *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model"),
+        *("llm_attempt", "fallback_used", "fallback_cause", "route_reason", "status", "outcome"),
+        *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms"),
+        *("planner_latency_ms", "load_ms", "prompt_tokens", "output_tokens"),
+        *("error_code", "error_context", "error_provider", "reason", "error"),
+        *("attempts", "candidates", "no_fallback", "unseated", "stream", "cost_usd"),
+        *("budgets", "budget_refused"),
+    }
+)
+_NAME: Final = 10
+
+
+def text(call: Mapping[str, Any]) -> str:
+    """The whole story, one fact a line."""
+    return "".join(f"{said_back(line, _LINE_MAX)}\n" for line in lines(call))
+
+
+def lines(call: Mapping[str, Any]) -> Iterator[str]:
+    """Raises KeyError if ``call`` is not what ``/requests/{id}`` answers with."""
+    yield _row("request", f"{call['request_id']} from {call['client'] or 'unknown'}")
+    yield _row("when", f"{call['started_at']}, {call['route']}{' (stream)' * bool(call['stream'])}")
+    yield _row("outcome", _outcome(call))
+    yield _row("role", _role(call))
+    if "candidates" in call:
+        yield _row("models", ", then ".join(call["candidates"]) or "-")
+    for attempt in call["attempts"]:
+        yield ""
+        yield from _attempt(attempt)
+    if "unseated" in call:
+        yield ""
+        yield from _unseated(call["unseated"])
+    yield ""
+    yield from _fallback(call)
+    yield from _rest(call)
+
+
+def _row(name: str, said: str) -> str:
+    return f"{name:{_NAME}} {said}"
+
+
+def _outcome(call: Mapping[str, Any]) -> str:
+    total = _s(call["job_e2e_latency_ms"])
+    if call["outcome"] == "running":
+        return f"still running ({call['state']}) after {total}"
+    said = f"{call['outcome']}, status {call['status'] or '-'}, after {total}"
+    if call["llm_queue_wait_ms"] >= 1:
+        said += f", of which {_s(call['llm_queue_wait_ms'])} in line"
+    if "error" in call:
+        said += f"; {call['reason']}: {call['error']}"
+    return said
+
+
+def _role(call: Mapping[str, Any]) -> str:
+    if call["llm_role"] is None:
+        return "none: it was refused before a role was chosen"
+    asked, used = call["requested_model"], call["llm_model"]
+    why = _WHY_ROLE.get(call["route_reason"], call["route_reason"])
+    said = f"{call['llm_role']} ({call['llm_provider']}), because {why}"
+    return f"{said}; asked for {asked or '-'}, used {used or '-'}"
+
+
+def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
+    yield _row(f"attempt {attempt['number']}", attempt["model"])
+    yield from _queue(attempt)
+    if attempt["dispatched_ms"] is not None:
+        trial = ", as the trial of an open breaker" * bool(attempt.get("trial"))
+        yield _at(attempt["dispatched_ms"], f"sent to the upstream{trial}")
+    if attempt["first_ms"] is not None:
+        yield _at(attempt["first_ms"], f"it began to answer, status {attempt['upstream_status']}")
+    if attempt["ended_ms"] is not None:
+        yield _at(attempt["ended_ms"], _end(attempt))
+
+
+def _queue(attempt: Mapping[str, Any]) -> Iterator[str]:
+    """From asking for a seat to having it, or not."""
+    asked, seated = attempt["asked_ms"], attempt["seated_ms"]
+    crowd = attempt.get("crowd")
+    if crowd is not None:
+        yield _at(asked, f"found no seat: {_hold(crowd)}; {attempt['ahead']} of its role ahead")
+        yield from _who(crowd)
+    if attempt.get("health"):
+        yield _at(asked, f"health was {attempt['health']}")
+    if seated is not None:
+        waited = f"got a seat after {_s(seated - asked)} in line" if crowd else "got a seat at once"
+        yield _at(seated, f"{waited}{_limits(attempt['seats'])}")
+    elif crowd is not None and attempt["ended_ms"] is not None:
+        end = attempt.get("crowd_at_end") or crowd
+        yield _at(attempt["ended_ms"], f"left the line without a seat: {_hold(end)}")
+        if "crowd_at_end" in attempt:
+            yield from _who(end)
+
+
+def _hold(crowd: Mapping[str, Any]) -> str:
+    return f"{_HOLDS.get(crowd['hold'], crowd['hold'])} ({crowd['hold']})"
+
+
+def _who(crowd: Mapping[str, Any]) -> Iterator[str]:
+    """Who ran and who waited, this call included."""
+    yield f"{'':{_NAME}} {'':10}  ran: {_counts(crowd['running'])} ({_counts(crowd['models'])})"
+    if crowd["waiting"]:
+        waiting = f"{_counts(crowd['waiting'])} (of its role: {_counts(crowd['line'])})"
+        yield f"{'':{_NAME}} {'':10}  waited: {waiting}"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items()) or "nobody"
+
+
+def _limits(seats: Mapping[str, Any] | None) -> str:
+    if seats is None:
+        return ""
+    parts = [f"{name} {_pool(seats[name])}" for name in ("role", "local", "model")]
+    return f"; limits then: {', '.join(parts)}, {seats['useful']} at once worth running"
+
+
+def _pool(pool: Mapping[str, Any]) -> str:
+    return f"{pool['running']}/{'-' if pool['cap'] is None else pool['cap']}"
+
+
+def _end(attempt: Mapping[str, Any]) -> str:
+    said = ["ended well" if attempt["outcome"] == "ok" else f"ended: {attempt['outcome']}"]
+    if attempt["reason"]:
+        said[0] += f" {attempt['reason']}"
+    if attempt.get("error"):
+        said.append(attempt["error"])
+    tokens = attempt["prompt_tokens"], attempt["output_tokens"]
+    if tokens != (None, None):
+        said.append(f"tokens {_or(tokens[0])} in, {_or(tokens[1])} out")
+    times = (("load", "load_ms"), ("prompt", "prompt_ms"), ("answer", "eval_ms"))
+    known = [f"{name} {_s(attempt[key])}" for name, key in times if attempt[key] is not None]
+    if known:
+        said.append(f"of its time {', '.join(known)}")
+    return "; ".join(said)
+
+
+def _unseated(attempt: Mapping[str, Any]) -> Iterator[str]:
+    yield _row("unseated", f"{attempt['model']}: was not sent, so it does not count")
+    for key in ("crowd", "crowd_at_end"):
+        if key in attempt:
+            yield f"{'':{_NAME}} {'':10}  {_hold(attempt[key])}"
+            yield from _who(attempt[key])
+
+
+def _fallback(call: Mapping[str, Any]) -> Iterator[str]:
+    if call["fallback_cause"] is not None:
+        yield _row("fallback", f"yes: the first attempt ended with {call['fallback_cause']}")
+    elif "no_fallback" in call:
+        why = call["no_fallback"]
+        yield _row("fallback", f"no: {_NO_FALLBACK.get(why, why)} ({why})")
+    elif call["fallback_used"]:
+        yield _row("fallback", "yes: the call began with it")
+    elif call["outcome"] == "ok":
+        yield _row("fallback", "no: the first attempt answered")
+
+
+def _rest(call: Mapping[str, Any]) -> Iterator[str]:
+    if call.get("cost_usd") is not None:
+        yield _row("cost", f"{call['cost_usd']:.6f} USD (estimate)")
+    for budget in call.get("budgets", ()):
+        refused = budget["name"] == call.get("budget_refused")
+        yield _row("budget", f"{budget_text.line(budget)}{'; refused the call' * refused}")
+    for name, value in call.items():
+        if name not in _TOLD and value not in (None, False, [], ()):
+            listed = isinstance(value, (list, tuple))
+            yield _row(name, ", ".join(map(str, value)) if listed else str(value))
+
+
+def _at(moment_ms: float, said: str) -> str:
+    return f"{'':{_NAME}} {moment_ms / 1000:8.3f} s  {said}"
+
+
+def _s(milliseconds: float) -> str:
+    return f"{milliseconds / 1000:.3f} s"
+
+
+def _or(value: int | None) -> str:
+    return "?" if value is None else str(value)

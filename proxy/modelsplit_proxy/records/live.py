@@ -1,0 +1,55 @@
+"""Calls that are still running, so that they can be explained as far as they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_proxy.records import rows
+from modelsplit_proxy.runtime.clock import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.runtime.clock import Clock
+
+
+class LiveCalls:
+    """The records of running calls. Ids are the clients': two calls may share one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._records: dict[int, CallRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def enter(self, record: CallRecord) -> None:
+        self._records[id(record)] = record
+
+    def leave(self, record: CallRecord) -> None:
+        self._records.pop(id(record), None)
+
+    def find(self, request_id: str) -> dict[str, Any] | None:
+        """The latest running call with this id, in the shape of a finished one."""
+        return self._latest(lambda known_as: known_as == request_id)
+
+    def begins(self, start: str) -> dict[str, Any] | None:
+        """The latest running call whose id begins so, in the shape of a finished one."""
+        return self._latest(lambda known_as: known_as.startswith(start))
+
+    def _latest(self, fits: Callable[[str], bool]) -> dict[str, Any] | None:
+        for record in reversed(self._records.values()):
+            if fits(record.request_id):
+                return self._fields(record)
+        return None
+
+    def _fields(self, record: CallRecord) -> dict[str, Any]:
+        now = self._clock.now()
+        so_far_s = now - record.started
+        return record.log_fields() | {
+            "ts": rfc3339(record.started_wall + so_far_s),
+            "outcome": "running",
+            "job_e2e_latency_ms": round(so_far_s * 1000, 3),
+            "attempts": rows.attempts_fields(record),
+        }

@@ -1,0 +1,149 @@
+"""Which finished calls somebody asks for: words in, a WHERE clause out.
+
+The same words serve the admin route's query and the command line's flags.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import ErrorCode, said_back
+from modelsplit_policy.vocabulary import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_AGO: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|d)")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_YES: Final = frozenset({"1", "true", "yes", ""})
+_NO: Final = frozenset({"0", "false", "no"})
+_ENDINGS: Final = ("ok", "client_gone")
+WORDS: Final = ("role", "model", "client", "job", "outcome", "failed", "since", "until")
+
+
+class QueryError(Exception):
+    """What was asked for cannot be read. The text says what was said and what would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Calls that came within a time (wall microseconds) and are like this. None: any."""
+
+    role: Role | None = None
+    model: str | None = None
+    client: str | None = None
+    job: str | None = None
+    outcome: str | None = None
+    failed: bool = False
+    since_us: int | None = None
+    until_us: int | None = None
+
+    def where(self) -> tuple[str, list[object]]:
+        """A condition on ``calls`` and its values."""
+        parts: list[tuple[str, list[object]]] = []
+        if self.role is not None:
+            parts.append(("role = ?", [self.role]))
+        if self.model is not None:
+            parts.append(("(model = ? OR requested_model = ?)", [self.model, self.model]))
+        if self.client is not None:
+            parts.append(("client = ?", [self.client]))
+        if self.job is not None:
+            parts.append(("job_id = ?", [self.job]))
+        if self.outcome is not None:
+            parts.append(("outcome = ?", [self.outcome]))
+        if self.failed:
+            parts.append(("outcome != 'ok'", []))
+        if self.since_us is not None:
+            parts.append(("started_us >= ?", [self.since_us]))
+        if self.until_us is not None:
+            parts.append(("started_us < ?", [self.until_us]))
+        text = " AND ".join(part for part, _ in parts) or "1"
+        return text, [value for _, values in parts for value in values]
+
+
+def read_query(said: Mapping[str, str], now_wall: float) -> Query:
+    """Read the words of ``WORDS``; others are not looked at. Raises QueryError."""
+    since_us = _moment("since", said.get("since"), now_wall)
+    until_us = _moment("until", said.get("until"), now_wall)
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        since, until = said_back(said["since"], 30), said_back(said["until"], 30)
+        raise QueryError(f'since "{since}" is not before until "{until}": no call is between them')
+    return Query(
+        role=_role(said.get("role")),
+        model=said.get("model"),
+        client=said.get("client"),
+        job=said.get("job"),
+        outcome=_outcome(said.get("outcome")),
+        failed=_flag("failed", said.get("failed")),
+        since_us=since_us,
+        until_us=until_us,
+    )
+
+
+def only(said: Mapping[str, str], known: tuple[str, ...]) -> None:
+    """A mistyped filter must not show every call as if all of them fitted. Raises QueryError."""
+    for word in said:
+        if word not in known:
+            raise QueryError(f'"{said_back(word, 20)}" is unknown here; use {", ".join(known)}')
+
+
+def read_since(said: Mapping[str, str], now_wall: float) -> int:
+    """``since`` alone: wall microseconds, 0 if nothing was said. Raises QueryError."""
+    return _moment("since", said.get("since"), now_wall) or 0
+
+
+def read_number(name: str, said: str | None, default: int, most: int) -> int:
+    """A count, ``most`` at most. Raises QueryError."""
+    if said is None:
+        return default
+    if not said.isascii() or not said.isdigit():
+        raise QueryError(f'{name} "{said_back(said, 20)}" is not a number')
+    return min(most, int(said[:9]))
+
+
+def _role(said: str | None) -> Role | None:
+    if said is None:
+        return None
+    known = {role.lower(): role for role in Role}
+    role = known.get(said.lower())
+    if role is None:
+        names = ", ".join(Role)
+        raise QueryError(f'role "{said_back(said, 20)}" is unknown; the roles are {names}')
+    return role
+
+
+def _outcome(said: str | None) -> str | None:
+    if said is None or said in _ENDINGS or said in set(ErrorCode):
+        return said
+    known = f"{', '.join(_ENDINGS)} or an error code, as {ErrorCode.OVERLOAD_THROTTLED}"
+    raise QueryError(f'outcome "{said_back(said, 40)}" is unknown; use {known}')
+
+
+def _flag(name: str, said: str | None) -> bool:
+    if said is None or said.lower() in _NO:
+        return False
+    if said.lower() in _YES:
+        return True
+    raise QueryError(f'{name} "{said_back(said, 20)}" is neither 1 nor 0')
+
+
+def _moment(name: str, said: str | None, now_wall: float) -> int | None:
+    """``1h`` is an hour ago; else a date or a time, UTC unless it says otherwise."""
+    if said is None:
+        return None
+    ago = _AGO.fullmatch(said)
+    if ago is not None:
+        return round((now_wall - float(ago[1]) * _SECONDS[ago[2]]) * 1e6)
+    try:
+        moment = datetime.fromisoformat(said)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return round(moment.timestamp() * 1e6)
+    except (ValueError, OverflowError):
+        raise QueryError(
+            f'{name} "{said_back(said, 30)}" is neither a time ago, as in 90s, 30m, 1h or 7d, '
+            "nor a time, as in 2026-11-23T01:30:00Z"
+        ) from None

@@ -1,0 +1,242 @@
+"""Everything known about one call: what its headers, its log line and its metrics say.
+
+Filled while the call runs, read once when it ends. Never a prompt, a completion or a key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_policy.call import Call, State
+from modelsplit_policy.prices import FREE, cost_usd
+from modelsplit_proxy.protocol import error_body
+from modelsplit_proxy.protocol.stream_end import Usage
+from modelsplit_proxy.records.values import NAME_MAX, Finished, line, put_together
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelsplit_policy.budgets import Standing
+    from modelsplit_policy.failures import Failure
+    from modelsplit_policy.prices import Price
+    from modelsplit_policy.roles import Candidate, Route
+    from modelsplit_policy.tickets import Crowd, Seats
+    from modelsplit_policy.vocabulary import Context, Dialect, Loading, Provider, Role, RouteReason
+
+NO_USAGE: Final = Usage()
+# Asked of every call; to look it up in the enumeration costs as much as a call.
+_ABANDONED: Final = State.ABANDONED
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One model asked. Monotonic seconds; None where that moment never came.
+
+    ``sent``: its request was written to the upstream. ``price`` None: nobody knows it.
+    ``seats``: the limits when it got its seat or was refused; ``crowd``: who was there when
+    it found no free one, and when its wait ended for nothing. ``trial``: it tried an open
+    breaker.
+    """
+
+    model: str
+    asked: float
+    ahead: int = 0
+    seated: float | None = None
+    dispatched: float | None = None
+    first_byte: float | None = None
+    ended: float | None = None
+    failure: Failure | None = None
+    upstream_status: int | None = None
+    sent: bool = False
+    usage: Usage = NO_USAGE
+    price: Price | None = None
+    seats: Seats | None = None
+    crowd: Crowd | None = None
+    crowd_at_end: Crowd | None = None
+    trial: bool = False
+
+    @property
+    def cost_usd(self) -> float | None:
+        """An estimate in US dollars: 0.0 if nothing was sent, None if it cannot be known."""
+        return self.cost_usd_by(self.ended)
+
+    def cost_usd_by(self, ended: float | None) -> float | None:
+        """The same, of an attempt that ends at ``ended``."""
+        if not self.sent or self.price is FREE:
+            return 0.0
+        computed_s = None
+        if ended is not None and self.dispatched is not None:
+            computed_s = ended - self.dispatched
+        usage = self.usage
+        return cost_usd(self.price, usage.prompt_tokens, usage.output_tokens, computed_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The arm of an experiment that a call was given, whichever model answered it."""
+
+    experiment: str
+    arm: str
+
+
+@dataclass(slots=True)
+class CallRecord:
+    """One call, from its first byte in to its last byte out.
+
+    ``candidates``: who may answer, in order. ``no_fallback``: the client wanted none.
+    ``unseated``: a second attempt that found no seat, and so does not count.
+    """
+
+    request_id: str
+    route: str
+    dialect: Dialect
+    client: str
+    started: float
+    started_wall: float
+    job_id: str | None = None
+    requested_model: str = ""
+    planned_model: str = ""
+    role: Role | None = None
+    context: Context | None = None
+    provider: Provider | None = None
+    route_reason: RouteReason | None = None
+    variant: Variant | None = None
+    candidates: tuple[Candidate, ...] = ()
+    no_fallback: bool = False
+    attempts: list[Attempt] = field(default_factory=list)
+    unseated: Attempt | None = None
+    starts_at_fallback: bool = False
+    call: Call = field(default_factory=Call)
+    failure: Failure | None = None
+    status: int | None = None
+    streamed: bool = False
+    client_retry: bool = False
+    applied: tuple[str, ...] = ()
+    budgets: dict[str, Standing] = field(default_factory=dict)
+    budget_refused: str | None = None
+    schema: str | None = None
+    deadline_was_clients: bool = False
+    loading: Loading | None = None
+    ended: float | None = None
+    _finished: Finished | None = field(default=None, repr=False, compare=False)
+
+    def routed(self, route: Route) -> None:
+        self.role, self.context, self.provider = route.role, route.context, route.provider
+        self.requested_model = route.requested_model
+        self.planned_model = route.candidates[0].model
+        self.route_reason = route.reason
+        self.starts_at_fallback = route.starts_at_fallback
+        # A call that only loads is nothing to compare an arm by.
+        if route.experiment is not None and route.arm is not None and self.loading is None:
+            self.variant = Variant(route.experiment.name, route.arm.name)
+        self.candidates = route.candidates
+
+    def attempt(self, candidate: Candidate, now: float, price: Price | None = None) -> Attempt:
+        attempt = Attempt(candidate.model, now, price=price)
+        self.attempts.append(attempt)
+        return attempt
+
+    def note_budgets(self, standings: Iterable[Standing], refused: str | None = None) -> None:
+        """Where the budgets that concern an attempt stood; ``refused``: which one had no room."""
+        self.budgets |= {standing.name: standing for standing in standings}
+        self.budget_refused = refused
+
+    @property
+    def model(self) -> str:
+        """The model that answered, was asked last, or would have been asked."""
+        if self.attempts:
+            return self.attempts[-1].model
+        return self.planned_model or self.requested_model
+
+    @property
+    def attempt_number(self) -> int:
+        """1 or 2: which attempt the answer, or the refusal, belongs to."""
+        return len(self.attempts) or 1
+
+    @property
+    def fallback_used(self) -> bool:
+        return len(self.attempts) > 1 or self.starts_at_fallback
+
+    @property
+    def usage(self) -> Usage:
+        """What the last attempt's answer says of itself."""
+        return self.attempts[-1].usage if self.attempts else NO_USAGE
+
+    @property
+    def cost_usd(self) -> float | None:
+        """What all attempts cost together, an estimate; None if that of one is unknown."""
+        return self.cost_usd_by(None)
+
+    def cost_usd_by(self, now: float | None) -> float | None:
+        """The same; an attempt that has not ended ends at ``now``."""
+        total = 0.0
+        for attempt in self.attempts:
+            cost = attempt.cost_usd_by(now if attempt.ended is None else attempt.ended)
+            if cost is None:
+                return None
+            total += cost
+        return total
+
+    @property
+    def queue_wait_s(self) -> float:
+        """Time in line, over all attempts; a call turned away waited until then."""
+        waited_s = 0.0
+        for attempt in self.attempts:
+            until = attempt.seated
+            if until is None:
+                until = attempt.ended or attempt.asked
+            waited_s += until - attempt.asked
+        return waited_s
+
+    @property
+    def llm_latency_s(self) -> float | None:
+        """From dispatch to the end of the last attempt that reached the upstream."""
+        for attempt in self.attempts[::-1]:
+            if attempt.dispatched is not None and attempt.ended is not None:
+                return attempt.ended - attempt.dispatched
+        return None
+
+    @property
+    def first_byte_s(self) -> float | None:
+        """From the call's start to its first byte back."""
+        first = self.attempts[-1].first_byte if self.attempts else None
+        return None if first is None else first - self.started
+
+    @property
+    def total_s(self) -> float:
+        return (self.ended if self.ended is not None else self.started) - self.started
+
+    @property
+    def outcome(self) -> str:
+        """``ok``, ``client_gone`` or the error code."""
+        if self.call.state is _ABANDONED:
+            return "client_gone"
+        return "ok" if self.failure is None else str(self.failure.code)
+
+    def scene(self) -> error_body.Scene:
+        return error_body.Scene(
+            request_id=self.request_id,
+            context=self.context,
+            role=self.role,
+            provider=self.provider,
+            model=self.model[:NAME_MAX] or None,
+            attempt=self.attempt_number,
+            fallback_used=self.fallback_used,
+        )
+
+    def finished(self) -> Finished:
+        """The call as values, as far as it is.
+
+        Several readers want it, in threads of their own; once the call has ended it is put
+        together once, or twice if they come in the same moment.
+        """
+        if self.ended is None:
+            return put_together(self)
+        if self._finished is None:
+            self._finished = put_together(self)
+        return self._finished
+
+    def log_fields(self) -> dict[str, Any]:
+        """The finished call as one flat object (§ Logs in docs/operations.md)."""
+        return line(self.finished())

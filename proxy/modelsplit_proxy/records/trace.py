@@ -1,0 +1,52 @@
+"""Finished calls as a trace: one flat object a call, in order of arrival, to be replayed.
+
+The format is stable (docs/records.md): fields are added, never changed or removed within
+one ``trace`` version.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_proxy.records import rows
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.records.rows import Row
+
+VERSION: Final = 1
+# Fields of the log line that are in the trace under the same name.
+_KEPT: Final = (
+    *("started_at", "request_id", "job_id", "client", "route"),
+    *("llm_role", "requested_model", "llm_model", "stream"),
+    *("outcome", "status", "fallback_used", "prompt_tokens", "output_tokens"),
+    *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms", "cost_usd"),
+)
+_OF_ATTEMPT: Final = (
+    *("model", "outcome", "asked_ms", "seated_ms", "dispatched_ms", "first_ms", "ended_ms"),
+    *("load_ms", "prompt_ms", "eval_ms", "prompt_tokens", "output_tokens"),
+)
+
+
+def lines(page: list[dict[str, Any]]) -> bytes:
+    """Calls as JSON Lines."""
+    return b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in page)
+
+
+def call(row: Row, attempts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One line of the trace. ``arrived``: seconds since the epoch; ``service_ms``: seat held."""
+    fields = rows.call_fields(row)
+    held = [
+        attempt["ended_ms"] - attempt["seated_ms"]
+        for attempt in attempts
+        if attempt["seated_ms"] is not None and attempt["ended_ms"] is not None
+    ]
+    return {
+        "trace": VERSION,
+        "arrived": row[1] / 1e6,
+        **{name: fields[name] for name in _KEPT},
+        "reason": fields.get("reason"),
+        "service_ms": round(sum(held), 3) if held else None,
+        "attempts": [{name: attempt[name] for name in _OF_ATTEMPT} for attempt in attempts],
+    }

@@ -1,0 +1,218 @@
+"""A call as values: what its log line and its row are made of, put together once for both.
+
+What every call has is one tuple, in the order of a row of the state file and as SQLite's
+driver takes it without a second look: whole microseconds, plain strings, 0 or 1 for no and
+yes. What few calls have is a dict of further fields of the log line; in a call that went well
+it is empty. So a field is added to the log line there, and is kept without a change elsewhere.
+"""
+
+from __future__ import annotations
+
+from math import floor
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_policy.call import State
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.protocol import budget_text, error_body
+from modelsplit_proxy.runtime.clock import rfc3339_us
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.records.record import CallRecord
+
+# A name from a client may be as long as its body; records keep as much as a name needs.
+NAME_MAX: Final = 256
+_COMPLETED: Final = State.COMPLETED
+_PLANNER: Final = str(Role.PLANNER)
+
+# The fields of every log line, in their order, with the values that they mostly have.
+_LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
+    {
+        "ts": "",
+        "event": "request",
+        "request_id": "",
+        "job_id": None,
+        "client": "",
+        "route": "",
+        "dialect": "",
+        "started_at": "",
+        "llm_role": None,
+        "llm_context": None,
+        "llm_provider": None,
+        "requested_model": "",
+        "llm_model": "",
+        "llm_attempt": 1,
+        "fallback_used": False,
+        "fallback_cause": None,
+        "route_reason": None,
+        "status": None,
+        "outcome": "",
+        "state": "completed",
+        "stream": False,
+        "client_retry": False,
+        "loading": None,
+        "applied": (),
+        "budgets": (),
+        "budget_refused": None,
+        "schema": None,
+        "llm_queue_wait_ms": None,
+        "llm_latency_ms": None,
+        "ttfb_ms": None,
+        "job_e2e_latency_ms": None,
+        "load_ms": None,
+        "prompt_tokens": None,
+        "output_tokens": None,
+        "finish_reason": None,
+        "cost_usd": None,
+    }
+)
+# The fields that are values of every call, and those that few calls have: of these, a line has
+# all but ``job_id`` only if there is something to say.
+ALWAYS: Final = (
+    *("started_at", "job_e2e_latency_ms", "llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms"),
+    *("fallback_used", "stream", "request_id", "client", "route", "dialect"),
+    *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model"),
+    *("route_reason", "outcome", "status", "llm_attempt", "prompt_tokens", "output_tokens"),
+    *("cost_usd", "load_ms", "finish_reason"),
+)
+SELDOM: Final = ("job_id", "experiment", "variant", "reason")
+# Fields of every log line that no value says, as they are where nothing is unusual.
+USUAL: Final[Mapping[str, Any]] = MappingProxyType(
+    {field: value for field, value in _LINE.items() if field not in {"ts", *ALWAYS, *SELDOM}}
+)
+
+# By ``ALWAYS``; by ``SELDOM``, or empty; and all else that the line says. A tuple with names
+# would take twice as long to make as the values in it.
+Finished = tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any]]
+
+
+def put_together(record: CallRecord) -> Finished:
+    prompt_tokens, output_tokens, load_s, _, _, _, finish_reason = record.usage
+    role, context, provider = record.role, record.context, record.provider
+    reason, cost_usd, model = record.route_reason, record.cost_usd_by(None), record.model
+    # SQLite's driver looks for an adapter of every string of a class of its own: hence ``str``.
+    always = (
+        round(record.started_wall * 1e6),
+        floor(record.total_s * 1e6 + 0.5),
+        floor(record.queue_wait_s * 1e6 + 0.5),
+        microseconds(record.llm_latency_s),
+        microseconds(record.first_byte_s),
+        1 if record.fallback_used else 0,
+        1 if record.streamed else 0,
+        record.request_id,
+        record.client,
+        record.route,
+        str(record.dialect),
+        role and str(role),
+        context and str(context),
+        provider and str(provider),
+        record.requested_model[:NAME_MAX],
+        model[:NAME_MAX] if model or record.failure is None else None,
+        reason and str(reason),
+        record.outcome,
+        record.status,
+        record.attempt_number,
+        prompt_tokens,
+        output_tokens,
+        # A token of the cheapest models costs a hundredth of a millionth of a dollar.
+        cost_usd and round(cost_usd, 9),
+        microseconds(load_s),
+        finish_reason,
+    )
+    return always, _seldom(record), _unusual(record)
+
+
+def _seldom(record: CallRecord) -> tuple[Any, ...]:
+    job_id, variant, failure = record.job_id, record.variant, record.failure
+    if job_id is None and variant is None and failure is None:
+        return ()
+    return (
+        job_id,
+        None if variant is None else variant.experiment,
+        None if variant is None else variant.arm,
+        None if failure is None else str(failure.reason),
+    )
+
+
+def _unusual(record: CallRecord) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    if record.call.state is not _COMPLETED:
+        out["state"] = str(record.call.state)
+    if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:
+        out["fallback_cause"] = str(cause.code)
+    if record.client_retry:
+        out["client_retry"] = True
+    if record.loading is not None:
+        out["loading"] = str(record.loading)
+    if record.applied:
+        out["applied"] = record.applied
+    if record.budgets:
+        out["budgets"] = tuple(map(budget_text.fields, record.budgets.values()))
+    if record.budget_refused is not None:
+        out["budget_refused"] = record.budget_refused
+    if record.schema is not None:
+        out["schema"] = record.schema
+    if record.failure is not None:
+        out |= error_body.fields(record.failure, record.scene())
+        out["error"] = record.failure.message
+    return out
+
+
+def line(finished: Finished) -> dict[str, Any]:
+    """The call as one flat object (§ Logs in docs/operations.md)."""
+    always, seldom, unusual = finished
+    # To copy a dict of so many fields takes a tenth of what it takes to make one.
+    out = _LINE.copy()
+    (
+        started_us,
+        total_us,
+        wait_us,
+        llm_us,
+        first_us,
+        fallback,
+        stream,
+        out["request_id"],
+        out["client"],
+        out["route"],
+        out["dialect"],
+        out["llm_role"],
+        out["llm_context"],
+        out["llm_provider"],
+        out["requested_model"],
+        out["llm_model"],
+        out["route_reason"],
+        out["outcome"],
+        out["status"],
+        out["llm_attempt"],
+        out["prompt_tokens"],
+        out["output_tokens"],
+        out["cost_usd"],
+        load_us,
+        out["finish_reason"],
+    ) = always
+    out["ts"] = rfc3339_us(started_us + total_us)
+    out["started_at"] = rfc3339_us(started_us)
+    out["job_e2e_latency_ms"] = total_us / 1000
+    out["llm_queue_wait_ms"] = wait_us / 1000
+    out["llm_latency_ms"] = None if llm_us is None else llm_us / 1000
+    out["ttfb_ms"] = None if first_us is None else first_us / 1000
+    out["load_ms"] = None if load_us is None else load_us / 1000
+    out["fallback_used"] = fallback == 1
+    out["stream"] = stream == 1
+    if out["llm_role"] == _PLANNER and "loading" not in unusual:
+        out["planner_latency_ms"] = out["job_e2e_latency_ms"]
+    if seldom:
+        out["job_id"], experiment, variant, _ = seldom
+        if experiment is not None:
+            out["experiment"], out["variant"] = experiment, variant
+    if unusual:
+        out |= unusual
+    return out
+
+
+def microseconds(moment: float | None, since: float = 0.0) -> int | None:
+    """From one moment to another, both in seconds; None if it never came."""
+    # ``round`` takes twice as long, because it rounds a half to the even number.
+    return None if moment is None else floor((moment - since) * 1e6 + 0.5)

@@ -1,0 +1,1 @@
+"""The process and the machine: clocks, tasks, the service manager."""

@@ -1,0 +1,238 @@
+"""The state file's tables, as the steps that made them: one step per schema version.
+
+Step N takes a file from version N to version N + 1 and is never edited once released: a
+file of any age is led through all the steps it has not seen. Each runs in a transaction of
+its own together with its version number, so a process killed half-way starts it again.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+_FIRST_CALLS: Final = (
+    """
+    CREATE TABLE IF NOT EXISTS calls (
+        request_id TEXT NOT NULL,
+        ended_at REAL NOT NULL,
+        role TEXT,
+        outcome TEXT NOT NULL,
+        record TEXT NOT NULL
+    )
+    """,
+    "CREATE INDEX IF NOT EXISTS calls_by_id ON calls (request_id)",
+    "CREATE INDEX IF NOT EXISTS calls_by_time ON calls (ended_at)",
+)
+
+# What is known of the file itself, such as when a damaged one was set aside.
+_FACTS: Final = ("CREATE TABLE facts (name TEXT PRIMARY KEY, value) WITHOUT ROWID",)
+
+# One row per call and per attempt, with what queries ask for in columns and the rest in
+# ``more``; one row per job, summed up as its calls end. ``…_us``: microseconds; those of an
+# attempt are since its call came. Rows of the first table are taken over, oldest first.
+_RECORDS: Final = (
+    "ALTER TABLE calls RENAME TO first_calls",
+    """
+    CREATE TABLE calls (
+        id INTEGER PRIMARY KEY,
+        started_us INTEGER NOT NULL,
+        total_us INTEGER NOT NULL,
+        wait_us INTEGER,
+        llm_us INTEGER,
+        first_us INTEGER,
+        load_us INTEGER,
+        request_id TEXT NOT NULL,
+        job_id TEXT,
+        client TEXT,
+        route TEXT,
+        dialect TEXT,
+        role TEXT,
+        context TEXT,
+        provider TEXT,
+        requested_model TEXT,
+        model TEXT,
+        route_reason TEXT,
+        outcome TEXT NOT NULL,
+        reason TEXT,
+        status INTEGER,
+        attempts INTEGER,
+        fallback INTEGER,
+        stream INTEGER,
+        prompt_tokens INTEGER,
+        output_tokens INTEGER,
+        finish_reason TEXT,
+        cost_usd REAL,
+        experiment TEXT,
+        variant TEXT,
+        more TEXT
+    )
+    """,
+    """
+    INSERT INTO calls (
+        started_us, total_us, wait_us, llm_us, first_us, load_us, request_id, job_id, client,
+        route, dialect, role, context, provider, requested_model, model, route_reason, outcome,
+        reason, status, attempts, fallback, stream, prompt_tokens, output_tokens, finish_reason,
+        more
+    )
+    SELECT
+        CAST(ended_at * 1e6 AS INTEGER)
+            - CAST(coalesce(json_extract(record, '$.job_e2e_latency_ms'), 0) * 1e3 AS INTEGER),
+        CAST(coalesce(json_extract(record, '$.job_e2e_latency_ms'), 0) * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.llm_queue_wait_ms') * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.llm_latency_ms') * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.ttfb_ms') * 1e3 AS INTEGER),
+        CAST(json_extract(record, '$.load_ms') * 1e3 AS INTEGER),
+        request_id,
+        json_extract(record, '$.job_id'),
+        json_extract(record, '$.client'),
+        json_extract(record, '$.route'),
+        json_extract(record, '$.dialect'),
+        role,
+        json_extract(record, '$.llm_context'),
+        json_extract(record, '$.llm_provider'),
+        json_extract(record, '$.requested_model'),
+        json_extract(record, '$.llm_model'),
+        json_extract(record, '$.route_reason'),
+        outcome,
+        json_extract(record, '$.reason'),
+        json_extract(record, '$.status'),
+        json_extract(record, '$.llm_attempt'),
+        json_extract(record, '$.fallback_used'),
+        json_extract(record, '$.stream'),
+        json_extract(record, '$.prompt_tokens'),
+        json_extract(record, '$.output_tokens'),
+        json_extract(record, '$.finish_reason'),
+        json_remove(
+            record, '$.ts', '$.started_at', '$.planner_latency_ms', '$.job_e2e_latency_ms',
+            '$.llm_queue_wait_ms', '$.llm_latency_ms', '$.ttfb_ms', '$.load_ms', '$.request_id',
+            '$.job_id', '$.client', '$.route', '$.dialect', '$.llm_role', '$.llm_context',
+            '$.llm_provider', '$.requested_model', '$.llm_model', '$.route_reason', '$.outcome',
+            '$.reason', '$.status', '$.llm_attempt', '$.fallback_used', '$.stream',
+            '$.prompt_tokens', '$.output_tokens', '$.finish_reason'
+        )
+    FROM first_calls ORDER BY ended_at
+    """,
+    "DROP TABLE first_calls",
+    "CREATE INDEX calls_by_request ON calls (request_id)",
+    "CREATE INDEX calls_by_start ON calls (started_us)",
+    "CREATE INDEX calls_by_job ON calls (job_id) WHERE job_id IS NOT NULL",
+    """
+    CREATE TABLE attempts (
+        call_id INTEGER NOT NULL,
+        number INTEGER NOT NULL,
+        model TEXT,
+        outcome TEXT NOT NULL,
+        reason TEXT,
+        upstream_status INTEGER,
+        ahead INTEGER,
+        asked_us INTEGER,
+        seated_us INTEGER,
+        dispatched_us INTEGER,
+        first_us INTEGER,
+        ended_us INTEGER,
+        load_us INTEGER,
+        prompt_us INTEGER,
+        eval_us INTEGER,
+        prompt_tokens INTEGER,
+        output_tokens INTEGER,
+        cost_usd REAL,
+        more TEXT,
+        PRIMARY KEY (call_id, number)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE jobs (
+        job_id TEXT PRIMARY KEY,
+        first_us INTEGER NOT NULL,
+        last_us INTEGER NOT NULL,
+        calls INTEGER NOT NULL,
+        failures INTEGER NOT NULL,
+        planner INTEGER NOT NULL,
+        executor INTEGER NOT NULL,
+        heavy INTEGER NOT NULL,
+        cloud INTEGER NOT NULL,
+        chat INTEGER NOT NULL,
+        prompt_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        cost_usd REAL NOT NULL,
+        cost_unknown INTEGER NOT NULL,
+        more TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX jobs_by_end ON jobs (last_us)",
+)
+
+# What the limits stood at when an attempt got its seat.
+_SEATS: Final = ("ALTER TABLE attempts ADD COLUMN seats TEXT",)
+
+# Charges to budgets (``at``: ledger time), what people changed, which nobody changes again,
+# and the clock, with the process that keeps them (``budget_store``).
+_BUDGETS: Final = (
+    """
+    CREATE TABLE budget_charges (
+        id INTEGER PRIMARY KEY,
+        at REAL NOT NULL,
+        model TEXT NOT NULL,
+        role TEXT NOT NULL,
+        provider TEXT NOT NULL,
+        nano_usd INTEGER NOT NULL,
+        approval INTEGER,
+        request_id TEXT NOT NULL,
+        keeper TEXT NOT NULL,
+        settled INTEGER NOT NULL DEFAULT 0
+    )
+    """,
+    "CREATE INDEX budget_charges_by_time ON budget_charges (at)",
+    """
+    CREATE INDEX budget_charges_by_approval ON budget_charges (approval, nano_usd)
+    WHERE approval NOT NULL
+    """,
+    """
+    CREATE TABLE budget_changes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        at REAL NOT NULL,
+        wall REAL NOT NULL,
+        action TEXT NOT NULL,
+        by_whom TEXT NOT NULL,
+        reason TEXT NOT NULL,
+        nano_usd INTEGER NOT NULL,
+        until REAL NOT NULL,
+        target INTEGER
+    )
+    """,
+    """
+    CREATE TRIGGER budget_changes_stay_as_they_are BEFORE UPDATE ON budget_changes
+    BEGIN SELECT raise(ABORT, 'the history of budgets is only added to'); END
+    """,
+    """
+    CREATE TRIGGER budget_changes_stay BEFORE DELETE ON budget_changes
+    BEGIN SELECT raise(ABORT, 'the history of budgets is only added to'); END
+    """,
+    """
+    CREATE TABLE budget_clock (
+        only INTEGER PRIMARY KEY CHECK (only = 1),
+        boot TEXT,
+        since_boot REAL NOT NULL,
+        wall REAL NOT NULL,
+        ledger REAL NOT NULL,
+        keeper TEXT NOT NULL
+    )
+    """,
+)
+
+# Reports on experiments read the calls of one; other calls are not in this index.
+_TRIALS: Final = (
+    """
+    CREATE INDEX calls_by_experiment ON calls (experiment, started_us)
+    WHERE experiment IS NOT NULL
+    """,
+)
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    _FIRST_CALLS,
+    _FACTS,
+    _RECORDS,
+    _SEATS,
+    _BUDGETS,
+    _TRIALS,
+)
+SCHEMA_VERSION: Final = len(MIGRATIONS)

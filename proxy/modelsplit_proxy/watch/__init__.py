@@ -1,0 +1,1 @@
+"""What is observed of Ollama and of this process."""

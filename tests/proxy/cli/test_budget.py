@@ -1,0 +1,204 @@
+"""``modelsplit budget``, with and without a running proxy."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelsplit_proxy.cli import main as cli
+from modelsplit_proxy.runtime.clock import boot_id, machine_clocks
+from modelsplit_proxy.storage.state_file import FILE_NAME
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
+from support.budget_keepers import Clocks, budget_keeper
+from support.calls import call
+from support.harness import running
+from support.stores import opened
+
+Capture = pytest.CaptureFixture[str]
+BY = ("--by", "kim", "--reason", "a trial")
+APPROVE = ("approve", "--usd", "5", "--days", "7", *BY)
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> tuple[str, ...]:
+    """A state directory that a proxy has had."""
+    with opened(tmp_path):
+        return ("--state", str(tmp_path))
+
+
+def said(capsys: Capture, *arguments: str, code: int = 0) -> str:
+    """What one verb printed, on stdout if it went well."""
+    assert cli.run(["budget", *arguments], {}) == code
+    out = capsys.readouterr()
+    assert bool(out.out) is (code == 0)
+    return out.out if code == 0 else out.err
+
+
+def shown(capsys: Capture, *arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(said(capsys, "show", "--json", *arguments))
+    return found
+
+
+def test_an_approval_from_its_first_day_to_its_revocation(
+    at: tuple[str, ...], capsys: Capture
+) -> None:
+    assert "approval none: the cloud is closed" in said(capsys, "show", *at)
+    text = said(capsys, *APPROVE, *at)
+    assert text.startswith("approval 1: 5.00 USD for the cloud until 20")
+    assert text.endswith(" UTC, by kim: a trial\n")
+    text = said(capsys, "show", *at)
+    assert "\nbudget   cloud  0/9 calls, 0.00/5.00 USD in 1d\n" in text
+    assert "\napproval 1  5.00 of 5.00 USD left until 20" in text
+    assert text.endswith(" UTC  approve 1: 5.00 USD for 7 days, by kim: a trial\n")
+    assert said(capsys, "revoke", *BY, *at) == "approval 1 is revoked\n"
+    text = said(capsys, "show", *at)
+    assert "approval none: the cloud is closed" in text
+    assert text.endswith(" UTC  revoke 1, by kim: a trial\n")
+
+
+def test_one_of_several_approvals_is_revoked_and_the_rest_with_one_word(
+    at: tuple[str, ...], capsys: Capture
+) -> None:
+    at = (*at, "--json")
+    for number in (1, 2, 3):
+        assert json.loads(said(capsys, *APPROVE, *at))["id"] == number
+    assert json.loads(said(capsys, "revoke", "2", *BY, *at)) == {"revoked": [2]}
+    assert json.loads(said(capsys, "revoke", *BY, *at)) == {"revoked": [1, 3]}
+    history = shown(capsys, *at[:2])["history"]
+    assert [(one["action"], one["revokes"]) for one in history] == [
+        *[("approve", None)] * 3,
+        *[("revoke", number) for number in (2, 1, 3)],
+    ]
+
+
+def test_what_is_not_in_force_cannot_be_revoked(at: tuple[str, ...], capsys: Capture) -> None:
+    assert "no approval is in force" in said(capsys, "revoke", *BY, *at, code=1)
+    said(capsys, *APPROVE, *at)
+    assert "approval 7 is not in force" in said(capsys, "revoke", "7", *BY, *at, code=1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--usd", "0", "--days", "7", *BY), "--usd 0 is not more than 0"),
+        (("--usd", "nan", "--days", "7", *BY), "--usd nan is not more than 0"),
+        (("--usd", "5", "--days", "367", *BY), "--days 367 is not more than 0 and at most 366"),
+        (("--usd", "1e7", "--days", "7", *BY), "more than 0 and at most 1000000"),
+        (("--usd", "5", "--days", "7", "--by", " ", "--reason", "r"), "--by must be 1 to 200"),
+        (("--usd", "5", "--days", "7", "--by", "k", "--reason", "a\nb"), "--reason must be 1 to"),
+    ],
+)
+def test_what_cannot_be_meant_is_wrong_usage(
+    tmp_path: Path, capsys: Capture, arguments: tuple[str, ...], why: str
+) -> None:
+    at = ("--state", str(tmp_path / "state"))
+    assert why in said(capsys, "approve", *arguments, *at, code=2)
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize(
+    "verb", [("show",), APPROVE, ("revoke", *BY), ("reset", *BY)], ids=lambda verb: verb[0]
+)
+def test_a_mistyped_place_is_not_taken_for_an_empty_one(
+    tmp_path: Path, capsys: Capture, verb: tuple[str, ...]
+) -> None:
+    typo = tmp_path / "typo"
+    text = said(capsys, *verb, "--state", str(typo), code=1)
+    assert text == f"modelsplit: no state file there: {typo / FILE_NAME}\n"
+    assert not typo.exists()
+
+
+def test_before_the_first_start_it_says_so_and_an_approval_waits_for_it(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    nobody = ("--admin", "127.0.0.1:1")
+    path = tmp_path / "modelsplit" / FILE_NAME
+    for verb in (("show",), APPROVE):
+        assert cli.run(["budget", *verb, *nobody], environ) == 0
+        err = capsys.readouterr().err
+        assert err == (
+            f"modelsplit: no state file there yet: {path}; no modelsplit has served from it\n"
+        )
+    assert cli.run(["budget", "show", *nobody], environ) == 0
+    out = capsys.readouterr()
+    assert ("5.00 of 5.00 USD left" in out.out, out.err) == (True, "")
+
+
+async def test_a_proxy_whose_file_is_out_of_sight_is_not_given_another(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    async with running(state=tmp_path / "inside") as up:
+        (tmp_path / "inside").rename(tmp_path / "outside")
+        at = ("--admin", f"127.0.0.1:{up.admin_port}")
+        text = await asyncio.to_thread(said, capsys, *APPROVE, *at, code=1)
+        assert "where the running proxy has it; if it runs in a container" in text
+        assert not (tmp_path / "inside").exists()
+        (tmp_path / "outside").rename(tmp_path / "inside")
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 100)
+    at = ("--state", str(tmp_path))
+    assert "file is not a database" in said(capsys, "show", *at, code=1)
+    assert "file is not a database" in said(capsys, *APPROVE, *at, code=1)
+
+
+async def test_lost_counts_are_shown_and_reset(tmp_path: Path, capsys: Capture) -> None:
+    at = ("--state", str(tmp_path))
+    (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 100)
+    clocks = Clocks()
+    clocks.reading = machine_clocks(boot_id())()
+    async with budget_keeper(tmp_path, clocks):
+        pass
+    assert [one["counts_lost"] for one in shown(capsys, *at)["budgets"]] == [True, True]
+    text = said(capsys, "reset", *BY, *at)
+    assert text == "what was lost is taken as not used, by a running proxy too\n"
+    found = shown(capsys, *at)
+    assert [one["counts_lost"] for one in found["budgets"]] == [False, False]
+    assert [one["action"] for one in found["history"]] == ["lost", "reset"]
+    assert "nothing to reset" in said(capsys, "reset", *BY, *at, code=1)
+
+
+async def test_beside_a_running_proxy_it_is_that_proxys_file(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    sim = SimConfig((*DEFAULT_MODELS, ModelSpec("claude-3-opus")), tokens=4)
+    body = call("/api/generate", "cloud")
+    async with running(sim, state=tmp_path) as up, up.client() as client:
+        at = ("--admin", f"127.0.0.1:{up.admin_port}")
+        refused = await client.request("POST", "/api/generate", body)
+        assert refused.json["reason"] == "no_approval"
+        await asyncio.to_thread(said, capsys, *APPROVE, *at)
+        async with up.admin() as admin:
+            spending = (await admin.request("GET", "/stats")).json["spending"]
+            assert (spending["approvals"], spending["approved_usd_left"]) == (1, 5.0)
+        answer = await client.request("POST", "/api/generate", body)
+        assert (answer.status, answer["RateLimit"]) == (200, '"cloud";r=8;t=86400')
+        await up.calls.wait(2)
+        found = await asyncio.to_thread(shown, capsys, *at)
+        assert (found["running"], found["state"]) == (True, str(tmp_path))
+        assert found["budgets"][1]["calls"] == 1
+        await asyncio.to_thread(said, capsys, "revoke", *BY, *at)
+        refused = await client.request("POST", "/api/generate", body)
+        assert refused.json["reason"] == "approval_revoked"
+        assert refused.json["error"].startswith("the approval of the cloud by kim was revoked")
+
+
+async def test_without_a_proxy_the_file_says_what_was_counted(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    async with running(state=tmp_path) as up, up.client() as client:
+        answer = await client.request("POST", "/api/generate", call("/api/generate", "gpt-oss:20b"))
+        assert answer.status == 200
+    found = shown(capsys, "--state", str(tmp_path))
+    assert found["running"] is False
+    assert [(one["name"], one["calls"]) for one in found["budgets"]] == [
+        ("heavy-20b", 1),
+        ("cloud", 0),
+    ]

@@ -1,0 +1,120 @@
+"""What a process says of itself, and what it does on signals and for systemd."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import os
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelsplit_proxy.app import App
+from modelsplit_proxy.cli import serve
+from modelsplit_proxy.runtime import systemd
+from support.harness import policy, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def own_logger() -> Iterator[logging.Logger]:
+    """The process's logger, put back afterwards."""
+    ours = logging.getLogger("modelsplit")
+    before = (ours.handlers, ours.level, ours.propagate)
+    yield ours
+    ours.handlers, ours.level, ours.propagate = before
+
+
+async def test_the_first_signal_stops_and_the_second_cuts() -> None:
+    stop, cut = serve.signals()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await stop.wait()
+    assert not cut.is_set()
+    os.kill(os.getpid(), signal.SIGINT)
+    await cut.wait()
+    loop = asyncio.get_running_loop()
+    assert loop.remove_signal_handler(signal.SIGTERM)
+    assert loop.remove_signal_handler(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("said", "terminal", "json"),
+    [("auto", True, False), ("auto", False, True), ("json", True, True), ("text", False, False)],
+)
+def test_lines_are_json_unless_a_person_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, *, terminal: bool, json: bool
+) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stdout", out)
+    assert serve.wants_json(settings(9, tmp_path, log_format=said)) is json
+
+
+def test_a_log_line_names_its_level_where_it_matters(
+    own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    serve.set_up_logging()
+    own_logger.info("fine")
+    own_logger.warning("hm")
+    own_logger.debug("not said")
+    assert capsys.readouterr().err == "modelsplit: fine\nmodelsplit: warning: hm\n"
+
+
+async def test_the_announcement_can_be_copied(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app = App(settings(9, tmp_path), policy(), sink=len, json_log=True)
+    await app.start()
+    serve.announce(app, policy())
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert f"listens on http://{app.address} in front of http://127.0.0.1:9\n" in told.err
+    assert f"export OLLAMA_HOST=http://{app.address}\n" in told.err
+    assert f"admin http://{app.admin_address}\n" in told.err
+    await app.stop()
+
+
+async def test_the_watchdog_is_fed_by_the_loop(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.setblocking(False)
+        notifier = systemd.Notifier({"NOTIFY_SOCKET": str(path)})
+        watchdog = serve.Watchdog(notifier, 0.005, lambda: True)
+        watchdog.start()
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            assert await loop.sock_recv(manager, 100) == b"WATCHDOG=1"
+        watchdog.stop()
+        notifier.close()
+
+
+async def test_the_watchdog_is_not_fed_once_the_writer_thread_hangs(tmp_path: Path) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.setblocking(False)
+        notifier = systemd.Notifier({"NOTIFY_SOCKET": str(path)})
+        lives = iter([True, True, False, False])
+        asked = asyncio.Event()
+
+        def alive() -> bool:
+            answer = next(lives, None)
+            if answer is None:
+                asked.set()
+            return bool(answer)
+
+        watchdog = serve.Watchdog(notifier, 0.001, alive)
+        watchdog.start()
+        await asked.wait()
+        watchdog.stop()
+        notifier.close()
+        assert [manager.recv(100) for _ in range(2)] == [b"WATCHDOG=1"] * 2
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)

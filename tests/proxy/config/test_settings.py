@@ -1,0 +1,207 @@
+"""Flag, then environment, then default; and what an operator reads when a value is no good."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsplit_proxy.config.settings import OPTIONS, Address, SettingError, Settings, read_settings
+
+
+def read(environ: dict[str, str] | None = None, **flags: Any) -> Settings:
+    """Settings from flags by keyword, ``stall_timeout`` for ``--stall-timeout``."""
+    given = {name.replace("_", "-"): value for name, value in flags.items()}
+    return read_settings(given, environ or {"HOME": "/home/me"})
+
+
+def refusal(environ: dict[str, str] | None = None, **flags: Any) -> str:
+    with pytest.raises(SettingError) as refused:
+        read(environ, **flags)
+    return str(refused.value)
+
+
+# --- Where values come from -------------------------------------------------------------------
+
+
+def test_without_a_word_the_defaults_are_the_contracts() -> None:
+    assert read() == Settings(
+        listen=Address("127.0.0.1", 11435),
+        admin=Address("127.0.0.1", 11436),
+        upstream=Address("127.0.0.1", 11434),
+        policy=None,
+        keys=None,
+        state=Path("/home/me/.local/state/modelsplit"),
+        client_header_timeout_s=10.0,
+        connect_timeout_s=2.0,
+        stall_timeout_s=60.0,
+        drain_s=30.0,
+        max_body_bytes=64 * 2**20,
+        keep_records_s=30 * 86400.0,
+        max_records_bytes=2**30,
+        log_format="auto",
+        allow_hosts=(),
+        allow_origins=(),
+    )
+
+
+def test_the_environment_beats_the_default_and_the_flag_beats_both() -> None:
+    environ = {"MODELSPLIT_LISTEN": "127.0.0.1:1", "MODELSPLIT_DRAIN": "1s"}
+    settings = read(environ, listen="127.0.0.1:2")
+    assert (settings.listen.port, settings.drain_s) == (2, 1.0)
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    environ = {"MODELSPLIT_LISTEN": "", "MODELSPLIT_ALLOW_HOST": "", "HOME": "/home/me"}
+    assert read(environ) == read()
+
+
+def test_repeated_flags_add_up_and_a_variable_is_a_list() -> None:
+    environ = {"MODELSPLIT_ALLOW_HOST": "a.lan, b.lan,", "MODELSPLIT_ALLOW_ORIGIN": "x"}
+    assert read(environ).allow_hosts == ("a.lan", "b.lan")
+    assert read(environ, allow_host=["c.lan", "d.lan"]).allow_hosts == ("c.lan", "d.lan")
+    assert read(environ, allow_host=["c.lan"]).allow_origins == ("x",)
+
+
+def test_ollamas_own_variable_is_never_read() -> None:
+    assert read({"OLLAMA_HOST": "10.0.0.7:1", "HOME": "/home/me"}) == read()
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_every_setting_has_a_flag_and_a_variable_of_one_name(option: Any) -> None:
+    assert option.flag == f"--{option.name}"
+    assert option.variable == "MODELSPLIT_" + option.name.upper().replace("-", "_")
+    assert option.help
+
+
+@pytest.mark.parametrize(
+    ("environ", "state"),
+    [
+        ({"STATE_DIRECTORY": "/var/lib/modelsplit"}, "/var/lib/modelsplit"),
+        ({"STATE_DIRECTORY": "/var/lib/a:/var/lib/b", "HOME": "/h"}, "/var/lib/a"),
+        ({"XDG_STATE_HOME": "/h/state", "HOME": "/h"}, "/h/state/modelsplit"),
+        ({"HOME": "/h"}, "/h/.local/state/modelsplit"),
+        ({"MODELSPLIT_STATE": "/s", "STATE_DIRECTORY": "/var/lib/modelsplit"}, "/s"),
+    ],
+)
+def test_state_lies_where_the_system_says(environ: dict[str, str], state: str) -> None:
+    assert read(environ).state == Path(state)
+
+
+# --- Values -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("0.0.0.0:80", Address("0.0.0.0", 80)),
+        ("[::1]:11500", Address("::1", 11500)),
+        ("localhost:0", Address("localhost", 0)),
+        (":11500", Address("127.0.0.1", 11500)),  # never all interfaces by an omission
+    ],
+)
+def test_an_address_is_host_and_port(said: str, address: Address) -> None:
+    assert read(listen=said).listen == address
+
+
+def test_an_ipv6_address_is_shown_in_brackets() -> None:
+    assert str(Address("::1", 11435)) == "[::1]:11435"
+    assert str(Address("127.0.0.1", 11435)) == "127.0.0.1:11435"
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["11435", "localhost", "localhost:", "h:65536", "h:-1", "h:1x", "h:\u0661", "h:" + "9" * 9999],
+)
+def test_an_address_without_a_port_is_refused(said: str) -> None:
+    assert refusal(listen=said) == f'--listen "{said}" is not HOST:PORT, as in 127.0.0.1:11435'
+    assert refusal(admin=said) == f'--admin "{said}" is not HOST:PORT, as in 127.0.0.1:11436'
+
+
+@pytest.mark.parametrize(
+    ("said", "address"),
+    [
+        ("http://10.0.0.7:11434", Address("10.0.0.7", 11434)),
+        ("http://gpu.lan", Address("gpu.lan", 11434)),
+        ("gpu.lan:8080", Address("gpu.lan", 8080)),
+        ("http://[fd00::1]:1/", Address("fd00::1", 1)),
+        ("HTTP://gpu.lan:2", Address("gpu.lan", 2)),
+    ],
+)
+def test_the_upstream_is_an_http_url(said: str, address: Address) -> None:
+    assert read(upstream=said).upstream == address
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "https://gpu.lan",
+        "http://gpu.lan/ollama",
+        "http://",
+        "http://h:99999",
+        "http://[::1",
+        "unix:/s",
+    ],
+)
+def test_another_kind_of_upstream_is_refused(said: str) -> None:
+    assert refusal(upstream=said).startswith(f'--upstream "{said}" is not an http URL')
+
+
+def test_the_proxy_is_not_its_own_upstream() -> None:
+    message = refusal(listen="127.0.0.1:11434")
+    assert message == (
+        "--upstream 127.0.0.1:11434 is our own --listen address; every call would come back to us"
+    )
+
+
+def test_each_listener_has_an_address_of_its_own() -> None:
+    message = refusal(listen="127.0.0.1:7000", admin="127.0.0.1:7000")
+    assert message == "--admin 127.0.0.1:7000 is the --listen address too; give it its own"
+    assert read(listen="127.0.0.1:0", admin="127.0.0.1:0").admin.port == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("500ms", 0.5), ("10s", 10.0), ("2m", 120.0), ("1h", 3600.0), ("1.5s", 1.5), ("7", 7.0)],
+)
+def test_durations_have_units(said: str, seconds: float) -> None:
+    assert read(stall_timeout=said).stall_timeout_s == seconds
+
+
+@pytest.mark.parametrize("said", ["-1s", "1 s", "s", "1w", "1e3s", ".5s", "inf", "nan", "9" * 400])
+def test_what_is_no_duration_is_refused(said: str) -> None:
+    message = refusal(drain=said)
+    assert message == f'--drain "{said}" is not a duration, as in 500ms, 10s, 2m or 30d'
+
+
+@pytest.mark.parametrize(("said", "size"), [("0", 0), ("512KiB", 524288), ("1GiB", 2**30)])
+def test_sizes_have_units(said: str, size: int) -> None:
+    assert read(max_body=said).max_body_bytes == size
+
+
+@pytest.mark.parametrize("said", ["64MB", "-1", "1.5MiB", "1 MiB", "9" * 5000])
+def test_what_is_no_size_is_refused(said: str) -> None:
+    assert refusal(max_body=said).endswith("is not a size, as in 512KiB, 64MiB or 1GiB")
+
+
+def test_an_unknown_log_format_is_refused() -> None:
+    message = refusal({"MODELSPLIT_LOG_FORMAT": "xml"})
+    assert message == '--log-format "xml" is unknown; use json, text or auto'
+
+
+@given(
+    name=st.sampled_from([option.name for option in OPTIONS]),
+    said=st.text(st.characters(), max_size=20),
+)
+def test_any_text_is_a_setting_or_a_setting_error(name: str, said: str) -> None:
+    try:
+        settings = read_settings({name: said}, {})
+    except SettingError as refused:
+        message = str(refused)
+    else:
+        message = "--"
+        assert isinstance(settings, Settings)
+    assert message.startswith("--")

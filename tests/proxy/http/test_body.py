@@ -1,0 +1,90 @@
+"""Reading a body over a real connection: whole, bounded, refused."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelsplit_proxy.http.body import BodyError, read_whole
+from modelsplit_proxy.http.request import Request
+from support.raw import chunk
+from support.serving import say, serving
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.http.server import Downstream
+
+LIMIT = 1000
+
+
+async def echo(request: Request, down: Downstream) -> None:
+    """Say back what was read, or the refusal's code and reason."""
+    try:
+        body = await read_whole(request, down, LIMIT)
+    except BodyError as error:
+        failure = error.failure
+        say(down, f"{failure.status} {failure.reason}".encode(), close=True)
+    else:
+        say(down, body)
+
+
+@pytest.mark.parametrize("size", [0, 1, 999, 1000])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_up_to_the_limit_is_read_whole(size: int, chunked: bool) -> None:
+    body = b"x" * size
+    async with serving(echo) as up, up.client() as client, asyncio.timeout(5):
+        for _ in range(2):
+            if chunked:
+                pieces = [chunk(body[i : i + 7]) for i in range(0, size, 7)]
+                wire = b"".join(pieces) + b"0\r\nX-Trailer: 1\r\n\r\n"
+                answer = await client.request("POST", "/", wire, {"Transfer-Encoding": "chunked"})
+            else:
+                answer = await client.request("POST", "/", body)
+            assert answer.body == body
+
+
+async def test_a_body_over_the_limit_is_refused_before_or_while_it_comes() -> None:
+    async with serving(echo) as up, asyncio.timeout(5):
+        async with up.client() as client:
+            await client.ask("POST", "/", b"", {"Content-Length": "1001"})
+            assert (await client.answer()).body == b"413 body_limit"
+        async with up.client() as client:
+            await client.ask("POST", "/", chunk(b"x" * 1001), {"Transfer-Encoding": "chunked"})
+            assert (await client.answer()).body == b"413 body_limit"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"])
+async def test_a_compressed_body_is_refused(coding: str) -> None:
+    async with serving(echo) as up, up.client() as client, asyncio.timeout(5):
+        packed = gzip.compress(b"{}")
+        answer = await client.request("POST", "/", packed, {"Content-Encoding": coding})
+        assert answer.body == b"400 compressed_body"
+
+
+async def test_identity_is_no_compression() -> None:
+    async with serving(echo) as up, up.client() as client:
+        answer = await client.request("POST", "/", b"{}", {"Content-Encoding": "Identity"})
+        assert answer.body == b"{}"
+
+
+async def test_a_client_that_waits_for_100_gets_it_only_if_its_body_is_wanted() -> None:
+    async with serving(echo) as up, asyncio.timeout(5):
+        async with up.client() as client:
+            headers = {"Expect": "100-Continue", "Content-Length": "2"}
+            await client.ask("POST", "/", b"", headers)
+            assert (await client.head()).status == 100
+            await client.send(b"{}")
+            assert (await client.answer()).body == b"{}"
+        async with up.client() as client:
+            await client.ask("POST", "/", b"", headers | {"Content-Length": "2000"})
+            assert (await client.answer()).body == b"413 body_limit"
+
+
+async def test_broken_framing_is_refused() -> None:
+    async with serving(echo) as up, up.client() as client, asyncio.timeout(5):
+        await client.ask("POST", "/", chunk(b"good"), {"Transfer-Encoding": "chunked"})
+        await asyncio.sleep(0.02)
+        await client.send(b"zz\r\n")
+        assert (await client.answer()).body == b"400 bad_http"

@@ -1,0 +1,409 @@
+"""The client side of the wire, with nothing behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelsplit_proxy.http.request import Request
+from modelsplit_proxy.http.server import HIGH_WATER_BYTES, ClientConnection, date_line
+from support.raw import chunk
+from support.serving import Serving, say, serving
+from support.waiting import until
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.http.server import Downstream
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+async def hello(request: Request, down: Downstream) -> None:
+    await request.content.read()
+    say(down, b"hello", length=5)
+
+
+def only(up: Serving) -> ClientConnection:
+    (connection,) = up.edge.connections
+    return connection
+
+
+# Framing.
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "status", "length", "wire"),
+    [
+        ("1.1", "GET", 200, None, CHUNKED + b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n"),
+        ("1.1", "GET", 200, 3, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"),
+        ("1.1", "HEAD", 200, 3, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"),
+        ("1.1", "HEAD", 200, None, b"HTTP/1.1 200 OK\r\n\r\n"),
+        ("1.1", "GET", 204, None, b"HTTP/1.1 204 OK\r\n\r\n"),
+        ("1.1", "GET", 204, 3, b"HTTP/1.1 204 OK\r\n\r\n"),
+        ("1.1", "GET", 304, 3, b"HTTP/1.1 304 OK\r\nContent-Length: 3\r\n\r\n"),
+        ("1.0", "GET", 200, None, b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nabc"),
+        ("1.0", "GET", 200, 3,
+         b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc"),
+    ],
+)  # fmt: skip
+async def test_how_an_answer_is_framed(
+    version: str, method: str, status: int, length: int | None, wire: bytes
+) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        down.head(status, "OK", [], length=length, close=False)
+        for piece in (b"a", b"", b"bc"):
+            down.write(piece)
+        down.end()
+
+    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+        await client.send(f"{method} / HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
+        assert client.reader is not None
+        assert await client.reader.readexactly(len(wire)) == wire
+        if version == "1.1":  # the connection serves on: nothing stands in its way
+            await client.send(GET)
+            assert (await client.reader.readexactly(15)).startswith(b"HTTP/1.1 ")
+        else:
+            assert await client.at_eof()
+
+
+async def test_an_empty_chunked_answer_ends() -> None:
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        say(down, b"")
+
+    async with serving(serve) as up, up.client() as client:
+        answer = await client.request("GET", "/")
+        assert (answer.body, answer.whole, answer["Transfer-Encoding"]) == (b"", True, "chunked")
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_an_abort_never_looks_whole(version: bytes) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        down.head(200, "OK", [], length=None, close=False)
+        down.write(b"half")
+        await asyncio.sleep(0)
+        down.abort()
+        down.write(b"nothing more")
+        down.end()
+
+    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+        await client.send(b"GET / HTTP/%b\r\nHost: localhost\r\n\r\n" % version)
+        answer = await client.answer()
+        assert not answer.whole
+        assert b"nothing" not in answer.body
+
+
+async def test_a_head_that_was_not_ended_closes_the_connection() -> None:
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        down.head(200, "OK", [], length=9, close=False)
+        down.write(b"half")
+
+    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+        assert not (await client.request("GET", "/")).whole
+
+
+# The request head's deadline.
+
+
+async def test_the_deadline_runs_from_a_heads_first_byte_to_its_last() -> None:
+    async with serving(hello, head_timeout_s=0.15) as up, asyncio.timeout(5):
+        client = up.client()
+        await client.open()
+        await asyncio.sleep(0.25)  # silence is no head
+        await client.send(GET)
+        assert (await client.answer()).body == b"hello"
+        began = time.monotonic()
+        await client.send(GET[:-2])
+        assert await client.at_eof()
+        assert 0.1 < time.monotonic() - began < 1
+        await client.close()
+
+
+async def test_a_finished_head_stops_the_clock_however_slow_the_rest() -> None:
+    release = asyncio.Event()
+
+    async def serve(request: Request, down: Downstream) -> None:
+        await request.content.read()
+        await release.wait()
+        say(down, b"slow", length=4)
+
+    async with serving(serve, head_timeout_s=0.1) as up, up.client() as client:
+        await client.send(POST)
+        await client.send(b"Content-Length: 2\r\n\r\n")
+        await asyncio.sleep(0.2)
+        await client.send(b"ab")
+        await client.send(GET[:20])  # the next head has begun meanwhile
+        await asyncio.sleep(0.2)
+        release.set()
+        assert (await client.answer()).body == b"slow"
+        await client.send(GET[20:])
+        assert (await client.answer()).body == b"slow"
+
+
+async def test_the_bound_holds_for_a_head_that_comes_together_with_its_connection() -> None:
+    async with serving(hello, head_timeout_s=0.15) as up, asyncio.timeout(5):
+        loop = asyncio.get_running_loop()
+        for begun in (GET[:4], GET[:-2]):
+            sock = socket.create_connection(("127.0.0.1", up.port))
+            sock.sendall(begun)  # before the loop has even accepted it
+            sock.setblocking(False)
+            assert await loop.sock_recv(sock, 100) == b""
+            sock.close()
+
+
+# What a handler is told.
+
+
+async def test_a_client_that_leaves_cancels_its_handler() -> None:
+    began, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def serve(request: Request, down: Downstream) -> None:
+        del request, down
+        began.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    async with serving(serve) as up:
+        client = up.client()
+        await client.send(GET)
+        await until(began.is_set)
+        await client.close()
+        await until(cancelled.is_set)
+
+
+class Recorder:
+    """A Source that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.changed = asyncio.Event()
+
+    def pause(self) -> None:
+        self.told.append("pause")
+        self.changed.set()
+
+    def resume(self) -> None:
+        self.told.append("resume")
+        self.changed.set()
+
+
+async def test_a_slow_client_pauses_the_source_and_resumes_it() -> None:
+    source, finish = Recorder(), asyncio.Event()
+
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        down.feed_from(source)
+        down.head(200, "OK", [], length=None, close=False)
+        while not down.writing_paused:
+            down.write(b"x" * 65536)
+            await asyncio.sleep(0)
+        await finish.wait()
+        down.feed_from(None)
+        down.end()
+
+    async with serving(serve) as up, up.client() as client, asyncio.timeout(10):
+        await client.open()
+        assert client.writer is not None
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(GET)
+        await until(source.changed.is_set)
+        assert source.told == ["pause"]
+        connection = only(up)
+        assert connection.transport is not None
+        assert connection.transport.get_write_buffer_size() > HIGH_WATER_BYTES
+        source.changed.clear()
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        reading = asyncio.get_running_loop().create_task(client.answer())
+        await until(source.changed.is_set)
+        assert source.told == ["pause", "resume"]
+        finish.set()
+        assert (await reading).whole
+
+
+async def test_the_next_request_waits_until_the_answer_is_taken() -> None:
+    served = 0
+
+    async def serve(request: Request, down: Downstream) -> None:
+        nonlocal served
+        del request
+        served += 1
+        body = b"x" * 4_000_000
+        say(down, body, length=len(body))
+
+    async with serving(serve) as up, up.client() as client, asyncio.timeout(10):
+        await client.open()
+        assert client.writer is not None
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(GET * 20)
+        await asyncio.sleep(0.3)
+        assert served < 10
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        for _ in range(20):
+            assert len((await client.answer()).body) == 4_000_000
+        assert served == 20
+
+
+@pytest.mark.parametrize("slowly", [True, False])
+async def test_a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not(slowly: bool) -> None:
+    size, cancelled = 12_000_000, asyncio.Event()
+
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        down.head(200, "OK", [], length=size, close=False)
+        down.write(b"x" * size)
+        try:
+            await down._connection.taken()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        down.end()
+
+    async with (
+        serving(serve, send_timeout_s=0.15) as up,
+        up.client() as client,
+        asyncio.timeout(10),
+    ):
+        await client.open()
+        assert client.reader is not None
+        assert client.writer is not None
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(GET)
+        if not slowly:
+            await until(cancelled.is_set)
+            return
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        answer = await client.head()
+        read = 0
+        while read < size:
+            read += len(await client.reader.read(size // 8))
+            await asyncio.sleep(0.08)
+        assert answer.status == 200
+        assert not cancelled.is_set()
+
+
+async def test_a_malformed_chunk_breaks_the_body_its_reader_waits_for() -> None:
+    errors: list[str] = []
+
+    async def serve(request: Request, down: Downstream) -> None:
+        try:
+            await request.content.read()
+        except Exception as error:  # noqa: BLE001 - any, to see which
+            errors.append(type(error).__name__)
+        say(down, b"seen", length=4, close=True)
+
+    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+        await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"good"))
+        await asyncio.sleep(0.05)
+        await client.send(b"zz\r\n")
+        assert (await client.answer()).body == b"seen"
+        assert await client.at_eof()
+        assert errors == ["RequestPayloadError"]
+
+
+async def test_a_handler_that_fails_breaks_the_line_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        down.head(200, "OK", [], length=4, close=False)
+        down.write(b"ha")
+        raise ZeroDivisionError
+
+    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+        await client.send(GET)
+        with caplog.at_level(logging.ERROR):
+            assert not (await client.answer()).whole
+            assert await client.at_eof()
+    assert "ZeroDivisionError" in caplog.text
+
+
+# The end.
+
+
+async def test_stopping_closes_idle_connections_and_lets_the_others_finish() -> None:
+    release, began = asyncio.Event(), asyncio.Event()
+
+    async def serve(request: Request, down: Downstream) -> None:
+        if request.raw_path == "/slow":
+            began.set()
+            await release.wait()
+        say(down, b"hello", length=5)
+
+    async with (
+        serving(serve) as up,
+        up.client() as new,
+        up.client() as idle,
+        up.client() as busy,
+        up.client() as half,
+        asyncio.timeout(5),
+    ):
+        await new.open()
+        assert (await idle.request("GET", "/")).body == b"hello"
+        await busy.ask("GET", "/slow")
+        await half.send(GET[:10])
+        await until(began.is_set)
+        await until(lambda: any(c._head_timer for c in up.edge.connections))
+        up.edge.stop_accepting()
+        assert await idle.at_eof()
+        assert await new.at_eof()
+        await half.send(GET[10:])
+        assert (await half.answer()).body == b"hello"
+        release.set()
+        assert (await busy.answer()).body == b"hello"
+        assert await busy.at_eof()
+        with pytest.raises(OSError):  # noqa: PT011 - refused, or reset, as the kernel likes
+            await up.client().request("GET", "/")
+
+
+async def test_a_request_that_has_just_arrived_is_not_dropped() -> None:
+    """Between its last byte and its handler's first step a connection is not idle."""
+    async with serving(hello) as up, up.client() as client, asyncio.timeout(5):
+        assert (await client.request("GET", "/")).body == b"hello"
+        connection = only(up)
+        connection.data_received(GET)
+        assert not connection.idle
+        connection.stop()
+        assert (await client.answer()).body == b"hello"
+        assert await client.at_eof()
+
+
+async def test_closing_cuts_what_still_runs_at_once() -> None:
+    began = asyncio.Event()
+
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        down.feed_from(Recorder())
+        down.head(200, "OK", [], length=None, close=False)
+        down.write(b"half")
+        began.set()
+        await asyncio.get_running_loop().create_future()
+
+    for version in (b"1.0", b"1.1"):
+        began.clear()
+        async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+            await client.send(b"GET / HTTP/%b\r\nHost: localhost\r\n\r\n" % version)
+            await until(began.is_set)
+            answer = await client.head()
+            started = time.monotonic()
+            up.edge.stop_accepting()
+            await up.edge.close()
+            assert time.monotonic() - started < 0.5
+            async for _ in client.pieces(answer):
+                pass
+            assert not answer.whole
+
+
+def test_the_date_is_an_http_date() -> None:
+    assert date_line().startswith(b"Date: ")
+    assert date_line().endswith(b" GMT\r\n")

@@ -1,0 +1,150 @@
+"""Connections reused, not reused, not to be had."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from modelsplit_proxy.http.upstream import Fault, UpstreamError
+from modelsplit_proxy.http.upstream_pool import IDLE_S, MAX_IDLE, Pool
+from support.pooled import ask, begin, pooled
+from support.raw import Peer, says
+from support.scripted import response
+from support.waiting import until
+
+
+async def test_connections_are_reused_and_told_apart() -> None:
+    async with pooled(says(response(b"a"))) as (pool, upstream):
+        for _ in range(3):
+            assert (await ask(pool))[1] == b"a"
+        assert len(upstream.peers) == 1
+        first, second = await begin(pool), await begin(pool)
+        await first.ready()
+        await second.ready()
+        assert (len(upstream.peers), pool.open_connections) == (2, 2)
+        assert "2 open" in repr(pool)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        response(b"a", "Connection: close"),
+        b"HTTP/1.0 200 OK\r\nContent-Length: 1\r\n\r\na",
+        response(b"a") + b"surplus",
+        response(b"a") + response(b"poison"),
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 4\r\n\r\nbody",
+    ],
+)
+async def test_what_cannot_be_reused_is_not(answer: bytes) -> None:
+    async with pooled(says(answer)) as (pool, upstream):
+        for number in (1, 2, 3):
+            head, body = await ask(pool)
+            assert body == (b"" if head.status == 204 else b"a")
+            assert len(upstream.peers) == number
+
+
+@pytest.mark.parametrize("late", [b"late bytes", b"", response(b"poison")])
+async def test_an_idle_connection_with_something_to_say_is_not_used(late: bytes) -> None:
+    """What the kernel has, and the loop has not seen yet, counts."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener:
+        pool = Pool(*listener.getsockname(), connect_timeout_s=1.0)
+        connection = await pool.acquire()
+        peer, _ = listener.accept()
+        with peer:
+            pool.give_back(connection)
+            assert connection.quiet()
+            if late:
+                peer.sendall(late)
+            else:
+                peer.shutdown(socket.SHUT_WR)
+            # No await since: the loop cannot know.
+            assert connection.open
+            assert not connection.quiet()
+            other = await pool.acquire()
+            assert other is not connection
+        pool.close()
+        await until(lambda: not pool.open_connections)
+
+
+async def test_bytes_on_an_idle_connection_close_it() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        peer.send(response(b"a"))
+        await peer.flush()
+        await asyncio.sleep(0.02)
+        peer.send(b"x")
+        await peer.gone()
+
+    async with pooled(script) as (pool, _):
+        await ask(pool)
+        await until(lambda: not pool.open_connections)
+
+
+async def test_a_connection_idle_for_too_long_is_not_used() -> None:
+    async with pooled(says(response(b"a"))) as (pool, upstream):
+        await ask(pool)
+        (idle,) = pool._idle
+        idle.idle_since -= IDLE_S
+        await ask(pool)
+        assert len(upstream.peers) == 2
+
+
+async def test_only_so_many_idle_connections_are_kept() -> None:
+    async with pooled(says(response(b"a"))) as (pool, _):
+        connections = [await pool.acquire() for _ in range(MAX_IDLE + 5)]
+        for connection in connections:
+            pool.give_back(connection)
+        assert len(pool._idle) == MAX_IDLE
+        await until(lambda: pool.open_connections == MAX_IDLE)
+
+
+async def test_no_connection_is_an_error_that_says_which() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    pool = Pool("127.0.0.1", port, connect_timeout_s=1.0)
+    with pytest.raises(UpstreamError, match="connection refused") as refused:
+        await pool.acquire()
+    assert refused.value.fault is Fault.REFUSED
+    pool = Pool("no-such-name.invalid", 1, connect_timeout_s=5.0)
+    with pytest.raises(UpstreamError, match="does not resolve") as unknown:
+        await pool.acquire()
+    assert unknown.value.fault is Fault.DNS
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_connect_that_is_cancelled_leaves_no_socket_behind(turns: int) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.gone()
+
+    async with pooled(script) as (pool, upstream):
+        for _ in range(20):
+            connecting = asyncio.get_running_loop().create_task(pool.acquire())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            connecting.cancel()
+            await asyncio.wait([connecting])
+            if not connecting.cancelled():
+                connecting.result().abort()
+        await until(lambda: not pool.open_connections)
+        await until(lambda: not upstream._tasks)  # it has seen the end of every connection
+
+
+async def test_a_connect_that_hangs_is_bounded() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        fillers = []
+        for _ in range(4):  # the backlog is full when the kernel drops the next SYN
+            filler = socket.socket()
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+            fillers.append(filler)
+        pool = Pool(*full.getsockname(), connect_timeout_s=0.1)
+        with pytest.raises(UpstreamError) as late:
+            await pool.acquire()
+        assert late.value.fault is Fault.CONNECT_TIMEOUT
+        for filler in fillers:
+            filler.close()

@@ -1,0 +1,356 @@
+"""The gate under cancellation: whoever leaves, and whenever, the seat goes to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from modelsplit_policy.admission import Admission, PoolLimits, Refusal
+from modelsplit_policy.failures import Reason
+from modelsplit_policy.parallelism import Parallelism, Report
+from modelsplit_policy.tickets import Hold, Place, Ticket
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.runtime.clock import SystemClock
+
+
+class Under:
+    """A gate with one seat for HEAVY and two for PLANNER, and those who came to it."""
+
+    def __init__(self, *, host: int = 6) -> None:
+        pools = {
+            role: PoolLimits(seats=2 if role is Role.PLANNER else 1, max_queue=8) for role in Role
+        }
+        models = dict.fromkeys("mn", 6)
+        parallelism = Parallelism(cap=6, host=host, models=models)
+        self.admission = Admission(6, pools, {}, parallelism, forecasts=False)
+        self.gate = Gate(self.admission, SystemClock())
+        self.clock = SystemClock()
+
+    def ticket(self, role: Role = Role.HEAVY, wait_s: float = 30.0, **more: Any) -> Ticket:
+        return Ticket(role, "m", self.clock.now(), max_wait_s=wait_s, **more)
+
+    def seated(self, role: Role = Role.HEAVY) -> Ticket:
+        """A call that has its seat."""
+        ticket = self.ticket(role)
+        assert self.gate.ask(ticket) is None
+        assert ticket.place is Place.SEATED
+        return ticket
+
+    async def call(self, ticket: Ticket) -> Refusal | None:
+        """What the product does with a ticket: the seat goes back whatever happens."""
+        try:
+            refusal = self.gate.ask(ticket)
+            if ticket.place is Place.WAITING:
+                refusal = await self.gate.wait(ticket)
+            return refusal
+        finally:
+            self.gate.leave(ticket)
+
+    async def waiter(self, ticket: Ticket) -> asyncio.Task[Refusal | None]:
+        """A task in which a call stands in line."""
+        task = asyncio.create_task(self.call(ticket))
+        await asyncio.sleep(0)
+        assert ticket.place is Place.WAITING
+        return task
+
+    def is_empty(self) -> bool:
+        line = any(self.admission.waiting(role) for role in Role)
+        return not line and not self.admission.running_local and not self.gate._waiting
+
+
+async def ended(task: asyncio.Task[Refusal | None]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+
+
+async def test_a_free_seat_is_taken_without_waiting() -> None:
+    under = Under()
+    ticket = under.seated()
+    assert under.admission.running(Role.HEAVY) == 1
+    assert repr(under.gate).startswith("<Gate 0 waiting")
+    under.gate.leave(ticket)
+    assert under.is_empty()
+
+
+async def test_a_seat_that_comes_free_wakes_the_next_in_line() -> None:
+    under = Under()
+    first = under.seated()
+    one, two = under.ticket(), under.ticket()
+    waiting = [await under.waiter(one), await under.waiter(two)]
+    assert repr(under.gate).startswith("<Gate 2 waiting")
+    under.gate.leave(first)
+    assert (one.place, two.place) == (Place.SEATED, Place.WAITING)
+    assert await asyncio.gather(*waiting) == [None, None]
+    assert under.is_empty()
+
+
+# A waiter cancelled at each moment: the one behind it gets the seat.
+
+
+async def test_cancelled_before_its_grant() -> None:
+    under = Under()
+    first = under.seated()
+    leaver, heir = under.ticket(), under.ticket()
+    leaving, inheriting = await under.waiter(leaver), await under.waiter(heir)
+    leaving.cancel()
+    await ended(leaving)
+    assert (leaver.place, heir.place) == (Place.GONE, Place.WAITING)
+    under.gate.leave(first)
+    assert await inheriting is None
+    assert under.is_empty()
+
+
+async def test_cancelled_in_the_same_step_just_before_its_grant() -> None:
+    under = Under()
+    first = under.seated()
+    leaver, heir = under.ticket(), under.ticket()
+    leaving, inheriting = await under.waiter(leaver), await under.waiter(heir)
+    leaving.cancel()
+    under.gate.leave(first)
+    assert leaver.place is Place.SEATED, "the seat was given to one who has left already"
+    await ended(leaving)
+    assert heir.place is not Place.WAITING
+    assert await inheriting is None
+    assert under.is_empty()
+
+
+async def test_cancelled_in_the_same_step_just_after_its_grant() -> None:
+    under = Under()
+    first = under.seated()
+    leaver, heir = under.ticket(), under.ticket()
+    leaving, inheriting = await under.waiter(leaver), await under.waiter(heir)
+    under.gate.leave(first)
+    leaving.cancel()
+    assert leaver.place is Place.SEATED
+    await ended(leaving)
+    assert await inheriting is None
+    assert under.is_empty()
+
+
+async def test_cancelled_while_it_holds_its_seat() -> None:
+    under = Under()
+    held, heir = under.ticket(), under.ticket()
+    working = asyncio.Event()
+
+    async def work() -> Refusal | None:
+        try:
+            under.gate.ask(held)
+            working.set()
+            await asyncio.Event().wait()
+            return None
+        finally:
+            under.gate.leave(held)
+
+    leaving = asyncio.create_task(work())
+    await working.wait()
+    inheriting = await under.waiter(heir)
+    leaving.cancel()
+    await ended(leaving)
+    assert await inheriting is None
+    assert under.is_empty()
+
+
+async def test_cancelled_before_its_first_step() -> None:
+    under = Under()
+    task = asyncio.create_task(under.call(under.ticket()))
+    task.cancel()
+    await ended(task)
+    assert under.is_empty()
+
+
+async def test_cancelled_in_the_same_step_as_it_is_turned_away() -> None:
+    under = Under()
+    first = under.seated()
+    leaver = under.ticket()
+    leaving = await under.waiter(leaver)
+    leaving.cancel()
+    under.gate.refuse_all(Reason.DRAINING)
+    await ended(leaving)
+    assert leaver.place is Place.GONE
+    under.gate.leave(first)
+    assert under.is_empty()
+
+
+async def test_cancelled_in_the_same_step_as_its_wait_ends() -> None:
+    under = Under()
+    first = under.seated()
+    leaver = under.ticket()
+    leaving = await under.waiter(leaver)
+    leaving.cancel()
+    under.gate._due(leaver)
+    under.gate._turn_away(leaver, Reason.QUEUE_TIMEOUT)
+    await ended(leaving)
+    under.gate.leave(first)
+    assert under.is_empty()
+
+
+async def test_a_row_of_leavers_passes_the_seat_along() -> None:
+    under = Under()
+    first = under.seated()
+    leavers = [await under.waiter(under.ticket()) for _ in range(5)]
+    heir = await under.waiter(under.ticket())
+    for leaver in leavers:
+        leaver.cancel()
+    under.gate.leave(first)
+    assert await heir is None
+    for leaver in leavers:
+        await ended(leaver)
+    assert under.is_empty()
+
+
+@pytest.mark.parametrize("moment", range(6))
+async def test_cancelled_any_number_of_steps_after_the_release(moment: int) -> None:
+    under = Under()
+    first = under.seated()
+    leaving, inheriting = [await under.waiter(under.ticket()) for _ in range(2)]
+    under.gate.leave(first)
+    for _ in range(moment):
+        await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    assert await inheriting is None
+    assert under.is_empty()
+
+
+# The end of a wait.
+
+
+async def test_a_wait_that_ends_is_a_refusal_and_frees_the_place() -> None:
+    under = Under()
+    first = under.seated()
+    refusal = await under.call(under.ticket(wait_s=0.01))
+    assert refusal is not None
+    assert (refusal.reason, refusal.role) == (Reason.QUEUE_TIMEOUT, Role.HEAVY)
+    assert (refusal.running, refusal.seats, refusal.waiting) == (1, 1, 1)
+    under.gate.leave(first)
+    assert under.is_empty()
+
+
+async def test_a_full_line_is_a_refusal_that_owes_nothing() -> None:
+    under = Under()
+    first = under.seated()
+    waiting = [await under.waiter(under.ticket()) for _ in range(8)]
+    refusal = await under.call(under.ticket())
+    assert refusal is not None
+    assert refusal.reason is Reason.QUEUE_FULL
+    under.gate.leave(first)
+    assert await asyncio.gather(*waiting) == [None] * 8
+    assert under.is_empty()
+
+
+async def test_a_call_held_only_by_usefulness_starts_before_its_wait_ends() -> None:
+    under = Under(host=1)
+    first = under.seated(Role.PLANNER)
+    held = under.ticket(Role.PLANNER, wait_s=0.2)
+    asked = under.clock.now()
+    assert under.gate.ask(held) is None
+    assert [waiter.hold for waiter in under.admission.waiters(asked)] == [Hold.PARALLELISM]
+    assert await under.gate.wait(held) is None
+    waited = under.clock.now() - asked
+    assert 0.2 * 15 / 16 - 0.01 <= waited < 0.2 + 0.1
+    assert held.place is Place.SEATED
+    under.gate.leave(held)
+    under.gate.leave(first)
+    assert under.is_empty()
+
+
+async def test_a_call_held_by_a_cap_is_not_started_by_the_end_of_its_wait() -> None:
+    under = Under(host=1)
+    first = under.seated()
+    refusal = await under.call(under.ticket(wait_s=0.03))
+    assert refusal is not None
+    assert under.admission.running(Role.HEAVY) == 1
+    under.gate.leave(first)
+    assert under.is_empty()
+
+
+async def test_no_patience_at_all_is_no_endless_wait() -> None:
+    under = Under()
+    first = under.seated()
+    refusal = await under.call(under.ticket(wait_s=0.0))
+    assert refusal is not None
+    assert refusal.reason is Reason.QUEUE_TIMEOUT
+    under.gate.leave(first)
+
+
+# Ending it all.
+
+
+async def test_refuse_all_turns_away_everyone_in_line_and_nobody_who_is_seated() -> None:
+    under = Under()
+    first = under.seated()
+    waiting = [await under.waiter(under.ticket()) for _ in range(3)]
+    under.gate.refuse_all(Reason.DRAINING)
+    refusals = await asyncio.gather(*waiting)
+    assert [refusal and refusal.reason for refusal in refusals] == [Reason.DRAINING] * 3
+    assert first.place is Place.SEATED
+    under.gate.refuse_all(Reason.DRAINING)
+    under.gate.leave(first)
+    assert under.is_empty()
+
+
+async def test_a_seat_granted_in_the_same_step_is_not_taken_back_by_refuse_all() -> None:
+    under = Under()
+    first = under.seated()
+    granted = await under.waiter(under.ticket())
+    under.gate.leave(first)
+    under.gate.refuse_all(Reason.DRAINING)
+    assert await granted is None
+    assert under.is_empty()
+
+
+async def test_leaving_twice_gives_one_seat_back() -> None:
+    under = Under()
+    one, two = under.seated(Role.PLANNER), under.seated(Role.PLANNER)
+    under.gate.leave(one)
+    under.gate.leave(one)
+    assert under.admission.running(Role.PLANNER) == 1
+    under.gate.leave(two)
+    under.gate.leave(two)
+    assert under.is_empty()
+
+
+async def test_leaving_without_having_asked_is_harmless() -> None:
+    under = Under()
+    under.gate.leave(under.ticket())
+    assert under.is_empty()
+
+
+# What else the gate passes on.
+
+
+async def test_models_that_were_loaded_decide_who_goes_first() -> None:
+    under = Under()
+    first = under.seated()
+    cold = Ticket(Role.HEAVY, "n", under.clock.now(), max_wait_s=30)
+    warm = under.ticket()
+    tasks = [await under.waiter(cold), await under.waiter(warm)]
+    under.gate.resident(frozenset({"m"}))
+    under.gate.leave(first)
+    assert (cold.place, warm.place) == (Place.WAITING, Place.SEATED)
+    assert await asyncio.gather(*tasks) == [None, None]
+    assert under.is_empty()
+
+
+async def test_a_first_byte_and_a_report_reach_what_is_learned(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    under = Under()
+    reports: list[Report | None] = []
+    learned = under.admission.parallelism
+    monkeypatch.setattr(learned, "end", lambda *args: reports.append(args[-1]))
+    under.gate.resident(frozenset())
+    ticket = under.seated()
+    assert ticket.flight is not None
+    assert ticket.flight.loading
+    under.gate.first_byte(ticket)
+    assert not ticket.flight.loading
+    report = Report(tokens=9, eval_s=1.0)
+    under.gate.leave(ticket, report)
+    under.gate.leave(ticket, report)
+    assert reports == [report]

@@ -1,0 +1,250 @@
+"""Looking into a request body: which model it names, and naming another without a byte's harm."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from modelsplit_policy.failures import Failure, Reason
+from modelsplit_proxy.http.body import BodyError
+from modelsplit_proxy.protocol.json_body import Body, read_body
+
+
+def read(raw: bytes) -> Body | Failure:
+    try:
+        return read_body(raw)
+    except BodyError as refused:
+        return refused.failure
+
+
+def refusal(raw: bytes) -> tuple[Reason, str]:
+    failure = read(raw)
+    assert isinstance(failure, Failure)
+    assert failure.status == 400
+    assert len(failure.message) <= 200
+    return failure.reason, failure.message
+
+
+# --- The model is found and replaced ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "renamed"),
+    [
+        (b'{"model":"a","stream":false}', b'{"model":"NEW","stream":false}'),
+        (b' {\n "stream" : true ,\r\n\t"model" : "a" } ', None),
+        (
+            b'{"messages":[{"model":"b"}],"model":"a"}',
+            b'{"messages":[{"model":"b"}],"model":"NEW"}',
+        ),
+        (b'{"model":"a","x":{"model":{"model":1}}}', b'{"model":"NEW","x":{"model":{"model":1}}}'),
+        (b'{"prompt":"say \\"model\\": \\"b\\"","model":"a"}', None),
+        (b'{"x":"model","model":"a"}', b'{"x":"model","model":"NEW"}'),
+        (b'{"model":"a","y":["model","model"]}', b'{"model":"NEW","y":["model","model"]}'),
+        (b'{"mod\\u0065l":"a"}', b'{"mod\\u0065l":"NEW"}'),
+        (b'{"model":"\\u0061"}', b'{"model":"NEW"}'),
+        (b'{"x":"\\u006d","model":"a"}', b'{"x":"\\u006d","model":"NEW"}'),
+        (b'{"model":"a","temperature":1e0,"big":12345678901234567890123}', None),
+    ],
+)
+def test_only_the_value_of_the_top_level_model_changes(raw: bytes, renamed: bytes | None) -> None:
+    body = read_body(raw)
+    assert body.model == "a"
+    assert body.span is not None
+    start, end = body.span
+    wanted = renamed or raw[:start] + b'"NEW"' + raw[end:]
+    assert body.with_model("NEW") == wanted
+    assert body.with_model("a") is raw
+    assert json.loads(wanted) == json.loads(raw) | {"model": "NEW"}
+
+
+@pytest.mark.parametrize("value", [b"null", b"5", b"[]", b'{"model":"a"}', b"true"])
+def test_a_model_that_is_no_string_is_none_and_goes_out_as_it_came(value: bytes) -> None:
+    raw = b'{"model":%b,"prompt":"x"}' % value
+    body = read_body(raw)
+    assert body.model == ""
+    assert body.with_model("other") == raw
+
+
+def test_a_body_without_a_model_goes_out_as_it_came() -> None:
+    body = read_body(b'{"prompt":"the model"}')
+    assert (body.model, body.span, body.with_model("x")) == ("", None, b'{"prompt":"the model"}')
+
+
+JSON_VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["model", "Model", "m", "messages", 'a"b\\']), inner)
+    ),
+    max_leaves=12,
+)
+NAMES = st.text(max_size=12) | st.sampled_from(["qwen3:4b", "a\\", 'a"', "{", "},", "模型"])
+
+
+BLANKS = st.text(" \t\r\n", max_size=2)
+
+
+def written(fields: list[tuple[str, Any]], data: st.DataObject) -> bytes:
+    """JSON of ``fields`` in their order, with blanks and escapes as a client may choose them."""
+
+    def member(key: str, value: object) -> str:
+        before, after = data.draw(BLANKS), data.draw(BLANKS)
+        text = json.dumps(value, ensure_ascii=data.draw(st.booleans()))
+        return f"{before}{json.dumps(key)}{after}:{before}{text}{after}"
+
+    return ("{" + ",".join(member(key, value) for key, value in fields) + "}").encode()
+
+
+@given(
+    rest=st.dictionaries(st.text(max_size=8), JSON_VALUES, max_size=4),
+    model=NAMES,
+    other=NAMES,
+    data=st.data(),
+)
+def test_whatever_stands_around_it_only_the_model_changes(
+    rest: dict[str, Any], model: str, other: str, data: st.DataObject
+) -> None:
+    assume(all(key.lower() != "model" for key in rest))
+    fields = data.draw(st.permutations([*rest.items(), ("model", model)]))
+    raw = written(fields, data)
+    body = read_body(raw)
+    assert body.model == model
+    renamed = body.with_model(other)
+    assert orjson.loads(renamed) == orjson.loads(raw) | {"model": other}
+    assert body.span is not None
+    start, end = body.span
+    assert renamed[:start] == raw[:start]
+    assert renamed[len(renamed) - (len(raw) - end) :] == raw[end:]
+
+
+def test_an_image_of_many_megabytes_beside_a_nested_model_does_not_hold_up_the_loop() -> None:
+    image = b"A" * (16 * 2**20)
+    raw = b'{"messages":[{"model":"x","images":["%b"]}],"model":"a"}' % image
+    started = time.process_time()
+    assert read_body(raw).with_model("b").endswith(b'}],"model":"b"}')
+    assert time.process_time() - started < 1.0
+
+
+# --- Bodies that two decoders would read differently ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"model":"a","model":"b"}',
+        b'{"model":"a","model":"a"}',
+        b'{"model":"a","prompt":"x","model":null}',
+        b'{"model":null,"model":"b"}',
+        b'{"model":"a","mod\\u0065l":"b"}',
+        b'{"\\u006D\\u006f\\u0064\\u0065\\u006C":"b","model":"a"}',
+        b'{"mod\\u0065l":"a","m\\u006fdel":"b"}',
+        b'{"Model":"a"}',
+        b'{"model":"a","MODEL":"b"}',
+        b'{"model":"a","mod\\u0045l":"b"}',
+        b'{"\\u004dODEL":"a"}',
+        b'{"model":"\\ud83d","model":"b"}',
+    ],
+)
+def test_two_models_in_any_disguise_are_refused(raw: bytes) -> None:
+    reason, _ = refusal(raw)
+    assert reason is Reason.AMBIGUOUS_MODEL
+
+
+def test_the_refusal_says_how_to_spell_it() -> None:
+    _, message = refusal(b'{"mODEl":"a"}')
+    assert message == 'the key "mODEl" reads as "model" to Ollama; spell it "model"'
+
+
+KEYS = ["model", "Model", "mod\\u0065l", "\\u004dodel", "prompt", "MODELS"]
+
+
+@given(keys=st.lists(st.sampled_from(KEYS), max_size=4), pad=st.booleans())
+def test_a_body_is_read_only_if_go_and_python_name_the_same_model(
+    keys: list[str], *, pad: bool
+) -> None:
+    """Go takes keys in any case and lets the last one win; Python compares them exactly."""
+    items = ", ".join(f'"{key}": "v{i}"' for i, key in enumerate(keys))
+    raw = ('{"pad": {"model": "no"}, ' if pad and keys else "{") + items + "}"
+    pairs = json.loads(raw, object_pairs_hook=lambda pairs: pairs)
+    go = [value for key, value in pairs if key.lower() == "model"]
+    body = read(raw.encode())
+    if isinstance(body, Body):
+        assert go == ([body.model] if body.model else [])
+    else:
+        assert body.reason is Reason.AMBIGUOUS_MODEL
+        assert len(go) > 1 or not any(key == "model" for key, _ in pairs)
+
+
+# --- Bodies that are no JSON object -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("raw", "says"),
+    [
+        (b"", "the body is empty; send a JSON object"),
+        (b" \r\n", "the body is empty; send a JSON object"),
+        (b"null", "the body is a JSON null, not an object"),
+        (b"[]", "the body is a JSON array, not an object"),
+        (b'"model"', "the body is a JSON string, not an object"),
+        (b"3", "the body is a JSON number, not an object"),
+        (b"true", "the body is a JSON boolean, not an object"),
+        (b"{", "the body is not valid JSON: "),
+        (b'{"model":"a"', "the body is not valid JSON: "),
+        (b'{"model":"a"} {}', "the body is not valid JSON: "),
+        (b"model=a", "the body is not valid JSON: "),
+        (b'\xef\xbb\xbf{"model":"a"}', "the body is not valid JSON: "),
+        ('{"model":"a"}'.encode("utf-16"), "the body is not valid JSON: "),
+        (b"[" * 100_000, "the body is not valid JSON: "),
+        (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "the body is not valid JSON: "),
+        (b'{"n":' + b"9" * 5000 + b"}", "the body is not valid JSON: "),
+        (b'{"x":"\\ud800","n":' + b"9" * 5000 + b"}", "the body is not valid JSON: "),
+        (b'{"x":"\\ud800","n":' + b"[" * 100_000, "the body is not valid JSON: "),
+    ],
+)
+def test_a_body_that_is_no_json_object_is_refused_in_words(raw: bytes, says: str) -> None:
+    reason, message = refusal(raw)
+    assert reason is Reason.BAD_JSON
+    assert message.startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("raw", "model"),
+    [
+        # JavaScript sends halves of surrogate pairs, and Ollama's decoder takes them.
+        (b'{"model":"a","prompt":"\\ud83d"}', "a"),
+        (b'{"model":"a","\\ud800":1}', "a"),
+        (b'{"model":"\\ud800x"}', "\ufffdx"),
+        (b'{"model":"a\xff"}', "a\ufffd"),
+        (b'{"model":"a","prompt":"\xc3\x28"}', "a"),
+    ],
+)
+def test_what_ollama_would_read_over_is_read_over(raw: bytes, model: str) -> None:
+    body = read_body(raw)
+    assert body.model == model
+    orjson.dumps(body.model)  # what cannot be written could neither be logged nor answered
+    assert body.with_model(model) is raw
+    assert json.loads(body.with_model("b").decode("utf-8", "replace"))["model"] == "b"
+
+
+@given(raw=st.binary(max_size=60) | st.text('{}[]"\\,:model0', max_size=40).map(str.encode))
+@example(raw=b'{"model":NaN}')
+@example(raw=b'{"model":"a","x":[Infinity,-Infinity]}')
+@example(raw=b'{"model":"a\\')
+@example(raw=b'"\\ud83d"')
+def test_any_bytes_are_a_body_or_a_body_error(raw: bytes) -> None:
+    body = read(raw)
+    if isinstance(body, Body):
+        assert body.with_model(body.model) == raw
+    else:
+        assert body.message.encode()

@@ -1,0 +1,273 @@
+"""The end of a stream: was it whole, did it fail, what did it cost, however its bytes were cut."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsplit_policy.vocabulary import Dialect
+from modelsplit_proxy.protocol.stream_end import (
+    Tail,
+    Usage,
+    Verdict,
+    judge,
+    ollama_usage,
+    openai_usage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def lines(*texts: str) -> bytes:
+    return "".join(f"{text}\n" for text in texts).encode()
+
+
+def events(*texts: str) -> bytes:
+    return "".join(f"{text}\n\n" for text in texts).encode()
+
+
+GENERATE = lines(
+    '{"model":"qwen3:4b","created_at":"2026-11-23T00:29:00Z","response":"に行","done":false}',
+    '{"model":"qwen3:4b","created_at":"2026-11-23T00:29:00Z","response":"\\n","done":false}',
+    '{"model":"qwen3:4b","created_at":"2026-11-23T00:29:00Z","response":"","done":true,'
+    '"done_reason":"length","context":[105,2364],"total_duration":1831805256,'
+    '"load_duration":1677168334,"prompt_eval_count":14,"prompt_eval_duration":45538000,'
+    '"eval_count":8,"eval_duration":105847000}',
+)
+GENERATE_USAGE = Usage(
+    prompt_tokens=14,
+    output_tokens=8,
+    load_s=1.677168334,
+    prompt_eval_s=0.045538,
+    eval_s=0.105847,
+    total_s=1.831805256,
+    finish_reason="length",
+)
+
+_CHUNK = (
+    'data: {"id":"chatcmpl-8","object":"chat.completion.chunk","model":"gpt-oss:20b",'
+    '"choices":[{"index":0,"delta":{"content":"います"},"finish_reason":null}]}'
+)
+OPENAI = events(_CHUNK, _CHUNK, "data: [DONE]")
+OPENAI_WITH_USAGE = events(
+    _CHUNK,
+    _CHUNK,
+    'data: {"id":"chatcmpl-8","object":"chat.completion.chunk","choices":[],'
+    '"usage":{"prompt_tokens":11,"completion_tokens":6,"total_tokens":17}}',
+    "data: [DONE]",
+)
+ANTHROPIC = events(
+    'event: message_start\ndata: {"type":"message_start","message":{"id":"msg_7","role":'
+    '"assistant","content":[],"usage":{"input_tokens":2,"output_tokens":0}}}',
+    'event: content_block_delta\ndata: {"type":"content_block_delta","index":0,'
+    '"delta":{"type":"text_delta","text":"経営 error"}}',
+    'event: content_block_stop\ndata: {"type":"content_block_stop","index":0}',
+    'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"max_tokens"},'
+    '"usage":{"input_tokens":11,"output_tokens":6}}',
+    'event: message_stop\ndata: {"type":"message_stop"}',
+)
+RESPONSES = events(
+    'event: response.created\ndata: {"response":{"error":null,"status":"in_progress",'
+    '"usage":null},"sequence_number":0,"type":"response.created"}',
+    'event: response.output_text.delta\ndata: {"delta":"Say","sequence_number":4,'
+    '"type":"response.output_text.delta"}',
+    'event: response.completed\ndata: {"response":{"error":null,"status":"completed",'
+    '"usage":{"input_tokens":11,"output_tokens":4,"total_tokens":15}},"sequence_number":11,'
+    '"type":"response.completed"}',
+)
+WHOLE = {
+    "generate": (Dialect.OLLAMA, GENERATE, GENERATE_USAGE),
+    "openai": (Dialect.OPENAI, OPENAI, Usage()),
+    "openai with usage": (Dialect.OPENAI, OPENAI_WITH_USAGE, Usage(11, 6)),
+    "anthropic": (Dialect.ANTHROPIC, ANTHROPIC, Usage(11, 6)),
+    "responses": (Dialect.OPENAI, RESPONSES, Usage(11, 4)),
+}
+STREAMS = pytest.mark.parametrize(("dialect", "stream", "usage"), WHOLE.values(), ids=WHOLE)
+
+
+def verdict(dialect: Dialect, pieces: Iterable[bytes]) -> Verdict:
+    tail = Tail()
+    for piece in pieces:
+        tail.feed(piece)
+    return judge(dialect, tail)
+
+
+def bytewise(stream: bytes) -> list[bytes]:
+    return [stream[i : i + 1] for i in range(len(stream))]
+
+
+# --- Whole streams ----------------------------------------------------------------------------
+
+
+@STREAMS
+def test_a_whole_stream_is_complete_and_tells_its_usage(
+    dialect: Dialect, stream: bytes, usage: Usage
+) -> None:
+    wanted = Verdict(complete=True, error=None, mid_line=False, usage=usage)
+    assert verdict(dialect, [stream]) == wanted
+    assert verdict(dialect, bytewise(stream)) == wanted
+    assert verdict(dialect, bytewise(stream.replace(b"\n", b"\r\n"))) == wanted
+    assert verdict(dialect, stream.splitlines(keepends=True)) == wanted
+
+
+@given(which=st.sampled_from(sorted(WHOLE)), cuts=st.lists(st.integers(0, 2000), max_size=30))
+def test_no_way_of_cutting_a_stream_changes_the_verdict(which: str, cuts: list[int]) -> None:
+    dialect, stream, _ = WHOLE[which]
+    edges = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
+    pieces = [stream[a:b] for a, b in pairwise(edges)]
+    assert verdict(dialect, pieces) == verdict(dialect, [stream])
+
+
+def test_a_line_in_thousands_of_pieces_and_a_long_stream_come_out_the_same() -> None:
+    long = b'{"response":"%b","done":false}\n' % (b"x" * 5000)
+    assert verdict(Dialect.OLLAMA, [long] * 50 + bytewise(long) + [GENERATE]).complete
+
+
+# --- Streams that stop early ------------------------------------------------------------------
+
+
+@STREAMS
+@pytest.mark.parametrize("by_byte", [False, True])
+def test_no_cut_before_the_end_marker_is_complete(
+    dialect: Dialect, stream: bytes, usage: Usage, *, by_byte: bool
+) -> None:
+    del usage
+    end = len(stream.rstrip())
+    for cut in range(0, end, 7 if by_byte else 1):
+        start = stream[:cut]
+        seen = verdict(dialect, bytewise(start) if by_byte else [start])
+        assert not seen.complete, start[-60:]
+        assert seen.error is None
+    assert verdict(dialect, [stream[:end]]).complete
+
+
+@STREAMS
+def test_something_can_be_added_only_after_a_whole_line_or_event(
+    dialect: Dialect, stream: bytes, usage: Usage
+) -> None:
+    del usage
+    end = b"\n" if dialect is Dialect.OLLAMA else b"\n\n"
+    for cut in range(1, len(stream)):
+        start = stream[:cut]
+        assert verdict(dialect, [start]).mid_line != start.endswith(end), start[-60:]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_stream_without_a_byte_is_not_complete(dialect: Dialect) -> None:
+    wanted = Verdict(complete=False, error=None, mid_line=False, usage=Usage())
+    assert verdict(dialect, []) == wanted
+    assert verdict(dialect, [b""]) == wanted
+
+
+def test_a_model_that_only_writes_about_the_end_has_not_ended() -> None:
+    said = lines('{"response":"{\\"done\\":true}","done":false}')
+    assert not verdict(Dialect.OLLAMA, [said]).complete
+    said = events('data: {"choices":[{"delta":{"content":"data: [DONE]\\n\\n"}}]}')
+    assert not verdict(Dialect.OPENAI, [said]).complete
+    said = events('data: {"type":"content_block_delta","delta":{"type":"message_stop"}}')
+    assert not verdict(Dialect.ANTHROPIC, [said]).complete
+
+
+@pytest.mark.parametrize(
+    "last", ["[]", "null", '"done"', '{"done":1}', '{"done":"true"}', "garbage"]
+)
+def test_a_last_line_of_another_shape_does_not_end_a_stream(last: str) -> None:
+    assert not verdict(Dialect.OLLAMA, [lines(last)]).complete
+
+
+def test_an_incomplete_or_failed_response_is_still_a_whole_stream() -> None:
+    for status in ("incomplete", "failed"):
+        stream = events(
+            f'event: response.{status}\ndata: {{"type":"response.{status}","response":'
+            f'{{"error":{{"message":"x"}},"usage":{{"input_tokens":1,"output_tokens":2}}}}}}'
+        )
+        seen = verdict(Dialect.OPENAI, [stream])
+        assert (seen.complete, seen.error, seen.usage) == (True, None, Usage(1, 2))
+
+
+# --- Errors inside a stream -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dialect", "ending", "error"),
+    [
+        (
+            Dialect.OLLAMA,
+            lines('{"error":"an error was encountered while running the model: unexpected EOF"}'),
+            "an error was encountered while running the model: unexpected EOF",
+        ),
+        (Dialect.OLLAMA, lines('{"error":"x","done":true}'), "x"),
+        (
+            Dialect.OPENAI,
+            events('data: {"error":{"message":"no luck","type":"api_error","code":null}}'),
+            "no luck",
+        ),
+        (Dialect.OPENAI, events('data: {"error":"plain"}'), "plain"),
+        (Dialect.OPENAI, events('data: {"error":{"message":"late"}}', "data: [DONE]"), "late"),
+        (
+            Dialect.ANTHROPIC,
+            events(
+                'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"m"}}'
+            ),
+            "m",
+        ),
+    ],
+)
+@pytest.mark.parametrize("by_byte", [False, True])
+def test_an_error_at_the_end_is_found_and_the_stream_is_not_complete(
+    dialect: Dialect, ending: bytes, error: str, *, by_byte: bool
+) -> None:
+    begun = GENERATE.splitlines(keepends=True)[0] if dialect is Dialect.OLLAMA else OPENAI[:-14]
+    stream = begun + ending
+    seen = verdict(dialect, bytewise(stream) if by_byte else [stream])
+    assert (seen.complete, seen.error, seen.mid_line) == (False, error, False)
+
+
+@pytest.mark.parametrize("by_byte", [False, True])
+def test_what_stands_long_before_the_end_does_not_decide(*, by_byte: bool) -> None:
+    stream = events('data: {"error":"an old story"}', *[_CHUNK] * 9, "data: [DONE]")
+    seen = verdict(Dialect.OPENAI, bytewise(stream) if by_byte else [stream])
+    assert (seen.complete, seen.error) == (True, None)
+
+
+# --- Usage of single objects ------------------------------------------------------------------
+
+
+def test_counts_that_are_no_numbers_are_not_counted() -> None:
+    assert ollama_usage({"eval_count": True, "prompt_eval_count": "3", "done_reason": 1}) == Usage()
+    assert openai_usage({"usage": {"prompt_tokens": 1.5, "completion_tokens": None}}) == Usage()
+    assert openai_usage({"usage": []}) == openai_usage({"response": None}) == Usage()
+
+
+def test_an_embedding_answer_counts_its_prompt_only() -> None:
+    answer = {"object": "list", "usage": {"prompt_tokens": 5, "total_tokens": 5}}
+    assert openai_usage(answer) == Usage(prompt_tokens=5)
+
+
+JSONISH = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["error", "usage", "response", "done", "type", "message"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(data=st.lists(st.binary(max_size=40), max_size=20), dialect=st.sampled_from(Dialect))
+def test_any_bytes_have_a_verdict(data: list[bytes], dialect: Dialect) -> None:
+    assert isinstance(verdict(dialect, data), Verdict)
+
+
+@given(value=JSONISH)
+def test_any_json_has_a_usage(value: object) -> None:
+    if isinstance(value, dict):
+        assert isinstance(ollama_usage(value), Usage)
+        assert isinstance(openai_usage(value), Usage)

@@ -1,0 +1,152 @@
+"""What an upstream's refusal, or the lack of an answer, amounts to for the client."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.fallback import is_cause
+from modelsplit_policy.vocabulary import Provider
+from modelsplit_proxy.http.upstream import Fault, UpstreamError
+from modelsplit_proxy.protocol import upstream_failures
+from support.heads import head
+
+LONG = "m" * 5000
+
+
+def of_status(
+    status: int, body: bytes, model: str = "qwen3:4b", provider: Provider = Provider.LOCAL
+) -> Failure:
+    failure = upstream_failures.failure_of_status(
+        head(status), body, model=model, provider=provider
+    )
+    assert failure is not None
+    return failure
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 301, 304])
+def test_an_answer_is_no_failure(status: int) -> None:
+    body = b'{"error":"x"}'
+    assert (
+        upstream_failures.failure_of_status(head(status), body, model="m", provider=Provider.LOCAL)
+        is None
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "reason", "fallback"),
+    [
+        (400, "E_BAD_REQUEST", "upstream_rejected", False),
+        (401, "E_UNAUTHORIZED", "upstream_rejected", False),
+        (403, "E_FORBIDDEN", "upstream_rejected", False),
+        (404, "E_MODEL_NOT_FOUND", "not_installed", True),
+        (413, "E_REQUEST_TOO_LARGE", "upstream_rejected", False),
+        (418, "E_BAD_REQUEST", "upstream_rejected", False),
+        (429, "E_RATE_LIMITED", "upstream_rejected", False),
+        (500, "E_UPSTREAM_LOCAL", "status", True),
+        (502, "E_UPSTREAM_LOCAL", "status", True),
+        (503, "E_OVERLOAD_THROTTLED", "upstream_busy", True),
+        (599, "E_UPSTREAM_LOCAL", "status", True),
+    ],
+)
+def test_a_status_has_its_code_and_may_or_may_not_be_answered_for(
+    status: int, code: str, reason: str, *, fallback: bool
+) -> None:
+    failure = of_status(status, b'{"error":"why"}')
+    assert (failure.code, failure.reason, is_cause(failure)) == (code, reason, fallback)
+
+
+def test_only_busy_says_when_to_come_back() -> None:
+    told = {s: of_status(s, b"").retry_after_s for s in (400, 404, 500, 503)}
+    assert told == {400: None, 404: None, 500: None, 503: 2}
+
+
+def test_a_failure_of_the_cloud_has_the_clouds_code() -> None:
+    assert of_status(500, b"", provider=Provider.CLOUD).code is ErrorCode.UPSTREAM_CLOUD
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (
+            b'{"error":"model \\"x\\" not found,\\n try pulling it"}',
+            'model "x" not found, try pulling it',
+        ),
+        (b'{"error":{"message":"bad","type":"api_error"}}', "bad"),
+        (b'{"error":{}}', '{"error":{}}'),
+        (b"404 page not found\n", "404 page not found"),
+        (b"<html>\r\n<p>", "<html> <p>"),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+        (b"", "no explanation"),
+        (b" \n", "no explanation"),
+    ],
+)
+def test_the_upstreams_own_words_are_passed_on_short(body: bytes, said: str) -> None:
+    assert of_status(500, body).message == f"Ollama answered 500: {said}"
+
+
+@given(body=st.binary(max_size=300), status=st.integers(400, 599))
+def test_any_refusal_is_one_short_encodable_line(body: bytes, status: int) -> None:
+    message = of_status(status, body, model=LONG).message
+    assert len(message) <= 200
+    assert "\n" not in message
+    orjson.dumps(message)
+
+
+@pytest.mark.parametrize(
+    ("body", "does"),
+    [
+        (b'{"error":"x"}', True),
+        (b'{"error":{"message":"x"}}\n', True),
+        (b'{"error":""}', False),
+        (b"{}", False),
+        (b"", False),
+        (b"404 page not found", False),
+        (b'["error"]', False),
+        (b'{"error":\n"x"}', False),
+    ],
+)
+def test_a_body_explains_if_a_client_can_show_it(body: bytes, *, does: bool) -> None:
+    assert upstream_failures.explains(body) == does
+
+
+@pytest.mark.parametrize("fault", Fault)
+def test_a_broken_exchange_is_told_before_and_after_the_first_byte(fault: Fault) -> None:
+    error = UpstreamError(fault, "seen " + LONG)
+    before = upstream_failures.failure_of_error(
+        error, upstream="http://127.0.0.1:11434", provider=Provider.LOCAL
+    )
+    late = fault is Fault.CONNECT_TIMEOUT
+    code = ErrorCode.TIMEOUT_LOCAL if late else ErrorCode.UNREACHABLE_LOCAL
+    assert (before.code, before.reason) == (code, fault.value)
+    assert before.status == (504 if late else 502)
+    assert is_cause(before)
+    assert len(before.message) <= 200
+    if fault in {Fault.RESET, Fault.TRUNCATED, Fault.PROTOCOL}:
+        after = upstream_failures.failure_of_break(error, provider=Provider.CLOUD)
+        assert (after.code, after.reason) == (ErrorCode.STREAM_BROKEN_CLOUD, fault.value)
+        assert len(after.message) <= 200
+
+
+def test_an_ollama_that_is_not_there_is_told_with_what_to_do() -> None:
+    error = UpstreamError(Fault.REFUSED, "connection refused")
+    failure = upstream_failures.failure_of_error(
+        error, upstream="http://h:1", provider=Provider.LOCAL
+    )
+    assert failure.message == (
+        "Ollama at http://h:1 is not answering (connection refused); "
+        "is it running? try `systemctl status ollama`"
+    )
+
+
+def test_a_request_that_only_passes_through_has_a_first_byte_timeout() -> None:
+    failure = upstream_failures.first_byte_timeout(30.0, "/api/tags")
+    assert failure.reason is Reason.FIRST_BYTE_TIMEOUT
+    assert failure.message == "Ollama did not answer /api/tags within 30 s"
+
+
+def test_a_request_target_is_said_back_printable() -> None:
+    upstream_failures.first_byte_timeout(1.0, "/x\udcff\n").message.encode()

@@ -1,0 +1,69 @@
+"""Running calls are found while they run, and only then."""
+
+from __future__ import annotations
+
+from modelsplit_proxy.records.live import LiveCalls
+from support.records import PLANNER, routed
+
+
+class Clock:
+    def now(self) -> float:
+        return 101.5
+
+    def wall(self) -> float:
+        return 0.0
+
+
+def test_a_running_call_is_told_as_far_as_it_is() -> None:
+    live = LiveCalls(Clock())
+    record = routed(request_id="now")
+    record.attempt(PLANNER.candidates[0], 100.25)
+    live.enter(record)
+    found = live.find("now")
+    assert found is not None
+    assert (found["outcome"], found["job_e2e_latency_ms"]) == ("running", 1500.0)
+    assert found["ts"] == "2026-11-23T00:29:04.750Z"
+    [attempt] = found["attempts"]
+    assert (attempt["outcome"], attempt["asked_ms"], attempt["ended_ms"]) == (
+        "running",
+        250.0,
+        None,
+    )
+
+
+def test_looking_at_a_running_call_does_not_fix_its_record() -> None:
+    live = LiveCalls(Clock())
+    record = routed(request_id="now")
+    live.enter(record)
+    live.find("now")
+    record.ended, record.status = 103.0, 200
+    assert (record.log_fields()["job_e2e_latency_ms"], record.log_fields()["status"]) == (
+        3000.0,
+        200,
+    )
+
+
+def test_an_id_used_twice_is_the_later_call() -> None:
+    live = LiveCalls(Clock())
+    earlier, later = routed(client="earlier"), routed(client="later")
+    for record in (earlier, later):
+        live.enter(record)
+    assert len(live) == 2
+    live.leave(later)
+    found = live.find("req-1")
+    assert found is not None
+    assert found["client"] == "earlier"
+    live.leave(earlier)
+    live.leave(earlier)
+    assert live.find("req-1") is None
+
+
+def test_a_running_call_is_found_by_how_its_id_begins() -> None:
+    live = LiveCalls(Clock())
+    live.enter(routed(request_id="abc-1"))
+    live.enter(routed(request_id="abd-2"))
+    assert live.find("ab") is None
+    found = live.begins("ab")
+    assert found is not None
+    assert found["request_id"] == "abd-2"
+    assert live.begins("b-1") is None

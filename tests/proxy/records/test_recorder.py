@@ -1,0 +1,198 @@
+"""Finished calls on disk: never in a call's way, found at once, bounded when the disk fails."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelsplit_proxy.records import recorder as module
+from modelsplit_proxy.records import rows
+from modelsplit_proxy.records.query import Query
+from modelsplit_proxy.records.recorder import Ledger
+from support.records import answered, begun, fallen_back, turned_away
+from support.stores import execute, locked, opened
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from modelsplit_proxy.records.record import CallRecord
+
+
+def ids(ledger: Ledger, limit: int = 10) -> list[str]:
+    return [call["request_id"] for call in ledger.archive.latest(Query(), limit)]
+
+
+def test_close_writes_what_is_left_and_the_next_process_reads_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        ledger.note(answered(request_id="a"))
+        ledger.note(turned_away(request_id="b", started_wall=1795393800.0))
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        found = ledger.archive.find("a")
+        assert found is not None
+        assert (found["llm_model"], found["outcome"]) == ("qwen3:4b", "ok")
+        assert ids(ledger) == ["b", "a"]
+
+
+def test_a_call_that_has_been_noted_is_found_at_once(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        ledger.note(fallen_back(request_id="now"))
+        found = ledger.archive.find("now")
+        assert found is not None
+        assert found["fallback_cause"] == "E_UNREACHABLE_LOCAL"
+        assert repr(ledger) == "<Ledger 0 waiting, 0 dropped>"
+
+
+def test_a_call_that_never_got_a_role_is_kept_too(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        Ledger(store).note(begun(request_id="early"))
+    found = execute(tmp_path, "SELECT request_id, role, started_us, total_us FROM calls")
+    assert found == [("early", None, 1795393743250000, 0)]
+
+
+def test_more_calls_than_one_batch_takes(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        for number in range(1201):
+            ledger.note(answered(request_id=f"r{number}"))
+        assert len(ids(ledger, 2000)) == 1201
+    assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(1201,)]
+
+
+def test_a_line_that_is_long_is_written_without_a_pause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch every fifth of a second would be a thousand calls a second and no more."""
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        hurried = threading.Event()
+        monkeypatch.setattr(store, "hurry", hurried.set)
+        with locked(tmp_path):
+            for number in range(500):
+                ledger.note(answered(request_id=f"r{number}"))
+        assert hurried.wait(5)
+
+
+def test_an_urgent_write_does_not_wait_for_a_whole_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the tenth of a hundred rows is written, and finds ten."""
+    put_together = rows.call_row
+    urgent: list[Future[list[tuple[int]]]] = []
+
+    def call_row(record: CallRecord) -> rows.Row:
+        if record.request_id == "r9":
+            count = "SELECT count(*) FROM calls"
+            urgent.append(store.submit(lambda db: db.execute(count).fetchall(), urgent=True))
+        return put_together(record)
+
+    monkeypatch.setattr(rows, "call_row", call_row)
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        with locked(tmp_path):
+            for number in range(100):
+                ledger.note(answered(request_id=f"r{number}"))
+        assert len(ids(ledger, 200)) == 100
+        [found] = urgent
+        assert found.result(5) == [(10,)]
+
+
+def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        ledger.note(answered(request_id="a", job_id="job-1"))
+        ledger.note(turned_away(request_id="b", job_id="job-1", started_wall=1795393800.0))
+        ledger.note(answered(request_id="c", job_id="job-2"))
+        ledger.note(answered(request_id="d"))
+        assert ledger.archive.job("job-1") == {
+            "job_id": "job-1",
+            "first_at": "2026-11-23T00:29:03.250Z",
+            "last_at": "2026-11-23T00:30:02.000Z",
+            "calls": 2,
+            "failures": 1,
+            "planner": 2,
+            "executor": 0,
+            "heavy": 0,
+            "cloud": 0,
+            "chat": 0,
+            "prompt_tokens": 11,
+            "output_tokens": 6,
+            "cost_usd": 0.0,
+            "cost_unknown": 1,
+        }
+        assert ledger.archive.job("nobody's") is None
+    assert execute(tmp_path, "SELECT count(*) FROM jobs") == [(2,)]
+
+
+# --- A disk that fails ------------------------------------------------------------------------
+
+
+def test_records_wait_while_the_file_is_locked_and_are_written_once_later(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        with locked(tmp_path):
+            for number in range(3):
+                ledger.note(answered(request_id=f"kept-{number}"))
+            assert ledger.archive.find("kept-1") is None
+            assert repr(ledger) == "<Ledger 3 waiting, 0 dropped>"
+        assert ledger.archive.find("kept-1") is not None
+        assert execute(tmp_path, "SELECT count(*) FROM calls") == [(3,)]
+        assert ledger.dropped == 0
+
+
+def test_records_beyond_what_can_wait_are_dropped_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_WAITING", 3)
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        with locked(tmp_path):
+            for number in range(5):
+                ledger.note(answered(request_id=f"r{number}"))
+            assert repr(ledger) == "<Ledger 3 waiting, 2 dropped>"
+        assert sorted(ids(ledger)) == ["r0", "r1", "r2"]
+
+
+def test_records_that_cannot_be_written_are_dropped_counted_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        execute(tmp_path, "ALTER TABLE calls RENAME TO away")
+        ledger.note(answered(request_id="lost"))
+        ledger._catch_up()
+        execute(tmp_path, "ALTER TABLE away RENAME TO calls")
+        ledger.note(answered(request_id="kept"))
+        assert ids(ledger) == ["kept"]
+        assert ledger.dropped == 1
+    assert "the record of lost is lost: no such table: calls" in caplog.text
+
+
+def test_a_record_that_cannot_be_written_takes_no_other_along(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        with locked(tmp_path):
+            for name in ("before", "odd", "after"):
+                record = answered(request_id=name)
+                if name == "odd":
+                    record.status = object()  # type: ignore[assignment]
+                ledger.note(record)
+        assert sorted(ids(ledger)) == ["after", "before"]
+        assert repr(ledger) == "<Ledger 0 waiting, 1 dropped>"
+    assert caplog.text.count("the record of odd is lost") == 1
+    assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(2,)]
+
+
+def test_a_call_that_ends_after_the_store_has_closed_harms_nobody(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+    for _ in range(2):
+        ledger.note(answered())
+    assert repr(ledger) == "<Ledger 2 waiting, 0 dropped>"

@@ -1,0 +1,174 @@
+"""One line per finished call, written where the loop cannot be held up by it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import orjson
+import pytest
+
+from modelsplit_proxy.records import request_log
+from modelsplit_proxy.records.request_log import RequestLog, text
+from support.records import answered, fallen_back, turned_away
+
+
+class Slow:
+    """A sink that is stuck until it is let go."""
+
+    def __init__(self) -> None:
+        self.entered = threading.Event()
+        self.go = threading.Event()
+        self.data: list[bytes] = []
+
+    def __call__(self, data: bytes, /) -> None:
+        self.entered.set()
+        assert self.go.wait(10)
+        self.data.append(data)
+
+    @property
+    def lines(self) -> list[Any]:
+        return [orjson.loads(line) for line in b"".join(self.data).splitlines()]
+
+
+async def test_a_finished_call_is_one_line_of_json() -> None:
+    written: list[bytes] = []
+    log = RequestLog(written.append, as_json=True)
+    log.finished(answered())
+    log.finished(turned_away())
+    await log.close()
+    lines = [orjson.loads(line) for line in b"".join(written).splitlines()]
+    assert [line["outcome"] for line in lines] == ["ok", "E_OVERLOAD_THROTTLED"]
+    assert lines[0] == orjson.loads(orjson.dumps(answered().log_fields()))
+
+
+async def test_lines_are_written_a_moment_later_without_being_asked() -> None:
+    arrived = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    log = RequestLog(lambda _: loop.call_soon_threadsafe(arrived.set), as_json=True)
+    log.finished(answered())
+    await asyncio.wait_for(arrived.wait(), 10)
+    await log.close()
+
+
+async def test_a_stuck_sink_does_not_hold_up_calls_and_loses_nothing() -> None:
+    sink = Slow()
+    log = RequestLog(sink, as_json=True)
+    log.finished(answered(request_id="first"))
+    await asyncio.to_thread(sink.entered.wait, 10)
+    for number in range(100):
+        log.finished(answered(request_id=f"r{number}"))
+    closing = asyncio.get_running_loop().create_task(log.close())
+    sink.go.set()
+    await closing
+    assert [line["request_id"] for line in sink.lines] == ["first", *(f"r{n}" for n in range(100))]
+
+
+def test_after_close_nothing_is_left_to_happen() -> None:
+    async def still_due() -> list[asyncio.TimerHandle]:
+        sink = Slow()
+        log = RequestLog(sink, as_json=True)
+        log.finished(answered())
+        await asyncio.to_thread(sink.entered.wait, 10)
+        log.finished(answered())
+        sink.go.set()
+        await log.close()
+        timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
+        return [timer for timer in timers if not timer.cancelled()]
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        assert runner.run(still_due()) == []
+
+
+async def test_lines_beyond_what_is_reasonable_are_dropped_and_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_log, "_MAX_WAITING", 3)
+    written: list[bytes] = []
+    log = RequestLog(written.append, as_json=True)
+    for _ in range(10):
+        log.finished(answered())
+    await log.close()
+    *lines, told = b"".join(written).splitlines()
+    assert len(lines) == 3
+    assert orjson.loads(told) == {"event": "log_dropped", "lines": 7}
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(28, "full"), ValueError("closed")])
+async def test_a_sink_that_fails_is_not_the_calls_business(error: Exception) -> None:
+    def broken(_: bytes) -> None:
+        raise error
+
+    log = RequestLog(broken, as_json=True)
+    log.finished(answered())
+    await log.close()
+
+
+async def test_listeners_see_every_record_even_those_without_a_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_log, "_MAX_WAITING", 0)
+    seen: list[str] = []
+    log = RequestLog(lambda _: None, as_json=False)
+    log.listen(lambda record: seen.append(record.outcome))
+    log.finished(answered())
+    log.finished(turned_away())
+    await log.close()
+    assert seen == ["ok", "E_OVERLOAD_THROTTLED"]
+
+
+# --- For people -------------------------------------------------------------------------------
+
+
+def words(fields: dict[str, Any]) -> str:
+    return " ".join(text(fields).split())
+
+
+def test_a_line_for_people() -> None:
+    assert words(answered().log_fields()) == (
+        "00:29:06.250 PLANNER planner -> qwen3:4b 200 "
+        "wait 0.50s llm 2.50s total 3.00s attempt 1 req-1"
+    )
+
+
+def test_a_fallback_and_a_failure_say_why() -> None:
+    assert "attempt 2 fallback after E_UNREACHABLE_LOCAL" in words(fallen_back().log_fields())
+    refused = words(turned_away().log_fields())
+    assert refused.endswith("not sent E_OVERLOAD_THROTTLED queue_full req-1")
+
+
+async def test_no_model_name_can_forge_a_line_or_move_the_cursor() -> None:
+    written: list[bytes] = []
+    log = RequestLog(written.append, as_json=False)
+    record = answered()
+    record.requested_model = "x\n00:00:00.000 \x1b[2J\r\u2028\ud83d" + "y" * 5000
+    log.finished(record)
+    await log.close()
+    data = b"".join(written)
+    assert len(data.decode().splitlines()) == 1
+    assert b"\x1b" not in data
+    assert len(data) < 4200
+
+
+async def test_closing_in_the_moment_a_write_has_ended_ends() -> None:
+    """A finished write whose callback has not run yet must not be waited for in a circle."""
+    written = threading.Event()
+
+    def sink(data: bytes) -> None:
+        lines.append(data)
+        written.set()
+
+    lines: list[bytes] = []
+    log = RequestLog(sink, as_json=True)
+    log.finished(answered())
+    log._flush()
+    written.wait(5)
+    writing = log._writing
+    assert writing is not None
+    while not writing.done():  # noqa: ASYNC110 - the state right after it, with no event
+        await asyncio.sleep(0)
+    log._writing = writing
+    async with asyncio.timeout(5):
+        await log.close()
+    assert len(lines) == 1

@@ -1,0 +1,90 @@
+"""The trace that a simulator replays: its fields are a promise."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_proxy.records.query import Query
+from modelsplit_proxy.records.recorder import Ledger
+from support.records import fallen_back, turned_away
+from support.stores import opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelsplit_proxy.records.record import CallRecord
+
+
+def traced(directory: Path, record: CallRecord) -> dict[str, Any]:
+    with opened(directory) as store:
+        ledger = Ledger(store)
+        ledger.note(record)
+        [[call]] = ledger.archive.in_order(Query())
+    return call
+
+
+def test_one_line_of_the_trace(tmp_path: Path) -> None:
+    assert traced(tmp_path, fallen_back(job_id="job-1", streamed=True)) == {
+        "trace": 1,
+        "arrived": 1795393743.25,
+        "started_at": "2026-11-23T00:29:03.250Z",
+        "request_id": "req-1",
+        "job_id": "job-1",
+        "client": "127.0.0.1",
+        "route": "/api/chat",
+        "llm_role": "PLANNER",
+        "requested_model": "planner",
+        "llm_model": "qwen3:8b",
+        "stream": True,
+        "outcome": "ok",
+        "status": 200,
+        "reason": None,
+        "fallback_used": True,
+        "prompt_tokens": None,
+        "output_tokens": None,
+        "llm_queue_wait_ms": 250.0,
+        "llm_latency_ms": 2750.0,
+        "ttfb_ms": 2000.0,
+        "job_e2e_latency_ms": 4000.0,
+        "cost_usd": None,
+        "service_ms": 3750.0,
+        "attempts": [
+            {
+                "model": "qwen3:4b",
+                "outcome": "E_UNREACHABLE_LOCAL",
+                "asked_ms": 0.0,
+                "seated_ms": 0.0,
+                "dispatched_ms": 0.0,
+                "first_ms": None,
+                "ended_ms": 1000.0,
+                "load_ms": None,
+                "prompt_ms": None,
+                "eval_ms": None,
+                "prompt_tokens": None,
+                "output_tokens": None,
+            },
+            {
+                "model": "qwen3:8b",
+                "outcome": "ok",
+                "asked_ms": 1000.0,
+                "seated_ms": 1250.0,
+                "dispatched_ms": 1250.0,
+                "first_ms": 2000.0,
+                "ended_ms": 4000.0,
+                "load_ms": None,
+                "prompt_ms": None,
+                "eval_ms": None,
+                "prompt_tokens": None,
+                "output_tokens": None,
+            },
+        ],
+    }
+
+
+def test_a_call_that_never_had_a_seat_was_not_served(tmp_path: Path) -> None:
+    call = traced(tmp_path, turned_away())
+    assert (call["service_ms"], call["reason"], call["llm_queue_wait_ms"]) == (
+        None,
+        "queue_full",
+        2000.0,
+    )

@@ -1,0 +1,90 @@
+"""Background tasks: held, told when they fail, ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import TYPE_CHECKING
+
+from modelsplit_proxy.runtime.tasks import Tasks
+
+if TYPE_CHECKING:
+    import pytest
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_task_nobody_else_holds_is_not_collected() -> None:
+    tasks = Tasks()
+    tasks.run(for_ever(), "probe")
+    await asyncio.sleep(0)
+    gc.collect()
+    assert repr(tasks) == "<Tasks ['probe']>"
+    await tasks.close()
+    assert repr(tasks) == "<Tasks []>"
+
+
+async def test_close_cancels_and_waits_for_the_end() -> None:
+    ended = []
+
+    async def tidies_up(name: str) -> None:
+        try:
+            await for_ever()
+        finally:
+            await asyncio.sleep(0)
+            ended.append(name)
+
+    tasks = Tasks()
+    for name in ("a", "b"):
+        tasks.run(tidies_up(name), name)
+    await asyncio.sleep(0)
+    await tasks.close()
+    assert sorted(ended) == ["a", "b"]
+
+
+async def test_a_task_that_fails_is_told_by_name_with_its_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fails() -> None:
+        raise ZeroDivisionError("by zero")
+
+    tasks = Tasks()
+    task = tasks.start(fails(), "arithmetic")
+    await asyncio.wait([task])
+    await tasks.close()
+    (record,) = caplog.records
+    assert record.getMessage() == "background task arithmetic failed"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+async def test_a_task_that_ends_or_is_cancelled_is_not_worth_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ends() -> None:
+        return
+
+    tasks = Tasks()
+    await tasks.start(ends(), "done")
+    tasks.run(for_ever(), "cancelled")
+    await asyncio.sleep(0)
+    await tasks.close()
+    assert caplog.records == []
+
+
+async def test_a_task_that_fails_while_being_cancelled_is_told_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fails_late() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("while leaving")
+
+    tasks = Tasks()
+    tasks.run(fails_late(), "late")
+    await asyncio.sleep(0)
+    await tasks.close()
+    assert [record.getMessage() for record in caplog.records] == ["background task late failed"]

@@ -1,0 +1,159 @@
+"""Old records go, in small steps, by age and by size; nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelsplit_proxy.records.query import Query
+from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.storage import retention as module
+from modelsplit_proxy.storage.retention import Limits, Retention, Step
+from modelsplit_proxy.storage.state_file import FILE_NAME
+from support.records import answered
+from support.stores import execute, locked, opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelsplit_proxy.storage.writer import Store
+
+START = 1795393743.25
+PLENTY = 2**40
+AGES = 10 * 365 * 86400.0
+
+
+class Clock:
+    """The wall says ``at`` seconds after ``START``."""
+
+    def __init__(self, at: float = 0.0) -> None:
+        self.at = at
+
+    def now(self) -> float:
+        return 0.0
+
+    def wall(self) -> float:
+        return START + self.at
+
+
+def fill(store: Store, count: int, **changes: Any) -> Ledger:
+    """``count`` calls, one a second: r0, r1, …"""
+    ledger = Ledger(store)
+    for number in range(count):
+        ledger.note(answered(request_id=f"r{number}", started_wall=START + number, **changes))
+    ledger.archive.find("r0")
+    return ledger
+
+
+def ids(ledger: Ledger) -> list[str]:
+    return [call["request_id"] for call in ledger.archive.latest(Query(), 10_000)][::-1]
+
+
+def steps(store: Store, retention: Retention) -> int:
+    """How many steps it takes until there is nothing to do."""
+    count = 0
+    while store.submit(retention.step, urgent=True).result(10).more:
+        count += 1
+    return count
+
+
+def test_calls_go_when_they_are_too_old_and_their_attempts_with_them(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = fill(store, 10)
+        retention = Retention(store, Clock(at=67.0), Limits(60.0, PLENTY))
+        assert store.submit(retention.step).result(10) == (True, 7)
+        assert ids(ledger) == ["r7", "r8", "r9"]
+        assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(3,)]
+        assert steps(store, retention) == 0
+
+
+def test_jobs_go_when_their_last_call_is_too_old(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        fill(store, 5, job_id="old")
+        Ledger(store).note(answered(job_id="young", started_wall=START + 100))
+        assert store.catch_up(5)
+        steps(store, Retention(store, Clock(at=110.0), Limits(60.0, PLENTY)))
+        assert execute(tmp_path, "SELECT job_id FROM jobs") == [("young",)]
+
+
+def test_the_oldest_go_until_the_file_is_small_enough_and_shorter(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        ledger = fill(store, 6000)
+        execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        before = (tmp_path / FILE_NAME).stat().st_size
+        retention = Retention(store, Clock(), Limits(AGES, before // 2))
+        assert steps(store, retention) > 6
+        left = ids(ledger)
+        assert 1000 < len(left) < 3200
+        assert left[-1] == "r5999"
+        execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        assert (tmp_path / FILE_NAME).stat().st_size < 0.75 * before
+        assert steps(store, retention) == 0
+        assert execute(tmp_path, "PRAGMA integrity_check") == [("ok",)]
+
+
+def test_one_step_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CALLS_AT_ONCE", 3)
+    with opened(tmp_path) as store:
+        ledger = fill(store, 10)
+        retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
+        assert store.submit(retention.step).result(5) == (True, 3)
+        assert ids(ledger) == [f"r{number}" for number in range(3, 10)]
+
+
+async def test_a_step_that_came_to_nothing_counts_for_nothing(tmp_path: Path) -> None:
+    """The disk is full at the first try: it is run again, and its calls are counted once."""
+    with opened(tmp_path) as store:
+        ledger = await asyncio.to_thread(fill, store, 3)
+        retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
+        counted: list[int] = []
+
+        def step(db: sqlite3.Connection) -> Step:
+            counted.append(retention.pruned)
+            done = Retention.step(retention, db)
+            if len(counted) == 1:
+                error = sqlite3.OperationalError("database or disk is full")
+                error.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise error
+            return done
+
+        retention.step = step  # type: ignore[method-assign]
+        await retention.prune()
+        assert counted == [0, 0, 3]
+        assert repr(retention).endswith("3 calls pruned>")
+        assert await asyncio.to_thread(ids, ledger) == []
+
+
+def test_what_is_no_record_is_never_touched(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        execute(tmp_path, "INSERT INTO facts VALUES ('kept', 1)")
+        ledger = fill(store, 20)
+        steps(store, Retention(store, Clock(at=AGES * 2), Limits(0.0, 0)))
+        assert ids(ledger) == []
+        assert execute(tmp_path, "SELECT name FROM facts") == [("kept",)]
+
+
+async def test_it_prunes_by_itself_and_goes_on_after_a_disk_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_EVERY_S", 0.0)
+    with opened(tmp_path) as store:
+        ledger = await asyncio.to_thread(fill, store, 3)
+        retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
+        watching = asyncio.get_running_loop().create_task(retention.watch())
+        with locked(tmp_path):
+            await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while retention.pruned < 3:  # noqa: ASYNC110 - nobody sets an event
+                await asyncio.sleep(0)
+        watching.cancel()
+        assert await asyncio.to_thread(ids, ledger) == []
+
+
+async def test_a_closed_store_ends_a_round(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        pass
+    await Retention(store, Clock(), Limits(60.0, PLENTY)).prune()

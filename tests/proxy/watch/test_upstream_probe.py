@@ -1,0 +1,95 @@
+"""Whether Ollama is there: what is noted, and that only changes are told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelsplit_proxy.http.upstream import UpstreamTarget
+from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.watch.upstream_probe import Probe
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.server import Sim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def probe(port: int, every_s: float = 5.0) -> Iterator[Probe]:
+    pool = Pool("127.0.0.1", port, connect_timeout_s=1.0)
+    target = UpstreamTarget("127.0.0.1", port, f"127.0.0.1:{port}")
+    yield Probe(pool, target, every_s=every_s)
+    pool.close()
+
+
+async def test_it_knows_nothing_before_it_asked() -> None:
+    with probe(9) as asked:
+        assert (asked.up, asked.version, asked.error) == (None, None, None)
+
+
+async def test_an_upstream_that_is_there() -> None:
+    async with Sim(SimConfig(version="1.2.3")) as sim:
+        with probe(sim.port) as asked:
+            await asked.ask()
+            assert (asked.up, asked.version, asked.error) == (True, "1.2.3", None)
+
+
+async def test_only_changes_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "modelsplit")
+    async with Sim(SimConfig(version="1.2.3")) as sim:
+        with probe(sim.port) as asked:
+            for _ in range(3):
+                await asked.ask()
+            await sim.stop()
+            for _ in range(3):
+                await asked.ask()
+            assert (asked.up, asked.version) == (False, None)
+            assert asked.error is not None
+            await sim.start()
+            await asked.ask()
+            assert asked.up is True
+    told = [(entry.levelname, entry.getMessage()) for entry in caplog.records]
+    assert [level for level, _ in told] == ["INFO", "WARNING", "INFO"]
+    assert f"127.0.0.1:{sim.port}" in told[1][1]
+    assert "Is it running?" in told[1][1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n[{}]",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"version":""',
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"SSH-2.0-OpenSSH\r\n",
+    ],
+    ids=["500", "list", "cut", "text", "ssh"],
+)
+async def test_something_else_listens_there(answer: bytes) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    with probe(server.sockets[0].getsockname()[1]) as asked:
+        await asked.ask()
+        assert (asked.up, asked.version) == (False, None)
+        assert asked.error
+    server.close()
+
+
+async def test_it_goes_on_asking() -> None:
+    async with Sim() as sim:
+        with probe(sim.port, every_s=0.005) as asked:
+            watching = asyncio.create_task(asked.watch())
+            await sim.wait_for(lambda sim: sim.counts.received >= 3)
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
+            assert asked.up is True
