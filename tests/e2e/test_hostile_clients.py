@@ -652,7 +652,7 @@ async def test_a_request_id_we_cannot_repeat_is_replaced(known_as: str) -> None:
         b'"\\udcff\\ud800x"',
         b'"' + b"m" * 1_000_000 + b'"',
         b'"' + b"\xc3\xa9" * 100_000 + b'"',
-        b'" planner"',
+        b'" plan ner"',
         b'"<script>"',
         b'"\'"',
     ],
