@@ -9,6 +9,7 @@ import pytest
 
 from modelsplit_policy.failures import ERRORS, ErrorCode
 from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import DIALECTS, ERROR_FIELDS, call
@@ -203,7 +204,7 @@ async def test_the_upstreams_own_words_pass_unchanged(status: int) -> None:
             [record] = await up.calls.wait()
             assert record.failure is not None
             assert answer["X-LLM-Error-Code"] == record.failure.code
-            assert record.log_fields()["error"].endswith("its own words")
+            assert log_fields(record)["error"].endswith("its own words")
 
 
 @pytest.mark.parametrize("route", DIALECTS)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import running, warm
@@ -34,7 +35,7 @@ async def test_an_arm_is_asked_with_its_options_and_named_everywhere() -> None:
     assert "X-LLM-Variant" in answer["Access-Control-Expose-Headers"]
     assert up.asked[0].model == "gemma3:12b"
     assert record.applied == ("pinned temperature 0.25",)
-    line = record.log_fields()
+    line = log_fields(record)
     assert (line["experiment"], line["variant"], line["route_reason"]) == (
         *("t", "large"),
         "experiment",
@@ -64,7 +65,7 @@ async def test_a_call_that_falls_back_still_belongs_to_its_arm() -> None:
         [record] = await up.calls.wait()
     assert (answer["X-LLM-Variant"], answer["X-LLM-Route-Reason"]) == ("large", "fallback")
     assert answer["X-LLM-Model"] == "qwen3:8b"
-    assert record.log_fields()["variant"] == "large"
+    assert log_fields(record)["variant"] == "large"
     assert record.applied == (), "the arm's options are not the fallback's"
 
 
@@ -84,7 +85,7 @@ async def test_a_call_that_takes_no_part_shows_nothing_of_it(
         [record] = await up.calls.wait()
     assert answer.status == 200
     assert answer.get("X-LLM-Variant") is None
-    assert "variant" not in record.log_fields()
+    assert "variant" not in log_fields(record)
 
 
 async def test_a_call_that_only_loads_means_the_primary_where_each_is_dealt_by_itself() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.journal import CallState
@@ -84,7 +85,7 @@ async def test_the_second_model_answers(
         cause = record.attempts[0].failure
         assert cause is not None
         assert (cause.code, cause.reason) == (code, reason)
-        fields = record.log_fields()
+        fields = log_fields(record)
         assert (fields["fallback_used"], fields["fallback_cause"]) == (True, code)
         assert up.seats() == (0, 0)
         counted = f'modelsplit_fallbacks_total{{code="{code}",role="{record.role}"}}'

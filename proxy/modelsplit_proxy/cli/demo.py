@@ -22,6 +22,7 @@ from modelsplit_proxy.cli import serve
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.records.request_log import text
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
@@ -106,7 +107,7 @@ async def _call(
 
 
 def _print_call(record: CallRecord) -> None:
-    sys.stdout.write("  " + text(record.log_fields()) + "\n")
+    sys.stdout.write("  " + text(log_fields(record)) + "\n")
     sys.stdout.flush()
 
 

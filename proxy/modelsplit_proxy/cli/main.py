@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from importlib.metadata import version
@@ -105,9 +104,10 @@ def _serve(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 
 def _demo(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    # Not imported at the top: the stand-in would be two megabytes to a process that serves.
-    demo = importlib.import_module("modelsplit_proxy.cli.demo")
-    return int(demo.run(_settings(args, environ), once=args.once))
+    # The stand-in would be two megabytes to a process that serves.
+    from modelsplit_proxy.cli import demo  # noqa: PLC0415
+
+    return demo.run(_settings(args, environ), once=args.once)
 
 
 def _status(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

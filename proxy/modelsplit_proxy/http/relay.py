@@ -8,7 +8,7 @@ by one timer that looks again when it fires, not by work on every piece.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from modelsplit_policy.deadlines import UNBOUNDED
 from modelsplit_proxy.http.bounds import Watch
@@ -17,10 +17,23 @@ if TYPE_CHECKING:
     from modelsplit_policy.deadlines import Bounds
     from modelsplit_policy.failures import Reason
     from modelsplit_proxy.http.collect import Kept
-    from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.http.request import Source
     from modelsplit_proxy.http.upstream import Exchange, UpstreamError
-    from modelsplit_proxy.protocol.splice import SplicedDown
-    from modelsplit_proxy.protocol.stream_end import Tail
+
+
+class Writer(Protocol):
+    """Where the pieces go: the client, or what puts something between them on the way to it."""
+
+    @property
+    def writing_paused(self) -> bool: ...
+    def feed_from(self, source: Source | None) -> None: ...
+    def write(self, data: bytes) -> None: ...
+
+
+class Listener(Protocol):
+    """Reads along. Called for each piece before it is passed on: must not block."""
+
+    def feed(self, piece: bytes) -> None: ...
 
 
 class Relay:
@@ -31,8 +44,8 @@ class Relay:
     def __init__(
         self,
         exchange: Exchange,
-        down: Downstream | SplicedDown,
-        tail: Tail | None,
+        down: Writer,
+        tail: Listener | None,
         kept: Kept | None = None,
     ) -> None:
         self._exchange = exchange

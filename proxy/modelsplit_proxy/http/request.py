@@ -8,7 +8,7 @@ they are attributes, read once. ``server`` makes these and hides which parts aio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,7 +18,26 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
     from yarl import URL
 
-    from modelsplit_proxy.http.server import ClientConnection
+
+class Source(Protocol):
+    """Whatever feeds an answer: it stops reading while the client is slow."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Connection(Protocol):
+    """The connection a request came on, as far as its answer needs it."""
+
+    source: Source | None
+
+    @property
+    def remote(self) -> str: ...
+    @property
+    def transport(self) -> asyncio.Transport | None: ...
+    @property
+    def writing_paused(self) -> bool: ...
+    async def taken(self) -> None: ...
 
 
 class Request:
@@ -45,7 +64,7 @@ class Request:
         self,
         message: RawRequestMessage,
         content: StreamReader,
-        connection: ClientConnection,
+        connection: Connection,
         task: asyncio.Task[None],
     ) -> None:
         self.method: str = message.method

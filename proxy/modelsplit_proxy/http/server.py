@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from modelsplit_proxy.http.request import Request
+from modelsplit_proxy.http.request import Connection, Request, Source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,13 +49,6 @@ KEEPALIVE_S: Final = 75.0
 SEND_TIMEOUT_S: Final = 60.0
 
 _NO_BODY_STATUS: Final = frozenset({204, 304})
-
-
-class Source(Protocol):
-    """Whatever feeds an answer: it stops reading while the client is slow."""
-
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
 
 
 class ErrorPage(Protocol):
@@ -277,7 +270,7 @@ class Answered(web.StreamResponse):
     """
 
     def __init__(
-        self, connection: ClientConnection, *, keep_alive: bool
+        self, connection: Connection, *, keep_alive: bool
     ) -> None:  # super's state is never used
         self._connection = connection
         self._answered_keep_alive = keep_alive

@@ -19,14 +19,11 @@ import re
 import select
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
 from modelsplit_proxy.http.upstream_state import ENDED, RECEIVING, TRANSITIONS, Event, State
-
-if TYPE_CHECKING:
-    from modelsplit_proxy.http.upstream_pool import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +203,13 @@ class Exchange:
             self._waiter.set_result(None)
 
 
+class Owner(Protocol):
+    """Who keeps a connection between two exchanges (``upstream_pool``)."""
+
+    def give_back(self, connection: UpstreamConnection) -> None: ...
+    def forget(self, connection: UpstreamConnection) -> None: ...
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One TCP connection to the upstream; parses answers, knows when it may be reused.
 
@@ -218,11 +222,11 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_request",
         "_headers",
         "_loop",
+        "_owner",
         "_parser",
         "_paused",
         "_phrase",
         "_poll",
-        "_pool",
         "_sending",
         "_state",
         "_transport",
@@ -230,8 +234,8 @@ class UpstreamConnection(asyncio.Protocol):
         "idle_since",
     )
 
-    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop) -> None:
-        self._pool = pool
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
         self._loop = loop
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
@@ -374,7 +378,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = None
         self._cut()
         self.resume_writing()
-        self._pool.forget(self)
+        self._owner.forget(self)
         exchange, self._exchange = self._exchange, None
         if exchange is None:
             return
@@ -461,7 +465,7 @@ class UpstreamConnection(asyncio.Protocol):
             if self._paused:  # by a slow client; nobody but the next answer would notice
                 self.resume()
             self._state = TRANSITIONS[self._state, Event.REST]
-            self._pool.give_back(self)
+            self._owner.give_back(self)
         else:
             self.close()
         exchange.on_complete()

@@ -9,22 +9,18 @@ fits a schema, in `json_schema`.
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_proxy.protocol.format_finding import FormatFinding
 from modelsplit_proxy.protocol.schema_cost import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_proxy.protocol.json_schema import Compiled
-
-# Loaded by the first call that brings a schema: the validator would be three megabytes to every
-# process, and many clients never send one.
-_VALIDATOR: Final = "modelsplit_proxy.protocol.json_schema"
 
 _MAX_TEXT_CHARS: Final = 1024 * 1024
 _IS_JSON: Final = "json"
@@ -84,51 +80,39 @@ def _of_schema(schema: Any) -> Wanted:
     if not isinstance(schema, dict):
         return Wanted(unchecked="the format holds no schema")
     try:
-        return Wanted(schema, compiled=importlib.import_module(_VALIDATOR).compiled(schema))
+        # The validator would be three megabytes to every process, and many clients never send
+        # a schema.
+        from modelsplit_proxy.protocol.json_schema import compiled  # noqa: PLC0415
+
+        return Wanted(schema, compiled=compiled(schema))
     except RefusedError as error:
         return Wanted(schema, unchecked=str(error))
     except ImportError:  # the package is being replaced by another version while we run
         return Wanted(schema, unchecked="the validator cannot be loaded")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """``problem``: what does not fit. ``unchecked``: why this answer was not looked at.
-
-    Each one short sentence for records and logs; both None for an answer that fits.
-    """
-
-    problem: str | None = None
-    unchecked: str | None = None
-
-
-def problem(wanted: Wanted, text: str) -> str | None:
-    """What about ``text`` is not as wanted; None where it fits, or is not checked."""
-    return judge(wanted, text).problem
-
-
-def judge(wanted: Wanted, text: str) -> Finding:
+def judge(wanted: Wanted, text: str) -> FormatFinding:
     """Hold one answer's text against what was wanted.
 
     Call it on the event loop: the validator keeps the interpreter to itself, so a thread
     would win nothing, and its work is bounded instead.
     """
     if wanted.unchecked is not None:
-        return Finding(unchecked=wanted.unchecked)
+        return FormatFinding(unchecked=wanted.unchecked)
     if len(text) > _MAX_TEXT_CHARS:
-        return Finding(unchecked="the answer is larger than a million characters")
+        return FormatFinding(unchecked="the answer is larger than a million characters")
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return _no_json(text, error)
     if wanted.compiled is None:
-        return Finding()
+        return FormatFinding()
     return wanted.compiled.judge(text, value)
 
 
-def _no_json(text: str, error: orjson.JSONDecodeError) -> Finding:
+def _no_json(text: str, error: orjson.JSONDecodeError) -> FormatFinding:
     if "surrogate" in error.msg or "depth limit" in error.msg:
-        return Finding(unchecked="the answer is JSON that cannot be read here")
+        return FormatFinding(unchecked="the answer is JSON that cannot be read here")
     start = text.lstrip()
     where = f"character {error.pos} of {len(text)}"
     if not start:
@@ -143,7 +127,7 @@ def _no_json(text: str, error: orjson.JSONDecodeError) -> Finding:
         said = f"more text follows the JSON, from {where}"
     else:
         said = f"the text is not JSON, from {where}"
-    return Finding(said)
+    return FormatFinding(said)
 
 
 def _dict(value: Any) -> dict[str, Any]:

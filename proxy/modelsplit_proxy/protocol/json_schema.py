@@ -1,4 +1,4 @@
-"""Does JSON fit a schema? The one module that knows the validator; `answer_format` loads it.
+"""Does JSON fit a schema? The one module that knows the validator, loaded with the first schema.
 
 A schema can fetch nothing, its patterns run in linear time, and one whose work cannot be
 bounded is not used. A sentence about an answer names keywords, types, and properties that the
@@ -14,7 +14,7 @@ import jsonschema_rs
 import orjson
 from jsonschema_rs import ValidationErrorKind as Kind
 
-from modelsplit_proxy.protocol.answer_format import Finding
+from modelsplit_proxy.protocol.format_finding import FormatFinding
 from modelsplit_proxy.protocol.schema_cost import Costs, RefusedError, costs_of
 
 if TYPE_CHECKING:
@@ -41,20 +41,22 @@ class Compiled:
     validator: Validator
     costs: Costs
 
-    def judge(self, text: str, value: Any) -> Finding:
+    def judge(self, text: str, value: Any) -> FormatFinding:
         """Hold an answer against it: its text, and the value that the text says."""
         if _too_much(self.costs, text, value):
-            return Finding(unchecked="the schema would take too long with an answer of this size")
+            return FormatFinding(
+                unchecked="the schema would take too long with an answer of this size"
+            )
         if self.validator.is_valid(value):
-            return Finding()
+            return FormatFinding()
         alternatives = b'"anyOf":' in self.raw or b'"oneOf":' in self.raw
         if alternatives and _steps(self.costs, text, value) > _MAX_STEPS_EXPLAINED:
-            return Finding("the JSON does not fit the schema")
+            return FormatFinding("the JSON does not fit the schema")
         try:
             self.validator.validate(value)
         except jsonschema_rs.ValidationError as error:
-            return Finding(_sentence(self.raw, error))
-        return Finding()
+            return FormatFinding(_sentence(self.raw, error))
+        return FormatFinding()
 
 
 def compiled(schema: dict[str, Any]) -> Compiled:

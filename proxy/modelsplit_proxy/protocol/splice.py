@@ -24,7 +24,8 @@ from modelsplit_proxy.protocol.stream_end import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelsplit_proxy.http.server import Downstream, Source
+    from modelsplit_proxy.http.request import Source
+    from modelsplit_proxy.http.server import Downstream
 
 # What a last line holds and a token never does: inside a JSON string quotes are escaped.
 _MARKS: Final = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelsplit_proxy.records import rows
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.runtime.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class LiveCalls:
     def _fields(self, record: CallRecord) -> dict[str, Any]:
         now = self._clock.now()
         so_far_s = now - record.started
-        return record.log_fields() | {
+        return log_fields(record) | {
             "ts": rfc3339(record.started_wall + so_far_s),
             "outcome": "running",
             "job_e2e_latency_ms": round(so_far_s * 1000, 3),

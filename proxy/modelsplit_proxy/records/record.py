@@ -12,7 +12,6 @@ from modelsplit_policy.call import Call, State
 from modelsplit_policy.prices import FREE, cost_usd
 from modelsplit_proxy.protocol import error_body
 from modelsplit_proxy.protocol.stream_end import Usage
-from modelsplit_proxy.records.values import NAME_MAX, Finished, line, put_together
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +22,12 @@ if TYPE_CHECKING:
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_policy.tickets import Crowd, Seats
     from modelsplit_policy.vocabulary import Context, Dialect, Loading, Provider, Role, RouteReason
+
+# A name from a client may be as long as its body; records keep as much as a name needs.
+NAME_MAX: Final = 256
+# What every call has; what few have, or empty; and all else that its log line says (``values``).
+# A tuple with names would take twice as long to make as the values in it.
+Finished = tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any]]
 
 NO_USAGE: Final = Usage()
 # Asked of every call; to look it up in the enumeration costs as much as a call.
@@ -85,7 +90,8 @@ class CallRecord:
     """One call, from its first byte in to its last byte out.
 
     ``candidates``: who may answer, in order. ``no_fallback``: the client wanted none.
-    ``unseated``: a second attempt that found no seat, and so does not count.
+    ``unseated``: a second attempt that found no seat, and so does not count. ``values``: what
+    ``values.finished`` made of the call when it had ended.
     """
 
     request_id: str
@@ -119,7 +125,7 @@ class CallRecord:
     deadline_was_clients: bool = False
     loading: Loading | None = None
     ended: float | None = None
-    _finished: Finished | None = field(default=None, repr=False, compare=False)
+    values: Finished | None = field(default=None, repr=False, compare=False)
 
     def routed(self, route: Route) -> None:
         self.role, self.context, self.provider = route.role, route.context, route.provider
@@ -224,19 +230,3 @@ class CallRecord:
             attempt=self.attempt_number,
             fallback_used=self.fallback_used,
         )
-
-    def finished(self) -> Finished:
-        """The call as values, as far as it is.
-
-        Several readers want it, in threads of their own; once the call has ended it is put
-        together once, or twice if they come in the same moment.
-        """
-        if self.ended is None:
-            return put_together(self)
-        if self._finished is None:
-            self._finished = put_together(self)
-        return self._finished
-
-    def log_fields(self) -> dict[str, Any]:
-        """The finished call as one flat object (§ Logs in docs/operations.md)."""
-        return line(self.finished())

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import orjson
 
 from modelsplit_policy.failures import said_back
+from modelsplit_proxy.records.values import log_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,7 @@ class RequestLog:
         try:
             for start in range(0, len(records), _AT_ONCE):
                 some = records[start : start + _AT_ONCE]
-                self._sink(b"".join([self._format(record.log_fields()) for record in some]))
+                self._sink(b"".join([self._format(log_fields(record)) for record in some]))
             if dropped:
                 self._sink(_dropped_line(dropped))
         except (OSError, ValueError):

@@ -15,7 +15,8 @@ import orjson
 
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.records import decisions
-from modelsplit_proxy.records.values import ALWAYS, NAME_MAX, SELDOM, USUAL, microseconds
+from modelsplit_proxy.records.record import NAME_MAX
+from modelsplit_proxy.records.values import ALWAYS, SELDOM, USUAL, finished, microseconds
 from modelsplit_proxy.runtime.clock import rfc3339_us
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def _insert(statements: Sequence[str], row: Row) -> Insert:
 
 def call_row(record: CallRecord) -> Row:
     """The values of ``CALL`` behind the id; those that are missing at the end are NULL."""
-    always, seldom, unusual = record.finished()
+    always, seldom, unusual = finished(record)
     if not seldom and not unusual and not record.fallback_used:
         return always
     return (*always, *(seldom or _NOTHING), _more(record, unusual))

@@ -15,15 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy.call import State
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.protocol import budget_text, error_body
+from modelsplit_proxy.records.record import NAME_MAX
 from modelsplit_proxy.runtime.clock import rfc3339_us
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.records.record import CallRecord, Finished
 
-# A name from a client may be as long as its body; records keep as much as a name needs.
-NAME_MAX: Final = 256
 _COMPLETED: Final = State.COMPLETED
 _PLANNER: Final = str(Role.PLANNER)
 
@@ -83,9 +82,23 @@ USUAL: Final[Mapping[str, Any]] = MappingProxyType(
     {field: value for field, value in _LINE.items() if field not in {"ts", *ALWAYS, *SELDOM}}
 )
 
-# By ``ALWAYS``; by ``SELDOM``, or empty; and all else that the line says. A tuple with names
-# would take twice as long to make as the values in it.
-Finished = tuple[tuple[Any, ...], tuple[Any, ...], dict[str, Any]]
+
+def finished(record: CallRecord) -> Finished:
+    """The call as values, as far as it is: by ``ALWAYS``, by ``SELDOM``, and the rest.
+
+    Several readers want them, in threads of their own; once the call has ended they are put
+    together once, or twice if they come in the same moment.
+    """
+    if record.ended is None:
+        return put_together(record)
+    if record.values is None:
+        record.values = put_together(record)
+    return record.values
+
+
+def log_fields(record: CallRecord) -> dict[str, Any]:
+    """The call as one flat object (§ Logs in docs/operations.md)."""
+    return line(finished(record))
 
 
 def put_together(record: CallRecord) -> Finished:

@@ -16,6 +16,7 @@ from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.limits import budget_store
 from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.protocol.stream_end import Usage
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from support.budget_keepers import HEAVY, NOON, OPUS, Clocks, Held, budget_keeper
 from support.harness import policy
@@ -139,7 +140,7 @@ async def test_a_shadow_budget_refuses_nothing_and_tells_what_it_would_have(tmp_
         assert held.budget_keeper.refusals.shadow == {"two": 3}
         record, _, payment = held.payment()
         assert await payment.reserve() is None
-        assert record.log_fields()["budgets"][0]["shadow"] is True
+        assert log_fields(record)["budgets"][0]["shadow"] is True
         assert held.budget_keeper.header_lines(record) == []
     assert len(rows(tmp_path)) == 6
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.protocol.answer_format import Finding, Wanted, judge, problem, wanted
+from modelsplit_proxy.protocol.answer_format import Wanted, judge, wanted
+from modelsplit_proxy.protocol.format_finding import FormatFinding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,6 +51,11 @@ def asked(schema: object) -> Wanted:
     found = wanted("/api/chat", {"format": schema})
     assert found is not None
     return found
+
+
+def problem(form: Wanted, text: str) -> str | None:
+    """What is not as wanted; None where it fits, or is not checked."""
+    return judge(form, text).problem
 
 
 def checked(schema: dict[str, Any]) -> Wanted:
@@ -157,7 +163,7 @@ def deep(levels: int) -> dict[str, Any]:
 def test_what_cannot_be_checked_says_why_and_passes(schema: object, why: str) -> None:
     found = asked(schema)
     assert why in str(found.unchecked)
-    assert judge(found, "no JSON at all") == Finding(unchecked=found.unchecked)
+    assert judge(found, "no JSON at all") == FormatFinding(unchecked=found.unchecked)
     assert problem(found, "no JSON at all") is None
 
 
@@ -234,7 +240,7 @@ def test_alternatives_times_values_has_an_end() -> None:
 
 def test_nesting_beyond_the_count_is_not_checked() -> None:
     tree = checked({"type": "array", "items": {"$ref": "#"}})
-    assert judge(tree, "[" * 60 + "]" * 60) == Finding()
+    assert judge(tree, "[" * 60 + "]" * 60) == FormatFinding()
     assert judge(tree, "[" * 90 + "]" * 90).unchecked is not None
     assert judge(ANYTHING, "[" * 2000 + "]" * 2000).unchecked is not None
 
@@ -243,9 +249,9 @@ def test_nesting_beyond_the_count_is_not_checked() -> None:
 
 
 def test_the_answers_of_a_real_model_fit() -> None:
-    assert judge(checked(BOB), '{\n    "name": "Bob",\n    "age": 41\n}') == Finding()
+    assert judge(checked(BOB), '{\n    "name": "Bob",\n    "age": 41\n}') == FormatFinding()
     plan = '{"steps":[{"id":1,"tool":"search","args":{"q":"weather"},"note":null}]}'
-    assert judge(checked(PLAN), plan) == Finding()
+    assert judge(checked(PLAN), plan) == FormatFinding()
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", "41", '"Bob"', "null", ' {"a":1}\n', '{"a":1,"a":2}'])
@@ -357,7 +363,7 @@ def test_where_the_reason_would_be_dear_there_is_none() -> None:
 def test_a_large_answer_is_checked_and_a_huge_one_is_not() -> None:
     large = json.dumps([{"name": "Bob", "age": 41}] * 10_000)
     rows = checked({"type": "array", "items": BOB})
-    assert judge(rows, large) == Finding()
+    assert judge(rows, large) == FormatFinding()
     assert problem(rows, large[:-1] + ',{"name":1}]') == 'at /10000: "age" is a required property'
     assert judge(rows, json.dumps(["x" * 1_100_000])).unchecked is not None
 
@@ -408,7 +414,7 @@ def broken(value: Any) -> Any:
 @given(PAIRS)
 def test_every_instance_made_for_a_schema_fits_it(pair: tuple[Any, Any]) -> None:
     schema, value = pair
-    assert judge(checked(schema), json.dumps(value)) == Finding()
+    assert judge(checked(schema), json.dumps(value)) == FormatFinding()
 
 
 @given(PAIRS)

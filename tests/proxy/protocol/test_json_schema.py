@@ -6,7 +6,8 @@ import sys
 
 import pytest
 
-from modelsplit_proxy.protocol.answer_format import Finding, Wanted, wanted
+from modelsplit_proxy.protocol.answer_format import Wanted, wanted
+from modelsplit_proxy.protocol.format_finding import FormatFinding
 from modelsplit_proxy.protocol.json_schema import compiled
 from modelsplit_proxy.protocol.schema_cost import RefusedError
 
@@ -14,12 +15,12 @@ AGE = {"type": "object", "properties": {"age": {"type": "integer"}}, "required":
 
 
 def test_an_answer_that_fits_leaves_nothing_to_say() -> None:
-    assert compiled(AGE).judge('{"age":4}', {"age": 4}) == Finding()
+    assert compiled(AGE).judge('{"age":4}', {"age": 4}) == FormatFinding()
 
 
 def test_an_answer_that_does_not_is_told_where() -> None:
     found = compiled(AGE).judge('{"age":"old"}', {"age": "old"})
-    assert found == Finding("at /age: string, not integer")
+    assert found == FormatFinding("at /age: string, not integer")
 
 
 def test_a_schema_that_is_none_is_refused() -> None:

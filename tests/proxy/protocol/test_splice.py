@@ -14,7 +14,7 @@ from modelsplit_proxy.protocol import splice
 from modelsplit_proxy.protocol.splice import Splice, SplicedDown, spliced_whole
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.http.server import Source
+    from modelsplit_proxy.http.request import Source
     from modelsplit_proxy.protocol.stream_end import Usage
 
 KEY = b',"llm":{"x":"}"}'

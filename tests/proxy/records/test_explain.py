@@ -10,6 +10,7 @@ from modelsplit_policy.budgets import Standing
 from modelsplit_policy.tickets import Crowd, Hold, Seats
 from modelsplit_proxy.records import explain, rows
 from modelsplit_proxy.records.record import Attempt, CallRecord, Variant
+from modelsplit_proxy.records.values import finished
 from support.records import QUEUE_FULL, answered, begun, fallen_back, turned_away
 from support.stores import kept
 
@@ -123,7 +124,7 @@ def test_names_from_clients_cannot_write_on_the_terminal() -> None:
 def test_fields_that_came_later_are_told_as_they_are() -> None:
     record = answered()
     record.variant = Variant("e", "b")
-    record.finished()[2]["budget"] = "heavy-20b: 7 of 10 left"
+    finished(record)[2]["budget"] = "heavy-20b: 7 of 10 left"
     text = told(record)
     assert "variant    b\n" in text
     assert "budget     heavy-20b: 7 of 10 left\n" in text

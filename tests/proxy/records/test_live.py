@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelsplit_proxy.records.live import LiveCalls
+from modelsplit_proxy.records.values import log_fields
 from support.records import PLANNER, routed
 
 
@@ -37,7 +38,7 @@ def test_looking_at_a_running_call_does_not_fix_its_record() -> None:
     live.enter(record)
     live.find("now")
     record.ended, record.status = 103.0, 200
-    assert (record.log_fields()["job_e2e_latency_ms"], record.log_fields()["status"]) == (
+    assert (log_fields(record)["job_e2e_latency_ms"], log_fields(record)["status"]) == (
         3000.0,
         200,
     )

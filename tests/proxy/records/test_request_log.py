@@ -11,6 +11,7 @@ import pytest
 
 from modelsplit_proxy.records import request_log
 from modelsplit_proxy.records.request_log import RequestLog, text
+from modelsplit_proxy.records.values import log_fields
 from support.records import answered, fallen_back, turned_away
 
 
@@ -40,7 +41,7 @@ async def test_a_finished_call_is_one_line_of_json() -> None:
     await log.close()
     lines = [orjson.loads(line) for line in b"".join(written).splitlines()]
     assert [line["outcome"] for line in lines] == ["ok", "E_OVERLOAD_THROTTLED"]
-    assert lines[0] == orjson.loads(orjson.dumps(answered().log_fields()))
+    assert lines[0] == orjson.loads(orjson.dumps(log_fields(answered())))
 
 
 async def test_lines_are_written_a_moment_later_without_being_asked() -> None:
@@ -126,15 +127,15 @@ def words(fields: dict[str, Any]) -> str:
 
 
 def test_a_line_for_people() -> None:
-    assert words(answered().log_fields()) == (
+    assert words(log_fields(answered())) == (
         "00:29:06.250 PLANNER planner -> qwen3:4b 200 "
         "wait 0.50s llm 2.50s total 3.00s attempt 1 req-1"
     )
 
 
 def test_a_fallback_and_a_failure_say_why() -> None:
-    assert "attempt 2 fallback after E_UNREACHABLE_LOCAL" in words(fallen_back().log_fields())
-    refused = words(turned_away().log_fields())
+    assert "attempt 2 fallback after E_UNREACHABLE_LOCAL" in words(log_fields(fallen_back()))
+    refused = words(log_fields(turned_away()))
     assert refused.endswith("not sent E_OVERLOAD_THROTTLED queue_full req-1")
 
 

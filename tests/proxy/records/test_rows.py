@@ -15,6 +15,7 @@ from modelsplit_policy.prices import Price
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.record import CallRecord
+from modelsplit_proxy.records.values import finished, log_fields
 from modelsplit_proxy.storage.migrations import MIGRATIONS
 from support.records import answered, begun, fallen_back, routed, turned_away
 from support.stores import kept
@@ -43,7 +44,7 @@ def abandoned() -> CallRecord:
     ids=["plain", "job", "long", "fallback", "refused", "left", "early", "cloud"],
 )
 def test_what_the_log_line_says_can_be_read_back(record: CallRecord) -> None:
-    said = orjson.loads(orjson.dumps(record.log_fields()))
+    said = orjson.loads(orjson.dumps(log_fields(record)))
     call, _ = kept(record)
     read = orjson.loads(orjson.dumps(rows.call_fields(call)))
     assert {field: read[field] for field in said} == said
@@ -70,8 +71,8 @@ def test_columns_at_the_end_that_would_be_null_are_not_written() -> None:
 
 def test_a_field_of_later_is_kept_without_a_column() -> None:
     record = answered()
-    record.finished()[2]["budget"] = {"name": "heavy-20b", "left": 3}
-    assert record.log_fields()["budget"] == {"name": "heavy-20b", "left": 3}
+    finished(record)[2]["budget"] = {"name": "heavy-20b", "left": 3}
+    assert log_fields(record)["budget"] == {"name": "heavy-20b", "left": 3}
     call, _ = kept(record)
     assert rows.call_fields(call)["budget"] == {"name": "heavy-20b", "left": 3}
 
