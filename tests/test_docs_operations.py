@@ -52,7 +52,7 @@ async def test_every_metric_is_described_with_its_labels() -> None:
     said = {words(row[0])[0]: set(row[1].replace(",", " ").split()) for row in rows("Metrics")}
     assert all(row[2] for row in rows("Metrics"))
     async with running() as up:
-        families = list(up.app.services.metrics.registry.collect())
+        families = list(up.app.metrics.registry.collect())
     names = {f.name + "_total" * (f.type == "counter") for f in families}
     assert set(said) == names
     for family in families:

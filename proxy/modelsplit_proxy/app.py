@@ -19,10 +19,14 @@ from modelsplit_policy.health import HealthGuard, HealthRules
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.admin.admin import Admin, AdminParts
+from modelsplit_proxy.calls.answer import AnswerParts
+from modelsplit_proxy.calls.attempt import AttemptParts
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
+from modelsplit_proxy.calls.call import CallParts
+from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.settings import Address
-from modelsplit_proxy.handler import Handler, unparsed_request
+from modelsplit_proxy.handler import Handler, HandlerParts, unparsed_request
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.origin_guard import Guard
 from modelsplit_proxy.http.server import Edge, EdgeServer
@@ -40,6 +44,8 @@ from modelsplit_proxy.metrics.experiments import ExperimentMetrics
 from modelsplit_proxy.metrics.storage import StoreMetrics
 from modelsplit_proxy.passthrough.intercept import Intercept
 from modelsplit_proxy.passthrough.last_good import LastGood
+from modelsplit_proxy.passthrough.passthrough import PassthroughParts
+from modelsplit_proxy.passthrough.rewritten import QuestionParts
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Ledger
 from modelsplit_proxy.records.request_log import RequestLog
@@ -47,7 +53,6 @@ from modelsplit_proxy.runtime.clock import LedgerTime, SystemClock, boot_id, mac
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.runtime.tasks import Tasks
-from modelsplit_proxy.services import Services
 from modelsplit_proxy.storage.retention import Limits, Retention
 from modelsplit_proxy.storage.writer import Store
 from modelsplit_proxy.watch import installed_models
@@ -56,7 +61,6 @@ from modelsplit_proxy.watch.loaded_models import Residency
 from modelsplit_proxy.watch.upstream_probe import Probe
 
 if TYPE_CHECKING:
-    from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Settings
     from modelsplit_proxy.limits.client_keys import Keyring
@@ -91,30 +95,32 @@ class App:
     ) -> None:
         self._settings = settings
         self._loaded = loaded
-        self._keyring = keyring
-        policy = loaded.policy
-        self.admission = admission.from_policy(policy)
-        self.lag = LoopLag()
         self._tasks = Tasks()
-        self._pricing = prices.read(policy, SystemClock().wall())
-        self.store = Store(settings.state, SystemClock())
+        self.keyring = keyring
+        self.policy = policy = loaded.policy
+        self.roles = Roles(policy)
+        self.clock = clock = SystemClock()
+        self.lag = LoopLag()
+        self.lifecycle = Lifecycle()
+        self._pricing = prices.read(policy, clock.wall())
+        self.store = Store(settings.state, clock)
         self._ledger = Ledger(self.store)
-        self.services = self._services(policy, RequestLog(sink, as_json=json_log))
-        pool, target = self.services.pool, self.services.target
-        self.probe = Probe(pool, target)
-        self.residency = self.services.residency
-        self.monitor = self._monitor(policy)
-        self.services.metrics.watch(self.admission, pool, self.lag, self.monitor)
-        self._costs = self._count_costs()
-        trials = ExperimentMetrics(policy, self.services.metrics.registry, LATENCY_S)
-        self.services.log.listen(trials.call_ended)
-        self.services.metrics.registry.register(StoreMetrics(self.store, self._ledger))
-        self.services.metrics.registry.register(BudgetMetrics(self.services.budget_keeper))
-        for listener in (self._ledger.note, self.residency.call_ended, self.monitor.call_ended):
-            self.services.log.listen(listener)
+        upstream = settings.upstream
+        self.target = UpstreamTarget(upstream.host, upstream.port, str(upstream))
+        self.pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
+        self.probe = Probe(self.pool, self.target)
+        self.last_good = LastGood()
+        self._limits()
+        self.residency = Residency(self.pool, str(upstream), self.gate)
+        self.monitor = self._monitor()
+        self.live = LiveCalls(clock)
+        self.log = RequestLog(sink, as_json=json_log)
+        self.metrics = Metrics(policy)
+        self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
+        self._count()
         self._edge = Edge(
             EdgeServer(
-                Handler(self.services),
+                Handler(self._handler_parts()),
                 head_timeout_s=settings.client_header_timeout_s,
                 error_page=unparsed_request,
             )
@@ -123,66 +129,126 @@ class App:
         self.address: Address | None = None
         self.admin_address: Address | None = None
 
-    def _monitor(self, policy: Policy) -> Monitor:
-        services = self.services
+    # 1. Parts of the process.
+
+    def _limits(self) -> None:
+        """What may say no to a call."""
+        policy, clock = self.policy, self.clock
+        own_limits = None if self.keyring is None else self.keyring.limits(policy.clients)
+        ledger_time = LedgerTime(machine_clocks(boot_id(self._settings.boot_id)))
+        self.admission = admission.from_policy(policy)
+        self.gate = Gate(self.admission, clock)
+        self.fuses = Fuses(Breakers(BreakerRules()), clock)
+        self.budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, ledger_time)
+        self.rate = ArrivalLimit(policy.clients, own_limits)
+        self.client_seats = ClientSeats(policy.clients, own_limits)
+
+    def _monitor(self) -> Monitor:
         rules = HealthRules()
-        watched = Watched(
-            policy, self.admission, services.fuses, self.probe, self.lag, services.clock
-        )
+        watched = Watched(self.policy, self.admission, self.fuses, self.probe, self.lag, self.clock)
         return Monitor(HealthGuard(rules), rules, watched)
 
-    def _count_costs(self) -> Costs:
-        services = self.services
-        costs = Costs(services.clock.wall(), self._pricing.table, services.metrics.model_label)
-        services.metrics.registry.register(costs)
-        services.log.listen(costs.call_ended)
-        return costs
+    def _count(self) -> None:
+        """Who is told of finished calls, and who renders what was counted."""
+        registry = self.metrics.registry
+        self.metrics.watch(self.admission, self.pool, self.lag, self.monitor)
+        trials = ExperimentMetrics(self.policy, registry, LATENCY_S)
+        registry.register(self._costs)
+        registry.register(StoreMetrics(self.store, self._ledger))
+        registry.register(BudgetMetrics(self.budget_keeper))
+        for listener in (
+            self._costs.call_ended,
+            trials.call_ended,
+            self._ledger.note,
+            self.residency.call_ended,
+            self.monitor.call_ended,
+        ):
+            self.log.listen(listener)
 
     def _retention(self) -> Retention:
         settings = self._settings
         limits = Limits(settings.keep_records_s, settings.max_records_bytes)
-        return Retention(self.store, self.services.clock, limits)
+        return Retention(self.store, self.clock, limits)
 
-    def _services(self, policy: Policy, log: RequestLog) -> Services:
-        settings, clock = self._settings, SystemClock()
-        upstream = settings.upstream
-        own_limits = None if self._keyring is None else self._keyring.limits(policy.clients)
-        gate = Gate(self.admission, clock)
-        pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
-        ledger_time = LedgerTime(machine_clocks(boot_id(settings.boot_id)))
-        budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, ledger_time)
-        return Services(
-            policy=policy,
-            roles=Roles(policy),
-            gate=gate,
-            pool=pool,
-            residency=Residency(pool, str(upstream), gate),
+    # 2. What each room is given of them.
+
+    def _handler_parts(self) -> HandlerParts:
+        settings = self._settings
+        return HandlerParts(
             guard=Guard(
                 settings.listen.host,
                 settings.allow_hosts,
                 settings.allow_origins,
                 machine=socket.gethostname(),
             ),
-            intercept=Intercept(Catalogue(policy), policy.management, settings.max_body_bytes),
-            last_good=LastGood(),
-            rate=ArrivalLimit(policy.clients, own_limits),
-            client_seats=ClientSeats(policy.clients, own_limits),
-            fuses=Fuses(Breakers(BreakerRules()), clock),
-            budget_keeper=budget_keeper,
-            attempt_plans=AttemptPlans(
-                policy, self._pricing.prices, budget_keeper, settings.stall_timeout_s
+            keyring=self.keyring,
+            calls=self._call_parts(),
+            intercept=Intercept(
+                Catalogue(self.policy), self.policy.management, settings.max_body_bytes
             ),
-            metrics=Metrics(policy),
-            log=log,
-            live=LiveCalls(clock),
-            clock=clock,
-            tasks=self._tasks,
-            target=UpstreamTarget(upstream.host, upstream.port, str(upstream)),
-            lifecycle=Lifecycle(),
-            stall_s=settings.stall_timeout_s,
-            max_body_bytes=settings.max_body_bytes,
-            keyring=self._keyring,
+            passthrough=PassthroughParts(self.pool, self.target, self.lifecycle, self._tasks),
+            questions=QuestionParts(
+                self.pool, self.target, self.last_good, self.clock, self.lifecycle
+            ),
+            last_good=self.last_good,
+            metrics=self.metrics,
+            lifecycle=self.lifecycle,
         )
+
+    def _call_parts(self) -> CallParts:
+        return CallParts(
+            attempts=self._attempt_parts(),
+            replies=ReplyParts(self.policy, self.budget_keeper, self.clock, self.lifecycle),
+            policy=self.policy,
+            roles=self.roles,
+            client_seats=self.client_seats,
+            rate=self.rate,
+            max_body_bytes=self._settings.max_body_bytes,
+            metrics=self.metrics,
+            log=self.log,
+            live=self.live,
+            clock=self.clock,
+            lifecycle=self.lifecycle,
+        )
+
+    def _attempt_parts(self) -> AttemptParts:
+        stall_s = self._settings.stall_timeout_s
+        return AttemptParts(
+            answers=AnswerParts(self.policy, self.target, self.lifecycle),
+            plans=AttemptPlans(self.policy, self._pricing.prices, self.budget_keeper, stall_s),
+            gate=self.gate,
+            pool=self.pool,
+            residency=self.residency,
+            fuses=self.fuses,
+            budget_keeper=self.budget_keeper,
+            clock=self.clock,
+        )
+
+    def _admin_parts(self) -> AdminParts:
+        settings = self._settings
+        return AdminParts(
+            guard=Guard(settings.admin.host, settings.allow_hosts, ()),
+            loaded=self._loaded,
+            policy=self.policy,
+            roles=self.roles,
+            admission=self.admission,
+            fuses=self.fuses,
+            budget_keeper=self.budget_keeper,
+            metrics=self.metrics,
+            live=self.live,
+            clock=self.clock,
+            lifecycle=self.lifecycle,
+            target=self.target,
+            probe=self.probe,
+            residency=self.residency,
+            monitor=self.monitor,
+            lag=self.lag,
+            ledger=self._ledger,
+            costs=self._costs,
+            store=self.store,
+        )
+
+    # 3. From the start to the end.
 
     async def start(self, inherited: list[socket.socket] | None = None) -> None:
         """Listen and serve. ``inherited``: sockets a service manager opened for us."""
@@ -202,34 +268,33 @@ class App:
         for sock in sockets:
             await self._edge.listen(sock)
         await self._first_look()
-        for warning in (*self._pricing.warnings, *warnings(self.services.policy)):
+        for warning in (*self._pricing.warnings, *warnings(self.policy)):
             logger.warning("%s", warning)
         self._tasks.run(self._compare_with_installed(), "installed")
         self._tasks.run(self.probe.watch(), "probe")
         self._tasks.run(self.residency.watch(), "residency")
         self._tasks.run(self.monitor.watch(), "health")
         self._tasks.run(self._retention().watch(), "retention")
-        self._tasks.run(self.services.budget_keeper.watch(), "budgets")
+        self._tasks.run(self.budget_keeper.watch(), "budgets")
 
     async def _read_budgets(self) -> None:
         """Know what was counted before the first call comes; a locked file delays only that."""
-        reading = self._tasks.start(self.services.budget_keeper.open(), "reading budgets")
+        reading = self._tasks.start(self.budget_keeper.open(), "reading budgets")
         await asyncio.wait([reading], timeout=_FIRST_LOOK_S)
 
     async def _compare_with_installed(self) -> None:
         """Say once what the policy names and Ollama lacks; nothing depends on the answer."""
-        services = self.services
         try:
             async with asyncio.timeout(_COMPARE_S):
                 _, body = await fetch(
-                    services.pool, services.target.authority, "/api/tags", _TAGS_MAX_BYTES
+                    self.pool, self.target.authority, "/api/tags", _TAGS_MAX_BYTES
                 )
         except (TimeoutError, UpstreamError):
             return
         found = installed_models.names(body)
         if found is None:
             return  # not a list of models: nothing is known to be missing
-        for warning in installed_models.warnings(services.policy, found):
+        for warning in installed_models.warnings(self.policy, found):
             logger.warning("%s", warning)
 
     async def _first_look(self) -> None:
@@ -242,7 +307,7 @@ class App:
 
     async def stop(self, cut: asyncio.Event | None = None) -> None:
         """Take no new work, let answers end within the drain time (or until ``cut``), leave."""
-        lifecycle = self.services.lifecycle
+        lifecycle = self.lifecycle
         lifecycle.draining = True
         self._edge.stop_accepting()
         if lifecycle.active:
@@ -255,7 +320,7 @@ class App:
 
     async def _drained(self, cut: asyncio.Event) -> None:
         waits = [
-            self._tasks.start(self.services.lifecycle.idle(), "drain"),
+            self._tasks.start(self.lifecycle.idle(), "drain"),
             self._tasks.start(_until(cut), "cut"),
         ]
         await asyncio.wait(
@@ -266,19 +331,19 @@ class App:
         """Tell those still in line, and let that leave before the connections are cut."""
         if not any(self.admission.waiting(role) for role in Role):
             return
-        self.services.gate.refuse_all(Reason.DRAINING)
+        self.gate.refuse_all(Reason.DRAINING)
         await self._last_words()
 
     async def _cut_short(self) -> None:
         """Interrupt what is still being answered, and let it say so to its client."""
-        lifecycle = self.services.lifecycle
+        lifecycle = self.lifecycle
         lifecycle.cutting = True
         if lifecycle.active:
             self._edge.interrupt()
             await self._last_words()
 
     async def _last_words(self) -> None:
-        told = self._tasks.start(self.services.lifecycle.idle(), "last words")
+        told = self._tasks.start(self.lifecycle.idle(), "last words")
         await asyncio.wait([told], timeout=_LAST_WORDS_S)
 
     async def _close_parts(self) -> None:
@@ -286,29 +351,14 @@ class App:
             await self._admin.cleanup()
         self.lag.stop()
         await self._tasks.close()
-        self.services.pool.close()
-        await self.services.log.close()
-        self.services.budget_keeper.close()
+        self.pool.close()
+        await self.log.close()
+        self.budget_keeper.close()
         await asyncio.to_thread(self.store.close)
 
     async def _start_admin(self, sock: socket.socket) -> None:
-        settings = self._settings
-        guard = Guard(settings.admin.host, settings.allow_hosts, ())
-        parts = AdminParts(
-            services=self.services,
-            admission=self.admission,
-            guard=guard,
-            loaded=self._loaded,
-            probe=self.probe,
-            residency=self.residency,
-            monitor=self.monitor,
-            lag=self.lag,
-            ledger=self._ledger,
-            costs=self._costs,
-            store=self.store,
-        )
         self._admin = web.AppRunner(
-            Admin(parts).application(),
+            Admin(self._admin_parts()).application(),
             access_log=None,
             handler_cancellation=True,
             shutdown_timeout=1.0,

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.vocabulary import Dialect
-from modelsplit_proxy.calls.call import InferenceCall, internal_failure
+from modelsplit_proxy.calls.call import CallParts, InferenceCall, internal_failure
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.server import Downstream, date_line
 from modelsplit_proxy.limits import client_keys
 from modelsplit_proxy.limits.client_keys import ANYBODY
 from modelsplit_proxy.passthrough.intercept import Question
-from modelsplit_proxy.passthrough.passthrough import Passthrough
-from modelsplit_proxy.passthrough.rewritten import Questioning
+from modelsplit_proxy.passthrough.passthrough import Passthrough, PassthroughParts
+from modelsplit_proxy.passthrough.rewritten import Questioning, QuestionParts
 from modelsplit_proxy.protocol import error_body, overload, routes
 from modelsplit_proxy.protocol.request_headers import new_id, request_id
 from modelsplit_proxy.protocol.routes import Kind
@@ -30,28 +31,47 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from modelsplit_proxy.http.origin_guard import Guard
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.limits.client_keys import Caller
+    from modelsplit_proxy.limits.client_keys import Caller, Keyring
+    from modelsplit_proxy.metrics.calls import Metrics
+    from modelsplit_proxy.passthrough.intercept import Intercept
+    from modelsplit_proxy.passthrough.last_good import LastGood
     from modelsplit_proxy.protocol.routes import Route
-    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
 logger = logging.getLogger("modelsplit")
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerParts:
+    """What outlives a request. ``keyring`` None: nobody needs a key."""
+
+    guard: Guard
+    keyring: Keyring | None
+    calls: CallParts
+    intercept: Intercept
+    passthrough: PassthroughParts
+    questions: QuestionParts
+    last_good: LastGood
+    metrics: Metrics
+    lifecycle: Lifecycle
 
 
 class Handler:
     """Called by the edge for each request."""
 
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, parts: HandlerParts) -> None:
+        self._parts = parts
 
     async def __call__(self, request: Request) -> web.StreamResponse:
         down = Downstream(request)
         known_as = request_id(request.headers)
-        self._services.lifecycle.begin()
+        self._parts.lifecycle.begin()
         try:
             await self._serve(request, down, known_as)
         except asyncio.CancelledError:
-            if not self._services.lifecycle.cutting:
+            if not self._parts.lifecycle.cutting:
                 raise  # the client has left
             self._cut_short(request, down, known_as)
         except Exception:
@@ -59,7 +79,7 @@ class Handler:
             logger.exception("request %s %s %s failed", known_as, request.method, path)
             self._after_our_bug(request, down, known_as)
         finally:
-            self._services.lifecycle.end()
+            self._parts.lifecycle.end()
         return down.answered()
 
     async def _serve(self, request: Request, down: Downstream, known_as: str) -> None:
@@ -72,7 +92,7 @@ class Handler:
         caller = refused or self._caller(request, target)
         if route.kind is Kind.INFERENCE:
             call = InferenceCall(
-                self._services,
+                self._parts.calls,
                 request,
                 down,
                 route,
@@ -93,9 +113,9 @@ class Handler:
         finally:
             # A pull that broke off may have changed something; what was refused has not.
             if route.kind is Kind.MANAGEMENT and down.status < 400:
-                self._services.last_good.forget()
+                self._parts.last_good.forget()
             if down.status:
-                self._services.metrics.passed(route.kind, down.status)
+                self._parts.metrics.passed(route.kind, down.status)
 
     async def _pass(
         self,
@@ -105,32 +125,34 @@ class Handler:
         down: Downstream,
         caller: Caller,
     ) -> Failure | None:
-        services = self._services
-        if services.lifecycle.draining:
+        parts = self._parts
+        if parts.lifecycle.draining:
             return overload.draining()
         denied = caller.denied_management(manages=route.kind is Kind.MANAGEMENT)
         if denied is not None:
             return denied
-        plan = await services.intercept.plan(route, target, request, down)
+        plan = await parts.intercept.plan(route, target, request, down)
         if isinstance(plan, Failure):
             return plan
         if isinstance(plan, Question):
             return await Questioning(
-                services, request, down, plan, consumed=caller.consumed
+                parts.questions, request, down, plan, consumed=caller.consumed
             ).serve()
-        passing = Passthrough(services, request, target, down, consumed=caller.consumed, taken=plan)
+        passing = Passthrough(
+            parts.passthrough, request, target, down, consumed=caller.consumed, taken=plan
+        )
         return await passing.serve()
 
     def _preflight(self, request: Request, origin: str, down: Downstream) -> None:
         """Answer a browser that asks what it may ask: before any key, as it can send none."""
         cors.answer_preflight(down, origin, close=self._closes(request))
-        self._services.metrics.passed(Kind.OTHER, down.status)
+        self._parts.metrics.passed(Kind.OTHER, down.status)
 
     def _closes(self, request: Request) -> bool:
-        return self._services.lifecycle.draining or not request.content.is_eof()
+        return self._parts.lifecycle.draining or not request.content.is_eof()
 
     def _caller(self, request: Request, target: str) -> Caller | Failure:
-        keyring = self._services.keyring
+        keyring = self._parts.keyring
         if keyring is None:
             return ANYBODY
         sent = request.headers
@@ -156,7 +178,7 @@ class Handler:
                 "at it; check --upstream",
                 "Loop Detected",
             )
-        return self._services.guard.check(sent.get("Host"), request.origin)
+        return self._parts.guard.check(sent.get("Host"), request.origin)
 
     def _answer(self, request: Request, down: Downstream, failure: Failure, known_as: str) -> None:
         """An error outside any call: no role, no model, no attempt."""
@@ -178,7 +200,7 @@ class Handler:
             down.abort()
         else:
             self._answer(request, down, internal_failure(), known_as)
-            self._services.metrics.passed(Kind.OTHER, down.status)
+            self._parts.metrics.passed(Kind.OTHER, down.status)
 
 
 def write_failure(

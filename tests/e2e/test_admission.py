@@ -125,7 +125,7 @@ async def crowded(
         finally:
             crowd.leave()
         await up.until(lambda: up.seats() == (0, 0))
-        assert not up.app.services.gate._waiting
+        assert not up.app.gate._waiting
 
 
 def order(up: Running) -> list[str]:
@@ -182,9 +182,9 @@ async def test_planners_pass_an_executor_within_its_ageing_and_no_later_ones() -
     async with crowded(ONE_BY_ONE) as (up, crowd):
         [held] = await crowd.hold(CHAT)
         await crowd.wait("executor", "executor")
-        joined = up.app.services.clock.now()
+        joined = up.app.clock.now()
         await crowd.wait("planner", "early")
-        await up.until(lambda: up.app.services.clock.now() > joined + 0.15)
+        await up.until(lambda: up.app.clock.now() > joined + 0.15)
         await crowd.wait("planner", "late")
         held.reset()
         await up.calls.wait(4)
@@ -222,9 +222,9 @@ async def test_two_seconds_of_waiting_for_others_models_are_enough() -> None:
         [held] = await crowd.hold(CHAT)
         await up.app.residency.ask()
         await crowd.wait(TINY, "cold")
-        joined = up.app.services.clock.now()
+        joined = up.app.clock.now()
         await crowd.wait(CHAT, "warm")
-        await up.until(lambda: up.app.services.clock.now() > joined + 2.0)
+        await up.until(lambda: up.app.clock.now() > joined + 2.0)
         held.reset()
         await up.calls.wait(3)
         assert order(up)[1:] == ["cold", "warm"]
@@ -267,10 +267,10 @@ async def test_a_wait_that_is_foreseen_to_be_too_long_is_refused_at_once(route: 
         for number in range(3):
             await crowd.wait("heavy", f"n{number}")
         async with up.client() as client:
-            asked = up.app.services.clock.now()
+            asked = up.app.clock.now()
             headers = {"X-LLM-Max-Wait-Ms": "60"}
             answer = await client.request("POST", route, call(route, "heavy"), headers)
-            took = up.app.services.clock.now() - asked
+            took = up.app.clock.now() - asked
         assert (answer.status, answer.phrase) == (503, "Queue Timeout")
         assert took < 0.05
         fields = answer.json if route == ROUTE else answer.json["error"]
@@ -294,7 +294,7 @@ class Load:
         self.up = up
         self.tokens = tokens
         self.known: list[int] = []
-        up.app.services.log.listen(lambda *_: self.known.append(self.slots))
+        up.app.log.listen(lambda *_: self.known.append(self.slots))
 
     @property
     def slots(self) -> int:
@@ -420,7 +420,7 @@ async def test_a_call_that_has_no_other_model_is_told_to_come_back() -> None:
 
 async def trial_due(up: Running) -> None:
     """Wait until every open breaker would let a call through."""
-    fuses = up.app.services.fuses
+    fuses = up.app.fuses
     await up.until(lambda: all(view.trial_in_s == 0 for view in fuses.snapshot()))
 
 
@@ -480,18 +480,18 @@ async def test_service_is_back_within_a_second_of_its_upstream(
         statuses = [(await ask(up, "planner")).json["reason"] for _ in range(6)]
         assert statuses[0] == "connect_refused"
         assert statuses[-1] == "breaker_open"
-        assert [str(view.key) for view in up.app.services.fuses.snapshot()] == ["LOCAL"]
+        assert [str(view.key) for view in up.app.fuses.snapshot()] == ["LOCAL"]
         # Longer than one open time: it has tried again, in vain.
         tried = len(caplog.messages)
         await trial_due(up)
         assert (await ask(up, "planner")).status in {502, 503}
         assert "breaker LOCAL: half_open -> open" in "\n".join(caplog.messages[tried:])
         await up.sim.start()
-        back = up.app.services.clock.now()
+        back = up.app.clock.now()
         async with asyncio.timeout(5):
             while (await ask(up, "planner")).status != 200:
                 pass
-        assert up.app.services.clock.now() - back < 1.2
+        assert up.app.clock.now() - back < 1.2
         assert caplog.messages[-1] == (
             "breaker LOCAL: half_open -> closed: the trial succeeded: the upstream answered"
         )
@@ -603,7 +603,7 @@ async def test_a_client_has_so_many_calls_here_at_once() -> None:
             leaver.reset()
             await up.until(lambda: sum(up.seats()) < 2)
             assert (await ask(up, "planner")).status == 200
-        assert repr(up.app.services.client_seats) == "<ClientSeats {} of 2>"
+        assert repr(up.app.client_seats) == "<ClientSeats {} of 2>"
 
 
 async def test_a_client_sends_so_many_calls_a_second() -> None:
@@ -626,13 +626,13 @@ async def test_who_waits_for_how_long_and_why_is_shown() -> None:
     async with crowded() as (up, crowd):
         await crowd.hold("heavy")
         await crowd.hold("planner", 2)
-        before = up.app.services.clock.now()
+        before = up.app.clock.now()
         await crowd.wait("heavy", source="127.0.0.2")
-        joined = up.app.services.clock.now()
-        await up.until(lambda: up.app.services.clock.now() > joined + 0.02)
+        joined = up.app.clock.now()
+        await up.until(lambda: up.app.clock.now() > joined + 0.02)
         await crowd.wait("planner")
         seen = await stats(up)
-        longest = (up.app.services.clock.now() - before) * 1000
+        longest = (up.app.clock.now() - before) * 1000
         planner, heavy = seen["waiters"]
         assert 20 <= heavy.pop("waited_ms") + 0.1 <= longest + 0.2
         assert 0 <= planner.pop("waited_ms") < longest

@@ -194,11 +194,11 @@ async def test_a_slow_ollama_is_answered_for_by_what_was_true_a_moment_ago() -> 
 async def test_nor_by_what_was_true_before_a_change() -> None:
     async with running() as up, up.client() as client, asyncio.timeout(5):
         await client.request("GET", TAGS)
-        services = up.app.services
+        app = up.app
         assert (await client.request("DELETE", "/api/delete", {"model": "planner"})).status == 403
-        assert services.last_good.recall(TAGS, services.clock.now()) is not None
+        assert app.last_good.recall(TAGS, app.clock.now()) is not None
         assert (await client.request("DELETE", "/api/delete", {"model": "qwen3:8b"})).status == 200
-        assert services.last_good.recall(TAGS, services.clock.now()) is None
+        assert app.last_good.recall(TAGS, app.clock.now()) is None
 
 
 async def test_an_error_of_ollamas_is_ollamas() -> None:

@@ -171,7 +171,7 @@ async def test_a_client_that_left_the_line_is_given_back() -> None:
         await up.until(lambda: up.seats() == (1, 1))
         await waiting.close()
         await up.calls.wait()
-        assert up.app.services.budget_keeper.standing()[0].calls == 1
+        assert up.app.budget_keeper.standing()[0].calls == 1
 
 
 async def test_a_shadow_budget_is_seen_by_operators_only() -> None:
@@ -312,5 +312,5 @@ async def test_the_cloud_is_charged_what_it_used(tmp_path: Path) -> None:
         records = await up.calls.wait(2)
         spent = sum(record.cost_usd or 0.0 for record in records)
         assert 0 < spent < 0.01
-        left = up.app.services.budget_keeper.approved()[1]
+        left = up.app.budget_keeper.approved()[1]
         assert left == pytest.approx(1.0 - spent, abs=1e-8)

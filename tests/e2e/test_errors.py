@@ -177,7 +177,7 @@ async def test_a_bug_of_ours_is_told_without_its_traceback(
         raise RuntimeError("canary")
 
     async with running(QUICK) as up:
-        monkeypatch.setattr(up.app.services.roles, "route", fail)
+        monkeypatch.setattr(up.app.roles, "route", fail)
         answer = await ask(up, route, call(route, "planner"))
         assert (answer.status, answer.phrase) == (500, "Internal Error")
         fields = told(answer, route)

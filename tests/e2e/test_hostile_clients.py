@@ -120,7 +120,7 @@ async def test_a_storm_of_clients_that_leave_costs_no_seat() -> None:
         await up.calls.wait()
         states = {record.call.state for record in up.calls.records}
         assert states <= {State.ABANDONED, State.COMPLETED, State.REJECTED}
-        pool = up.app.services.pool
+        pool = up.app.pool
         await up.until(lambda: pool.open_connections == len(pool._idle))
 
 
@@ -757,7 +757,7 @@ async def test_a_running_stream_is_finished_and_the_next_request_refused() -> No
         await up.until(lambda: len(up.app._edge.connections) == 3)
         await asyncio.sleep(0)
         stopping = asyncio.get_running_loop().create_task(up.app.stop())
-        await up.until(lambda: up.app.services.lifecycle.draining)
+        await up.until(lambda: up.app.lifecycle.draining)
         assert await idle_one.at_eof()
         await late.send(b'\r\n{"model":"planner"}')
         refused = await late.answer()

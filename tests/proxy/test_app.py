@@ -86,7 +86,7 @@ async def test_while_draining_new_calls_are_turned_away() -> None:
         assert (await two.request("GET", "/api/version")).status == 200
         await one.ask("POST", ROUTE, call(ROUTE, "planner", stream=True))
         await one.head()
-        up.app.services.lifecycle.draining = True
+        up.app.lifecycle.draining = True
         answer = await two.request("POST", ROUTE, call(ROUTE, "planner"))
         assert (answer.status, answer.phrase) == (503, "Draining")
         assert answer.json["reason"] == "draining"

@@ -98,7 +98,7 @@ def break_pool(up: Running) -> None:
     async def acquire() -> None:
         raise ZeroDivisionError
 
-    up.app.services.pool.acquire = acquire  # type: ignore[method-assign, assignment]
+    up.app.pool.acquire = acquire  # type: ignore[method-assign, assignment]
 
 
 @pytest.mark.parametrize("route", [*DIALECTS, TAGS])
@@ -115,7 +115,7 @@ async def test_our_own_bug_is_a_500_without_a_trace(
         assert b"ZeroDivisionError" not in answer.body
         assert "ZeroDivisionError" in caplog.text
         assert up.seats() == (0, 0)
-        assert up.app.services.lifecycle.active == 0
+        assert up.app.lifecycle.active == 0
 
 
 async def test_our_own_bug_in_mid_stream_breaks_the_connection(
@@ -146,7 +146,7 @@ async def test_a_target_of_any_bytes_passes_or_is_refused_and_breaks_nothing(raw
             if answer.get("Connection") == "close":
                 await client.close()
                 client.writer = None
-        assert up.app.services.lifecycle.active == 0
+        assert up.app.lifecycle.active == 0
 
 
 async def test_what_is_no_request_gets_one_line_of_json() -> None:

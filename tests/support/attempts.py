@@ -20,18 +20,21 @@ from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.tickets import Crowd, Hold, Place, Ticket
 from modelsplit_policy.tickets import Seats as Limits
 from modelsplit_policy.vocabulary import Dialect, Provider
-from modelsplit_proxy.calls.attempt import AttemptRun, OutgoingRequest
+from modelsplit_proxy.calls.answer import AnswerParts
+from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
-from modelsplit_proxy.calls.reply import Reply, Setback
+from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.request import Request
 from modelsplit_proxy.http.server import Downstream
 from modelsplit_proxy.http.upstream import BodySink, UpstreamError, UpstreamHead, UpstreamTarget
+from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.limits.admission_queue import Gate
 from modelsplit_proxy.limits.breakers import Fuses
 from modelsplit_proxy.protocol.json_body import read_body
 from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
-from modelsplit_proxy.services import Services
+from modelsplit_proxy.watch.loaded_models import Residency
 from support.budget_keepers import without_a_file
 from support.harness import Overlay, policy
 from support.records import PLANNER, begun
@@ -281,31 +284,28 @@ class Trial:
         self.fuses = Fuses(Breakers(BreakerRules()), self.clock)
         rules = policy(overlay).policy
         budget_keeper = without_a_file(rules)
-        self.services = cast(
-            "Services",
-            SimpleNamespace(
-                policy=rules,
-                attempt_plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
-                gate=self.gate,
-                pool=upstream,
-                residency=Loaded(loaded=loaded),
-                fuses=self.fuses,
-                budget_keeper=budget_keeper,
-                clock=self.clock,
-                target=UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434"),
-                lifecycle=Lifecycle(),
-                stall_s=stall_s,
-            ),
+        lifecycle = Lifecycle()
+        target = UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434")
+        self.parts = AttemptParts(
+            answers=AnswerParts(rules, target, lifecycle),
+            plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
+            gate=cast("Gate", self.gate),
+            pool=cast("Pool", upstream),
+            residency=cast("Residency", Loaded(loaded=loaded)),
+            fuses=self.fuses,
+            budget_keeper=budget_keeper,
+            clock=self.clock,
         )
+        replies = ReplyParts(rules, budget_keeper, self.clock, lifecycle)
         self.heard = Heard()
         self.record: CallRecord = begun(route=label, dialect=dialect)
         self.record.routed(route)
         incoming = request(headers)
-        self.reply = Reply(self.services, incoming, downstream(self.heard), self.record)
+        self.reply = Reply(replies, incoming, downstream(self.heard), self.record)
         self.sent = OutgoingRequest(incoming, label, asked, read_body(body))
 
     def attempt(self, candidate: Candidate = PLANNER.candidates[0]) -> AttemptRun:
-        return AttemptRun(self.services, self.record, self.reply, self.sent, candidate)
+        return AttemptRun(self.parts, self.record, self.reply, self.sent, candidate)
 
     async def run(
         self, candidate: Candidate = PLANNER.candidates[0], *, waited_s: float = 0.0

@@ -172,7 +172,7 @@ async def running(
                 keyring=keyring,
             )
             calls = Finished()
-            app.services.log.listen(calls.note)
+            app.log.listen(calls.note)
             await app.start()
             # A busy test machine makes the loop late, and the Health Guard would shed for it:
             # only what a test says is a late loop here. What was noted while it started counts
@@ -182,7 +182,7 @@ async def running(
             # Nor is its disk too slow to count calls, and what was counted before is known.
             app.store._urgent_s = 5.0
             up = Running(app, stand_in, lines, calls)
-            await up.until(lambda: app.services.budget_keeper.is_open)
+            await up.until(lambda: app.budget_keeper.is_open)
             try:
                 yield up
             finally:

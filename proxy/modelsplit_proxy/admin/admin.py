@@ -41,13 +41,20 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
-    from modelsplit_policy.config.model import ArmPolicy, ExperimentPolicy
+    from modelsplit_policy.config.model import ArmPolicy, ExperimentPolicy, Policy
+    from modelsplit_policy.roles import Roles
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.http.origin_guard import Guard
+    from modelsplit_proxy.http.upstream import UpstreamTarget
+    from modelsplit_proxy.limits.breakers import Fuses
+    from modelsplit_proxy.limits.budgets import BudgetKeeper
+    from modelsplit_proxy.metrics.calls import Metrics
     from modelsplit_proxy.metrics.costs import Costs
+    from modelsplit_proxy.records.live import LiveCalls
     from modelsplit_proxy.records.recorder import Ledger
+    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.loop_lag import LoopLag
-    from modelsplit_proxy.services import Services
     from modelsplit_proxy.storage.writer import Store
     from modelsplit_proxy.watch.health import Monitor
     from modelsplit_proxy.watch.loaded_models import Residency
@@ -65,8 +72,16 @@ _FRESH = MappingProxyType({"X-Content-Type-Options": "nosniff", "Cache-Control":
 class AdminParts:
     """What the admin routes show."""
 
-    services: Services
+    policy: Policy
+    roles: Roles
     admission: Admission
+    fuses: Fuses
+    budget_keeper: BudgetKeeper
+    metrics: Metrics
+    live: LiveCalls
+    clock: Clock
+    lifecycle: Lifecycle
+    target: UpstreamTarget
     guard: Guard
     loaded: LoadedPolicy
     probe: Probe
@@ -120,7 +135,7 @@ class Admin:
         """200 while the process can answer; the upstream's health is told, not judged."""
         del request
         health = self._parts.monitor.fields()
-        trouble = self._parts.services.budget_keeper.error or self._parts.store.error
+        trouble = self._parts.budget_keeper.error or self._parts.store.error
         return _json(
             {
                 "status": "ok" if trouble is None else "degraded",
@@ -134,21 +149,21 @@ class Admin:
     async def _readyz(self, request: web.Request) -> web.Response:
         """503 while calls would fail: draining, or Ollama known to be away."""
         del request
-        draining = self._parts.services.lifecycle.draining
+        draining = self._parts.lifecycle.draining
         ready = not draining and self._parts.probe.up is not False
         body = {"ready": ready, "draining": draining, "upstream": self._upstream()}
         return _json(body, status=200 if ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         del request
-        text = generate_latest(self._parts.services.metrics.registry)
+        text = generate_latest(self._parts.metrics.registry)
         return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _stats(self, request: web.Request) -> web.Response:
         del request
         parts = self._parts
         # An approval given a moment ago is shown.
-        await parts.services.budget_keeper.look()
+        await parts.budget_keeper.look()
         return _json(
             {
                 "upstream": self._upstream(),
@@ -159,15 +174,15 @@ class Admin:
                     "lent": parts.admission.lent,
                 },
                 "roles": {role: self._pool(role) for role in Role},
-                "waiters": list(shown(parts.admission.waiters(parts.services.clock.now()))),
+                "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
                 "parallelism": self._parallelism(),
                 "forecast": asdict(parts.admission.forecast),
                 "health": parts.monitor.fields(),
-                "breakers": [_breaker(view) for view in parts.services.fuses.snapshot()],
-                "active_requests": parts.services.lifecycle.active,
+                "breakers": [_breaker(view) for view in parts.fuses.snapshot()],
+                "active_requests": parts.lifecycle.active,
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
                 "cost": parts.costs.fields(),
-                "spending": budget_metrics.fields(parts.services.budget_keeper),
+                "spending": budget_metrics.fields(parts.budget_keeper),
                 "ledger": self._ledger(),
             }
         )
@@ -182,7 +197,7 @@ class Admin:
         """A dry run: what a call with this model and role would get."""
         query = request.query
         ask = dry_run(query.get("model", ""), query.get("role", ""), query.get("key", ""))
-        route = self._parts.services.roles.route(ask)
+        route = self._parts.roles.route(ask)
         if isinstance(route, Failure):
             return _json({"error": route.message, "error_code": route.code}, status=route.status)
         return _json(route_fields(route))
@@ -191,15 +206,15 @@ class Admin:
         """What calls have cost, within a day unless the query says since when."""
         parts = self._parts
         asked = {"since": request.query.get("since", "1d")}
-        since_us = read_since(asked, parts.services.clock.wall())
+        since_us = read_since(asked, parts.clock.wall())
         read, table = parts.ledger.read, parts.costs.table
         return _json(await asyncio.to_thread(cost_history.spent, read, since_us, table))
 
     async def _experiments(self, request: web.Request) -> web.Response:
         """What experiments have shown so far, or the one that is named."""
         parts, query = self._parts, request.query
-        since_us = read_since(query, parts.services.clock.wall())
-        policy, data = parts.services.policy, parts.ledger.trials
+        since_us = read_since(query, parts.clock.wall())
+        policy, data = parts.policy, parts.ledger.trials
         try:
             told = await asyncio.to_thread(report, policy, data, query.get("name"), since_us)
         except UnknownExperimentError as error:
@@ -209,7 +224,7 @@ class Admin:
     async def _requests(self, request: web.Request) -> web.StreamResponse:
         """Finished calls as JSON or as lines, newest first; or all as a trace, oldest first."""
         only(request.query, (*WORDS, "limit", "format"))
-        query = read_query(request.query, self._parts.services.clock.wall())
+        query = read_query(request.query, self._parts.clock.wall())
         if request.query.get("format") == "trace":
             return await self._trace(request, self._parts.ledger.archive.in_order(query))
         limit = read_number("limit", request.query.get("limit"), 100, _MAX_LATEST)
@@ -240,7 +255,7 @@ class Admin:
     async def _request(self, request: web.Request) -> web.Response:
         """One call, running or finished, as JSON or in words."""
         request_id = request.match_info["id"]
-        live = self._parts.services.live
+        live = self._parts.live
         found = live.find(request_id)
         if found is None:
             found = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
@@ -254,7 +269,7 @@ class Admin:
     def _upstream(self) -> dict[str, Any]:
         probe = self._parts.probe
         return {
-            "address": f"http://{self._parts.services.target.authority}",
+            "address": f"http://{self._parts.target.authority}",
             "up": probe.up,
             "version": probe.version,
             "error": probe.error,

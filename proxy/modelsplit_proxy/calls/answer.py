@@ -8,6 +8,7 @@ off; what was held can still be set back.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import deadlines
@@ -25,20 +26,30 @@ from modelsplit_proxy.protocol.stream_end import Tail, judge
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelsplit_policy.config.model import Policy
     from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.calls.early_headers import Patience
     from modelsplit_proxy.calls.reply import Reply
     from modelsplit_proxy.calls.telemetry import Telemetry
     from modelsplit_proxy.calls.validation import Validation
-    from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
+    from modelsplit_proxy.http.upstream import Exchange, UpstreamHead, UpstreamTarget
     from modelsplit_proxy.protocol.stream_end import Verdict
     from modelsplit_proxy.records.record import CallRecord
-    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
 # A JSON answer is held until it is whole, so that one that breaks can still be replaced.
 # Beyond this size (only embeddings get there) it is passed on as it comes.
 HOLD_BYTES: Final = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerParts:
+    """What outlives the answer."""
+
+    policy: Policy
+    target: UpstreamTarget
+    lifecycle: Lifecycle
 
 
 class Reading:
@@ -48,19 +59,19 @@ class Reading:
         "_attempt",
         "_limits",
         "_model",
+        "_parts",
         "_patience",
         "_provider",
         "_record",
         "_reply",
         "_row",
-        "_services",
         "_telemetry",
         "_validation",
     )
 
     def __init__(
         self,
-        services: Services,
+        parts: AnswerParts,
         record: CallRecord,
         reply: Reply,
         candidate: Candidate,
@@ -72,7 +83,7 @@ class Reading:
     ) -> None:
         assert record.role is not None
         assert record.provider is not None
-        self._services = services
+        self._parts = parts
         self._record = record
         self._reply = reply
         self._model = candidate.model
@@ -81,7 +92,7 @@ class Reading:
         self._patience = patience
         self._telemetry = telemetry
         self._provider = record.provider
-        self._row = services.policy.roles[record.role]
+        self._row = parts.policy.roles[record.role]
         self._attempt = record.attempts[-1]
 
     async def run(
@@ -203,7 +214,7 @@ class Reading:
         try:
             return await relay.run(bounds)
         except asyncio.CancelledError:
-            if not self._services.lifecycle.cutting:
+            if not self._parts.lifecycle.cutting:
                 raise  # the client has left
             return Reason.DRAINING
 
@@ -284,7 +295,7 @@ class Reading:
         )
 
     def broken(self, error: UpstreamError) -> Setback:
-        upstream = f"http://{self._services.target.authority}"
+        upstream = f"http://{self._parts.target.authority}"
         return self.set_back(
             upstream_failures.failure_of_error(error, upstream=upstream, provider=self._provider)
         )

@@ -8,6 +8,7 @@ setback may be followed by another attempt; an answer, whole or broken, may not.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.attempts import retries_at_once, wait_left_s
@@ -18,7 +19,7 @@ from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, apply
 from modelsplit_policy.tickets import Place, Ticket
-from modelsplit_proxy.calls.answer import Reading
+from modelsplit_proxy.calls.answer import AnswerParts, Reading
 from modelsplit_proxy.calls.deadlines import LateError, first_byte
 from modelsplit_proxy.calls.early_headers import Patience, asks_for_stream
 from modelsplit_proxy.calls.telemetry import Telemetry
@@ -32,16 +33,34 @@ if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.deadlines import Limits
     from modelsplit_policy.roles import Candidate
+    from modelsplit_proxy.calls.attempt_plan import AttemptPlans
     from modelsplit_proxy.calls.reply import Reply, Setback
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
-    from modelsplit_proxy.limits.budgets import AttemptCharge
+    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.limits.admission_queue import Gate
+    from modelsplit_proxy.limits.breakers import Fuses
+    from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
     from modelsplit_proxy.protocol.request_headers import Asked
     from modelsplit_proxy.records.record import CallRecord
-    from modelsplit_proxy.services import Services
-
+    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.watch.loaded_models import Residency
 
 _FORGOTTEN: Final = Body(b"", {}, "", None)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptParts:
+    """What outlives the attempt."""
+
+    answers: AnswerParts
+    plans: AttemptPlans
+    gate: Gate
+    pool: Pool
+    residency: Residency
+    fuses: Fuses
+    budget_keeper: BudgetKeeper
+    clock: Clock
 
 
 class OutgoingRequest:
@@ -76,6 +95,7 @@ class AttemptRun:
         "_attempt",
         "_candidate",
         "_limits",
+        "_parts",
         "_patience",
         "_payment",
         "_plan",
@@ -83,39 +103,38 @@ class AttemptRun:
         "_record",
         "_reply",
         "_sent",
-        "_services",
         "_ticket",
     )
 
     def __init__(
         self,
-        services: Services,
+        parts: AttemptParts,
         record: CallRecord,
         reply: Reply,
         sent: OutgoingRequest,
         candidate: Candidate,
     ) -> None:
         assert record.role is not None
-        self._services = services
+        self._parts = parts
         self._record = record
         self._reply = reply
         self._sent = sent
         self._candidate = candidate
-        self._plan = plan = services.attempt_plans.of(record.role, candidate)
+        self._plan = plan = parts.plans.of(record.role, candidate)
         record.provider = plan.provider
-        self._attempt = record.attempt(candidate, services.clock.now(), plan.price)
+        self._attempt = record.attempt(candidate, parts.clock.now(), plan.price)
         usual = plan.row.total_timeout_ms is None and sent.asked.timeout_ms is None
         self._limits = plan.limits if usual else self._read_limits()
         self._patience = None if plan.row.early_headers_after_ms is None else self._read_patience()
         self._reading = Reading(
-            services,
+            parts.answers,
             record,
             reply,
             candidate,
             self._limits,
             validation=self._read_validation() if plan.row.validate_output else None,
             patience=self._patience,
-            telemetry=Telemetry(record, services.clock) if sent.asked.telemetry else None,
+            telemetry=Telemetry(record, parts.clock) if sent.asked.telemetry else None,
         )
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
@@ -128,10 +147,10 @@ class AttemptRun:
         before this one, if it still holds its seat: it gives it back when this one stands
         first in line, so that nobody comes between.
         """
-        attempt, services = self._attempt, self._services
+        attempt, parts = self._attempt, self._parts
         if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
-        stopped = services.fuses.check(self._plan.provider, self._plan.model)
+        stopped = parts.fuses.check(self._plan.provider, self._plan.model)
         if stopped is None and self._payment is not None:
             stopped = await self._payment.check()
         if stopped is not None:
@@ -149,20 +168,20 @@ class AttemptRun:
             keeps_seat = setback is not None and retries_at_once(setback.failure)
             return setback
         finally:
-            attempt.ended = services.clock.now()
+            attempt.ended = parts.clock.now()
             if self._payment is not None:
                 self._payment.close(attempt)
             if not keeps_seat:
                 self.release()
 
     def _needs_seat(self) -> bool:
-        resident = self._services.residency.loaded(self._plan.model) is True
+        resident = self._parts.residency.loaded(self._plan.model) is True
         fields = self._sent.body.fields
         return needs_seat(self._record.loading, fields, resident=resident)
 
     async def _run_unseated(self) -> Setback | None:
         """The same where nothing is computed: no line, and no breaker, which knows of answers."""
-        attempt, call, clock = self._attempt, self._record.call, self._services.clock
+        attempt, call, clock = self._attempt, self._record.call, self._parts.clock
         call.step(Event.ADMIT)
         call.step(Event.DISPATCH)
         attempt.seated = attempt.asked
@@ -176,7 +195,7 @@ class AttemptRun:
         """Give the seat back; harmless twice."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
-            self._services.gate.leave(ticket, self._report())
+            self._parts.gate.leave(ticket, self._report())
 
     @property
     def waited_s(self) -> float:
@@ -202,7 +221,7 @@ class AttemptRun:
         )
 
     async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:
-        gate, call, clock = self._services.gate, self._record.call, self._services.clock
+        gate, call, clock = self._parts.gate, self._record.call, self._parts.clock
         attempt = self._attempt
         refusal = gate.ask(ticket)
         if after is not None:
@@ -239,12 +258,12 @@ class AttemptRun:
 
     async def _dispatch(self) -> Setback | None:
         """Have the call counted and ask the model's breaker once more: it is about to be sent."""
-        record, fuses = self._record, self._services.fuses
+        record, fuses = self._record, self._parts.fuses
         if self._payment is not None:
             refused = await self._payment.reserve()
             if refused is not None:
                 return self._reading.set_back(refused)
-        self._attempt.dispatched = self._services.clock.now()
+        self._attempt.dispatched = self._parts.clock.now()
         record.call.step(Event.DISPATCH)
         admitted = fuses.admit(self._plan.provider, self._plan.model)
         if isinstance(admitted, Failure):
@@ -263,10 +282,10 @@ class AttemptRun:
             )
 
     async def _exchange(self) -> Setback | None:
-        services = self._services
+        parts = self._parts
         deadline = Deadline(self._limits, asyncio.get_running_loop().time())
         try:
-            connection = await services.pool.acquire()
+            connection = await parts.pool.acquire()
         except UpstreamError as error:
             return self._reading.broken(error)
         exchange = connection.start(head_request=False)
@@ -292,7 +311,7 @@ class AttemptRun:
         target = sent.target.encode("utf-8", "surrogateescape")
         return b"".join(
             (
-                b"POST %b HTTP/1.1\r\n%b" % (target, self._services.target.host_line),
+                b"POST %b HTTP/1.1\r\n%b" % (target, self._parts.answers.target.host_line),
                 *headers.request_lines(sent.request.raw_headers, sent.consumed),
                 b"%bContent-Length: %d\r\n\r\n" % (headers.VIA_LINE, len(body)),
                 body,
@@ -317,7 +336,7 @@ class AttemptRun:
         try:
             if self._patience is not None:
                 self._patience.start()
-            residency, model = self._services.residency, self._plan.model
+            residency, model = self._parts.residency, self._plan.model
             head = await first_byte(exchange, deadline, residency, model)
         except UpstreamError as error:
             return self._reading.broken(error)
@@ -331,12 +350,12 @@ class AttemptRun:
 
     def _begun(self, head: UpstreamHead) -> None:
         """The upstream answers: what waits to hear of that is told."""
-        self._attempt.first_byte = self._services.clock.now()
+        self._attempt.first_byte = self._parts.clock.now()
         self._attempt.upstream_status = head.status
         if self._ticket is not None:
-            self._services.gate.first_byte(self._ticket)
+            self._parts.gate.first_byte(self._ticket)
         if self._admitted is not None:
-            self._services.fuses.reached(self._admitted)
+            self._parts.fuses.reached(self._admitted)
 
     # 4. The bounds.
 
@@ -349,13 +368,13 @@ class AttemptRun:
         limits = plan.limits._replace(role_s=role_bound(own_s, asked_s))
         if total_ms is None:
             return limits
-        left_s = total_ms / 1000 - (self._services.clock.now() - self._record.started)
+        left_s = total_ms / 1000 - (self._parts.clock.now() - self._record.started)
         total_at = asyncio.get_running_loop().time() + max(0.0, left_s)
         return limits._replace(total_at=total_at, total_s=total_ms / 1000)
 
     def _read_payment(self) -> AttemptCharge | None:
         body = self._sent.body
-        return self._services.budget_keeper.payment(
+        return self._parts.budget_keeper.payment(
             self._record, self._candidate, body.fields, len(body.raw)
         )
 
@@ -369,4 +388,4 @@ class AttemptRun:
         after_ms = self._plan.row.early_headers_after_ms
         if after_ms is None or not asks_for_stream(self._record.route, self._sent.body.fields):
             return None
-        return Patience(self._reply, self._record, self._services.clock, after_ms / 1000)
+        return Patience(self._reply, self._record, self._parts.clock, after_ms / 1000)

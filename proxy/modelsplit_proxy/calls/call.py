@@ -8,6 +8,7 @@ nothing can be taken back (``reply``).
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelsplit_policy import roles
@@ -16,8 +17,8 @@ from modelsplit_policy.call import Event, State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of
 from modelsplit_policy.vocabulary import Provider, RouteReason
-from modelsplit_proxy.calls.attempt import AttemptRun, OutgoingRequest
-from modelsplit_proxy.calls.reply import Reply, Setback
+from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
+from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.body import BodyError, read_whole
 from modelsplit_proxy.protocol import overload
 from modelsplit_proxy.protocol.form_body import read_form
@@ -27,13 +28,38 @@ from modelsplit_proxy.protocol.routes import TRANSCRIPTIONS
 from modelsplit_proxy.records.record import CallRecord
 
 if TYPE_CHECKING:
-    from modelsplit_policy.roles import Candidate, Route
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.roles import Candidate, Roles, Route
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
     from modelsplit_proxy.limits.client_keys import Caller
+    from modelsplit_proxy.limits.client_seats import ClientSeats
+    from modelsplit_proxy.metrics.calls import Metrics
     from modelsplit_proxy.protocol.json_body import Body
     from modelsplit_proxy.protocol.routes import Route as Path
-    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.records.live import LiveCalls
+    from modelsplit_proxy.records.request_log import RequestLog
+    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
+
+
+@dataclass(frozen=True, slots=True)
+class CallParts:
+    """What outlives the call."""
+
+    attempts: AttemptParts
+    replies: ReplyParts
+    policy: Policy
+    roles: Roles
+    client_seats: ClientSeats
+    rate: ArrivalLimit
+    max_body_bytes: int
+    metrics: Metrics
+    log: RequestLog
+    live: LiveCalls
+    clock: Clock
+    lifecycle: Lifecycle
 
 
 class InferenceCall:
@@ -43,16 +69,16 @@ class InferenceCall:
         "_asked",
         "_caller",
         "_has_client_seat",
+        "_parts",
         "_reply",
         "_request",
-        "_services",
         "_target",
         "record",
     )
 
     def __init__(
         self,
-        services: Services,
+        parts: CallParts,
         request: Request,
         down: Downstream,
         kind: Path,
@@ -61,7 +87,7 @@ class InferenceCall:
         request_id: str,
         caller: Caller,
     ) -> None:
-        self._services = services
+        self._parts = parts
         self._request = request
         self._target = target
         self._caller = caller
@@ -72,22 +98,22 @@ class InferenceCall:
             route=kind.label,
             dialect=kind.dialect,
             client=request.remote or "" if caller.key is None else caller.key.name,
-            started=services.clock.now(),
-            started_wall=services.clock.wall(),
+            started=parts.clock.now(),
+            started_wall=parts.clock.wall(),
             client_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
         )
-        self._reply = Reply(services, request, down, self.record)
+        self._reply = Reply(parts.replies, request, down, self.record)
 
     async def serve(self, refused: Failure | None = None) -> None:
         """Answer the request. Whatever happens, the call ends once and is recorded once.
 
         ``refused``: it was turned away at the door, and nothing of it is read.
         """
-        self._services.live.enter(self.record)
+        self._parts.live.enter(self.record)
         try:
             await self._run(refused)
         except asyncio.CancelledError:
-            if self._services.lifecycle.cutting:
+            if self._parts.lifecycle.cutting:
                 self._cut_short()
             else:
                 self._client_gone()
@@ -110,7 +136,7 @@ class InferenceCall:
 
     async def _attempts(self, sent: OutgoingRequest, route: Route) -> Setback | None:
         """Ask the candidates in turn. None: the client is answered. Else what to tell it."""
-        record = self.record
+        record, parts = self.record, self._parts
         candidates = self._worth_asking(route)
         setbacks: list[Setback] = []
         tried: list[Tried] = []
@@ -118,7 +144,7 @@ class InferenceCall:
         ask = first_step(candidates)
         try:
             while True:
-                run = AttemptRun(self._services, record, self._reply, sent, ask.candidate)
+                run = AttemptRun(parts.attempts, record, self._reply, sent, ask.candidate)
                 setback = await run.run(waited_s=ask.waited_s, after=last if ask.front else None)
                 last = run
                 if setback is None:
@@ -140,14 +166,14 @@ class InferenceCall:
 
     def _worth_asking(self, route: Route) -> tuple[Candidate, ...]:
         """The candidates, without a primary whose cold start the policy wants avoided."""
-        services = self._services
-        if not services.policy.roles[route.role].prefer_resident_fallback:
+        parts = self._parts
+        if not parts.policy.roles[route.role].prefer_resident_fallback:
             return route.candidates
         candidates = worth_asking(
             route,
             prefers_resident=True,
-            loaded=services.residency.loaded,
-            has_room=lambda model: services.budget_keeper.has_room(
+            loaded=parts.attempts.residency.loaded,
+            has_room=lambda model: parts.attempts.budget_keeper.has_room(
                 model, route.role, route.provider
             ),
         )
@@ -159,12 +185,12 @@ class InferenceCall:
     # 1. Read and route.
 
     async def _prepare(self) -> tuple[OutgoingRequest, Route] | Failure:
-        services = self._services
+        parts = self._parts
         try:
             self._asked = read_asked(self._request.headers)
             self.record.job_id = self._asked.job_id
             self.record.no_fallback = self._asked.no_fallback
-            raw = await read_whole(self._request, self._reply.down, services.max_body_bytes)
+            raw = await read_whole(self._request, self._reply.down, parts.max_body_bytes)
             body = self._read(raw)
         except (AskedError, BodyError) as error:
             return error.failure
@@ -190,7 +216,7 @@ class InferenceCall:
         return read_form(raw, content_type, self._target.partition("?")[2])
 
     def _route(self, body: Body) -> Route | Failure:
-        table = self._services.roles
+        table = self._parts.roles
         plain = table.plain(body.model) if self._asked is NOTHING else None
         return plain or table.route(self._ask(body))
 
@@ -211,28 +237,28 @@ class InferenceCall:
 
     async def _refuse_early(self, route: Route) -> Failure | None:
         """What says no before any line is joined."""
-        services, client = self._services, self.record.client
-        if services.lifecycle.draining:
+        parts, client = self._parts, self.record.client
+        if parts.lifecycle.draining:
             return overload.draining()
         denied = self._caller.denied_role(route.role)
         if denied is not None:
             return denied
-        self._has_client_seat = services.client_seats.enter(client)
+        self._has_client_seat = parts.client_seats.enter(client)
         if not self._has_client_seat:
             return Failure(
                 ErrorCode.RATE_LIMITED,
                 Reason.CLIENT_CONCURRENCY,
-                f"client {client} already has {services.client_seats.limit(client)} calls here; "
+                f"client {client} already has {parts.client_seats.limit(client)} calls here; "
                 "retry when one has ended",
                 "Client Busy",
                 retry_after_s=1,
             )
-        retry_after_s = await services.rate.take(client)
+        retry_after_s = await parts.rate.take(client)
         if retry_after_s is not None:
             return Failure(
                 ErrorCode.RATE_LIMITED,
                 Reason.CLIENT_RATE,
-                f"client {client} sends faster than {services.rate.text(client)}; "
+                f"client {client} sends faster than {parts.rate.text(client)}; "
                 f"retry in {retry_after_s} s",
                 "Client Rate Limited",
                 retry_after_s=retry_after_s,
@@ -263,14 +289,14 @@ class InferenceCall:
 
     def _finish(self) -> None:
         record = self.record
-        record.ended = self._services.clock.now()
-        self._services.live.leave(record)
+        record.ended = self._parts.clock.now()
+        self._parts.live.leave(record)
         if self._has_client_seat:
-            self._services.client_seats.leave(record.client)
+            self._parts.client_seats.leave(record.client)
         if not record.call.ended:
             self._our_bug()
-        self._services.metrics.finished(record)
-        self._services.log.finished(record)
+        self._parts.metrics.finished(record)
+        self._parts.log.finished(record)
 
     def _our_bug(self) -> None:
         """An exception is on its way to the boundary, which answers; the record says so."""

@@ -20,13 +20,16 @@ from modelsplit_proxy.protocol import answer_check, error_body, upstream_failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.http.upstream import UpstreamHead
+    from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.protocol.stream_end import Verdict
     from modelsplit_proxy.records.record import CallRecord
-    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +45,31 @@ class Setback:
     body: bytes = b""
 
 
+@dataclass(frozen=True, slots=True)
+class ReplyParts:
+    """What outlives the reply."""
+
+    policy: Policy
+    budget_keeper: BudgetKeeper
+    clock: Clock
+    lifecycle: Lifecycle
+
+
 class Reply:
     """The one answer to one call."""
 
     __slots__ = (
+        "_parts",
         "_record",
         "_request",
-        "_services",
         "down",
         "on_commit",
     )
 
     def __init__(
-        self, services: Services, request: Request, down: Downstream, record: CallRecord
+        self, parts: ReplyParts, request: Request, down: Downstream, record: CallRecord
     ) -> None:
-        self._services = services
+        self._parts = parts
         self._request = request
         self._record = record
         self.down = down
@@ -78,7 +91,7 @@ class Reply:
         record.streamed = True
         lines = [b"Content-Type: %b\r\n" % content_type, date_line()]
         lines += self._tag_lines(total=False)
-        close = self._services.lifecycle.draining
+        close = self._parts.lifecycle.draining
         self.down.head(200, "OK", lines, length=None, close=close)
         self.down.write(keep_alive)
 
@@ -137,7 +150,7 @@ class Reply:
         role = self._record.role
         assert role is not None
         if setback.failure.code is ErrorCode.SCHEMA_INVALID:
-            return self._services.policy.roles[role].on_schema_failure == "pass"
+            return self._parts.policy.roles[role].on_schema_failure == "pass"
         # A 200 that is no answer (Ollama gave up) is a client's own affair only in CHAT, and
         # only if it is an answer at all and not the first half of one.
         return role is Role.CHAT and answer_check.is_object(setback.body)
@@ -149,7 +162,7 @@ class Reply:
         if self._record.failure is not None:
             lines += error_body.lines(self._record.failure)
         phrase = head.phrase.decode("latin-1")
-        close = self._services.lifecycle.draining
+        close = self._parts.lifecycle.draining
         self.down.head(head.status, phrase, lines, length=length, close=close)
 
     def _own_error(self, failure: Failure, status: int) -> None:
@@ -160,12 +173,12 @@ class Reply:
         lines += self._tag_lines(total=True)
         lines += error_body.lines(failure)
         # A body we did not read to its end leaves the connection unusable.
-        close = self._services.lifecycle.draining or not self._request.content.is_eof()
+        close = self._parts.lifecycle.draining or not self._request.content.is_eof()
         self.down.head(status, failure.phrase, lines, length=len(body), close=close)
         self.down.write(body)
 
     def _tag_lines(self, *, total: bool) -> list[bytes]:
-        record, services = self._record, self._services
-        lines = response_headers.lines(record, services.clock.now(), total=total)
-        lines += services.budget_keeper.header_lines(record)
+        record, parts = self._record, self._parts
+        lines = response_headers.lines(record, parts.clock.now(), total=total)
+        lines += parts.budget_keeper.header_lines(record)
         return lines + cors.lines(self._request.origin, record.failure)

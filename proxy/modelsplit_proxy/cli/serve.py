@@ -140,7 +140,7 @@ def signals() -> tuple[asyncio.Event, asyncio.Event]:
 
 def announce(app: App, loaded: LoadedPolicy) -> None:
     """The first lines anyone reads: where, in front of what, under which policy."""
-    keyring = app.services.keyring
+    keyring = app.keyring
     keys = (
         ""
         if keyring is None
@@ -148,7 +148,7 @@ def announce(app: App, loaded: LoadedPolicy) -> None:
     )
     talk(
         f"modelsplit {version('modelsplit')} listens on http://{app.address} "
-        f"in front of http://{app.services.target.authority}\n"
+        f"in front of http://{app.target.authority}\n"
         f"  policy {loaded.source} ({loaded.short_digest}), admin http://{app.admin_address}\n"
         f"{keys}  point a client here:  export OLLAMA_HOST=http://{app.address}"
     )

@@ -9,6 +9,7 @@ once and the rest of the upload is let go.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
-    from modelsplit_proxy.http.upstream import Exchange, UpstreamConnection
-    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.http.upstream import Exchange, UpstreamConnection, UpstreamTarget
+    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.runtime.tasks import Tasks
 
 # Questions about metadata are answered at once or something is wrong; the bound is far
 # above a slow disk. Pulls, pushes and uploads may rightly take hours.
@@ -33,12 +36,22 @@ _QUESTION_TIMEOUT_S: Final = 60.0
 _QUESTIONS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
+@dataclass(frozen=True, slots=True)
+class PassthroughParts:
+    """What outlives the request."""
+
+    pool: Pool
+    target: UpstreamTarget
+    lifecycle: Lifecycle
+    tasks: Tasks
+
+
 class Passthrough:
     """One request on its way through. Made for one request, used once."""
 
     def __init__(
         self,
-        services: Services,
+        parts: PassthroughParts,
         request: Request,
         target: str,
         down: Downstream,
@@ -50,7 +63,7 @@ class Passthrough:
 
         ``taken``: what has been read of the body already.
         """
-        self._services = services
+        self._parts = parts
         self._request = request
         self._target = target
         self._down = down
@@ -61,7 +74,7 @@ class Passthrough:
     async def serve(self) -> Failure | None:
         """Relay the request; a Failure is what to answer when nothing could be relayed."""
         try:
-            connection = await self._services.pool.acquire()
+            connection = await self._parts.pool.acquire()
         except UpstreamError as error:
             return self._failure(error)
         uploads = bool(self._taken) or self._request.has_body
@@ -72,7 +85,7 @@ class Passthrough:
         try:
             connection.write(self._head_bytes())
             if uploads:
-                upload = self._services.tasks.start(self._upload(connection, exchange), "upload")
+                upload = self._parts.tasks.start(self._upload(connection, exchange), "upload")
             return await self._relay(exchange)
         finally:
             if upload is not None and not upload.done():
@@ -91,7 +104,7 @@ class Passthrough:
             return upstream_failures.first_byte_timeout(_QUESTION_TIMEOUT_S, shown)
         lines = [*headers.relayed_lines(head.headers), headers.VIA_LINE]
         lines += cors.lines(self._request.origin)
-        close = self._services.lifecycle.draining or not self._request.content.is_eof()
+        close = self._parts.lifecycle.draining or not self._request.content.is_eof()
         phrase = head.phrase.decode("latin-1")
         self._down.head(head.status, phrase, lines, length=head.length, close=close)
         result = await Relay(exchange, self._down, None).run()
@@ -111,7 +124,7 @@ class Passthrough:
         return b"".join(
             (
                 b"%b %b HTTP/1.1\r\n" % (request.method.encode(), self._target_bytes()),
-                self._services.target.host_line,
+                self._parts.target.host_line,
                 *headers.request_lines(request.raw_headers, self._consumed),
                 headers.VIA_LINE,
                 framing,
@@ -150,5 +163,5 @@ class Passthrough:
     def _failure(self, error: UpstreamError) -> Failure:
         if self._malformed is not None:
             return self._malformed
-        upstream = f"http://{self._services.target.authority}"
+        upstream = f"http://{self._parts.target.authority}"
         return upstream_failures.failure_of_error(error, upstream=upstream, provider=Provider.LOCAL)

@@ -7,6 +7,7 @@ cannot be read (compressed, not JSON, too large, not a 200) is passed on as it c
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.deadlines import Bounds
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
-    from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
+    from modelsplit_proxy.http.upstream import Exchange, UpstreamHead, UpstreamTarget
+    from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.passthrough.intercept import Question, Wording
-    from modelsplit_proxy.services import Services
+    from modelsplit_proxy.passthrough.last_good import LastGood
+    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
 # A list of a thousand models is half a megabyte.
 _LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -33,12 +37,23 @@ _PATIENCE_S: Final = 0.8
 _TIMEOUT_S: Final = 60.0
 
 
+@dataclass(frozen=True, slots=True)
+class QuestionParts:
+    """What outlives the question."""
+
+    pool: Pool
+    target: UpstreamTarget
+    last_good: LastGood
+    clock: Clock
+    lifecycle: Lifecycle
+
+
 class Questioning:
     """One question on its way. Made for one request, used once."""
 
     def __init__(
         self,
-        services: Services,
+        parts: QuestionParts,
         request: Request,
         down: Downstream,
         question: Question,
@@ -46,7 +61,7 @@ class Questioning:
         consumed: frozenset[bytes],
     ) -> None:
         """``consumed``: request headers that stop here (``client_keys.Caller``)."""
-        self._services = services
+        self._parts = parts
         self._request = request
         self._down = down
         self._question = question
@@ -54,13 +69,13 @@ class Questioning:
 
     async def serve(self) -> Failure | None:
         """Answer the client; a Failure is what to answer when nothing could be."""
-        label, now = self._question.keep_as, self._services.clock.now()
-        before = None if label is None else self._services.last_good.recall(label, now)
+        label, now = self._question.keep_as, self._parts.clock.now()
+        before = None if label is None else self._parts.last_good.recall(label, now)
         bound_s = _TIMEOUT_S if before is None else _PATIENCE_S
         try:
             return await self._ask_in_turn(bound_s)
         except UpstreamError as error:
-            upstream = f"http://{self._services.target.authority}"
+            upstream = f"http://{self._parts.target.authority}"
             return upstream_failures.failure_of_error(
                 error, upstream=upstream, provider=Provider.LOCAL
             )
@@ -74,7 +89,7 @@ class Questioning:
 
     def _answer_as(self, before: Whole) -> None:
         """Say what was true, and how long ago."""
-        age = b"Age: %d\r\n" % (self._services.clock.now() - before.at)
+        age = b"Age: %d\r\n" % (self._parts.clock.now() - before.at)
         self._send(200, "OK", [*before.lines, age], before.body)
 
     async def _ask_in_turn(self, bound_s: float) -> Failure | None:
@@ -86,7 +101,7 @@ class Questioning:
 
     async def _ask(self, wording: Wording, bound: asyncio.Timeout) -> bool:
         """Ask once and answer. False: Ollama does not have it, and nothing has been said yet."""
-        connection = await self._services.pool.acquire()
+        connection = await self._parts.pool.acquire()
         exchange = connection.start(head_request=False)
         try:
             connection.write(self._request_bytes(wording))
@@ -104,7 +119,7 @@ class Questioning:
         return b"".join(
             (
                 b"%b %b HTTP/1.1\r\n" % (wording.method.encode(), target),
-                self._services.target.host_line,
+                self._parts.target.host_line,
                 *headers.question_lines(self._request.raw_headers, self._consumed),
                 headers.VIA_LINE,
                 length,
@@ -136,8 +151,8 @@ class Questioning:
     def _changed(self, head: UpstreamHead, body: bytes) -> None:
         lines = [*headers.rewritten_lines(head.headers), headers.VIA_LINE]
         if self._question.keep_as is not None:
-            kept = Whole(tuple(lines), body, self._services.clock.now())
-            self._services.last_good.note(self._question.keep_as, kept)
+            kept = Whole(tuple(lines), body, self._parts.clock.now())
+            self._parts.last_good.note(self._question.keep_as, kept)
         self._send(200, head.phrase.decode("latin-1"), lines, body)
 
     async def _pass(self, exchange: Exchange, head: UpstreamHead, pieces: list[bytes]) -> None:
@@ -170,7 +185,7 @@ class Questioning:
 
     @property
     def _close(self) -> bool:
-        return self._services.lifecycle.draining or not self._request.content.is_eof()
+        return self._parts.lifecycle.draining or not self._request.content.is_eof()
 
 
 def _readable(head: UpstreamHead) -> bool:

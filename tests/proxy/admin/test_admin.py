@@ -97,7 +97,7 @@ async def test_health_is_the_processs_and_readiness_the_services(up: Running) ->
         await up.sim.start()
         await up.app.probe.ask()
         assert (await admin.request("GET", "/readyz")).status == 200
-        up.app.services.lifecycle.draining = True
+        up.app.lifecycle.draining = True
         ready = await admin.request("GET", "/readyz")
         assert (ready.status, ready.json["draining"]) == (503, True)
 

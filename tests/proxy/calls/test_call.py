@@ -155,13 +155,13 @@ async def test_of_several_that_say_no_the_one_that_policy_puts_first_is_told() -
     limits = {"rate_per_s": 1000, "burst": 1000, "max_concurrent": 9}
     budget = {"name": "heavy", "role": "HEAVY", "calls": 9, "window": "1h"}
     async with running(overlay={"clients": limits, "budgets": [budget]}) as up:
-        up.app.services.lifecycle.draining = True
+        up.app.lifecycle.draining = True
         with contextlib.ExitStack() as patches:
             held = [patches.enter_context(pytest.MonkeyPatch.context()) for _ in SAYS]
             for patch, (_, kind, name, says, _) in zip(held, SAYS, strict=True):
                 patch.setattr(kind, name, says)
             heard = [await told(up)]
-            up.app.services.lifecycle.draining = False
+            up.app.lifecycle.draining = False
             for patch in held:
                 heard.append(await told(up))
                 patch.undo()

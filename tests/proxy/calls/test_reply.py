@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import cast
 
 import orjson
 import pytest
@@ -13,12 +11,11 @@ from modelsplit_policy.call import Event, IllegalTransitionError, State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
-from modelsplit_proxy.calls.reply import Reply, Setback
+from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.upstream import UpstreamHead
 from modelsplit_proxy.protocol.stream_end import Usage, Verdict
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
-from modelsplit_proxy.services import Services
 from support.attempts import JSON, NDJSON, TOKEN, Heard, Ticking, downstream, request
 from support.budget_keepers import without_a_file
 from support.calls import ERROR_FIELDS
@@ -67,15 +64,10 @@ class Stage:
         if dispatched:
             self.record.call.step(Event.ADMIT)
             self.record.call.step(Event.DISPATCH)
-        known = SimpleNamespace(
-            clock=Ticking(),
-            lifecycle=self.lifecycle,
-            policy=policy(overlay).policy,
-            budget_keeper=without_a_file(policy(overlay).policy),
-        )
+        rules = policy(overlay).policy
+        parts = ReplyParts(rules, without_a_file(rules), Ticking(), self.lifecycle)
         incoming = request(headers, read=read)
-        services = cast("Services", known)
-        self.reply = Reply(services, incoming, downstream(self.heard), self.record)
+        self.reply = Reply(parts, incoming, downstream(self.heard), self.record)
 
     def told(self) -> dict[str, object]:
         """The error in the body, as one line."""

@@ -68,10 +68,10 @@ async def test_a_proxy_whose_budgets_another_one_counts_says_so_everywhere(
 ) -> None:
     why = "another modelsplit has opened the state file; calls that budgets count are refused here"
     async with running(state=tmp_path) as old, old.admin() as admin:
-        await old.until(lambda: old.app.services.budget_keeper.is_open)
+        await old.until(lambda: old.app.budget_keeper.is_open)
         assert (await admin.request("GET", "/healthz")).json["status"] == "ok"
         async with running(state=tmp_path) as new:
-            await new.until(lambda: new.app.services.budget_keeper.is_open)
+            await new.until(lambda: new.app.budget_keeper.is_open)
             code, text = await shown(old, capsys)
             assert (code, text.startswith(f"DEGRADED ({why})  Ollama ")) == (1, True)
             assert (await admin.request("GET", "/stats")).json["spending"]["error"] == why

@@ -97,7 +97,7 @@ async def test_the_upstreams_headers_come_back_without_its_hop_by_hop_ones() -> 
 
 async def test_new_requests_are_refused_while_draining() -> None:
     async with running() as up, up.client() as client:
-        up.app.services.lifecycle.draining = True
+        up.app.lifecycle.draining = True
         answer = await client.request("GET", "/api/tags")
         assert (answer.status, answer["Connection"]) == (503, "close")
         assert answer.json["reason"] == "draining"

@@ -163,7 +163,7 @@ async def test_a_client_that_leaves_ends_the_question() -> None:
         await client.ask("GET", TAGS)
         await upstream.asked()
         await client.close()
-        await proxy.until(lambda: proxy.app.services.lifecycle.active == 0)
+        await proxy.until(lambda: proxy.app.lifecycle.active == 0)
 
 
 async def test_answers_are_counted_by_kind() -> None:
