@@ -11,13 +11,15 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
@@ -61,6 +63,36 @@ BROAD_EXCEPT_ALLOWED: frozenset[tuple[str, str]] = frozenset(
         ("modelsplit_proxy.handler", "__call__"),
         ("modelsplit_proxy.storage.writer", "_run"),
         ("modelsplit_sim.wire", "_guard"),
+    }
+)
+
+# The rooms of the proxy, from the ground up: a module imports from its own room and from the rooms
+# on lower floors, for a type annotation too. A module at the top is a room of its own.
+FLOORS = (
+    {"runtime"},
+    {"http"},
+    {"protocol", "storage"},
+    {"records"},
+    {"limits"},
+    {"watch", "config"},
+    {"metrics"},
+    {"calls", "passthrough", "admin"},
+    {"handler"},
+    {"app"},
+    {"cli"},
+    {"__main__"},
+)
+FLOOR_OF = MappingProxyType({room: floor for floor, rooms in enumerate(FLOORS) for room in rooms})
+
+# (module, function) of the imports that wait until somebody needs them, each with what it saves.
+LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
+    {
+        # The stand-in Ollama: two megabytes that a process that serves has no use for.
+        ("modelsplit_proxy.cli.main", "_demo"),
+        # The table of prices, from an optional package: six megabytes and a tenth of a second.
+        ("modelsplit_proxy.config.prices", "_table"),
+        # The schema validator: three megabytes, and many clients never send a schema.
+        ("modelsplit_proxy.protocol.answer_format", "_of_schema"),
     }
 )
 
@@ -219,11 +251,44 @@ def packages_point_one_way(module: Module) -> Iterator[str]:
             yield f"{where}: the client speaks HTTP and imports nothing of the server"
 
 
-def no_hidden_import(module: Module) -> Iterator[str]:
+def room_of(name: str) -> str:
+    """The folder of a module of the proxy, or its own name at the top; empty for the package."""
+    return f"{name}.".split(".")[1]
+
+
+def rooms_import_downwards(module: Module) -> Iterator[str]:
+    if module.top != "modelsplit_proxy" or module.name == "modelsplit_proxy":
+        return
+    own = room_of(module.name)
+    if own not in FLOOR_OF:
+        yield f"{module.name} is in no room that has a floor"
+        return
+    for node, name in imports(module):
+        room = room_of(name)
+        if not name.startswith("modelsplit_proxy.") or room in {own, ""}:
+            continue
+        if FLOOR_OF.get(room, len(FLOORS)) >= FLOOR_OF[own]:
+            yield f"{module.name}:{node.lineno} imports upwards, or beside: {name}"
+
+
+def late_imports(module: Module) -> Iterator[tuple[str, int]]:
     for function in functions(module.tree):
         for node in ast.walk(function):
             if isinstance(node, ast.Import | ast.ImportFrom):
-                yield f"{module.name}:{node.lineno} imports inside {function.name}()"
+                yield function.name, node.lineno
+
+
+def no_hidden_import(module: Module) -> Iterator[str]:
+    for function, line in late_imports(module):
+        if (module.name, function) not in LATE_IMPORTS:
+            yield f"{module.name}:{line} imports inside {function}()"
+
+
+def no_module_named_by_a_string(module: Module) -> Iterator[str]:
+    """What is imported is said where a reader, a type checker and these rules can see it."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and simple_name(node.func) == "import_module":
+            yield f"{module.name}:{node.lineno} imports a module by its name"
 
 
 def metrics_are_counted_one_way(module: Module) -> Iterator[str]:
@@ -351,7 +416,9 @@ CHECKS = (
     policy_does_nothing_but_decide,
     packages_point_one_way,
     metrics_are_counted_one_way,
+    rooms_import_downwards,
     no_hidden_import,
+    no_module_named_by_a_string,
     no_global,
     no_state_in_a_module,
     broad_except_only_at_the_boundaries,
@@ -370,6 +437,33 @@ def test_every_allowance_for_a_broad_except_is_used() -> None:
         (module.name, function) for module in modules() for function, _ in broad_excepts(module)
     }
     assert used >= BROAD_EXCEPT_ALLOWED
+
+
+def test_every_allowance_for_a_late_import_is_used() -> None:
+    used = {(module.name, function) for module in modules() for function, _ in late_imports(module)}
+    assert used == LATE_IMPORTS
+
+
+# -- no circles ---------------------------------------------------------------------------------
+
+
+def a_circle(of: Iterable[Module]) -> list[str]:
+    """Modules that import each other in a circle, the first one again at the end; empty: none."""
+    known = {module.name: module for module in of}
+    graph = {
+        name: {other for _, other in imports(module) if other in known and other != name}
+        for name, module in known.items()
+    }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return [str(name) for name in error.args[1]]
+    return []
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    """Not for a type annotation either: two modules that know each other are one."""
+    assert not a_circle(module for module in modules() if module.top != "modelsplit_sim")
 
 
 # -- every module has its test ------------------------------------------------------------------
@@ -492,7 +586,18 @@ BAD = (
     ),
     (metrics_are_counted_one_way, PROXY, "from prometheus_client import Counter"),
     (metrics_are_counted_one_way, PROXY, "from prometheus_client.metrics import Gauge"),
+    (rooms_import_downwards, PROXY, "from modelsplit_proxy.calls import reply"),
+    (rooms_import_downwards, PROXY, "from modelsplit_proxy.calls.reply import Reply"),
+    (rooms_import_downwards, PROXY, "import modelsplit_proxy.app"),
+    (rooms_import_downwards, PROXY, "if TYPE_CHECKING:\n    from modelsplit_proxy import app"),
+    (rooms_import_downwards, PROXY, "from ..protocol import splice"),
+    (rooms_import_downwards, PROXY, "from modelsplit_proxy.attic import lumber"),
+    (rooms_import_downwards, "modelsplit_proxy.watch.x", "import modelsplit_proxy.config.keys"),
+    (rooms_import_downwards, "modelsplit_proxy.attic.x", ""),
+    (rooms_import_downwards, "modelsplit_proxy.services", ""),
     (no_hidden_import, PROXY, "def f():\n    import json"),
+    (no_module_named_by_a_string, PROXY, "x = importlib.import_module('a.b')"),
+    (no_module_named_by_a_string, PROXY, "def f():\n    return import_module(NAME)"),
     (no_hidden_import, PROXY, "class A:\n    async def f(self):\n        from a import b"),
     (no_global, PROXY, "def f():\n    global x"),
     (no_state_in_a_module, PROXY, "cache = {'a': 1}"),
@@ -520,6 +625,10 @@ GOOD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.r", "from collections.abc import Set"),
     (packages_point_one_way, "modelsplit_proxy.cli.demo", "from modelsplit_sim import server"),
     (metrics_are_counted_one_way, PROXY, "from prometheus_client.core import GaugeMetricFamily"),
+    (rooms_import_downwards, PROXY, "from modelsplit_proxy.runtime.clock import Clock"),
+    (rooms_import_downwards, PROXY, "from modelsplit_proxy.http import bounds"),
+    (rooms_import_downwards, "modelsplit_proxy.app", "from modelsplit_proxy.calls import reply"),
+    (rooms_import_downwards, "modelsplit_policy.roles", "from modelsplit_policy import call"),
     (no_hidden_import, PROXY, "if TYPE_CHECKING:\n    from a import b"),
     (no_state_in_a_module, PROXY, "TABLE: Final = {'a': 1}\n__all__ = ['f']\nx = TABLE['a']"),
     (no_state_in_a_module, PROXY, "def f():\n    found = {}\n    found['a'] = 1"),
@@ -545,6 +654,13 @@ def test_a_kept_rule_is_not_reported(
 
 def test_every_check_is_shown_to_fail() -> None:
     assert {check for check, _, _ in BAD} == set(CHECKS)
+
+
+def test_a_circle_is_seen_for_an_annotation_too() -> None:
+    one = snippet("from modelsplit_policy.b import B", "modelsplit_policy.a")
+    other = snippet("if TYPE_CHECKING:\n    from modelsplit_policy import a", "modelsplit_policy.b")
+    assert not a_circle([one])
+    assert set(a_circle([one, other])) == {"modelsplit_policy.a", "modelsplit_policy.b"}
 
 
 def test_a_missing_test_file_is_seen(tmp_path: Path) -> None:
