@@ -238,7 +238,7 @@ class _Reading:
 class _Track:
     """A level that rises at once and falls when what held it is ``hold_s`` ago."""
 
-    __slots__ = ("_hold_s", "_seen", "cause", "level", "since")
+    __slots__ = ("_hold_s", "_seen", "cause", "level")
 
     def __init__(self, hold_s: float) -> None:
         self._hold_s = hold_s
@@ -246,15 +246,12 @@ class _Track:
         self._seen: dict[Level, tuple[float, str]] = {}
         self.level = Level.OK
         self.cause = ""
-        self.since: float | None = None
 
     def settle(self, measured: Level, cause: str, now: float) -> Level:
         """Take one measurement in; return the level there was before."""
         old = self.level
         self._seen[measured] = (now, cause)
         self.level, self.cause = self._held(now)
-        if old is not self.level or self.since is None:
-            self.since = now
         return old
 
     def _held(self, now: float) -> tuple[Level, str]:
@@ -290,19 +287,9 @@ class HealthGuard:
         return self._shown.cause
 
     @property
-    def since(self) -> float | None:
-        """When the shown level was entered; None before the first update."""
-        return self._shown.since
-
-    @property
     def shedding(self) -> Level:
         """The level to act on."""
         return self._acted.level
-
-    @property
-    def shedding_cause(self) -> str:
-        """Why calls are turned away, for the sentence that tells them; empty at OK."""
-        return self._acted.cause
 
     def may_queue(self, role: Role) -> bool:
         """Whether a new call of ``role`` that finds no free seat may wait for one."""

@@ -573,7 +573,7 @@ async def test_timeouts_of_calls_are_seen_and_those_of_a_hasty_client_are_not() 
         for _ in range(3):
             assert (await ask(up, "planner")).status == 504
         assert troubled(up, 0) is Level.DEGRADED
-        assert up.app.monitor.guard.shedding_cause.startswith("6 timeouts in 60 s")
+        assert up.app.monitor.guard.cause.startswith("6 timeouts in 60 s")
 
 
 # One client's own limits.

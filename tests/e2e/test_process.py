@@ -223,17 +223,33 @@ async def test_systemd_is_told(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
         manager.settimeout(PATIENCE_S)
+
+        async def until(wanted: bytes) -> bytes:
+            """The next message that begins so; what comes before it is not looked at."""
+            while not (told := await asyncio.to_thread(manager.recv, 4096)).startswith(wanted):
+                continue
+            return told
+
         env = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "200000"}
-        async with ollama() as (upstream, _), serving(upstream, tmp_path, env=env) as proxy:
+        async with ollama(*SLOW) as (upstream, _), serving(upstream, tmp_path, env=env) as proxy:
             told = await asyncio.to_thread(manager.recv, 4096)
             assert told.startswith(b"READY=1\nSTATUS=listening on 127.0.0.1:")
-            assert await asyncio.to_thread(manager.recv, 4096) == b"WATCHDOG=1"
-            assert await asyncio.to_thread(manager.recv, 4096) == b"WATCHDOG=1"
-            proxy.signal(signal.SIGTERM)
-            while (told := await asyncio.to_thread(manager.recv, 4096)) == b"WATCHDOG=1":
-                continue
-            assert told == b"STOPPING=1"
-            assert await proxy.ended() == 0
+            await until(b"WATCHDOG=1")
+            assert b"running: none; waiting: none" in await until(b"STATUS=listening on 127.0.0.1:")
+            await until(b"WATCHDOG=1")
+            async with proxy.client() as client:
+                await begin_stream(client)
+                await until(b"STATUS=")
+                proxy.signal(signal.SIGTERM)
+                await until(b"STOPPING=1")
+                assert await until(b"STATUS=draining") == (
+                    b"STATUS=draining: 1 requests are being answered"
+                )
+                # Whatever TimeoutStopSec= says, a drain that goes on is not killed.
+                for _ in range(2):
+                    await until(b"EXTEND_TIMEOUT_USEC=10000000")
+                proxy.signal(signal.SIGTERM)
+                assert await proxy.ended() == 0
 
 
 async def test_a_socket_of_systemds_is_used(tmp_path: Path) -> None:

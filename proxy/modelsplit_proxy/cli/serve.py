@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from modelsplit_proxy.app import App, address_of
+from modelsplit_proxy.cli.service_status import ServiceStatus, status_line
 from modelsplit_proxy.http.origin_guard import is_loopback
 from modelsplit_proxy.runtime import systemd
 
@@ -60,6 +61,9 @@ async def _serve(
     announce(app, loaded)
     notifier.ready(f"listening on {app.address}")
     watchdog = _start_watchdog(notifier, environ, app)
+    status = ServiceStatus(notifier, lambda: status_line(app), lambda: app.lifecycle.draining)
+    if notifier.has_a_manager:
+        status.start()
     # What was made for the start stays to the end. A full collection would look through all of
     # it, tens of milliseconds during which no token moves.
     gc.collect()
@@ -71,6 +75,7 @@ async def _serve(
     logger.info("stopping: no new calls; running answers get %g s", settings.drain_s)
     notifier.stopping()
     await app.stop(cut)
+    status.stop()
     if watchdog is not None:
         watchdog.stop()
     notifier.close()

@@ -34,6 +34,11 @@ class Notifier:
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self._socket = _open() if self._address else None
 
+    @property
+    def has_a_manager(self) -> bool:
+        """Whether anybody is told."""
+        return self._socket is not None
+
     def ready(self, status: str) -> bool:
         """Say that listeners accept and the state is open; ``status`` is one line for people."""
         return self._send("READY=1", _status(status))
