@@ -7,6 +7,7 @@ each is shown at the end of this file to fail on a snippet that breaks its rule.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import sysconfig
@@ -464,6 +465,45 @@ def a_circle(of: Iterable[Module]) -> list[str]:
 def test_no_module_imports_itself_by_a_detour() -> None:
     """Not for a type annotation either: two modules that know each other are one."""
     assert not a_circle(module for module in modules() if module.top != "modelsplit_sim")
+
+
+# -- what ARCHITECTURE.md says of all this ------------------------------------------------------
+
+PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def drawn_arrows(page: str) -> set[tuple[str, str]]:
+    """The arrows of the picture of the rooms; ``a & b --> c`` is two."""
+    picture = page.partition("flowchart TD\n")[2].partition("```")[0]
+    lines = [line.split(" --> ") for line in picture.splitlines()]
+    return {
+        (above.strip(), below.strip())
+        for tops, bottoms in lines
+        for above in tops.split("&")
+        for below in bottoms.split("&")
+    }
+
+
+def test_the_picture_of_the_rooms_is_the_rooms() -> None:
+    arrows = drawn_arrows(PAGE)
+    assert {room for arrow in arrows for room in arrow} == FLOOR_OF.keys() - {"__main__"}
+    assert all(FLOOR_OF[above] > FLOOR_OF[below] for above, below in arrows)
+    in_table = set(re.findall(r"^\| `(\w+)` \| .* \| `", PAGE, re.MULTILINE))
+    assert in_table == FLOOR_OF.keys() - {"__main__"}
+
+
+def test_every_module_that_the_page_names_exists() -> None:
+    """``room/module`` is one of the proxy, or of the policy's rooms; ``policy: module`` is not."""
+    names = {module.name for module in modules()}
+    shown = [f"modelsplit_policy.{name}" for name in re.findall(r"`policy: ([\w/]+)`", PAGE)]
+    assert [name for name in shown if name.replace("/", ".") not in names] == []
+    rooms = "|".join(FLOOR_OF)
+    shown = re.findall(rf"`((?:{rooms})/\w+)`", PAGE)
+    tops = ("modelsplit_proxy", "modelsplit_policy")
+    assert shown
+    assert [
+        name for name in shown if not {f"{top}.{name.replace('/', '.')}" for top in tops} & names
+    ] == []
 
 
 # -- every module has its test ------------------------------------------------------------------

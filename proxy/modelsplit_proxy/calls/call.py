@@ -205,9 +205,8 @@ class InferenceCall:
         refused = await self._refuse_early(route)
         if refused is not None:
             return refused
-        return OutgoingRequest(
-            self._request, self._target, self._asked, body, self._caller.consumed
-        ), route
+        consumed = self._caller.consumed
+        return OutgoingRequest(self._request, self._target, self._asked, body, consumed), route
 
     def _read(self, raw: bytes) -> Body:
         if self.record.route != TRANSCRIPTIONS:
