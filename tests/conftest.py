@@ -1,20 +1,45 @@
-"""Every test runs on uvloop, as the product does; and the one option of the tests."""
+"""What holds for every test: its loop, its end if it hangs, chance, and the options."""
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
+import hypothesis
+import pytest
 import uvloop
+
+from support.fake_time import FakeTimeLoop
+from support.hanging import guarded
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
-    import pytest
+# A busy machine makes an example slow, not wrong; and a run that fails must fail again.
+hypothesis.settings.register_profile(
+    "modelsplit",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("modelsplit")
 
 
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], AbstractEventLoop]]:
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], AbstractEventLoop]]:
+    """Every test runs on uvloop, as the product does."""
+    if item.get_closest_marker("fake_time"):
+        return {"fake time": FakeTimeLoop}
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = guarded(item.obj)
+    yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,3 +49,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what tests/clients saw into docs/clients.md",
     )
+    parser.addoption(
+        "--tools",
+        action="store_true",
+        help="run the tests that need the programs in tests/tools.txt too; a missing one fails",
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without ``--tools``, tests that need more than Python are left out, and counted so."""
+    if config.getoption("--tools") or config.getoption("--write-clients-doc"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("tools")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("tools")]

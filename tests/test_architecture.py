@@ -544,7 +544,6 @@ def loaded_by(module: str, *folders: Path) -> set[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     return set(done.stdout.split())

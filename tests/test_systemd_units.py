@@ -137,7 +137,6 @@ class Analyze:
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
-            timeout=60,
         )
         return done.returncode, done.stdout
 

@@ -130,8 +130,11 @@ class Journal:
             if not future.done() and holds():
                 future.set_result(None)
 
-    async def wait_for(self, holds: Callable[[], bool], timeout_s: float) -> None:
-        """Return once `holds()` was true at some change; TimeoutError after timeout_s."""
+    async def wait_for(self, holds: Callable[[], bool], timeout_s: float | None) -> None:
+        """Return once `holds()` was true at some change; TimeoutError after timeout_s.
+
+        None: wait for as long as it takes.
+        """
         if holds():
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

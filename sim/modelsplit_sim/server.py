@@ -129,8 +129,11 @@ class Sim:
         """The logged calls in one of these states."""
         return [call for call in self.journal.calls if call.state in states]
 
-    async def wait_for(self, holds: Callable[[Sim], bool], timeout: float = 5.0) -> None:  # noqa: ASYNC109
-        """Return as soon as a state change made `holds(sim)` true; TimeoutError otherwise."""
+    async def wait_for(self, holds: Callable[[Sim], bool], timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Return as soon as a state change made `holds(sim)` true; TimeoutError after `timeout`.
+
+        None: wait for as long as it takes.
+        """
         await self.journal.wait_for(lambda: holds(self), timeout)
 
     # -- what connections ask (wire.Host)

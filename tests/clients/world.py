@@ -22,13 +22,15 @@ from clients.catalogue import Language
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
+from support.hanging import guarded
 from support.harness import running
 
 if TYPE_CHECKING:
     from clients.catalogue import Client
     from clients.install import Places
     from modelsplit_proxy.records.record import CallRecord
-    from support.harness import Overlay, Running
+    from support.hanging import guarded
+from support.harness import Overlay, Running
 
 FOLDER: Final = Path(__file__).parent
 BREAKS: Final = ("breaks:1b", "breaks:2b")
@@ -51,8 +53,6 @@ POLICY: Final[Overlay] = {
     ],
     "load_timeout_ms": 600_000,
 }
-# From the first import to the last retry, on a busy machine.
-_PATIENCE_S: Final = 240.0
 _AT_ONCE: Final = 3
 
 
@@ -128,8 +128,7 @@ async def _run(client: Client, places: Places, up: Running) -> Sighting:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                talk, _ = await child.communicate()
+            talk, _ = await guarded(child.communicate)()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()

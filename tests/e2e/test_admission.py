@@ -52,7 +52,7 @@ def short(model: str, tokens: int = 2, **more: Any) -> dict[str, Any]:
 async def ask(
     up: Running, model: str, headers: dict[str, str] | None = None, *, source: str | None = None
 ) -> Answer:
-    async with up.client(source) as client, asyncio.timeout(10):
+    async with up.client(source) as client:
         return await client.request("POST", ROUTE, short(model), headers)
 
 
@@ -488,9 +488,8 @@ async def test_service_is_back_within_a_second_of_its_upstream(
         assert "breaker LOCAL: half_open -> open" in "\n".join(caplog.messages[tried:])
         await up.sim.start()
         back = up.app.clock.now()
-        async with asyncio.timeout(5):
-            while (await ask(up, "planner")).status != 200:
-                pass
+        while (await ask(up, "planner")).status != 200:
+            pass
         assert up.app.clock.now() - back < 1.2
         assert caplog.messages[-1] == (
             "breaker LOCAL: half_open -> closed: the trial succeeded: the upstream answered"

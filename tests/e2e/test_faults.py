@@ -6,7 +6,6 @@ table with times, between real processes, comes from ``bench/faults.py``.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
@@ -118,7 +117,6 @@ async def test_what_a_client_sees_of_a_fault(
     async with (
         running(SIM, HASTY, stall_timeout_s=STALL_MS / 1000) as up,
         up.client() as client,
-        asyncio.timeout(10),
     ):
         await struck(up, fault, model)
         before = len(up.asked)

@@ -86,7 +86,6 @@ async def test_an_answer_that_is_not_http_is_a_502(name: str) -> None:
         raw_upstream(says(MALFORMED[name], close=True)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         answer = await client.request("POST", GENERATE, PLAIN)
         assert answer.status == 502
@@ -112,7 +111,6 @@ async def test_a_head_out_of_bounds_is_refused_without_waiting_for_its_end(name:
         raw_upstream(script) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         told(await client.request("POST", GENERATE, PLAIN), "E_UNREACHABLE_LOCAL")
 
@@ -127,7 +125,6 @@ async def test_a_line_cut_before_the_answer_is_told_at_once(how: str) -> None:
         raw_upstream(script) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(1),
     ):
         answer = await client.request("POST", GENERATE, PLAIN)
         assert answer.status == 502
@@ -162,7 +159,6 @@ async def test_surplus_bytes_never_reach_the_next_answer(name: str, when: str) -
         raw_upstream(script) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         for number in range(1, 9):
             route = GENERATE if number % 2 else "/api/show"
@@ -180,7 +176,6 @@ async def test_a_status_without_a_body_has_none(status: int, framing: bytes) -> 
         raw_upstream(says(bodied, response(b"good"))) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         await client.ask("GET", "/x")
         answer = await client.head()
@@ -198,7 +193,6 @@ async def test_an_answer_to_head_ends_with_its_head(framing: bytes, body: bytes)
         raw_upstream(says(OK + framing + b"\r\n" + body, response(b"good"))) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         answer = await client.request("HEAD", "/")
         assert answer.status == 200
@@ -215,7 +209,6 @@ async def test_interim_answers_are_not_the_answer(route: str) -> None:
         raw_upstream(says(early + response(b'{"good":1}'))) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         for _ in range(2):
             answer = await client.request("POST", route, PLAIN)
@@ -235,7 +228,6 @@ async def test_interim_answers_for_ever_are_cut() -> None:
         raw_upstream(script) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         told(await client.request("POST", GENERATE, PLAIN), "E_UNREACHABLE_LOCAL")
 
@@ -246,7 +238,6 @@ async def test_trailers_do_not_become_headers() -> None:
         raw_upstream(says(trailed)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         answer = await client.request("POST", GENERATE, PLAIN)
         assert (answer.status, answer.body) == (200, b'{"good":1}')
@@ -261,7 +252,6 @@ async def test_a_close_delimited_answer_is_whole_and_framed_anew(route: str) -> 
         raw_upstream(says(OK + JSON + b'\r\n{"good":1}', close=True)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         for _ in range(2):
             answer = await client.request("POST", route, PLAIN)
@@ -280,7 +270,6 @@ async def test_a_head_that_drips_is_cut_by_the_roles_timeout() -> None:
         raw_upstream(script) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(5),
     ):
         began = time.monotonic()
         limits = {"X-LLM-Timeout-Ms": "150", "X-LLM-No-Fallback": "1"}
@@ -320,9 +309,8 @@ async def test_an_upstream_that_is_down_is_told_at_once_and_used_again_when_back
     async with running(SimConfig(tokens=1)) as up, up.client() as client:
         ask = call(GENERATE, "qwen3:4b")
         await up.sim.stop()
-        async with asyncio.timeout(1):
-            answer = await client.request("POST", GENERATE, ask)
-            passed = await client.request("GET", "/api/tags")
+        answer = await client.request("POST", GENERATE, ask)
+        passed = await client.request("GET", "/api/tags")
         for refused in (answer, passed):
             assert refused.status == 502
             told(refused, "E_UNREACHABLE_LOCAL")
@@ -363,8 +351,7 @@ def error_of(route: str, answer: Answer) -> dict[str, object]:
 async def test_a_stream_that_breaks_never_looks_whole(kind: Kind, route: str) -> None:
     async with running(SimConfig(tokens=20), stall_timeout_s=0.2) as up, up.client() as client:
         up.sim.faults.add(kind, after=4)
-        async with asyncio.timeout(2):
-            answer = await client.request("POST", route, call(route, "executor", stream=True))
+        answer = await client.request("POST", route, call(route, "executor", stream=True))
         assert answer.status == 200
         assert not looks_whole(route, answer)
         assert len(answer.chunks) >= 4
@@ -391,7 +378,6 @@ async def test_a_stream_cut_inside_a_line_breaks_the_connection() -> None:
         raw_upstream(says(cut, close=True)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(2),
     ):
         answer = await client.request("POST", GENERATE, STREAM)
         assert (answer.status, answer.whole) == (200, False)
@@ -407,7 +393,6 @@ async def test_a_malformed_chunk_mid_stream_is_told_in_the_stream(end: bytes) ->
         raw_upstream(says(OK + NDJSON + CHUNKED + b"\r\n" + chunk(TOKEN) + end)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(2),
     ):
         answer = await client.request("POST", GENERATE, STREAM)
         assert answer.status == 200
@@ -424,7 +409,6 @@ async def test_a_length_that_lies_breaks_the_stream_visibly() -> None:
             raw_upstream(says(head + TOKEN, close=True)) as upstream,
             in_front_of(upstream.port) as proxy,
             proxy.client() as client,
-            asyncio.timeout(2),
         ):
             answer = await client.request("POST", GENERATE, STREAM)
             assert not answer.whole or answer.lines[-1]["error_code"] == "E_STREAM_BROKEN_LOCAL"
@@ -436,7 +420,6 @@ async def test_a_stream_that_broke_before_http10_has_chunks_is_reset_not_ended()
         raw_upstream(says(cut, close=True)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(2),
     ):
         body = b'{"model":"m:1b"}'
         await client.send(
@@ -455,7 +438,6 @@ async def test_the_error_of_an_error_is_short_and_single_line() -> None:
         raw_upstream(says(response(page, status="500 Oh", content_type="text/html"))) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
-        asyncio.timeout(2),
     ):
         answer = await client.request("POST", GENERATE, PLAIN)
         assert answer.status == 500
@@ -491,7 +473,6 @@ async def test_an_early_refusal_of_a_large_body_reaches_the_client() -> None:
     async with (
         raw_upstream(script) as upstream,
         in_front_of(upstream.port) as proxy,
-        asyncio.timeout(5),
     ):
         body = b'{"model":"m:1b","prompt":"' + b"x" * 3_000_000 + b'"}'
         for route in (GENERATE, "/api/blobs/sha256:00"):
@@ -506,7 +487,6 @@ async def test_a_stand_in_restarted_in_mid_stream_breaks_the_stream_not_the_serv
         in_front_of(sim.port) as proxy,
         proxy.client() as client,
         proxy.client() as other,
-        asyncio.timeout(5),
     ):
         await client.ask("POST", GENERATE, call(GENERATE, "qwen3:4b", stream=True))
         answer = await client.head()

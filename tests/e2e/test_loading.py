@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -24,7 +23,7 @@ LOAD = {"model": "planner"}
 
 
 async def ask(up: Running, body: dict[str, Any], route: str = GENERATE) -> Answer:
-    async with up.client() as client, asyncio.timeout(5):
+    async with up.client() as client:
         return await client.request("POST", route, body)
 
 

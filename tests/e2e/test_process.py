@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from support.calls import call
-from support.process import BARE, PATIENCE_S, Process, free_port, ollama, serving, spawned
+from support.process import BARE, Process, free_port, ollama, serving, spawned
 
 if TYPE_CHECKING:
     from support.wire import Client
@@ -128,21 +128,19 @@ async def test_the_drain_has_an_end_and_those_in_line_are_told(tmp_path: Path) -
 
 async def refused(proxy: Process) -> None:
     """Until nobody listens any more."""
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            try:
-                async with proxy.client() as client:
-                    await client.open()
-            except ConnectionRefusedError:
-                return
+    while True:
+        try:
+            async with proxy.client() as client:
+                await client.open()
+        except ConnectionRefusedError:
+            return
 
 
 async def until_waiting(admin: Client, role: str) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            stats = (await admin.request("GET", "/stats")).json
-            if stats["roles"][role]["waiting"]:
-                return
+    while True:
+        stats = (await admin.request("GET", "/stats")).json
+        if stats["roles"][role]["waiting"]:
+            return
 
 
 async def test_it_starts_without_ollama_and_serves_when_it_comes(tmp_path: Path) -> None:
@@ -222,7 +220,6 @@ async def test_systemd_is_told(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(path))
-        manager.settimeout(PATIENCE_S)
 
         async def until(wanted: bytes) -> bytes:
             """The next message that begins so; what comes before it is not looked at."""
@@ -275,7 +272,7 @@ async def test_a_socket_of_systemds_is_used(tmp_path: Path) -> None:
                 proxy.signal(signal.SIGTERM)
                 assert await proxy.ended() == 0
                 # The socket is systemd's: it still takes connections for a successor.
-                with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S):
+                with socket.create_connection(("127.0.0.1", port)):
                     pass
             finally:
                 if child.returncode is None:

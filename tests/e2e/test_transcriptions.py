@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import call
@@ -26,7 +24,7 @@ TYPE = {"Content-Type": "multipart/form-data; boundary=XyZ"}
 
 
 async def transcribe(up: Running, model: str, target: str = ROUTE) -> Answer:
-    async with up.client() as client, asyncio.timeout(5):
+    async with up.client() as client:
         return await client.request("POST", target, form(model), TYPE)
 
 

@@ -388,4 +388,4 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
 
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase
-TestAnyOrderOfEvents.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestAnyOrderOfEvents.settings = settings(max_examples=150, stateful_step_count=60)

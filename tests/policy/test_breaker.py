@@ -630,10 +630,10 @@ class AnyTraffic(RuleBasedStateMachine):
 
 
 TestAnyTraffic = AnyTraffic.TestCase
-TestAnyTraffic.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestAnyTraffic.settings = settings(max_examples=150, stateful_step_count=40)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.integers(0, 400), ENDINGS), min_size=600, max_size=900))
 def test_memory_is_bounded(calls: list[tuple[int, tuple[Outcome, Scope]]]) -> None:
     traffic = Traffic(failures=2, open_s=0.001)

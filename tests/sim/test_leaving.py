@@ -33,7 +33,7 @@ async def test_leaving_mid_stream_frees_the_slot_within_milliseconds(how: str) -
     async with Sim(config()) as sim:
         client = await streaming(sim)
         getattr(client, how)()
-        await sim.wait_for(lambda s: s.active == 0, timeout=0.5)
+        await sim.wait_for(lambda s: s.active == 0)
         call = sim.calls[0]
         assert call.state is CallState.ABORTED
         assert call.left_at is not None
@@ -70,7 +70,7 @@ async def test_leaving_a_non_streamed_call_frees_the_slot() -> None:
         client.send("POST", "/api/generate", STREAM | {"stream": False})
         await sim.wait_for(lambda s: s.calls[:1] != [] and s.calls[0].tokens > 3)
         client.close()
-        await sim.wait_for(lambda s: s.active == 0, timeout=0.5)
+        await sim.wait_for(lambda s: s.active == 0)
 
 
 async def test_leaving_behind_a_slot_removes_the_waiter_at_once() -> None:
@@ -80,7 +80,7 @@ async def test_leaving_behind_a_slot_removes_the_waiter_at_once() -> None:
         waiter.send("POST", "/api/generate", STREAM)
         await sim.wait_for(lambda s: s.waiting == 1)
         waiter.close()
-        await sim.wait_for(lambda s: s.waiting == 0, timeout=0.5)
+        await sim.wait_for(lambda s: s.waiting == 0)
         assert sim.active == 1
         holder.close()
 

@@ -156,7 +156,7 @@ async def test_a_client_that_leaves_during_a_load_aborts_it() -> None:
         client = await start(sim)
         await sim.wait_for(lambda s: s.calls[0].state is CallState.LOADING)
         client.close()
-        await sim.wait_for(lambda s: s.calls[0].state is CallState.ABORTED, timeout=1.0)
+        await sim.wait_for(lambda s: s.calls[0].state is CallState.ABORTED)
         assert (sim.loaded, sim.waiting) == ([], 0)
 
 

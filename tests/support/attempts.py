@@ -310,8 +310,7 @@ class Trial:
     async def run(
         self, candidate: Candidate = PLANNER.candidates[0], *, waited_s: float = 0.0
     ) -> Setback | None:
-        async with asyncio.timeout(5):
-            return await self.attempt(candidate).run(waited_s=waited_s, after=None)
+        return await self.attempt(candidate).run(waited_s=waited_s, after=None)
 
     @property
     def left_once(self) -> bool:

@@ -45,10 +45,9 @@ class Finished:
 
     async def wait(self, count: int = 1) -> list[CallRecord]:
         """The first ``count`` records, as soon as there are so many."""
-        async with asyncio.timeout(5.0):
-            while len(self.records) < count:
-                self._changed.clear()
-                await self._changed.wait()
+        while len(self.records) < count:
+            self._changed.clear()
+            await self._changed.wait()
         return self.records[:count]
 
 
@@ -96,9 +95,8 @@ class Running:
 
     async def until(self, holds: Callable[[], bool]) -> None:
         """Let the loop turn until ``holds()``; for states that tell nobody when they change."""
-        async with asyncio.timeout(5.0):
-            while not holds():  # noqa: ASYNC110 - nobody sets an event
-                await asyncio.sleep(0)
+        while not holds():  # noqa: ASYNC110 - nobody sets an event
+            await asyncio.sleep(0)
 
     async def logged(self) -> list[dict[str, Any]]:
         """Stop the proxy, then read its request log."""
@@ -196,10 +194,9 @@ async def warm(up: Running, *models: str) -> None:
             answer = await client.request("POST", "/api/generate", {"model": model})
             assert answer.status == 200
     assert set(models) <= set(up.sim.loaded)
-    async with asyncio.timeout(5.0):
-        # An answer that was under way when the last load ended may still overwrite a newer one.
-        while not all(up.app.residency.loaded(model) for model in models):
-            await up.app.residency.ask()
+    # An answer that was under way when the last load ended may still overwrite a newer one.
+    while not all(up.app.residency.loaded(model) for model in models):
+        await up.app.residency.ask()
 
 
 @contextlib.asynccontextmanager

@@ -19,8 +19,6 @@ from support.wire import Client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-# Long enough for a busy machine, short enough to fail in.
-PATIENCE_S = 20.0
 # Nothing of the tester's own environment decides a test.
 BARE = {
     name: value
@@ -56,13 +54,11 @@ class Process:
         self.child.send_signal(number)
 
     async def ended(self) -> int:
-        async with asyncio.timeout(PATIENCE_S):
-            return await self.child.wait()
+        return await self.child.wait()
 
     async def outcome(self) -> tuple[int, str, str]:
         """Exit code, stdout, stderr."""
-        async with asyncio.timeout(PATIENCE_S):
-            out, talk = await self.child.communicate()
+        out, talk = await self.child.communicate()
         assert self.child.returncode is not None
         return self.child.returncode, (out or b"").decode(), (talk or b"").decode()
 
@@ -70,11 +66,10 @@ class Process:
 async def _line(stream: asyncio.StreamReader | None, containing: str) -> str:
     assert stream is not None
     seen = []
-    async with asyncio.timeout(PATIENCE_S):
-        while line := (await stream.readline()).decode():
-            seen.append(line)
-            if containing in line:
-                return line
+    while line := (await stream.readline()).decode():
+        seen.append(line)
+        if containing in line:
+            return line
     raise AssertionError(f"no line with {containing!r} in {seen}")
 
 

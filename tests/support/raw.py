@@ -109,10 +109,9 @@ class RawUpstream:
 
     async def asked(self, count: int = 1) -> None:
         """Wait until ``count`` requests have come."""
-        async with asyncio.timeout(5.0):
-            while len(self.heads) < count:
-                self.changed.clear()
-                await self.changed.wait()
+        while len(self.heads) < count:
+            self.changed.clear()
+            await self.changed.wait()
 
     async def end(self) -> None:
         running = list(self._tasks)

@@ -73,4 +73,4 @@ async def start(one: Relay, bounds: Bounds = Bounds()) -> Running:  # noqa: B008
 
 
 async def soon(running: Running) -> UpstreamError | Reason | None:
-    return await asyncio.wait_for(running, 5)
+    return await running

@@ -57,7 +57,6 @@ def process(
         stderr=subprocess.PIPE,
         env=os.environ | environ,
         check=False,
-        timeout=60,
     )
 
 

@@ -34,7 +34,7 @@ async def echo(request: Request, down: Downstream) -> None:
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_up_to_the_limit_is_read_whole(size: int, chunked: bool) -> None:
     body = b"x" * size
-    async with serving(echo) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(echo) as up, up.client() as client:
         for _ in range(2):
             if chunked:
                 pieces = [chunk(body[i : i + 7]) for i in range(0, size, 7)]
@@ -46,7 +46,7 @@ async def test_a_body_up_to_the_limit_is_read_whole(size: int, chunked: bool) ->
 
 
 async def test_a_body_over_the_limit_is_refused_before_or_while_it_comes() -> None:
-    async with serving(echo) as up, asyncio.timeout(5):
+    async with serving(echo) as up:
         async with up.client() as client:
             await client.ask("POST", "/", b"", {"Content-Length": "1001"})
             assert (await client.answer()).body == b"413 body_limit"
@@ -57,7 +57,7 @@ async def test_a_body_over_the_limit_is_refused_before_or_while_it_comes() -> No
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "GZIP", "gzip, identity"])
 async def test_a_compressed_body_is_refused(coding: str) -> None:
-    async with serving(echo) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(echo) as up, up.client() as client:
         packed = gzip.compress(b"{}")
         answer = await client.request("POST", "/", packed, {"Content-Encoding": coding})
         assert answer.body == b"400 compressed_body"
@@ -70,7 +70,7 @@ async def test_identity_is_no_compression() -> None:
 
 
 async def test_a_client_that_waits_for_100_gets_it_only_if_its_body_is_wanted() -> None:
-    async with serving(echo) as up, asyncio.timeout(5):
+    async with serving(echo) as up:
         async with up.client() as client:
             headers = {"Expect": "100-Continue", "Content-Length": "2"}
             await client.ask("POST", "/", b"", headers)
@@ -83,7 +83,7 @@ async def test_a_client_that_waits_for_100_gets_it_only_if_its_body_is_wanted() 
 
 
 async def test_broken_framing_is_refused() -> None:
-    async with serving(echo) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(echo) as up, up.client() as client:
         await client.ask("POST", "/", chunk(b"good"), {"Transfer-Encoding": "chunked"})
         await asyncio.sleep(0.02)
         await client.send(b"zz\r\n")

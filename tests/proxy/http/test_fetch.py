@@ -18,7 +18,7 @@ CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\
 
 @contextlib.asynccontextmanager
 async def asking(*answers: bytes, hang_up: bool = False) -> AsyncIterator[tuple[Pool, Scripted]]:
-    async with scripted(*answers, hang_up=hang_up) as upstream, asyncio.timeout(10):
+    async with scripted(*answers, hang_up=hang_up) as upstream:
         pool = Pool("127.0.0.1", upstream.port, connect_timeout_s=1.0)
         try:
             yield pool, upstream

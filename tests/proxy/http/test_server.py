@@ -62,7 +62,7 @@ async def test_how_an_answer_is_framed(
             down.write(piece)
         down.end()
 
-    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(serve) as up, up.client() as client:
         await client.send(f"{method} / HTTP/{version}\r\nHost: localhost\r\n\r\n".encode())
         assert client.reader is not None
         assert await client.reader.readexactly(len(wire)) == wire
@@ -94,7 +94,7 @@ async def test_an_abort_never_looks_whole(version: bytes) -> None:
         down.write(b"nothing more")
         down.end()
 
-    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(serve) as up, up.client() as client:
         await client.send(b"GET / HTTP/%b\r\nHost: localhost\r\n\r\n" % version)
         answer = await client.answer()
         assert not answer.whole
@@ -107,7 +107,7 @@ async def test_a_head_that_was_not_ended_closes_the_connection() -> None:
         down.head(200, "OK", [], length=9, close=False)
         down.write(b"half")
 
-    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(serve) as up, up.client() as client:
         assert not (await client.request("GET", "/")).whole
 
 
@@ -115,7 +115,7 @@ async def test_a_head_that_was_not_ended_closes_the_connection() -> None:
 
 
 async def test_the_deadline_runs_from_a_heads_first_byte_to_its_last() -> None:
-    async with serving(hello, head_timeout_s=0.15) as up, asyncio.timeout(5):
+    async with serving(hello, head_timeout_s=0.15) as up:
         client = up.client()
         await client.open()
         await asyncio.sleep(0.25)  # silence is no head
@@ -150,7 +150,7 @@ async def test_a_finished_head_stops_the_clock_however_slow_the_rest() -> None:
 
 
 async def test_the_bound_holds_for_a_head_that_comes_together_with_its_connection() -> None:
-    async with serving(hello, head_timeout_s=0.15) as up, asyncio.timeout(5):
+    async with serving(hello, head_timeout_s=0.15) as up:
         loop = asyncio.get_running_loop()
         for begun in (GET[:4], GET[:-2]):
             sock = socket.create_connection(("127.0.0.1", up.port))
@@ -212,7 +212,7 @@ async def test_a_slow_client_pauses_the_source_and_resumes_it() -> None:
         down.feed_from(None)
         down.end()
 
-    async with serving(serve) as up, up.client() as client, asyncio.timeout(10):
+    async with serving(serve) as up, up.client() as client:
         await client.open()
         assert client.writer is not None
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -241,7 +241,7 @@ async def test_the_next_request_waits_until_the_answer_is_taken() -> None:
         body = b"x" * 4_000_000
         say(down, body, length=len(body))
 
-    async with serving(serve) as up, up.client() as client, asyncio.timeout(10):
+    async with serving(serve) as up, up.client() as client:
         await client.open()
         assert client.writer is not None
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -272,7 +272,6 @@ async def test_a_client_that_takes_nothing_is_cut_and_one_that_is_slow_is_not(sl
     async with (
         serving(serve, send_timeout_s=0.15) as up,
         up.client() as client,
-        asyncio.timeout(10),
     ):
         await client.open()
         assert client.reader is not None
@@ -302,7 +301,7 @@ async def test_a_malformed_chunk_breaks_the_body_its_reader_waits_for() -> None:
             errors.append(type(error).__name__)
         say(down, b"seen", length=4, close=True)
 
-    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(serve) as up, up.client() as client:
         await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunk(b"good"))
         await asyncio.sleep(0.05)
         await client.send(b"zz\r\n")
@@ -320,7 +319,7 @@ async def test_a_handler_that_fails_breaks_the_line_and_is_logged(
         down.write(b"ha")
         raise ZeroDivisionError
 
-    async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(serve) as up, up.client() as client:
         await client.send(GET)
         with caplog.at_level(logging.ERROR):
             assert not (await client.answer()).whole
@@ -346,7 +345,6 @@ async def test_stopping_closes_idle_connections_and_lets_the_others_finish() -> 
         up.client() as idle,
         up.client() as busy,
         up.client() as half,
-        asyncio.timeout(5),
     ):
         await new.open()
         assert (await idle.request("GET", "/")).body == b"hello"
@@ -368,7 +366,7 @@ async def test_stopping_closes_idle_connections_and_lets_the_others_finish() -> 
 
 async def test_a_request_that_has_just_arrived_is_not_dropped() -> None:
     """Between its last byte and its handler's first step a connection is not idle."""
-    async with serving(hello) as up, up.client() as client, asyncio.timeout(5):
+    async with serving(hello) as up, up.client() as client:
         assert (await client.request("GET", "/")).body == b"hello"
         connection = only(up)
         connection.data_received(GET)
@@ -391,7 +389,7 @@ async def test_closing_cuts_what_still_runs_at_once() -> None:
 
     for version in (b"1.0", b"1.1"):
         began.clear()
-        async with serving(serve) as up, up.client() as client, asyncio.timeout(5):
+        async with serving(serve) as up, up.client() as client:
             await client.send(b"GET / HTTP/%b\r\nHost: localhost\r\n\r\n" % version)
             await until(began.is_set)
             answer = await client.head()

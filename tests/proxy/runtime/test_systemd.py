@@ -27,7 +27,6 @@ class Manager:
     def __init__(self, address: str | bytes) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.socket.bind(address)
-        self.socket.settimeout(5)
 
     def heard(self) -> str:
         return self.socket.recv(4096).decode()
@@ -199,7 +198,6 @@ def child(sockets: list[socket.socket], count: int, names: str) -> subprocess.Co
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
         )
     finally:
         for fd in far:
@@ -228,7 +226,7 @@ def test_inherited_listeners_are_taken_over(listeners: list[socket.socket]) -> N
 def test_a_listener_outlives_the_process_that_closed_it(listeners: list[socket.socket]) -> None:
     """The point of socket activation: between two processes a client waits, it is not refused."""
     assert child(listeners, 2, "proxy:proxy").returncode == 0
-    with socket.create_connection(listeners[0].getsockname(), timeout=5):
+    with socket.create_connection(listeners[0].getsockname()):
         accepted, _ = listeners[0].accept()
         accepted.close()
 

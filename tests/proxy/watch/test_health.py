@@ -281,6 +281,6 @@ async def test_it_looks_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(under.monitor, "look", look)
     task = asyncio.create_task(under.monitor.watch())
-    await asyncio.wait_for(thrice.wait(), 10)
+    await thrice.wait()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

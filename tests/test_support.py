@@ -1,0 +1,87 @@
+"""What the other tests lean on: time that passes when it is told, and an end for what hangs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from support.fake_time import fake_time, passes
+from support.hanging import guarded
+
+
+@pytest.mark.fake_time
+async def test_time_stands_still_until_it_is_told_to_pass() -> None:
+    loop, fired = asyncio.get_running_loop(), list[float]()
+    began = loop.time()
+    for delay in (0.3, 0.1, 0.2):
+        loop.call_later(delay, lambda: fired.append(round(loop.time() - began, 6)))
+    loop.call_later(0.15, fired.append, 99).cancel()
+    await asyncio.to_thread(lambda: None)
+    assert (fired, loop.time()) == ([], began)
+    await passes(0.2)
+    assert fired == [0.1, 0.2]
+    await passes(5)
+    assert fired == [0.1, 0.2, 0.3]
+    assert loop.time() - began == pytest.approx(5.2)
+    assert fake_time().next_due() is None
+
+
+@pytest.mark.fake_time
+async def test_one_that_sleeps_again_and_again_wakes_at_each_of_its_moments() -> None:
+    loop, woke = asyncio.get_running_loop(), list[float]()
+
+    async def sleeper() -> None:
+        while True:
+            await asyncio.sleep(1)
+            woke.append(loop.time())
+
+    task = loop.create_task(sleeper())
+    began = loop.time()
+    await asyncio.sleep(0)
+    await passes(3.5)
+    assert woke == [began + 1, began + 2, began + 3]
+    task.cancel()
+
+
+@pytest.mark.fake_time
+async def test_a_timeout_is_told_too() -> None:
+    async def late() -> None:
+        async with asyncio.timeout(2):
+            await asyncio.get_running_loop().create_future()
+
+    task = asyncio.get_running_loop().create_task(late())
+    await asyncio.sleep(0)
+    await passes(1.9)
+    assert not task.done()
+    await passes(0.1)
+    with pytest.raises(TimeoutError):
+        await task
+
+
+@pytest.mark.parametrize("where", [pytest.param("x", marks=pytest.mark.fake_time, id="fake"), "y"])
+async def test_what_hangs_is_ended_and_says_where(
+    where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def never() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    del where
+    with pytest.raises(TimeoutError, match=r"hangs: not done after 0\.01 s"):
+        await guarded(never, 0.01)()
+    assert ".never\n" in capsys.readouterr().err
+
+
+async def test_what_ends_is_let_be() -> None:
+    async def answer() -> int:
+        return 42
+
+    assert await guarded(answer)() == 42
+
+
+async def test_one_that_is_cancelled_by_another_is_cancelled() -> None:
+    async def cancelled() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await guarded(cancelled)()
