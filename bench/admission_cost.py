@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kit import mean, options, show, table
 from modelsplit_policy.admission import Admission, PoolLimits
+from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Role
@@ -92,7 +93,8 @@ class Desk:
         learned = Parallelism(cap=SEATS, host=None if shape.learns else SEATS, models={})
         if not shape.learns:
             learned.slots = lambda _model: SEATS  # type: ignore[method-assign,assignment]
-        self.admission = Admission(SEATS, dict.fromkeys(Role, limits), {}, learned, forecasts=False)
+        hosts = [HostSeats(SEATS, {}, learned)]
+        self.admission = Admission(dict.fromkeys(Role, limits), hosts, forecasts=False)
         self._shape = shape
         self._number = 0
         self.now = 0.0

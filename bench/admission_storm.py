@@ -22,6 +22,7 @@ import uvloop
 
 from kit import options, show, table
 from modelsplit_policy.admission import Admission, PoolLimits
+from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Role
@@ -51,7 +52,7 @@ def make(*, learns: bool) -> Admission:
         host=None if learns else GLOBAL_SEATS,
         models={} if learns else dict.fromkeys(MODELS, GLOBAL_SEATS),
     )
-    return Admission(GLOBAL_SEATS, POOLS, MODEL_SEATS, learned, forecasts=learns)
+    return Admission(POOLS, [HostSeats(GLOBAL_SEATS, MODEL_SEATS, learned)], forecasts=learns)
 
 
 class Books:
@@ -105,7 +106,7 @@ class Books:
     ) -> None:
         if _held(ticket, roles, local, models):
             return
-        useful = self.under_test.parallelism
+        useful = self.under_test.host().parallelism
         self.expect(not ticket.urgent, "due, and only usefulness holds it")
         self.expect(ticket.role is not Role.CLOUD, "cloud waits for usefulness")
         self.expect(not useful.fits(ticket.model), "fits and waits")

@@ -169,7 +169,7 @@ def virtually(way: Way, seeds: int) -> dict[str, Any]:
         for role, rows in found.items():
             rows.append(of_role([outcome_of(job) for job in done], role))
         if under_test is not None:
-            estimate = under_test.parallelism
+            estimate = under_test.host().parallelism
             learned.append({"host": estimate.host, "contention": estimate.contention})
     roles = {role: _means(rows) for role, rows in found.items()}
     return {"way": way.name, "roles": roles, "learned": _means(learned) if learned else None}

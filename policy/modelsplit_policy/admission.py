@@ -3,9 +3,13 @@
 The rule, in prose.
 
 *Seats.* A call needs a seat: its role runs fewer calls than its cap; all local roles
-together run fewer than the global cap, of which the seats that other roles have reserved
-and not taken are left alone (unless that role lends them); its model runs fewer calls than
-the model's cap. These limits are hard: nothing ever exceeds them.
+together run fewer than all hosts have seats, of which those that other roles have reserved
+and not taken are left alone (unless that role lends them); and some host (``hosts``) has a
+seat free and runs fewer calls of its model than the model's cap. These limits are hard:
+nothing ever exceeds them.
+
+*Hosts.* Of the hosts that may run a call, one that has its model loaded is taken first, then
+the one that runs fewest. Roles' caps and lines are the fleet's.
 
 *Usefulness.* Within them, a call starts only while one more call at once is worth running
 (``parallelism``, learned). That limit is soft: a call held back by nothing else is started
@@ -33,22 +37,24 @@ ticket must be given back exactly once, also when nobody was there to receive th
 from __future__ import annotations
 
 import math
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.queue import RoleQueue
 from modelsplit_policy.tickets import Crowd, Hold, Place, Seats, Ticket
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from modelsplit_policy.config.model import Policy, RolePolicy
     from modelsplit_policy.parallelism import Report
+    from modelsplit_policy.vocabulary import Host
 
 # The longest a client is ever told to stay away: SDKs sleep whatever they are sent.
 RETRY_AFTER_MAX_S: Final = 30
@@ -159,29 +165,33 @@ class _Pool:
         self.quick_s = None
 
 
+class _Candidate(NamedTuple):
+    """Who of a role goes next, with its tag in line; ``host`` None: on none of ours."""
+
+    tag: float
+    ticket: Ticket
+    host: HostSeats | None
+
+
 class Admission:
-    """The seats and the lines of all roles."""
+    """The lines of all roles, and the seats of all hosts."""
 
     def __init__(
         self,
-        global_seats: int,
         pools: Mapping[Role, PoolLimits],
-        model_seats: Mapping[str, int],
-        parallelism: Parallelism,
+        hosts: Sequence[HostSeats],
         *,
         forecasts: bool,
     ) -> None:
-        self._global_seats = global_seats
         self._pools = {role: _Pool(limits) for role, limits in pools.items()}
-        self._model_seats = dict(model_seats)
+        self._hosts = tuple(hosts)
+        self._by_host = {host.host: host for host in hosts}
+        self._global_seats = sum(host.seats for host in hosts)
         self._forecasts = forecasts
         self._running_local = 0
         self._in_line = 0
         self._kept = sum(pool.kept for pool in self._pools.values())
-        self._running_by_model: dict[str, int] = {}
-        self._resident: frozenset[str] | None = None
         self._urgent: OrderedDict[Ticket, None] = OrderedDict()
-        self.parallelism = parallelism
         self.shedding = Shedding()
         self.forecast = Forecast()
 
@@ -192,7 +202,7 @@ class Admission:
         )
         return (
             f"<Admission {self._running_local}/{self._global_seats} local, "
-            f"{self.lent} lent: {rows}; {self.parallelism!r}>"
+            f"{self.lent} lent: {rows}; {self._hosts!r}>"
         )
 
     # What is shown.
@@ -202,6 +212,10 @@ class Admission:
 
     def waiting(self, role: Role) -> int:
         return len(self._pools[role].line)
+
+    def host(self, host: Host = DEFAULT_HOST) -> HostSeats:
+        """What holds for one host; KeyError if there is none of that name."""
+        return self._by_host[host]
 
     @property
     def running_local(self) -> int:
@@ -240,25 +254,28 @@ class Admission:
 
     def standing(self, ticket: Ticket) -> Seats:
         """What each limit on the ticket stands at now."""
-        pool, model = self._pools[ticket.role], ticket.model
+        pool, model, host = self._pools[ticket.role], ticket.model, self._host_of(ticket)
         return Seats(
             pool.running,
             pool.limits.seats,
             self._running_local,
             self._global_seats,
-            self._running_by_model.get(model, 0),
-            self._model_seats.get(model),
-            self.parallelism.host,
+            host.by_model.get(model, 0),
+            host.model_seats.get(model),
+            host.parallelism.host,
             self.shedding.health,
         )
 
     def crowd(self, ticket: Ticket) -> Crowd:
         """What holds the ticket back now, and who runs and waits."""
         pools = self._pools
+        models: Counter[str] = Counter()
+        for host in self._hosts:
+            models.update(host.by_model)
         return Crowd(
             self.why(ticket),
             {role: pool.running for role, pool in pools.items() if pool.running},
-            dict(self._running_by_model),
+            dict(models),
             {role: len(pool.line) for role, pool in pools.items() if pool.line},
             dict(pools[ticket.role].line.models),
         )
@@ -287,8 +304,7 @@ class Admission:
         pool = self._pools[ticket.role]
         if ticket.role in self.shedding.enter:
             return self._refuse(ticket, Reason.SHED)
-        if self._takes_at_once(pool, ticket):
-            self._seat(ticket, pool, now)
+        if self._takes_at_once(pool, ticket, now):
             return None
         if ticket.role in self.shedding.wait:
             return self._refuse(ticket, Reason.SHED)
@@ -325,12 +341,13 @@ class Admission:
 
     def first_byte(self, ticket: Ticket, now: float) -> None:
         """The call's answer has begun."""
-        if ticket.flight is not None and ticket.flight.loading:
-            self.parallelism.first_byte(ticket.flight, now)
+        flight = ticket.flight
+        if flight is not None and flight.loading and ticket.host is not None:
+            self._by_host[ticket.host].parallelism.first_byte(flight, now)
 
-    def residency(self, models: frozenset[str] | None) -> None:
-        """Which models are loaded (None: nobody knows)."""
-        self._resident = models
+    def residency(self, models: frozenset[str] | None, host: Host = DEFAULT_HOST) -> None:
+        """Which models the host has loaded (None: nobody knows)."""
+        self._by_host[host].loaded = models
 
     def fill(self, now: float) -> list[Ticket]:
         """Seat waiters until nobody who waits may run; return who was seated, in order."""
@@ -342,24 +359,60 @@ class Admission:
 
     # Seats.
 
-    def _takes_at_once(self, pool: _Pool, ticket: Ticket) -> bool:
-        if self._hard_hold(pool, ticket.model) is not None:
+    def _takes_at_once(self, pool: _Pool, ticket: Ticket, now: float) -> bool:
+        """Seat a newcomer if nobody has a better right."""
+        if self._pool_hold(pool) is not None:
             return False
         if not pool.limits.counts_globally:
+            self._seat(ticket, pool, None, now)
             return True
         if self._in_line and pool.line.waits_for(ticket.model):
             return False
+        host = self._host_for(ticket.model, probing=False)
         # Beyond what is known to be useful only the next in turn may probe, and that is
         # the newcomer only if nobody waits.
-        return self.parallelism.fits(ticket.model) or (
-            not self._in_line and self.parallelism.may_probe(ticket.model)
-        )
+        if host is None and not self._in_line:
+            host = self._host_for(ticket.model, probing=True)
+        if host is None:
+            return False
+        self._seat(ticket, pool, host, now)
+        return True
+
+    def _host_for(self, model: str, *, probing: bool) -> HostSeats | None:
+        """The host where one more call of ``model`` may run, if there is one.
+
+        ``probing``: run to see what it shows; else within what is known to be useful.
+        """
+        best: HostSeats | None = None
+        for host in self._hosts:
+            if host.hold(model) is not None:
+                continue
+            learned = host.parallelism
+            if not (learned.may_probe(model) if probing else learned.fits(model)):
+                continue
+            if best is None or _suits_better(host, best, model):
+                best = host
+        return best
+
+    def _host_of(self, ticket: Ticket) -> HostSeats:
+        """Where the ticket is seated, or would be if one host had to be named."""
+        if ticket.host is not None:
+            return self._by_host[ticket.host]
+        best = self._hosts[0]
+        for host in self._hosts[1:]:
+            if _suits_better(host, best, ticket.model):
+                best = host
+        return best
 
     def _hard_hold(self, pool: _Pool, model: str) -> Hold | None:
         """The hard limit that keeps the next call of this role and model from a seat."""
         hold = self._pool_hold(pool)
-        if hold is None and pool.limits.counts_globally and self._model_is_full(model):
-            return Hold.MODEL_CAP
+        if hold is not None or not pool.limits.counts_globally:
+            return hold
+        for host in self._hosts:
+            hold = host.hold(model)
+            if hold is None:
+                return None
         return hold
 
     def _pool_hold(self, pool: _Pool) -> Hold | None:
@@ -377,36 +430,26 @@ class Admission:
             return Hold.RESERVED
         return None
 
-    def _model_is_full(self, model: str) -> bool:
-        cap = self._model_seats.get(model)
-        return cap is not None and self._running_by_model.get(model, 0) >= cap
-
-    def _seat(self, ticket: Ticket, pool: _Pool, now: float) -> None:
+    def _seat(self, ticket: Ticket, pool: _Pool, host: HostSeats | None, now: float) -> None:
+        """``host`` None: a role that runs on none of ours."""
         ticket.place = Place.SEATED
         ticket.seated = now
         self._kept += pool.moved(1)
         if ticket.doubted:
             self.forecast.wrong += 1
-        if pool.limits.counts_globally:
+        if host is not None:
             self._running_local += 1
-            self._running_by_model[ticket.model] = self._running_by_model.get(ticket.model, 0) + 1
-            ticket.flight = self.parallelism.start(
-                ticket.model, now, resident=self._resident_or_unknown(ticket.model)
-            )
+            ticket.host = host.host
+            ticket.flight = host.take(ticket.model, now)
 
     def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
         self._kept += pool.moved(-1)
+        held_s = now - ticket.seated
         if ticket.sample:
-            pool.served(now - ticket.seated)
-        if ticket.flight is None:
-            return
-        self._running_local -= 1
-        left = self._running_by_model[ticket.model] - 1
-        if left:
-            self._running_by_model[ticket.model] = left
-        else:
-            del self._running_by_model[ticket.model]
-        self.parallelism.end(ticket.flight, now, now - ticket.seated, report)
+            pool.served(held_s)
+        if ticket.flight is not None and ticket.host is not None:
+            self._running_local -= 1
+            self._by_host[ticket.host].give_back(ticket.flight, now, held_s, report)
 
     # Order.
 
@@ -419,9 +462,9 @@ class Admission:
         )
 
     def _seat_best(self, now: float, *, probing: bool) -> Ticket | None:
-        best: tuple[tuple[bool, bool, float], _Pool, Ticket, float] | None = None
+        best: tuple[tuple[bool, bool, float], _Pool, _Candidate] | None = None
         # Nothing that counts globally may start in this pass, whatever its model.
-        idle = not self.parallelism.probes_any if probing else self.parallelism.is_full
+        idle = self._none_takes_any(probing=probing)
         for pool in self._pools.values():
             if not pool.line or (idle and pool.limits.counts_globally):
                 continue
@@ -430,65 +473,74 @@ class Admission:
             found = self._candidate(pool, now, probing=probing)
             if found is None:
                 continue
-            tag, ticket = found
-            right = (not pool.claims(), not ticket.front, self._rank(pool))
+            right = (not pool.claims(), not found.ticket.front, self._rank(pool))
             if best is None or right < best[0]:
-                best = (right, pool, ticket, tag)
+                best = (right, pool, found)
         if best is None:
             return None
-        _, pool, ticket, tag = best
+        _, pool, (tag, ticket, host) = best
         pool.line.serve(ticket, tag)
         self._urgent.pop(ticket, None)
-        self._seat(ticket, pool, now)
+        self._seat(ticket, pool, host, now)
         return ticket
+
+    def _none_takes_any(self, *, probing: bool) -> bool:
+        for host in self._hosts:
+            learned = host.parallelism
+            if learned.probes_any if probing else not learned.is_full:
+                return False
+        return True
 
     def _rank(self, pool: _Pool) -> float:
         """The moment this role's claim counts from: the smaller, the earlier its turn."""
         return pool.line.oldest().arrived + pool.limits.ageing_s
 
-    def _candidate(self, pool: _Pool, now: float, *, probing: bool) -> tuple[float, Ticket] | None:
+    def _candidate(self, pool: _Pool, now: float, *, probing: bool) -> _Candidate | None:
         """The call of this role that goes next, among those whose model may run."""
-        first: tuple[float, Ticket] | None = None
-        for _, tag, _, ticket in pool.line.heads():
-            if not self._may_run(pool, ticket.model, probing):
-                continue
-            if first is None:
-                first = tag, ticket
-                if self._is_resident(ticket.model) or now - ticket.arrived >= PATIENCE_S:
-                    return first
-            elif self._is_resident(ticket.model):
-                return tag, ticket
-        return first
-
-    def _may_run(self, pool: _Pool, model: str, probing: bool) -> bool:
         if not pool.limits.counts_globally:
-            return not probing
-        if self._model_is_full(model):
-            return False
-        return self.parallelism.may_probe(model) if probing else self.parallelism.fits(model)
+            return None if probing else _first(pool)
+        first: _Candidate | None = None
+        for _, tag, _, ticket in pool.line.heads():
+            host = self._host_for(ticket.model, probing=probing)
+            if host is None:
+                continue
+            if first is not None:
+                if host.has_loaded(ticket.model) is not False:
+                    return _Candidate(tag, ticket, host)
+                continue
+            first = _Candidate(tag, ticket, host)
+            if host.has_loaded(ticket.model) is not False or now - ticket.arrived >= PATIENCE_S:
+                return first
+        return first
 
     def _seat_urgent(self, now: float) -> Ticket | None:
         for ticket in self._urgent:
             pool = self._pools[ticket.role]
-            if self._hard_hold(pool, ticket.model) is None:
+            if self._pool_hold(pool) is not None:
+                continue
+            host = self._host_with_seat(ticket.model)
+            if host is not None or not pool.limits.counts_globally:
                 del self._urgent[ticket]
                 pool.line.take_out(ticket)
-                self._seat(ticket, pool, now)
+                self._seat(ticket, pool, host, now)
                 return ticket
         return None
 
-    def _is_resident(self, model: str) -> bool:
-        return self._resident_or_unknown(model) is not False
-
-    def _resident_or_unknown(self, model: str) -> bool | None:
-        return None if self._resident is None else model in self._resident
+    def _host_with_seat(self, model: str) -> HostSeats | None:
+        """Where only usefulness holds back a call of ``model``."""
+        best: HostSeats | None = None
+        for host in self._hosts:
+            if host.hold(model) is None and (best is None or _suits_better(host, best, model)):
+                best = host
+        return best
 
     def why(self, ticket: Ticket) -> Hold:
         """What holds a waiting call back now."""
         hold = self._hard_hold(self._pools[ticket.role], ticket.model)
         if hold is not None:
             return hold
-        return Hold.TURN if self.parallelism.fits(ticket.model) else Hold.PARALLELISM
+        useful = self._host_for(ticket.model, probing=False) is not None
+        return Hold.TURN if useful else Hold.PARALLELISM
 
     # What is foreseen.
 
@@ -519,26 +571,45 @@ class Admission:
 
     def _retry_after(self, pool: _Pool) -> int:
         """Whole seconds until the line as it stands has drained, bounded 1 to 30."""
-        seats = min(pool.limits.seats or self._global_seats, self.parallelism.host)
+        useful = 0
+        for host in self._hosts:
+            useful += host.parallelism.host
+        seats = min(pool.limits.seats or self._global_seats, useful)
         drained_s = pool.service_s * (len(pool.line) + 1) / max(1, seats)
         return max(1, min(RETRY_AFTER_MAX_S, math.ceil(drained_s)))
 
 
+def _first(pool: _Pool) -> _Candidate | None:
+    """The head of a line whose calls run on no host of ours."""
+    for _, tag, _, ticket in pool.line.heads():
+        return _Candidate(tag, ticket, None)
+    return None
+
+
+def _suits_better(host: HostSeats, other: HostSeats, model: str) -> bool:
+    mine = (host.has_loaded(model) is not True, host.running)
+    return mine < (other.has_loaded(model) is not True, other.running)
+
+
 def from_policy(policy: Policy) -> Admission:
     """The lines and seats that the policy describes, all empty."""
-    seats = policy.global_.max_concurrent
-    models = [(canonical(name), row) for name, row in policy.models.items()]
     return Admission(
-        seats,
         {role: _limits(role, row) for role, row in policy.roles.items()},
-        {name: row.max_concurrent for name, row in models if row.max_concurrent is not None},
-        Parallelism(
-            cap=seats,
-            host=policy.global_.parallel,
-            models={name: row.parallel for name, row in models if row.parallel is not None},
-        ),
+        (_host(policy, DEFAULT_HOST),),
         forecasts=policy.global_.forecast,
     )
+
+
+def _host(policy: Policy, host: Host) -> HostSeats:
+    seats = policy.global_.max_concurrent
+    models = [(canonical(name), row) for name, row in policy.models.items()]
+    learned = Parallelism(
+        cap=seats,
+        host=policy.global_.parallel,
+        models={name: row.parallel for name, row in models if row.parallel is not None},
+    )
+    caps = {name: row.max_concurrent for name, row in models if row.max_concurrent is not None}
+    return HostSeats(seats, caps, learned, host)
 
 
 def _limits(role: Role, row: RolePolicy) -> PoolLimits:

@@ -38,11 +38,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from modelsplit_policy.vocabulary import Provider
+    from modelsplit_policy.vocabulary import Host, Provider
 
 # Model names come from clients. Beyond this many, the one that failed longest ago goes.
 MODELS_MAX: Final = 256
@@ -133,13 +134,15 @@ class BreakerRules:
 
 
 class BreakerKey(NamedTuple):
-    """Whose breaker. ``model`` None: the provider's own."""
+    """Whose breaker. ``model`` None: the provider's own. Each host has its own of both."""
 
     provider: Provider
     model: str | None = None
+    host: Host = DEFAULT_HOST
 
     def __str__(self) -> str:
-        return self.provider if self.model is None else f"{self.provider}/{self.model}"
+        text = self.provider if self.model is None else f"{self.provider}/{self.model}"
+        return text if self.host == DEFAULT_HOST else f"{text} at {self.host}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,7 +255,7 @@ class Breakers:
         # The generations of providers' breakers that are not kept.
         self._providers: dict[BreakerKey, int] = {}
         # What every call is told while none is kept.
-        self._calm: BoundedMemo[tuple[Provider, str | None], Allowed] = BoundedMemo()
+        self._calm: BoundedMemo[tuple[Provider, str | None, Host], Allowed] = BoundedMemo()
 
     def __repr__(self) -> str:
         rows = ", ".join(
@@ -262,19 +265,24 @@ class Breakers:
         )
         return f"<Breakers {rows or 'all closed'}>"
 
-    def check(self, provider: Provider, model: str | None, now: float) -> Refused | None:
+    def check(
+        self, provider: Provider, model: str | None, now: float, host: Host = DEFAULT_HOST
+    ) -> Refused | None:
         """What ``admit`` would refuse now, without taking a trial: to ask before queueing."""
-        return self._refusal(_keys(provider, model), now) if self._kept else None
+        return self._refusal(_keys(provider, model, host), now) if self._kept else None
 
-    def admit(self, provider: Provider, model: str | None, now: float) -> Verdict:
+    def admit(
+        self, provider: Provider, model: str | None, now: float, host: Host = DEFAULT_HOST
+    ) -> Verdict:
         """Let a call through, or not; to ask when the call is about to be sent.
 
         A call past an open breaker whose time is served is that breaker's trial. Both
         breakers must agree before either gives its trial away.
         """
         if not self._kept:
-            return self._calm.get((provider, model)) or self._all_closed(provider, model)
-        keys = _keys(provider, model)
+            known = self._calm.get((provider, model, host))
+            return known or self._all_closed(provider, model, host)
+        keys = _keys(provider, model, host)
         refused = self._refusal(keys, now)
         if refused is not None:
             return refused
@@ -283,10 +291,10 @@ class Breakers:
         trial = any(step.new is State.HALF_OPEN for step in steps)
         return Allowed(trial, marks, steps)
 
-    def _all_closed(self, provider: Provider, model: str | None) -> Allowed:
-        keys = _keys(provider, model)
+    def _all_closed(self, provider: Provider, model: str | None, host: Host) -> Allowed:
+        keys = _keys(provider, model, host)
         allowed = Allowed(False, tuple((key, self._providers.get(key, 0)) for key in keys))
-        return self._calm.keep(model or "", (provider, model), allowed)
+        return self._calm.keep(model or "", (provider, model, host), allowed)
 
     def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Refused | None:
         """The longest of what the breakers of ``keys`` refuse; None: they let a call pass."""
@@ -438,10 +446,10 @@ class Breakers:
         return (self._forget(oldest, f"{MODELS_MAX} models failed since"),)
 
 
-def _keys(provider: Provider, model: str | None) -> tuple[BreakerKey, ...]:
+def _keys(provider: Provider, model: str | None, host: Host) -> tuple[BreakerKey, ...]:
     if model is None:
-        return (BreakerKey(provider),)
-    return (BreakerKey(provider), BreakerKey(provider, model))
+        return (BreakerKey(provider, None, host),)
+    return (BreakerKey(provider, None, host), BreakerKey(provider, model, host))
 
 
 _WELL: Final = (Outcome.SUCCESS, Scope.MODEL)

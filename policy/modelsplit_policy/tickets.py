@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from modelsplit_policy.parallelism import Flight
-    from modelsplit_policy.vocabulary import Role
+    from modelsplit_policy.vocabulary import Host, Role
 
 
 class Place(StrEnum):
@@ -43,7 +43,8 @@ class Ticket:
     ``model``: its canonical name, so that no other spelling passes for another model.
     ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
     for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
-    long it keeps its seat says something of the calls of its role.
+    long it keeps its seat says something of the calls of its role. ``host``: where it is
+    seated; None: not yet, or on none of ours.
     """
 
     role: Role
@@ -59,6 +60,7 @@ class Ticket:
     ahead: int = 0
     urgent: bool = False
     doubted: bool = False
+    host: Host | None = None
     flight: Flight | None = None
 
 

@@ -298,7 +298,7 @@ class Load:
 
     @property
     def slots(self) -> int:
-        return self.up.app.admission.parallelism.slots("qwen3:8b")
+        return self.up.app.admission.host().parallelism.slots("qwen3:8b")
 
     async def until(self, slots: int, steady: int, at_most: int) -> int:
         """How many calls it took until the estimate was right and stayed so for ``steady``."""

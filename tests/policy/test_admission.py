@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from modelsplit_policy.admission import PATIENCE_S, Admission, PoolLimits, Refusal, Shedding
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import Role
@@ -34,13 +35,9 @@ def make(
     host: int | None = 6,
     forecasts: bool = False,
 ) -> Admission:
-    return Admission(
-        seats,
-        POOLS | (pools or {}),
-        models or {},
-        Parallelism(cap=seats, host=host, models=PLENTY if host else {}),
-        forecasts=forecasts,
-    )
+    learned = Parallelism(cap=seats, host=host, models=PLENTY if host else {})
+    hosts = [HostSeats(seats, models or {}, learned)]
+    return Admission(POOLS | (pools or {}), hosts, forecasts=forecasts)
 
 
 def ask(

@@ -44,7 +44,9 @@ def learned(host: Host, jobs: list[Job]) -> list[tuple[int, int]]:
     def noting(job: Job, *, completed: bool) -> None:
         finish(job, completed=completed)
         if completed:
-            seen.append((under_test.parallelism.host, under_test.parallelism.slots("m")))
+            seen.append(
+                (under_test.host().parallelism.host, under_test.host().parallelism.slots("m"))
+            )
 
     run._finish = noting  # type: ignore[method-assign]
     run.run()
@@ -79,26 +81,26 @@ def test_fewer_slots_after_a_restart_of_ollama_are_noticed() -> None:
     host = Host(contention=0.1, slots=4)
     under_test = learning()
     Run(under_test, host, busy(3, 80, 60)).run()
-    assert under_test.parallelism.slots("m") == 4
+    assert under_test.host().parallelism.slots("m") == 4
     host.slots = 1
     again = busy(4, 40, 40)
     for job in again:
         job.at += 1000
     Run(under_test, host, again).run()
-    assert under_test.parallelism.slots("m") == 1
+    assert under_test.host().parallelism.slots("m") == 1
 
 
 def test_more_slots_after_a_restart_of_ollama_are_noticed() -> None:
     host = Host(contention=0.0, slots=1)
     under_test = learning()
     Run(under_test, host, busy(5, 60, 60)).run()
-    assert under_test.parallelism.slots("m") == 1
+    assert under_test.host().parallelism.slots("m") == 1
     host.slots = 4
     again = busy(6, 120, 90)
     for job in again:
         job.at += 1000
     Run(under_test, host, again).run()
-    assert under_test.parallelism.slots("m") == 4
+    assert under_test.host().parallelism.slots("m") == 4
 
 
 def test_a_number_in_the_policy_is_obeyed_and_not_learned() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelsplit_policy.admission import Admission, PoolLimits, Shedding
+from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.tickets import Crowd, Hold, Seats, Ticket
 from modelsplit_policy.vocabulary import Role
@@ -14,7 +15,7 @@ def make() -> Admission:
     pools = {role: PoolLimits(seats=2, max_queue=9) for role in Role}
     pools[CHAT] = PoolLimits(seats=None, max_queue=9)
     parallelism = Parallelism(cap=6, host=5, models=dict.fromkeys("mno", 6))
-    return Admission(6, pools, {"n": 1}, parallelism, forecasts=False)
+    return Admission(pools, [HostSeats(6, {"n": 1}, parallelism)], forecasts=False)
 
 
 def ask(admission: Admission, role: Role, model: str) -> Ticket:

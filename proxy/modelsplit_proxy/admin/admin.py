@@ -280,7 +280,7 @@ class Admin:
 
     def _parallelism(self) -> dict[str, Any]:
         """What is known of how many calls at once are useful."""
-        learned = self._parts.admission.parallelism
+        learned = self._parts.admission.host().parallelism
         models = self._parts.residency.models
         return {
             "host": learned.host,

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.vocabulary import DEFAULT_HOST
 from modelsplit_proxy.http.upstream import Fault, UpstreamConnection, UpstreamError
+
+if TYPE_CHECKING:
+    from modelsplit_policy.vocabulary import Host
 
 # Idle connections kept for reuse, and for how long. More can be open: nothing here ever
 # waits for a connection, so no cap hides below admission.
@@ -15,17 +19,23 @@ IDLE_S: Final = 60.0
 
 
 class Pool:
-    """Connections to one upstream: reused when idle, opened when not, never waited for."""
+    """Connections to one host: reused when idle, opened when not, never waited for.
 
-    def __init__(self, host: str, port: int, *, connect_timeout_s: float) -> None:
-        self._host = host
+    ``name`` and ``port``: where it listens. ``host``: which it is.
+    """
+
+    def __init__(
+        self, name: str, port: int, *, connect_timeout_s: float, host: Host = DEFAULT_HOST
+    ) -> None:
+        self.host = host
+        self._name = name
         self._port = port
         self._connect_timeout_s = connect_timeout_s
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
 
     def __repr__(self) -> str:
-        return f"<Pool {self._host}:{self._port} {len(self._open)} open, {len(self._idle)} idle>"
+        return f"<Pool {self._name}:{self._port} {len(self._open)} open, {len(self._idle)} idle>"
 
     @property
     def open_connections(self) -> int:
@@ -61,7 +71,7 @@ class Pool:
         try:
             async with asyncio.timeout(self._connect_timeout_s):
                 _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self, loop), self._host, self._port
+                    lambda: UpstreamConnection(self, loop), self._name, self._port
                 )
         except TimeoutError:
             text = f"no connection within {self._connect_timeout_s:g} s"

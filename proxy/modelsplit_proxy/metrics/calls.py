@@ -295,7 +295,7 @@ class _Live:
 
     def _learned(self) -> Iterator[Metric]:
         """What is useful to run at once, and how often a foreseen wait was wrong."""
-        learned, forecast = self._admission.parallelism, self._admission.forecast
+        learned, forecast = self._admission.host().parallelism, self._admission.forecast
         yield GaugeMetricFamily(
             "modelsplit_parallelism_host",
             "Calls at once that are worth running on the host.",

@@ -10,6 +10,7 @@ import pytest
 
 from modelsplit_policy.admission import Admission, PoolLimits, Refusal
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import Role
@@ -26,7 +27,7 @@ class Under:
         }
         models = dict.fromkeys("mn", 6)
         parallelism = Parallelism(cap=6, host=host, models=models)
-        self.admission = Admission(6, pools, {}, parallelism, forecasts=False)
+        self.admission = Admission(pools, [HostSeats(6, {}, parallelism)], forecasts=False)
         self.gate = Gate(self.admission, SystemClock())
         self.clock = SystemClock()
 
@@ -342,7 +343,7 @@ async def test_a_first_byte_and_a_report_reach_what_is_learned(
 ) -> None:
     under = Under()
     reports: list[Report | None] = []
-    learned = under.admission.parallelism
+    learned = under.admission.host().parallelism
     monkeypatch.setattr(learned, "end", lambda *args: reports.append(args[-1]))
     under.gate.resident(frozenset())
     ticket = under.seated()

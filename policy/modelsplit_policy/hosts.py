@@ -1,0 +1,74 @@
+"""What holds for one host: its seats, who runs on it, what it has loaded, what it can do.
+
+Roles, their caps and their lines are the fleet's; everything that a machine decides is here,
+one object for each ``Host``. Whether it takes one more call of a model is asked of it; which
+host a call goes to is for ``admission`` to say.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.tickets import Hold
+from modelsplit_policy.vocabulary import DEFAULT_HOST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_policy.parallelism import Flight, Parallelism, Report
+    from modelsplit_policy.vocabulary import Host
+
+
+class HostSeats:
+    """One host's seats. ``model_seats``: caps of single models on it, by canonical name."""
+
+    __slots__ = ("by_model", "host", "loaded", "model_seats", "parallelism", "running", "seats")
+
+    def __init__(
+        self,
+        seats: int,
+        model_seats: Mapping[str, int],
+        parallelism: Parallelism,
+        host: Host = DEFAULT_HOST,
+    ) -> None:
+        self.host = host
+        self.seats = seats
+        self.model_seats = dict(model_seats)
+        self.parallelism = parallelism
+        self.running = 0
+        self.by_model: dict[str, int] = {}
+        self.loaded: frozenset[str] | None = None
+
+    def __repr__(self) -> str:
+        return f"<HostSeats {self.host} {self.running}/{self.seats}, {self.parallelism!r}>"
+
+    def hold(self, model: str) -> Hold | None:
+        """The hard limit of this host that keeps the next call of ``model`` from a seat."""
+        if self.running >= self.seats:
+            return Hold.GLOBAL_CAP
+        # Few models have caps of their own.
+        if self.model_seats:
+            cap = self.model_seats.get(model)
+            if cap is not None and self.by_model.get(model, 0) >= cap:
+                return Hold.MODEL_CAP
+        return None
+
+    def has_loaded(self, model: str) -> bool | None:
+        """Whether ``model`` is loaded; None: nobody knows."""
+        return None if self.loaded is None else model in self.loaded
+
+    def take(self, model: str, now: float) -> Flight:
+        """A call of ``model`` takes a seat; ``give_back`` is then owed."""
+        self.running += 1
+        self.by_model[model] = self.by_model.get(model, 0) + 1
+        return self.parallelism.start(model, now, resident=self.has_loaded(model))
+
+    def give_back(self, flight: Flight, now: float, held_s: float, report: Report | None) -> None:
+        """The call of ``flight`` has left its seat after ``held_s`` seconds."""
+        self.running -= 1
+        left = self.by_model[flight.model] - 1
+        if left:
+            self.by_model[flight.model] = left
+        else:
+            del self.by_model[flight.model]
+        self.parallelism.end(flight, now, held_s, report)

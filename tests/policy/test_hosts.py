@@ -1,0 +1,98 @@
+"""What holds for one host, and how calls are spread over several."""
+
+from __future__ import annotations
+
+import pytest
+
+from modelsplit_policy.admission import Admission, PoolLimits
+from modelsplit_policy.breaker import BreakerRules, Breakers, Outcome, Refused, Scope
+from modelsplit_policy.hosts import HostSeats
+from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.tickets import Hold, Place, Ticket
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Provider, Role
+
+NEAR, FAR = Host("near"), Host("far")
+
+
+def seats(host: Host = DEFAULT_HOST, n: int = 2, **models: int) -> HostSeats:
+    return HostSeats(n, models, Parallelism(cap=n, host=n, models=dict.fromkeys("mn", n)), host)
+
+
+def fleet(*hosts: HostSeats) -> Admission:
+    limits = PoolLimits(seats=None, max_queue=9)
+    return Admission(dict.fromkeys(Role, limits), hosts, forecasts=False)
+
+
+def ask(admission: Admission, model: str = "m", role: Role = Role.CHAT) -> Ticket:
+    ticket = Ticket(role, model, 0.0)
+    admission.ask(ticket, 0.0)
+    return ticket
+
+
+def test_a_host_holds_back_by_its_seats_and_by_a_models_cap() -> None:
+    host = seats(m=1)
+    assert host.hold("m") is None
+    flight = host.take("m", 0.0)
+    assert (host.hold("m"), host.hold("n")) == (Hold.MODEL_CAP, None)
+    host.take("n", 0.0)
+    assert host.hold("n") is Hold.GLOBAL_CAP
+    host.give_back(flight, 1.0, 1.0, None)
+    assert (host.running, host.by_model) == (1, {"n": 1})
+
+
+def test_what_is_loaded_is_known_or_not() -> None:
+    host = seats()
+    assert host.has_loaded("m") is None
+    host.loaded = frozenset("m")
+    assert (host.has_loaded("m"), host.has_loaded("n")) == (True, False)
+
+
+def test_a_seated_ticket_says_on_which_host_and_one_in_line_says_none() -> None:
+    admission = fleet(seats(n=1))
+    assert ask(admission).host == DEFAULT_HOST
+    waiting = ask(admission)
+    assert (waiting.place, waiting.host) == (Place.WAITING, None)
+
+
+def test_calls_go_where_the_model_is_loaded_then_where_fewest_run() -> None:
+    admission = fleet(seats(NEAR), seats(FAR))
+    admission.residency(frozenset("n"), FAR)
+    assert [ask(admission, "n").host, ask(admission, "m").host] == [FAR, NEAR]
+    assert [ask(admission, "m").host, ask(admission, "m").host] == [NEAR, FAR]
+    assert ask(admission).place is Place.WAITING
+
+
+def test_a_seat_goes_back_to_its_host() -> None:
+    admission = fleet(seats(NEAR, 1), seats(FAR, 1))
+    first, second = ask(admission), ask(admission)
+    third = ask(admission)
+    admission.leave(second, 1.0)
+    assert admission.fill(1.0) == [third]
+    assert (first.host, third.host) == (NEAR, FAR)
+    assert (admission.host(NEAR).running, admission.host(FAR).running) == (1, 1)
+
+
+def test_reserved_seats_are_kept_among_all_hosts() -> None:
+    pools = dict.fromkeys(Role, PoolLimits(seats=None, max_queue=9))
+    pools[Role.PLANNER] = PoolLimits(seats=None, max_queue=9, reserved=1)
+    admission = Admission(pools, [seats(NEAR, 1), seats(FAR, 1)], forecasts=False)
+    assert ask(admission).place is Place.SEATED
+    held = ask(admission)
+    assert admission.why(held) is Hold.RESERVED
+    assert ask(admission, role=Role.PLANNER).host == FAR
+
+
+def test_there_is_no_host_of_another_name() -> None:
+    with pytest.raises(KeyError):
+        fleet(seats()).host(NEAR)
+
+
+def test_one_hosts_breaker_says_nothing_of_another() -> None:
+    breakers = Breakers(BreakerRules(failures=1))
+    allowed = breakers.admit(Provider.LOCAL, "m", 0.0, NEAR)
+    assert not isinstance(allowed, Refused)
+    breakers.ended(allowed, Outcome.FAILURE, Scope.PROVIDER, 0.0, "gone")
+    refused = breakers.check(Provider.LOCAL, "m", 0.1, NEAR)
+    assert refused is not None
+    assert str(refused.key) == "LOCAL at near"
+    assert breakers.check(Provider.LOCAL, "m", 0.1, FAR) is None
