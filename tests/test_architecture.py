@@ -44,6 +44,7 @@ POLICY_MAY_IMPORT = frozenset(
         "hashlib",
         "heapq",
         "itertools",
+        "json",
         "math",
         "modelsplit_policy",
         "re",

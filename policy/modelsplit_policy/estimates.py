@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.prices import worst_case_usd
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from modelsplit_policy.config.model import ModelPolicy, Policy
+    from modelsplit_policy.go_json import Fields
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.vocabulary import Role
@@ -48,14 +49,14 @@ class Estimates:
         role: Role,
         candidate: Candidate,
         label: str,
-        fields: Mapping[str, Any],
+        fields: Fields,
         size: int,
     ) -> float | None:
         """US dollars; None: nobody knows the price. ``size``: the body's bytes."""
         tokens = self.output_tokens(role, candidate.model, label, fields)
         return worst_case_usd(price, size, tokens, self._seconds(candidate))
 
-    def output_tokens(self, role: Role, model: str, label: str, fields: Mapping[str, Any]) -> int:
+    def output_tokens(self, role: Role, model: str, label: str, fields: Fields) -> int:
         """Tokens an answer may have."""
         if label in _EMBEDDINGS:
             return 0
@@ -76,14 +77,14 @@ class Estimates:
         return candidate.timeout_s + self._policy.load_timeout_ms / 1000
 
 
-def _named(fields: Mapping[str, Any]) -> Iterator[int]:
-    """Every bound that the request names, in whatever spelling Ollama might read it."""
-    for key, value in fields.items():
-        name = key.lower()
-        if name in _BOUNDS:
+def _named(fields: Fields) -> Iterator[int]:
+    """Every bound that the request names, whichever Ollama reads."""
+    for name in _BOUNDS:
+        for value in fields.all(name):
             yield from _whole(value)
-        elif name == "options" and isinstance(value, Mapping):
-            yield from _whole(value.get("num_predict"))
+    for options in fields.all("options"):
+        if isinstance(options, Mapping):
+            yield from _whole(options.get("num_predict"))
 
 
 def _whole(value: object) -> Iterator[int]:

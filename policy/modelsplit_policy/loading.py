@@ -8,37 +8,33 @@ takes a seat in its role's line like any call, because it evicts and slows down 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import ErrorCode
-from modelsplit_policy.shaping import CONTENT, merged_options, repeats, spellings, unloads
+from modelsplit_policy.shaping import CONTENT, merged_options, unloads
 from modelsplit_policy.vocabulary import Loading
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from modelsplit_policy.failures import Failure
+    from modelsplit_policy.go_json import Fields
 
 _KEEP_ALIVE = "keep_alive"
 _OPTIONS = "options"
 
 
-def loading_of(label: str, fields: Mapping[str, Any], raw: bytes) -> Loading | None:
+def loading_of(label: str, fields: Fields) -> Loading | None:
     """What a call on the route ``label`` does to its model; None if it asks it something.
 
-    ``raw`` are the bytes the fields were decoded from: where content stands twice in them,
-    Ollama may read the one that ``fields`` has lost, and the call is one like any other.
+    Content that comes twice may be kept by Ollama though the last is empty: such a call is
+    one like any other.
     """
     content = CONTENT.get(label)
-    if content is None or fields.get(content):
+    if content is None or fields.plain.get(content) or any(fields.all(content)):
         return None
-    found = spellings(fields, (content, _KEEP_ALIVE))
-    if any(found[content]) or repeats(raw, (content,)):
-        return None
-    return Loading.UNLOAD if unloads(found[_KEEP_ALIVE]) else Loading.LOAD
+    return Loading.UNLOAD if unloads(fields.all(_KEEP_ALIVE)) else Loading.LOAD
 
 
-def needs_seat(loading: Loading | None, fields: Mapping[str, Any], *, resident: bool) -> bool:
+def needs_seat(loading: Loading | None, fields: Fields, *, resident: bool) -> bool:
     """Whether a call may only go when it has a seat. ``resident``: its model is loaded.
 
     Options can differ from those it was loaded with, which makes Ollama load it again.
@@ -47,7 +43,7 @@ def needs_seat(loading: Loading | None, fields: Mapping[str, Any], *, resident: 
         return True
     if loading is Loading.UNLOAD:
         return False
-    return not resident or bool(merged_options(spellings(fields, (_OPTIONS,))[_OPTIONS]))
+    return not resident or bool(merged_options(fields.all(_OPTIONS)))
 
 
 def may_fall_back(loading: Loading | None, failure: Failure) -> bool:

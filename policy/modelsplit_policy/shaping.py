@@ -3,20 +3,18 @@
 A different ``num_ctx`` makes Ollama load the model again, and ``keep_alive: -1`` keeps it
 loaded for ever, whoever sends it. Where the policy chose the model, its pinned options go
 with every call; the clamps of a role hold for every call of the role. `apply` returns the
-body to send and, in words, what was changed. Where nothing has to change it returns None,
-and the client's own bytes go out.
+fields to send otherwise and, in words, what was changed. Where nothing has to change it
+returns None, and the client's own bytes go out.
 
-A body is read here as Ollama reads it. Go's decoder ignores the case of the top-level keys,
-lets the last of two spellings win, and merges two ``options``; keys inside ``options``
-count exactly. What Ollama will refuse anyway, such as a ``num_ctx`` that is text, is left
-for Ollama to refuse.
+A body is read here as Ollama reads it (`go_json`): the last of two spellings wins, and two
+``options`` are merged; keys inside ``options`` count exactly. What Ollama will refuse
+anyway, such as a ``num_ctx`` that is text, is left for Ollama to refuse.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -24,9 +22,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from modelsplit_policy.model_names import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from modelsplit_policy.config.model import Policy, Scalar
+    from modelsplit_policy.go_json import Fields
     from modelsplit_policy.vocabulary import Role
 
 _OPTIONS: Final = "options"
@@ -120,24 +119,22 @@ def _options_of(policy: Policy, model: str) -> Mapping[str, Scalar]:
 
 
 def apply(
-    shape: Shape, label: str, fields: Mapping[str, Any], raw: bytes = b""
+    shape: Shape, label: str, fields: Fields
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The fields to send on the route ``label``, and what was applied, for the record.
+    """The fields to send otherwise on the route ``label``, and in words, for the record.
 
-    ``raw`` are the bytes the fields were decoded from. Only they show a key that comes
-    twice in one spelling, of which Ollama might read the one that ``fields`` has lost; such
-    a body is written anew from its fields. None: send the client's bytes as they are.
+    A field that comes more than once is sent once, as Ollama would have read it. None: send
+    the client's bytes as they are.
     """
     names = () if shape == NOTHING else _names(shape, label)
     if not names:
         return None, ()
-    said = spellings(fields, names)
-    changes, words = _native(shape, label, said) if label in _NATIVE else _v1(shape, label, said)
-    hidden = repeats(raw, names)
-    if not changes and not hidden:
+    sent = {name: fields.all(name) for name in names}
+    changes, words = _native(shape, label, sent) if label in _NATIVE else _v1(shape, label, sent)
+    if not changes:
         return None, ()
-    twice = [name for name in names if name in hidden or (name in changes and len(said[name]) > 1)]
-    return _rewritten(fields, changes), (*words, *(f"{name} sent twice" for name in twice))
+    twice = [name for name in names if name in changes and len(sent[name]) > 1]
+    return changes, (*words, *(f"{name} sent twice" for name in twice))
 
 
 def _names(shape: Shape, label: str) -> tuple[str, ...]:
@@ -150,59 +147,32 @@ def _names(shape: Shape, label: str) -> tuple[str, ...]:
     return (_KEEP_ALIVE,) if shape.max_keep_alive is not None else ()
 
 
-def spellings(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str, list[Any]]:
-    """Every value given for each name, in whatever spelling, in order."""
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    for key, value in fields.items():
-        name = _folded(key)
-        if name in found:
-            found[name].append(value)
-    return found
-
-
-def _folded(key: str) -> str:
-    # Go folds case as Unicode does: the long s is an s, and the Kelvin sign a k.
-    return key.lower().replace("\u017f", "s")
-
-
-def _rewritten(fields: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy with each changed key once, in its plain spelling, where it first stood."""
-    written: dict[str, Any] = {}
-    for key, value in fields.items():
-        name = _folded(key)
-        if name in changes:
-            written[name] = changes[name]
-        else:
-            written[key] = value
-    return written | {name: value for name, value in changes.items() if name not in written}
-
-
 # --- Native routes -------------------------------------------------------------------------
 
 
 def _native(
-    shape: Shape, label: str, said: Mapping[str, list[Any]]
+    shape: Shape, label: str, sent: Mapping[str, list[Any]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     changes: dict[str, Any] = {}
     words: tuple[str, ...] = ()
-    options = merged_options(said[_OPTIONS]) if shape.sets_options else None
+    options = merged_options(sent[_OPTIONS]) if shape.sets_options else None
     if options is not None:
-        target = _options(shape, label, options, said)
+        target = _options(shape, label, options, sent)
         words = _changes(shape, options, target)
-        if words or len(said[_OPTIONS]) > 1:
+        if words or len(sent[_OPTIONS]) > 1:
             changes[_OPTIONS] = target
     if shape.max_keep_alive is None:
         return changes, words
-    kept, word = _keep_alive(shape.max_keep_alive, said[_KEEP_ALIVE])
-    if word or len(said[_KEEP_ALIVE]) > 1:
+    kept, word = _keep_alive(shape.max_keep_alive, sent[_KEEP_ALIVE])
+    if word or len(sent[_KEEP_ALIVE]) > 1:
         changes[_KEEP_ALIVE] = kept
     return changes, (*words, word) if word else words
 
 
-def merged_options(spellings: Iterable[Any]) -> dict[str, Any] | None:
+def merged_options(given: Iterable[Any]) -> dict[str, Any] | None:
     """Several ``options`` as Go makes them one; None if it refuses to."""
     merged: dict[str, Any] = {}
-    for value in spellings:
+    for value in given:
         if value is None:
             merged = {}
         elif isinstance(value, Mapping):
@@ -213,12 +183,12 @@ def merged_options(spellings: Iterable[Any]) -> dict[str, Any] | None:
 
 
 def _options(
-    shape: Shape, label: str, options: Mapping[str, Any], said: Mapping[str, list[Any]]
+    shape: Shape, label: str, options: Mapping[str, Any], sent: Mapping[str, list[Any]]
 ) -> dict[str, Any]:
     """The options to send."""
     content = CONTENT.get(label)
-    answers = content is not None and any(said[content])
-    pins = content is None or answers or not unloads(said[_KEEP_ALIVE])
+    answers = content is not None and any(sent[content])
+    pins = content is None or answers or not unloads(sent[_KEEP_ALIVE])
     target = dict(options)
     for name, value in shape.pinned if pins else ():
         if not _same(target.get(name), value):
@@ -268,17 +238,18 @@ def _bounded(shape: Shape, tokens: float | None) -> int | None:
 # --- How long a model stays ----------------------------------------------------------------
 
 
-def _keep_alive(most: str, spellings: list[Any]) -> tuple[Any, str]:
+def _keep_alive(most: str, given: list[Any]) -> tuple[Any, str]:
     """What to send, and the word for it; no word if that is what the client sent."""
-    value = spellings[-1] if spellings else None
+    value = given[-1] if given else None
     length = _length_ns(value)
     if length is None or 0 <= length <= (_length_ns(most) or 0):
         return value, ""
     return most, f"{_KEEP_ALIVE} {_shown(value)}->{most}"
 
 
-def unloads(spellings: list[Any]) -> bool:
-    return bool(spellings) and all(_length_ns(value) == 0 for value in spellings)
+def unloads(given: list[Any]) -> bool:
+    """Whether every ``keep_alive`` that was given is no time at all."""
+    return bool(given) and all(_length_ns(value) == 0 for value in given)
 
 
 def _length_ns(value: Any) -> int | None:
@@ -319,7 +290,7 @@ def _int(digits: str) -> int:
 
 
 def _v1(
-    shape: Shape, label: str, said: Mapping[str, list[Any]]
+    shape: Shape, label: str, sent: Mapping[str, list[Any]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Only the number of tokens: these routes have no field for anything else.
 
@@ -327,24 +298,24 @@ def _v1(
     """
     changes: dict[str, Any] = {}
     words: list[str] = []
-    sent = {name: _sent(values) for name, values in said.items()}
-    for name, value in sent.items():
-        after = _v1_bound(shape, label, sent, name)
+    last = {name: _last(values) for name, values in sent.items()}
+    for name, value in last.items():
+        after = _v1_bound(shape, label, last, name)
         if after is not None and not _same(value, after):
             changes[name] = after
             words.append(f"{name} {_shown(value)}->{_shown(after)}")
-        elif len(said[name]) > 1:
+        elif len(sent[name]) > 1:
             changes[name] = value
     return changes, tuple(words)
 
 
-def _sent(values: Iterable[Any]) -> Any:
+def _last(values: Iterable[Any]) -> Any:
     """The last value that is one: to some of these fields null changes nothing."""
     return next((value for value in reversed([*values]) if value is not None), None)
 
 
-def _v1_bound(shape: Shape, label: str, sent: Mapping[str, Any], name: str) -> int | None:
-    value = sent[name]
+def _v1_bound(shape: Shape, label: str, last: Mapping[str, Any], name: str) -> int | None:
+    value = last[name]
     if label == _MESSAGES and (not _whole(value) or value <= 0):
         return None
     if _whole(value):
@@ -352,7 +323,7 @@ def _v1_bound(shape: Shape, label: str, sent: Mapping[str, Any], name: str) -> i
     if value is not None or name != _BOUNDS[label][0]:
         return None
     # The key Ollama reads is missing. A bound under the other name is meant all the same.
-    others = [other for key, other in sent.items() if key != name and _whole(other)]
+    others = [other for key, other in last.items() if key != name and _whole(other)]
     for other in others:
         meant = _bounded(shape, other) or int(other)
         if meant > 0:
@@ -400,47 +371,3 @@ def _shown(value: Any) -> str:
     if number is not None:
         return f"{number:.15g}"
     return str(value)[:24]
-
-
-# --- Keys that come twice --------------------------------------------------------------------
-
-# Strings are matched possessively, as one may be an image of many megabytes.
-_TOKEN: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\]:,]', re.DOTALL)
-_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
-_KEY: Final = re.compile(
-    rb'"(?i:options|keep_alive|prompt|messages|max_(?:completion_|output_)?tokens)"'
-)
-# Escapes of letters and underscores, and the two letters beyond ASCII that fold into it.
-_ESCAPED: Final = re.compile(rb"\\u(?:00[4-7][0-9a-fA-F]|212[aA]|017[fF])")
-_BEYOND: Final = (b"\xe2\x84\xaa", b"\xc5\xbf")
-
-
-def repeats(raw: bytes, names: Iterable[str]) -> frozenset[str]:
-    """The names that stand twice, in one spelling, among the top-level keys of ``raw``."""
-    wanted = frozenset(names)
-    # Most bodies are cleared by this one look, without being taken apart.
-    spelled = [found.lower() for found in _KEY.findall(raw)]
-    if len(spelled) == len(set(spelled)) and not _disguised(raw):
-        return frozenset()
-    seen = Counter(key for key in _top_keys(raw) if _folded(key) in wanted)
-    return frozenset(_folded(key) for key, times in seen.items() if times > 1)
-
-
-def _disguised(raw: bytes) -> bool:
-    """Whether a key might be spelled in a way that a search for it does not find."""
-    if b"\\" in raw and _ESCAPED.search(raw) is not None:
-        return True
-    return not raw.isascii() and any(letter in raw for letter in _BEYOND)
-
-
-def _top_keys(raw: bytes) -> Iterator[str]:
-    depth = 0
-    previous = b""
-    for match in _TOKEN.finditer(raw):
-        token = match.group(0)
-        kind = token[:1]
-        if depth == 1 and kind == b'"' and previous in {b"{", b","}:
-            text = token[1:-1].decode("utf-8", "replace")
-            yield _ESCAPE.sub(lambda found: chr(int(found[1], 16)), text)
-        depth += (kind in b"{[") - (kind in b"}]")
-        previous = kind

@@ -38,7 +38,7 @@ def loads(data: bytes) -> Any:
         value = orjson.loads(data)
     except orjson.JSONDecodeError:
         return _slow(data)
-    if isinstance(value, dict) and any(key != key.lower() for key in value):
+    if isinstance(value, dict) and any(key != fold_key(key) for key in value):
         return _slow(data)
     return value
 
@@ -64,13 +64,18 @@ def _in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def fold(value: Any) -> Any:
-    """Lower-case the keys of one object; a later spelling of the same key wins."""
+    """Fold the keys of one object; a later spelling of the same key wins."""
     if not isinstance(value, dict):
         return value
     folded: dict[str, Any] = {}
     for key, item in value.items():
-        folded[key.lower()] = item
+        folded[fold_key(key)] = item
     return folded
+
+
+def fold_key(key: str) -> str:
+    """What Go takes for the same key: case does not count, nor does the long form of an s."""
+    return key.lower().replace("\u017f", "s")
 
 
 def kind(value: Any) -> str:

@@ -94,10 +94,11 @@ async def test_an_alias_is_not_changed_as_if_it_were_a_model(
         (b'{"model":"planner"} and more', 403),
         (b'{"model":"planner","x":"\\ud800"}', 403),
         (b'{"system":"%b","model":"planner"}' % (b"x" * 2**21), 403),
-        (b'{"model":"planner","x":%b%b}' % (b"[" * 5000, b"]" * 5000), 400),
+        (b'{"model":"planner","x":%b%b}' % (b"[" * 5000, b"]" * 5000), 403),
+        (b'{"model":"planner","x":%b%b}' % (b"[" * 12_000, b"]" * 12_000), 400),
         (b'{"model":"x","y":"%b"}' % (b"x" * 2**22), 413),
     ],
-    ids=["more behind it", "half a pair", "large", "deep", "too large"],
+    ids=["more behind it", "half a pair", "large", "deep", "too deep", "too large"],
 )
 async def test_no_body_hides_what_it_changes(body: bytes, status: int) -> None:
     async with running(max_body_bytes=3 * 2**20) as up, up.client() as client:

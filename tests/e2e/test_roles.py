@@ -152,7 +152,7 @@ async def test_the_upstream_is_asked_for_the_path_alone(path: str) -> None:
     [
         b'{"model":"planner","model":"heavy","prompt":"x"}',
         b'{"model":"planner","Model":"heavy","prompt":"x"}',
-        b'{"MODEL":"planner","prompt":"x"}',
+        b'{"MODEL":"planner","Model":"heavy","prompt":"x"}',
         b'{"model":"planner","m\\u006fdel":"heavy","prompt":"x"}',
     ],
 )

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pytest
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of, may_fall_back, needs_seat
 from modelsplit_policy.vocabulary import Loading
+from support.bodies import fields_of
 
 GENERATE, CHAT = "/api/generate", "/api/chat"
 
 
 def of(label: str, body: bytes | dict[str, Any]) -> Loading | None:
-    raw = body if isinstance(body, bytes) else orjson.dumps(body)
-    return loading_of(label, orjson.loads(raw), raw)
+    return loading_of(label, fields_of(body))
 
 
 @pytest.mark.parametrize(
@@ -66,18 +65,20 @@ def test_and_with_no_time_to_stay_it_unloads(length: Any, key: str) -> None:
 
 
 def test_an_unload_and_a_load_of_what_is_loaded_need_no_seat() -> None:
-    assert not needs_seat(Loading.UNLOAD, {}, resident=True)
-    assert not needs_seat(Loading.UNLOAD, {}, resident=False)
-    assert not needs_seat(Loading.LOAD, {"options": None}, resident=True)
-    assert not needs_seat(Loading.LOAD, {"options": {}}, resident=True)
+    assert not needs_seat(Loading.UNLOAD, fields_of({}), resident=True)
+    assert not needs_seat(Loading.UNLOAD, fields_of({}), resident=False)
+    assert not needs_seat(Loading.LOAD, fields_of({"options": None}), resident=True)
+    assert not needs_seat(Loading.LOAD, fields_of({"options": {}}), resident=True)
 
 
 def test_everything_else_does() -> None:
-    assert needs_seat(None, {}, resident=True)
-    assert needs_seat(Loading.LOAD, {}, resident=False)
+    assert needs_seat(None, fields_of({}), resident=True)
+    assert needs_seat(Loading.LOAD, fields_of({}), resident=False)
     # Other options may make Ollama load it again.
-    assert needs_seat(Loading.LOAD, {"options": {"num_ctx": 9}}, resident=True)
-    assert needs_seat(Loading.LOAD, {"options": {}, "Options": {"num_ctx": 9}}, resident=True)
+    assert needs_seat(Loading.LOAD, fields_of({"options": {"num_ctx": 9}}), resident=True)
+    assert needs_seat(
+        Loading.LOAD, fields_of({"options": {}, "Options": {"num_ctx": 9}}), resident=True
+    )
 
 
 def test_an_unload_goes_to_the_fallback_only_if_the_first_is_not_installed() -> None:

@@ -30,11 +30,11 @@ from modelsplit_proxy.http.upstream import BodySink, UpstreamError, UpstreamHead
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import Gate
 from modelsplit_proxy.limits.breakers import Fuses
-from modelsplit_proxy.protocol.json_body import read_body
 from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.watch.loaded_models import Residency
+from support.bodies import read_body
 from support.budget_keepers import without_a_file
 from support.harness import Overlay, policy
 from support.records import PLANNER, begun

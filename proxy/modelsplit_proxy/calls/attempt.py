@@ -15,6 +15,7 @@ from modelsplit_policy.attempts import retries_at_once, wait_left_s
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.deadlines import Deadline, is_clients, role_bound
 from modelsplit_policy.failures import Failure
+from modelsplit_policy.go_json import Fields
 from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, apply
@@ -27,7 +28,7 @@ from modelsplit_proxy.calls.validation import Validation
 from modelsplit_proxy.http import headers
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol import overload
-from modelsplit_proxy.protocol.json_body import Body, encode
+from modelsplit_proxy.protocol.json_body import Body
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.watch.loaded_models import Residency
 
-_FORGOTTEN: Final = Body(b"", {}, "", None)
+_FORGOTTEN: Final = Body(b"", Fields(b"", {}), "", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,13 +323,13 @@ class AttemptRun:
         """The client's bytes naming the candidate, unless the policy shapes the request."""
         body, model, plan = self._sent.body, self._candidate.model, self._plan
         shape = plan.shape if model == body.model else plan.chosen
-        fields = None
+        changes = None
         self._record.applied = ()
         if shape != NOTHING:
-            fields, self._record.applied = apply(shape, self._record.route, body.fields, body.raw)
-        if fields is None:
+            changes, self._record.applied = apply(shape, self._record.route, body.fields)
+        if changes is None:
             return body.with_model(model)
-        return encode(fields | {"model": model})
+        return body.fields.rewritten(changes | {"model": model})
 
     # 3. The answer.
 

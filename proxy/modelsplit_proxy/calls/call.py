@@ -22,7 +22,7 @@ from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.body import BodyError, read_whole
 from modelsplit_proxy.protocol import overload
 from modelsplit_proxy.protocol.form_body import read_form
-from modelsplit_proxy.protocol.json_body import read_body
+from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked
 from modelsplit_proxy.protocol.routes import TRANSCRIPTIONS
 from modelsplit_proxy.records.record import CallRecord
@@ -191,10 +191,10 @@ class InferenceCall:
             self.record.job_id = self._asked.job_id
             self.record.no_fallback = self._asked.no_fallback
             raw = await read_whole(self._request, self._reply.down, parts.max_body_bytes)
-            body = self._read(raw)
+            body = self._read_at_once(raw) or await read_in_steps(raw)
         except (AskedError, BodyError) as error:
             return error.failure
-        self.record.loading = loading_of(self.record.route, body.fields, body.raw)
+        self.record.loading = loading_of(self.record.route, body.fields)
         route = self._route(body)
         if isinstance(route, Failure):
             self.record.requested_model = body.model
@@ -208,9 +208,9 @@ class InferenceCall:
         consumed = self._caller.consumed
         return OutgoingRequest(self._request, self._target, self._asked, body, consumed), route
 
-    def _read(self, raw: bytes) -> Body:
+    def _read_at_once(self, raw: bytes) -> Body | None:
         if self.record.route != TRANSCRIPTIONS:
-            return read_body(raw)
+            return read_at_once(raw)
         content_type = self._request.headers.get("Content-Type", "")
         return read_form(raw, content_type, self._target.partition("?")[2])
 

@@ -20,8 +20,7 @@ from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.runtime.clock import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from modelsplit_policy.go_json import Fields
     from modelsplit_proxy.calls.reply import Reply
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
@@ -40,20 +39,22 @@ _STREAMS_BY_DEFAULT: Final = {
 }
 
 
-def asks_for_stream(route: str, fields: Mapping[str, Any]) -> bool:
+def asks_for_stream(route: str, fields: Fields) -> bool:
     """Whether the request certainly asks for a streamed answer.
 
-    Certainly: with ``stream`` in another case, which Ollama would read, it is not.
+    Certainly: with ``stream`` given twice, which not every field of that name reads alike,
+    it is not.
     """
     default = _STREAMS_BY_DEFAULT.get(route)
-    if default is None or any(key != "stream" and key.lower() == "stream" for key in fields):
+    given = fields.all("stream")
+    if default is None or len(given) > 1:
         return False
     if route in {"/api/generate", "/api/chat"} and not _has_content(route, fields):
         return False  # a request to load or unload is answered whole
-    return fields.get("stream", default) is True
+    return default if given in ([], [None]) else given[0] is True
 
 
-def _has_content(route: str, fields: Mapping[str, Any]) -> bool:
+def _has_content(route: str, fields: Fields) -> bool:
     return bool(fields.get("prompt" if route == "/api/generate" else "messages"))
 
 

@@ -12,16 +12,14 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_proxy.protocol import answer_format, answer_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
-
+    from modelsplit_policy.go_json import Fields
     from modelsplit_proxy.records.record import CallRecord
 
 
 class Validation:
     """The check of one attempt's answer."""
 
-    def __init__(self, record: CallRecord, model: str, fields: Mapping[str, Any]) -> None:
+    def __init__(self, record: CallRecord, model: str, fields: Fields) -> None:
         self._record = record
         self._model = model
         self._wanted = answer_format.wanted(record.route, fields)

@@ -36,13 +36,12 @@ from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
     from pathlib import Path
-    from typing import Any
 
     from modelsplit_policy.budgets import Standing
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
+    from modelsplit_policy.go_json import Fields
     from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.vocabulary import Role
@@ -172,7 +171,7 @@ class BudgetKeeper:
         self,
         record: CallRecord,
         candidate: Candidate,
-        fields: Mapping[str, Any],
+        fields: Fields,
         size: int,
     ) -> AttemptCharge | None:
         """What one attempt is charged; None if nothing counts it. ``size``: bytes of its body."""

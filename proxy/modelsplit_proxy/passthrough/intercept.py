@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from modelsplit_policy import management
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.catalogue import Alias, Catalogue
     from modelsplit_policy.config.model import ManagementPolicy
+    from modelsplit_policy.go_json import Fields
     from modelsplit_policy.vocabulary import Action
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
@@ -111,7 +112,7 @@ class Intercept:
             body, whole = await read_start(request, down, self._max_body_bytes)
             if not whole:
                 raise too_large(self._max_body_bytes)
-            fields = named_models.fields_of(body)
+            fields = await named_models.fields_of(body)
         except BodyError as error:
             return error.failure
         names = {key: _name(fields, key) for key in keys}
@@ -120,7 +121,7 @@ class Intercept:
     async def _show(self, target: str, request: Request, down: Downstream) -> Plan:
         try:
             body, whole = await read_start(request, down, _BODY_BYTES)
-            fields = named_models.fields_of(body) if whole else {}
+            fields = await named_models.fields_of(body) if whole else named_models.no_fields()
         except BodyError as error:
             return error.failure
         alias = self._catalogue.find(named_models.model(fields))
@@ -133,7 +134,7 @@ class Intercept:
         return _about(alias, wordings, None)
 
 
-def _name(fields: dict[str, Any], key: str) -> str:
+def _name(fields: Fields, key: str) -> str:
     return named_models.model(fields) if key == "model" else named_models.text(fields, key)
 
 

@@ -9,17 +9,18 @@ fits a schema, in `json_schema`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_policy.go_json import field
 from modelsplit_proxy.protocol.format_finding import FormatFinding
 from modelsplit_proxy.protocol.schema_cost import RefusedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from modelsplit_policy.go_json import Fields
     from modelsplit_proxy.protocol.json_schema import Compiled
 
 _MAX_TEXT_CHARS: Final = 1024 * 1024
@@ -35,24 +36,24 @@ class Wanted:
 
     schema: dict[str, Any] | None = None
     unchecked: str | None = None
-    compiled: Compiled | None = field(default=None, repr=False, compare=False)
+    compiled: Compiled | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
-def wanted(label: str, fields: Mapping[str, Any]) -> Wanted | None:
+def wanted(label: str, fields: Fields) -> Wanted | None:
     """What a request's decoded body asks of the answer on the route ``label``; None: nothing."""
     match label:
         case "/api/generate" | "/api/chat":
             return _of_format(fields.get("format"))
         case "/v1/chat/completions":
             asked = _dict(fields.get("response_format"))
-            return _of_type(asked, _dict(asked.get("json_schema")).get("schema"))
+            return _of_type(asked, field(_dict(field(asked, "json_schema")), "schema"))
         case "/v1/responses":
-            asked = _dict(_dict(fields.get("text")).get("format"))
-            return _of_type(asked, asked.get("schema"))
+            asked = _dict(field(_dict(fields.get("text")), "format"))
+            return _of_type(asked, field(asked, "schema"))
         case "/v1/messages":
-            newer = _dict(fields.get("output_config")).get("format")
+            newer = field(_dict(fields.get("output_config")), "format")
             asked = _dict(newer) or _dict(fields.get("output_format"))
-            return _of_type(asked, asked.get("schema"))
+            return _of_type(asked, field(asked, "schema"))
         case _:
             return None
 
@@ -65,7 +66,7 @@ def _of_format(asked: Any) -> Wanted | None:
 
 
 def _of_type(asked: dict[str, Any], schema: Any) -> Wanted | None:
-    match asked.get("type"):
+    match field(asked, "type"):
         case None | "text":
             return None
         case "json_object":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.go_json import Fields
 from modelsplit_proxy.http.body import BodyError
 from modelsplit_proxy.protocol.json_body import Body
 
@@ -42,14 +43,14 @@ def read_form(raw: bytes, content_type: str, query: str) -> Body:
     parts = _parts(raw, (match[1] or match[2]).encode("latin-1", "replace"))
     spans = [span for head, span in parts if _name(head) == b"model"]
     if not spans:
-        return Body(raw, {}, "", None)
+        return Body(raw, Fields(b"", {}), "", None, quoted=False)
     if len(spans) > 1:
         raise _ambiguous('the form has "model" more than once; send it once')
     start, end = spans[0]
     if end - start > _VALUE_BYTES:
         raise _bad(f'the form\'s "model" is longer than {_VALUE_BYTES} bytes')
     model = raw[start:end].decode("utf-8", "replace")
-    return Body(raw, {"model": model}, model, (start, end), quoted=False)
+    return Body(raw, Fields(b"", {"model": model}), model, (start, end), quoted=False)
 
 
 def _parts(raw: bytes, boundary: bytes) -> Iterator[tuple[bytes, tuple[int, int]]]:

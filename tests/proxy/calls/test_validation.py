@@ -6,6 +6,7 @@ import orjson
 
 from modelsplit_proxy.calls.validation import Validation
 from modelsplit_proxy.records.record import CallRecord
+from support.bodies import fields_of
 from support.records import begun
 
 SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
@@ -13,7 +14,7 @@ SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "int
 
 def checking(fields: dict[str, object]) -> tuple[CallRecord, Validation]:
     record = begun(route="/api/chat")
-    return record, Validation(record, "qwen3:4b", fields)
+    return record, Validation(record, "qwen3:4b", fields_of(fields))
 
 
 def chat(content: str) -> bytes:

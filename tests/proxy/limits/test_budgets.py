@@ -18,6 +18,7 @@ from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.storage.state_file import FILE_NAME
+from support.bodies import fields_of
 from support.budget_keepers import HEAVY, NOON, OPUS, Clocks, Held, budget_keeper
 from support.harness import policy
 from support.stores import execute, locked
@@ -56,7 +57,7 @@ async def test_what_no_budget_looks_at_is_charged_nothing(tmp_path: Path) -> Non
     async with budget_keeper(tmp_path) as held:
         record, _, _ = held.payment()
         record.role = Role.CHAT
-        other = held.budget_keeper.payment(record, OPUS, {}, 10)
+        other = held.budget_keeper.payment(record, OPUS, fields_of({}), 10)
         assert other is None
         assert held.budget_keeper.header_lines(record) == []
     assert rows(tmp_path) == []

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from modelsplit_proxy.protocol.answer_format import Wanted, judge, wanted
 from modelsplit_proxy.protocol.format_finding import FormatFinding
+from support.bodies import fields_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ ANYTHING = Wanted()
 
 
 def asked(schema: object) -> Wanted:
-    found = wanted("/api/chat", {"format": schema})
+    found = wanted("/api/chat", fields_of({"format": schema}))
     assert found is not None
     return found
 
@@ -93,7 +94,7 @@ def checked(schema: dict[str, Any]) -> Wanted:
     ],
 )
 def test_a_schema_where_each_dialect_has_it(label: str, fields: dict[str, Any]) -> None:
-    assert wanted(label, fields) == Wanted(BOB)
+    assert wanted(label, fields_of(fields)) == Wanted(BOB)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_schema_where_each_dialect_has_it(label: str, fields: dict[str, Any]) 
     ],
 )
 def test_any_json(label: str, fields: dict[str, Any]) -> None:
-    assert wanted(label, fields) == ANYTHING
+    assert wanted(label, fields_of(fields)) == ANYTHING
 
 
 @pytest.mark.parametrize(
@@ -129,7 +130,7 @@ def test_any_json(label: str, fields: dict[str, Any]) -> None:
     ],
 )
 def test_nothing_asked(label: str, fields: dict[str, Any]) -> None:
-    assert wanted(label, fields) is None
+    assert wanted(label, fields_of(fields)) is None
 
 
 def deep(levels: int) -> dict[str, Any]:
@@ -169,7 +170,7 @@ def test_what_cannot_be_checked_says_why_and_passes(schema: object, why: str) ->
 
 def test_an_unknown_kind_of_format_is_not_checked() -> None:
     fields = {"response_format": {"type": "grammar", "grammar": "root ::= [0-9]"}}
-    found = wanted("/v1/chat/completions", fields)
+    found = wanted("/v1/chat/completions", fields_of(fields))
     assert found == Wanted(unchecked="the format is of an unknown type")
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import orjson
 import pytest
 
 from modelsplit_proxy.http.body import BodyError
 from modelsplit_proxy.protocol import named_models
+from support.bodies import at_once, fields_of
 
 
 @pytest.mark.parametrize(
@@ -35,19 +35,32 @@ from modelsplit_proxy.protocol import named_models
     ],
 )
 def test_the_model_a_body_is_about(body: bytes, model: str) -> None:
-    assert named_models.model(named_models.fields_of(body)) == model
+    assert named_models.model(at_once(named_models.fields_of(body))) == model
 
 
 def test_another_model_takes_the_place_of_both_words() -> None:
     body = b'{"Model":"","system":"s","options":null,"name":"planner"}'
-    changed = named_models.with_model(named_models.fields_of(body), "qwen3:4b")
-    assert orjson.loads(changed) == {"model": "qwen3:4b", "system": "s", "options": None}
+    changed = named_models.with_model(at_once(named_models.fields_of(body)), "qwen3:4b")
+    assert changed == b'{"model":"qwen3:4b","system":"s","options":null,"name":"qwen3:4b"}'
 
 
-def test_what_is_nested_too_deeply_is_not_taken_for_a_body_without_a_model() -> None:
-    with pytest.raises(BodyError, match="nested too deeply"):
-        named_models.fields_of(b'{"model":"a","x":%b%b}' % (b"[" * 5000, b"]" * 5000))
+@pytest.mark.parametrize(
+    ("rest", "says"),
+    [
+        (b"[" * 12_000 + b"]" * 12_000, "nested more than 10000 deep"),
+        (b" " * 2**21 + b"1", "blanks"),
+        (b"9" * 70_000, "digits"),
+    ],
+)
+def test_what_is_not_read_is_not_taken_for_a_body_without_a_model(rest: bytes, says: str) -> None:
+    with pytest.raises(BodyError, match=says):
+        at_once(named_models.fields_of(b'{"x":%b,"model":"a"}' % rest))
+
+
+def test_what_is_nested_deeply_is_read() -> None:
+    body = b'{"model":"a","x":%b%b}' % (b"[" * 5000, b"]" * 5000)
+    assert named_models.model(at_once(named_models.fields_of(body))) == "a"
 
 
 def test_a_long_s_is_an_s() -> None:
-    assert named_models.text({"\u017fource": "planner"}, "source") == "planner"
+    assert named_models.text(fields_of({"\u017fource": "planner"}), "source") == "planner"
