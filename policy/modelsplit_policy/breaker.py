@@ -156,7 +156,7 @@ class Transition:
 
 
 class Allowed(NamedTuple):
-    """Go ahead. To be handed to ``Breakers.ended`` exactly once, whatever happens.
+    """Go ahead. To be handed to ``Breakers.call_ended`` exactly once, whatever happens.
 
     ``trial``: a breaker waits for this call's ending. ``marks`` are the breakers that were
     asked, the provider's first, each with its generation.
@@ -315,6 +315,28 @@ class Breakers:
             return ()
         key, generation = admitted.marks[0]
         return self._learn(key, generation, Outcome.SUCCESS, now, "the upstream answered")
+
+    def call_ended(
+        self,
+        admitted: Allowed,
+        failure: Failure | None,
+        now: float,
+        *,
+        completed: bool,
+        deadline_was_clients: bool = False,
+    ) -> tuple[Transition, ...]:
+        """Learn from how the call ended.
+
+        ``failure``: what went wrong, None: nothing. ``completed``: its client has the whole
+        answer; where it has not and nothing went wrong, it was the client that left.
+        ``deadline_was_clients``: it had shortened the role's time.
+        """
+        if failure is None and not self._kept:
+            return ()
+        client_gone = failure is None and not completed
+        outcome, scope = outcome_of(failure, client_gone, deadline_was_clients=deadline_was_clients)
+        why = "" if failure is None else f"{failure.code} {failure.reason}"
+        return self.ended(admitted, outcome, scope, now, why)
 
     def ended(
         self, admitted: Allowed, outcome: Outcome, scope: Scope, now: float, why: str = ""

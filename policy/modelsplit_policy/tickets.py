@@ -9,11 +9,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from modelsplit_policy.parallelism import Flight
     from modelsplit_policy.vocabulary import Host, Role
+
+# How long before the end of its wait a call is started at the latest that only usefulness
+# holds back: a sixteenth of the wait, half a second at most. Late, because a seat may still
+# come free; not at the last moment, because this timer must win against the one that ends
+# the wait.
+_DUE_SHARE: Final = 1 / 16
+_DUE_MAX_S: Final = 0.5
 
 
 class Place(StrEnum):
@@ -62,6 +69,12 @@ class Ticket:
     doubted: bool = False
     host: Host | None = None
     flight: Flight | None = None
+
+    @property
+    def due_in_s(self) -> float:
+        """How long it may stand in line before only hard limits hold it back (``due``)."""
+        wait_s = self.max_wait_s
+        return min(self.max_hold_s, wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE))
 
 
 class Seats(NamedTuple):

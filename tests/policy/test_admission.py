@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -206,6 +208,24 @@ def test_beyond_what_is_useful_a_call_is_held_until_its_wait_is_about_to_end() -
     leave(under_test, running, 8.0)
     leave(under_test, held, 9.0)
     assert under_test.running_local == 0
+
+
+@pytest.mark.parametrize(
+    ("max_wait_s", "max_hold_s", "due_in_s"),
+    [
+        (8.0, 1.0, 1.0),
+        (8.0, math.inf, 7.5),
+        (1.6, math.inf, 1.5),
+        (0.0, math.inf, 0.0),
+        (math.inf, 3.0, 3.0),
+        (math.inf, math.inf, math.inf),
+    ],
+)
+def test_a_call_is_due_before_its_wait_ends_or_when_it_was_held_long_enough(
+    max_wait_s: float, max_hold_s: float, due_in_s: float
+) -> None:
+    ticket = Ticket(CHAT, "m", 0.0, max_wait_s=max_wait_s, max_hold_s=max_hold_s)
+    assert ticket.due_in_s == due_in_s
 
 
 def test_a_call_whose_wait_is_about_to_end_still_keeps_to_the_caps() -> None:

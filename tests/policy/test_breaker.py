@@ -523,6 +523,49 @@ def test_a_deadline_the_client_shortened_is_its_own_affair() -> None:
     assert outcome_of(silent, client_gone=False, deadline_was_clients=True)[0] is Outcome.FAILURE
 
 
+@pytest.mark.parametrize(
+    ("wrong", "completed", "clients", "counted"),
+    [
+        (None, True, False, 0),
+        (None, False, False, 0),
+        ((ErrorCode.UPSTREAM_LOCAL, Reason.STATUS), False, False, 1),
+        ((ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT), False, False, 1),
+        ((ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT), False, True, 0),
+        ((ErrorCode.SCHEMA_INVALID, Reason.SCHEMA), True, False, 0),
+    ],
+    ids=["whole", "left", "500", "late", "impatient", "unfit"],
+)
+def test_a_call_that_has_ended_is_a_failure_of_its_model_or_nobodys(
+    wrong: tuple[ErrorCode, Reason] | None, *, completed: bool, clients: bool, counted: int
+) -> None:
+    traffic, steps = Traffic(), tuple[Transition, ...]()
+    for _ in range(5):
+        steps = traffic.breakers.call_ended(
+            traffic.admitted(),
+            None if wrong is None else failure(*wrong),
+            traffic.now,
+            completed=completed,
+            deadline_was_clients=clients,
+        )
+    assert len(steps) == counted
+    assert [view.failures for view in traffic.shown()] == [5] * counted
+    if counted:
+        assert wrong is not None
+        assert steps[0].why == f"5 failures in a row, last: {wrong[0]} {wrong[1]}"
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_a_trial_ends_with_its_call_and_a_client_that_left_gives_it_back(
+    *, completed: bool
+) -> None:
+    traffic = Traffic().open(STATUS)
+    trial = traffic.after(1.0).admitted()
+    assert trial.trial
+    traffic.breakers.call_ended(trial, None, traffic.now, completed=completed)
+    again = traffic.admitted()
+    assert again.trial is not completed
+
+
 # --- Whatever happens ---------------------------------------------------------------------
 
 MODELS = st.sampled_from([None, "a", "b", "c"])

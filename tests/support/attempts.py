@@ -323,4 +323,4 @@ class Trial:
             for _ in range(5):
                 admitted = self.fuses.admit(Provider.LOCAL, model)
                 assert isinstance(admitted, Allowed)
-                self.fuses.ended(admitted, LATE, client_gone=False, deadline_was_clients=False)
+                self.fuses.ended(admitted, LATE, completed=False, deadline_was_clients=False)

@@ -274,11 +274,10 @@ class AttemptRun:
         try:
             return await self._exchange()
         finally:
-            failure = self._attempt.failure or record.failure
             fuses.ended(
                 admitted,
-                failure,
-                client_gone=failure is None and record.call.state is not State.COMPLETED,
+                self._attempt.failure or record.failure,
+                completed=record.call.state is State.COMPLETED,
                 deadline_was_clients=record.deadline_was_clients,
             )
 

@@ -9,7 +9,7 @@ line gets it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.tickets import Place
@@ -19,13 +19,6 @@ if TYPE_CHECKING:
     from modelsplit_policy.parallelism import Report
     from modelsplit_policy.tickets import Crowd, Seats, Ticket
     from modelsplit_proxy.runtime.clock import Clock
-
-# How long before the end of its wait a call is started at the latest that only usefulness
-# holds back: a sixteenth of the wait, half a second at most. Late, because a seat may still
-# come free; not at the last moment, because this timer must win against the one that ends
-# the wait.
-_DUE_SHARE: Final = 1 / 16
-_DUE_MAX_S: Final = 0.5
 
 
 class Gate:
@@ -51,10 +44,8 @@ class Gate:
         """In line: wait for a seat, ``ticket.max_wait_s`` at most. None: seated."""
         loop = asyncio.get_running_loop()
         granted = self._waiting[ticket]
-        wait_s = ticket.max_wait_s
-        held_s = min(ticket.max_hold_s, wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE))
-        due = loop.call_later(held_s, self._due, ticket)
-        end = loop.call_later(wait_s, self._turn_away, ticket, Reason.QUEUE_TIMEOUT)
+        due = loop.call_later(ticket.due_in_s, self._due, ticket)
+        end = loop.call_later(ticket.max_wait_s, self._turn_away, ticket, Reason.QUEUE_TIMEOUT)
         try:
             return await granted
         finally:

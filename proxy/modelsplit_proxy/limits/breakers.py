@@ -11,7 +11,7 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import RETRY_AFTER_MAX_S
-from modelsplit_policy.breaker import Allowed, Refused, outcome_of
+from modelsplit_policy.breaker import Allowed, Refused
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 
 if TYPE_CHECKING:
@@ -60,13 +60,17 @@ class Fuses:
         admitted: Allowed,
         failure: Failure | None,
         *,
-        client_gone: bool,
+        completed: bool,
         deadline_was_clients: bool,
     ) -> None:
-        """How the call ended; a client that left is nobody's failure."""
-        outcome, scope = outcome_of(failure, client_gone, deadline_was_clients=deadline_was_clients)
-        why = "" if failure is None else f"{failure.code} {failure.reason}"
-        steps = self._breakers.ended(admitted, outcome, scope, self._clock.now(), why)
+        """How the call ended; without a failure and not ``completed``, its client left."""
+        steps = self._breakers.call_ended(
+            admitted,
+            failure,
+            self._clock.now(),
+            completed=completed,
+            deadline_was_clients=deadline_was_clients,
+        )
         if steps:
             self._tell(steps)
 

@@ -46,7 +46,8 @@ def end(
 ) -> None:
     """One call, from admission to its end."""
     allowed = admitted(fuses, model)
-    fuses.ended(allowed, failure, client_gone=gone, deadline_was_clients=False)
+    completed = failure is None and not gone
+    fuses.ended(allowed, failure, completed=completed, deadline_was_clients=False)
 
 
 def test_after_five_failures_calls_are_refused_with_the_reason() -> None:
@@ -101,7 +102,7 @@ def test_after_its_time_exactly_one_call_goes_and_its_end_decides() -> None:
     trial = admitted(fuses)
     assert trial.trial
     assert isinstance(fuses.admit(LOCAL, "m"), Failure)
-    fuses.ended(trial, None, client_gone=False, deadline_was_clients=False)
+    fuses.ended(trial, None, completed=True, deadline_was_clients=False)
     assert fuses.check(LOCAL, "m") is None
     assert fuses.snapshot() == ()
 
@@ -118,22 +119,21 @@ def test_a_provider_is_back_with_the_first_byte_of_its_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "gone", "clients"),
+    ("failure", "clients"),
     [
-        (None, True, False),
-        (BROKEN, True, False),
-        (LATE, False, True),
-        (Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.UPSTREAM_BUSY, "", ""), False, False),
-        (Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, "", ""), False, False),
+        (None, False),
+        (LATE, True),
+        (Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.UPSTREAM_BUSY, "", ""), False),
+        (Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, "", ""), False),
     ],
-    ids=["left", "left while it broke", "impatient", "busy", "not installed"],
+    ids=["left", "impatient", "busy", "not installed"],
 )
 def test_what_is_nobodys_failure_never_opens_anything(
-    failure: Failure | None, *, gone: bool, clients: bool
+    failure: Failure | None, *, clients: bool
 ) -> None:
     fuses, _ = made()
     for _ in range(20):
-        fuses.ended(admitted(fuses), failure, client_gone=gone, deadline_was_clients=clients)
+        fuses.ended(admitted(fuses), failure, completed=False, deadline_was_clients=clients)
     assert fuses.snapshot() == ()
 
 

@@ -73,12 +73,15 @@ class Under:
         for _ in range(count):
             self.monitor.call_ended(late())
 
+    def recent(self) -> int:
+        return self.monitor.timeouts.count(self.clock.now())
+
     def breaks(self, failure: Failure, model: str = "m") -> None:
         """Enough failures to open a breaker."""
         for _ in range(5):
             allowed = self.fuses.admit(Provider.LOCAL, model)
             assert not isinstance(allowed, Failure)
-            self.fuses.ended(allowed, failure, client_gone=False, deadline_was_clients=False)
+            self.fuses.ended(allowed, failure, completed=False, deadline_was_clients=False)
 
 
 def late(failure: Failure = LATE, **changes: Any) -> CallRecord:
@@ -169,7 +172,7 @@ def test_only_what_ran_out_of_the_time_we_gave_is_a_timeout(
 ) -> None:
     under = Under()
     under.monitor.call_ended(record)
-    assert under.monitor._recent_timeouts() == counted
+    assert under.recent() == counted
 
 
 def test_each_attempt_that_ran_out_of_time_counts_also_where_the_call_was_saved() -> None:
@@ -180,9 +183,9 @@ def test_each_attempt_that_ran_out_of_time_counts_also_where_the_call_was_saved(
         attempt.failure = LATE
     both.failure = LATE
     under.monitor.call_ended(saved)
-    assert under.monitor._recent_timeouts() == 1
+    assert under.recent() == 1
     under.monitor.call_ended(both)
-    assert under.monitor._recent_timeouts() == 3
+    assert under.recent() == 3
 
 
 def test_a_stream_that_stalled_counts_once() -> None:
@@ -190,7 +193,7 @@ def test_a_stream_that_stalled_counts_once() -> None:
     record = answered()
     record.streamed, record.failure = True, STALLED
     under.monitor.call_ended(record)
-    assert under.monitor._recent_timeouts() == 1
+    assert under.recent() == 1
 
 
 def test_timeouts_are_forgotten_after_a_minute() -> None:
@@ -199,9 +202,9 @@ def test_timeouts_are_forgotten_after_a_minute() -> None:
     under.clock.at += 40.0
     under.timeouts(1)
     under.clock.at += 20.0
-    assert under.monitor._recent_timeouts() == 4
+    assert under.recent() == 4
     under.clock.at += 0.1
-    assert under.monitor._recent_timeouts() == 1
+    assert under.recent() == 1
 
 
 # The other signals.
@@ -250,7 +253,7 @@ def test_a_breaker_that_has_only_counted_is_not_open() -> None:
     under = Under()
     allowed = under.fuses.admit(Provider.LOCAL, "m")
     assert not isinstance(allowed, Failure)
-    under.fuses.ended(allowed, BROKEN, client_gone=False, deadline_was_clients=False)
+    under.fuses.ended(allowed, BROKEN, completed=False, deadline_was_clients=False)
     assert len(under.fuses.snapshot()) == 1
     assert under.monitor.open_breakers() == []
     assert under.look() is Level.OK
