@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol, Wire):
         self._exchange: Exchange | None = None
         self._task: asyncio.Task[None] | None = None
         self._finished = False
+        self._guarded = False
 
     # -- asyncio.Protocol
 
@@ -177,6 +178,7 @@ class Connection(asyncio.Protocol, Wire):
 
     async def _guard(self) -> None:
         """The process boundary: no connection's failure reaches another."""
+        self._guarded = True
         try:
             await self._serve()
         except DroppedError:
@@ -205,6 +207,9 @@ class Connection(asyncio.Protocol, Wire):
             self._host.left(self._exchange)
         if self._task is not None:
             self._task.cancel()
+        if not self._guarded:
+            # Gone in the moment it came: a task that has not begun says no goodbye.
+            self.finish()
 
     def _say_goodbye(self) -> None:
         exchange = self._exchange

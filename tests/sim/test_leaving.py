@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import pytest
 
@@ -141,3 +142,14 @@ async def test_a_slow_upload_is_not_answered_early() -> None:
         assert (await client.answer()).status == 200
         await asyncio.sleep(0)
         assert sim.calls[0].body == b'{"model":"qwen3:4b"}'
+
+
+async def test_whoever_leaves_in_the_moment_it_came_is_not_kept() -> None:
+    """Connected, and gone before the stand-in has run a single step for it."""
+    async with Sim(config()) as sim:
+        assert sim.port is not None
+        for _ in range(20):
+            sock = socket.create_connection(("127.0.0.1", sim.port))
+            sock.close()
+        await sim.wait_for(lambda s: s.counts.connections_accepted == 20)
+        await sim.wait_for(lambda s: s.connections_open == 0)
