@@ -76,7 +76,7 @@ def read_at_once(raw: bytes) -> Body | None:
         return None
     if "model" not in plain:
         return Body(raw, Fields(raw, plain), "", None)
-    if raw.count(b'"model"') != 1 or (b"\\u" in raw and disguises(raw)):
+    if raw.count(b'"model"') != 1 or (b"\\u00" in raw and disguises(raw)):
         return None
     # The object has a top-level "model", and the bytes spell the word once: that is the one.
     model, match = plain["model"], _KEY_AND_VALUE.search(raw)
