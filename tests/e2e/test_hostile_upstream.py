@@ -8,6 +8,10 @@ import time
 import pytest
 
 from modelsplit_policy.call import State
+from modelsplit_policy.vocabulary import Dialect
+from modelsplit_proxy.http.server import ClientConnection
+from modelsplit_proxy.http.upstream import UpstreamConnection
+from modelsplit_proxy.protocol import splice
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.journal import OPEN_STATES
@@ -17,6 +21,7 @@ from support.harness import Running, in_front_of, running
 from support.raw import Peer, chunk, raw_upstream, says
 from support.scripted import response
 from support.wire import Answer, Client
+from support.work import CountedPattern, Work, tracing
 
 OK = b"HTTP/1.1 200 OK\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -508,3 +513,75 @@ async def test_an_upstream_that_hangs_does_not_delay_the_start() -> None:
         began = time.monotonic()
         async with in_front_of(upstream.port):
             assert time.monotonic() - began < 2
+
+
+# --- Many small pieces ------------------------------------------------------------------------
+
+SSE = b"Content-Type: text/event-stream\r\n"
+# A line that looks like the last one, with a brace at the end of each piece.
+SMALL = {
+    "/api/generate": (NDJSON, b'{"done":true,"x":"', b'"}\n', b'"}'),
+    "/v1/chat/completions": (SSE, b'data: {"choices":[],"x":"', b'"}\n\ndata: [DONE]\n\n', b'"}'),
+    "/v1/messages": (SSE, b'data: {"type":"message_stop","x":"', b'"}\n\n', b'"}'),
+}
+
+
+@pytest.mark.parametrize("telemetry", [True, False])
+@pytest.mark.parametrize("route", SMALL)
+async def test_a_line_in_small_chunks_takes_no_more_work_than_its_bytes(
+    route: str, telemetry: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind, begun, ends, closes = SMALL[route]
+    work = Work()
+    marks = {name: CountedPattern(mark, work) for name, mark in splice._MARKS.items()}
+    assert marks.keys() == set(Dialect)
+    monkeypatch.setattr(splice, "_MARKS", marks)
+    received = work.measured(UpstreamConnection.data_received)
+    monkeypatch.setattr(UpstreamConnection, "data_received", received)
+
+    async def script(peer: Peer) -> None:
+        while True:
+            _, body = await peer.request()
+            count = int(body.partition(b"pieces=")[2].partition(b'"')[0])
+            line = b"".join(map(chunk, [begun, *[b"0123456789abcde}"] * count, ends]))
+            peer.send(OK + kind + CHUNKED + b"\r\n" + line + b"0\r\n\r\n")
+            await peer.flush()
+
+    async with raw_upstream(script) as upstream, in_front_of(upstream.port) as proxy:
+        took: dict[int, int] = {}
+        for count in (500, 500, 2000):
+            work.looked_at = work.made = 0
+            field = "prompt" if route == GENERATE else "user"
+            asked = call(route, "m:1b", stream=True) | {field: f"pieces={count}"}
+            headers = {"X-LLM-Telemetry": "body"} if telemetry else {}
+            async with proxy.client() as client:
+                with tracing():
+                    answer = await client.request("POST", route, asked, headers)
+            assert answer.whole
+            assert (b',"llm":{' in answer.body) is telemetry
+            plain = answer.body.partition(b',"llm":')[0] if telemetry else answer.body
+            assert plain.startswith(begun + b"0123456789abcde}" * count + b'"')
+            assert answer.body.endswith(ends.removeprefix(closes))
+            took[count] = work.total
+    assert took[2000] <= 6 * took[500]
+
+
+async def test_a_request_in_small_chunks_takes_no_more_work_than_its_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    work = Work()
+    received = work.measured(ClientConnection.data_received)
+    monkeypatch.setattr(ClientConnection, "data_received", received)
+    headers = {"Transfer-Encoding": "chunked"}
+    took: dict[int, int] = {}
+    async with raw_upstream(says(response(DONE))) as upstream, in_front_of(upstream.port) as proxy:
+        for count in (2000, 2000, 8000):
+            work.looked_at = work.made = 0
+            body = [b'{"model":"m:1b","stream":false,"prompt":"', *[b"ab"] * count, b'"}']
+            wire = b"".join(map(chunk, body)) + b"0\r\n\r\n"
+            with tracing():
+                async with proxy.client() as client:
+                    answer = await client.request("POST", GENERATE, wire, headers)
+            assert answer.status == 200
+            took[count] = work.total
+    assert took[8000] <= 6 * took[2000]

@@ -176,8 +176,7 @@ class Reading:
         down = self._reply.down
         self._reply.commit(head, length=head.length, total=False)
         relay = Relay(exchange, down, None)
-        for piece in collector.pieces:
-            down.write(piece)
+        down.write(collector.body)
         if not down.writing_paused:
             exchange.resume()
         result = await self._relayed(relay, bounds())
@@ -256,8 +255,7 @@ class Reading:
         self._reply.commit(head, length=None, total=True)
         spliced = self._spliced()
         down = spliced or self._reply.down
-        for piece in collector.pieces:
-            down.write(piece)
+        down.write(body)
         if spliced is not None:
             spliced.finish()
         self._reply.complete()

@@ -18,33 +18,31 @@ if TYPE_CHECKING:
 class Kept:
     """A copy of what passes, up to a limit."""
 
-    __slots__ = ("_limit", "_pieces", "_size")
+    __slots__ = ("_held", "_limit", "overflowed")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._pieces: list[bytes] = []
-        self._size = 0
+        # One buffer: as objects of their own, many small pieces would take twenty times as much.
+        self._held = bytearray()
+        self.overflowed = False
 
     def add(self, piece: bytes) -> None:
-        self._size += len(piece)
         if self.overflowed:
-            self._pieces.clear()
-        else:
-            self._pieces.append(piece)
-
-    @property
-    def overflowed(self) -> bool:
-        return self._size > self._limit
+            return
+        self._held += piece
+        if len(self._held) > self._limit:
+            self.overflowed = True
+            self._held.clear()
 
     @property
     def body(self) -> bytes:
-        return b"".join(self._pieces)
+        return bytes(self._held)
 
 
 class Collector:
     """Holds one answer's body until it is whole or too large to hold."""
 
-    __slots__ = ("_done", "_exchange", "_limit", "_over", "_result", "pieces", "size")
+    __slots__ = ("_done", "_exchange", "_held", "_limit", "_over", "_result", "overflowed")
 
     def __init__(self, exchange: Exchange, limit: int) -> None:
         self._exchange = exchange
@@ -52,16 +50,14 @@ class Collector:
         self._over = False
         self._result: UpstreamError | None = None
         self._done: asyncio.Future[UpstreamError | Reason | None] | None = None
-        self.pieces: list[bytes] = []
-        self.size = 0
-
-    @property
-    def overflowed(self) -> bool:
-        return self.size > self._limit
+        # One buffer, as in ``Kept``.
+        self._held = bytearray()
+        self.overflowed = False
 
     @property
     def body(self) -> bytes:
-        return b"".join(self.pieces)
+        """What has come so far."""
+        return bytes(self._held)
 
     async def run(self, bounds: Callable[[], Bounds]) -> UpstreamError | Reason | None:
         """Collect until whole (None), broken, too late, or ``overflowed`` (None as well).
@@ -79,9 +75,9 @@ class Collector:
             watch.stop()
 
     def data(self, piece: bytes) -> None:
-        self.pieces.append(piece)
-        self.size += len(piece)
-        if self.size > self._limit:
+        self._held += piece
+        if len(self._held) > self._limit:
+            self.overflowed = True
             self._exchange.pause()
             self._finish(None)
 

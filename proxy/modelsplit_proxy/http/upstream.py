@@ -47,6 +47,9 @@ class UpstreamTarget:
 # below what would hurt us.
 MAX_HEAD_BYTES: Final = 256 * 1024
 MAX_HEADERS: Final = 256
+# A piece of a head counts as so many bytes at least: the parser copies what it has of a line
+# at each piece, so a head in too many of them would take seconds.
+_PIECE_MIN_BYTES: Final = 64
 
 # RFC 9112 §4: a reason phrase holds tabs, spaces and what can be seen.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -218,7 +221,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_exchange",
-        "_head_bytes",
+        "_framing_bytes",
+        "_got_body",
         "_head_request",
         "_headers",
         "_loop",
@@ -250,7 +254,9 @@ class UpstreamConnection(asyncio.Protocol):
         # The message being received; ``start`` begins the next one.
         self._phrase = b""
         self._headers: list[tuple[bytes, bytes]] = []
-        self._head_bytes = 0
+        # What has come since the last byte of a body: a head, chunk sizes, trailers.
+        self._framing_bytes = 0
+        self._got_body = False
         self._head_request = False
         self._sending = False
 
@@ -285,7 +291,7 @@ class UpstreamConnection(asyncio.Protocol):
         ``body_follows``: the request is written piece by piece, up to ``sent``.
         """
         self._state = TRANSITIONS[self._state, Event.START]
-        self._phrase, self._headers, self._head_bytes = b"", [], 0
+        self._phrase, self._headers, self._framing_bytes = b"", [], 0
         self._head_request, self._sending = head_request, body_follows
         exchange = self._exchange = Exchange(self, self._loop)
         return exchange
@@ -345,6 +351,7 @@ class UpstreamConnection(asyncio.Protocol):
             # beginning of the next answer.
             self.abort()
             return
+        self._got_body = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -361,10 +368,8 @@ class UpstreamConnection(asyncio.Protocol):
             if self._head_request and not data.endswith(b"\r\n\r\n"):
                 self._surplus()  # something follows the head that answers a HEAD
             self._finish(exchange)
-        elif exchange.head is None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._fail(Fault.PROTOCOL, f"its response head exceeds {MAX_HEAD_BYTES} bytes")
+        elif not self._got_body:
+            self._count_framing(data, exchange)
 
     def eof_received(self) -> bool:
         exchange = self._exchange
@@ -434,6 +439,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, piece: bytes) -> None:
         exchange = self._exchange
+        self._got_body = True
+        self._framing_bytes = 0
         if self._state not in RECEIVING:
             if self._state in ENDED:
                 self._surplus()
@@ -450,6 +457,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._state = TRANSITIONS[self._state, Event.END if fit else Event.END_CLOSING]
 
     # inside
+
+    def _count_framing(self, data: bytes, exchange: Exchange) -> None:
+        """Bound what is no body, so that a head or a trailer without an end is not kept."""
+        self._framing_bytes += max(len(data), _PIECE_MIN_BYTES)
+        if self._framing_bytes > MAX_HEAD_BYTES:
+            what = "response head" if exchange.head is None else "trailer or chunk extension"
+            self._fail(Fault.PROTOCOL, f"its {what} exceeds {MAX_HEAD_BYTES} bytes")
 
     def _informational(self, status: int) -> None:
         """1xx: 100 and 103 come before the real head. 101 was never asked for."""

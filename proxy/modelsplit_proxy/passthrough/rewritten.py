@@ -132,7 +132,7 @@ class Questioning:
         change = self._question.change
         if change is None or not _readable(head):
             bound.reschedule(None)
-            await self._pass(exchange, head, [])
+            await self._pass(exchange, head)
             return
         collector = Collector(exchange, _LIMIT_BYTES)
         result = await collector.run(Bounds)
@@ -140,7 +140,7 @@ class Questioning:
             raise result
         if collector.overflowed:
             bound.reschedule(None)
-            await self._pass(exchange, head, collector.pieces)
+            await self._pass(exchange, head, collector.body)
             return
         changed = change(collector.body)
         if changed is None:
@@ -155,16 +155,15 @@ class Questioning:
             self._parts.last_good.note(self._question.keep_as, kept)
         self._send(200, head.phrase.decode("latin-1"), lines, body)
 
-    async def _pass(self, exchange: Exchange, head: UpstreamHead, pieces: list[bytes]) -> None:
+    async def _pass(self, exchange: Exchange, head: UpstreamHead, held: bytes = b"") -> None:
         """Everything as it came: what is here already, then the rest."""
         down = self._down
         phrase = head.phrase.decode("latin-1")
         lines = self._lines(head) + self._cors()
         down.head(head.status, phrase, lines, length=head.length, close=self._close)
         relay = Relay(exchange, down, None)
-        for piece in pieces:
-            down.write(piece)
-        if pieces and not down.writing_paused:
+        down.write(held)
+        if held and not down.writing_paused:
             exchange.resume()
         if await relay.run() is None:
             down.end()

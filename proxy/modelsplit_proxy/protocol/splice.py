@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.request import Source
     from modelsplit_proxy.http.server import Downstream
 
-# What a last line holds and a token never does: inside a JSON string quotes are escaped.
+# What a last line holds and a token never does: inside a JSON string quotes are escaped. So
+# many blanks between two tokens are more than anybody writes, and bound a mark's length.
+_GAP: Final = rb"\s{0,16}"
+_MARK_MAX_BYTES: Final = 64
 _MARKS: Final = {
-    Dialect.OLLAMA: re.compile(rb'"done"\s*:\s*true'),
+    Dialect.OLLAMA: re.compile(rb'"done"%b:%btrue' % (_GAP, _GAP)),
     Dialect.OPENAI: re.compile(
-        rb'\[DONE\]|"finish_reason"\s*:\s*"|"choices"\s*:\s*\[\s*\]'
-        rb'|"response\.(?:completed|incomplete|failed)"'
+        rb'\[DONE\]|"finish_reason"%b:%b"|"choices"%b:%b\[%b\]' % (_GAP, _GAP, _GAP, _GAP, _GAP)
+        + rb'|"response\.(?:completed|incomplete|failed)"'
     ),
     Dialect.ANTHROPIC: re.compile(rb'"message_(?:delta|stop)"'),
 }
@@ -49,19 +52,36 @@ class _Line(Enum):
 
 
 class Splice:
-    """One stream. ``added`` makes the value of the key, from what the stream said of itself."""
+    """One stream. ``added`` makes the value of the key, from what the stream said of itself.
 
-    __slots__ = ("_added", "_dialect", "_line", "_mark", "_off", "_pending", "_unsent", "usage")
+    Each byte is looked at once or twice, however many pieces a line comes in.
+    """
+
+    __slots__ = (
+        "_added",
+        "_brace",
+        "_dialect",
+        "_line",
+        "_mark",
+        "_marked",
+        "_off",
+        "_passed",
+        "_pending",
+        "usage",
+    )
 
     def __init__(self, dialect: Dialect, added: Callable[[Usage], bytes]) -> None:
         self._dialect = dialect
         self._added = added
         self._mark = _MARKS[dialect]
+        # The line under way: how much of it has been passed on, whether a mark is in it, and
+        # where its last brace stands if nothing but blanks has followed.
         self._line = bytearray()
-        # The end of the line under way that has not been passed on.
-        self._unsent = bytearray()
+        self._passed = 0
+        self._marked = False
+        self._brace: int | None = None
         # A line that is perhaps the last, from its closing brace on, and what followed it.
-        self._pending = b""
+        self._pending = bytearray()
         self._off = False
         self.usage = Usage()
 
@@ -80,53 +100,62 @@ class Splice:
         """What is left to pass on when nothing more comes."""
         if self._pending or self._kind(bytes(self._line)) is not _Line.LAST:
             return self._rest()
-        line, unsent = bytes(self._line), bytes(self._unsent)
-        self._line.clear()
-        self._unsent.clear()
-        return self._spliced(line, unsent)
+        return self._spliced(*self._taken())
 
     def _rest(self) -> bytes:
-        rest = self._pending + bytes(self._unsent)
-        self._pending = b""
+        return self._taken_pending() + self._taken()[1]
+
+    def _taken(self) -> tuple[bytes, bytes]:
+        """The line that was under way, and what of it has not been passed on."""
+        line, passed = bytes(self._line), self._passed
         self._line.clear()
-        self._unsent.clear()
-        return rest
+        self._passed, self._marked, self._brace = 0, False, None
+        return line, line[passed:]
+
+    def _taken_pending(self) -> bytes:
+        pending = bytes(self._pending)
+        self._pending.clear()
+        return pending
 
     def _part(self, part: bytes) -> bytes:
-        self._line += part
-        self._unsent += part
+        self._look_at(part)
         if part[-1:] == b"\n":
-            line, unsent = bytes(self._line), bytes(self._unsent)
-            self._line.clear()
-            self._unsent.clear()
-            return self._judged(line, unsent)
+            return self._judged()
         if self._pending:
             return b""
-        passing = len(self._unsent) - self._from_brace()
-        out = bytes(self._unsent[:passing])
-        del self._unsent[:passing]
+        until = len(self._line)
+        if self._marked and self._brace is not None:
+            until = self._brace  # from here on it may be the end of the last object
+        out = bytes(self._line[self._passed : until])
+        self._passed = until
         return out
 
-    def _from_brace(self) -> int:
-        """How many bytes at the end of the line under way may be the end of the last object."""
-        if self._line.rstrip()[-1:] != b"}" or not self._mark.search(self._line):
-            return 0
-        return len(self._line) - self._line.rfind(b"}")
+    def _look_at(self, part: bytes) -> None:
+        """Add to the line under way."""
+        line, size = self._line, len(self._line)
+        line += part
+        if not self._marked:
+            # A mark may have begun in an earlier part.
+            self._marked = self._mark.search(line, max(0, size - _MARK_MAX_BYTES)) is not None
+        text = part.rstrip()
+        if text:
+            self._brace = size + len(text) - 1 if text[-1:] == b"}" else None
 
-    def _judged(self, line: bytes, unsent: bytes) -> bytes:
-        pending = self._pending
-        kind = self._kind(line)
-        if kind is _Line.SILENT and pending:
-            self._pending = pending + unsent
+    def _judged(self) -> bytes:
+        """What to pass on of a line that is whole."""
+        kind = self._kind(bytes(self._line))
+        line, unsent = self._taken()
+        if kind is _Line.SILENT and self._pending:
+            self._pending += unsent
             return b""
-        self._pending = b""
+        pending = self._taken_pending()
         if kind is _Line.LAST:
             return pending + self._spliced(line, unsent)
         if kind is _Line.DONE and pending:
             return self._key() + pending + unsent
         if kind is _Line.PERHAPS:
             at = _brace(line, unsent)
-            self._pending = unsent[at:]
+            self._pending += unsent[at:]
             return pending + unsent[:at]
         return pending + unsent
 
@@ -140,10 +169,10 @@ class Splice:
 
     def _kind(self, line: bytes) -> _Line:
         if self._dialect is Dialect.OLLAMA:
-            return self._kind_of_object(line) if self._mark.search(line) else _Line.OTHER
+            return self._kind_of_object(line) if self._marked else _Line.OTHER
         if not line.startswith(b"data:"):
             return _Line.SILENT
-        if not self._mark.search(line):
+        if not self._marked:
             return _Line.OTHER
         data = line[5:].strip()
         return _Line.DONE if data == b"[DONE]" else self._kind_of_object(data)

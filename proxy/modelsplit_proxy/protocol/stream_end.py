@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 # The end of an Anthropic stream is two events of three lines each; twice that, should each
 # line arrive on its own.
 _KEPT_PIECES: Final = 12
-_COMPACT_EVERY: Final = 1024
+# Far above any last line; what is longer is not one, and is not kept.
+_LINE_MAX_BYTES: Final = 4 * 1024 * 1024
+# Stands for the beginning of such a line: no JSON, in either kind of stream.
+_TOO_LONG: Final = b"data: ..."
 # Usage and errors stand in one of the last events; so many are kept however bytes were cut.
 _JUDGED_EVENTS: Final = 3
 
@@ -70,7 +73,7 @@ class Tail:
 
     def __init__(self) -> None:
         self._whole: deque[bytes] = deque(maxlen=_KEPT_PIECES)
-        self._open: list[bytes] = []
+        self._open = bytearray()
 
     def feed(self, piece: bytes) -> None:
         if not self._open and piece.endswith(b"\n"):
@@ -81,16 +84,16 @@ class Tail:
     def _feed_partial(self, piece: bytes) -> None:
         cut = piece.rfind(b"\n") + 1
         if cut:
-            self._whole.append(b"".join((*self._open, piece[:cut])))
-            self._open = [piece[cut:]] if cut < len(piece) else []
-            return
-        self._open.append(piece)
-        if len(self._open) >= _COMPACT_EVERY:
-            self._open = [b"".join(self._open)]
+            self._open += piece[:cut]
+            self._whole.append(bytes(self._open))
+            self._open.clear()
+        self._open += piece[cut:]
+        if len(self._open) > _LINE_MAX_BYTES:
+            self._open = bytearray(_TOO_LONG)
 
     @property
     def mid_line(self) -> bool:
-        return any(self._open)
+        return bool(self._open)
 
     @property
     def mid_event(self) -> bool:
@@ -103,7 +106,7 @@ class Tail:
         return [line for line in self._text().splitlines() if line.strip()]
 
     def _text(self) -> bytes:
-        return b"".join((*self._whole, *self._open))
+        return b"".join((*self._whole, self._open))
 
 
 def judge_ndjson(tail: Tail) -> Verdict:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from typing import TYPE_CHECKING
+import tracemalloc
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from modelsplit_proxy.http.body import BodyError, read_whole
+from modelsplit_proxy.http.body import BodyError, _gathered, read_whole
 from modelsplit_proxy.http.request import Request
 from support.raw import chunk
 from support.serving import say, serving
+from support.work import tracing
 
 if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
     from modelsplit_proxy.http.server import Downstream
 
 LIMIT = 1000
@@ -88,3 +92,24 @@ async def test_broken_framing_is_refused() -> None:
         await asyncio.sleep(0.02)
         await client.send(b"zz\r\n")
         assert (await client.answer()).body == b"400 bad_http"
+
+
+class Pieces:
+    """A body that comes in so many pieces."""
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+
+    async def readany(self) -> bytes:
+        self.left -= 1
+        return b"ab" if self.left >= 0 else b""
+
+
+async def test_a_body_in_small_pieces_takes_no_more_than_its_bytes() -> None:
+    pieces = cast("StreamReader", Pieces(50_000))
+    with tracing():
+        before = tracemalloc.get_traced_memory()[0]
+        body = await _gathered(pieces, 10**6)
+        peak = tracemalloc.get_traced_memory()[1]
+    assert body == b"ab" * 50_000
+    assert peak - before < 400_000

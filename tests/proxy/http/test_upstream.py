@@ -8,7 +8,14 @@ import socket
 
 import pytest
 
-from modelsplit_proxy.http.upstream import Exchange, Fault, UpstreamError
+from modelsplit_proxy.http.upstream import (
+    MAX_HEAD_BYTES,
+    Exchange,
+    Fault,
+    UpstreamConnection,
+    UpstreamError,
+)
+from modelsplit_proxy.http.upstream_pool import Pool
 from support.pooled import CHUNKED, GET, Sink, ask, begin, pooled
 from support.raw import Peer, chunk, says
 from support.scripted import response
@@ -170,3 +177,60 @@ async def test_a_break_between_ready_and_attach_is_not_lost() -> None:
         assert error is not None
         assert error.fault is Fault.PROTOCOL
         assert sink.pieces == [b"x"]
+
+
+# --- What is no body is bounded, and in how many pieces it comes ------------------------------
+
+
+def by_hand() -> tuple[UpstreamConnection, Exchange]:
+    """A connection that is fed without a socket, where the pieces are the test's."""
+    pool = Pool("127.0.0.1", 1, connect_timeout_s=1.0)
+    connection = UpstreamConnection(pool, asyncio.get_running_loop())
+    return connection, connection.start(head_request=False)
+
+
+ENDLESS = {
+    "a phrase": (b"HTTP/1.1 200 ", b"x"),
+    "a header": (b"HTTP/1.1 200 OK\r\nX: ", b"x"),
+    "a trailer": (CHUNKED + b"2\r\n{}\r\n0\r\nX: ", b"x"),
+    "many trailers": (CHUNKED + b"2\r\n{}\r\n0\r\n", b"X: y\r\n"),
+    "a chunk extension": (CHUNKED + b"2\r\n{}\r\n2;", b"x"),
+    "heads that are none": (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("size", [1, 16, 1000])
+@pytest.mark.parametrize("name", ENDLESS)
+async def test_what_has_no_end_and_is_no_body_is_cut(name: str, size: int) -> None:
+    begun, more = ENDLESS[name]
+    connection, exchange = by_hand()
+    connection.data_received(begun)
+    fed = pieces = 0
+    wire = more * 1000
+    while exchange._error is None and fed < 3 * MAX_HEAD_BYTES:
+        at = fed % len(wire)
+        piece = (wire + wire)[at : at + size]
+        connection.data_received(piece)
+        fed, pieces = fed + len(piece), pieces + 1
+    with pytest.raises(UpstreamError, match="exceeds 262144 bytes") as raised:
+        await exchange.ready() if exchange.head is None else _failed(exchange)
+    assert raised.value.fault is Fault.PROTOCOL
+    assert fed <= MAX_HEAD_BYTES + 1000
+    assert pieces <= MAX_HEAD_BYTES / 64 + 1
+
+
+def _failed(exchange: Exchange) -> None:
+    assert exchange._error is not None
+    raise exchange._error
+
+
+async def test_a_body_in_small_pieces_is_no_head_however_long_it_is() -> None:
+    connection, exchange = by_hand()
+    connection.data_received(CHUNKED)
+    for _ in range(10_000):
+        for piece in (b"1", b"\r\n", b"x", b"\r\n"):
+            connection.data_received(piece)
+    connection.data_received(b"0\r\n\r\n")
+    sink = Sink()
+    exchange.attach(sink)
+    assert await sink.body() == b"x" * 10_000

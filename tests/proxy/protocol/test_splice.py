@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.protocol import splice
 from modelsplit_proxy.protocol.splice import Splice, SplicedDown, spliced_whole
+from support.work import CountedPattern, Work, is_linear, work_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from modelsplit_proxy.http.request import Source
     from modelsplit_proxy.protocol.stream_end import Usage
 
@@ -264,3 +267,74 @@ def test_it_stands_in_for_the_clients_end() -> None:
 )
 def test_a_whole_answer(body: bytes, out: bytes) -> None:
     assert spliced_whole(body, b'{"x":"}"}') == out
+
+
+# --- Work that grows no faster than what comes ------------------------------------------------
+
+MARKED = {
+    Dialect.OLLAMA: b'{"done":true,"response":"',
+    Dialect.OPENAI: b'data: {"choices":[],"x":"',
+    Dialect.ANTHROPIC: b'data: {"type":"message_stop","x":"',
+}
+PIECES = {
+    "a line without an end": b"0123456789abcdef",
+    "braces": b"0123456789abcde}",
+    "one brace and blanks": b"                ",
+    "blanks and braces": b"              } ",
+    "half a mark": b'"done" "choices"',
+    "carriage returns": b"\r\r\r\r\r\r\r\r\r\r\r\r\r\r\r\r",
+    "comments": b": 0123456789abc\n",
+    "blank lines": b"\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n",
+    "last lines": b'{"done":true}  \n',
+    "lines of data": b'data: {"id":{}}\n',
+}
+
+
+def splice_work(dialect: Dialect, pieces: Iterable[bytes]) -> int:
+    work = Work()
+    spliced = Splice(dialect, lambda _: b"{}")
+    spliced._mark = CountedPattern(spliced._mark, work)  # type: ignore[assignment]
+    return work_of(spliced.feed, pieces, work)
+
+
+@pytest.mark.parametrize("begun", [b"", b"x", b"marked", b"marked}"])
+@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize("dialect", MARKED)
+def test_many_small_pieces_take_no_more_work_than_their_bytes(
+    dialect: Dialect, name: str, begun: bytes
+) -> None:
+    start = begun.replace(b"marked", MARKED[dialect]).replace(b"}", b'"}')
+
+    def work_for(count: int) -> int:
+        return splice_work(dialect, [start, *[PIECES[name]] * count])
+
+    assert is_linear(work_for, 300)
+
+
+@pytest.mark.parametrize("name", PIECES)
+def test_a_pending_line_takes_no_more_work_for_what_follows_it(name: str) -> None:
+    def work_for(count: int) -> int:
+        pending = b'data: {"choices":[]}\n'
+        return splice_work(Dialect.OPENAI, [pending, *[PIECES[name]] * count])
+
+    assert is_linear(work_for, 300)
+
+
+@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize("dialect", MARKED)
+def test_one_large_piece_takes_no_more_work_than_its_bytes(dialect: Dialect, name: str) -> None:
+    def work_for(count: int) -> int:
+        return splice_work(dialect, [MARKED[dialect] + b'"}\n' + PIECES[name] * count])
+
+    assert is_linear(work_for, 300)
+
+
+def test_more_blanks_in_a_mark_than_anybody_writes_make_it_none() -> None:
+    for blanks, key in ((16, KEY), (17, b"")):
+        line = b'{"done"%b:true^}\n' % (b" " * blanks)
+        for size in (1, 7, 100):
+            spliced = Spliced(Dialect.OLLAMA)
+            plain_line = line.replace(b"^", b"")
+            spliced.feed(*(plain_line[i : i + size] for i in range(0, len(plain_line), size)))
+            spliced.finish()
+            assert spliced.whole == line.replace(b"^", key)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_policy.vocabulary import Dialect
+from modelsplit_proxy.protocol import stream_end as module
 from modelsplit_proxy.protocol.stream_end import (
     Tail,
     Usage,
@@ -18,6 +19,7 @@ from modelsplit_proxy.protocol.stream_end import (
     ollama_usage,
     openai_usage,
 )
+from support.work import Work, is_linear, work_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -271,3 +273,39 @@ def test_any_json_has_a_usage(value: object) -> None:
     if isinstance(value, dict):
         assert isinstance(ollama_usage(value), Usage)
         assert isinstance(openai_usage(value), Usage)
+
+
+# --- A line without an end --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece", [b"x", b"0123456789abcdef", b"0123456789abcde\n", b"a\nb"])
+def test_small_pieces_take_no_more_work_than_their_bytes(piece: bytes) -> None:
+    def work_for(count: int) -> int:
+        return work_of(Tail().feed, [b"x", *[piece] * count], Work())
+
+    assert is_linear(work_for, 2000)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_a_line_that_is_too_long_is_not_kept_and_never_the_end(
+    dialect: Dialect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LINE_MAX_BYTES", 1000)
+    ends = b'{"done":true,"type":"message_stop"}'
+    for rest in (b"", b"\n", b"\n\n"):
+        tail = Tail()
+        for _ in range(300):
+            tail.feed(b"data: 0123456789")
+        tail.feed(ends)
+        assert len(tail._open) < 1100
+        tail.feed(rest)
+        verdict = judge(dialect, tail)
+        assert (verdict.complete, verdict.error, verdict.usage) == (False, None, Usage())
+
+
+def test_what_follows_a_line_that_is_too_long_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LINE_MAX_BYTES", 1000)
+    tail = Tail()
+    for piece in (b"x" * 900, b"x" * 900, b'x\n{"done":true}', b"\n"):
+        tail.feed(piece)
+    assert judge(Dialect.OLLAMA, tail).complete
