@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.model_names import canonical
+from modelsplit_policy.quantity import LIMIT
 from modelsplit_policy.sliding_window import SlidingWindow
 
 if TYPE_CHECKING:
@@ -27,11 +28,15 @@ if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Provider, Role
 
 _NANO: Final = 1_000_000_000
+MOST_NANO: Final = LIMIT - 1
 
 
 def nano(usd: float) -> int:
-    """US dollars as whole billionths."""
-    return round(usd * _NANO)
+    """US dollars as whole billionths; of more than can be counted, ``MOST_NANO``.
+
+    That is 9 million dollars, more than any budget: nothing that costs so much has room.
+    """
+    return round(usd * _NANO) if usd * _NANO < MOST_NANO else MOST_NANO
 
 
 def dollars(nano_usd: int) -> float:

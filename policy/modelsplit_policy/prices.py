@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.model_names import canonical, runs_in_cloud
+from modelsplit_policy.quantity import quantity
 from modelsplit_policy.roles import named_by, named_here
 from modelsplit_policy.vocabulary import Provider, Role
 
@@ -142,4 +143,4 @@ def _part(rate: float, quantity: float | None) -> float | None:
 
 def _sum(*parts: float | None) -> float | None:
     known = [part for part in parts if part is not None]
-    return sum(known) if len(known) == len(parts) else None
+    return quantity(sum(known)) if len(known) == len(parts) else None

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from modelsplit_policy.budgets import (
+    MOST_NANO,
     Budgets,
     Charge,
     Exhausted,
@@ -346,3 +347,13 @@ class AnyInterleaving(RuleBasedStateMachine):
 
 
 TestAnyInterleaving = AnyInterleaving.TestCase
+
+
+@given(st.one_of(st.floats(min_value=0), st.just(float("nan"))))
+def test_money_is_whole_billionths_and_never_more_than_can_be_counted(usd: float) -> None:
+    charged = nano(usd)
+    assert 0 <= charged <= MOST_NANO
+    if usd < 9_000_000:
+        assert charged == round(usd * 1e9)
+    if not usd < 9_007_200:
+        assert charged == MOST_NANO

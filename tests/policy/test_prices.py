@@ -199,3 +199,9 @@ def test_every_model_that_may_go_to_the_cloud_is_found_once() -> None:
     changed["roles"]["CLOUD"]["claims"] = ["claude-7"]
     found = cloud_models(parse(changed))
     assert found == ("claude-9", "claude-3-opus", "claude-7", "claude-8")
+
+
+@pytest.mark.parametrize("tokens", [2**53 - 1, 2**70])
+def test_a_cost_beyond_what_can_be_counted_is_unknown(tokens: int) -> None:
+    assert cost_usd(Price(1e6, 1e6), tokens, tokens) is None
+    assert cost_usd(Price(1.0, 0.0), -5, 0) is None

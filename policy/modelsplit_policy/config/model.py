@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from modelsplit_policy.model_names import read
+from modelsplit_policy.quantity import LIMIT
 from modelsplit_policy.vocabulary import Action, Context, Provider, Role
 
 # What a waiting client is promised (milliseconds): shorter, and a model that is only busy
@@ -37,6 +38,7 @@ LONG_WAIT_MS: Final = (1, 600_000)
 _DAY_MS: Final = 86_400_000
 # Far above any machine; keeps every later sum and division inside ordinary integers.
 _COUNT_MAX: Final = 1_000_000
+_USD_MAX: Final = 1_000_000.0
 
 NAME: Final = r"^[A-Za-z0-9._:/-]{1,256}$"
 LABEL: Final = r"^[A-Za-z0-9._-]{1,64}$"
@@ -97,8 +99,9 @@ Milliseconds = Annotated[int, Field(strict=True, ge=1, le=_DAY_MS)]
 Count = Annotated[int, Field(strict=True, ge=1, le=_COUNT_MAX)]
 CountOrNone = Annotated[int, Field(strict=True, ge=0, le=_COUNT_MAX)]
 Flag = Annotated[bool, Field(strict=True)]
-Money = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
-Threshold = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+Money = Annotated[float, Field(strict=True, ge=0, le=_USD_MAX, allow_inf_nan=False)]
+Weight = Annotated[float, Field(strict=True, ge=0, le=LIMIT - 1, allow_inf_nan=False)]
+Threshold = Annotated[float, Field(strict=True, gt=0, le=LIMIT - 1, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(strict=True, pattern=NAME), AfterValidator(_readable)]
 Label = Annotated[str, Field(strict=True, pattern=LABEL)]
 Window = Annotated[str, Field(strict=True, pattern=WINDOW)]
@@ -300,7 +303,7 @@ class ArmPolicy(_Part):
 
     name: Label = Field(description="Unique in its experiment; the value of X-LLM-Variant.")
     model: ModelName = Field(description="Model of attempt 1 in this arm.")
-    weight: Money = Field(description="Share of the traffic, relative to the other arms.")
+    weight: Weight = Field(description="Share of the traffic, relative to the other arms.")
     options: Options = Field(
         default={}, validate_default=True, description="Runner options set in this arm."
     )

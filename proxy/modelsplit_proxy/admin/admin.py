@@ -23,6 +23,7 @@ from modelsplit_policy.roles import Ask, Route
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.metrics import budgets as budget_metrics
 from modelsplit_proxy.metrics import storage as storage_metrics
+from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records import cost_history, explain, request_log, trace
 from modelsplit_proxy.records.experiment_report import UnknownExperimentError, report
 from modelsplit_proxy.records.query import (
@@ -360,5 +361,5 @@ def _experiment(test: ExperimentPolicy, arm: ArmPolicy | None) -> dict[str, Any]
 
 
 def _json(value: Any, *, status: int = 200) -> web.Response:
-    body = orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
+    body = tellable.dumps(value, orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
     return web.Response(body=body, status=status, content_type="application/json")

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
+from modelsplit_policy.quantity import quantity
 from modelsplit_proxy.calls import response_headers
+from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.protocol.splice import Splice, spliced_whole
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Telemetry:
         return self._value()
 
     def _value(self) -> bytes:
-        return orjson.dumps(fields(self._record, self._clock.now()))
+        return tellable.dumps(fields(self._record, self._clock.now()))
 
 
 def fields(record: CallRecord, now: float) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _tokens_per_second(record: CallRecord, now: float) -> float | None:
         seconds = now - first_byte
     if not usage.output_tokens or not seconds:
         return None
-    return round(usage.output_tokens / seconds, 2)
+    return quantity(round(usage.output_tokens / seconds, 2))
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -95,6 +95,8 @@ def _state_file(ledger: dict[str, Any]) -> Iterator[str]:
             f"state    CANNOT BE WRITTEN: {ledger['error']}; {ledger['waiting']} writes wait, "
             f"{ledger['dropped']} records lost"
         )
+    elif ledger["dropped"]:
+        yield f"state    {ledger['dropped']} records of calls are lost; the log says which and why"
     if ledger["set_aside"] is not None:
         yield f"state    the file was damaged: kept as {ledger['set_aside']}, a new one begun"
 
@@ -130,6 +132,8 @@ def _budgets(spending: dict[str, Any]) -> Iterator[str]:
         return
     if spending["error"] is not None:
         yield f"budget   {spending['error']}"
+    if spending["writes_lost"]:
+        yield f"budget   {spending['writes_lost']} writes of what is counted are lost"
     for budget in spending["budgets"]:
         yield f"budget   {budget_text.line(budget)}"
     if spending["approvals"]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import genai_prices
 
 from modelsplit_policy.prices import Price
+from modelsplit_policy.quantity import quantity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -41,11 +42,12 @@ def _price(model: str, now: datetime) -> Price | None:
         row = genai_prices.calc_price(_ONE_OF_EACH, model, genai_request_timestamp=now)
     except LookupError:
         return None
-    return Price(_usd(row.model_price.input_mtok), _usd(row.model_price.output_mtok))
+    usd_in, usd_out = _usd(row.model_price.input_mtok), _usd(row.model_price.output_mtok)
+    return None if usd_in is None or usd_out is None else Price(usd_in, usd_out)
 
 
-def _usd(said: Decimal | TieredPrices | None) -> float:
-    """Dollars per million tokens; what very long prompts cost more is left out."""
+def _usd(said: Decimal | TieredPrices | None) -> float | None:
+    """Dollars per million tokens; what very long prompts cost more is left out. None: no price."""
     if said is None:
         return 0.0
-    return float(said if isinstance(said, Decimal) else said.base)
+    return quantity(float(said if isinstance(said, Decimal) else said.base))

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from modelsplit_policy.quantity import count, quantity
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -181,14 +183,20 @@ def _seconds(flag: str, said: str) -> float:
     match = _DURATION.fullmatch(said)
     if match is None:
         raise SettingError(f'{flag} "{said}" is not a duration, as in 500ms, 10s, 2m or 30d')
-    return float(match[1]) * _SECONDS[match[2] or "s"]
+    seconds = float(match[1]) * _SECONDS[match[2] or "s"]
+    if quantity(seconds * 1e6) is None:  # microseconds are what is counted in
+        raise SettingError(f'{flag} "{said}" is longer than 285 years')
+    return seconds
 
 
 def _bytes(flag: str, said: str) -> int:
     match = _SIZE.fullmatch(said)
     if match is None:
         raise SettingError(f'{flag} "{said}" is not a size, as in 512KiB, 64MiB or 1GiB')
-    return int(match[1]) * (_BYTES[match[2]] if match[2] else 1)
+    size = count(int(match[1]) * (_BYTES[match[2]] if match[2] else 1))
+    if size is None:
+        raise SettingError(f'{flag} "{said}" is more than 8388607GiB')
+    return size
 
 
 def _state(said: str, environ: Mapping[str, str]) -> Path:

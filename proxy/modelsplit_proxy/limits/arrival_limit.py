@@ -50,7 +50,7 @@ class ArrivalLimit:
             return None
         limiter = self._limiter(client, limits.burst, limits.rate_per_s)
         if not limiter.has_capacity(1):
-            return max(1, min(RETRY_AFTER_MAX_S, math.ceil(1 / limits.rate_per_s)))
+            return max(1, math.ceil(min(RETRY_AFTER_MAX_S, 1 / limits.rate_per_s)))
         await limiter.acquire(1)
         return None
 

@@ -19,8 +19,10 @@ from modelsplit_policy.vocabulary import Provider, Role
 if TYPE_CHECKING:
     import sqlite3
 
+# Less than nothing, which an earlier modelsplit may have written, is nothing: no credit.
 _CHARGES: Final = """
-SELECT id, at, model, role, provider, nano_usd FROM budget_charges WHERE at > ? ORDER BY at, id
+SELECT id, at, model, role, provider, max(nano_usd, 0) FROM budget_charges
+WHERE at > ? ORDER BY at, id
 """
 _CHANGES: Final = """
 SELECT id, at, wall, action, by_whom, reason, nano_usd, until, target
@@ -92,7 +94,8 @@ def read(db: sqlite3.Connection, now: Reading, since_s: float) -> Book:
     charges = tuple(map(_reservation, rows))
     (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM budget_charges").fetchone()
     spent = db.execute(
-        "SELECT approval, sum(nano_usd) FROM budget_charges WHERE approval NOT NULL GROUP BY 1"
+        "SELECT approval, sum(max(nano_usd, 0)) FROM budget_charges "
+        "WHERE approval NOT NULL GROUP BY 1"
     )
     return Book(ledger, last_id, charges, dict(spent.fetchall()), changes(db))
 

@@ -18,13 +18,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.approvals import Approvals, Change, Denied
 from modelsplit_policy.budget_clock import Anchor, drift_s
-from modelsplit_policy.budgets import Budgets, Charge, Exhausted, Reservation, nano
+from modelsplit_policy.budgets import MOST_NANO, Budgets, Charge, Exhausted, Reservation, nano
 from modelsplit_policy.estimates import Estimates
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.model_names import ModelNames
@@ -35,7 +36,8 @@ from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    import sqlite3
+    from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
     from modelsplit_policy.budgets import Standing
@@ -56,6 +58,8 @@ _TAKEN_OVER: Final = "another modelsplit has opened it"
 _REFUSED_HERE: Final = (
     "another modelsplit has opened the state file; calls that budgets count are refused here"
 )
+# What a statement raises for the sake of its values, as SQLite or its driver sees them.
+_UNWRITABLE: Final = (sqlite3.Error, ArithmeticError, TypeError, ValueError)
 # How often to look whether the wall clock was set, and by how much it must have been.
 _WATCH_S: Final = 30.0
 _DRIFT_S: Final = 1.0
@@ -89,6 +93,8 @@ class BudgetKeeper:
         self._written = time.anchor()
         self._forget_at = 0.0
         self.refusals = Refusals()
+        # What was counted here and could not be written down, whatever the reason.
+        self.writes_lost = 0
 
     def __repr__(self) -> str:
         return f"<BudgetKeeper {self._budgets!r}{'' if self._is_open else ' not open'}>"
@@ -185,7 +191,8 @@ class BudgetKeeper:
             return None
         price = self._prices.of(model, provider)
         most = self._estimates.usd(price, role, candidate, record.route, fields, size)
-        charge = Charge(model, role, provider, nano(most or 0.0))
+        # What nobody can bound has room in no budget of money.
+        charge = Charge(model, role, provider, MOST_NANO if most is None else nano(most))
         return AttemptCharge(self, record, charge, priced=most is not None)
 
     def looks_at(self, model: str, role: Role) -> bool:
@@ -242,7 +249,7 @@ class BudgetKeeper:
             return await self._write(payment)
         # Shadow budgets alone: nothing is refused, so nothing waits for the disk.
         line = self._line(payment)
-        self._store.submit(lambda db: budget_store.reserve(db, line))
+        self._submit(f"the charge of {line.request_id}", lambda db: budget_store.reserve(db, line))
         return None
 
     def close_payment(self, payment: AttemptCharge, attempt: Attempt) -> None:
@@ -258,7 +265,10 @@ class BudgetKeeper:
         self._budgets.settle(reservation, cost)
         if payment.approval is not None:
             self._approvals.charge(payment.approval.id, cost - charged)
-        self._store.submit(lambda db: budget_store.settle(db, keeper, reservation.id, cost))
+        self._submit(
+            f"the cost of {payment.record.request_id}",
+            lambda db: budget_store.settle(db, keeper, reservation.id, cost),
+        )
 
     # 4. Inside.
 
@@ -325,6 +335,10 @@ class BudgetKeeper:
         except StoreError as error:
             self._undo(payment)
             return budget_text.unavailable(self._why(error))
+        except _UNWRITABLE as error:
+            _tell_unwritten(f"the charge of {line.request_id}", error)
+            self._undo(payment)
+            return budget_text.unavailable("this charge cannot be written")
         self._written = line.anchor
         return None
 
@@ -345,7 +359,10 @@ class BudgetKeeper:
         if payment.approval is not None:
             self._approvals.charge(payment.approval.id, -reservation.charge.nano_usd)
         # Behind whatever wrote it, should that still be on its way.
-        self._store.submit(lambda db: budget_store.give_back(db, keeper, reservation.id))
+        self._submit(
+            f"what was given back of {payment.record.request_id}",
+            lambda db: budget_store.give_back(db, keeper, reservation.id),
+        )
 
     async def _refresh(self) -> Failure | None:
         """Read what people have changed; the failure if that cannot be read."""
@@ -369,14 +386,31 @@ class BudgetKeeper:
 
     def _write_clock(self) -> None:
         self._written = anchor = self._time.anchor()
-        self._store.submit(lambda db: budget_store.set_clock(db, anchor, self._keeper))
+        self._submit("the time", lambda db: budget_store.set_clock(db, anchor, self._keeper))
 
     def _forget(self) -> None:
         now = self._time.now()
         if now >= self._forget_at:
             self._forget_at = now + _FORGET_EVERY_S
             before = now - self._budgets.longest_s - _KEPT_S
-            self._store.submit(lambda db: budget_store.forget(db, before))
+            self._submit("that old charges go", lambda db: budget_store.forget(db, before))
+
+    def _submit(self, what: str, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Have it written a moment later; one that cannot be is counted, and takes no other along.
+
+        What is counted in memory stays counted. On disk a charge stays as it was reserved.
+        """
+
+        def written(done: Future[None]) -> None:
+            """In the writer's thread, or in ours if the store is closed."""
+            error = done.exception()
+            # Who has lost the file writes nothing more, which is said elsewhere.
+            if error is not None and not isinstance(error, NotKeeperError):
+                self.writes_lost += 1
+                if not isinstance(error, StoreError):
+                    _tell_unwritten(what, error)
+
+        self._store.submit(work).add_done_callback(written)
 
 
 class AttemptCharge:
@@ -404,9 +438,18 @@ class AttemptCharge:
         self._budget_keeper.close_payment(self, attempt)
 
 
+def _tell_unwritten(what: str, error: BaseException) -> None:
+    logger.error("%s cannot be written: %s: %s", what, type(error).__name__, error)
+
+
 def _cost(attempt: Attempt, charged: int) -> int:
-    """What the attempt cost; what was charged, where that cannot be known."""
+    """What the attempt cost; what was charged, where that cannot be known.
+
+    A cost that is more than can be counted is none that anybody knows.
+    """
     if attempt.upstream_status is not None and 400 <= attempt.upstream_status < 500:
         return 0  # refused before anything was computed
     cost = attempt.cost_usd
-    return charged if cost is None else nano(cost)
+    if cost is None or (paid := nano(cost)) == MOST_NANO:
+        return charged
+    return paid

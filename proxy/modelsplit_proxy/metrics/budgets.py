@@ -50,6 +50,12 @@ class BudgetMetrics:
             value=int(self._budget_keeper.error is not None),
         )
 
+        yield CounterMetricFamily(
+            "modelsplit_budget_writes_lost",
+            "Writes of what is counted that the state file did not take.",
+            self._budget_keeper.writes_lost,
+        )
+
     def _refusals(self) -> Metric:
         counted = self._budget_keeper.refusals
         refusals = CounterMetricFamily(
@@ -72,5 +78,6 @@ def fields(budget_keeper: BudgetKeeper) -> dict[str, Any]:
         "approved_usd_left": left,
         "open": budget_keeper.is_open,
         "error": budget_keeper.error,
+        "writes_lost": budget_keeper.writes_lost,
         "state": str(budget_keeper.state),
     }

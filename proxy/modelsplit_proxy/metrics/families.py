@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
+from modelsplit_policy.quantity import LIMIT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -60,6 +62,8 @@ class Series:
         self.total = 0.0
 
     def observe(self, value: float) -> None:
+        if not 0 <= value < LIMIT:
+            return  # no quantity: it would spoil the sum for good
         self.counts[bisect_left(self._edges, value)] += 1
         self.total += value
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.vocabulary import Dialect
+from modelsplit_proxy.protocol import tellable
 
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
@@ -36,12 +35,12 @@ class Scene:
 
 def body(dialect: Dialect, failure: Failure, scene: Scene) -> bytes:
     """The response body, ending in a newline."""
-    return orjson.dumps(_shape(dialect, failure, scene)) + b"\n"
+    return tellable.dumps(_shape(dialect, failure, scene)) + b"\n"
 
 
 def in_band(dialect: Dialect, failure: Failure, scene: Scene) -> bytes:
     """The same words inside a stream that has begun."""
-    line = orjson.dumps(_shape(dialect, failure, scene))
+    line = tellable.dumps(_shape(dialect, failure, scene))
     if dialect is Dialect.OLLAMA:
         return line + b"\n"
     return b"event: error\ndata: " + line + b"\n\n"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from modelsplit_policy.quantity import count, quantities
 from modelsplit_policy.vocabulary import Dialect
 
 if TYPE_CHECKING:
@@ -29,12 +30,17 @@ _TOO_LONG: Final = b"data: ..."
 # Usage and errors stand in one of the last events; so many are kept however bytes were cut.
 _JUDGED_EVENTS: Final = 3
 
-_DURATIONS: Final = (
+_NUMBERS: Final = (
+    "prompt_eval_count",
+    "eval_count",
     "load_duration",
     "prompt_eval_duration",
     "eval_duration",
     "total_duration",
 )
+# Without a prompt a model is only loaded or unloaded: known to be no tokens.
+_NO_TOKENS: Final = {"prompt_eval_count": 0, "eval_count": 0}
+_NO_PROMPT: Final = frozenset({"load", "unload"})
 
 FINAL_RESPONSE_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed"}
@@ -42,7 +48,10 @@ FINAL_RESPONSE_EVENTS: Final = frozenset(
 
 
 class Usage(NamedTuple):
-    """What a finished answer says of itself. Tokens; seconds; None where it is silent."""
+    """What a finished answer says of itself. Tokens; seconds.
+
+    None where it is silent, or says what is no quantity (``modelsplit_policy.quantity``).
+    """
 
     prompt_tokens: int | None = None
     output_tokens: int | None = None
@@ -143,17 +152,20 @@ def judge(dialect: Dialect, tail: Tail) -> Verdict:
 
 def ollama_usage(last: Mapping[str, Any]) -> Usage:
     """The counts of a final Ollama object; durations come in nanoseconds."""
-    get = last.get
-    reason = _str(get("done_reason"))
-    # Without a prompt a model is only loaded or unloaded: known to be no tokens.
-    none = 0 if reason in {"load", "unload"} else None
-    load_s, prompt_eval_s, eval_s, total_s = [
-        # What JSON makes of a number; true is none.
-        None if type(value) is not int and type(value) is not float else value / 1e9
-        for value in map(get, _DURATIONS)
-    ]
-    tokens = _int(get("prompt_eval_count", none)), _int(get("eval_count", none))
-    return Usage(*tokens, load_s, prompt_eval_s, eval_s, total_s, reason)
+    reason = _str(last.get("done_reason"))
+    if reason in _NO_PROMPT:
+        last = {**_NO_TOKENS, **last}
+    prompt, output, load, prompt_eval, eval_, total = quantities(map(last.get, _NUMBERS))
+    return Usage(
+        prompt if type(prompt) is int else None,
+        output if type(output) is int else None,
+        # Whole nanoseconds: a rate over less than one would be no number any more.
+        None if load is None else load // 1 / 1e9,
+        None if prompt_eval is None else prompt_eval // 1 / 1e9,
+        None if eval_ is None else eval_ // 1 / 1e9,
+        None if total is None else total // 1 / 1e9,
+        reason,
+    )
 
 
 def openai_usage(answer: Mapping[str, Any]) -> Usage:
@@ -164,7 +176,7 @@ def openai_usage(answer: Mapping[str, Any]) -> Usage:
         return Usage()
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     output = usage.get("completion_tokens", usage.get("output_tokens"))
-    return Usage(prompt_tokens=_int(prompt), output_tokens=_int(output))
+    return Usage(prompt_tokens=count(prompt), output_tokens=count(output))
 
 
 def _sse_usage(events: list[dict[str, Any]]) -> Usage:
@@ -205,10 +217,6 @@ def json_object(line: bytes) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _int(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _str(value: object) -> str | None:

@@ -136,7 +136,8 @@ def _moment(name: str, said: str | None, now_wall: float) -> int | None:
         return None
     ago = _AGO.fullmatch(said)
     if ago is not None:
-        return round((now_wall - float(ago[1]) * _SECONDS[ago[2]]) * 1e6)
+        # Nothing is older than the clock's own beginning.
+        return max(0, round((now_wall - float(ago[1]) * _SECONDS[ago[2]]) * 1e6))
     try:
         moment = datetime.fromisoformat(said)
         if moment.tzinfo is None:

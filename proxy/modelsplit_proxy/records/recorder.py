@@ -1,13 +1,13 @@
 """Finished calls on disk: written a moment later by the store's thread, read back for people.
 
 Records wait in a bounded line. A disk that is slow, full or locked delays records and may in
-the end lose some; that is counted and shown, and calls go on.
+the end lose some; that is counted and shown, and calls go on. A record that cannot be written
+by its own fault, whatever that is, is set aside, counted and told, and the others are written.
 """
 
 from __future__ import annotations
 
 import logging
-import sqlite3
 import threading
 import time
 from collections import deque
@@ -21,6 +21,7 @@ from modelsplit_proxy.storage.state_file import StoreError
 from modelsplit_proxy.storage.writer import is_trouble
 
 if TYPE_CHECKING:
+    import sqlite3
     from concurrent.futures import Future
 
     from modelsplit_proxy.records.record import CallRecord
@@ -110,7 +111,7 @@ class Ledger:
             db.execute("SAVEPOINT record")
             error = _try_insert(cursor, record)
             if error is not None:
-                logger.error("the record of %s is lost: %s", record.request_id, error)
+                _tell_lost(record, error)
                 lost += 1
                 db.execute("ROLLBACK TO record")
             db.execute("RELEASE record")
@@ -124,6 +125,10 @@ class Ledger:
                 self._writing = False  # the next call tries again
                 return
             count, lost = (0, 0) if error is not None else done.result()
+            if error is not None and self._careful:
+                # Not even one by one: the first must go, or nothing would ever be written again.
+                count = lost = 1
+                _tell_lost(self._waiting[0], error)
             for _ in range(count):
                 self._waiting.popleft()
             self._settled += count
@@ -162,8 +167,13 @@ def _try_insert(db: sqlite3.Cursor, record: CallRecord) -> Exception | None:
     """What is wrong with the record itself, if anything is."""
     try:
         _insert(db, record)
-    except (sqlite3.Error, TypeError, ValueError) as error:
+    except Exception as error:
         if is_trouble(error):
             raise
         return error
     return None
+
+
+def _tell_lost(record: CallRecord, error: BaseException) -> None:
+    why = f"{type(error).__name__}: {error}"
+    logger.error("the record of %s is lost: %s", record.request_id, why)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import orjson
 
 from modelsplit_policy.failures import said_back
+from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records.values import log_fields
 
 if TYPE_CHECKING:
@@ -90,12 +91,21 @@ class RequestLog:
         try:
             for start in range(0, len(records), _AT_ONCE):
                 some = records[start : start + _AT_ONCE]
-                self._sink(b"".join([self._format(log_fields(record)) for record in some]))
+                self._sink(b"".join(map(self._line, some)))
             if dropped:
                 self._sink(_dropped_line(dropped))
         except (OSError, ValueError):
             # A broken pipe, a full device, a closed stream: calls matter more than lines.
             return
+
+    def _line(self, record: CallRecord) -> bytes:
+        """The record's line; if it has values that no line can say, one that says so."""
+        try:
+            return self._format(log_fields(record))
+        except Exception as error:  # noqa: BLE001 - one call's line takes no other along
+            told = {"event": "request", "request_id": record.request_id}
+            told["unsaid"] = repr(error)[:200]
+            return tellable.dumps(told, orjson.OPT_APPEND_NEWLINE)
 
     def _written(self, done: asyncio.Future[None]) -> None:
         """One write has ended; told once by the future, and perhaps once by ``close``."""
@@ -108,7 +118,7 @@ class RequestLog:
 
 
 def _json_line(fields: dict[str, Any]) -> bytes:
-    return orjson.dumps(fields, option=orjson.OPT_APPEND_NEWLINE)
+    return tellable.dumps(fields, orjson.OPT_APPEND_NEWLINE)
 
 
 def _text_line(fields: dict[str, Any]) -> bytes:

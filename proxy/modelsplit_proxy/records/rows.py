@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records import decisions
 from modelsplit_proxy.records.record import NAME_MAX
 from modelsplit_proxy.records.values import ALWAYS, SELDOM, USUAL, finished, microseconds
@@ -176,7 +177,7 @@ def _more(record: CallRecord, unusual: Mapping[str, Any]) -> str | None:
 
 def _json(values: Mapping[str, Any]) -> str | None:
     # Roles and the like are strings of a class of their own.
-    return orjson.dumps(values, option=orjson.OPT_NON_STR_KEYS).decode() if values else None
+    return tellable.dumps(values, orjson.OPT_NON_STR_KEYS).decode() if values else None
 
 
 def attempt_rows(call_id: int, record: CallRecord) -> Iterator[Row]:

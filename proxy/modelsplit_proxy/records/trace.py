@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records import rows
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _OF_ATTEMPT: Final = (
 
 def lines(page: list[dict[str, Any]]) -> bytes:
     """Calls as JSON Lines."""
-    return b"".join(orjson.dumps(one, option=orjson.OPT_APPEND_NEWLINE) for one in page)
+    return b"".join(tellable.dumps(one, orjson.OPT_APPEND_NEWLINE) for one in page)
 
 
 def call(row: Row, attempts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -132,7 +132,7 @@ def put_together(record: CallRecord) -> Finished:
         # A token of the cheapest models costs a hundredth of a millionth of a dollar.
         cost_usd and round(cost_usd, 9),
         microseconds(load_s),
-        finish_reason,
+        finish_reason and finish_reason[:NAME_MAX],
     )
     return always, _seldom(record), _unusual(record)
 

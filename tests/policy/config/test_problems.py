@@ -22,6 +22,8 @@ from support.policies import Loc, at, document, problems
         (("load_timeout_ms",), 0, "must be at least 1, not 0"),
         (("load_timeout_ms",), 10**30, "must be at most 86400000, not a number of 31 digits"),
         (at("CHAT", "reserved"), -1, "must be at least 0, not -1"),
+        (("budgets", 0, "usd"), 1e7, "must be at most 1000000.0, not 10000000.0"),
+        (("clients", "rate_per_s"), 1e300, "must be at most 9007199254740991.0, not 1e+300"),
         (at("HEAVY", "timeout_ms"), -5, "must be at least 1, not -5"),
         (at("HEAVY", "validate"), "yes", 'must be true or false, not "yes"'),
         (at("HEAVY", "validate"), 1, "must be true or false, not 1"),

@@ -111,3 +111,12 @@ def test_a_stream_tells_the_record_what_it_said_of_itself() -> None:
 def test_a_whole_answer() -> None:
     out = Telemetry(answered(), At()).whole(b'{"done":true}')
     assert orjson.loads(out)["llm"] == fields(answered(), 103.0)
+
+
+def test_numbers_that_are_none_are_told_as_unknown() -> None:
+    record = answered()
+    record.attempts[0].usage = Usage(2**64, 2**53 - 1, eval_s=5e-324)
+    record.requested_model = "a\ud800"
+    said = orjson.loads(Telemetry(record, At()).whole(b"{}"))["llm"]
+    assert (said["prompt_tokens"], said["tokens_per_second"]) == (None, None)
+    assert said["requested_model"] == "a\ufffd"

@@ -130,3 +130,18 @@ def test_what_calls_cost_is_an_estimate_by_role() -> None:
         "cost     0.7500 USD, an estimate, since 2026-11-23T02:50Z (CLOUD 0.6250, PLANNER 0.1250)"
         ", 2 attempts at an unknown price; genai-prices 0.2.3 (of 2026-11-10)"
     )
+
+
+async def test_what_is_lost_is_shown_though_all_is_well_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running() as up:
+        assert "lost" not in (await shown(up, capsys))[1]
+        up.app._ledger.dropped = 3
+        up.app.budget_keeper.writes_lost = 2
+        _, text = await shown(up, capsys)
+        async with up.admin() as admin:
+            stats = (await admin.request("GET", "/stats")).json
+    assert "state    3 records of calls are lost; the log says which and why" in text
+    assert "budget   2 writes of what is counted are lost" in text
+    assert (stats["ledger"]["dropped"], stats["spending"]["writes_lost"]) == (3, 2)

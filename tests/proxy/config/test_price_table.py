@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from decimal import Decimal
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,3 +30,12 @@ def test_the_table_is_named_with_a_date() -> None:
     assert genaitable.title("0.2.3") == "genai-prices 0.2.3 (of 2026-11-10)"
     assert genaitable.title("0.2.9") == "genai-prices 0.2.9 (later than 2026-11-10)"
     assert genaitable.title().startswith("genai-prices 0.2.")
+
+
+@pytest.mark.parametrize("odd", ["NaN", "Infinity", "-1", "1e300"])
+def test_a_price_that_is_no_number_is_none(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = SimpleNamespace(
+        model_price=SimpleNamespace(input_mtok=Decimal(1), output_mtok=Decimal(odd))
+    )
+    monkeypatch.setattr("genai_prices.calc_price", lambda *_, **__: row)
+    assert genaitable.look_up(["a"], NOW) == {}

@@ -205,3 +205,18 @@ def test_any_text_is_a_setting_or_a_setting_error(name: str, said: str) -> None:
         message = "--"
         assert isinstance(settings, Settings)
     assert message.startswith("--")
+
+
+@pytest.mark.parametrize("name", ["keep-records", "drain", "stall-timeout"])
+def test_no_time_is_longer_than_can_be_counted(name: str) -> None:
+    said: dict[str, Any] = {name: "999999999d"}
+    assert refusal(**said) == f'--{name} "999999999d" is longer than 285 years'
+    said = {name: "100000d"}
+    read(**said)
+
+
+def test_no_size_is_larger_than_can_be_counted() -> None:
+    said: dict[str, Any] = {"max-body": "8388608GiB"}
+    assert refusal(**said) == '--max-body "8388608GiB" is more than 8388607GiB'
+    said = {"max-body": "8388607GiB"}
+    assert read(**said).max_body_bytes == 8388607 * 2**30

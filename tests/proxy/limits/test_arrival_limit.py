@@ -110,3 +110,12 @@ def test_of_too_many_clients_the_one_longest_silent_starts_afresh(
 @pytest.mark.parametrize(("per_s", "text"), [(2.0, "2/s, 5 at once"), (0.25, "0.25/s, 5 at once")])
 def test_the_limit_can_be_told(per_s: float, text: str) -> None:
     assert limit_of(per_s, 5).text("a") == text
+
+
+@pytest.mark.parametrize("rate_per_s", [5e-324, 1e-300, 2.0**53 - 1])
+def test_a_rate_at_the_end_of_what_there_is_is_a_rate(rate_per_s: float) -> None:
+    async def calls() -> list[int | None]:
+        limit = limit_of(rate_per_s, 1)
+        return [await limit.take("a") for _ in range(2)]
+
+    assert at_will(calls()) == [None, 30 if rate_per_s < 1 else 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -445,3 +446,98 @@ async def test_room_is_looked_at_without_counting(tmp_path: Path) -> None:
         assert not held.budget_keeper.has_room("GPT-OSS:20b", Role.HEAVY, Provider.LOCAL)
         assert held.budget_keeper.has_room(HEAVY.model + "-small", Role.HEAVY, Provider.LOCAL)
     assert len(rows(tmp_path)) == 2
+
+
+# -- what cannot be written, and numbers that are none ---------------------------------------------
+
+PRICED = {
+    "models": {"gpt-oss:20b": {"price": {"input": 1.0, "output": 1.0}, "max_output_tokens": 1000}},
+    "budgets": [{"name": "money", "models": ["gpt-oss:20b"], "usd": 5.0, "window": "1h"}],
+}
+RESERVED = 1_100_000  # billionths, for 100 bytes and 1000 tokens
+
+
+@pytest.mark.parametrize(
+    "usage", [Usage(), Usage(1, None), Usage(2**53 - 1, 2**53 - 1), Usage(-(2**40), 5)]
+)
+async def test_a_cost_that_is_none_leaves_what_was_reserved(tmp_path: Path, usage: Usage) -> None:
+    """However such numbers came here: no sum grows by them, and none shrinks."""
+    async with budget_keeper(tmp_path, overlay=PRICED) as held:
+        _, attempt, payment = held.payment()
+        assert await payment.reserve() is None
+        attempt.sent, attempt.usage = True, usage
+        payment.close(attempt)
+        assert held.store.catch_up(5.0)
+        assert rows(tmp_path) == [(1, RESERVED, 1)]
+        assert held.budget_keeper.standing()[0].nano_usd == RESERVED
+        assert held.budget_keeper.writes_lost == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "error"), [("a\ud800", "UnicodeEncodeError"), (object(), "Error")]
+)
+async def test_a_charge_that_cannot_be_written_refuses_its_call_and_no_other(
+    tmp_path: Path, model: Any, error: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with budget_keeper(tmp_path, overlay=TWO) as held:
+        payments = [held.payment()[2] for _ in range(3)]
+        payments[1].charge = replace(payments[1].charge, model=model)
+        for budget in held.budget_keeper._budgets._windows:
+            budget._models = None
+        refused = await asyncio.gather(*(payment.reserve() for payment in payments[:2]))
+        assert [None if one is None else one.reason for one in refused] == [
+            None,
+            "ledger_unavailable",
+        ]
+        assert await payments[2].reserve() is None
+        assert held.store.catch_up(5.0)
+        assert [row[0] for row in rows(tmp_path)] == [1, 3]
+        assert held.budget_keeper.standing()[0].calls == 2
+        assert held.budget_keeper.writes_lost == 0
+    assert caplog.text.count("the charge of req-1 cannot be written") == 1
+    assert error in caplog.text
+
+
+async def test_a_cost_that_cannot_be_written_is_counted_told_and_still_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settle = budget_store.settle
+
+    def poisoned(db: sqlite3.Connection, keeper: str, number: int, nano_usd: int) -> None:
+        settle(db, keeper, number, 2**64 if number == 1 else nano_usd)
+
+    monkeypatch.setattr(budget_store, "settle", poisoned)
+    async with budget_keeper(tmp_path, overlay=PRICED) as held:
+        for _ in range(2):
+            _, attempt, payment = held.payment()
+            assert await payment.reserve() is None
+            attempt.sent, attempt.usage = True, Usage(7, 7)
+            payment.close(attempt)
+        assert held.store.catch_up(5.0)
+        assert rows(tmp_path) == [(1, RESERVED, 0), (2, 14_000, 1)]
+        assert held.budget_keeper.standing()[0].nano_usd == 28_000
+        assert held.budget_keeper.writes_lost == 1
+    assert "the cost of req-1 cannot be written: OverflowError" in caplog.text
+
+
+async def test_a_shadow_charge_that_cannot_be_written_is_counted_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise LookupError
+
+    async with budget_keeper(tmp_path, overlay=SHADOW) as held:
+        monkeypatch.setattr(budget_store, "reserve", fails)
+        assert await held.payment()[2].reserve() is None
+        assert held.store.catch_up(5.0)
+        assert (held.budget_keeper.standing()[0].calls, held.budget_keeper.writes_lost) == (1, 1)
+
+
+async def test_less_than_nothing_in_an_older_file_is_no_credit(tmp_path: Path) -> None:
+    clocks = Clocks()
+    async with budget_keeper(tmp_path, clocks, PRICED) as held:
+        assert await held.sent() is None
+    execute(tmp_path, "UPDATE budget_charges SET nano_usd = -5000000000, approval = 1")
+    async with budget_keeper(tmp_path, clocks, PRICED) as held:
+        assert held.budget_keeper.standing()[0].nano_usd == 0
+        assert held.budget_keeper._approvals.spent == {1: 0}

@@ -36,8 +36,10 @@ async def test_what_is_used_what_is_allowed_and_who_was_refused(tmp_path: Path) 
             'modelsplit_budget_refusals_total{budget="trial",shadow="true"} 1.0',
             "modelsplit_approved_usd 0.0",
             "modelsplit_state_taken_over 0.0",
+            "modelsplit_budget_writes_lost_total 0.0",
         ]
         told = budget_metrics.fields(held.budget_keeper)
+        assert told["writes_lost"] == 0
         assert (told["open"], told["approvals"], told["approved_usd_left"]) == (True, 0, 0.0)
         assert [(one["name"], one["calls"]) for one in told["budgets"]] == [
             ("real", 2),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -66,3 +68,13 @@ def test_a_look_at_a_scrape_makes_no_series() -> None:
     waits = Histograms("wait", "Wait.", ("role",), EDGES, registry)
     generate_latest(registry)
     assert not waits.at
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 2.0**53, 1e300])
+def test_what_is_no_quantity_is_not_observed(value: float) -> None:
+    registry = CollectorRegistry()
+    wait = Histograms("wait", "Wait.", (), (1.0,), registry)
+    for observed in (0.5, value):
+        wait.at[()].observe(observed)
+    assert "wait_count 1.0" in lines(registry)
+    assert "wait_sum 0.5" in lines(registry)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelsplit_policy.quantity import count, quantities
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.protocol import stream_end as module
 from modelsplit_proxy.protocol.stream_end import (
@@ -309,3 +310,41 @@ def test_what_follows_a_line_that_is_too_long_is_judged(monkeypatch: pytest.Monk
     for piece in (b"x" * 900, b"x" * 900, b'x\n{"done":true}', b"\n"):
         tail.feed(piece)
     assert judge(Dialect.OLLAMA, tail).complete
+
+
+# --- Numbers that are none ----------------------------------------------------------------------
+
+ANYTHING = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3))
+NUMBERS = (
+    *("prompt_eval_count", "eval_count"),
+    *("load_duration", "prompt_eval_duration", "eval_duration", "total_duration"),
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(NUMBERS, ANYTHING)))
+def test_what_ollama_says_of_itself_is_a_quantity_or_unknown(last: dict[str, Any]) -> None:
+    usage = ollama_usage({"done": True, **last})
+    assert quantities(usage[:6]) == list(usage[:6])
+    assert [type(tokens) in {int, type(None)} for tokens in usage[:2]] == [True, True]
+    assert [count(last.get(name)) for name in NUMBERS[:2]] == list(usage[:2])
+
+
+@given(ANYTHING, ANYTHING, st.sampled_from(["prompt_tokens", "input_tokens"]))
+def test_what_the_other_dialects_say_is_a_quantity_or_unknown(
+    prompt: Any, output: Any, name: str
+) -> None:
+    said = {name: prompt, name.replace("prompt", "completion").replace("in", "out"): output}
+    usage = openai_usage({"usage": said})
+    assert (usage.prompt_tokens, usage.output_tokens) == (count(prompt), count(output))
+
+
+@pytest.mark.parametrize("reason", ["load", "unload"])
+def test_a_load_has_no_tokens_unless_it_says_something_else(reason: str) -> None:
+    assert ollama_usage({"done_reason": reason})[:2] == (0, 0)
+    assert ollama_usage({"done_reason": reason, "eval_count": -1})[:2] == (0, None)
+
+
+def test_durations_are_whole_nanoseconds() -> None:
+    said = {"load_duration": 1.9, "eval_duration": 5e-324, "total_duration": 2.5e9}
+    usage = ollama_usage(said)
+    assert (usage.load_s, usage.eval_s, usage.total_s) == (1e-9, 0.0, 2.5)

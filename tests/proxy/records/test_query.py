@@ -97,3 +97,7 @@ def test_numbers_have_an_end() -> None:
     assert read_number("limit", "999999999999", 100, 1000) == 1000
     with pytest.raises(QueryError, match='limit "x" is not a number'):
         read_number("limit", "x", 100, 1000)
+
+
+def test_nothing_is_older_than_the_clock() -> None:
+    assert read_query({"since": "999999999d"}, NOW).since_us == 0

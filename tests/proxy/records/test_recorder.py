@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records import recorder as module
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.query import Query
@@ -15,6 +18,7 @@ from support.records import answered, begun, fallen_back, turned_away
 from support.stores import execute, locked, opened
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -170,7 +174,7 @@ def test_records_that_cannot_be_written_are_dropped_counted_and_said(
         ledger.note(answered(request_id="kept"))
         assert ids(ledger) == ["kept"]
         assert ledger.dropped == 1
-    assert "the record of lost is lost: no such table: calls" in caplog.text
+    assert "the record of lost is lost: OperationalError: no such table: calls" in caplog.text
 
 
 def test_a_record_that_cannot_be_written_takes_no_other_along(
@@ -196,3 +200,105 @@ def test_a_call_that_ends_after_the_store_has_closed_harms_nobody(tmp_path: Path
     for _ in range(2):
         ledger.note(answered())
     assert repr(ledger) == "<Ledger 2 waiting, 0 dropped>"
+
+
+# --- A record that cannot be written by its own fault ------------------------------------------
+
+
+def with_tokens(request_id: str, tokens: Any) -> CallRecord:
+    record = answered(request_id=request_id, job_id="job-1")
+    record.attempts[0].usage = Usage(tokens, tokens)
+    return record
+
+
+POISONED: dict[str, tuple[Callable[[], CallRecord], str]] = {
+    "a number beyond 64 bits": (lambda: with_tokens("odd", 2**64 - 1), "OverflowError"),
+    "half a character in a model": (
+        lambda: answered(request_id="odd", requested_model="a\ud800"),
+        "UnicodeEncodeError",
+    ),
+    "half a character in a job": (
+        lambda: answered(request_id="odd", job_id="\udfff"),
+        "UnicodeEncodeError",
+    ),
+    "a value of no type": (lambda: with_tokens("odd", object()), "ProgrammingError|InterfaceError"),
+    "a time that is none": (
+        lambda: answered(request_id="odd", started_wall=math.nan),
+        "ValueError",
+    ),
+    "a time without end": (
+        lambda: answered(request_id="odd", started_wall=math.inf),
+        "OverflowError",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POISONED)
+def test_whatever_is_wrong_with_a_record_the_others_are_written(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    make, error = POISONED[name]
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        with locked(tmp_path):
+            for number in range(5):
+                ledger.note(answered(request_id=f"before-{number}"))
+            record = make()
+            if name.endswith("model"):
+                record.requested_model = "a\ud800"
+            ledger.note(record)
+            ledger.note(with_tokens("after", 7))
+        assert len(ids(ledger)) == 6
+        ledger.note(answered(request_id="later"))
+        assert len(ids(ledger)) == 7
+        assert repr(ledger) == "<Ledger 0 waiting, 1 dropped>"
+        job = ledger.archive.job("job-1")
+        assert job is not None
+        assert (job["calls"], job["output_tokens"]) == (1, 7)
+    [said] = [r.getMessage() for r in caplog.records if "is lost" in r.getMessage()]
+    assert re.match(f"the record of odd is lost: .*({error})", said)
+
+
+def test_an_error_of_a_kind_that_nobody_foresaw_is_the_records_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class UnforeseenError(Exception):
+        pass
+
+    put_together = rows.call_row
+
+    def call_row(record: CallRecord) -> rows.Row:
+        if record.request_id == "odd":
+            raise UnforeseenError
+        return put_together(record)
+
+    monkeypatch.setattr(rows, "call_row", call_row)
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+        for name in ("a", "odd", "b"):
+            ledger.note(answered(request_id=name))
+        assert sorted(ids(ledger)) == ["a", "b"]
+        assert ledger.dropped == 1
+
+
+def test_where_not_even_one_by_one_works_the_line_still_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each batch that fails costs the record before it: nothing stands still for ever."""
+    with opened(tmp_path) as store:
+        ledger = Ledger(store)
+
+        def fails(db: object) -> tuple[int, int]:
+            del db
+            raise RuntimeError("no way")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(ledger, "_write", fails)
+            broken.setattr(ledger, "_write_one_by_one", fails)
+            for name in ("a", "b", "c"):
+                ledger.note(answered(request_id=name))
+            ledger._catch_up()
+            assert repr(ledger) == "<Ledger 0 waiting, 3 dropped>"
+        ledger.note(answered(request_id="d"))
+        assert ids(ledger) == ["d"]
+    assert caplog.text.count("is lost: RuntimeError: no way") == 3

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
+from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records import request_log
 from modelsplit_proxy.records.request_log import RequestLog, text
 from modelsplit_proxy.records.values import log_fields
 from support.records import answered, fallen_back, turned_away
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.records.record import CallRecord
 
 
 class Slow:
@@ -172,3 +177,36 @@ async def test_closing_in_the_moment_a_write_has_ended_ends() -> None:
     log._writing = writing
     await log.close()
     assert len(lines) == 1
+
+
+# --- What cannot be said -----------------------------------------------------------------------
+
+
+def poisoned() -> list[CallRecord]:
+    large, half, odd, endless = (answered(request_id=name) for name in ("l", "h", "o", "e"))
+    large.attempts[0].usage = Usage(2**64, 2**70)
+    half.requested_model = "a\ud800"
+    odd.status = object()  # type: ignore[assignment]
+    endless.started_wall = math.inf
+    return [large, half, odd, endless]
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+async def test_a_call_that_cannot_be_said_has_a_line_and_takes_no_other_along(
+    as_json: bool,
+) -> None:
+    written: list[bytes] = []
+    log = RequestLog(written.append, as_json=as_json)
+    for record in (answered(request_id="first"), *poisoned(), answered(request_id="last")):
+        log.finished(record)
+    await log.close()
+    lines = b"".join(written).splitlines()
+    assert len(lines) == 6
+    if as_json:
+        told = {line["request_id"]: line for line in map(orjson.loads, lines)}
+        assert list(told) == ["first", "l", "h", "o", "e", "last"]
+        assert (told["l"]["prompt_tokens"], told["l"]["output_tokens"]) == (None, None)
+        assert told["h"]["requested_model"] == "a\ufffd"
+        assert told["o"]["status"] == "<object>"
+        assert told["e"].keys() == {"event", "request_id", "unsaid"}
+        assert told["e"]["unsaid"].startswith("OverflowError(")
