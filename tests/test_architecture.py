@@ -89,6 +89,21 @@ FLOORS = (
 )
 FLOOR_OF = MappingProxyType({room: floor for floor, rooms in enumerate(FLOORS) for room in rooms})
 
+# What waits, sends, stores or logs: nothing of it in the room that reads bytes and writes them.
+PROTOCOL_MAY_NOT_IMPORT = frozenset(
+    {
+        "aiohttp",
+        "asyncio",
+        "concurrent",
+        "logging",
+        "os",
+        "socket",
+        "sqlite3",
+        "threading",
+        "uvloop",
+    }
+)
+
 # (module, function) of the imports that wait until somebody needs them, each with what it saves.
 LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
     {
@@ -276,6 +291,14 @@ def rooms_import_downwards(module: Module) -> Iterator[str]:
             yield f"{module.name}:{node.lineno} imports upwards, or beside: {name}"
 
 
+def protocol_does_no_io(module: Module) -> Iterator[str]:
+    if not module.name.startswith("modelsplit_proxy.protocol"):
+        return
+    for node, top in tops(module):
+        if top in PROTOCOL_MAY_NOT_IMPORT:
+            yield f"{module.name}:{node.lineno} imports {top}"
+
+
 def late_imports(module: Module) -> Iterator[tuple[str, int]]:
     for function in functions(module.tree):
         for node in ast.walk(function):
@@ -422,6 +445,7 @@ CHECKS = (
     packages_point_one_way,
     metrics_are_counted_one_way,
     rooms_import_downwards,
+    protocol_does_no_io,
     no_hidden_import,
     no_module_named_by_a_string,
     no_global,
@@ -638,6 +662,8 @@ BAD = (
     (rooms_import_downwards, "modelsplit_proxy.watch.x", "import modelsplit_proxy.config.keys"),
     (rooms_import_downwards, "modelsplit_proxy.attic.x", ""),
     (rooms_import_downwards, "modelsplit_proxy.services", ""),
+    (protocol_does_no_io, "modelsplit_proxy.protocol.splice", "import asyncio"),
+    (protocol_does_no_io, "modelsplit_proxy.protocol.splice", "from aiohttp import web"),
     (no_hidden_import, PROXY, "def f():\n    import json"),
     (no_module_named_by_a_string, PROXY, "x = importlib.import_module('a.b')"),
     (no_module_named_by_a_string, PROXY, "def f():\n    return import_module(NAME)"),
@@ -672,6 +698,7 @@ GOOD = (
     (rooms_import_downwards, PROXY, "from modelsplit_proxy.http import bounds"),
     (rooms_import_downwards, "modelsplit_proxy.app", "from modelsplit_proxy.calls import reply"),
     (rooms_import_downwards, "modelsplit_policy.roles", "from modelsplit_policy import call"),
+    (protocol_does_no_io, PROXY, "import asyncio"),
     (no_hidden_import, PROXY, "if TYPE_CHECKING:\n    from a import b"),
     (no_state_in_a_module, PROXY, "TABLE: Final = {'a': 1}\n__all__ = ['f']\nx = TABLE['a']"),
     (no_state_in_a_module, PROXY, "def f():\n    found = {}\n    found['a'] = 1"),

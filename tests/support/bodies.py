@@ -11,9 +11,10 @@ from modelsplit_policy.go_json import Fields
 from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Mapping
 
     from modelsplit_proxy.protocol.json_body import Body
+    from modelsplit_proxy.runtime.tasks import Steps
 
 T = TypeVar("T")
 
@@ -30,11 +31,11 @@ def read_body(raw: bytes) -> Body:
     return read_at_once(raw) or at_once(read_in_steps(raw))
 
 
-def at_once(steps: Coroutine[None, None, T]) -> T:
-    """The result of a coroutine that waits for nothing but its next turn."""
+def at_once(steps: Steps[T]) -> T:
+    """The result of work in steps, without a turn for anybody between them."""
     while True:
         try:
-            steps.send(None)
+            next(steps)
         except StopIteration as end:
             result: T = end.value
             return result

@@ -26,6 +26,7 @@ from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked
 from modelsplit_proxy.protocol.routes import TRANSCRIPTIONS
 from modelsplit_proxy.records.record import CallRecord
+from modelsplit_proxy.runtime.tasks import in_steps
 
 if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
@@ -191,7 +192,9 @@ class InferenceCall:
             self.record.job_id = self._asked.job_id
             self.record.no_fallback = self._asked.no_fallback
             raw = await read_whole(self._request, self._reply.down, parts.max_body_bytes)
-            body = self._read_at_once(raw) or await read_in_steps(raw)
+            body = self._read_at_once(raw)
+            if body is None:
+                body = await in_steps(read_in_steps(raw))
         except (AskedError, BodyError) as error:
             return error.failure
         self.record.loading = loading_of(self.record.route, body.fields)

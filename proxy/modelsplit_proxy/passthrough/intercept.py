@@ -18,6 +18,7 @@ from modelsplit_policy.failures import Failure
 from modelsplit_proxy.http.body import BodyError, read_start, too_large
 from modelsplit_proxy.protocol import model_lists, named_models
 from modelsplit_proxy.protocol.routes import path_of
+from modelsplit_proxy.runtime.tasks import in_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,7 +113,7 @@ class Intercept:
             body, whole = await read_start(request, down, self._max_body_bytes)
             if not whole:
                 raise too_large(self._max_body_bytes)
-            fields = await named_models.fields_of(body)
+            fields = await in_steps(named_models.fields_of(body))
         except BodyError as error:
             return error.failure
         names = {key: _name(fields, key) for key in keys}
@@ -121,7 +122,9 @@ class Intercept:
     async def _show(self, target: str, request: Request, down: Downstream) -> Plan:
         try:
             body, whole = await read_start(request, down, _BODY_BYTES)
-            fields = await named_models.fields_of(body) if whole else named_models.no_fields()
+            fields = (
+                await in_steps(named_models.fields_of(body)) if whole else named_models.no_fields()
+            )
         except BodyError as error:
             return error.failure
         alias = self._catalogue.find(named_models.model(fields))

@@ -5,14 +5,13 @@ model twice, in whatever spelling, could borrow one model's budget and run anoth
 refused. The value is replaced in place: every other byte goes out as it came in.
 
 A short body of plain JSON, which nearly all are, is decoded at once. Any other is looked
-through in steps between which the event loop goes on.
+through in steps, as a generator, so that others can run between them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
@@ -27,6 +26,9 @@ from modelsplit_policy.go_json import (
     mended,
 )
 from modelsplit_proxy.http.body import BodyError
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.runtime.tasks import Steps
 
 # A millisecond's work for the decoder, whatever is in it.
 AT_ONCE_BYTES: Final = 64 * 1024
@@ -85,10 +87,10 @@ def read_at_once(raw: bytes) -> Body | None:
     return Body(raw, Fields(raw, plain), model, match.span(1))
 
 
-async def read_in_steps(raw: bytes) -> Body:
+def read_in_steps(raw: bytes) -> Steps[Body]:
     """Look through ``raw``; raise BodyError if it is not an object, or names two models."""
     try:
-        scan = await scanned(raw)
+        scan = yield from scanned(raw)
     except NotAnObjectError as error:
         raise bad_json(str(error)) from None
     except GoJsonError as error:
@@ -106,11 +108,10 @@ async def read_in_steps(raw: bytes) -> Body:
     return Body(raw, fields, mended(model), spans[0])
 
 
-async def scanned(raw: bytes) -> Scan:
+def scanned(raw: bytes) -> Steps[Scan]:
     """Where the fields of an object stand, found in steps; raise GoJsonError if it is none."""
     scan = Scan(raw)
-    for _ in scan.steps():
-        await asyncio.sleep(0)
+    yield from scan.steps()
     return scan
 
 

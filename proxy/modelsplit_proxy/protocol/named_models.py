@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from modelsplit_policy.go_json import BeyondError, Fields, GoJsonError, mended
 from modelsplit_proxy.protocol.json_body import bad_json, scanned
 
+if TYPE_CHECKING:
+    from modelsplit_proxy.runtime.tasks import Steps
 
-async def fields_of(body: bytes) -> Fields:
+
+def fields_of(body: bytes) -> Steps[Fields]:
     """The fields of the JSON object that ``body`` begins with; none if it begins with no other.
 
     BodyError for what is not read here, though Ollama might.
     """
     try:
-        return Fields(body, {}, await scanned(body))
+        return Fields(body, {}, (yield from scanned(body)))
     except BeyondError as error:
         raise bad_json(f"the body cannot be read here: {error}") from None
     except GoJsonError:

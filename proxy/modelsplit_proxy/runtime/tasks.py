@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Generator
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
 logger = logging.getLogger("modelsplit")
+
+T = TypeVar("T")
+Steps = Generator[None, None, T]
+"""Work that is done a step at a time; its result is what the generator returns."""
+
+
+async def in_steps(work: Steps[T]) -> T:
+    """The result of ``work``. Between two steps everybody else on the loop has a turn."""
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await asyncio.sleep(0)
 
 
 class Tasks:

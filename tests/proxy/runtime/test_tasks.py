@@ -6,7 +6,7 @@ import asyncio
 import gc
 from typing import TYPE_CHECKING
 
-from modelsplit_proxy.runtime.tasks import Tasks
+from modelsplit_proxy.runtime.tasks import Steps, Tasks, in_steps
 
 if TYPE_CHECKING:
     import pytest
@@ -88,3 +88,24 @@ async def test_a_task_that_fails_while_being_cancelled_is_told_too(
     await asyncio.sleep(0)
     await tasks.close()
     assert [record.getMessage() for record in caplog.records] == ["background task late failed"]
+
+
+async def test_others_have_a_turn_between_two_steps_of_a_work() -> None:
+    heard: list[str] = []
+
+    def work() -> Steps[str]:
+        for step in ("one", "two"):
+            heard.append(step)
+            yield
+        return "done"
+
+    async def other() -> None:
+        for _ in range(2):
+            heard.append("other")
+            await asyncio.sleep(0)
+
+    tasks = Tasks()
+    tasks.run(other(), "other")
+    assert await in_steps(work()) == "done"
+    assert heard == ["one", "other", "two", "other"]
+    await tasks.close()
