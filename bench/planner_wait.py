@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from kit import admission_of, mean, options, policy, quantile, show, table, write_policy
-from modelsplit_policy.admission import Refusal
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Role
@@ -38,7 +37,7 @@ from support.wire import Client
 
 if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
-    from modelsplit_policy.failures import Reason
+    from modelsplit_policy.failures import Failure, Reason
     from modelsplit_policy.parallelism import Report
 
 EXECUTORS = 5
@@ -87,7 +86,7 @@ class Plain:
         self._line: deque[Ticket] = deque()
         self.parallelism = Parallelism(cap=seats, host=seats, models={})
 
-    def ask(self, ticket: Ticket, now: float) -> Refusal | None:
+    def ask(self, ticket: Ticket, now: float) -> Failure | None:
         del now
         ticket.place = Place.WAITING
         self._line.append(ticket)
@@ -114,8 +113,8 @@ class Plain:
     def due(self, ticket: Ticket) -> None:
         """Nobody is hurried."""
 
-    def refusal(self, reason: Reason, role: Role) -> Refusal:
-        raise AssertionError(f"nobody is turned away: {role} {reason}")
+    def refusal(self, reason: Reason, ticket: Ticket, now: float) -> Failure:
+        raise AssertionError(f"nobody is turned away: {ticket} {reason} {now}")
 
 
 class Loop(Run):

@@ -36,11 +36,11 @@ ticket must be given back exactly once, also when nobody was there to receive th
 
 from __future__ import annotations
 
-import math
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from modelsplit_policy import overload
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.model_names import canonical
@@ -53,11 +53,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from modelsplit_policy.config.model import Policy, RolePolicy
+    from modelsplit_policy.failures import Failure
     from modelsplit_policy.parallelism import Report
     from modelsplit_policy.vocabulary import Host
 
-# The longest a client is ever told to stay away: SDKs sleep whatever they are sent.
-RETRY_AFTER_MAX_S: Final = 30
 # How fast the mean service time follows what is seen; about the last eight calls count.
 SMOOTHING: Final = 0.2
 # How long a call may be passed over because its model is not loaded. About a cold load.
@@ -91,23 +90,6 @@ class Shedding:
     enter: frozenset[Role] = frozenset()
     wait: frozenset[Role] = frozenset()
     health: str = field(default="", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a ticket got no seat, with the numbers a person needs to believe it.
-
-    ``foreseen_s``: the wait that was foreseen, where that is why it was refused at once.
-    """
-
-    reason: Reason
-    role: Role
-    running: int
-    seats: int
-    waiting: int
-    max_queue: int
-    retry_after_s: int
-    foreseen_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,39 +262,40 @@ class Admission:
             dict(pools[ticket.role].line.models),
         )
 
-    def refusal(self, reason: Reason, role: Role, foreseen_s: float | None = None) -> Refusal:
-        """What to tell a call of ``role`` that is turned away for ``reason`` now."""
-        pool = self._pools[role]
-        return Refusal(
-            reason=reason,
-            role=role,
-            running=pool.running,
-            seats=pool.limits.seats or self._global_seats,
-            waiting=len(pool.line),
-            max_queue=pool.limits.max_queue,
+    def refusal(
+        self, reason: Reason, ticket: Ticket, now: float, foreseen_s: float | None = None
+    ) -> Failure:
+        """What to tell a call that is turned away for ``reason`` now."""
+        pool = self._pools[ticket.role]
+        return overload.no_seat(
+            reason,
+            ticket.role,
+            running=(pool.running, pool.limits.seats or self._global_seats),
+            waiting=(len(pool.line), pool.limits.max_queue),
             retry_after_s=self._retry_after(pool),
+            waited_s=now - ticket.arrived,
             foreseen_s=foreseen_s,
         )
 
     # What happens.
 
-    def ask(self, ticket: Ticket, now: float) -> Refusal | None:
+    def ask(self, ticket: Ticket, now: float) -> Failure | None:
         """Seat the ticket, or put it in line (``ticket.place`` says which), or refuse it.
 
         A ticket put in line may be seated by the next ``fill``.
         """
         pool = self._pools[ticket.role]
         if ticket.role in self.shedding.enter:
-            return self._refuse(ticket, Reason.SHED)
+            return self._refuse(ticket, Reason.SHED, now)
         if self._takes_at_once(pool, ticket, now):
             return None
         if ticket.role in self.shedding.wait:
-            return self._refuse(ticket, Reason.SHED)
+            return self._refuse(ticket, Reason.SHED, now)
         if len(pool.line) >= pool.limits.max_queue:
-            return self._refuse(ticket, Reason.QUEUE_FULL)
+            return self._refuse(ticket, Reason.QUEUE_FULL, now)
         foreseen_s = self._foreseen_s(pool)
         if foreseen_s > ticket.max_wait_s and self._trusts_forecast(ticket):
-            return self._refuse(ticket, Reason.QUEUE_TIMEOUT, foreseen_s)
+            return self._refuse(ticket, Reason.QUEUE_TIMEOUT, now, foreseen_s)
         ticket.place = Place.WAITING
         ticket.ahead = len(pool.line)
         pool.line.join(ticket)
@@ -544,9 +527,11 @@ class Admission:
 
     # What is foreseen.
 
-    def _refuse(self, ticket: Ticket, reason: Reason, foreseen_s: float | None = None) -> Refusal:
+    def _refuse(
+        self, ticket: Ticket, reason: Reason, now: float, foreseen_s: float | None = None
+    ) -> Failure:
         ticket.place = Place.GONE
-        return self.refusal(reason, ticket.role, foreseen_s)
+        return self.refusal(reason, ticket, now, foreseen_s)
 
     def _foreseen_s(self, pool: _Pool) -> float:
         """The least a call that joins now must wait, if all goes as fast as it ever did.
@@ -576,7 +561,7 @@ class Admission:
             useful += host.parallelism.host
         seats = min(pool.limits.seats or self._global_seats, useful)
         drained_s = pool.service_s * (len(pool.line) + 1) / max(1, seats)
-        return max(1, min(RETRY_AFTER_MAX_S, math.ceil(drained_s)))
+        return overload.retry_after(drained_s)
 
 
 def _first(pool: _Pool) -> _Candidate | None:

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.overload import stopped
 from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
@@ -167,16 +168,7 @@ class Allowed(NamedTuple):
     transitions: tuple[Transition, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Not now. ``key`` is the breaker that refuses, ``why`` its cause in words."""
-
-    key: BreakerKey
-    retry_after_s: float
-    why: str
-
-
-Verdict = Allowed | Refused
+Verdict = Allowed | Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,7 +259,7 @@ class Breakers:
 
     def check(
         self, provider: Provider, model: str | None, now: float, host: Host = DEFAULT_HOST
-    ) -> Refused | None:
+    ) -> Failure | None:
         """What ``admit`` would refuse now, without taking a trial: to ask before queueing."""
         return self._refusal(_keys(provider, model, host), now) if self._kept else None
 
@@ -296,14 +288,11 @@ class Breakers:
         allowed = Allowed(False, tuple((key, self._providers.get(key, 0)) for key in keys))
         return self._calm.keep(model or "", (provider, model, host), allowed)
 
-    def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Refused | None:
-        """The longest of what the breakers of ``keys`` refuse; None: they let a call pass."""
-        refusals = [
-            Refused(key, wait_s, self._kept[key].why)
-            for key in keys
-            if (wait_s := self._wait_s(key, now)) > 0
-        ]
-        return max(refusals, key=lambda refused: refused.retry_after_s, default=None)
+    def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Failure | None:
+        """What the breaker of ``keys`` says that refuses longest; None: they let a call pass."""
+        waits = ((self._wait_s(key, now), key) for key in keys)
+        wait_s, key = max(waits, key=lambda wait: wait[0])
+        return stopped(str(key), self._kept[key].why, wait_s) if wait_s > 0 else None
 
     def reached(self, admitted: Allowed, now: float) -> tuple[Transition, ...]:
         """The upstream has begun to answer: its provider is there, however the call ends.

@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from modelsplit_policy import overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.call import CallParts, InferenceCall, internal_failure
@@ -22,7 +23,7 @@ from modelsplit_proxy.limits.client_keys import ANYBODY
 from modelsplit_proxy.passthrough.intercept import Question
 from modelsplit_proxy.passthrough.passthrough import Passthrough, PassthroughParts
 from modelsplit_proxy.passthrough.rewritten import Questioning, QuestionParts
-from modelsplit_proxy.protocol import error_body, overload, routes
+from modelsplit_proxy.protocol import error_body, routes
 from modelsplit_proxy.protocol.request_headers import new_id, request_id
 from modelsplit_proxy.protocol.routes import Kind
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modelsplit_policy.admission import PATIENCE_S, Admission, PoolLimits, Refusal, Shedding
-from modelsplit_policy.failures import Reason
+from modelsplit_policy.admission import PATIENCE_S, Admission, PoolLimits, Shedding
+from modelsplit_policy.failures import Failure, Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.tickets import Hold, Place, Ticket
@@ -56,7 +56,7 @@ def leave(under_test: Admission, ticket: Ticket, now: float) -> list[Ticket]:
     return under_test.fill(now)
 
 
-def refused(under_test: Admission, role: Role, now: float = 0.0, **more: Any) -> Refusal:
+def refused(under_test: Admission, role: Role, now: float = 0.0, **more: Any) -> Failure:
     refusal = under_test.ask(Ticket(role, "m", now, **more), now)
     assert refusal is not None
     return refusal
@@ -121,8 +121,8 @@ def test_a_full_line_refuses_at_once_with_the_numbers() -> None:
         ask(under_test, PLANNER)
     refusal = refused(under_test, PLANNER)
     assert refusal.reason is Reason.QUEUE_FULL
-    assert (refusal.running, refusal.seats) == (2, 2)
-    assert (refusal.waiting, refusal.max_queue) == (4, 4)
+    assert "its queue is full (2/2 running, 4/4 waiting)" in refusal.message
+    assert refusal.retry_after_s is not None
     assert 1 <= refusal.retry_after_s <= 30
 
 
@@ -263,7 +263,7 @@ def taught(*, forecasts: bool) -> Admission:
 def test_a_wait_that_would_certainly_be_too_long_is_refused_at_once() -> None:
     refusal = refused(taught(forecasts=True), PLANNER, now=1000.0, max_wait_s=8.0)
     assert refusal.reason is Reason.QUEUE_TIMEOUT
-    assert refusal.foreseen_s == 10.0
+    assert "a seat is at least 10 s away" in refusal.message
 
 
 def test_the_forecast_can_be_switched_off_and_lets_the_patient_wait() -> None:

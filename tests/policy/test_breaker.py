@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -22,13 +22,13 @@ from modelsplit_policy.breaker import (
     BreakerView,
     Event,
     Outcome,
-    Refused,
     Scope,
     State,
     Transition,
     outcome_of,
 )
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
+from modelsplit_policy.overload import retry_after
 from modelsplit_policy.vocabulary import Provider
 
 if TYPE_CHECKING:
@@ -43,6 +43,23 @@ BUSY = (Outcome.IGNORE, Scope.MODEL, "upstream busy")
 Ending = tuple[Outcome, Scope, str]
 
 
+class Stopped(NamedTuple):
+    """The breaker that refuses, for how long, and why."""
+
+    key: BreakerKey
+    retry_after_s: float
+    why: str
+
+
+def refusing(breakers: Breakers, model: str | None, now: float) -> Stopped:
+    """Of those that a call asks, the one that lets nobody pass for longest."""
+    asked = {BreakerKey(Provider.LOCAL), BreakerKey(Provider.LOCAL, model)}
+    views = [view for view in breakers.snapshot(now) if view.key in asked]
+    view = max(views, key=lambda view: view.trial_in_s)
+    assert view.state is not State.CLOSED
+    return Stopped(view.key, view.trial_in_s, view.why)
+
+
 class Traffic:
     """Calls to the local provider, with every step the breakers made on their account."""
 
@@ -55,7 +72,7 @@ class Traffic:
         self.now += seconds
         return self
 
-    def ask(self, model: str | None = "qwen3:8b") -> Allowed | Refused:
+    def ask(self, model: str | None = "qwen3:8b") -> Allowed | Failure:
         verdict = self.breakers.admit(Provider.LOCAL, model, self.now)
         if isinstance(verdict, Allowed):
             self._note(verdict.transitions)
@@ -66,10 +83,15 @@ class Traffic:
         assert isinstance(verdict, Allowed), verdict
         return verdict
 
-    def refused(self, model: str | None = "qwen3:8b") -> Refused:
+    def refused(self, model: str | None = "qwen3:8b") -> Stopped:
         verdict = self.ask(model)
-        assert isinstance(verdict, Refused), verdict
-        return verdict
+        assert isinstance(verdict, Failure), verdict
+        assert (verdict.code, verdict.reason) == ("E_OVERLOAD_THROTTLED", Reason.BREAKER_OPEN)
+        stopped = refusing(self.breakers, model, self.now)
+        assert verdict.message.startswith(f"calls to {stopped.key} are stopped for now: ")
+        assert stopped.why in verdict.message
+        assert verdict.retry_after_s == retry_after(stopped.retry_after_s)
+        return stopped
 
     def end(self, call: Allowed, ending: Ending) -> None:
         outcome, scope, why = ending
@@ -102,7 +124,7 @@ def test_a_down_time_from_the_first_refusal_to_the_recovery() -> None:
     traffic.call(WELL, REFUSED, REFUSED, REFUSED, REFUSED)
     assert traffic.log == []
     traffic.call(REFUSED)
-    assert traffic.refused() == Refused(
+    assert traffic.refused() == Stopped(
         BreakerKey(Provider.LOCAL), 1.0, "5 failures in a row, last: connection refused"
     )
     trial = traffic.after(1.0).admitted()
@@ -182,7 +204,7 @@ def test_a_busy_answer_shows_it_too() -> None:
 def test_both_breakers_must_agree_before_a_trial_is_given_away() -> None:
     traffic = Traffic(open_s=4).open(STATUS, "a").after(2).open(REFUSED, "b").after(2)
     # The model's time is served, the provider's is not.
-    assert traffic.refused("a") == Refused(
+    assert traffic.refused("a") == Stopped(
         BreakerKey(Provider.LOCAL), 2.0, "5 failures in a row, last: connection refused"
     )
     trial = traffic.after(2).admitted("a")
@@ -199,7 +221,7 @@ def test_of_two_refusals_the_longer_is_told() -> None:
     traffic.after(0.5)
     for call in calls[5:]:
         traffic.end(call, STATUS)
-    assert traffic.refused("a") == Refused(
+    assert traffic.refused("a") == Stopped(
         BreakerKey(Provider.LOCAL, "a"), 1.0, "5 failures in a row, last: status 500"
     )
 
@@ -311,7 +333,7 @@ def test_a_trial_that_ends_twice_ends_once() -> None:
 def test_asking_before_queueing_takes_no_trial() -> None:
     traffic = Traffic().open(STATUS)
     check = traffic.breakers.check
-    assert check(Provider.LOCAL, "qwen3:8b", traffic.now) == traffic.refused()
+    assert check(Provider.LOCAL, "qwen3:8b", traffic.now) == traffic.ask()
     traffic.after(1)
     assert check(Provider.LOCAL, "qwen3:8b", traffic.now) is None
     assert check(Provider.LOCAL, "qwen3:8b", traffic.now) is None
@@ -614,11 +636,12 @@ class AnyTraffic(RuleBasedStateMachine):
     def a_call_comes(self, model: str | None) -> None:
         foretold = self.breakers.check(Provider.LOCAL, model, self.now)
         verdict = self.breakers.admit(Provider.LOCAL, model, self.now)
-        if isinstance(verdict, Refused):
+        if isinstance(verdict, Failure):
             assert verdict == foretold
-            assert 0 < verdict.retry_after_s <= self.given.open_max_s
-            assert self.states[verdict.key] is not State.CLOSED
-            assert verdict.why
+            stopped = refusing(self.breakers, model, self.now)
+            assert 0 < stopped.retry_after_s <= self.given.open_max_s
+            assert self.states[stopped.key] is not State.CLOSED
+            assert stopped.why in verdict.message
             return
         assert foretold is None
         self.replay(verdict.transitions, verdict)
@@ -649,7 +672,7 @@ class AnyTraffic(RuleBasedStateMachine):
         self.out.remove(call)
         self.replay(self.breakers.ended(call, Outcome.IGNORE, Scope.PROVIDER, self.now))
         refused = self.breakers.check(key.provider, key.model, self.now)
-        assert refused is None or refused.key != key
+        assert refused is None or refusing(self.breakers, key.model, self.now).key != key
 
     @invariant()
     def a_trial_is_possible_once_the_time_is_served(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from modelsplit_policy.admission import Admission, PoolLimits
-from modelsplit_policy.breaker import BreakerRules, Breakers, Outcome, Refused, Scope
+from modelsplit_policy.breaker import BreakerRules, Breakers, Outcome, Scope
+from modelsplit_policy.failures import Failure
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.tickets import Hold, Place, Ticket
@@ -90,9 +91,9 @@ def test_there_is_no_host_of_another_name() -> None:
 def test_one_hosts_breaker_says_nothing_of_another() -> None:
     breakers = Breakers(BreakerRules(failures=1))
     allowed = breakers.admit(Provider.LOCAL, "m", 0.0, NEAR)
-    assert not isinstance(allowed, Refused)
+    assert not isinstance(allowed, Failure)
     breakers.ended(allowed, Outcome.FAILURE, Scope.PROVIDER, 0.0, "gone")
     refused = breakers.check(Provider.LOCAL, "m", 0.1, NEAR)
     assert refused is not None
-    assert str(refused.key) == "LOCAL at near"
+    assert refused.message.startswith("calls to LOCAL at near are stopped for now: ")
     assert breakers.check(Provider.LOCAL, "m", 0.1, FAR) is None

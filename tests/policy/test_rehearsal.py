@@ -246,8 +246,7 @@ class Rehearsed:
 
     def _breaker_would_refuse(self) -> Failure | None:
         model = canonical(self.candidate.model)
-        refused = self.house.breakers.check(self.route.provider, model, self.house.now)
-        return None if refused is None else STOPPED
+        return self.house.breakers.check(self.route.provider, model, self.house.now)
 
     def _budget_would_refuse(self) -> Failure | None:
         no = self.house.budgets.check(self.house.now, self._charge(self.candidate.model))
@@ -265,7 +264,7 @@ class Rehearsed:
             self.call.step(Event.ENQUEUE)
         elif refusal is None:
             self.call.step(Event.ADMIT)
-        return None if refusal is None else FULL
+        return refusal
 
     def _is_charged(self) -> Failure | None:
         verdict = self.house.budgets.reserve(self.house.now, self._charge(self.candidate.model))
@@ -278,8 +277,8 @@ class Rehearsed:
         self.call.step(Event.DISPATCH)
         model = canonical(self.candidate.model)
         verdict = self.house.breakers.admit(self.route.provider, model, self.house.now)
-        if not isinstance(verdict, Allowed):
-            return STOPPED
+        if isinstance(verdict, Failure):
+            return verdict
         self.allowed, self.is_out = verdict, True
         return None
 
@@ -297,8 +296,8 @@ class Rehearsed:
         self.house.admission.leave(self.ticket, self.house.now)
 
 
-FULL = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL, "full", "Queue Full", 1)
-STOPPED = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.BREAKER_OPEN, "stopped", "Breaker Open", 1)
+def why(no: Failure | None) -> str | None:
+    return None if no is None else no.reason
 
 
 def test_two_attempts_a_load_and_a_timeout() -> None:
@@ -363,7 +362,7 @@ def test_a_fallback_that_finds_no_seat_explains_nothing() -> None:
     assert call.asks_for_a_seat() is None
     assert next_in_line.asks_for_a_seat() is None
     assert next_in_line.stands_in(State.QUEUED)
-    assert late_comer.asks_for_a_seat() is FULL, "one runs and one waits"
+    assert why(late_comer.asks_for_a_seat()) == "queue_full", "one runs and one waits"
 
     assert call.is_sent() is None
     house.after(1.0)
@@ -374,7 +373,8 @@ def test_a_fallback_that_finds_no_seat_explains_nothing() -> None:
     assert crowd.asks_for_a_seat() is None
 
     no = call.asks_for_a_seat()
-    assert no is FULL
+    assert no is not None
+    assert no.message.startswith("role PLANNER is overloaded: its queue is full (1/1 running, 1/1")
     assert call.is_set_back(no) == Tell(0)
     assert call.told is STATUS
     assert call.stands_in(State.REJECTED)
@@ -458,7 +458,7 @@ def test_five_timeouts_stop_a_model_the_guard_sheds_and_a_trial_lets_it_back() -
         reason = call.looks(asked=True).ended_by
         assert reason is not None
         assert call.is_set_back(call.is_late(reason)) == Tell(0)
-    assert house.call().asks_for_a_seat() is STOPPED
+    assert why(house.call().asks_for_a_seat()) == "breaker_open"
     assert house.judge() is Level.DEGRADED
     assert Role.CHAT in house.admission.shedding.wait
 
@@ -467,7 +467,7 @@ def test_five_timeouts_stop_a_model_the_guard_sheds_and_a_trial_lets_it_back() -
     assert trial.asks_for_a_seat() is None
     assert trial.is_sent() is None
     assert trial.allowed.trial
-    assert house.call().asks_for_a_seat() is STOPPED, "one trial at a time"
+    assert why(house.call().asks_for_a_seat()) == "breaker_open", "one trial at a time"
     trial.begins_to_answer()
     trial.commits()
     trial.completes()

@@ -11,7 +11,6 @@ from typing import Any, cast
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from modelsplit_policy.admission import Refusal
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.parallelism import Report
@@ -116,7 +115,7 @@ def request(headers: Mapping[str, str] | None = None, *, read: bool = True) -> R
 class Seats:
     """A gate: seats at once, unless told to refuse, or to keep waiting until ``grant``."""
 
-    def __init__(self, *, waits: bool = False, refusal: Refusal | None = None) -> None:
+    def __init__(self, *, waits: bool = False, refusal: Failure | None = None) -> None:
         self.waits = waits
         self.refusal = refusal
         self.granted = asyncio.Event()
@@ -125,7 +124,7 @@ class Seats:
         self.reports: list[Report | None] = []
         self.began = 0
 
-    def ask(self, ticket: Ticket) -> Refusal | None:
+    def ask(self, ticket: Ticket) -> Failure | None:
         self.tickets.append(ticket)
         if self.waits:
             ticket.place = Place.WAITING
@@ -134,7 +133,7 @@ class Seats:
             ticket.place = Place.SEATED
         return self.refusal
 
-    async def wait(self, ticket: Ticket) -> Refusal | None:
+    async def wait(self, ticket: Ticket) -> Failure | None:
         await self.granted.wait()
         if self.refusal is None:
             ticket.place = Place.SEATED

@@ -13,8 +13,8 @@ import itertools
 from collections import deque
 from dataclasses import dataclass, field
 
-from modelsplit_policy.admission import Admission, Refusal
-from modelsplit_policy.failures import Reason
+from modelsplit_policy.admission import Admission
+from modelsplit_policy.failures import Failure, Reason
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Role
@@ -36,7 +36,7 @@ class Job:
     started: float | None = None
     working: float | None = None
     ended: float | None = None
-    refused: Refusal | None = None
+    refused: Failure | None = None
     gone: bool = False
     left: float = 0.0
 
@@ -149,9 +149,7 @@ class Run:
         if ticket.place is Place.SEATED:
             self._start(job)
         elif ticket.place is Place.WAITING:
-            margin = min(0.5, job.max_wait_s / 16)
-            held_s = min(job.max_hold_s, job.max_wait_s - margin)
-            self._at(self.now + held_s, "due", job)
+            self._at(self.now + ticket.due_in_s, "due", job)
             self._at(self.now + job.max_wait_s, "expire", job)
         self._fill()
 
@@ -165,7 +163,7 @@ class Run:
         assert self.admission is not None
         assert job.ticket is not None
         if job.ticket.place is Place.WAITING:
-            job.refused = self.admission.refusal(Reason.QUEUE_TIMEOUT, job.role)
+            job.refused = self.admission.refusal(Reason.QUEUE_TIMEOUT, job.ticket, self.now)
             self.admission.leave(job.ticket, self.now)
             self._fill()
 

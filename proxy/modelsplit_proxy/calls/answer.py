@@ -11,14 +11,14 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy import deadlines
+from modelsplit_policy import deadlines, overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.reply import Setback
 from modelsplit_proxy.http.collect import Collector, Kept
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
-from modelsplit_proxy.protocol import answer_check, overload, upstream_failures
+from modelsplit_proxy.protocol import answer_check, upstream_failures
 from modelsplit_proxy.protocol.answer_check import Held
 from modelsplit_proxy.protocol.splice import SplicedDown
 from modelsplit_proxy.protocol.stream_end import Tail, judge

@@ -27,7 +27,6 @@ from modelsplit_proxy.calls.telemetry import Telemetry
 from modelsplit_proxy.calls.validation import Validation
 from modelsplit_proxy.http import headers
 from modelsplit_proxy.http.upstream import UpstreamError
-from modelsplit_proxy.protocol import overload
 from modelsplit_proxy.protocol.json_body import Body
 
 if TYPE_CHECKING:
@@ -237,7 +236,7 @@ class AttemptRun:
                 attempt.crowd_at_end = gate.crowd(ticket)
         attempt.seats = gate.seats(ticket)
         if refusal is not None:
-            return overload.failure_of_refusal(refusal, clock.now() - attempt.asked)
+            return refusal
         attempt.seated = clock.now()
         call.step(Event.ADMIT)
         return None

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from modelsplit_policy import roles
+from modelsplit_policy import overload, roles
 from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
@@ -20,7 +20,6 @@ from modelsplit_policy.vocabulary import Provider, RouteReason
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.body import BodyError, read_whole
-from modelsplit_proxy.protocol import overload
 from modelsplit_proxy.protocol.form_body import read_form
 from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked

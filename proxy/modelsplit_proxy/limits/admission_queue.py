@@ -15,7 +15,8 @@ from modelsplit_policy.failures import Reason
 from modelsplit_policy.tickets import Place
 
 if TYPE_CHECKING:
-    from modelsplit_policy.admission import Admission, Refusal
+    from modelsplit_policy.admission import Admission
+    from modelsplit_policy.failures import Failure
     from modelsplit_policy.parallelism import Report
     from modelsplit_policy.tickets import Crowd, Seats, Ticket
     from modelsplit_proxy.runtime.clock import Clock
@@ -27,12 +28,12 @@ class Gate:
     def __init__(self, admission: Admission, clock: Clock) -> None:
         self._admission = admission
         self._clock = clock
-        self._waiting: dict[Ticket, asyncio.Future[Refusal | None]] = {}
+        self._waiting: dict[Ticket, asyncio.Future[Failure | None]] = {}
 
     def __repr__(self) -> str:
         return f"<Gate {len(self._waiting)} waiting, {self._admission!r}>"
 
-    def ask(self, ticket: Ticket) -> Refusal | None:
+    def ask(self, ticket: Ticket) -> Failure | None:
         """Take a seat or a place in line (``ticket.place`` says which), or be refused."""
         refusal = self._admission.ask(ticket, self._clock.now())
         if ticket.place is Place.WAITING:
@@ -40,7 +41,7 @@ class Gate:
             self._fill()
         return refusal
 
-    async def wait(self, ticket: Ticket) -> Refusal | None:
+    async def wait(self, ticket: Ticket) -> Failure | None:
         """In line: wait for a seat, ``ticket.max_wait_s`` at most. None: seated."""
         loop = asyncio.get_running_loop()
         granted = self._waiting[ticket]
@@ -90,7 +91,7 @@ class Gate:
         granted = self._waiting[ticket]
         if granted.done():
             return
-        refusal = self._admission.refusal(reason, ticket.role)
+        refusal = self._admission.refusal(reason, ticket, self._clock.now())
         granted.set_result(refusal)
         self._admission.leave(ticket, self._clock.now())
         self._fill()

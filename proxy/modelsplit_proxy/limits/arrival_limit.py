@@ -8,13 +8,12 @@ certain not to wait: with capacity it completes without suspending, which makes
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from aiolimiter import AsyncLimiter
 
-from modelsplit_policy.admission import RETRY_AFTER_MAX_S
+from modelsplit_policy.overload import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +49,7 @@ class ArrivalLimit:
             return None
         limiter = self._limiter(client, limits.burst, limits.rate_per_s)
         if not limiter.has_capacity(1):
-            return max(1, math.ceil(min(RETRY_AFTER_MAX_S, 1 / limits.rate_per_s)))
+            return retry_after(1 / limits.rate_per_s)
         await limiter.acquire(1)
         return None
 

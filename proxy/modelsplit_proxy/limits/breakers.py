@@ -7,15 +7,14 @@ changed.
 from __future__ import annotations
 
 import logging
-import math
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.admission import RETRY_AFTER_MAX_S
-from modelsplit_policy.breaker import Allowed, Refused
-from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.breaker import Allowed
+from modelsplit_policy.failures import said_back
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import Breakers, BreakerView, Transition
+    from modelsplit_policy.failures import Failure
     from modelsplit_policy.vocabulary import Provider
     from modelsplit_proxy.runtime.clock import Clock
 
@@ -37,15 +36,12 @@ class Fuses:
 
     def check(self, provider: Provider, model: str) -> Failure | None:
         """Whether a call would be refused now; asked before it joins a line."""
-        refused = self._breakers.check(provider, model, self._clock.now())
-        return None if refused is None else _failure(refused)
+        return self._breakers.check(provider, model, self._clock.now())
 
     def admit(self, provider: Provider, model: str) -> Allowed | Failure:
         """Let a call through; ``ended`` is then owed, whatever happens."""
         verdict = self._breakers.admit(provider, model, self._clock.now())
-        if isinstance(verdict, Refused):
-            return _failure(verdict)
-        if verdict.transitions:
+        if isinstance(verdict, Allowed) and verdict.transitions:
             self._tell(verdict.transitions)
         return verdict
 
@@ -82,16 +78,3 @@ class Fuses:
             # A model's name comes from a client.
             key = said_back(str(step.key), _KEY_MAX)
             logger.warning("breaker %s: %s -> %s: %s", key, step.old, step.new, step.why)
-
-
-def _failure(refused: Refused) -> Failure:
-    retry_after_s = max(1, min(RETRY_AFTER_MAX_S, math.ceil(refused.retry_after_s)))
-    key = said_back(str(refused.key), _KEY_MAX)
-    text = f"calls to {key} are stopped for now: {refused.why}"[:150]
-    return Failure(
-        ErrorCode.OVERLOAD_THROTTLED,
-        Reason.BREAKER_OPEN,
-        f"{text}; retry in {retry_after_s} s",
-        "Breaker Open",
-        retry_after_s=retry_after_s,
-    )

@@ -7,20 +7,18 @@ import asyncio
 import orjson
 import pytest
 
-from modelsplit_policy.admission import Refusal
 from modelsplit_policy.attempts import retries_at_once
 from modelsplit_policy.call import State
-from modelsplit_policy.failures import Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.fallback import is_cause
 from modelsplit_policy.roles import Candidate
-from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.calls.reply import Setback
 from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 from modelsplit_proxy.protocol.request_headers import Asked
 from support.attempts import NDJSON, TOKEN, Seats, Trial, Upstream, answers
 
 GOOD = b'{"model":"qwen3:4b","response":"hi","done":true,"eval_count":7}'
-FULL = Refusal(Reason.QUEUE_FULL, Role.PLANNER, 2, 2, 64, 64, 3)
+FULL = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL, "full", "Queue Full", 3)
 RESET = UpstreamError(Fault.RESET, "it closed the connection unanswered")
 CUT = UpstreamError(Fault.TRUNCATED, "it closed the connection mid-answer")
 QUICK = Candidate("qwen3:4b", 0.02)
@@ -236,16 +234,18 @@ async def test_the_upstreams_own_words_come_with_the_setback() -> None:
 
 
 @pytest.mark.parametrize(
-    ("trial", "reason", "number"),
+    ("trial", "role_s", "reason", "number"),
     [
-        (lambda: Trial(Upstream()), Reason.ROLE_TIMEOUT, "the role's 0.02 s"),
+        (lambda: Trial(Upstream()), 0.02, Reason.ROLE_TIMEOUT, "the role's 0.02 s"),
         (
             lambda: Trial(Upstream(), loaded=False, overlay={"load_timeout_ms": 30}),
+            60.0,
             Reason.LOAD_TIMEOUT,
             "load_timeout_ms, 0.03 s",
         ),
         (
             lambda: Trial(answers(200, b"{", ends=False), stall_s=0.01),
+            60.0,
             Reason.STALL,
             "silent for 0.01 s",
         ),
@@ -253,10 +253,10 @@ async def test_the_upstreams_own_words_come_with_the_setback() -> None:
     ids=["role", "load", "stall"],
 )
 async def test_a_bound_says_which_it_is_and_its_number(
-    trial: object, reason: Reason, number: str
+    trial: object, role_s: float, reason: Reason, number: str
 ) -> None:
     assert callable(trial)
-    setback = await set_back(trial())
+    setback = await set_back(trial(), Candidate("qwen3:4b", role_s))
     assert (setback.failure.code, setback.failure.reason) == ("E_TIMEOUT_LOCAL", reason)
     assert number in setback.failure.message
     assert "qwen3:4b" in setback.failure.message

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.admission import Refusal
 from modelsplit_policy.attempts import BEFORE_A_SEAT, BEFORE_ANY_ATTEMPT, BEFORE_SENDING, Check
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.tickets import Ticket
@@ -116,6 +115,7 @@ NO = {
     Reason.ROLE_DENIED: ErrorCode.FORBIDDEN,
     Reason.CALLS: ErrorCode.BUDGET_EXHAUSTED,
     Reason.BREAKER_OPEN: ErrorCode.OVERLOAD_THROTTLED,
+    Reason.QUEUE_FULL: ErrorCode.OVERLOAD_THROTTLED,
 }
 
 
@@ -131,8 +131,9 @@ async def no_budget(*_: object) -> Failure:
     return no(Reason.CALLS)
 
 
-def no_seat(_: Gate, ticket: Ticket) -> Refusal:
-    return Refusal(Reason.QUEUE_FULL, ticket.role, 1, 1, 1, 1, 1)
+def no_seat(_: Gate, ticket: Ticket) -> Failure:
+    del ticket
+    return no(Reason.QUEUE_FULL)
 
 
 # Who says no, what it is that does, and the reason that is told.

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.admission import Admission, PoolLimits, Refusal
-from modelsplit_policy.failures import Reason
+from modelsplit_policy.admission import Admission, PoolLimits
+from modelsplit_policy.failures import Failure, Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.tickets import Hold, Place, Ticket
@@ -41,7 +41,7 @@ class Under:
         assert ticket.place is Place.SEATED
         return ticket
 
-    async def call(self, ticket: Ticket) -> Refusal | None:
+    async def call(self, ticket: Ticket) -> Failure | None:
         """What the product does with a ticket: the seat goes back whatever happens."""
         try:
             refusal = self.gate.ask(ticket)
@@ -51,7 +51,7 @@ class Under:
         finally:
             self.gate.leave(ticket)
 
-    async def waiter(self, ticket: Ticket) -> asyncio.Task[Refusal | None]:
+    async def waiter(self, ticket: Ticket) -> asyncio.Task[Failure | None]:
         """A task in which a call stands in line."""
         task = asyncio.create_task(self.call(ticket))
         await asyncio.sleep(0)
@@ -63,7 +63,7 @@ class Under:
         return not line and not self.admission.running_local and not self.gate._waiting
 
 
-async def ended(task: asyncio.Task[Refusal | None]) -> None:
+async def ended(task: asyncio.Task[Failure | None]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert task.cancelled()
@@ -138,7 +138,7 @@ async def test_cancelled_while_it_holds_its_seat() -> None:
     held, heir = under.ticket(), under.ticket()
     working = asyncio.Event()
 
-    async def work() -> Refusal | None:
+    async def work() -> Failure | None:
         try:
             under.gate.ask(held)
             working.set()
@@ -226,8 +226,9 @@ async def test_a_wait_that_ends_is_a_refusal_and_frees_the_place() -> None:
     first = under.seated()
     refusal = await under.call(under.ticket(wait_s=0.01))
     assert refusal is not None
-    assert (refusal.reason, refusal.role) == (Reason.QUEUE_TIMEOUT, Role.HEAVY)
-    assert (refusal.running, refusal.seats, refusal.waiting) == (1, 1, 1)
+    assert refusal.reason is Reason.QUEUE_TIMEOUT
+    assert refusal.message.startswith("role HEAVY is overloaded: no seat came free in ")
+    assert "(1/1 running, 1/8 waiting)" in refusal.message
     under.gate.leave(first)
     assert under.is_empty()
 
