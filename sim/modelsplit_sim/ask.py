@@ -14,8 +14,7 @@ from .tools import ToolCall, tool_call
 
 if TYPE_CHECKING:
     from .config import SimConfig
-
-Fields = dict[str, Any]
+    from .gojson import Fields
 
 _DURATION = re.compile(r"([+-]?)((?:[0-9]*\.?[0-9]+(?:ns|us|µs|ms|s|m|h))+|0)")
 _UNIT = re.compile(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|s|m|h)")

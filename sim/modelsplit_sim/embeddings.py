@@ -11,7 +11,7 @@ import hashlib
 import struct
 from typing import TYPE_CHECKING, Any
 
-from .ask import Fields, Reader
+from .ask import Reader
 from .clock import NS
 from .errors import ApiError
 from .generate import take_turn
@@ -21,6 +21,7 @@ from .scheduler import Job
 if TYPE_CHECKING:
     from .ask import Ask
     from .exchange import Exchange
+    from .gojson import Fields
     from .models import ModelSpec
     from .world import World
 

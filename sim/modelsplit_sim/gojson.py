@@ -8,6 +8,9 @@ from typing import Any
 
 import orjson
 
+Fields = dict[str, Any]
+"""A decoded object."""
+
 _SPACE = " \t\r\n"
 _LITERALS = {"t": "true", "f": "false", "n": "null"}
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from . import ask as asks
-from .ask import Fields, Reader, find
+from .ask import Reader, find
 from .clock import FOREVER_S, NS, rfc3339, wall_ns
 from .dialects import Anthropic, Dialect, Native, OpenAIChat, OpenAICompletion
 from .embeddings import embed
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from .ask import Ask, Shape
     from .exchange import Exchange
+    from .gojson import Fields
     from .scheduler import Runner
     from .world import World
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from . import gojson, text
 
 if TYPE_CHECKING:
-    from .ask import Fields
+    from .gojson import Fields
 
 
 @dataclass(frozen=True, slots=True)

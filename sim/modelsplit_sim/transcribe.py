@@ -16,8 +16,9 @@ from .gojson import dumps
 from .reply import NDJSON
 
 if TYPE_CHECKING:
-    from .ask import Ask, Fields
+    from .ask import Ask
     from .dialects import Result
+    from .gojson import Fields
 
 QUESTION = "What exact words are spoken in this audio?"
 
