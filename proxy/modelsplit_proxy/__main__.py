@@ -6,10 +6,12 @@ import os
 import sys
 
 from modelsplit_proxy.cli.main import run
+from modelsplit_proxy.runtime import streams
 
 
 def main() -> None:
-    sys.exit(run(sys.argv[1:], os.environ))
+    streams.prepare()
+    streams.leave(run(sys.argv[1:], os.environ))
 
 
 if __name__ == "__main__":

@@ -54,6 +54,7 @@ from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.storage.retention import Limits, Retention
+from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
 from modelsplit_proxy.watch import installed_models
 from modelsplit_proxy.watch.health import Monitor, Watched
@@ -92,7 +93,9 @@ class App:
         sink: Sink,
         json_log: bool,
         keyring: Keyring | None = None,
+        lock: StateLock | None = None,
     ) -> None:
+        """``lock``: the one on the state directory, where it has been taken already."""
         self._settings = settings
         self._loaded = loaded
         self._tasks = Tasks()
@@ -103,7 +106,7 @@ class App:
         self.lag = LoopLag()
         self.lifecycle = Lifecycle()
         self._pricing = prices.read(policy, clock.wall())
-        self.store = Store(settings.state, clock)
+        self.store = Store(settings.state, clock, lock=lock or StateLock(settings.state))
         self._ledger = Ledger(self.store)
         upstream = settings.upstream
         self.target = UpstreamTarget(upstream.host, upstream.port, str(upstream))

@@ -13,7 +13,7 @@ import pytest
 from modelsplit_proxy.cli.main import run
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.server import Sim
-from support.process import free_port, spawned
+from support.process import free_port, redirected, spawned
 
 Outcome = tuple[int, str, str]
 Command = Callable[..., Outcome]
@@ -167,6 +167,59 @@ async def test_a_reader_that_leaves_is_no_error() -> None:
     async with spawned("modelsplit_proxy", "route", "planner", closed_stdout=True) as process:
         code, _, talk = await process.outcome()
     assert (code, talk) == (0, "")
+
+
+# What they say, and what they exit with where somebody listens.
+COMMANDS = {
+    ("route", "planner"): 0,
+    ("keys", "new", "--name", "a"): 0,
+    ("check-config",): 0,
+    ("--help",): 0,
+    ("serve", "--help"): 0,
+    ("nonsense",): 2,
+    ("status", "--admin", "127.0.0.1:1"): 3,
+}
+
+
+@pytest.mark.parametrize(("command", "code"), COMMANDS.items())
+@pytest.mark.parametrize("redirections", ["2>&-", "2>/dev/full", ">&-", "<&- >&- 2>&-"])
+async def test_a_stream_that_nobody_reads_leaves_the_exit_code_alone(
+    command: tuple[str, ...], code: int, redirections: str
+) -> None:
+    async with spawned("modelsplit_proxy", *command, wrapper=redirected(redirections)) as process:
+        ended, _, talk = await process.outcome()
+    assert ended == code
+    assert "Traceback" not in talk
+
+
+@pytest.mark.parametrize("command", [command for command, code in COMMANDS.items() if not code])
+async def test_data_that_could_not_be_written_is_told_and_is_1(command: tuple[str, ...]) -> None:
+    async with spawned("modelsplit_proxy", *command, wrapper=redirected(">/dev/full")) as process:
+        code, _, talk = await process.outcome()
+    assert code == 1
+    assert talk.endswith("modelsplit: the output cannot be written: No space left on device\n")
+    assert "Traceback" not in talk
+    assert "Exception ignored" not in talk
+
+
+@pytest.mark.parametrize("command", [("--help",), ("check-config",), ("serve", "--help")])
+async def test_a_reader_that_leaves_is_no_error_whatever_was_said(command: tuple[str, ...]) -> None:
+    async with spawned("modelsplit_proxy", *command, closed_stdout=True) as process:
+        code, _, talk = await process.outcome()
+    assert (code, talk) == (0, "")
+
+
+@pytest.mark.parametrize(("redirections", "code"), [("| head -2", 0), (">/dev/full", 1)])
+async def test_demo_goes_on_where_nobody_reads(redirections: str, code: int) -> None:
+    """Its calls are not to fail because a line about them could not be written."""
+    command = ("--once", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    wrapper = ("/bin/sh", "-c", f'"$@" {redirections}', "sh")
+    async with spawned("modelsplit_proxy", "demo", *command, wrapper=wrapper) as process:
+        ended, _, talk = await process.outcome()
+    assert ended == code
+    assert "a role nobody knows, and a planner that will not wait:" in talk
+    assert "Traceback" not in talk
+    assert "BrokenPipe" not in talk
 
 
 async def test_demo_tells_the_whole_story() -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import resource
 import signal
 import socket
 import sqlite3
@@ -17,7 +20,17 @@ import orjson
 import pytest
 
 from support.calls import call
-from support.process import BARE, Process, free_port, ollama, serving, spawned
+from support.process import (
+    BARE,
+    Process,
+    free_port,
+    hangup,
+    ollama,
+    redirected,
+    serving,
+    serving_unheard,
+    spawned,
+)
 
 if TYPE_CHECKING:
     from support.wire import Client
@@ -100,6 +113,38 @@ async def test_a_second_signal_cuts_visibly(tmp_path: Path, number: signal.Signa
             assert b'"reason":"draining"' in rest
             assert b'"done":true' not in rest
         await wait(control, active=0)
+
+
+async def test_a_hangup_drains_and_does_not_cut_however_often_it_comes(tmp_path: Path) -> None:
+    """A terminal that is closed may send it twice, by way of its shell and of the kernel."""
+    async with (
+        ollama("--token-rate", "50") as (upstream, _),
+        serving(upstream, tmp_path, wrapper=hangup("SIG_DFL")) as proxy,
+    ):
+        async with proxy.client() as client:
+            await begin_stream(client, tokens=30)
+            proxy.signal(signal.SIGHUP)
+            await proxy.talk("stopping")
+            proxy.signal(signal.SIGHUP)
+            assert client.reader is not None
+            rest = await client.reader.read()
+            assert b'"done":true' in rest
+        assert await proxy.ended() == 0
+
+
+async def test_a_hangup_that_is_ignored_at_the_start_stays_ignored(tmp_path: Path) -> None:
+    """As under nohup."""
+    async with (
+        ollama("--tokens", "2") as (upstream, _),
+        serving(upstream, tmp_path, wrapper=hangup("SIG_IGN")) as proxy,
+    ):
+        proxy.signal(signal.SIGHUP)
+        async with proxy.client() as client:
+            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+            assert answer.status == 200
+        proxy.signal(signal.SIGTERM)
+        _, _, talk = await proxy.outcome()
+        assert "stopping" in talk
 
 
 async def test_the_drain_has_an_end_and_those_in_line_are_told(tmp_path: Path) -> None:
@@ -295,6 +340,131 @@ async def test_a_reader_of_the_log_that_leaves_changes_nothing(tmp_path: Path) -
         assert code == 0
         assert "Traceback" not in talk
         assert "BrokenPipe" not in talk
+
+
+UNWRITABLE = {
+    "stderr closed": "2>&-",
+    "stderr full": "2>/dev/full",
+    "stderr not for writing": "2</dev/null",
+    "stdout closed": ">&-",
+    "stdout full": ">/dev/full",
+    "both full": ">/dev/full 2>/dev/full",
+    "both closed": ">&- 2>&-",
+    "all closed": "<&- >&- 2>&-",
+}
+
+
+@pytest.mark.parametrize("redirections", UNWRITABLE.values(), ids=UNWRITABLE)
+async def test_streams_that_cannot_be_written_change_nothing(
+    tmp_path: Path, redirections: str
+) -> None:
+    async with (
+        ollama("--token-rate", "50") as (upstream, _),
+        serving_unheard(upstream, tmp_path, wrapper=redirected(redirections)) as proxy,
+    ):
+        await serves_and_drains(proxy)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs Linux")
+async def test_no_socket_and_no_file_of_the_state_becomes_a_standard_stream(
+    tmp_path: Path,
+) -> None:
+    async with (
+        ollama() as (upstream, _),
+        serving_unheard(upstream, tmp_path, wrapper=redirected("<&- >&- 2>&-")) as proxy,
+    ):
+        links = [os.readlink(f"/proc/{proxy.child.pid}/fd/{number}") for number in range(3)]  # noqa: PTH115
+        assert links == ["/dev/null"] * 3
+
+
+@pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
+async def test_a_reader_that_has_gone_before_the_start_changes_nothing(
+    tmp_path: Path, which: str
+) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    async with (
+        ollama("--token-rate", "50") as (upstream, _),
+        serving_unheard(upstream, tmp_path, **to(write_end, which)) as proxy,
+    ):
+        os.close(write_end)
+        await serves_and_drains(proxy)
+
+
+@pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
+async def test_a_reader_that_goes_in_mid_life_changes_nothing(tmp_path: Path, which: str) -> None:
+    read_end, write_end = os.pipe()
+    async with (
+        ollama("--token-rate", "50") as (upstream, _),
+        serving_unheard(upstream, tmp_path, **to(write_end, which)) as proxy,
+    ):
+        os.close(write_end)
+        async with proxy.client() as client:
+            await client.request("POST", ROUTE, call(ROUTE, "planner", options=FEW))
+        os.close(read_end)
+        await serves_and_drains(proxy)
+
+
+@pytest.mark.parametrize("which", ["stdout", "stderr", "both"])
+@pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "non-blocking"])
+async def test_a_reader_that_stops_reading_changes_nothing(
+    tmp_path: Path, which: str, *, blocking: bool
+) -> None:
+    """As a terminal after Ctrl-S; the pipe is full from the start."""
+    read_end, write_end = os.pipe()
+    fill(write_end)
+    os.set_blocking(write_end, blocking)
+    async with (
+        ollama("--token-rate", "50") as (upstream, _),
+        serving_unheard(upstream, tmp_path, **to(write_end, which)) as proxy,
+    ):
+        os.close(write_end)
+        await serves_and_drains(proxy)
+    os.close(read_end)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
+async def test_a_disk_that_is_full_changes_nothing(tmp_path: Path) -> None:
+    """Both streams are files, and no file of the process may grow."""
+    with (tmp_path / "log").open("wb") as log:
+        how = {"stdout": log.fileno(), "stderr": log.fileno()}
+        async with (
+            ollama("--token-rate", "50") as (upstream, _),
+            serving_unheard(upstream, tmp_path, **how) as proxy,
+        ):
+            _, hard = resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, (0, hard))
+            await serves_and_drains(proxy)
+    assert b"Traceback" not in (tmp_path / "log").read_bytes()
+
+
+FEW = {"num_predict": 3}
+
+
+def to(fd: int, which: str) -> dict[str, int]:
+    """Which of the streams go there; the other one goes nowhere."""
+    nowhere = asyncio.subprocess.DEVNULL
+    return {name: fd if which in {name, "both"} else nowhere for name in ("stdout", "stderr")}
+
+
+def fill(fd: int) -> None:
+    os.set_blocking(fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(fd, b"x" * 4096)
+
+
+async def serves_and_drains(proxy: Process) -> None:
+    """A call, then a stream that is under way when SIGTERM comes and ends whole; exit code 0."""
+    async with proxy.client() as client:
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner", options=FEW))
+        assert (answer.status, answer["X-LLM-Role"]) == (200, "PLANNER")
+        await begin_stream(client, tokens=30)
+        proxy.signal(signal.SIGTERM)
+        assert client.reader is not None
+        rest = await client.reader.read()
+        assert b'"done":true' in rest
+    assert await proxy.ended() == 0
 
 
 async def test_text_and_json_lines(tmp_path: Path) -> None:

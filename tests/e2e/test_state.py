@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import resource
 import signal
 import stat
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +19,13 @@ from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import running
-from support.process import ollama, serving
+from support.process import ollama, serving, spawned
+from support.scripted import is_own_question, response
 from support.stores import execute, locked, until_failing
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from support.process import Process
     from support.wire import Client
 
@@ -157,3 +163,189 @@ async def test_old_records_go_while_it_serves(tmp_path: Path) -> None:
             found: list[Any] = [1]
             while found:  # the first round comes with the start; nobody says when it is through
                 found = (await admin.request("GET", "/requests")).json
+
+
+# -- one state, one process ------------------------------------------------------------------------
+
+
+def unshare() -> tuple[str, ...]:
+    """A wrapper that gives a process a view of its own of all processes; empty: not here."""
+    command = ("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child")
+    try:
+        done = subprocess.run([*command, "true"], check=False, capture_output=True)
+    except FileNotFoundError:
+        return ()
+    return () if done.returncode else command
+
+
+UNSHARE = unshare()
+FREE_PORTS = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+
+
+async def second(state: Path, *options: str) -> tuple[int, str, str]:
+    """The outcome of one that should not have been started."""
+    arguments = ("modelsplit_proxy", "serve", *FREE_PORTS, "--state", str(state), *options)
+    async with spawned(*arguments) as process:
+        return await process.outcome()
+
+
+async def test_a_second_one_is_told_who_serves_and_the_first_goes_on_counting(
+    tmp_path: Path,
+) -> None:
+    async with ollama(*QUICK) as (upstream, _), serving(upstream, tmp_path) as proxy:
+        code, out, talk = await second(tmp_path)
+        assert (code, out) == (69, "")
+        assert talk == (
+            f"modelsplit: another modelsplit already serves from the state directory {tmp_path}: "
+            f"process {proxy.child.pid}; stop it, have it drain first with --take-over, or give "
+            "this one a --state of its own\n"
+        )
+        # Whatever else is taken too: that it runs already is what there is to know.
+        busy = ("--listen", f"127.0.0.1:{proxy.port}", "--admin", f"127.0.0.1:{proxy.admin_port}")
+        assert f"process {proxy.child.pid};" in (await second(tmp_path, *busy))[2]
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path)
+        assert (await second(link))[0] == 69
+        async with proxy.client() as client, proxy.admin() as admin:
+            body = call(ROUTE, "gpt-oss:20b") | {"prompt": "x"}  # a budget counts it
+            assert (await client.request("POST", ROUTE, body)).status == 200
+            assert (await admin.request("GET", "/healthz")).json["status"] == "ok"
+        proxy.signal(signal.SIGTERM)
+        assert await proxy.ended() == 0
+    assert execute(tmp_path, "SELECT count(*) FROM budget_charges") == [(1,)]
+
+
+async def test_commands_work_beside_the_one_that_serves(tmp_path: Path) -> None:
+    async with ollama(*QUICK) as (upstream, _), serving(upstream, tmp_path) as proxy:
+        async with proxy.client() as client, proxy.admin() as admin:
+            await ask(client, "seen")
+            assert (await admin.request("GET", "/requests/seen")).status == 200
+        state = ("--state", str(tmp_path))
+        who = ("--by", "kim", "--reason", "a test")
+        for command in (
+            ("requests", "seen", *state),
+            ("budget", "show", *state),
+            ("budget", "approve", "--usd", "1", "--days", "1", *who, *state),
+            ("budget", "revoke", *who, *state),
+        ):
+            async with spawned("modelsplit_proxy", *command) as process:
+                code, _, talk = await process.outcome()
+            assert (code, talk) == (0, "")
+        async with proxy.admin() as admin:
+            assert (await admin.request("GET", "/healthz")).json["status"] == "ok"
+
+
+async def test_a_kill_frees_the_state(tmp_path: Path) -> None:
+    async with ollama(*QUICK) as (upstream, _):
+        async with serving(upstream, tmp_path) as proxy:
+            proxy.signal(signal.SIGKILL)
+            await proxy.ended()
+        async with serving(upstream, tmp_path) as proxy, proxy.client() as client:
+            await ask(client, "after")
+
+
+class Unfinished:
+    """An upstream whose answer to a call ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.finish = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                if is_own_question(head):
+                    writer.write(response(b'{"version":"0.0.0"}'))
+                    continue
+                writer.write(
+                    b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
+                    b"Connection: close\r\n\r\n" + piece(done=False)
+                )
+                await self.finish.wait()
+                writer.write(piece(done=True))
+                break
+        writer.close()
+
+
+def piece(*, done: bool) -> bytes:
+    return json.dumps({"model": "qwen3:4b", "response": "x", "done": done}).encode() + b"\n"
+
+
+@contextlib.asynccontextmanager
+async def unfinished() -> AsyncIterator[tuple[int, Unfinished]]:
+    upstream = Unfinished()
+    async with await asyncio.start_server(upstream.serve, "127.0.0.1", 0) as server:
+        yield server.sockets[0].getsockname()[1], upstream
+
+
+async def begin(client: Client) -> None:
+    """A stream, its first piece read."""
+    await client.ask("POST", ROUTE, call(ROUTE, "planner", stream=True) | {"prompt": "x"})
+    await anext(client.pieces(await client.head()))
+
+
+@pytest.mark.parametrize("draining", [False, True], ids=["serves", "drains already"])
+async def test_take_over_lets_answers_end_and_then_counts_on(
+    tmp_path: Path, *, draining: bool
+) -> None:
+    """Also of one that drains already: to ask it would be its second SIGTERM, which cuts."""
+    async with (
+        unfinished() as (port, upstream),
+        serving(port, tmp_path, "--drain", "10m") as old,
+        old.client() as client,
+    ):
+        await begin(client)
+        if draining:
+            old.signal(signal.SIGTERM)
+            await old.talk("draining")
+            assert f"process {old.child.pid}, which is ending; wait " in (await second(tmp_path))[2]
+        options = ("--take-over", "--state", str(tmp_path), "--drain", "10m")
+        arguments = ("serve", *FREE_PORTS, "--upstream", f"127.0.0.1:{port}", *options)
+        async with spawned("modelsplit_proxy", *arguments) as new:
+            line = await new.talk("process")
+            assert line == (
+                f"modelsplit: process {old.child.pid} has the state and drains; waiting 610 s at "
+                "most\n"
+            )
+            if not draining:
+                await old.talk("draining")
+            upstream.finish.set()
+            assert client.reader is not None
+            assert piece(done=True) in await client.reader.read()
+            assert await old.ended() == 0
+            await new.talk(" listens on ")
+            assert f"process {new.child.pid};" in (await second(tmp_path))[2]
+    assert execute(tmp_path, "SELECT outcome FROM calls") == [("ok",)]
+
+
+async def test_take_over_by_the_environment(tmp_path: Path) -> None:
+    switch = {"MODELSPLIT_TAKE_OVER": "yes"}
+    async with (
+        ollama(*QUICK) as (upstream, _),
+        serving(upstream, tmp_path) as old,
+        serving(upstream, tmp_path, env=switch) as new,
+        new.client() as client,
+    ):
+        assert await old.ended() == 0
+        await ask(client, "new")
+
+
+async def test_take_over_with_nobody_there_just_starts(tmp_path: Path) -> None:
+    state = tmp_path / "new"
+    async with ollama(*QUICK) as (upstream, _), serving(upstream, state, "--take-over") as proxy:
+        async with proxy.client() as client:
+            await ask(client, "first")
+        assert stat.S_IMODE(state.stat().st_mode) == 0o700
+
+
+async def test_one_in_another_container_is_neither_named_nor_asked(tmp_path: Path) -> None:
+    if not UNSHARE:
+        pytest.skip("no process may have a view of its own here")
+    async with ollama(*QUICK) as (upstream, _), serving(upstream, tmp_path) as proxy:
+        arguments = ("modelsplit_proxy", "serve", *FREE_PORTS, "--state", str(tmp_path))
+        async with spawned(*arguments, "--take-over", wrapper=UNSHARE) as process:
+            code, _, talk = await process.outcome()
+        assert code == 69
+        assert "which process cannot be seen from here" in talk
+        async with proxy.client() as client:
+            await ask(client, "still")

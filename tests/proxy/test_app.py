@@ -10,6 +10,7 @@ import pytest
 
 from modelsplit_proxy.app import App, PortBusyError, address_of, bind
 from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.storage.state_lock import StateBusyError
 from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import policy, running, settings
@@ -42,6 +43,14 @@ async def test_a_busy_port_is_named(tmp_path: Path, which: str) -> None:
         with pytest.raises(PortBusyError, match=f"cannot listen on {address}: another program"):
             await blocked.start()
         await blocked.stop()
+
+
+async def test_a_state_has_one_process_at_a_time(tmp_path: Path) -> None:
+    first = app(tmp_path)
+    with pytest.raises(StateBusyError, match="already serves from"):
+        app(tmp_path)
+    await first.stop()
+    await app(tmp_path).stop()
 
 
 def test_an_address_of_another_machine() -> None:

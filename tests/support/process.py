@@ -78,22 +78,26 @@ async def spawned(
     *arguments: str,
     env: dict[str, str] | None = None,
     stdout: int = asyncio.subprocess.PIPE,
+    stderr: int = asyncio.subprocess.PIPE,
     closed_stdout: bool = False,
+    wrapper: tuple[str, ...] = (),
 ) -> AsyncIterator[Process]:
     """``python -m …``; killed at the end, should it still run.
 
-    ``closed_stdout``: a pipe whose reader has gone.
+    ``closed_stdout``: a pipe whose reader has gone. ``wrapper``: a command that becomes the
+    one it is given, see ``redirected``.
     """
     if closed_stdout:
         read_end, stdout = os.pipe()
         os.close(read_end)
     child = await asyncio.create_subprocess_exec(
+        *wrapper,
         sys.executable,
         "-m",
         *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=stdout,
-        stderr=asyncio.subprocess.PIPE,
+        stderr=stderr,
         env=BARE | (env or {}),
         limit=2**20,
     )
@@ -123,17 +127,57 @@ async def serving(
     *options: str,
     env: dict[str, str] | None = None,
     closed_stdout: bool = False,
+    wrapper: tuple[str, ...] = (),
 ) -> AsyncIterator[Process]:
     """``modelsplit serve`` on free ports, once it says that it listens."""
     arguments = (
         *("modelsplit_proxy", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
         *("--upstream", f"http://127.0.0.1:{upstream}", "--state", str(state), *options),
     )
-    async with spawned(*arguments, env=env, closed_stdout=closed_stdout) as process:
+    async with spawned(
+        *arguments, env=env, closed_stdout=closed_stdout, wrapper=wrapper
+    ) as process:
         first = await process.talk(" listens on http://")
         process.port = _port(first.partition(" listens on ")[2])
         process.admin_port = _port((await process.talk(", admin http://")).partition(", admin ")[2])
         yield process
+
+
+@contextlib.asynccontextmanager
+async def serving_unheard(
+    upstream: int, state: Path, *options: str, **how: Any
+) -> AsyncIterator[Process]:
+    """The same for one whose stderr tells nothing: it says to a service manager that it is ready.
+
+    ``how``: for ``spawned``.
+    """
+    port, admin = free_port(), free_port()
+    arguments = (
+        *("modelsplit_proxy", "serve", "--listen", f"127.0.0.1:{port}"),
+        *("--admin", f"127.0.0.1:{admin}", "--upstream", f"http://127.0.0.1:{upstream}"),
+        *("--state", str(state), *options),
+    )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(state / "notify"))
+        manager.setblocking(False)
+        env = {"NOTIFY_SOCKET": str(state / "notify")}
+        async with spawned(*arguments, env=env, **how) as process:
+            process.port, process.admin_port = port, admin
+            told = await asyncio.get_running_loop().sock_recv(manager, 4096)
+            assert told.startswith(b"READY=1\n")
+            yield process
+
+
+def redirected(redirections: str) -> tuple[str, ...]:
+    """A wrapper: the command with a shell's redirections, such as ``2>&-``."""
+    return ("/bin/sh", "-c", f'exec "$@" {redirections}', "sh")
+
+
+def hangup(disposition: str) -> tuple[str, ...]:
+    """A wrapper: the command with SIGHUP as ``SIG_DFL`` or, as under nohup, ``SIG_IGN``."""
+    become = "os.execv(sys.argv[1], sys.argv[1:])"
+    code = f"import os, signal, sys; signal.signal(signal.SIGHUP, signal.{disposition}); {become}"
+    return (sys.executable, "-c", code)
 
 
 def _port(text: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +24,7 @@ from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.records.request_log import text
 from modelsplit_proxy.records.values import log_fields
+from modelsplit_proxy.runtime.streams import OutputError
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
@@ -107,8 +109,10 @@ async def _call(
 
 
 def _print_call(record: CallRecord) -> None:
-    sys.stdout.write("  " + text(log_fields(record)) + "\n")
-    sys.stdout.flush()
+    # The call is not to suffer; what could not be written is told at the end.
+    with suppress(OSError, OutputError):
+        sys.stdout.write("  " + text(log_fields(record)) + "\n")
+        sys.stdout.flush()
 
 
 def _discard(data: bytes) -> None:

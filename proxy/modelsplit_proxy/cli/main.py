@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -16,8 +15,11 @@ from modelsplit_proxy.cli import keys as cli_keys
 from modelsplit_proxy.config import key_file, policy_file
 from modelsplit_proxy.config.settings import OPTIONS, SettingError, read_settings
 from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.runtime import streams
 from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.runtime.streams import OutputError
 from modelsplit_proxy.storage.state_file import StoreError
+from modelsplit_proxy.storage.state_lock import StateBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,30 +44,38 @@ Every setting can also come from the environment, e.g. MODELSPLIT_LISTEN.
 
 
 def run(arguments: list[str], environ: Mapping[str, str]) -> int:
-    """Run one command; returns its exit code."""
+    """Run one command; returns its exit code. SystemExit after help and wrong usage."""
+    try:
+        try:
+            return _run(arguments, environ)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output has gone, as in `modelsplit route x | head -0`.
+        streams.drop_output()
+        return EX_OK
+    except OutputError as error:
+        streams.drop_output()
+        _talk(f"the output cannot be written: {error}")
+        return EX_FAILED
+
+
+def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     parser = build_parser()
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help(sys.stderr)
         return EX_USAGE
     try:
-        code = _dispatch(args, environ)
-        sys.stdout.flush()
+        return _dispatch(args, environ)
+    except (PortBusyError, StateBusyError) as error:
+        _talk(str(error))
+        return EX_UNAVAILABLE
     except (SettingError, QueryError, PolicyError, StoreError) as error:
         _talk(str(error))
         return _code_of(error, args.command)
-    except PortBusyError as error:
-        _talk(str(error))
-        return EX_UNAVAILABLE
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone, as in `modelsplit route x | head -0`.
-        # Python flushes once more as it ends and would fail, and complain, again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EX_OK
-    else:
-        return code
 
 
 def _code_of(error: Exception, command: str) -> int:
@@ -178,7 +188,7 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser(
         "serve",
         help="run the proxy",
-        description="Run the proxy until SIGTERM or Ctrl-C.",
+        description="Run the proxy until SIGTERM, SIGHUP or Ctrl-C.",
         epilog=_SERVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -318,6 +328,9 @@ def _add_budget(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    if option.switch:
+        parser.add_argument(option.flag, action="store_const", const="yes", help=option.help)
+        return
     default = f" (default {option.default})" if option.default else ""
     parser.add_argument(
         option.flag,

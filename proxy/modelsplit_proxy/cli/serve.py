@@ -17,7 +17,8 @@ import uvloop
 from modelsplit_proxy.app import App, address_of
 from modelsplit_proxy.cli.service_status import ServiceStatus, status_line
 from modelsplit_proxy.http.origin_guard import is_loopback
-from modelsplit_proxy.runtime import systemd
+from modelsplit_proxy.runtime import streams, systemd
+from modelsplit_proxy.storage.state_lock import StateLock, take_over
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,6 +32,8 @@ logger = logging.getLogger("modelsplit")
 
 # New objects after which the garbage collector looks for cycles among them.
 _GC_AFTER: Final = 5000
+# What a process takes to end beyond its drain time, and some.
+_LONGER_THAN_DRAIN_S: Final = 10.0
 
 
 def run(
@@ -39,9 +42,13 @@ def run(
     keyring: Keyring | None,
     environ: Mapping[str, str],
 ) -> int:
-    """Serve until SIGTERM or SIGINT; 0 after a drained end."""
-    set_up_logging()
-    uvloop.run(_serve(settings, loaded, keyring, environ))
+    """Serve until SIGTERM, SIGINT or SIGHUP; 0 after a drained end."""
+    with streams.unhurried(sys.stderr):
+        set_up_logging()
+        lock = StateLock(settings.state)
+        if settings.take_over:
+            take_over(lock, settings.drain_s + _LONGER_THAN_DRAIN_S)
+        uvloop.run(_serve(settings, loaded, keyring, environ, lock))
     return 0
 
 
@@ -50,13 +57,15 @@ async def _serve(
     loaded: LoadedPolicy,
     keyring: Keyring | None,
     environ: Mapping[str, str],
+    lock: StateLock,
 ) -> None:
     stop, cut = signals()
     notifier = systemd.Notifier(environ)
     inherited = _inherited(environ)
     if inherited:
         settings = replace(settings, listen=_widest(inherited))
-    app = App(settings, loaded, sink=stdout_sink, json_log=wants_json(settings), keyring=keyring)
+    json_log = wants_json(settings)
+    app = App(settings, loaded, sink=stdout_sink, json_log=json_log, keyring=keyring, lock=lock)
     await app.start(inherited)
     announce(app, loaded)
     notifier.ready(f"listening on {app.address}")
@@ -72,6 +81,7 @@ async def _serve(
     # them would come with every fifth stream.
     gc.set_threshold(_GC_AFTER)
     await stop.wait()
+    lock.say_draining()
     logger.info("stopping: no new calls; running answers get %g s", settings.drain_s)
     notifier.stopping()
     await app.stop(cut)
@@ -129,7 +139,11 @@ def _widest(sockets: list[socket]) -> Address:
 
 
 def signals() -> tuple[asyncio.Event, asyncio.Event]:
-    """Events for the first SIGTERM or SIGINT (stop) and for the second (cut)."""
+    """Events for the first SIGTERM or SIGINT (stop) and for the second (cut).
+
+    SIGHUP stops too, but never cuts: the end of one terminal may send it twice. Where it is
+    ignored at the start, as under nohup, it stays ignored.
+    """
     stop, cut = asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -140,6 +154,8 @@ def signals() -> tuple[asyncio.Event, asyncio.Event]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGHUP, stop.set)
     return stop, cut
 
 
@@ -166,8 +182,8 @@ def wants_json(settings: Settings) -> bool:
 
 
 def stdout_sink(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    """Past Python's buffer: a thread that hangs in it would have the end of the process hang."""
+    streams.write(streams.STDOUT, data)
 
 
 def talk(text: str) -> None:

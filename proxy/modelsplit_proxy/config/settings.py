@@ -21,6 +21,8 @@ _PORT: Final = re.compile(r"[0-9]{1,5}")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?")
+_YES: Final = frozenset({"yes", "true", "on", "1"})
+_NO: Final = frozenset({"", "no", "false", "off", "0"})
 _BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -61,16 +63,21 @@ class Settings:
     allow_hosts: tuple[str, ...]
     allow_origins: tuple[str, ...]
     boot_id: str = ""
+    take_over: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting: its flag (and so its variable), its default and its help."""
+    """One setting: its flag (and so its variable), its default and its help.
+
+    ``switch``: the flag takes no value, the variable yes or no.
+    """
 
     name: str
     default: str
     help: str
     repeatable: bool = False
+    switch: bool = False
 
     @property
     def flag(self) -> str:
@@ -88,6 +95,7 @@ OPTIONS: Final = (
     Option("policy", "", "policy file; default: the shipped policy"),
     Option("keys", "", "file of client keys; default: nobody needs one"),
     Option("state", "", "state directory; default: $STATE_DIRECTORY, else the user's"),
+    Option("take-over", "", "ask the modelsplit that has the state to drain first", switch=True),
     Option("client-header-timeout", "10s", "longest time for a request's head to arrive"),
     Option("connect-timeout", "2s", "longest time to connect to the upstream"),
     Option("stall-timeout", "60s", "longest silence inside an answer that has begun"),
@@ -129,6 +137,7 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         allow_hosts=said["allow-host"],
         allow_origins=said["allow-origin"],
         boot_id=said["boot-id"][0],
+        take_over=_switch("--take-over", said["take-over"][0]),
     )
     if settings.upstream == settings.listen and settings.listen.port != 0:
         raise SettingError(
@@ -187,6 +196,12 @@ def _seconds(flag: str, said: str) -> float:
     if quantity(seconds * 1e6) is None:  # microseconds are what is counted in
         raise SettingError(f'{flag} "{said}" is longer than 285 years')
     return seconds
+
+
+def _switch(flag: str, said: str) -> bool:
+    if said.lower() not in _YES | _NO:
+        raise SettingError(f'{flag} "{said}" is neither yes nor no')
+    return said.lower() in _YES
 
 
 def _bytes(flag: str, said: str) -> int:

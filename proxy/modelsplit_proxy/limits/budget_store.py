@@ -2,8 +2,8 @@
 
 Everything here is a job for the store: a function of its connection, run inside one
 transaction. The file has one keeper at a time, the process that opened it last; whoever was
-keeper before can charge no more. So two processes on one file, one of them draining, cannot
-spend the same budget twice.
+keeper before can charge no more. The lock on the directory keeps a second process away already,
+but not where it is not seen, as from another machine: there, too, nobody spends a budget twice.
 """
 
 from __future__ import annotations

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
 
 _DELAY_S: Final = 0.05
+# How long the end waits for one write.
+_CLOSE_S: Final = 1.0
 _MAX_WAITING: Final = 10_000
 # Lines put together in one go: the event loop waits for the interpreter meanwhile.
 _AT_ONCE: Final = 20
@@ -64,13 +66,17 @@ class RequestLog:
             self._timer = asyncio.get_running_loop().call_later(_DELAY_S, self._flush)
 
     async def close(self) -> None:
-        """Write what is left."""
+        """Write what is left; a sink that is stuck gets a moment, then the rest is lost."""
         while self._waiting or self._writing is not None:
             if self._writing is None:
                 self._flush()
             writing = self._writing
             assert writing is not None
-            await writing
+            done, _ = await asyncio.wait([writing], timeout=_CLOSE_S)
+            if not done:
+                self._waiting.clear()
+                self._writer.shutdown(wait=False, cancel_futures=True)
+                return
             # Awaiting what is done does not let the loop turn, so the callback that clears
             # this may not have run, and would never run while we loop here.
             self._written(writing)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_proxy.storage.migrations import MIGRATIONS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from modelsplit_proxy.runtime.clock import Clock
@@ -92,15 +92,25 @@ class StateFile:
     checked: bool
 
 
-def open_state(directory: Path, clock: Clock, *, busy_ms: int = _START_BUSY_MS) -> StateFile:
+def open_state(
+    directory: Path,
+    clock: Clock,
+    *,
+    busy_ms: int = _START_BUSY_MS,
+    before: Callable[[], object] | None = None,
+) -> StateFile:
     """Open the state file, making, mending its modes, migrating or replacing it as needed.
 
-    ``busy_ms``: how long to wait for another process's lock. Raises StateTroubleError where
-    it may be possible later; StoreError where it is not, or the file is of a later modelsplit.
+    ``busy_ms``: how long to wait for another process's transaction. ``before``: called when
+    the directory is there and before the file is looked at; it may raise OSError or
+    StoreError. Raises StateTroubleError where it may be possible later; StoreError where it is
+    not, or the file is of a later modelsplit.
     """
     path = directory / FILE_NAME
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if before is not None:
+            before()
         if not path.exists():
             _create(path, {})
         moved = None

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.storage.state_file import StateFile
+    from modelsplit_proxy.storage.state_lock import StateLock
 
 logger = logging.getLogger("modelsplit")
 
@@ -119,13 +120,22 @@ class _TroubleError(Exception):
 class Store:
     """The state file, open. Thread-safe; ``close`` writes what is left."""
 
-    def __init__(self, directory: Path, clock: Clock, *, urgent_s: float = URGENT_S) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        clock: Clock,
+        *,
+        urgent_s: float = URGENT_S,
+        lock: StateLock | None = None,
+    ) -> None:
         """Open it; raises StoreError if that is impossible.
 
-        A file that cannot be opened now (locked, the disk is full) is opened later: until then
-        it is as one that cannot be written.
+        ``lock``: held while the file is open, and let go behind it. A file that cannot be
+        opened now (locked, the disk is full) is opened later: until then it is as one that
+        cannot be written.
         """
         self._directory = directory
+        self._lock = lock
         self._file: StateFile | None = None
         self._open_due = 0.0
         # How the connection is set; None: not known.
@@ -145,9 +155,12 @@ class Store:
         self.commits = 0
         self._locked_out = False
         try:
-            self._open(open_state(directory, clock))
+            self._open(open_state(directory, clock, before=self._take_lock))
         except StateTroubleError as error:
             self._failed(_why(error))
+        except StoreError:
+            self._unlock()
+            raise
         self._writer = threading.Thread(target=self._write_until_closed, name="store", daemon=True)
         self._writer.start()
 
@@ -283,6 +296,15 @@ class Store:
         finally:
             if self._file is not None:
                 self._file.db.close()
+            self._unlock()
+
+    def _take_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.take()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; _TroubleError if the file still cannot be opened."""
@@ -292,7 +314,10 @@ class Store:
                 raise _TroubleError(self.error or "", busy=False)
             self._open_due = now + _OPEN_EVERY_S
             try:
-                self._open(open_state(self._directory, self._clock, busy_ms=_BUSY_MS))
+                file = open_state(
+                    self._directory, self._clock, busy_ms=_BUSY_MS, before=self._take_lock
+                )
+                self._open(file)
             except StoreError as error:
                 raise _TroubleError(_why(error), busy=False) from error
         assert self._file is not None

@@ -41,6 +41,36 @@ async def test_the_first_signal_stops_and_the_second_cuts() -> None:
     loop = asyncio.get_running_loop()
     assert loop.remove_signal_handler(signal.SIGTERM)
     assert loop.remove_signal_handler(signal.SIGINT)
+    loop.remove_signal_handler(signal.SIGHUP)
+
+
+async def test_a_hangup_stops_and_never_cuts() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    stop, cut = serve.signals()
+    loop, seen = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGUSR1, seen.set)
+    os.kill(os.getpid(), signal.SIGHUP)
+    await stop.wait()
+    os.kill(os.getpid(), signal.SIGHUP)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    await seen.wait()
+    assert not cut.is_set()
+    os.kill(os.getpid(), signal.SIGTERM)
+    await cut.wait()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
+        assert loop.remove_signal_handler(number)
+    signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_hangup_that_is_ignored_stays_so() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    serve.signals()
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    loop = asyncio.get_running_loop()
+    assert not loop.remove_signal_handler(signal.SIGHUP)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        assert loop.remove_signal_handler(number)
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from modelsplit_proxy.cli import status
 from modelsplit_proxy.config.settings import Address
 from modelsplit_sim.config import SimConfig
+from support.budget_keepers import budget_keeper
 from support.harness import Running, running
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ async def test_a_proxy_whose_budgets_another_one_counts_says_so_everywhere(
     async with running(state=tmp_path) as old, old.admin() as admin:
         await old.until(lambda: old.app.budget_keeper.is_open)
         assert (await admin.request("GET", "/healthz")).json["status"] == "ok"
-        async with running(state=tmp_path) as new:
-            await new.until(lambda: new.app.budget_keeper.is_open)
+        # As from another machine, by way of a network file system: our lock is not seen there.
+        async with budget_keeper(tmp_path) as new:
             code, text = await shown(old, capsys)
             assert (code, text.startswith(f"DEGRADED ({why})  Ollama ")) == (1, True)
             assert (await admin.request("GET", "/stats")).json["spending"]["error"] == why
@@ -79,8 +80,7 @@ async def test_a_proxy_whose_budgets_another_one_counts_says_so_everywhere(
             assert (health["status"], health["error"]) == ("degraded", why)
             metrics = (await admin.request("GET", "/metrics")).body
             assert b"\nmodelsplit_state_taken_over 1.0\n" in metrics
-            code, text = await shown(new, capsys)
-            assert (code, text.startswith("OK ")) == (0, True)
+            assert new.budget_keeper.error is None
     assert caplog.text.count(why) == 1
 
 

@@ -45,6 +45,7 @@ def test_without_a_word_the_defaults_are_the_contracts() -> None:
         log_format="auto",
         allow_hosts=(),
         allow_origins=(),
+        take_over=False,
     )
 
 
@@ -52,6 +53,19 @@ def test_the_environment_beats_the_default_and_the_flag_beats_both() -> None:
     environ = {"MODELSPLIT_LISTEN": "127.0.0.1:1", "MODELSPLIT_DRAIN": "1s"}
     settings = read(environ, listen="127.0.0.1:2")
     assert (settings.listen.port, settings.drain_s) == (2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [("yes", True), ("TRUE", True), ("1", True), ("on", True), ("no", False), ("0", False)],
+)
+def test_a_switch_is_yes_or_no(said: str, *, expected: bool) -> None:
+    assert read({"MODELSPLIT_TAKE_OVER": said}).take_over is expected
+    assert read({"MODELSPLIT_TAKE_OVER": said}, take_over="yes").take_over is True
+
+
+def test_a_switch_that_is_neither_is_named() -> None:
+    assert refusal({"MODELSPLIT_TAKE_OVER": "maybe"}) == '--take-over "maybe" is neither yes nor no'
 
 
 def test_an_empty_variable_is_as_good_as_none() -> None:

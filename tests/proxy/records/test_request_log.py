@@ -71,6 +71,20 @@ async def test_a_stuck_sink_does_not_hold_up_calls_and_loses_nothing() -> None:
     assert [line["request_id"] for line in sink.lines] == ["first", *(f"r{n}" for n in range(100))]
 
 
+async def test_a_sink_that_stays_stuck_does_not_hold_up_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(request_log, "_CLOSE_S", 0.0)
+    sink = Slow()
+    log = RequestLog(sink, as_json=True)
+    log.finished(answered(request_id="first"))
+    await asyncio.to_thread(sink.entered.wait, 10)
+    log.finished(answered(request_id="lost"))
+    await log.close()
+    sink.go.set()
+    await log.close()  # nothing is left
+
+
 def test_after_close_nothing_is_left_to_happen() -> None:
     async def still_due() -> list[asyncio.TimerHandle]:
         sink = Slow()

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage import writer as module
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
+from modelsplit_proxy.storage.state_lock import StateBusyError, StateLock
 from support.stores import execute, locked, make_first_version, opened, until_failing
 
 if TYPE_CHECKING:
@@ -82,6 +84,39 @@ def big(name: str) -> Callable[[sqlite3.Connection], None]:
         db.execute("INSERT INTO facts VALUES (?, zeroblob(200000))", (name,))
 
     return job
+
+
+# --- The lock ---------------------------------------------------------------------------------
+
+
+def test_the_lock_is_held_from_before_the_file_is_opened_until_it_is_closed(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path, lock=StateLock(tmp_path)), pytest.raises(StateBusyError):
+        module.Store(tmp_path, SystemClock(), lock=StateLock(tmp_path))
+    with opened(tmp_path, lock=StateLock(tmp_path)):
+        pass
+
+
+def test_a_file_that_cannot_be_used_is_not_held(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        pass
+    execute(tmp_path, "PRAGMA user_version = 1000")
+    with pytest.raises(StoreError, match="later modelsplit"):
+        module.Store(tmp_path, SystemClock(), lock=StateLock(tmp_path))
+    lock = StateLock(tmp_path)
+    lock.take()
+    lock.release()
+
+
+def test_a_file_that_another_process_holds_is_not_migrated_or_set_aside(tmp_path: Path) -> None:
+    lock = StateLock(tmp_path)
+    lock.take()
+    (tmp_path / FILE_NAME).write_bytes(b"garbage")
+    with pytest.raises(StateBusyError):
+        module.Store(tmp_path, SystemClock(), lock=StateLock(tmp_path))
+    assert (tmp_path / FILE_NAME).read_bytes() == b"garbage"
+    lock.release()
 
 
 # --- Jobs and their results -------------------------------------------------------------------

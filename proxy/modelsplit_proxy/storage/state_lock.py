@@ -1,0 +1,202 @@
+"""One state directory, one process: a lock that the kernel keeps, and that names its holder.
+
+The directory itself is locked (flock), so there is nothing to delete by mistake and nothing to
+write on a full disk, and a process that is killed has let go. Who holds it is told by record
+locks on a file in the directory: the kernel knows whose they are. A pid that was written down
+could be a dead process's, and by now a stranger's.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import select
+import signal
+import struct
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from modelsplit_proxy.storage.state_file import StoreError
+
+logger = logging.getLogger("modelsplit")
+
+FILE_NAME: Final = "modelsplit.lock"
+# Record locks are on bytes: who has the first is the holder, who has the second is draining.
+_HOLDER, _DRAINING = 0, 1
+# Linux's struct flock: type, whence, start, length, pid.
+_FLOCK: Final = "hhqqi"
+# File systems, and kernels, that lock no directory.
+_NO_LOCKS: Final = frozenset(
+    {errno.ENOLCK, errno.ENOSYS, errno.EINVAL, errno.EBADF, errno.ENOTSUP, errno.EOPNOTSUPP}
+)
+
+
+class StateBusyError(StoreError):
+    """Another process serves from the state directory. The text names it and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who has the lock. ``pid``: None where it cannot be seen from here, as in a container."""
+
+    pid: int | None
+    draining: bool
+
+
+class StateLock:
+    """The lock on one state directory. Released by ``release`` or by the end of the process."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._fd: int | None = None
+        self._name_tag: int | None = None
+
+    def take(self) -> None:
+        """Take it, or keep it; the directory must be there. StateBusyError, OSError.
+
+        Where directories cannot be locked it goes on without, after a warning.
+        """
+        if self._fd is not None:
+            return
+        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            raise StateBusyError(_busy(self.directory, holder(self.directory))) from None
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(fd)
+                raise
+            logger.warning(
+                "the state directory %s cannot be locked (%s): start no second modelsplit on it",
+                self.directory,
+                error.strerror,
+            )
+        self._fd = fd
+        # Without it the lock holds all the same; others cannot say who has it.
+        with suppress(OSError):
+            self._tag(fd)
+
+    def say_draining(self) -> None:
+        """Let others see that the process is on its way out: it need not be asked again."""
+        if self._name_tag is not None:
+            with suppress(OSError):
+                fcntl.lockf(self._name_tag, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _DRAINING)
+
+    def release(self) -> None:
+        for fd in (self._name_tag, self._fd):
+            if fd is not None:
+                os.close(fd)
+        self._fd = self._name_tag = None
+
+    def _tag(self, directory: int) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._name_tag = os.open(FILE_NAME, flags, 0o600, dir_fd=directory)
+        if os.geteuid() == 0:
+            # A file that root made belongs to whom the directory belongs to.
+            owner = os.fstat(directory)
+            os.fchown(self._name_tag, owner.st_uid, owner.st_gid)
+        fcntl.lockf(self._name_tag, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _HOLDER)
+
+
+def holder(directory: Path) -> Holder:
+    """Who holds the lock that is held. Not for the holder itself: it would lose its tag."""
+    try:
+        fd = os.open(directory / FILE_NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return Holder(None, draining=False)
+    try:
+        pid = _record_lock(fd, _HOLDER)
+        return Holder(pid or None, draining=_record_lock(fd, _DRAINING) is not None)
+    finally:
+        os.close(fd)
+
+
+def _record_lock(fd: int, byte: int) -> int | None:
+    """The pid that has locked a byte, 0 where it cannot be seen; None: nobody has."""
+    if sys.platform != "linux":
+        return None
+    raw = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    kind, _, _, _, pid = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_GETLK, raw))
+    # Less than 0: on another machine, by way of a network file system.
+    return None if kind == fcntl.F_UNLCK else max(0, pid)
+
+
+def take_over(lock: StateLock, wait_s: float) -> None:
+    """Take the lock; whoever has it is asked to drain first, and waited for, ``wait_s`` at most.
+
+    StateBusyError: it has not ended by then, or is not ours to ask.
+    """
+    try:
+        lock.take()
+    except FileNotFoundError:
+        return  # there is no directory, so nobody has it
+    except StateBusyError:
+        pid = holder(lock.directory).pid
+        if pid is None:
+            raise
+        _end(lock.directory, pid, wait_s)
+        lock.take()
+
+
+def _end(directory: Path, pid: int, wait_s: float) -> None:
+    """Have the holder drain and wait for its end; return as well if it is the holder no more."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    except OSError as error:
+        raise _not_asked(directory, pid, error.strerror or str(error)) from error
+    try:
+        # From here on the pid cannot become another process's.
+        now = holder(directory)
+        if now.pid != pid:
+            return
+        if Path(f"/proc/{pid}").stat().st_uid != os.geteuid():
+            raise _not_asked(directory, pid, "it is another user's")
+        if not now.draining:
+            signal.pidfd_send_signal(process, signal.SIGTERM)
+        logger.info("process %d has the state and drains; waiting %g s at most", pid, wait_s)
+        _wait_for_end(process, directory, pid, wait_s)
+    except ProcessLookupError:
+        return
+    finally:
+        os.close(process)
+
+
+def _wait_for_end(process: int, directory: Path, pid: int, wait_s: float) -> None:
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    if not poll.poll(wait_s * 1000):
+        raise StateBusyError(
+            f"process {pid} still serves from the state directory {directory} after {wait_s:g} s; "
+            "it ends when its own --drain is over"
+        )
+
+
+def _not_asked(directory: Path, pid: int, why: str) -> StateBusyError:
+    return StateBusyError(
+        f"process {pid}, which serves from the state directory {directory}, cannot be asked to "
+        f"drain: {why}"
+    )
+
+
+def _busy(directory: Path, held: Holder) -> str:
+    who = f"process {held.pid}"
+    advice = "stop it, have it drain first with --take-over,"
+    if held.pid is None:
+        who = "which process cannot be seen from here, as where it runs in another container"
+        advice = "stop it there"
+    elif held.draining:
+        who += ", which is ending"
+        advice = "wait for it with --take-over"
+    return (
+        f"another modelsplit already serves from the state directory {directory}: {who}; "
+        f"{advice} or give this one a --state of its own"
+    )
