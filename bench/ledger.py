@@ -40,7 +40,7 @@ from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.records.recorder import Ledger
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage import state_file
-from modelsplit_proxy.storage.retention import Limits, Retention
+from modelsplit_proxy.storage.retention import Retention, RetentionLimits
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_proxy.storage.writer import Store
 
@@ -396,7 +396,7 @@ def questions(folder: Path) -> list[list[str]]:
 
 def _prune(store: Store) -> float:
     """The median step of the retention, in the writer's thread."""
-    retention = Retention(store, SystemClock(), Limits((DAYS - 1) * 86400, 2**40))
+    retention = Retention(store, SystemClock(), RetentionLimits((DAYS - 1) * 86400, 2**40))
     times = []
 
     def step(db: sqlite3.Connection) -> None:

@@ -19,7 +19,7 @@ from modelsplit_proxy.cli import check
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.policy_file import merge, shipped
 from modelsplit_proxy.records import experiment_report
-from modelsplit_proxy.records.experiment_data import MOST_CALLS, Kept, TrialData
+from modelsplit_proxy.records.experiment_data import MOST_CALLS, KeptCalls, TrialData
 
 PAGE = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
 
@@ -30,9 +30,11 @@ class Calls(TrialData):
     def __init__(self) -> None:
         super().__init__(lambda _query, _values: [])
 
-    def kept(self, since_us: int) -> list[Kept]:
+    def kept(self, since_us: int) -> list[KeptCalls]:
         noon = 1_795_435_200_000_000
-        return [Kept("planner-size", "PLANNER", len(self.calls("", "", since_us)), noon, 2 * noon)]
+        return [
+            KeptCalls("planner-size", "PLANNER", len(self.calls("", "", since_us)), noon, 2 * noon)
+        ]
 
     def calls(self, experiment: str, sticky: str, since_us: int) -> list[Observation]:
         del experiment, sticky, since_us

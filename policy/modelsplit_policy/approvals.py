@@ -4,7 +4,7 @@ Changes are only ever added: an approval, and later perhaps its revocation. What
 follows from all of them. Each CLOUD call is charged to one approval, the one that ends
 soonest of those with room for it, so that none lapses while another is spent.
 
-Time is ledger time (``budget_clock``), in seconds; money is whole billionths of a US dollar.
+Time is budget time (``budget_clock``), in seconds; money is whole billionths of a US dollar.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 
-class Action(StrEnum):
+class ApprovalAction(StrEnum):
     """What a change to the budgets was.
 
     ``LOST``: a damaged state file was set aside, and what it had counted with it.
@@ -34,7 +34,7 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of the history. ``wall``: for people; ``at`` and ``until`` are ledger time.
+    """One line of the history. ``wall``: for people; ``at`` and ``until`` are budget time.
 
     ``target``: the approval that is revoked.
     """
@@ -42,7 +42,7 @@ class Change:
     id: int
     at: float
     wall: float
-    action: Action
+    action: ApprovalAction
     by: str
     reason: str
     nano_usd: int = 0
@@ -95,7 +95,7 @@ class Approvals:
         if valid:
             best = max(valid, key=self.left)
             return Denied(Reason.APPROVAL_SPENT, best, self.left(best))
-        last = [change for change in self.changes if change.action is Action.APPROVE][-1:]
+        last = [change for change in self.changes if change.action is ApprovalAction.APPROVE][-1:]
         if not last:
             return Denied(Reason.NO_APPROVAL)
         over = last[0] in self._not_revoked()
@@ -105,16 +105,18 @@ class Approvals:
         """When counts were last lost, unless an operator has said since that it is no matter."""
         found = None
         for change in self.changes:
-            if change.action is Action.LOST:
+            if change.action is ApprovalAction.LOST:
                 found = change.at
-            elif change.action is Action.RESET:
+            elif change.action is ApprovalAction.RESET:
                 found = None
         return found
 
     def _not_revoked(self) -> list[Change]:
-        revoked = {change.target for change in self.changes if change.action is Action.REVOKE}
+        revoked = {
+            change.target for change in self.changes if change.action is ApprovalAction.REVOKE
+        }
         return [
             change
             for change in self.changes
-            if change.action is Action.APPROVE and change.id not in revoked
+            if change.action is ApprovalAction.APPROVE and change.id not in revoked
         ]

@@ -147,7 +147,7 @@ class BreakerKey(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class BreakerTransition:
     """One breaker's step, with its cause in words; to be logged."""
 
     key: BreakerKey
@@ -165,7 +165,7 @@ class Allowed(NamedTuple):
 
     trial: bool
     marks: tuple[tuple[BreakerKey, int], ...]
-    transitions: tuple[Transition, ...] = ()
+    transitions: tuple[BreakerTransition, ...] = ()
 
 
 Verdict = Allowed | Failure
@@ -294,7 +294,7 @@ class Breakers:
         wait_s, key = max(waits, key=lambda wait: wait[0])
         return stopped(str(key), self._kept[key].why, wait_s) if wait_s > 0 else None
 
-    def reached(self, admitted: Allowed, now: float) -> tuple[Transition, ...]:
+    def reached(self, admitted: Allowed, now: float) -> tuple[BreakerTransition, ...]:
         """The upstream has begun to answer: its provider is there, however the call ends.
 
         Not an ending. Without it a provider's trial would last as long as its answer, and
@@ -313,7 +313,7 @@ class Breakers:
         *,
         completed: bool,
         deadline_was_clients: bool = False,
-    ) -> tuple[Transition, ...]:
+    ) -> tuple[BreakerTransition, ...]:
         """Learn from how the call ended.
 
         ``failure``: what went wrong, None: nothing. ``completed``: its client has the whole
@@ -329,7 +329,7 @@ class Breakers:
 
     def ended(
         self, admitted: Allowed, outcome: Outcome, scope: Scope, now: float, why: str = ""
-    ) -> tuple[Transition, ...]:
+    ) -> tuple[BreakerTransition, ...]:
         """Learn from how the call ended; ``why`` is its cause in a few words."""
         if not self._kept and outcome is not Outcome.FAILURE:
             return ()
@@ -364,7 +364,7 @@ class Breakers:
             return breaker.open_s
         return breaker.trial_at - now
 
-    def _enter(self, key: BreakerKey, now: float) -> tuple[Transition, ...]:
+    def _enter(self, key: BreakerKey, now: float) -> tuple[BreakerTransition, ...]:
         """A call passes this breaker, which does not refuse it."""
         breaker = self._kept.get(key)
         if breaker is None or breaker.state is not State.OPEN:
@@ -375,7 +375,7 @@ class Breakers:
 
     def _learn(
         self, key: BreakerKey, generation: int, lesson: Outcome, now: float, why: str
-    ) -> tuple[Transition, ...]:
+    ) -> tuple[BreakerTransition, ...]:
         if generation != self._generation_of(key):
             return ()
         breaker = self._kept.get(key)
@@ -388,7 +388,7 @@ class Breakers:
             self._clear(breaker)
         return ()
 
-    def _failed(self, breaker: _Breaker, now: float, why: str) -> tuple[Transition, ...]:
+    def _failed(self, breaker: _Breaker, now: float, why: str) -> tuple[BreakerTransition, ...]:
         """A closed breaker's call failed."""
         if breaker.is_old(now, self._rules.memory_s):
             breaker.clear()
@@ -399,7 +399,9 @@ class Breakers:
         breaker.rest(now, self._rules.open_s)
         return (*forgotten, self._step(breaker, Event.TRIP, breaker.why))
 
-    def _trial_ended(self, breaker: _Breaker, lesson: Outcome, now: float, why: str) -> Transition:
+    def _trial_ended(
+        self, breaker: _Breaker, lesson: Outcome, now: float, why: str
+    ) -> BreakerTransition:
         says = f": {why}" if why else ""
         if lesson is Outcome.SUCCESS:
             step = self._step(breaker, Event.SUCCEED, f"the trial succeeded{says}")
@@ -418,12 +420,12 @@ class Breakers:
             return self._rules.open_s
         return min(2 * breaker.open_s, self._rules.open_max_s)
 
-    def _step(self, breaker: _Breaker, event: Event, why: str) -> Transition:
+    def _step(self, breaker: _Breaker, event: Event, why: str) -> BreakerTransition:
         old = breaker.state
         breaker.state = TRANSITIONS[old, event]
         self._generation += 1
         breaker.generation = self._generation
-        return Transition(breaker.key, old, breaker.state, why)
+        return BreakerTransition(breaker.key, old, breaker.state, why)
 
     def _clear(self, breaker: _Breaker) -> None:
         breaker.clear()
@@ -432,19 +434,19 @@ class Breakers:
         if breaker.key.model is None:
             self._providers[breaker.key] = breaker.generation
 
-    def _forget(self, breaker: _Breaker, why: str) -> Transition:
+    def _forget(self, breaker: _Breaker, why: str) -> BreakerTransition:
         step = self._step(breaker, Event.FORGET, why)
         self._clear(breaker)
         return step
 
-    def _keep(self, breaker: _Breaker) -> tuple[Transition, ...]:
+    def _keep(self, breaker: _Breaker) -> tuple[BreakerTransition, ...]:
         """Put the breaker last in the order; make room if that is one model too many."""
         self._kept.pop(breaker.key, None)
         forgotten = () if breaker.key.model is None else self._make_room()
         self._kept[breaker.key] = breaker
         return forgotten
 
-    def _make_room(self) -> tuple[Transition, ...]:
+    def _make_room(self) -> tuple[BreakerTransition, ...]:
         models = [kept for kept in self._kept.values() if kept.key.model is not None]
         if len(models) < MODELS_MAX:
             return ()

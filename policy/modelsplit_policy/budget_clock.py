@@ -1,8 +1,8 @@
 """The time budgets are counted in: it never goes back and never runs ahead of what is certain.
 
 People and NTP set the wall clock; a window measured by it opens early when the clock is put
-forward, and opens twice when it is put back. So the wall clock is asked once, when a ledger
-begins. From then on ledger time grows by what has passed:
+forward, and opens twice when it is put back. So the wall clock is asked once, when a state
+file begins. From then on budget time grows by what has passed:
 
 - within one boot, by the clock that counts since the boot, suspended time included;
 - from one boot to the next, by what the wall clock says has passed, but by no less than the
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """The machine's clocks at one moment. Seconds. ``boot``: which boot, None if hidden."""
 
     boot: str | None
@@ -30,26 +30,26 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """What the clocks read when it was ``ledger`` o'clock."""
+    """What the clocks read when it was ``budget_time``."""
 
-    reading: Reading
-    ledger: float
+    reading: ClockReading
+    budget_time: float
 
 
-def resume(anchor: Anchor | None, now: Reading) -> float:
-    """Ledger time at ``now``; without an anchor the ledger begins, at the wall's time."""
+def resume(anchor: Anchor | None, now: ClockReading) -> float:
+    """Budget time at ``now``; without an anchor it begins, at the wall's time."""
     if anchor is None:
         return now.wall
-    return anchor.ledger + _passed(anchor.reading, now)
+    return anchor.budget_time + _passed(anchor.reading, now)
 
 
-def drift_s(anchor: Anchor, now: Reading) -> float:
+def drift_s(anchor: Anchor, now: ClockReading) -> float:
     """By how much the wall clock was set, either way, since the anchor of this same boot."""
     then = anchor.reading
     return abs((now.wall - then.wall) - (now.since_boot - then.since_boot))
 
 
-def _passed(then: Reading, now: Reading) -> float:
+def _passed(then: ClockReading, now: ClockReading) -> float:
     if then.boot is not None and then.boot == now.boot:
         return max(0.0, now.since_boot - then.since_boot)
     hidden = then.boot is None or now.boot is None

@@ -8,7 +8,7 @@ budget has no room, none counts it. A shadow budget counts and never refuses.
 Money is reserved as the most that the call can cost, and settled with what it did cost. It
 is counted in whole billionths of a US dollar: sums of floats drift, and never quite empty.
 
-Time is ledger time (``budget_clock``), in seconds. One that goes back is taken as standing still.
+Time is budget time (``budget_clock``), in seconds. One that goes back is taken as standing still.
 """
 
 from __future__ import annotations

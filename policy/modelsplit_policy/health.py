@@ -151,7 +151,7 @@ class HealthRules:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class QueueState:
     """One local role's line as it stands. Waits in seconds; the oldest is 0 if nobody waits."""
 
     role: Role
@@ -196,12 +196,12 @@ class Signals:
     upstream_up: bool | None = None
     provider_open: bool = False
     models_open: int = 0
-    lines: tuple[Line, ...] = ()
+    lines: tuple[QueueState, ...] = ()
     timeouts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class HealthTransition:
     """A change of the shown level, of the shedding level, or of both; to be logged.
 
     Where ``old`` equals ``new``, only ``shedding`` has changed, and ``cause`` is its cause.
@@ -299,7 +299,7 @@ class HealthGuard:
         """Whether a new call of ``role`` may take a free seat."""
         return SHEDDING[self.shedding, role] is not Access.NONE
 
-    def update(self, signals: Signals, now: float) -> Transition | None:
+    def update(self, signals: Signals, now: float) -> HealthTransition | None:
         """Take new measurements in; None: neither level has changed."""
         readings = tuple(_readings(signals, self._rules))
         for reading in readings:
@@ -315,7 +315,7 @@ class HealthGuard:
             cause = self._why(self._acted, acted, causes[1])
         else:
             return None
-        return Transition(shown, self.level, cause, now, self.shedding)
+        return HealthTransition(shown, self.level, cause, now, self.shedding)
 
     def _worst(self, readings: tuple[_Reading, ...]) -> tuple[Level, str]:
         reading = max(readings, key=lambda one: SEVERITY[self._levels[one.signal]])

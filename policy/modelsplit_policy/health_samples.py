@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.admission import Shedding
 from modelsplit_policy.breaker import State
 from modelsplit_policy.failures import ErrorCode, Reason
-from modelsplit_policy.health import Level, Line, Signals
+from modelsplit_policy.health import Level, QueueState, Signals
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def shedding(guard: HealthGuard) -> Shedding:
     )
 
 
-def _line(admission: Admission, policy: Policy, role: Role, now: float) -> Line:
+def _line(admission: Admission, policy: Policy, role: Role, now: float) -> QueueState:
     row = policy.roles[role]
-    return Line(
+    return QueueState(
         role=role,
         waiting=admission.waiting(role),
         max_queue=row.max_queue,

@@ -34,7 +34,7 @@ from modelsplit_proxy.http.upstream import UpstreamError, UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import Gate
 from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
-from modelsplit_proxy.limits.breakers import Fuses
+from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.limits.client_seats import ClientSeats
 from modelsplit_proxy.metrics.budgets import BudgetMetrics
@@ -49,11 +49,11 @@ from modelsplit_proxy.passthrough.rewritten import QuestionParts
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Ledger
 from modelsplit_proxy.records.request_log import RequestLog
-from modelsplit_proxy.runtime.clock import LedgerTime, SystemClock, boot_id, machine_clocks
+from modelsplit_proxy.runtime.clock import BudgetClock, SystemClock, boot_id, machine_clocks
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.runtime.tasks import Tasks
-from modelsplit_proxy.storage.retention import Limits, Retention
+from modelsplit_proxy.storage.retention import Retention, RetentionLimits
 from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
 from modelsplit_proxy.watch import installed_models
@@ -138,17 +138,19 @@ class App:
         """What may say no to a call."""
         policy, clock = self.policy, self.clock
         own_limits = None if self.keyring is None else self.keyring.limits(policy.clients)
-        ledger_time = LedgerTime(machine_clocks(boot_id(self._settings.boot_id)))
+        budget_clock = BudgetClock(machine_clocks(boot_id(self._settings.boot_id)))
         self.admission = admission.from_policy(policy)
         self.gate = Gate(self.admission, clock)
-        self.fuses = Fuses(Breakers(BreakerRules()), clock)
-        self.budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, ledger_time)
+        self.breakers = BreakerKeeper(Breakers(BreakerRules()), clock)
+        self.budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, budget_clock)
         self.rate = ArrivalLimit(policy.clients, own_limits)
         self.client_seats = ClientSeats(policy.clients, own_limits)
 
     def _monitor(self) -> Monitor:
         rules = HealthRules()
-        watched = Watched(self.policy, self.admission, self.fuses, self.probe, self.lag, self.clock)
+        watched = Watched(
+            self.policy, self.admission, self.breakers, self.probe, self.lag, self.clock
+        )
         return Monitor(HealthGuard(rules), rules, watched)
 
     def _count(self) -> None:
@@ -170,7 +172,7 @@ class App:
 
     def _retention(self) -> Retention:
         settings = self._settings
-        limits = Limits(settings.keep_records_s, settings.max_records_bytes)
+        limits = RetentionLimits(settings.keep_records_s, settings.max_records_bytes)
         return Retention(self.store, self.clock, limits)
 
     # 2. What each room is given of them.
@@ -222,7 +224,7 @@ class App:
             gate=self.gate,
             pool=self.pool,
             residency=self.residency,
-            fuses=self.fuses,
+            breakers=self.breakers,
             budget_keeper=self.budget_keeper,
             clock=self.clock,
         )
@@ -235,7 +237,7 @@ class App:
             policy=self.policy,
             roles=self.roles,
             admission=self.admission,
-            fuses=self.fuses,
+            breakers=self.breakers,
             budget_keeper=self.budget_keeper,
             metrics=self.metrics,
             live=self.live,

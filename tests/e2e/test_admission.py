@@ -420,8 +420,8 @@ async def test_a_call_that_has_no_other_model_is_told_to_come_back() -> None:
 
 async def trial_due(up: Running) -> None:
     """Wait until every open breaker would let a call through."""
-    fuses = up.app.fuses
-    await up.until(lambda: all(view.trial_in_s == 0 for view in fuses.snapshot()))
+    breakers = up.app.breakers
+    await up.until(lambda: all(view.trial_in_s == 0 for view in breakers.snapshot()))
 
 
 async def test_half_open_lets_exactly_one_call_through() -> None:
@@ -480,7 +480,7 @@ async def test_service_is_back_within_a_second_of_its_upstream(
         statuses = [(await ask(up, "planner")).json["reason"] for _ in range(6)]
         assert statuses[0] == "connect_refused"
         assert statuses[-1] == "breaker_open"
-        assert [str(view.key) for view in up.app.fuses.snapshot()] == ["LOCAL"]
+        assert [str(view.key) for view in up.app.breakers.snapshot()] == ["LOCAL"]
         # Longer than one open time: it has tried again, in vain.
         tried = len(caplog.messages)
         await trial_due(up)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelsplit_policy.approvals import Action, Change
+from modelsplit_policy.approvals import ApprovalAction, Change
 from modelsplit_policy.budgets import nano
 from modelsplit_proxy.limits import budget_store
 from modelsplit_proxy.storage.state_file import FILE_NAME
@@ -41,7 +41,7 @@ def budget(calls: int = 2, **said: Any) -> dict[str, Any]:
 
 def approve(state: Path, usd: float = 5.0) -> None:
     """As another process does, while the proxy runs."""
-    change = Change(0, 0.0, 0.0, Action.APPROVE, "kim", "a trial", nano(usd), 1e12)
+    change = Change(0, 0.0, 0.0, ApprovalAction.APPROVE, "kim", "a trial", nano(usd), 1e12)
     with closing(sqlite3.connect(state / FILE_NAME)) as db, db:
         budget_store.add_change(db, change)
 

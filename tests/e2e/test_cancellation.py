@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 import pytest
 
-from modelsplit_policy.approvals import Action, Change
+from modelsplit_policy.approvals import ApprovalAction, Change
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers
 from modelsplit_policy.breaker import State as Breaker
 from modelsplit_policy.budgets import nano
@@ -151,12 +151,12 @@ async def unfit(up: Running) -> None:
 
 async def stopped(up: Running) -> None:
     """The model's breaker is open and lets one call try."""
-    fuses = up.app.fuses
-    fuses._breakers = Breakers(BreakerRules(open_s=1e-6, open_max_s=1e-6))
+    breakers = up.app.breakers
+    breakers._breakers = Breakers(BreakerRules(open_s=1e-6, open_max_s=1e-6))
     for _ in range(5):
-        admitted = fuses.admit(Provider.LOCAL, PRIMARY)
+        admitted = breakers.admit(Provider.LOCAL, PRIMARY)
         assert isinstance(admitted, Allowed)
-        fuses.ended(admitted, BROKEN, completed=False, deadline_was_clients=False)
+        breakers.ended(admitted, BROKEN, completed=False, deadline_was_clients=False)
 
 
 async def cold(up: Running) -> None:
@@ -252,7 +252,7 @@ async def standing(case: Case, state: Path) -> AsyncIterator[Running]:
     clients = {"rate_per_s": 10_000, "burst": 10_000, "max_concurrent": 3}
     overlay = {"clients": clients, "budgets": [], **case.overlay}
     async with running(SIM, overlay, state=state) as up:
-        change = Change(0, 0.0, 0.0, Action.APPROVE, "kim", "a trial", nano(1e6), 1e12)
+        change = Change(0, 0.0, 0.0, ApprovalAction.APPROVE, "kim", "a trial", nano(1e6), 1e12)
         await up.app.store.commit(lambda db: budget_store.add_change(db, change))
         yield up
 
@@ -315,7 +315,7 @@ async def whole(up: Running, state: Path) -> None:
     assert not app.gate._waiting
     assert app.client_seats._here == {}
     assert up.app.residency.known._hurried == 0
-    assert all(view.state is not Breaker.HALF_OPEN for view in app.fuses.snapshot())
+    assert all(view.state is not Breaker.HALF_OPEN for view in app.breakers.snapshot())
     await connections(up)
     await charges(up, state)
 

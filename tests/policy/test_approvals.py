@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelsplit_policy.approvals import Action, Approvals, Change, Denied
+from modelsplit_policy.approvals import ApprovalAction, Approvals, Change, Denied
 from modelsplit_policy.budgets import nano
 from modelsplit_policy.failures import Reason
 
@@ -12,10 +12,10 @@ DAY = 86_400.0
 
 
 def approve(number: int, usd: float = 5.0, days: float = 7.0, at: float = 0.0) -> Change:
-    return change(Action.APPROVE, number, at=at, nano_usd=nano(usd), until=at + days * DAY)
+    return change(ApprovalAction.APPROVE, number, at=at, nano_usd=nano(usd), until=at + days * DAY)
 
 
-def change(action: Action, number: int, **said: Any) -> Change:
+def change(action: ApprovalAction, number: int, **said: Any) -> Change:
     values: dict[str, Any] = {"at": 0.0, "wall": 0.0, "by": "kim", "reason": "a trial", **said}
     return Change(number, action=action, **values)
 
@@ -49,7 +49,7 @@ def test_an_approval_holds_until_its_time_is_over() -> None:
 
 
 def test_a_revoked_approval_does_not_hold() -> None:
-    made = approvals(approve(1), change(Action.REVOKE, 2, target=1))
+    made = approvals(approve(1), change(ApprovalAction.REVOKE, 2, target=1))
     refusal = denied(made)
     assert refusal.reason is Reason.APPROVAL_REVOKED
     assert refusal.approval is not None
@@ -94,8 +94,8 @@ def test_what_earlier_processes_spent_is_spent() -> None:
 
 def test_lost_counts_stay_lost_until_somebody_says_otherwise() -> None:
     assert approvals(approve(1)).lost_at() is None
-    lost = change(Action.LOST, 1, at=100.0)
+    lost = change(ApprovalAction.LOST, 1, at=100.0)
     assert approvals(lost, approve(2)).lost_at() == 100.0
-    assert approvals(lost, change(Action.RESET, 2, at=150.0)).lost_at() is None
-    again = change(Action.LOST, 3, at=200.0)
-    assert approvals(lost, change(Action.RESET, 2, at=150.0), again).lost_at() == 200.0
+    assert approvals(lost, change(ApprovalAction.RESET, 2, at=150.0)).lost_at() is None
+    again = change(ApprovalAction.LOST, 3, at=200.0)
+    assert approvals(lost, change(ApprovalAction.RESET, 2, at=150.0), again).lost_at() == 200.0

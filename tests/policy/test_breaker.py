@@ -19,12 +19,12 @@ from modelsplit_policy.breaker import (
     BreakerKey,
     BreakerRules,
     Breakers,
+    BreakerTransition,
     BreakerView,
     Event,
     Outcome,
     Scope,
     State,
-    Transition,
     outcome_of,
 )
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
@@ -112,7 +112,7 @@ class Traffic:
     def shown(self) -> tuple[BreakerView, ...]:
         return self.breakers.snapshot(self.now)
 
-    def _note(self, steps: Iterable[Transition]) -> None:
+    def _note(self, steps: Iterable[BreakerTransition]) -> None:
         self.log += [f"{s.key}: {s.old} -> {s.new}: {s.why}" for s in steps]
 
 
@@ -560,7 +560,7 @@ def test_a_deadline_the_client_shortened_is_its_own_affair() -> None:
 def test_a_call_that_has_ended_is_a_failure_of_its_model_or_nobodys(
     wrong: tuple[ErrorCode, Reason] | None, *, completed: bool, clients: bool, counted: int
 ) -> None:
-    traffic, steps = Traffic(), tuple[Transition, ...]()
+    traffic, steps = Traffic(), tuple[BreakerTransition, ...]()
     for _ in range(5):
         steps = traffic.breakers.call_ended(
             traffic.admitted(),
@@ -616,7 +616,7 @@ class AnyTraffic(RuleBasedStateMachine):
         self.states: dict[BreakerKey, State] = {}
         self.trials: dict[BreakerKey, Allowed | None] = {}
 
-    def replay(self, steps: tuple[Transition, ...], call: Allowed | None = None) -> None:
+    def replay(self, steps: tuple[BreakerTransition, ...], call: Allowed | None = None) -> None:
         for step in steps:
             assert self.states.get(step.key, State.CLOSED) is step.old
             assert step.old is not step.new

@@ -17,11 +17,11 @@ from modelsplit_policy.health import (
     Edge,
     HealthGuard,
     HealthRules,
+    HealthTransition,
     Level,
-    Line,
+    QueueState,
     Signal,
     Signals,
-    Transition,
 )
 from modelsplit_policy.vocabulary import Role
 
@@ -34,8 +34,8 @@ def lag(ms: float) -> Signals:
     return replace(WELL, lag_p99_s=ms / 1000)
 
 
-def line(waiting: int, oldest_s: float, role: Role = Role.EXECUTOR) -> Line:
-    return Line(role, waiting, 64, oldest_s, 8.0)
+def line(waiting: int, oldest_s: float, role: Role = Role.EXECUTOR) -> QueueState:
+    return QueueState(role, waiting, 64, oldest_s, 8.0)
 
 
 def levels(*moments: tuple[float, Signals]) -> list[Level]:
@@ -60,17 +60,17 @@ def test_a_bad_minute_from_start_to_end() -> None:
     guard = HealthGuard(RULES)
     assert guard.update(WELL, 0.0) is None
     assert (guard.level, guard.cause) == (OK, "")
-    assert guard.update(lag(60), 1.0) == Transition(
+    assert guard.update(lag(60), 1.0) == HealthTransition(
         OK, DEGRADED, "event-loop lag p99 60 ms (DEGRADED from 50 ms)", 1.0, DEGRADED
     )
-    assert guard.update(lag(310), 2.0) == Transition(
+    assert guard.update(lag(310), 2.0) == HealthTransition(
         DEGRADED, CRITICAL, "event-loop lag p99 310 ms (CRITICAL from 250 ms)", 2.0, CRITICAL
     )
     assert guard.update(lag(160), 3.0) is None
     assert guard.cause == "event-loop lag p99 160 ms (CRITICAL until 150 ms)"
     assert guard.update(lag(100), 4.0) is None
     assert guard.update(lag(100), 12.9) is None
-    assert guard.update(lag(100), 13.0) == Transition(
+    assert guard.update(lag(100), 13.0) == HealthTransition(
         CRITICAL,
         DEGRADED,
         "better for 10 s, was: event-loop lag p99 160 ms (CRITICAL until 150 ms); "
@@ -79,7 +79,7 @@ def test_a_bad_minute_from_start_to_end() -> None:
         DEGRADED,
     )
     assert guard.update(lag(30), 22.9) is None
-    assert guard.update(lag(30), 23.0) == Transition(
+    assert guard.update(lag(30), 23.0) == HealthTransition(
         DEGRADED,
         OK,
         "better for 10 s, was: event-loop lag p99 100 ms (DEGRADED from 50 ms)",
@@ -125,10 +125,12 @@ def test_the_worst_signal_is_the_cause_with_its_number(signals: Signals, cause: 
         (line(1, 8.0), 1 / 64),  # late, but alone: a busy model
         (line(64, 8.0), 1.0),
         (line(0, 0.0), 0.0),
-        (Line(Role.CHAT, 0, 0, 0.0, 0.0), 0.0),
+        (QueueState(Role.CHAT, 0, 0, 0.0, 0.0), 0.0),
     ],
 )
-def test_a_line_is_under_pressure_when_it_is_full_and_late(one: Line, pressure: float) -> None:
+def test_a_line_is_under_pressure_when_it_is_full_and_late(
+    one: QueueState, pressure: float
+) -> None:
     assert one.pressure == pressure
 
 
@@ -193,11 +195,11 @@ def test_load_behind_a_worse_signal_still_sheds_and_is_still_told() -> None:
     guard = HealthGuard(RULES)
     down = replace(WELL, upstream_up=False)
     guard.update(down, 0.0)
-    assert guard.update(replace(down, timeouts=15), 1.0) == Transition(
+    assert guard.update(replace(down, timeouts=15), 1.0) == HealthTransition(
         CRITICAL, CRITICAL, "15 timeouts in 60 s (CRITICAL from 15)", 1.0, CRITICAL
     )
     assert guard.cause == "the upstream is down"
-    assert guard.update(down, 11.0) == Transition(
+    assert guard.update(down, 11.0) == HealthTransition(
         CRITICAL,
         CRITICAL,
         "better for 10 s, was: 15 timeouts in 60 s (CRITICAL from 15)",

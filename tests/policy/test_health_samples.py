@@ -15,7 +15,7 @@ from modelsplit_policy.admission import Shedding
 from modelsplit_policy.breaker import BreakerKey, BreakerView, State
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
-from modelsplit_policy.health import HealthGuard, HealthRules, Line, Signals
+from modelsplit_policy.health import HealthGuard, HealthRules, QueueState, Signals
 from modelsplit_policy.health_samples import Timeouts, not_closed, shedding, signals
 from modelsplit_policy.tickets import Ticket
 from modelsplit_policy.vocabulary import Provider, Role
@@ -89,7 +89,7 @@ def test_breakers_lines_and_what_was_measured_become_signals() -> None:
     ]
     found = signals(seats, RULES, breakers, 105.0, timeouts=4, upstream_up=False, lag_p99_s=0.02)
     row = RULES.roles[Role.HEAVY]
-    heavy = Line(Role.HEAVY, 2, row.max_queue, 4.0, row.max_wait_ms / 1000)
+    heavy = QueueState(Role.HEAVY, 2, row.max_queue, 4.0, row.max_wait_ms / 1000)
     assert {line.role for line in found.lines} == set(Role) - {Role.CLOUD}
     assert [line for line in found.lines if line.waiting] == [heavy]
     assert found == Signals(0.02, False, True, 2, found.lines, 4)

@@ -28,7 +28,7 @@ from modelsplit_proxy.http.server import Downstream
 from modelsplit_proxy.http.upstream import BodySink, UpstreamError, UpstreamHead, UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import Gate
-from modelsplit_proxy.limits.breakers import Fuses
+from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
@@ -280,7 +280,7 @@ class Trial:
         self.upstream = upstream
         self.gate = gate or Seats()
         self.clock = Ticking()
-        self.fuses = Fuses(Breakers(BreakerRules()), self.clock)
+        self.breakers = BreakerKeeper(Breakers(BreakerRules()), self.clock)
         rules = policy(overlay).policy
         budget_keeper = without_a_file(rules)
         lifecycle = Lifecycle()
@@ -291,7 +291,7 @@ class Trial:
             gate=cast("Gate", self.gate),
             pool=cast("Pool", upstream),
             residency=cast("Residency", Loaded(loaded=loaded)),
-            fuses=self.fuses,
+            breakers=self.breakers,
             budget_keeper=budget_keeper,
             clock=self.clock,
         )
@@ -320,6 +320,6 @@ class Trial:
         """Five failures in a row, of each of these."""
         for model in models:
             for _ in range(5):
-                admitted = self.fuses.admit(Provider.LOCAL, model)
+                admitted = self.breakers.admit(Provider.LOCAL, model)
                 assert isinstance(admitted, Allowed)
-                self.fuses.ended(admitted, LATE, completed=False, deadline_was_clients=False)
+                self.breakers.ended(admitted, LATE, completed=False, deadline_was_clients=False)

@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from modelsplit_policy.budget_clock import Reading
+from modelsplit_policy.budget_clock import ClockReading
 from modelsplit_policy.prices import Prices
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
 from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
-from modelsplit_proxy.runtime.clock import LedgerTime
+from modelsplit_proxy.runtime.clock import BudgetClock
 from support.bodies import fields_of
 from support.harness import policy
 from support.records import routed
@@ -43,9 +43,9 @@ class Clocks:
     """The machine's clocks, as a test sets them."""
 
     def __init__(self, boot: str | None = "boot-1") -> None:
-        self.reading = Reading(boot, 1000.0, NOON)
+        self.reading = ClockReading(boot, 1000.0, NOON)
 
-    def __call__(self) -> Reading:
+    def __call__(self) -> ClockReading:
         return self.reading
 
     def wait(self, seconds: float) -> None:
@@ -95,7 +95,7 @@ async def budget_keeper(
     clocks = clocks or Clocks()
     with opened(directory, **({"urgent_s": 5.0} | store)) as made:
         loaded = policy(overlay).policy
-        held = Held(BudgetKeeper(loaded, Prices(loaded), made, LedgerTime(clocks)), made, clocks)
+        held = Held(BudgetKeeper(loaded, Prices(loaded), made, BudgetClock(clocks)), made, clocks)
         await held.budget_keeper.open()
         yield held
         held.budget_keeper.close()
@@ -103,4 +103,4 @@ async def budget_keeper(
 
 def without_a_file(policy: Policy) -> BudgetKeeper:
     """A budget_keeper that was never opened: for calls that no budget looks at."""
-    return BudgetKeeper(policy, Prices(policy), cast("Store", None), LedgerTime(Clocks()))
+    return BudgetKeeper(policy, Prices(policy), cast("Store", None), BudgetClock(Clocks()))

@@ -12,7 +12,7 @@ from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol.stream_end import Tail
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.http.request import Source
+    from modelsplit_proxy.http.request import AnswerSource
     from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.http.upstream import BodySink, Exchange
 
@@ -50,9 +50,9 @@ class FakeDown:
     def __init__(self, *, writing_paused: bool = False) -> None:
         self.writing_paused = writing_paused
         self.written: list[bytes] = []
-        self.source: Source | None = None
+        self.source: AnswerSource | None = None
 
-    def feed_from(self, source: Source | None) -> None:
+    def feed_from(self, source: AnswerSource | None) -> None:
         self.source = source
 
     def write(self, data: bytes) -> None:

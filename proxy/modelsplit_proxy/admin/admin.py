@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.http.origin_guard import Guard
     from modelsplit_proxy.http.upstream import UpstreamTarget
-    from modelsplit_proxy.limits.breakers import Fuses
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.metrics.calls import Metrics
     from modelsplit_proxy.metrics.costs import Costs
@@ -76,7 +76,7 @@ class AdminParts:
     policy: Policy
     roles: Roles
     admission: Admission
-    fuses: Fuses
+    breakers: BreakerKeeper
     budget_keeper: BudgetKeeper
     metrics: Metrics
     live: LiveCalls
@@ -179,7 +179,7 @@ class Admin:
                 "parallelism": self._parallelism(),
                 "forecast": asdict(parts.admission.forecast),
                 "health": parts.monitor.fields(),
-                "breakers": [_breaker(view) for view in parts.fuses.snapshot()],
+                "breakers": [_breaker(view) for view in parts.breakers.snapshot()],
                 "active_requests": parts.lifecycle.active,
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
                 "cost": parts.costs.fields(),

@@ -15,7 +15,7 @@ from modelsplit_policy import deadlines, overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.reply import Setback
-from modelsplit_proxy.http.collect import Collector, Kept
+from modelsplit_proxy.http.collect import BodyCopy, Collector
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol import answer_check, upstream_failures
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.calls.telemetry import Telemetry
     from modelsplit_proxy.calls.validation import Validation
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead, UpstreamTarget
-    from modelsplit_proxy.protocol.stream_end import Verdict
+    from modelsplit_proxy.protocol.stream_end import StreamVerdict
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
@@ -52,7 +52,7 @@ class AnswerParts:
     lifecycle: Lifecycle
 
 
-class Reading:
+class AnswerReader:
     """Reads one answer. Made for one attempt, used once."""
 
     __slots__ = (
@@ -191,7 +191,7 @@ class Reading:
         record = self._record
         # An encoded stream passes unread.
         tail = None if head.get(b"content-encoding") else Tail()
-        kept = None if tail is None or self._validation is None else Kept(HOLD_BYTES)
+        kept = None if tail is None or self._validation is None else BodyCopy(HOLD_BYTES)
         # Framed anew whatever the upstream's framing: an error can then still be told in-band.
         self._reply.commit(head, length=None, total=False)
         spliced = self._spliced() if tail is not None else None
@@ -217,7 +217,7 @@ class Reading:
                 raise  # the client has left
             return Reason.DRAINING
 
-    def _observe(self, kept: Kept | None) -> None:
+    def _observe(self, kept: BodyCopy | None) -> None:
         """Check a stream that has gone out: too late to retry, not too late to count."""
         if self._validation is not None and kept is not None and not kept.overflowed:
             self._validation.stream(kept.body)
@@ -270,7 +270,7 @@ class Reading:
     # 2. What went wrong.
 
     def _stream_failure(
-        self, result: UpstreamError | Reason | None, verdict: Verdict | None
+        self, result: UpstreamError | Reason | None, verdict: StreamVerdict | None
     ) -> Failure:
         if result is not None:
             return self._break_failure(result)

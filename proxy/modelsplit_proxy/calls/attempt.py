@@ -20,7 +20,7 @@ from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, apply
 from modelsplit_policy.tickets import Place, Ticket
-from modelsplit_proxy.calls.answer import AnswerParts, Reading
+from modelsplit_proxy.calls.answer import AnswerParts, AnswerReader
 from modelsplit_proxy.calls.deadlines import LateError, first_byte
 from modelsplit_proxy.calls.early_headers import Patience, asks_for_stream
 from modelsplit_proxy.calls.telemetry import Telemetry
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
     from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.limits.admission_queue import Gate
-    from modelsplit_proxy.limits.breakers import Fuses
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
     from modelsplit_proxy.protocol.request_headers import Asked
     from modelsplit_proxy.records.record import CallRecord
@@ -58,7 +58,7 @@ class AttemptParts:
     gate: Gate
     pool: Pool
     residency: Residency
-    fuses: Fuses
+    breakers: BreakerKeeper
     budget_keeper: BudgetKeeper
     clock: Clock
 
@@ -126,7 +126,7 @@ class AttemptRun:
         usual = plan.row.total_timeout_ms is None and sent.asked.timeout_ms is None
         self._limits = plan.limits if usual else self._read_limits()
         self._patience = None if plan.row.early_headers_after_ms is None else self._read_patience()
-        self._reading = Reading(
+        self._reading = AnswerReader(
             parts.answers,
             record,
             reply,
@@ -150,7 +150,7 @@ class AttemptRun:
         attempt, parts = self._attempt, self._parts
         if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
-        stopped = parts.fuses.check(self._plan.provider, self._plan.model)
+        stopped = parts.breakers.check(self._plan.provider, self._plan.model)
         if stopped is None and self._payment is not None:
             stopped = await self._payment.check()
         if stopped is not None:
@@ -258,14 +258,14 @@ class AttemptRun:
 
     async def _dispatch(self) -> Setback | None:
         """Have the call counted and ask the model's breaker once more: it is about to be sent."""
-        record, fuses = self._record, self._parts.fuses
+        record, breakers = self._record, self._parts.breakers
         if self._payment is not None:
             refused = await self._payment.reserve()
             if refused is not None:
                 return self._reading.set_back(refused)
         self._attempt.dispatched = self._parts.clock.now()
         record.call.step(Event.DISPATCH)
-        admitted = fuses.admit(self._plan.provider, self._plan.model)
+        admitted = breakers.admit(self._plan.provider, self._plan.model)
         if isinstance(admitted, Failure):
             return self._reading.set_back(admitted)
         self._admitted = admitted
@@ -273,7 +273,7 @@ class AttemptRun:
         try:
             return await self._exchange()
         finally:
-            fuses.ended(
+            breakers.ended(
                 admitted,
                 self._attempt.failure or record.failure,
                 completed=record.call.state is State.COMPLETED,
@@ -354,7 +354,7 @@ class AttemptRun:
         if self._ticket is not None:
             self._parts.gate.first_byte(self._ticket)
         if self._admitted is not None:
-            self._parts.fuses.reached(self._admitted)
+            self._parts.breakers.reached(self._admitted)
 
     # 4. The bounds.
 

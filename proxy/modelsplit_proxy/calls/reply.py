@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.http.upstream import UpstreamHead
     from modelsplit_proxy.limits.budgets import BudgetKeeper
-    from modelsplit_proxy.protocol.stream_end import Verdict
+    from modelsplit_proxy.protocol.stream_end import StreamVerdict
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
@@ -105,7 +105,7 @@ class Reply:
         self.down.end()
         self._record.call.step(Event.FINISH)
 
-    def break_off(self, failure: Failure, verdict: Verdict | None) -> None:
+    def break_off(self, failure: Failure, verdict: StreamVerdict | None) -> None:
         """Tell the client inside the stream; where that cannot be done, break the line.
 
         ``verdict`` None: the stream cannot be read, so nothing can be added to it.

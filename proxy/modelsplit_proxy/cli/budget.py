@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from modelsplit_policy.approvals import Action, Approvals, Change
+from modelsplit_policy.approvals import ApprovalAction, Approvals, Change
 from modelsplit_policy.budget_clock import resume
 from modelsplit_policy.budgets import Budgets, dollars, nano
 from modelsplit_proxy.cli import state_access, status
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
-    from modelsplit_policy.budget_clock import Reading
+    from modelsplit_policy.budget_clock import ClockReading
     from modelsplit_proxy.config.settings import Settings
 
 DONE: Final = 0
@@ -56,7 +56,7 @@ class Desk:
 
     directory: Path
     named: bool
-    now: Reading
+    now: ClockReading
     running: dict[str, Any] | None
 
 
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]
     if args.verb == "show":
         return _show(desk, args, settings, environ)
     by, reason = _text("--by", args.by), _text("--reason", args.reason)
-    change = Change(0, 0.0, desk.now.wall, Action(args.verb), by, reason)
+    change = Change(0, 0.0, desk.now.wall, ApprovalAction(args.verb), by, reason)
     verb = {"approve": _approve, "revoke": _revoke, "reset": _reset}[args.verb]
     return verb(desk, args, change)
 
@@ -203,7 +203,7 @@ def _show(
         budgets.restore(reservation)
     approvals = Approvals(book.changes, book.spent)
     budgets.presume_used(approvals.lost_at())
-    standings = [budget_text.fields(one) for one in budgets.standing(book.ledger)]
+    standings = [budget_text.fields(one) for one in budgets.standing(book.budget_time)]
     if desk.running is not None:
         # The running proxy goes by its own policy.
         standings = desk.running["spending"]["budgets"]
@@ -216,11 +216,11 @@ def _show(
                 "id": one.id,
                 "usd": dollars(one.nano_usd),
                 "usd_left": dollars(approvals.left(one)),
-                "until": rfc3339(desk.now.wall + one.until - book.ledger),
+                "until": rfc3339(desk.now.wall + one.until - book.budget_time),
                 "by": one.by,
                 "reason": one.reason,
             }
-            for one in approvals.in_force(book.ledger)
+            for one in approvals.in_force(book.budget_time)
         ],
         "history": [_change(one) for one in book.changes],
     }
@@ -229,7 +229,7 @@ def _show(
 
 
 def _change(change: Change) -> dict[str, Any]:
-    approves = change.action is Action.APPROVE
+    approves = change.action is ApprovalAction.APPROVE
     return {
         "id": change.id,
         "at": rfc3339(change.wall),
@@ -260,10 +260,12 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
 
 
 def _what(one: dict[str, Any]) -> str:
-    if one["action"] == Action.APPROVE:
+    if one["action"] == ApprovalAction.APPROVE:
         days = "1 day" if one["days"] == 1 else f"{one['days']:g} days"
         return f"approve {one['id']}: {budget_text.amount(one['usd'])} USD for {days}"
-    return f"revoke {one['revokes']}" if one["action"] == Action.REVOKE else str(one["action"])
+    return (
+        f"revoke {one['revokes']}" if one["action"] == ApprovalAction.REVOKE else str(one["action"])
+    )
 
 
 def _minute(stamp: str) -> str:

@@ -55,7 +55,7 @@ class _RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestsArguments:
     """What the command line asks. ``words``: those of ``query.WORDS`` that were said."""
 
     request_id: str | None
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def read_arguments(args: argparse.Namespace) -> Asked:
+def read_arguments(args: argparse.Namespace) -> RequestsArguments:
     """Raises QueryError where the flags contradict each other."""
     said = {word: getattr(args, word) for word in WORDS if getattr(args, word)}
     words = {word: "1" if value is True else str(value) for word, value in said.items()}
@@ -102,10 +102,10 @@ def read_arguments(args: argparse.Namespace) -> Asked:
     limit = LIMIT if args.limit is None else args.limit
     if not 1 <= limit <= _LIMIT_MAX:
         raise QueryError(f"--limit {limit} is not between 1 and {_LIMIT_MAX}")
-    return Asked(args.id, words, limit, args.json, args.export)
+    return RequestsArguments(args.id, words, limit, args.json, args.export)
 
 
-def run(asked: Asked, admin: Address, state: Path | None, clock: Clock) -> int:
+def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clock) -> int:
     """Ask, print, and return the exit code. Raises StoreError for a file that cannot be read."""
     source = _Proxy(admin) if state is None else _File(state, clock)
     try:

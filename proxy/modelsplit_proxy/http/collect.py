@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange, UpstreamError
 
 
-class Kept:
+class BodyCopy:
     """A copy of what passes, up to a limit."""
 
     __slots__ = ("_held", "_limit", "overflowed")
@@ -50,7 +50,7 @@ class Collector:
         self._over = False
         self._result: UpstreamError | None = None
         self._done: asyncio.Future[UpstreamError | Reason | None] | None = None
-        # One buffer, as in ``Kept``.
+        # One buffer, as in ``BodyCopy``.
         self._held = bytearray()
         self.overflowed = False
 

@@ -16,8 +16,8 @@ from modelsplit_proxy.http.bounds import Watch
 if TYPE_CHECKING:
     from modelsplit_policy.deadlines import Bounds
     from modelsplit_policy.failures import Reason
-    from modelsplit_proxy.http.collect import Kept
-    from modelsplit_proxy.http.request import Source
+    from modelsplit_proxy.http.collect import BodyCopy
+    from modelsplit_proxy.http.request import AnswerSource
     from modelsplit_proxy.http.upstream import Exchange, UpstreamError
 
 
@@ -26,7 +26,7 @@ class Writer(Protocol):
 
     @property
     def writing_paused(self) -> bool: ...
-    def feed_from(self, source: Source | None) -> None: ...
+    def feed_from(self, source: AnswerSource | None) -> None: ...
     def write(self, data: bytes) -> None: ...
 
 
@@ -46,7 +46,7 @@ class Relay:
         exchange: Exchange,
         down: Writer,
         tail: Listener | None,
-        kept: Kept | None = None,
+        kept: BodyCopy | None = None,
     ) -> None:
         self._exchange = exchange
         self._down = down

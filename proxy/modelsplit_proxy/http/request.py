@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from yarl import URL
 
 
-class Source(Protocol):
+class AnswerSource(Protocol):
     """Whatever feeds an answer: it stops reading while the client is slow."""
 
     def pause(self) -> None: ...
@@ -29,7 +29,7 @@ class Source(Protocol):
 class Connection(Protocol):
     """The connection a request came on, as far as its answer needs it."""
 
-    source: Source | None
+    source: AnswerSource | None
 
     @property
     def remote(self) -> str: ...

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
-from modelsplit_proxy.http.request import Connection, Request, Source
+from modelsplit_proxy.http.request import AnswerSource, Connection, Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -68,7 +68,7 @@ class ClientConnection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._receiving: StreamReader | None = None
-        self.source: Source | None = None
+        self.source: AnswerSource | None = None
         self.remote = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -333,7 +333,7 @@ class Downstream:
     def writing_paused(self) -> bool:
         return self._connection.writing_paused
 
-    def feed_from(self, source: Source | None) -> None:
+    def feed_from(self, source: AnswerSource | None) -> None:
         """Let ``source`` know when the client is slow (None: nobody)."""
         self._connection.source = source
 

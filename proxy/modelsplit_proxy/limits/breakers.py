@@ -13,7 +13,7 @@ from modelsplit_policy.breaker import Allowed
 from modelsplit_policy.failures import said_back
 
 if TYPE_CHECKING:
-    from modelsplit_policy.breaker import Breakers, BreakerView, Transition
+    from modelsplit_policy.breaker import Breakers, BreakerTransition, BreakerView
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.vocabulary import Provider
     from modelsplit_proxy.runtime.clock import Clock
@@ -24,7 +24,7 @@ logger = logging.getLogger("modelsplit")
 _KEY_MAX: Final = 60
 
 
-class Fuses:
+class BreakerKeeper:
     """Breakers with a clock and a log."""
 
     def __init__(self, breakers: Breakers, clock: Clock) -> None:
@@ -32,7 +32,7 @@ class Fuses:
         self._clock = clock
 
     def __repr__(self) -> str:
-        return f"<Fuses {self._breakers!r}>"
+        return f"<BreakerKeeper {self._breakers!r}>"
 
     def check(self, provider: Provider, model: str) -> Failure | None:
         """Whether a call would be refused now; asked before it joins a line."""
@@ -73,7 +73,7 @@ class Fuses:
     def snapshot(self) -> tuple[BreakerView, ...]:
         return self._breakers.snapshot(self._clock.now())
 
-    def _tell(self, transitions: tuple[Transition, ...]) -> None:
+    def _tell(self, transitions: tuple[BreakerTransition, ...]) -> None:
         for step in transitions:
             # A model's name comes from a client.
             key = said_back(str(step.key), _KEY_MAX)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.approvals import Action, Change
-from modelsplit_policy.budget_clock import Anchor, Reading, resume
+from modelsplit_policy.approvals import ApprovalAction, Change
+from modelsplit_policy.budget_clock import Anchor, ClockReading, resume
 from modelsplit_policy.budgets import Charge, Reservation
 from modelsplit_policy.vocabulary import Provider, Role
 
@@ -49,9 +49,9 @@ class RevokedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What the file holds. ``ledger``: the time it is by its clock."""
+    """What the file holds. ``budget_time``: what it is by its clock."""
 
-    ledger: float
+    budget_time: float
     last_id: int
     charges: tuple[Reservation, ...]
     spent: dict[int, int]
@@ -59,7 +59,7 @@ class Book:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ChargeRow:
     """One charge as it is written down."""
 
     keeper: str
@@ -70,7 +70,7 @@ class Line:
 
 
 def take_over(
-    db: sqlite3.Connection, keeper: str, now: Reading, since_s: float, lost_wall: float | None
+    db: sqlite3.Connection, keeper: str, now: ClockReading, since_s: float, lost_wall: float | None
 ) -> Book:
     """Become the keeper and read everything younger than ``since_s`` seconds.
 
@@ -78,31 +78,31 @@ def take_over(
     becomes part of the history if it is not yet.
     """
     book = read(db, now, since_s)
-    _set_clock(db, Anchor(now, book.ledger), keeper)
-    known = {change.wall for change in book.changes if change.action is Action.LOST}
+    _set_clock(db, Anchor(now, book.budget_time), keeper)
+    known = {change.wall for change in book.changes if change.action is ApprovalAction.LOST}
     if lost_wall is not None and lost_wall not in known:
         why = "a damaged state file was set aside"
-        lost = Change(0, book.ledger, lost_wall, Action.LOST, "modelsplit", why)
+        lost = Change(0, book.budget_time, lost_wall, ApprovalAction.LOST, "modelsplit", why)
         add_change(db, lost)
-    return Book(book.ledger, book.last_id, book.charges, book.spent, changes(db))
+    return Book(book.budget_time, book.last_id, book.charges, book.spent, changes(db))
 
 
-def read(db: sqlite3.Connection, now: Reading, since_s: float) -> Book:
+def read(db: sqlite3.Connection, now: ClockReading, since_s: float) -> Book:
     """The same for somebody who only looks."""
-    ledger = resume(anchor(db), now)
-    rows = db.execute(_CHARGES, (ledger - since_s,)).fetchall()
+    budget_time = resume(anchor(db), now)
+    rows = db.execute(_CHARGES, (budget_time - since_s,)).fetchall()
     charges = tuple(map(_reservation, rows))
     (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM budget_charges").fetchone()
     spent = db.execute(
         "SELECT approval, sum(max(nano_usd, 0)) FROM budget_charges "
         "WHERE approval NOT NULL GROUP BY 1"
     )
-    return Book(ledger, last_id, charges, dict(spent.fetchall()), changes(db))
+    return Book(budget_time, last_id, charges, dict(spent.fetchall()), changes(db))
 
 
 def anchor(db: sqlite3.Connection) -> Anchor | None:
     row = db.execute("SELECT boot, since_boot, wall, ledger FROM budget_clock").fetchone()
-    return None if row is None else Anchor(Reading(*row[:3]), row[3])
+    return None if row is None else Anchor(ClockReading(*row[:3]), row[3])
 
 
 def changes(db: sqlite3.Connection) -> tuple[Change, ...]:
@@ -127,7 +127,7 @@ def add_change(db: sqlite3.Connection, change: Change) -> int:
     return added.lastrowid
 
 
-def reserve(db: sqlite3.Connection, line: Line) -> None:
+def reserve(db: sqlite3.Connection, line: ChargeRow) -> None:
     """Write a charge down; NotKeeperError or RevokedError if it must not be."""
     _keep(db, line.keeper)
     if line.approval is not None and _revoked(db, line.approval):
@@ -174,7 +174,7 @@ def _is_kept_by(db: sqlite3.Connection, keeper: str) -> bool:
 
 def _revoked(db: sqlite3.Connection, approval: int) -> bool:
     query = "SELECT 1 FROM budget_changes WHERE action = ? AND target = ?"
-    return db.execute(query, (Action.REVOKE, approval)).fetchone() is not None
+    return db.execute(query, (ApprovalAction.REVOKE, approval)).fetchone() is not None
 
 
 def _set_clock(db: sqlite3.Connection, now: Anchor, keeper: str) -> None:
@@ -182,7 +182,7 @@ def _set_clock(db: sqlite3.Connection, now: Anchor, keeper: str) -> None:
     db.execute(
         "INSERT OR REPLACE INTO budget_clock (only, boot, since_boot, wall, ledger, keeper) "
         "VALUES (1, ?, ?, ?, ?, ?)",
-        (reading.boot, reading.since_boot, reading.wall, now.ledger, keeper),
+        (reading.boot, reading.since_boot, reading.wall, now.budget_time, keeper),
     )
 
 
@@ -193,4 +193,4 @@ def _reservation(row: tuple[int, float, str, str, str, int]) -> Reservation:
 
 def _change(row: tuple[int, float, float, str, str, str, int, float, int | None]) -> Change:
     number, at, wall, action, by, reason, nano_usd, until, target = row
-    return Change(number, at, wall, Action(action), by, reason, nano_usd, until, target)
+    return Change(number, at, wall, ApprovalAction(action), by, reason, nano_usd, until, target)

@@ -31,7 +31,7 @@ from modelsplit_policy.failures import Reason
 from modelsplit_policy.model_names import ModelNames
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.limits import budget_store
-from modelsplit_proxy.limits.budget_store import Line, NotKeeperError, RevokedError
+from modelsplit_proxy.limits.budget_store import ChargeRow, NotKeeperError, RevokedError
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.storage.state_file import StoreError
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.records.record import Attempt, CallRecord
-    from modelsplit_proxy.runtime.clock import LedgerTime
+    from modelsplit_proxy.runtime.clock import BudgetClock
     from modelsplit_proxy.storage.writer import Store
 
 logger = logging.getLogger("modelsplit")
@@ -79,7 +79,7 @@ class Refusals:
 class BudgetKeeper:
     """All budgets and approvals of the process."""
 
-    def __init__(self, policy: Policy, prices: Prices, store: Store, time: LedgerTime) -> None:
+    def __init__(self, policy: Policy, prices: Prices, store: Store, time: BudgetClock) -> None:
         self._budgets = Budgets(policy.budgets)
         self._approvals = Approvals()
         self._estimates = Estimates(policy)
@@ -114,7 +114,7 @@ class BudgetKeeper:
             return budget_store.take_over(db, self._keeper, clocks, since_s, lost_wall)
 
         book = await asyncio.wrap_future(self._store.submit(take_over))
-        self._written = Anchor(clocks, book.ledger)
+        self._written = Anchor(clocks, book.budget_time)
         self._time.begin(self._written)
         for reservation in book.charges:
             self._budgets.restore(reservation)
@@ -342,11 +342,11 @@ class BudgetKeeper:
         self._written = line.anchor
         return None
 
-    def _line(self, payment: AttemptCharge) -> Line:
+    def _line(self, payment: AttemptCharge) -> ChargeRow:
         assert payment.reservation is not None
         approval = None if payment.approval is None else payment.approval.id
         record = payment.record
-        return Line(
+        return ChargeRow(
             self._keeper, self._time.anchor(), payment.reservation, approval, record.request_id
         )
 

@@ -15,7 +15,7 @@ import orjson
 from jsonschema_rs import ValidationErrorKind as Kind
 
 from modelsplit_proxy.protocol.format_finding import FormatFinding
-from modelsplit_proxy.protocol.schema_cost import Costs, RefusedError, costs_of
+from modelsplit_proxy.protocol.schema_cost import RefusedError, SchemaCosts, costs_of
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator
@@ -39,7 +39,7 @@ class Compiled:
 
     raw: bytes
     validator: Validator
-    costs: Costs
+    costs: SchemaCosts
 
     def judge(self, text: str, value: Any) -> FormatFinding:
         """Hold an answer against it: its text, and the value that the text says."""
@@ -90,12 +90,12 @@ def _why_invalid(error: ValueError) -> str:
     return "the schema is not a valid JSON schema"
 
 
-def _too_much(costs: Costs, text: str, value: Any) -> bool:
+def _too_much(costs: SchemaCosts, text: str, value: Any) -> bool:
     # A value takes two characters at least, so most answers need not be counted.
     return len(text) * costs.at_most > _MAX_STEPS and _steps(costs, text, value) > _MAX_STEPS
 
 
-def _steps(costs: Costs, text: str, value: Any) -> int:
+def _steps(costs: SchemaCosts, text: str, value: Any) -> int:
     """How many steps the check may take, at most."""
     values, depth = _size(value)
     return (values + len(text) // _CHARS_PER_VALUE) * costs.of(depth)

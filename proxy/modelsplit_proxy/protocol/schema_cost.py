@@ -59,7 +59,7 @@ class _Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Costs:
+class SchemaCosts:
     """``by_depth[n]``: steps per value, at most, in a value with ``n`` levels of containers.
 
     ``any_depth``: values nested deeper than the list is long cost what its last entry says.
@@ -76,7 +76,7 @@ class Costs:
         return self.by_depth[depth] if depth < len(self.by_depth) else self.at_most
 
 
-def costs_of(schema: dict[str, Any], raw: bytes) -> Costs:
+def costs_of(schema: dict[str, Any], raw: bytes) -> SchemaCosts:
     """What ``schema``, whose compact JSON is ``raw``, may cost. Raises RefusedError."""
     _refuse_words(schema, raw)
     nodes = _read(schema)
@@ -182,7 +182,7 @@ def _weight(schema: dict[str, Any]) -> int:
     )
 
 
-def _grow(nodes: dict[int, _Node], order: list[int], root: int) -> Costs:
+def _grow(nodes: dict[int, _Node], order: list[int], root: int) -> SchemaCosts:
     """Costs for one more level of nesting at a time, until a level adds nothing."""
     levels = max(1, min(_MAX_LEVELS, _MAX_ROUNDS_TIMES_NODES // len(nodes)))
     before: dict[int, int] = dict.fromkeys(nodes, 0)
@@ -192,10 +192,10 @@ def _grow(nodes: dict[int, _Node], order: list[int], root: int) -> Costs:
         for key in order:
             now[key] = _cost(nodes[key], now, before)
         if now == before:
-            return Costs(tuple(found), any_depth=True)
+            return SchemaCosts(tuple(found), any_depth=True)
         found.append(now[root])
         before = now
-    return Costs(tuple(found), any_depth=False)
+    return SchemaCosts(tuple(found), any_depth=False)
 
 
 def _cost(node: _Node, here: dict[int, int], below: dict[int, int]) -> int:

@@ -24,7 +24,7 @@ from modelsplit_proxy.protocol.stream_end import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelsplit_proxy.http.request import Source
+    from modelsplit_proxy.http.request import AnswerSource
     from modelsplit_proxy.http.server import Downstream
 
 # What a last line holds and a token never does: inside a JSON string quotes are escaped. So
@@ -207,7 +207,7 @@ class SplicedDown:
     def writing_paused(self) -> bool:
         return self._down.writing_paused
 
-    def feed_from(self, source: Source | None) -> None:
+    def feed_from(self, source: AnswerSource | None) -> None:
         self._down.feed_from(source)
 
     def write(self, piece: bytes) -> None:

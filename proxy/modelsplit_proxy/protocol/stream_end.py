@@ -63,7 +63,7 @@ class Usage(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class StreamVerdict:
     """``complete``: the end marker was there. ``error``: the text of an in-band error.
 
     ``mid_line``: the bytes stop inside a line or an event, so nothing can be added after them.
@@ -118,12 +118,12 @@ class Tail:
         return b"".join((*self._whole, self._open))
 
 
-def judge_ndjson(tail: Tail) -> Verdict:
+def judge_ndjson(tail: Tail) -> StreamVerdict:
     """An Ollama stream: the last line decides."""
     lines = tail.lines()
     last = json_object(lines[-1]) if lines else {}
     error = last.get("error")
-    return Verdict(
+    return StreamVerdict(
         complete=last.get("done") is True and error is None,
         error=None if error is None else str(error),
         mid_line=tail.mid_line,
@@ -131,14 +131,14 @@ def judge_ndjson(tail: Tail) -> Verdict:
     )
 
 
-def judge_sse(tail: Tail) -> Verdict:
+def judge_sse(tail: Tail) -> StreamVerdict:
     """An OpenAI, responses-API or Anthropic stream: the last data lines decide."""
     data = list(_data_lines(tail.lines()))[-_JUDGED_EVENTS:]
     events = [json_object(line) for line in data]
     error = next((_error_text(event) for event in reversed(events) if "error" in event), None)
     if error is not None and _is_final_response(events[-1]):
         error = None  # a finished response object carries "error": null or its own
-    return Verdict(
+    return StreamVerdict(
         complete=bool(data) and error is None and _is_sse_end(data[-1], events[-1]),
         error=error,
         mid_line=tail.mid_event,
@@ -146,7 +146,7 @@ def judge_sse(tail: Tail) -> Verdict:
     )
 
 
-def judge(dialect: Dialect, tail: Tail) -> Verdict:
+def judge(dialect: Dialect, tail: Tail) -> StreamVerdict:
     return judge_ndjson(tail) if dialect is Dialect.OLLAMA else judge_sse(tail)
 
 

@@ -32,7 +32,7 @@ WHERE experiment = ? AND started_us >= ? ORDER BY started_us DESC LIMIT ?
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KeptCalls:
     """What the state file has of one experiment: calls, and when the first and last came."""
 
     name: str
@@ -48,9 +48,9 @@ class TrialData:
     def __init__(self, read: Read) -> None:
         self._read = read
 
-    def kept(self, since_us: int) -> list[Kept]:
+    def kept(self, since_us: int) -> list[KeptCalls]:
         """The experiments that have calls since then, by name."""
-        return [Kept(*row) for row in self._read(_NAMES, (since_us,))]
+        return [KeptCalls(*row) for row in self._read(_NAMES, (since_us,))]
 
     def calls(self, experiment: str, sticky: str, since_us: int) -> list[Observation]:
         """The newest calls of one experiment; ``sticky`` says which belong together."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.comparison import Arm, Finding
     from modelsplit_policy.config.model import ExperimentPolicy, Policy
     from modelsplit_policy.intervals import Estimate
-    from modelsplit_proxy.records.experiment_data import Kept, TrialData
+    from modelsplit_proxy.records.experiment_data import KeptCalls, TrialData
 
 _DEALT: Final = {"job": "jobs", "client": "clients", "request": "calls"}
 SHOWN: Final = {
@@ -51,7 +51,7 @@ def report(policy: Policy, data: TrialData, name: str | None, since_us: int) -> 
 def _experiment(
     name: str,
     told: Mapping[str, ExperimentPolicy],
-    kept: Mapping[str, Kept],
+    kept: Mapping[str, KeptCalls],
     data: TrialData,
     since_us: int,
 ) -> dict[str, Any]:

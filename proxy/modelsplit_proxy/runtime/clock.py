@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from modelsplit_policy.budget_clock import Anchor, Reading
+from modelsplit_policy.budget_clock import Anchor, ClockReading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,17 +47,17 @@ def boot_id(said: str = "") -> str | None:
     return said.strip().replace("-", "").lower() or None
 
 
-def machine_clocks(boot: str | None) -> Callable[[], Reading]:
+def machine_clocks(boot: str | None) -> Callable[[], ClockReading]:
     """What reads the clocks of this machine, in this boot."""
     # The monotonic clock stands still while the machine sleeps; this one does not.
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-    return lambda: Reading(boot, time.clock_gettime(clock), time.time())
+    return lambda: ClockReading(boot, time.clock_gettime(clock), time.time())
 
 
-class LedgerTime:
-    """Ledger time in this process, from the moment it is told what time it is."""
+class BudgetClock:
+    """Budget time in this process, from the moment it is told what time it is."""
 
-    def __init__(self, read: Callable[[], Reading]) -> None:
+    def __init__(self, read: Callable[[], ClockReading]) -> None:
         self.read = read
         self._began = Anchor(read(), 0.0)
 
@@ -66,13 +66,13 @@ class LedgerTime:
         self._began = anchor
 
     def now(self) -> float:
-        return self.anchor().ledger
+        return self.anchor().budget_time
 
     def anchor(self) -> Anchor:
         """What the clocks read, and how late that makes it."""
         reading, began = self.read(), self._began
         passed_s = reading.since_boot - began.reading.since_boot
-        return Anchor(reading, began.ledger + max(0.0, passed_s))
+        return Anchor(reading, began.budget_time + max(0.0, passed_s))
 
 
 def rfc3339(wall: float) -> str:

@@ -164,7 +164,7 @@ _RECORDS: Final = (
 # What the limits stood at when an attempt got its seat.
 _SEATS: Final = ("ALTER TABLE attempts ADD COLUMN seats TEXT",)
 
-# Charges to budgets (``at``: ledger time), what people changed, which nobody changes again,
+# Charges to budgets (``at``: budget time), what people changed, which nobody changes again,
 # and the clock, with the process that keeps them (``budget_store``).
 _BUDGETS: Final = (
     """

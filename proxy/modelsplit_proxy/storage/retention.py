@@ -34,7 +34,7 @@ _FIRST: Final = "SELECT id FROM calls ORDER BY id LIMIT ?"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RetentionLimits:
     """How long records are kept, and how large the file may grow. Seconds, bytes."""
 
     keep_s: float
@@ -64,7 +64,7 @@ class _Size:
 class Retention:
     """Prunes the state file."""
 
-    def __init__(self, store: Store, clock: Clock, limits: Limits) -> None:
+    def __init__(self, store: Store, clock: Clock, limits: RetentionLimits) -> None:
         self._store = store
         self._clock = clock
         self._limits = limits

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.health import HealthGuard, HealthRules, Signals
-    from modelsplit_proxy.limits.breakers import Fuses
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.loop_lag import LoopLag
@@ -36,7 +36,7 @@ class Watched:
 
     policy: Policy
     admission: Admission
-    fuses: Fuses
+    breakers: BreakerKeeper
     probe: Probe
     lag: LoopLag
     clock: Clock
@@ -92,14 +92,14 @@ class Monitor:
 
     def open_breakers(self) -> list[BreakerView]:
         """The breakers that do not simply let calls through."""
-        return not_closed(self._watched.fuses.snapshot())
+        return not_closed(self._watched.breakers.snapshot())
 
     def _signals(self, now: float) -> Signals:
         watched = self._watched
         return signals(
             watched.admission,
             watched.policy,
-            watched.fuses.snapshot(),
+            watched.breakers.snapshot(),
             now,
             timeouts=self.timeouts.count(now),
             upstream_up=watched.probe.up,

@@ -119,7 +119,7 @@ async def test_a_call_that_is_cancelled_upstream_cuts_it_off_and_gives_its_seat_
         await running
     assert trial.upstream.aborted == 1
     assert trial.left_once
-    assert trial.fuses.snapshot() == (), "a client that left is nobody's failure"
+    assert trial.breakers.snapshot() == (), "a client that left is nobody's failure"
 
 
 async def test_only_a_whole_answer_reports_how_fast_it_ran() -> None:
@@ -279,7 +279,7 @@ async def test_a_client_may_shorten_the_roles_timeout_and_not_stretch_it(
     assert bound in setback.failure.message
     assert trial.record.deadline_was_clients is clients
     # A client in a hurry says nothing about the model.
-    assert bool(trial.fuses.snapshot()) is not clients
+    assert bool(trial.breakers.snapshot()) is not clients
 
 
 # --- A stream that was begun early ------------------------------------------------------------

@@ -14,7 +14,7 @@ from modelsplit_proxy.calls import answer as calls_answer
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.limits.admission_queue import Gate
 from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
-from modelsplit_proxy.limits.breakers import Fuses
+from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import AttemptCharge
 from modelsplit_proxy.limits.client_keys import Caller
 from modelsplit_proxy.limits.client_seats import ClientSeats
@@ -141,11 +141,23 @@ SAYS: list[tuple[Check, type, str, Any, Reason]] = [
     (Check.ROLE, Caller, "denied_role", lambda *_: no(Reason.ROLE_DENIED), Reason.ROLE_DENIED),
     (Check.CLIENT_SEATS, ClientSeats, "enter", lambda *_: False, Reason.CLIENT_CONCURRENCY),
     (Check.CLIENT_RATE, ArrivalLimit, "take", never, Reason.CLIENT_RATE),
-    (Check.BREAKER, Fuses, "check", lambda *_: no(Reason.BREAKER_OPEN), Reason.BREAKER_OPEN),
+    (
+        Check.BREAKER,
+        BreakerKeeper,
+        "check",
+        lambda *_: no(Reason.BREAKER_OPEN),
+        Reason.BREAKER_OPEN,
+    ),
     (Check.BUDGET, AttemptCharge, "check", no_budget, Reason.CALLS),
     (Check.SEAT, Gate, "ask", no_seat, Reason.QUEUE_FULL),
     (Check.BUDGET, AttemptCharge, "reserve", no_budget, Reason.CALLS),
-    (Check.BREAKER, Fuses, "admit", lambda *_: no(Reason.BREAKER_OPEN), Reason.BREAKER_OPEN),
+    (
+        Check.BREAKER,
+        BreakerKeeper,
+        "admit",
+        lambda *_: no(Reason.BREAKER_OPEN),
+        Reason.BREAKER_OPEN,
+    ),
 ]
 
 

@@ -13,7 +13,7 @@ from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.upstream import UpstreamHead
-from modelsplit_proxy.protocol.stream_end import Usage, Verdict
+from modelsplit_proxy.protocol.stream_end import StreamVerdict, Usage
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from support.attempts import JSON, NDJSON, TOKEN, Heard, Ticking, downstream, request
@@ -40,8 +40,8 @@ def head(status: int = 200, *more: tuple[bytes, bytes], phrase: bytes = b"OK") -
     return UpstreamHead(status, phrase, [JSON, *more], None)
 
 
-def verdict(*, mid_line: bool) -> Verdict:
-    return Verdict(complete=False, error=None, mid_line=mid_line, usage=Usage())
+def verdict(*, mid_line: bool) -> StreamVerdict:
+    return StreamVerdict(complete=False, error=None, mid_line=mid_line, usage=Usage())
 
 
 class Stage:
@@ -177,7 +177,7 @@ def test_in_sse_it_is_an_event() -> None:
 
 
 @pytest.mark.parametrize("seen", [verdict(mid_line=True), None], ids=["mid-line", "unreadable"])
-def test_where_nothing_can_be_added_the_line_breaks(seen: Verdict | None) -> None:
+def test_where_nothing_can_be_added_the_line_breaks(seen: StreamVerdict | None) -> None:
     stage = Stage()
     stage.reply.commit(head(), length=None, total=False)
     stage.reply.down.write(b'{"half')

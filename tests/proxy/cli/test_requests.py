@@ -32,7 +32,7 @@ Capture = pytest.CaptureFixture[str]
 NOBODY = Address("127.0.0.1", 1)
 
 
-def asked(*arguments: str) -> tuple[requests.Asked, Path | None]:
+def asked(*arguments: str) -> tuple[requests.RequestsArguments, Path | None]:
     parser = argparse.ArgumentParser()
     requests.add_arguments(parser)
     args = parser.parse_args(list(arguments))
@@ -240,4 +240,4 @@ def test_flags_that_do_not_go_together(arguments: list[str], error: str) -> None
 def test_the_words_that_were_said() -> None:
     expected: dict[str, Any] = {"role": "PLANNER", "failed": "1", "since": "1h"}
     question, _ = asked("--role", "PLANNER", "--failed", "--since", "1h")
-    assert question == requests.Asked(None, expected, 50, as_json=False, export=False)
+    assert question == requests.RequestsArguments(None, expected, 50, as_json=False, export=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.http.collect import Collector, Kept
+from modelsplit_proxy.http.collect import BodyCopy, Collector
 
 if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange
@@ -49,7 +49,7 @@ async def test_a_collector_is_bounded_in_time() -> None:
 
 async def test_what_is_held_in_small_pieces_takes_no_more_than_its_bytes() -> None:
     exchange = FakeExchange()
-    collector, kept = Collector(cast("Exchange", exchange), 10**6), Kept(10**6)
+    collector, kept = Collector(cast("Exchange", exchange), 10**6), BodyCopy(10**6)
     for feed in (collector.data, kept.add):
         with tracing():
             before = tracemalloc.get_traced_memory()[0]
@@ -65,14 +65,14 @@ async def test_to_hold_small_pieces_takes_no_more_work_than_their_bytes() -> Non
         return work_of(collector.data, [b"0123456789abcdef"] * count, Work())
 
     def kept(count: int) -> int:
-        return work_of(Kept(10**6).add, [b"0123456789abcdef"] * count, Work())
+        return work_of(BodyCopy(10**6).add, [b"0123456789abcdef"] * count, Work())
 
     assert is_linear(collected, 1000)
     assert is_linear(kept, 1000)
 
 
 def test_what_is_too_large_to_keep_is_let_go_of() -> None:
-    kept = Kept(5)
+    kept = BodyCopy(5)
     kept.add(b"12345")
     assert (kept.overflowed, kept.body) == (False, b"12345")
     kept.add(b"6")

@@ -9,7 +9,7 @@ import pytest
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers, State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.vocabulary import Provider
-from modelsplit_proxy.limits.breakers import Fuses
+from modelsplit_proxy.limits.breakers import BreakerKeeper
 
 LOCAL = Provider.LOCAL
 BROKEN = Failure(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS, "Ollama answered 500", "Failed")
@@ -30,33 +30,33 @@ class Hands:
         raise AssertionError("breakers are of monotonic time")
 
 
-def made(**rules: float) -> tuple[Fuses, Hands]:
+def made(**rules: float) -> tuple[BreakerKeeper, Hands]:
     clock = Hands()
-    return Fuses(Breakers(BreakerRules(**rules)), clock), clock  # type: ignore[arg-type]
+    return BreakerKeeper(Breakers(BreakerRules(**rules)), clock), clock  # type: ignore[arg-type]
 
 
-def admitted(fuses: Fuses, model: str = "m") -> Allowed:
-    allowed = fuses.admit(LOCAL, model)
+def admitted(breakers: BreakerKeeper, model: str = "m") -> Allowed:
+    allowed = breakers.admit(LOCAL, model)
     assert isinstance(allowed, Allowed)
     return allowed
 
 
 def end(
-    fuses: Fuses, failure: Failure | None = None, model: str = "m", *, gone: bool = False
+    breakers: BreakerKeeper, failure: Failure | None = None, model: str = "m", *, gone: bool = False
 ) -> None:
     """One call, from admission to its end."""
-    allowed = admitted(fuses, model)
+    allowed = admitted(breakers, model)
     completed = failure is None and not gone
-    fuses.ended(allowed, failure, completed=completed, deadline_was_clients=False)
+    breakers.ended(allowed, failure, completed=completed, deadline_was_clients=False)
 
 
 def test_after_five_failures_calls_are_refused_with_the_reason() -> None:
-    fuses, _ = made()
+    breakers, _ = made()
     for _ in range(4):
-        end(fuses, BROKEN)
-    assert fuses.check(LOCAL, "m") is None
-    end(fuses, BROKEN)
-    refused = fuses.check(LOCAL, "m")
+        end(breakers, BROKEN)
+    assert breakers.check(LOCAL, "m") is None
+    end(breakers, BROKEN)
+    refused = breakers.check(LOCAL, "m")
     assert refused is not None
     assert (refused.code, refused.reason) == (ErrorCode.OVERLOAD_THROTTLED, Reason.BREAKER_OPEN)
     assert refused.phrase == "Breaker Open"
@@ -64,16 +64,16 @@ def test_after_five_failures_calls_are_refused_with_the_reason() -> None:
         "calls to LOCAL/m are stopped for now: 5 failures in a row, last: "
         "E_UPSTREAM_LOCAL status; retry in 1 s"
     )
-    assert fuses.admit(LOCAL, "m") == refused
-    assert fuses.check(LOCAL, "other") is None
-    assert repr(fuses).startswith("<Fuses <Breakers LOCAL/m open")
+    assert breakers.admit(LOCAL, "m") == refused
+    assert breakers.check(LOCAL, "other") is None
+    assert repr(breakers).startswith("<BreakerKeeper <Breakers LOCAL/m open")
 
 
 def test_nobody_there_stops_calls_to_every_model() -> None:
-    fuses, _ = made()
+    breakers, _ = made()
     for model in "abcde":
-        end(fuses, AWAY, model)
-    refused = fuses.check(LOCAL, "never asked for")
+        end(breakers, AWAY, model)
+    refused = breakers.check(LOCAL, "never asked for")
     assert refused is not None
     assert refused.message.startswith("calls to LOCAL are stopped for now: 5 failures in a row")
 
@@ -85,37 +85,37 @@ def test_nobody_there_stops_calls_to_every_model() -> None:
 def test_when_to_come_back_is_told_in_whole_seconds_never_too_few(
     open_s: float, later: float, told: int
 ) -> None:
-    fuses, clock = made(open_s=open_s, open_max_s=100.0)
+    breakers, clock = made(open_s=open_s, open_max_s=100.0)
     for _ in range(5):
-        end(fuses, BROKEN)
+        end(breakers, BROKEN)
     clock.at += later
-    refused = fuses.check(LOCAL, "m")
+    refused = breakers.check(LOCAL, "m")
     assert refused is not None
     assert refused.retry_after_s == told
 
 
 def test_after_its_time_exactly_one_call_goes_and_its_end_decides() -> None:
-    fuses, clock = made()
+    breakers, clock = made()
     for _ in range(5):
-        end(fuses, BROKEN)
+        end(breakers, BROKEN)
     clock.at += 1.0
-    trial = admitted(fuses)
+    trial = admitted(breakers)
     assert trial.trial
-    assert isinstance(fuses.admit(LOCAL, "m"), Failure)
-    fuses.ended(trial, None, completed=True, deadline_was_clients=False)
-    assert fuses.check(LOCAL, "m") is None
-    assert fuses.snapshot() == ()
+    assert isinstance(breakers.admit(LOCAL, "m"), Failure)
+    breakers.ended(trial, None, completed=True, deadline_was_clients=False)
+    assert breakers.check(LOCAL, "m") is None
+    assert breakers.snapshot() == ()
 
 
 def test_a_provider_is_back_with_the_first_byte_of_its_trial() -> None:
-    fuses, clock = made()
+    breakers, clock = made()
     for _ in range(5):
-        end(fuses, AWAY)
+        end(breakers, AWAY)
     clock.at += 1.0
-    trial = admitted(fuses)
-    assert isinstance(fuses.admit(LOCAL, "other"), Failure)
-    fuses.reached(trial)
-    assert isinstance(fuses.admit(LOCAL, "other"), Allowed)
+    trial = admitted(breakers)
+    assert isinstance(breakers.admit(LOCAL, "other"), Failure)
+    breakers.reached(trial)
+    assert isinstance(breakers.admit(LOCAL, "other"), Allowed)
 
 
 @pytest.mark.parametrize(
@@ -131,28 +131,28 @@ def test_a_provider_is_back_with_the_first_byte_of_its_trial() -> None:
 def test_what_is_nobodys_failure_never_opens_anything(
     failure: Failure | None, *, clients: bool
 ) -> None:
-    fuses, _ = made()
+    breakers, _ = made()
     for _ in range(20):
-        fuses.ended(admitted(fuses), failure, completed=False, deadline_was_clients=clients)
-    assert fuses.snapshot() == ()
+        breakers.ended(admitted(breakers), failure, completed=False, deadline_was_clients=clients)
+    assert breakers.snapshot() == ()
 
 
 def test_timeouts_at_our_own_deadline_count() -> None:
-    fuses, _ = made()
+    breakers, _ = made()
     for _ in range(5):
-        end(fuses, LATE)
-    [view] = fuses.snapshot()
+        end(breakers, LATE)
+    [view] = breakers.snapshot()
     assert (str(view.key), view.state, view.failures) == ("LOCAL/m", State.OPEN, 5)
 
 
 def test_every_step_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    fuses, clock = made()
+    breakers, clock = made()
     for _ in range(5):
-        end(fuses, BROKEN)
+        end(breakers, BROKEN)
     clock.at += 1.0
-    end(fuses, BROKEN)
+    end(breakers, BROKEN)
     clock.at += 2.0
-    end(fuses)
+    end(breakers)
     assert [record.levelno for record in caplog.records] == [logging.WARNING] * 5
     cause = "in a row, last: E_UPSTREAM_LOCAL status"
     assert caplog.messages == [
@@ -167,14 +167,14 @@ def test_every_step_is_a_line_in_the_log(caplog: pytest.LogCaptureFixture) -> No
 def test_a_models_name_cannot_write_log_lines_or_sentences(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    fuses, _ = made()
+    breakers, _ = made()
     name = "m\nERROR everything is lost\x1b[31m" + "x" * 1000
     for _ in range(5):
-        end(fuses, BROKEN, name)
+        end(breakers, BROKEN, name)
     [line] = caplog.messages
     assert line.isprintable()
     assert len(line) < 200
-    refused = fuses.check(LOCAL, name)
+    refused = breakers.check(LOCAL, name)
     assert refused is not None
     assert refused.message.isprintable()
     assert len(refused.message) <= 200

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from modelsplit_policy.approvals import Action, Change
-from modelsplit_policy.budget_clock import Anchor, Reading
+from modelsplit_policy.approvals import ApprovalAction, Change
+from modelsplit_policy.budget_clock import Anchor, ClockReading
 from modelsplit_policy.budgets import Charge, Reservation
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.limits import budget_store
-from modelsplit_proxy.limits.budget_store import Line, NotKeeperError, RevokedError
+from modelsplit_proxy.limits.budget_store import ChargeRow, NotKeeperError, RevokedError
 from support.stores import opened
 
 HOUR = 3600.0
-NOW = Reading("boot-1", 100.0, 50_000.0)
+NOW = ClockReading("boot-1", 100.0, 50_000.0)
 CHARGE = Charge("claude-3-opus", Role.CLOUD, Provider.CLOUD, 7)
-APPROVAL = Change(1, 50_000.0, 50_000.0, Action.APPROVE, "kim", "a trial", 100, 60_000.0)
+APPROVAL = Change(1, 50_000.0, 50_000.0, ApprovalAction.APPROVE, "kim", "a trial", 100, 60_000.0)
 
 
 @pytest.fixture(name="db")
@@ -29,9 +29,11 @@ def _db(tmp_path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path)
 
 
-def line(number: int, at: float, keeper: str = "k", approval: int | None = None) -> Line:
-    reading = Reading("boot-1", at - 49_900.0, at)
-    return Line(keeper, Anchor(reading, at), Reservation(number, at, CHARGE), approval, "req-1")
+def line(number: int, at: float, keeper: str = "k", approval: int | None = None) -> ChargeRow:
+    reading = ClockReading("boot-1", at - 49_900.0, at)
+    return ChargeRow(
+        keeper, Anchor(reading, at), Reservation(number, at, CHARGE), approval, "req-1"
+    )
 
 
 def take_over(db: sqlite3.Connection, keeper: str = "k", **said: float | None) -> budget_store.Book:
@@ -52,9 +54,9 @@ def test_what_was_written_is_read_back(db: sqlite3.Connection) -> None:
         budget_store.reserve(db, line(1, 50_010.0, approval=1))
         budget_store.reserve(db, line(2, 50_020.0, approval=1))
         budget_store.settle(db, "k", 1, 3)
-        later = Reading("boot-1", 130.0, 1.0)
+        later = ClockReading("boot-1", 130.0, 1.0)
         book = budget_store.read(db, later, HOUR)
-        assert book.ledger == 50_030.0
+        assert book.budget_time == 50_030.0
         assert [(r.id, r.at, r.charge.nano_usd) for r in book.charges] == [
             (1, 50_010.0, 3),
             (2, 50_020.0, 7),
@@ -68,7 +70,7 @@ def test_only_what_a_window_can_still_hold_is_read(db: sqlite3.Connection) -> No
         take_over(db)
         budget_store.reserve(db, line(1, 50_000.0))
         budget_store.reserve(db, line(2, 50_001.0, approval=9))
-        book = budget_store.read(db, Reading("boot-1", 100.0 + HOUR, 0.0), HOUR)
+        book = budget_store.read(db, ClockReading("boot-1", 100.0 + HOUR, 0.0), HOUR)
         assert [one.id for one in book.charges] == [2]
         assert (book.last_id, book.spent) == (2, {9: 7})
 
@@ -103,7 +105,7 @@ def test_a_revoked_approval_is_charged_nothing(db: sqlite3.Connection) -> None:
     with closing(db):
         take_over(db)
         number = budget_store.add_change(db, APPROVAL)
-        revocation = Change(0, 1.0, 1.0, Action.REVOKE, "kim", "enough", target=number)
+        revocation = Change(0, 1.0, 1.0, ApprovalAction.REVOKE, "kim", "enough", target=number)
         budget_store.add_change(db, revocation)
         with pytest.raises(RevokedError):
             budget_store.reserve(db, line(1, 50_010.0, approval=number))
@@ -122,6 +124,6 @@ def test_the_history_is_only_added_to(db: sqlite3.Connection, statement: str) ->
 def test_a_loss_becomes_history_once(db: sqlite3.Connection) -> None:
     with closing(db):
         (lost,) = take_over(db, lost=49_999.0).changes
-        assert (lost.action, lost.at, lost.wall) == (Action.LOST, 50_000.0, 49_999.0)
+        assert (lost.action, lost.at, lost.wall) == (ApprovalAction.LOST, 50_000.0, 49_999.0)
         assert take_over(db, lost=49_999.0).changes == (lost,)
         assert len(take_over(db, lost=51_000.0).changes) == 2

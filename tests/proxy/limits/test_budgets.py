@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.approvals import Action, Change
+from modelsplit_policy.approvals import ApprovalAction, Change
 from modelsplit_policy.budgets import nano
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.limits import budget_store
@@ -38,12 +38,16 @@ def rows(directory: Path) -> list[tuple[Any, ...]]:
 
 def approve(directory: Path, usd: float = 5.0, days: float = 7.0) -> int:
     """As another process does, while the proxy runs."""
-    change = Change(0, NOON, NOON, Action.APPROVE, "kim", "a trial", nano(usd), NOON + days * DAY)
+    change = Change(
+        0, NOON, NOON, ApprovalAction.APPROVE, "kim", "a trial", nano(usd), NOON + days * DAY
+    )
     return written(directory, change)
 
 
 def revoke(directory: Path, approval: int) -> None:
-    written(directory, Change(0, NOON, NOON, Action.REVOKE, "kim", "enough", target=approval))
+    written(
+        directory, Change(0, NOON, NOON, ApprovalAction.REVOKE, "kim", "enough", target=approval)
+    )
 
 
 def written(directory: Path, change: Change) -> int:
@@ -309,7 +313,7 @@ async def test_an_operator_may_say_that_lost_counts_are_no_matter(tmp_path: Path
     (tmp_path / FILE_NAME).write_bytes(b"no database at all" * 100)
     async with budget_keeper(tmp_path, overlay=TWO) as held:
         assert await held.sent() == "counts_lost"
-        written(tmp_path, Change(0, NOON, NOON, Action.RESET, "kim", "I have the log"))
+        written(tmp_path, Change(0, NOON, NOON, ApprovalAction.RESET, "kim", "I have the log"))
         assert await held.sent() is None
 
 

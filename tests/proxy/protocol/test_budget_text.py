@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.approvals import Action, Change, Denied
+from modelsplit_policy.approvals import ApprovalAction, Change, Denied
 from modelsplit_policy.budgets import Exhausted, Standing, nano
 from modelsplit_policy.failures import Failure, Reason
 from modelsplit_proxy.protocol import budget_text
 
 NOON = 1_795_435_200.0
 LONGEST = "n" * 64
-APPROVAL = Change(1, 0.0, NOON, Action.APPROVE, "k" * 100, "a trial", nano(5.0), 0.0)
+APPROVAL = Change(1, 0.0, NOON, ApprovalAction.APPROVE, "k" * 100, "a trial", nano(5.0), 0.0)
 
 
 def standing(**said: Any) -> Standing:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.protocol.schema_cost import TOO_DEAR, Costs, RefusedError, costs_of
+from modelsplit_proxy.protocol.schema_cost import TOO_DEAR, RefusedError, SchemaCosts, costs_of
 
 BOB: dict[str, Any] = {
     "type": "object",
@@ -22,7 +22,7 @@ TREE: dict[str, Any] = {
 }
 
 
-def costs(schema: dict[str, Any]) -> Costs:
+def costs(schema: dict[str, Any]) -> SchemaCosts:
     return costs_of(schema, orjson.dumps(schema))
 
 
@@ -38,7 +38,7 @@ def doubling(keyword: str, times: int) -> dict[str, Any]:
 
 def test_a_flat_schema_costs_its_own_parts() -> None:
     # The object with two names that must be there, then one of its properties.
-    assert costs(BOB) == Costs((3, 4), any_depth=True)
+    assert costs(BOB) == SchemaCosts((3, 4), any_depth=True)
 
 
 def test_only_the_dearest_of_the_properties_applies_to_a_value() -> None:

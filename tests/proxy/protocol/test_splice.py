@@ -17,7 +17,7 @@ from support.work import CountedPattern, Work, is_linear, work_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from modelsplit_proxy.http.request import Source
+    from modelsplit_proxy.http.request import AnswerSource
     from modelsplit_proxy.protocol.stream_end import Usage
 
 KEY = b',"llm":{"x":"}"}'
@@ -237,7 +237,7 @@ class Heard:
     def write(self, piece: bytes) -> None:
         self.pieces.append(piece)
 
-    def feed_from(self, source: Source | None) -> None:
+    def feed_from(self, source: AnswerSource | None) -> None:
         self.sources.append(source)
 
 

@@ -13,9 +13,9 @@ from modelsplit_policy.quantity import count, quantities
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.protocol import stream_end as module
 from modelsplit_proxy.protocol.stream_end import (
+    StreamVerdict,
     Tail,
     Usage,
-    Verdict,
     judge,
     ollama_usage,
     openai_usage,
@@ -93,7 +93,7 @@ WHOLE = {
 STREAMS = pytest.mark.parametrize(("dialect", "stream", "usage"), WHOLE.values(), ids=WHOLE)
 
 
-def verdict(dialect: Dialect, pieces: Iterable[bytes]) -> Verdict:
+def verdict(dialect: Dialect, pieces: Iterable[bytes]) -> StreamVerdict:
     tail = Tail()
     for piece in pieces:
         tail.feed(piece)
@@ -111,7 +111,7 @@ def bytewise(stream: bytes) -> list[bytes]:
 def test_a_whole_stream_is_complete_and_tells_its_usage(
     dialect: Dialect, stream: bytes, usage: Usage
 ) -> None:
-    wanted = Verdict(complete=True, error=None, mid_line=False, usage=usage)
+    wanted = StreamVerdict(complete=True, error=None, mid_line=False, usage=usage)
     assert verdict(dialect, [stream]) == wanted
     assert verdict(dialect, bytewise(stream)) == wanted
     assert verdict(dialect, bytewise(stream.replace(b"\n", b"\r\n"))) == wanted
@@ -162,7 +162,7 @@ def test_something_can_be_added_only_after_a_whole_line_or_event(
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_a_stream_without_a_byte_is_not_complete(dialect: Dialect) -> None:
-    wanted = Verdict(complete=False, error=None, mid_line=False, usage=Usage())
+    wanted = StreamVerdict(complete=False, error=None, mid_line=False, usage=Usage())
     assert verdict(dialect, []) == wanted
     assert verdict(dialect, [b""]) == wanted
 
@@ -266,7 +266,7 @@ JSONISH = st.recursive(
 
 @given(data=st.lists(st.binary(max_size=40), max_size=20), dialect=st.sampled_from(Dialect))
 def test_any_bytes_have_a_verdict(data: list[bytes], dialect: Dialect) -> None:
-    assert isinstance(verdict(dialect, data), Verdict)
+    assert isinstance(verdict(dialect, data), StreamVerdict)
 
 
 @given(value=JSONISH)

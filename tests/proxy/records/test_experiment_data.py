@@ -11,7 +11,7 @@ from modelsplit_policy.comparison import End, Observation
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.prices import Price
 from modelsplit_proxy.records import experiment_data as module
-from modelsplit_proxy.records.experiment_data import Kept, TrialData
+from modelsplit_proxy.records.experiment_data import KeptCalls, TrialData
 from modelsplit_proxy.records.record import CallRecord, Variant
 from modelsplit_proxy.records.recorder import Ledger
 from support.records import PLANNER, QUEUE_FULL, answered, fallen_back, routed
@@ -143,9 +143,9 @@ def test_experiments_with_calls_are_listed(ledger: Ledger) -> None:
     for number in range(3):
         ledger.note(answered(variant=A, started_wall=START + number))
     us = round(START * 1e6)
-    assert ledger.trials.kept(0) == [Kept("t", "PLANNER", 3, us, us + 2_000_000)]
+    assert ledger.trials.kept(0) == [KeptCalls("t", "PLANNER", 3, us, us + 2_000_000)]
     assert ledger.trials.kept(us + 2_000_000) == [
-        Kept("t", "PLANNER", 1, us + 2_000_000, us + 2_000_000)
+        KeptCalls("t", "PLANNER", 1, us + 2_000_000, us + 2_000_000)
     ]
 
 

@@ -10,9 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.budget_clock import Anchor, Reading
+from modelsplit_policy.budget_clock import Anchor, ClockReading
 from modelsplit_proxy.runtime import clock
-from modelsplit_proxy.runtime.clock import LedgerTime, SystemClock, boot_id, machine_clocks, rfc3339
+from modelsplit_proxy.runtime.clock import (
+    BudgetClock,
+    SystemClock,
+    boot_id,
+    machine_clocks,
+    rfc3339,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +71,10 @@ def test_the_machines_clocks_are_read_together() -> None:
 
 
 def test_ledger_time_goes_on_from_what_it_is_told_by_what_has_passed() -> None:
-    readings = [Reading("b", since_boot, wall) for since_boot, wall in ((9.0, 500.0), (12.5, 9.0))]
+    readings = [
+        ClockReading("b", since_boot, wall) for since_boot, wall in ((9.0, 500.0), (12.5, 9.0))
+    ]
     times = iter(readings)
-    time = LedgerTime(lambda: next(times))
-    time.begin(Anchor(Reading("b", 10.0, 500.0), 70_000.0))
+    time = BudgetClock(lambda: next(times))
+    time.begin(Anchor(ClockReading("b", 10.0, 500.0), 70_000.0))
     assert time.anchor() == Anchor(readings[1], 70_002.5)

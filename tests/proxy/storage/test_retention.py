@@ -11,7 +11,7 @@ import pytest
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.recorder import Ledger
 from modelsplit_proxy.storage import retention as module
-from modelsplit_proxy.storage.retention import Limits, Retention, Step
+from modelsplit_proxy.storage.retention import Retention, RetentionLimits, Step
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from support.records import answered
 from support.stores import execute, locked, opened
@@ -63,7 +63,7 @@ def steps(store: Store, retention: Retention) -> int:
 def test_calls_go_when_they_are_too_old_and_their_attempts_with_them(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         ledger = fill(store, 10)
-        retention = Retention(store, Clock(at=67.0), Limits(60.0, PLENTY))
+        retention = Retention(store, Clock(at=67.0), RetentionLimits(60.0, PLENTY))
         assert store.submit(retention.step).result(10) == (True, 7)
         assert ids(ledger) == ["r7", "r8", "r9"]
         assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(3,)]
@@ -75,7 +75,7 @@ def test_jobs_go_when_their_last_call_is_too_old(tmp_path: Path) -> None:
         fill(store, 5, job_id="old")
         Ledger(store).note(answered(job_id="young", started_wall=START + 100))
         assert store.catch_up(5)
-        steps(store, Retention(store, Clock(at=110.0), Limits(60.0, PLENTY)))
+        steps(store, Retention(store, Clock(at=110.0), RetentionLimits(60.0, PLENTY)))
         assert execute(tmp_path, "SELECT job_id FROM jobs") == [("young",)]
 
 
@@ -84,7 +84,7 @@ def test_the_oldest_go_until_the_file_is_small_enough_and_shorter(tmp_path: Path
         ledger = fill(store, 6000)
         execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
         before = (tmp_path / FILE_NAME).stat().st_size
-        retention = Retention(store, Clock(), Limits(AGES, before // 2))
+        retention = Retention(store, Clock(), RetentionLimits(AGES, before // 2))
         assert steps(store, retention) > 6
         left = ids(ledger)
         assert 1000 < len(left) < 3200
@@ -99,7 +99,7 @@ def test_one_step_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(module, "_CALLS_AT_ONCE", 3)
     with opened(tmp_path) as store:
         ledger = fill(store, 10)
-        retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
+        retention = Retention(store, Clock(at=1000.0), RetentionLimits(60.0, PLENTY))
         assert store.submit(retention.step).result(5) == (True, 3)
         assert ids(ledger) == [f"r{number}" for number in range(3, 10)]
 
@@ -108,7 +108,7 @@ async def test_a_step_that_came_to_nothing_counts_for_nothing(tmp_path: Path) ->
     """The disk is full at the first try: it is run again, and its calls are counted once."""
     with opened(tmp_path) as store:
         ledger = await asyncio.to_thread(fill, store, 3)
-        retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
+        retention = Retention(store, Clock(at=1000.0), RetentionLimits(60.0, PLENTY))
         counted: list[int] = []
 
         def step(db: sqlite3.Connection) -> Step:
@@ -131,7 +131,7 @@ def test_what_is_no_record_is_never_touched(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         execute(tmp_path, "INSERT INTO facts VALUES ('kept', 1)")
         ledger = fill(store, 20)
-        steps(store, Retention(store, Clock(at=AGES * 2), Limits(0.0, 0)))
+        steps(store, Retention(store, Clock(at=AGES * 2), RetentionLimits(0.0, 0)))
         assert ids(ledger) == []
         assert execute(tmp_path, "SELECT name FROM facts") == [("kept",)]
 
@@ -142,7 +142,7 @@ async def test_it_prunes_by_itself_and_goes_on_after_a_disk_that_failed(
     monkeypatch.setattr(module, "_EVERY_S", 0.0)
     with opened(tmp_path) as store:
         ledger = await asyncio.to_thread(fill, store, 3)
-        retention = Retention(store, Clock(at=1000.0), Limits(60.0, PLENTY))
+        retention = Retention(store, Clock(at=1000.0), RetentionLimits(60.0, PLENTY))
         watching = asyncio.get_running_loop().create_task(retention.watch())
         with locked(tmp_path):
             await asyncio.sleep(0)
@@ -155,4 +155,4 @@ async def test_it_prunes_by_itself_and_goes_on_after_a_disk_that_failed(
 async def test_a_closed_store_ends_a_round(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         pass
-    await Retention(store, Clock(), Limits(60.0, PLENTY)).prune()
+    await Retention(store, Clock(), RetentionLimits(60.0, PLENTY)).prune()

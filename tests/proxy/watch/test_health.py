@@ -16,7 +16,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.health import HealthGuard, HealthRules, Level
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.limits.breakers import Fuses
+from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.watch import health
@@ -51,14 +51,14 @@ class Under:
         self.clock = Hands()
         shipped = policy().policy
         self.admission: Admission = admission.from_policy(shipped)
-        self.fuses = Fuses(Breakers(BreakerRules()), self.clock)
+        self.breakers = BreakerKeeper(Breakers(BreakerRules()), self.clock)
         self.probe = SimpleNamespace(up=True)
         self.lag = LoopLag()
         rules = HealthRules()
         watched = Watched(
             shipped,
             self.admission,
-            self.fuses,
+            self.breakers,
             cast("Probe", self.probe),
             self.lag,
             self.clock,
@@ -79,9 +79,9 @@ class Under:
     def breaks(self, failure: Failure, model: str = "m") -> None:
         """Enough failures to open a breaker."""
         for _ in range(5):
-            allowed = self.fuses.admit(Provider.LOCAL, model)
+            allowed = self.breakers.admit(Provider.LOCAL, model)
             assert not isinstance(allowed, Failure)
-            self.fuses.ended(allowed, failure, completed=False, deadline_was_clients=False)
+            self.breakers.ended(allowed, failure, completed=False, deadline_was_clients=False)
 
 
 def late(failure: Failure = LATE, **changes: Any) -> CallRecord:
@@ -251,10 +251,10 @@ def test_the_providers_own_breaker_is_critical() -> None:
 
 def test_a_breaker_that_has_only_counted_is_not_open() -> None:
     under = Under()
-    allowed = under.fuses.admit(Provider.LOCAL, "m")
+    allowed = under.breakers.admit(Provider.LOCAL, "m")
     assert not isinstance(allowed, Failure)
-    under.fuses.ended(allowed, BROKEN, completed=False, deadline_was_clients=False)
-    assert len(under.fuses.snapshot()) == 1
+    under.breakers.ended(allowed, BROKEN, completed=False, deadline_was_clients=False)
+    assert len(under.breakers.snapshot()) == 1
     assert under.monitor.open_breakers() == []
     assert under.look() is Level.OK
 
