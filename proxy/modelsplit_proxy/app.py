@@ -251,6 +251,7 @@ class App:
             ledger=self._ledger,
             costs=self._costs,
             store=self.store,
+            tasks=self._tasks,
         )
 
     # 3. From the start to the end.
@@ -276,11 +277,11 @@ class App:
         for warning in (*self._pricing.warnings, *warnings(self.policy)):
             logger.warning("%s", warning)
         self._tasks.run(self._compare_with_installed(), "installed")
-        self._tasks.run(self.probe.watch(), "probe")
-        self._tasks.run(self.residency.watch(), "residency")
-        self._tasks.run(self.monitor.watch(), "health")
-        self._tasks.run(self._retention().watch(), "retention")
-        self._tasks.run(self.budget_keeper.watch(), "budgets")
+        self._tasks.keep(self.probe.watch, "probe")
+        self._tasks.keep(self.residency.watch, "residency")
+        self._tasks.keep(self.monitor.watch, "health")
+        self._tasks.keep(self._retention().watch, "retention")
+        self._tasks.keep(self.budget_keeper.watch, "budgets")
 
     async def _read_budgets(self) -> None:
         """Know what was counted before the first call comes; a locked file delays only that."""

@@ -35,6 +35,7 @@ from modelsplit_proxy.records.query import (
     read_since,
 )
 from modelsplit_proxy.records.reader import AmbiguousError
+from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.loop_lag import LoopLag
+    from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
     from modelsplit_proxy.watch.health import Monitor
     from modelsplit_proxy.watch.loaded_models import Residency
@@ -92,6 +94,7 @@ class AdminParts:
     ledger: Ledger
     costs: Costs
     store: Store
+    tasks: Tasks
 
 
 class Admin:
@@ -136,7 +139,9 @@ class Admin:
         """200 while the process can answer; the upstream's health is told, not judged."""
         del request
         health = self._parts.monitor.fields()
-        trouble = self._parts.budget_keeper.error or self._parts.store.error
+        parts = self._parts
+        trouble = parts.budget_keeper.error or parts.store.error
+        trouble = trouble or tasks.trouble(parts.tasks.watchers())
         return _json(
             {
                 "status": "ok" if trouble is None else "degraded",
@@ -185,6 +190,7 @@ class Admin:
                 "cost": parts.costs.fields(),
                 "spending": budget_metrics.fields(parts.budget_keeper),
                 "ledger": self._ledger(),
+                "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
             }
         )
 

@@ -38,13 +38,13 @@ class ServiceStatus:
 
     def start(self, every_s: float = EVERY_S) -> None:
         """Look now, and every so many seconds."""
+        self._timer = asyncio.get_running_loop().call_later(every_s, self.start, every_s)
         text = self._text()
         if text != self._told:
             self._notifier.status(text)
             self._told = text
         if self._ends():
             self._notifier.extend_timeout(_EXTEND_USEC)
-        self._timer = asyncio.get_running_loop().call_later(every_s, self.start, every_s)
 
     def stop(self) -> None:
         if self._timer is not None:

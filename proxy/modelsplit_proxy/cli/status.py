@@ -9,6 +9,8 @@ import orjson
 
 from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.runtime import tasks
+from modelsplit_proxy.runtime.tasks import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,9 +60,13 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
 
 
 def _trouble(stats: dict[str, Any]) -> str | None:
-    """What is wrong with the state file; budgets are counted in it."""
+    """What is wrong with the state file, in which budgets are counted, or with our own tasks."""
     trouble: str | None = stats["spending"]["error"] or stats["ledger"]["error"]
-    return trouble
+    return trouble or tasks.trouble(_watchers(stats))
+
+
+def _watchers(stats: dict[str, Any]) -> list[Watcher]:
+    return [Watcher(**watcher) for watcher in stats["watchers"]]
 
 
 def _banner(stats: dict[str, Any]) -> str:
@@ -86,6 +92,10 @@ def _seats(stats: dict[str, Any]) -> Iterator[str]:
     yield cost_line(stats["cost"])
     yield f"lag      {stats['event_loop_lag_p99_ms']:g} ms (event loop, p99 of the last minute)"
     yield from _state_file(stats["ledger"])
+    for watcher in _watchers(stats):
+        if watcher.failures:
+            now = "runs again" if watcher.running else "waits to be started again"
+            yield f"task     {watcher.name} failed {watcher.failures} times, {now}: {watcher.error}"
 
 
 def _state_file(ledger: dict[str, Any]) -> Iterator[str]:

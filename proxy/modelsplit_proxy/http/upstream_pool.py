@@ -21,7 +21,8 @@ IDLE_S: Final = 60.0
 class Pool:
     """Connections to one host: reused when idle, opened when not, never waited for.
 
-    ``name`` and ``port``: where it listens. ``host``: which it is.
+    ``name`` and ``port``: where it listens. ``host``: which it is. A connection that nobody has
+    used for ``IDLE_S`` is closed then, however many others are in use.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Pool:
         self._name = name
         self._port = port
         self._connect_timeout_s = connect_timeout_s
+        # The one that came back last is the last, and the next to be used.
         self._idle: list[UpstreamConnection] = []
+        self._sweeping: asyncio.TimerHandle | None = None
         self._open: set[UpstreamConnection] = set()
 
     def __repr__(self) -> str:
@@ -57,6 +60,8 @@ class Pool:
             return
         connection.rest()
         self._idle.append(connection)
+        if self._sweeping is None:
+            self._sweep_in(IDLE_S)
 
     def forget(self, connection: UpstreamConnection) -> None:
         self._open.discard(connection)
@@ -64,8 +69,23 @@ class Pool:
             self._idle.remove(connection)
 
     def close(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
         for connection in list(self._open):
             connection.abort()
+
+    def _sweep_in(self, seconds: float) -> None:
+        self._sweeping = asyncio.get_running_loop().call_later(seconds, self._sweep)
+
+    def _sweep(self) -> None:
+        """Close what has been idle for too long: taking the last first, nobody else looks at it."""
+        self._sweeping = None
+        oldest = asyncio.get_running_loop().time() - IDLE_S
+        while self._idle and self._idle[0].idle_since <= oldest:
+            self._idle.pop(0).abort()
+        if self._idle:
+            self._sweep_in(self._idle[0].idle_since - oldest)
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> UpstreamConnection:
         try:

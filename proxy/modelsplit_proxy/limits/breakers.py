@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.breaker import Allowed
+from modelsplit_policy.breaker_news import BreakerNews
 from modelsplit_policy.failures import said_back
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class BreakerKeeper:
     def __init__(self, breakers: Breakers, clock: Clock) -> None:
         self._breakers = breakers
         self._clock = clock
+        self._news = BreakerNews()
 
     def __repr__(self) -> str:
         return f"<BreakerKeeper {self._breakers!r}>"
@@ -75,6 +77,7 @@ class BreakerKeeper:
 
     def _tell(self, transitions: tuple[BreakerTransition, ...]) -> None:
         for step in transitions:
-            # A model's name comes from a client.
-            key = said_back(str(step.key), _KEY_MAX)
-            logger.warning("breaker %s: %s -> %s: %s", key, step.old, step.new, step.why)
+            text = self._news.of(step, self._clock.now())
+            if text is not None:
+                # A model's name comes from a client.
+                logger.warning("breaker %s: %s", said_back(str(step.key), _KEY_MAX), text)

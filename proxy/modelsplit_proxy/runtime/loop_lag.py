@@ -58,7 +58,8 @@ class LoopLag:
 
     def _tick(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
         now = loop.time()
-        self.observe(max(0.0, now - due))
         # From now, not from when it was due: after a stall one late tick tells the whole
-        # story, and no burst of catch-up ticks waters it down.
+        # story, and no burst of catch-up ticks waters it down. Before anybody is told, so that
+        # a listener that raises does not end the measuring.
         self._schedule(loop, now + self._tick_s)
+        self.observe(max(0.0, now - due))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
+from modelsplit_proxy.cli import status
 from modelsplit_proxy.records import reader
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
 from modelsplit_sim.config import SimConfig
@@ -289,3 +291,29 @@ async def test_a_call_nobody_made(up: Running) -> None:
         assert answer.status == 404
         assert '"nobody"' in answer.json["error"]
         assert (await admin.request("GET", "/nowhere")).status == 404
+
+
+async def test_a_background_task_that_fails_is_started_again_and_told() -> None:
+    async with running() as up, up.admin() as admin:
+        up.app._tasks._watchers["health"].failed("KeyError: 'x'", asyncio.get_running_loop().time())
+        stats = (await admin.request("GET", "/stats")).json
+        assert [watcher["name"] for watcher in stats["watchers"]] == [
+            "probe",
+            "residency",
+            "health",
+            "retention",
+            "budgets",
+        ]
+        assert stats["watchers"][2] == {
+            "name": "health",
+            "running": False,
+            "failures": 1,
+            "error": "KeyError: 'x'",
+            "well": False,
+        }
+        health = (await admin.request("GET", "/healthz")).json
+        assert health["status"] == "degraded"
+        assert "health, 1 times, last: KeyError: 'x'" in health["error"]
+        shown = "\n".join(status.lines(stats))
+        assert "task     health failed 1 times, waits to be started again: KeyError: 'x'" in shown
+        assert shown.startswith("DEGRADED (background tasks failed: health")

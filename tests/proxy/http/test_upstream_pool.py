@@ -9,6 +9,7 @@ import pytest
 
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
 from modelsplit_proxy.http.upstream_pool import IDLE_S, MAX_IDLE, Pool
+from support.fake_time import passes
 from support.pooled import ask, begin, pooled
 from support.raw import Peer, says
 from support.scripted import response
@@ -90,6 +91,40 @@ async def test_a_connection_idle_for_too_long_is_not_used() -> None:
         idle.idle_since -= IDLE_S
         await ask(pool)
         assert len(upstream.peers) == 2
+
+
+@pytest.mark.fake_time
+async def test_what_a_burst_opened_is_closed_again_however_steady_the_traffic_is() -> None:
+    async with pooled(says(response(b"a"))) as (pool, _):
+        burst = [await pool.acquire() for _ in range(20)]
+        for connection in burst:
+            pool.give_back(connection)
+        for _ in range(3):
+            await passes(IDLE_S / 3 - 1)
+            await ask(pool)
+        assert pool.open_connections == 20
+        await passes(4.0)
+        # One of them has answered everything, and goes on.
+        assert pool.open_connections == 1
+        await ask(pool)
+        assert pool.open_connections == 1
+        await passes(IDLE_S)
+        assert pool.open_connections == 0
+
+
+@pytest.mark.fake_time
+async def test_connections_that_came_back_one_after_the_other_leave_so() -> None:
+    async with pooled(says(response(b"a"))) as (pool, _):
+        first, second = await pool.acquire(), await pool.acquire()
+        pool.give_back(first)
+        await passes(10.0)
+        pool.give_back(second)
+        await passes(IDLE_S - 10.0)
+        assert (first.open, second.open) == (False, True)
+        await passes(9.0)
+        assert second.open
+        await passes(1.0)
+        assert not second.open
 
 
 async def test_only_so_many_idle_connections_are_kept() -> None:

@@ -77,6 +77,19 @@ def test_a_clock_that_is_early_is_not_negative_lag() -> None:
     assert lag.quantile(1.0) == 0.0
 
 
+def test_a_listener_that_raises_does_not_end_the_measuring() -> None:
+    lag, loop, seen = started(tick_s=0.5)
+
+    def fails(_: float) -> None:
+        raise ZeroDivisionError
+
+    lag.listen(fails)
+    for tick in (1, 2):
+        with pytest.raises(ZeroDivisionError):
+            loop.advance(50.0 + tick / 2)
+    assert seen == [0.0, 0.0]
+
+
 def test_after_stop_nothing_ticks() -> None:
     lag, loop, seen = started(tick_s=0.5)
     lag.stop()

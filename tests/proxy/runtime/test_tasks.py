@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from typing import TYPE_CHECKING
 
-from modelsplit_proxy.runtime.tasks import Steps, Tasks, in_steps
+import pytest
 
-if TYPE_CHECKING:
-    import pytest
+from modelsplit_proxy.runtime.tasks import Steps, Tasks, in_steps, trouble
+from support.fake_time import passes
+from support.waiting import until
 
 
 async def for_ever() -> None:
@@ -109,3 +109,72 @@ async def test_others_have_a_turn_between_two_steps_of_a_work() -> None:
     assert await in_steps(work()) == "done"
     assert heard == ["one", "other", "two", "other"]
     await tasks.close()
+
+
+@pytest.mark.fake_time
+async def test_a_watcher_that_raises_is_started_again_and_says_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun: list[float] = []
+
+    async def watch() -> None:
+        begun.append(asyncio.get_running_loop().time())
+        if len(begun) < 4:
+            raise ZeroDivisionError("by zero")
+        await for_ever()
+
+    tasks = Tasks()
+    tasks.keep(watch, "probe")
+    assert [watcher.well for watcher in tasks.watchers()] == [True]
+    await until(lambda: not tasks.watchers()[0].running)
+    (watcher,) = tasks.watchers()
+    assert (watcher.name, watcher.running, watcher.failures) == ("probe", False, 1)
+    assert trouble([watcher]) == (
+        "background tasks failed: probe, 1 times, last: ZeroDivisionError: by zero "
+        "(it waits to be started again)"
+    )
+    await passes(10.0)
+    assert [at - begun[0] for at in begun] == [0.0, 1.0, 3.0, 7.0]
+    (watcher,) = tasks.watchers()
+    assert (watcher.running, watcher.failures, watcher.well) == (True, 3, False)
+    await passes(120.0)
+    assert trouble(tasks.watchers()) is None
+    assert [bool(record.exc_info) for record in caplog.records] == [True, False, False]
+    assert caplog.records[1].getMessage() == (
+        "background task probe failed (ZeroDivisionError: by zero), 2 times so far; "
+        "it starts again in 2 s"
+    )
+    await tasks.close()
+
+
+@pytest.mark.fake_time
+async def test_a_watcher_that_ends_is_started_again_too() -> None:
+    begun: list[str] = []
+
+    async def watch() -> None:
+        begun.append("again")
+
+    tasks = Tasks()
+    tasks.keep(watch, "probe")
+    await until(lambda: not tasks.watchers()[0].running)
+    await passes(1.0)
+    assert len(begun) == 2
+    assert tasks.watchers()[0].error == "it ended"
+    await tasks.close()
+    await passes(100.0)
+    assert len(begun) == 2
+
+
+async def test_a_watcher_that_fails_while_being_cancelled_stays_ended() -> None:
+    async def watch() -> None:
+        try:
+            await for_ever()
+        finally:
+            raise ValueError("while leaving")
+
+    tasks = Tasks()
+    tasks.keep(watch, "probe")
+    await asyncio.sleep(0)
+    await tasks.close()
+    assert repr(tasks) == "<Tasks []>"
+    assert not tasks._timers
