@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 import uvloop
 
-from support.fake_time import FakeTimeLoop
+from support.fake_time import FakeTimeLoop, FlowingTimeLoop
 from support.hanging import guarded
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def pytest_asyncio_loop_factories(
     """Every test runs on uvloop, as the product does."""
     if item.get_closest_marker("fake_time"):
         return {"fake time": FakeTimeLoop}
+    if item.get_closest_marker("flowing_time"):
+        return {"flowing time": FlowingTimeLoop}
     return {"uvloop": uvloop.new_event_loop}
 
 

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 from dataclasses import dataclass
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import MappingProxyType
@@ -183,6 +184,7 @@ class Module:
         return self.name.partition(".")[0]
 
 
+@cache
 def parsed(path: Path) -> Module:
     _root, *folders = path.relative_to(ROOT).parent.parts
     parts = [*folders, path.stem]
@@ -455,6 +457,135 @@ CHECKS = (
 )
 
 
+# -- tests do not race the machine --------------------------------------------------------------
+
+# (module, function) of what may sleep, read the machine's clocks or be bounded in a test, and why.
+# States of other threads are polled (waiting); a client is slow or leaves at any moment on purpose
+# (_drip, _storm); fake time is shown to pass, and a machine that is stuck is played (test_support);
+# what the processor spent is not what passed, and the bound is many times that (process_time);
+# where nothing is to happen, a short wait is as good as a long one (sim: TimeoutError is expected).
+REAL_TIME_ALLOWED = frozenset(
+    {
+        ("support.waiting", "blocking_until"),
+        ("e2e.test_hostile_clients", "_drip"),
+        ("e2e.test_hostile_clients", "_storm"),
+        ("e2e.test_hostile_clients", "test_a_bomb_does_not_hold_the_loop_up"),
+        ("sim.test_behaviour", "test_waiting_for_what_never_comes_times_out"),
+        ("sim.test_scheduling", "_moves_on"),
+        ("test_support", "sleeper"),
+        ("test_support", "test_flowing_time_passes_while_the_loop_turns"),
+        ("test_support", "test_flowing_time_stands_still_while_the_loop_does"),
+    }
+)
+CLOCKS = frozenset({"monotonic", "perf_counter", "process_time", "thread_time"})
+CLOCKS_NS = frozenset(f"{name}_ns" for name in CLOCKS)
+TESTS_TIME = re.compile(r"mark\.(fake|flowing)_time")
+
+
+def modules_of_tests() -> list[Module]:
+    return [parsed(path) for path in sorted((ROOT / "tests").rglob("*.py"))]
+
+
+def inside(module: Module) -> Iterator[tuple[ast.AST, str, bool]]:
+    """Every node, its innermost function, and whether the time there is not the machine's."""
+    marked = any(TESTS_TIME.search(ast.unparse(node)) for node in module.tree.body if is_mark(node))
+    pending: list[tuple[ast.AST, str, bool]] = [(module.tree, "<module>", marked)]
+    while pending:
+        node, function, fake = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            marks = " ".join(map(ast.unparse, node.decorator_list))
+            fake = fake or TESTS_TIME.search(marks) is not None
+            function = function if isinstance(node, ast.ClassDef) else node.name
+        yield node, function, fake
+        pending.extend((child, function, fake) for child in ast.iter_child_nodes(node))
+
+
+def is_mark(node: ast.stmt) -> bool:
+    return "pytestmark" in {simple_name(target) for target in assigned(node)[0]}
+
+
+def real_time(module: Module) -> Iterator[tuple[str, str]]:
+    """Function and sentence of everything that makes a result hang on how fast the machine is."""
+    for node, function, fake in inside(module):
+        where = f"{module.name}:{getattr(node, 'lineno', 0)}"
+        if isinstance(node, ast.Call):
+            name = simple_name(node.func)
+            if name == "sleep" and not is_zero(node):
+                yield function, f"{where} sleeps: wait for the event itself"
+            if (name in {"timeout", "wait_for"} and owner(node) == "asyncio" and not fake) or (
+                name == "settimeout"
+            ):
+                yield function, f"{where} is bounded: what hangs is ended by tests/conftest.py"
+            if name in CLOCKS | CLOCKS_NS:
+                yield function, f"{where} reads the machine's clock: {name}()"
+            yield from ((function, f"{where} {why}") for why in keywords(node, fake=fake))
+        if isinstance(node, ast.Compare) and not fake and has_upper_bound(node):
+            yield function, f"{where} bounds what the machine takes: use tests/support/fake_time.py"
+
+
+def is_zero(call: ast.Call) -> bool:
+    return [arg.value for arg in call.args if isinstance(arg, ast.Constant)] == [0]
+
+
+def owner(call: ast.Call) -> str:
+    return simple_name(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+
+
+def keywords(call: ast.Call, *, fake: bool) -> Iterator[str]:
+    for keyword in call.keywords:
+        number = isinstance(keyword.value, ast.Constant) and keyword.value.value
+        if keyword.arg == "timeout" and number and not fake:
+            yield "is bounded: what hangs is ended by tests/conftest.py"
+        if keyword.arg == "deadline" and simple_name(call.func) == "settings":
+            yield "sets hypothesis's deadline: tests/conftest.py does, for all"
+
+
+def has_upper_bound(compare: ast.Compare) -> bool:
+    """Whether a difference of two moments is the smaller side of a comparison."""
+    sides = [compare.left, *compare.comparators]
+    for op, left, right in zip(compare.ops, sides[:-1], compare.comparators, strict=True):
+        if isinstance(op, ast.Lt | ast.LtE) and is_elapsed(left):
+            return True
+        if isinstance(op, ast.Gt | ast.GtE) and is_elapsed(right):
+            return True
+    return False
+
+
+def is_elapsed(node: ast.expr) -> bool:
+    """``now() - began``, whosever clock it is."""
+    return (
+        isinstance(node, ast.BinOp)
+        and isinstance(node.op, ast.Sub)
+        and isinstance(node.left, ast.Call)
+        and simple_name(node.left.func) in {"now", "time"} | CLOCKS
+    )
+
+
+def no_test_races_the_machine(module: Module) -> Iterator[str]:
+    for function, sentence in real_time(module):
+        if (module.name, function) not in REAL_TIME_ALLOWED:
+            yield sentence
+
+
+def test_no_test_races_the_machine() -> None:
+    broken = [
+        sentence for module in modules_of_tests() for sentence in no_test_races_the_machine(module)
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def test_every_allowance_for_real_time_is_used() -> None:
+    used = {
+        (module.name, function)
+        for module in modules_of_tests()
+        for function, _ in real_time(module)
+    }
+    assert used >= REAL_TIME_ALLOWED
+
+
+# -- the rules of the packages ------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_the_code_keeps_the_rule(check: Callable[[Module], Iterator[str]]) -> None:
     broken = [sentence for module in modules() for sentence in check(module)]
@@ -636,6 +767,7 @@ def snippet(source: str, name: str = "modelsplit_policy.roles") -> Module:
 
 LONG = "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION
 PROXY = "modelsplit_proxy.http.relay"
+TEST = "e2e.test_calls"
 BAD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "import asyncio"),
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from time import monotonic"),
@@ -690,6 +822,22 @@ BAD = (
     ),
     (broad_except_only_at_the_boundaries, PROXY, "with suppress(Exception):\n    f()"),
     (functions_fit_on_a_screen, PROXY, LONG),
+    (no_test_races_the_machine, TEST, "async def f():\n    await asyncio.sleep(0.1)"),
+    (
+        no_test_races_the_machine,
+        TEST,
+        "@pytest.mark.flowing_time\nasync def f():\n    await asyncio.sleep(every_s)",
+    ),
+    (no_test_races_the_machine, TEST, "def f():\n    time.sleep(1)"),
+    (no_test_races_the_machine, TEST, "async def f():\n    async with asyncio.timeout(5): g()"),
+    (no_test_races_the_machine, TEST, "async def f():\n    await asyncio.wait_for(g(), 5)"),
+    (no_test_races_the_machine, TEST, "sock.settimeout(5)"),
+    (no_test_races_the_machine, TEST, "subprocess.run(command, timeout=60)"),
+    (no_test_races_the_machine, TEST, "began = time.monotonic()"),
+    (no_test_races_the_machine, TEST, "began = perf_counter_ns()"),
+    (no_test_races_the_machine, TEST, "assert 0.1 < loop.time() - began < 1"),
+    (no_test_races_the_machine, TEST, "assert 1 > clock.now() - began"),
+    (no_test_races_the_machine, TEST, "@settings(deadline=200)\ndef f(): ..."),
 )
 GOOD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.config", "import pydantic"),
@@ -708,6 +856,19 @@ GOOD = (
     (no_state_in_a_module, PROXY, "class A:\n    def __init__(self):\n        self.a = []"),
     (broad_except_only_at_the_boundaries, PROXY, "try:\n    f()\nexcept OSError:\n    pass"),
     (functions_fit_on_a_screen, PROXY, LONG.removesuffix("    x = 1\n")),
+    (no_test_races_the_machine, TEST, "async def f():\n    await asyncio.sleep(0)"),
+    (no_test_races_the_machine, TEST, "assert loop.time() - began > 0.1"),
+    (
+        no_test_races_the_machine,
+        TEST,
+        "@pytest.mark.fake_time\nasync def f():\n    await passes(9)",
+    ),
+    (
+        no_test_races_the_machine,
+        TEST,
+        "pytestmark = pytest.mark.flowing_time\nassert now() - began < 1",
+    ),
+    (no_test_races_the_machine, "support.waiting", "def blocking_until():\n    sleep(1)"),
 )
 
 
@@ -726,7 +887,7 @@ def test_a_kept_rule_is_not_reported(
 
 
 def test_every_check_is_shown_to_fail() -> None:
-    assert {check for check, _, _ in BAD} == set(CHECKS)
+    assert {check for check, _, _ in BAD} == {*CHECKS, no_test_races_the_machine}
 
 
 def test_a_circle_is_seen_for_an_annotation_too() -> None:

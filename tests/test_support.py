@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -85,3 +86,26 @@ async def test_one_that_is_cancelled_by_another_is_cancelled() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await guarded(cancelled)()
+
+
+@pytest.mark.flowing_time
+async def test_flowing_time_passes_while_the_loop_turns() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    woke = list[float]()
+    loop.call_later(0.015, lambda: woke.append(loop.time()))
+    await asyncio.sleep(0.5)
+    assert loop.time() == pytest.approx(began + 0.5, abs=0.011)
+    assert woke == [pytest.approx(began + 0.015)]
+
+
+@pytest.mark.flowing_time
+async def test_flowing_time_stands_still_while_the_loop_does() -> None:
+    loop = asyncio.get_running_loop()
+    fired = asyncio.Event()
+    loop.call_later(0.1, fired.set)
+    for _ in range(20):
+        time.sleep(0.02)  # noqa: ASYNC251 - to hold the loop up
+        await asyncio.sleep(0)
+    assert not fired.is_set()
+    await fired.wait()

@@ -84,7 +84,7 @@ class Bounds(NamedTuple):
         """The bound that has ended it by now, if one has."""
         if self.deadline is not None and now >= self.deadline:
             return self.late
-        if self.stall_s is not None and now - last >= self.stall_s:
+        if self.stall_s is not None and now >= last + self.stall_s:
             return Reason.STALL
         return None
 

@@ -49,7 +49,13 @@ from modelsplit_proxy.passthrough.rewritten import QuestionParts
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Ledger
 from modelsplit_proxy.records.request_log import RequestLog
-from modelsplit_proxy.runtime.clock import BudgetClock, SystemClock, boot_id, machine_clocks
+from modelsplit_proxy.runtime.clock import (
+    BudgetClock,
+    Clock,
+    SystemClock,
+    boot_id,
+    machine_clocks,
+)
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.runtime.tasks import Tasks
@@ -94,15 +100,19 @@ class App:
         json_log: bool,
         keyring: Keyring | None = None,
         lock: StateLock | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """``lock``: the one on the state directory, where it has been taken already."""
+        """``lock``: the one on the state directory, where it has been taken already.
+
+        ``clock`` None: the machine's.
+        """
         self._settings = settings
         self._loaded = loaded
         self._tasks = Tasks()
         self.keyring = keyring
         self.policy = policy = loaded.policy
         self.roles = Roles(policy)
-        self.clock = clock = SystemClock()
+        self.clock = clock = clock or SystemClock()
         self.lag = LoopLag()
         self.lifecycle = Lifecycle()
         self._pricing = prices.read(policy, clock.wall())

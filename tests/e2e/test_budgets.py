@@ -26,6 +26,8 @@ from support.stores import locked
 if TYPE_CHECKING:
     from support.harness import Running
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/generate"
 MODEL = "gpt-oss:20b"
 WARM = SimConfig(tokens=4, num_parallel=8, max_loaded=4)

@@ -11,6 +11,8 @@ from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import running, warm
 
+pytestmark = pytest.mark.flowing_time
+
 SIM = SimConfig(max_loaded=4, tokens=4)
 ROUTE = "/api/generate"
 ARMS = [

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer, Client
 
+pytestmark = pytest.mark.flowing_time
+
 WARM = SimConfig(tokens=4, num_parallel=8, max_loaded=4)
 ROUTE = "/api/generate"
 # Alias, first model, second model, as shipped.

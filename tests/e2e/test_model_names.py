@@ -13,6 +13,8 @@ from modelsplit_sim.config import SimConfig
 from support.calls import BODIES, DIALECTS, call
 from support.harness import Overlay, running
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/generate"
 MODEL = "gpt-oss:20b"
 LISTED = SimConfig(tokens=4, num_parallel=8, max_loaded=4)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from support.harness import Running
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/generate"
 QUICK = SimConfig(tokens=4, num_parallel=8, max_loaded=4)
 SEED_HISTOGRAMS = (

@@ -13,7 +13,10 @@ from support.calls import call
 from support.harness import in_front_of, running
 from support.raw import Peer, chunk, raw_upstream, says
 from support.scripted import response
+from support.waiting import settled
 from support.wire import Client
+
+pytestmark = pytest.mark.flowing_time
 
 MIB = 2**20
 GENERATE = "/api/generate"
@@ -247,7 +250,7 @@ async def test_an_upload_is_not_buffered() -> None:
             if held is not None:
                 await client.writer.drain()
             else:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0)
         answer = await client.answer()
         assert answer.status == 200
         assert digest.digest() == expected.digest()
@@ -281,10 +284,8 @@ async def test_a_download_waits_for_a_slow_client_and_then_resumes() -> None:
         assert client.writer is not None
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await client.ask("GET", "/big")
-        before = -1
-        while sent != before or sent == 0:  # until nothing more has been taken for a while
-            before = sent
-            await asyncio.sleep(0.2)
+        await upstream.asked()
+        await settled(lambda: sent)
         assert sent <= 16 * MIB
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         answer = await client.answer()

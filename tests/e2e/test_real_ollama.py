@@ -24,7 +24,7 @@ HERE = [name for name in NAMES if read(name) is None or not runs_in_cloud(name)]
 
 @pytest.mark.parametrize("name", HERE)
 def test_ollama_reads_what_we_read_and_refuses_what_we_refuse(name: str) -> None:
-    ollama = http.client.HTTPConnection(os.environ["MODELSPLIT_TEST_OLLAMA"], timeout=10)
+    ollama = http.client.HTTPConnection(os.environ["MODELSPLIT_TEST_OLLAMA"])
     ollama.request("POST", "/api/show", orjson.dumps({"model": name}))
     status = ollama.getresponse().status
     ollama.close()

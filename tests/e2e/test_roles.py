@@ -12,6 +12,8 @@ from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import BODIES, call
 from support.harness import running
 
+pytestmark = pytest.mark.flowing_time
+
 # Everything embeds and talks, so that each route answers for each model.
 ABLE = SimConfig(
     tokens=3,

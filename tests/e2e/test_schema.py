@@ -9,6 +9,8 @@ import pytest
 from modelsplit_sim.config import SimConfig
 from support.harness import running
 
+pytestmark = pytest.mark.flowing_time
+
 SCHEMA = {
     "type": "object",
     "properties": {

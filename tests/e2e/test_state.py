@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from support.process import Process
     from support.wire import Client
 
+
 ROUTE = "/api/generate"
 QUICK = ("--tokens", "2", "--token-rate", "1000")
 SECRET = "sk-do-not-write-this-down"
@@ -58,6 +59,7 @@ async def test_calls_go_on_while_the_file_is_locked_and_their_records_land_later
             for number in range(5):
                 await ask(client, f"locked-{number}")
             until_failing(up.app.store)
+            up.app.store._urgent_s = 0.01  # how long /stats may wait for it
             said = (await admin.request("GET", "/stats")).json["ledger"]
             assert said["error"] == "database is locked"
             assert said["waiting"] >= 1

@@ -202,6 +202,7 @@ async def test_keep_alive_zero_unloads_after_the_answer() -> None:
         await sim.wait_for(lambda s: s.loaded == [])
 
 
+@pytest.mark.flowing_time
 async def test_tokens_keep_their_pace_without_drift() -> None:
     async with Sim(config(token_rate=500)) as sim:
         await generate(sim, tokens=100)
@@ -210,6 +211,7 @@ async def test_tokens_keep_their_pace_without_drift() -> None:
         assert 0.19 <= spent < 0.6
 
 
+@pytest.mark.flowing_time
 async def test_shared_compute_divides_one_rate_among_all() -> None:
     async with Sim(config(token_rate=400, shared_compute=True, num_parallel=4)) as sim:
         await generate(sim)

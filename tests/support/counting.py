@@ -94,7 +94,7 @@ class Upstream:
                 sock.shutdown(socket.SHUT_RDWR)
             sock.close()
         for thread in self._threads:
-            thread.join(5)
+            thread.join()
 
     def _start(self, run: Callable[..., None], *values: socket.socket) -> None:
         thread = threading.Thread(target=run, args=values, daemon=True)

@@ -27,6 +27,7 @@ from modelsplit_proxy.records.record import CallRecord
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.journal import Call
 from modelsplit_sim.server import Sim
+from support.fake_time import clock
 from support.wire import Client
 
 Overlay = Mapping[str, Any]
@@ -136,8 +137,8 @@ def settings(upstream_port: int, state: Path, **changes: Any) -> Settings:
         "policy": None,
         "keys": None,
         "state": state,
-        "client_header_timeout_s": 10.0,
-        "connect_timeout_s": 2.0,
+        "client_header_timeout_s": 600.0,
+        "connect_timeout_s": 600.0,
         "stall_timeout_s": 60.0,
         "drain_s": 5.0,
         "max_body_bytes": 4 * 2**20,
@@ -168,6 +169,7 @@ async def running(
                 sink=lines.append,
                 json_log=True,
                 keyring=keyring,
+                clock=clock(),
             )
             calls = Finished()
             app.log.listen(calls.note)
@@ -178,7 +180,7 @@ async def running(
             app.lag.stop()
             app.lag._samples.clear()
             # Nor is its disk too slow to count calls, and what was counted before is known.
-            app.store._urgent_s = 5.0
+            app.store._urgent_s = 3600.0
             up = Running(app, stand_in, lines, calls)
             await up.until(lambda: app.budget_keeper.is_open)
             try:

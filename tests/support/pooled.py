@@ -36,7 +36,7 @@ class Sink:
 @contextlib.asynccontextmanager
 async def pooled(script: Script) -> AsyncIterator[tuple[Pool, RawUpstream]]:
     async with raw_upstream(script) as upstream:
-        pool = Pool("127.0.0.1", upstream.port, connect_timeout_s=1.0)
+        pool = Pool("127.0.0.1", upstream.port, connect_timeout_s=600)
         try:
             yield pool, upstream
         finally:

@@ -28,7 +28,7 @@ class Serving:
 
 @contextlib.asynccontextmanager
 async def serving(
-    serve: Serve, *, head_timeout_s: float = 5.0, send_timeout_s: float = 60.0
+    serve: Serve, *, head_timeout_s: float = 600, send_timeout_s: float = 600
 ) -> AsyncIterator[Serving]:
     """Every request goes to ``serve``, which answers on the Downstream it is given."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import threading
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage.migrations import MIGRATIONS
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_proxy.storage.writer import Store
+from support.waiting import blocking_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,11 +51,7 @@ def locked(directory: Path) -> Iterator[None]:
 
 def until_failing(store: Store) -> None:
     """Wait until the writer has come upon an error; it tells nobody when."""
-    for _ in range(5000):
-        if store.error is not None:
-            return
-        threading.Event().wait(0.001)
-    raise TimeoutError("the writer has met no error")
+    blocking_until(lambda: store.error is not None)
 
 
 def first_record(request_id: str) -> dict[str, Any]:

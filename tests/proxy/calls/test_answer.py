@@ -12,6 +12,8 @@ from modelsplit_proxy.calls import answer
 from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 from support.attempts import DONE, JSON, NDJSON, SSE, TOKEN, Trial, Upstream, answers
 
+pytestmark = pytest.mark.flowing_time
+
 GOOD = b'{"model":"qwen3:4b","response":"hi","done":true,"eval_count":7}'
 RESET = UpstreamError(Fault.RESET, "it closed the connection unanswered")
 CUT = UpstreamError(Fault.TRUNCATED, "it closed the connection mid-answer")

@@ -17,6 +17,8 @@ from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 from modelsplit_proxy.protocol.request_headers import Asked
 from support.attempts import NDJSON, TOKEN, Seats, Trial, Upstream, answers
 
+pytestmark = pytest.mark.flowing_time
+
 GOOD = b'{"model":"qwen3:4b","response":"hi","done":true,"eval_count":7}'
 FULL = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL, "full", "Queue Full", 3)
 RESET = UpstreamError(Fault.RESET, "it closed the connection unanswered")

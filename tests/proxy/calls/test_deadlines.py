@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange
     from modelsplit_proxy.watch.loaded_models import Residency
 
+pytestmark = pytest.mark.flowing_time
+
 MODEL = "qwen3:4b"
 HEAD = UpstreamHead(200, b"OK", [], None)
 LIMITS = Limits(role_s=0.1, load_s=0.3, stall_s=60.0)

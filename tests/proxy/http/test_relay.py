@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import Reason
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
 from modelsplit_proxy.protocol.stream_end import Tail
+from support.fake_time import fake_time, passes
 from support.relaying import FakeDown, FakeExchange, relay, soon, start
 
 
@@ -31,46 +34,55 @@ async def test_a_break_is_the_result() -> None:
     assert await soon(running) is error
 
 
+@pytest.mark.fake_time
 async def test_silence_is_a_stall_and_pieces_put_it_off() -> None:
     exchange = FakeExchange()
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    running = await start(relay(exchange, FakeDown()), Bounds(stall_s=0.1))
+    running = await start(relay(exchange, FakeDown()), Bounds(stall_s=10))
     for _ in range(5):
-        await asyncio.sleep(0.04)
+        await passes(9)
         exchange.deal(b"x")
+    await passes(9)
     assert not running.done()
+    await passes(1)
     assert await soon(running) is Reason.STALL
-    assert loop.time() - began >= 0.28
 
 
+@pytest.mark.fake_time
 async def test_the_deadline_comes_whatever_flows() -> None:
     exchange = FakeExchange()
-    deadline = asyncio.get_running_loop().time() + 0.1
+    deadline = fake_time().time() + 15
     running = await start(relay(exchange, FakeDown()), Bounds(deadline, stall_s=5))
-    while not running.done():
+    for _ in range(14):
         exchange.deal(b"x")
-        await asyncio.sleep(0.01)
+        await passes(1)
+    assert not running.done()
+    exchange.deal(b"x")
+    await passes(1)
     assert await soon(running) is Reason.ROLE_TIMEOUT
 
 
+@pytest.mark.fake_time
 async def test_a_slow_client_pauses_the_upstream_and_its_silence_is_no_stall() -> None:
     exchange, down = FakeExchange(), FakeDown()
-    running = await start(relay(exchange, down), Bounds(stall_s=0.08))
+    running = await start(relay(exchange, down), Bounds(stall_s=10))
     assert down.source is not None
     down.source.pause()
-    await asyncio.sleep(0.25)
+    await passes(60)
     assert not running.done()
     down.source.resume()
     assert exchange.told == ["pause", "resume"]
+    await passes(9)
+    assert not running.done()
+    await passes(1)
     assert await soon(running) is Reason.STALL
 
 
+@pytest.mark.fake_time
 async def test_a_client_already_behind_pauses_the_upstream_from_the_start() -> None:
     exchange, down = FakeExchange(), FakeDown(writing_paused=True)
-    running = await start(relay(exchange, down), Bounds(stall_s=0.05))
+    running = await start(relay(exchange, down), Bounds(stall_s=10))
     assert exchange.told == ["pause"]
-    await asyncio.sleep(0.15)
+    await passes(60)
     assert not running.done()
     exchange.end()
     assert await soon(running) is None

@@ -51,7 +51,7 @@ async def test_an_idle_connection_with_something_to_say_is_not_used(late: bytes)
     """What the kernel has, and the loop has not seen yet, counts."""
     listener = socket.create_server(("127.0.0.1", 0))
     with listener:
-        pool = Pool(*listener.getsockname(), connect_timeout_s=1.0)
+        pool = Pool(*listener.getsockname(), connect_timeout_s=600)
         connection = await pool.acquire()
         peer, _ = listener.accept()
         with peer:
@@ -71,16 +71,19 @@ async def test_an_idle_connection_with_something_to_say_is_not_used(late: bytes)
 
 
 async def test_bytes_on_an_idle_connection_close_it() -> None:
+    idle = asyncio.Event()
+
     async def script(peer: Peer) -> None:
         await peer.head()
         peer.send(response(b"a"))
-        await peer.flush()
-        await asyncio.sleep(0.02)
+        await idle.wait()
         peer.send(b"x")
         await peer.gone()
 
     async with pooled(script) as (pool, _):
         await ask(pool)
+        assert pool.open_connections == 1
+        idle.set()
         await until(lambda: not pool.open_connections)
 
 
@@ -139,11 +142,11 @@ async def test_only_so_many_idle_connections_are_kept() -> None:
 async def test_no_connection_is_an_error_that_says_which() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    pool = Pool("127.0.0.1", port, connect_timeout_s=1.0)
+    pool = Pool("127.0.0.1", port, connect_timeout_s=600)
     with pytest.raises(UpstreamError, match="connection refused") as refused:
         await pool.acquire()
     assert refused.value.fault is Fault.REFUSED
-    pool = Pool("no-such-name.invalid", 1, connect_timeout_s=5.0)
+    pool = Pool("no-such-name.invalid", 1, connect_timeout_s=600)
     with pytest.raises(UpstreamError, match="does not resolve") as unknown:
         await pool.acquire()
     assert unknown.value.fault is Fault.DNS

@@ -16,6 +16,7 @@ from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.limits.admission_queue import Gate
 from modelsplit_proxy.runtime.clock import SystemClock
+from support.fake_time import clock
 
 
 class Under:
@@ -28,8 +29,8 @@ class Under:
         models = dict.fromkeys("mn", 6)
         parallelism = Parallelism(cap=6, host=host, models=models)
         self.admission = Admission(pools, [HostSeats(6, {}, parallelism)], forecasts=False)
-        self.gate = Gate(self.admission, SystemClock())
-        self.clock = SystemClock()
+        self.clock = clock() or SystemClock()
+        self.gate = Gate(self.admission, self.clock)
 
     def ticket(self, role: Role = Role.HEAVY, wait_s: float = 30.0, **more: Any) -> Ticket:
         return Ticket(role, "m", self.clock.now(), max_wait_s=wait_s, **more)
@@ -245,6 +246,7 @@ async def test_a_full_line_is_a_refusal_that_owes_nothing() -> None:
     assert under.is_empty()
 
 
+@pytest.mark.flowing_time
 async def test_a_call_held_only_by_usefulness_starts_before_its_wait_ends() -> None:
     under = Under(host=1)
     first = under.seated(Role.PLANNER)
@@ -254,7 +256,7 @@ async def test_a_call_held_only_by_usefulness_starts_before_its_wait_ends() -> N
     assert [waiter.hold for waiter in under.admission.waiters(asked)] == [Hold.PARALLELISM]
     assert await under.gate.wait(held) is None
     waited = under.clock.now() - asked
-    assert 0.2 * 15 / 16 - 0.01 <= waited < 0.2 + 0.1
+    assert waited == pytest.approx(0.2 * 15 / 16, abs=0.011)
     assert held.place is Place.SEATED
     under.gate.leave(held)
     under.gate.leave(first)

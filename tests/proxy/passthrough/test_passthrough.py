@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from modelsplit_proxy.passthrough import passthrough
+from support.fake_time import passes
 from support.harness import in_front_of, running
 from support.raw import Peer, chunk, raw_upstream, says
 from support.scripted import response
@@ -36,12 +35,11 @@ async def test_a_question_is_not_waited_for_for_ever(
             assert upstream.heads
 
 
-async def test_a_pull_may_take_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passthrough, "_QUESTION_TIMEOUT_S", 0.05)
-
+@pytest.mark.fake_time
+async def test_a_pull_may_take_its_time() -> None:
     async def script(peer: Peer) -> None:
         await peer.request()
-        await asyncio.sleep(0.2)
+        await passes(3600)
         peer.send(response(b"{}"))
 
     async with (

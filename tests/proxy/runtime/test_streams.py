@@ -53,7 +53,6 @@ def process(code: str, redirections: str = "") -> subprocess.CompletedProcess[by
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=60,
     )
 
 
@@ -143,9 +142,7 @@ except BrokenPipeError:
 def broken(code: str, write_end: int) -> subprocess.CompletedProcess[bytes]:
     """With that as its stdout."""
     command = [sys.executable, "-c", code]
-    done = subprocess.run(
-        command, stdout=write_end, stderr=subprocess.PIPE, check=False, timeout=60
-    )
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, check=False)
     os.close(write_end)
     return done
 

@@ -41,7 +41,7 @@ class Told:
 @contextlib.asynccontextmanager
 async def asking(**config: Any) -> AsyncIterator[tuple[Residency, Sim, Told]]:
     async with Sim(SimConfig(**{"tokens": 1, "max_loaded": 3} | config)) as sim:
-        pool = Pool("127.0.0.1", sim.port, connect_timeout_s=1.0)
+        pool = Pool("127.0.0.1", sim.port, connect_timeout_s=600)
         told = Told()
         try:
             yield Residency(pool, f"127.0.0.1:{sim.port}", cast("Gate", told)), sim, told

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def probe(port: int, every_s: float = 5.0) -> Iterator[Probe]:
-    pool = Pool("127.0.0.1", port, connect_timeout_s=1.0)
+    pool = Pool("127.0.0.1", port, connect_timeout_s=600)
     target = UpstreamTarget("127.0.0.1", port, f"127.0.0.1:{port}")
     yield Probe(pool, target, every_s=every_s)
     pool.close()
