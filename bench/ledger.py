@@ -33,7 +33,8 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.prices import Price
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.tickets import Crowd, Hold, Seats
-from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
+from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.record import CallRecord
@@ -51,6 +52,7 @@ DAYS = 30
 RATE = 1000
 TICK_S = 0.002
 _SEED = 5
+_CHAT = next(row for row in ENDPOINTS if row.label == "/api/chat")
 _TIMED = 50_000
 _MODELS = {
     Role.PLANNER: ("qwen3:4b", "qwen3:8b"),
@@ -90,8 +92,7 @@ class Calls:
         role = rng.choices(list(_SHARES), list(_SHARES.values()))[0]
         record = CallRecord(
             request_id=f"{rng.getrandbits(128):032x}",
-            route="/api/chat",
-            dialect=Dialect.OLLAMA,
+            endpoint=_CHAT,
             client=f"10.0.0.{rng.randrange(20)}",
             started=1000.0,
             started_wall=started_wall,

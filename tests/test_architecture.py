@@ -117,6 +117,21 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
     }
 )
 
+# Where paths of Ollama's stand: the two tables, what is asked otherwise on its way through, and
+# who asks Ollama on our own account.
+MAY_NAME_ROUTES = frozenset(
+    {
+        "modelsplit_proxy.protocol.endpoints",
+        "modelsplit_proxy.protocol.routes",
+        "modelsplit_proxy.passthrough.intercept",
+        "modelsplit_proxy.app",
+        "modelsplit_proxy.cli.check",
+        "modelsplit_proxy.cli.demo",
+        "modelsplit_proxy.watch.loaded_models",
+        "modelsplit_proxy.watch.upstream_probe",
+    }
+)
+
 LONGEST_FUNCTION = 80
 
 STATEFUL_CALLS = frozenset(
@@ -441,7 +456,19 @@ def functions_fit_on_a_screen(module: Module) -> Iterator[str]:
             yield f"{module.name}:{function.lineno} {function.name}() has {length} lines"
 
 
+def routes_stand_in_tables(module: Module) -> Iterator[str]:
+    """Nobody decides by a path but the tables of routes; text that speaks of one has a blank."""
+    if module.top == "modelsplit_sim" or module.name in MAY_NAME_ROUTES:
+        return
+    for node in ast.walk(module.tree):
+        if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+            continue
+        if re.fullmatch(r"(?:[A-Z,]+ )?/(?:api|v1)/\S*", node.value):
+            yield f"{module.name}:{node.lineno} names the route {node.value}"
+
+
 CHECKS = (
+    routes_stand_in_tables,
     policy_imports_only_what_is_pure,
     policy_does_nothing_but_decide,
     packages_point_one_way,
@@ -799,6 +826,9 @@ BAD = (
     (rooms_import_downwards, "modelsplit_proxy.services", ""),
     (protocol_does_no_io, "modelsplit_proxy.protocol.splice", "import asyncio"),
     (protocol_does_no_io, "modelsplit_proxy.protocol.splice", "from aiohttp import web"),
+    (routes_stand_in_tables, PROXY, "def f(label): return label == '/api/chat'"),
+    (routes_stand_in_tables, PROXY, "def f(label): return label.startswith('/v1/')"),
+    (routes_stand_in_tables, "modelsplit_policy.roles", "ROWS = ('POST /api/generate',)"),
     (no_hidden_import, PROXY, "def f():\n    import json"),
     (no_module_named_by_a_string, PROXY, "x = importlib.import_module('a.b')"),
     (no_module_named_by_a_string, PROXY, "def f():\n    return import_module(NAME)"),

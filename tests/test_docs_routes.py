@@ -8,7 +8,8 @@ from pathlib import Path
 
 from modelsplit_proxy.calls.telemetry import fields
 from modelsplit_proxy.http.headers import RESPONSE_NAMES
-from modelsplit_proxy.protocol.routes import ROUTES
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
+from modelsplit_proxy.protocol.routes import Routes
 from support.records import answered
 
 PAGE = (Path(__file__).parents[1] / "docs" / "routes.md").read_text(encoding="utf-8")
@@ -29,7 +30,9 @@ def test_the_table_of_routes_is_the_code() -> None:
     said = [
         (method, *cells) for methods, *cells in row.findall(PAGE) for method in methods.split(", ")
     ]
-    assert said == [(m, r.label, r.kind, r.dialect, r.action or "") for m, r in ROUTES]
+    assert said == [
+        (m, r.label, r.kind, r.dialect, r.action or "") for m, r in Routes(ENDPOINTS).rows
+    ]
 
 
 def test_every_response_header_is_described() -> None:

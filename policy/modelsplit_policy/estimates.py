@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from modelsplit_policy.config.model import ModelPolicy, Policy
+    from modelsplit_policy.endpoints import EndpointFacts
     from modelsplit_policy.go_json import Fields
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # What a model is reckoned with that the policy says nothing of.
 DEFAULT_OUTPUT_TOKENS: Final = 4096
-_EMBEDDINGS: Final = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
 # Whatever the route: a bound under a name that is not read there only makes the guess larger.
 _BOUNDS: Final = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens"})
 # A call without a bound on its time, charged by the hour.
@@ -48,20 +48,20 @@ class Estimates:
         price: Price | None,
         role: Role,
         candidate: Candidate,
-        label: str,
+        facts: EndpointFacts,
         fields: Fields,
         size: int,
     ) -> float | None:
         """US dollars; None: nobody knows the price. ``size``: the body's bytes."""
-        tokens = self.output_tokens(role, candidate.model, label, fields)
+        tokens = self.output_tokens(role, candidate.model, facts, fields)
         return worst_case_usd(price, size, tokens, self._seconds(candidate))
 
-    def output_tokens(self, role: Role, model: str, label: str, fields: Fields) -> int:
+    def output_tokens(self, role: Role, model: str, facts: EndpointFacts, fields: Fields) -> int:
         """Tokens an answer may have."""
-        if label in _EMBEDDINGS:
+        if facts.embeds:
             return 0
         row = self._policy.roles[role]
-        named = list(_named(fields))
+        named = list(_named(fields, facts))
         most = max(named) if named else row.num_predict
         if most is None or most <= 0:
             most = row.max_num_predict or self._reckoned(model)
@@ -77,9 +77,9 @@ class Estimates:
         return candidate.timeout_s + self._policy.load_timeout_ms / 1000
 
 
-def _named(fields: Fields) -> Iterator[int]:
+def _named(fields: Fields, facts: EndpointFacts) -> Iterator[int]:
     """Every bound that the request names, whichever Ollama reads."""
-    for name in _BOUNDS:
+    for name in _BOUNDS.union(facts.bounds):
         for value in fields.all(name):
             yield from _whole(value)
     for options in fields.all("options"):

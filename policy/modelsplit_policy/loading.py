@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import ErrorCode
-from modelsplit_policy.shaping import CONTENT, merged_options, unloads
+from modelsplit_policy.shaping import merged_options, unloads
 from modelsplit_policy.vocabulary import Loading
 
 if TYPE_CHECKING:
+    from modelsplit_policy.endpoints import EndpointFacts
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.go_json import Fields
 
@@ -22,13 +23,13 @@ _KEEP_ALIVE = "keep_alive"
 _OPTIONS = "options"
 
 
-def loading_of(label: str, fields: Fields) -> Loading | None:
-    """What a call on the route ``label`` does to its model; None if it asks it something.
+def loading_of(facts: EndpointFacts, fields: Fields) -> Loading | None:
+    """What a call on the route of ``facts`` does to its model; None if it asks it something.
 
     Content that comes twice may be kept by Ollama though the last is empty: such a call is
     one like any other.
     """
-    content = CONTENT.get(label)
+    content = facts.content
     if content is None or fields.plain.get(content) or any(fields.all(content)):
         return None
     return Loading.UNLOAD if unloads(fields.all(_KEEP_ALIVE)) else Loading.LOAD

@@ -25,27 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelsplit_policy.config.model import Policy, Scalar
+    from modelsplit_policy.endpoints import EndpointFacts
     from modelsplit_policy.go_json import Fields
     from modelsplit_policy.vocabulary import Role
 
 _OPTIONS: Final = "options"
 _KEEP_ALIVE: Final = "keep_alive"
-_MESSAGES: Final = "/v1/messages"
-
-# Where a native route has what it is to answer; a call without it loads or unloads.
-CONTENT: Final = MappingProxyType({"/api/generate": "prompt", "/api/chat": "messages"})
-_NATIVE: Final = frozenset({*CONTENT, "/api/embed", "/api/embeddings"})
-
-# The keys that bound an answer. Ollama reads the first. OpenAI's newer name for it, the
-# second, is ignored by the versions known to us and would win where it is read.
-_BOUNDS: Final = MappingProxyType(
-    {
-        "/v1/chat/completions": ("max_tokens", "max_completion_tokens"),
-        "/v1/completions": ("max_tokens", "max_completion_tokens"),
-        "/v1/responses": ("max_output_tokens",),
-        _MESSAGES: ("max_tokens",),
-    }
-)
 
 _SECOND_NS: Final = 1_000_000_000
 _UNIT_NS: Final = MappingProxyType(
@@ -119,45 +104,45 @@ def _options_of(policy: Policy, model: str) -> Mapping[str, Scalar]:
 
 
 def apply(
-    shape: Shape, label: str, fields: Fields
+    shape: Shape, facts: EndpointFacts, fields: Fields
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The fields to send otherwise on the route ``label``, and in words, for the record.
+    """The fields to send otherwise on the route of ``facts``, and in words, for the record.
 
     A field that comes more than once is sent once, as Ollama would have read it. None: send
     the client's bytes as they are.
     """
-    names = () if shape == NOTHING else _names(shape, label)
+    names = () if shape == NOTHING else _names(shape, facts)
     if not names:
         return None, ()
     sent = {name: fields.all(name) for name in names}
-    changes, words = _native(shape, label, sent) if label in _NATIVE else _v1(shape, label, sent)
+    changes, words = (_native if facts.takes_options else _v1)(shape, facts, sent)
     if not changes:
         return None, ()
     twice = [name for name in names if name in changes and len(sent[name]) > 1]
     return changes, (*words, *(f"{name} sent twice" for name in twice))
 
 
-def _names(shape: Shape, label: str) -> tuple[str, ...]:
+def _names(shape: Shape, facts: EndpointFacts) -> tuple[str, ...]:
     """The top-level keys of a route that the rules look at; none if there are no rules."""
-    if label not in _NATIVE:
-        return _BOUNDS.get(label, ()) if shape.bounds_tokens else ()
+    if not facts.takes_options:
+        return facts.bounds if shape.bounds_tokens else ()
     if shape.sets_options:
-        content = CONTENT.get(label)
+        content = facts.content
         return (_OPTIONS, _KEEP_ALIVE, content) if content else (_OPTIONS, _KEEP_ALIVE)
     return (_KEEP_ALIVE,) if shape.max_keep_alive is not None else ()
 
 
-# --- Native routes -------------------------------------------------------------------------
+# --- Routes with Ollama's own options --------------------------------------------------------
 
 
 def _native(
-    shape: Shape, label: str, sent: Mapping[str, list[Any]]
+    shape: Shape, facts: EndpointFacts, sent: Mapping[str, list[Any]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     changes: dict[str, Any] = {}
     words: tuple[str, ...] = ()
     options = merged_options(sent[_OPTIONS]) if shape.sets_options else None
     if options is not None:
-        target = _options(shape, label, options, sent)
+        target = _options(shape, facts, options, sent)
         words = _changes(shape, options, target)
         if words or len(sent[_OPTIONS]) > 1:
             changes[_OPTIONS] = target
@@ -183,10 +168,10 @@ def merged_options(given: Iterable[Any]) -> dict[str, Any] | None:
 
 
 def _options(
-    shape: Shape, label: str, options: Mapping[str, Any], sent: Mapping[str, list[Any]]
+    shape: Shape, facts: EndpointFacts, options: Mapping[str, Any], sent: Mapping[str, list[Any]]
 ) -> dict[str, Any]:
     """The options to send."""
-    content = CONTENT.get(label)
+    content = facts.content
     answers = content is not None and any(sent[content])
     pins = content is None or answers or not unloads(sent[_KEEP_ALIVE])
     target = dict(options)
@@ -286,21 +271,21 @@ def _int(digits: str) -> int:
     return int(plain[: _DIGITS + 1] or "0")
 
 
-# --- The routes of OpenAI and Anthropic ------------------------------------------------------
+# --- Routes without -------------------------------------------------------------------------
 
 
 def _v1(
-    shape: Shape, label: str, sent: Mapping[str, list[Any]]
+    shape: Shape, facts: EndpointFacts, sent: Mapping[str, list[Any]]
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Only the number of tokens: these routes have no field for anything else.
 
-    /v1/messages demands a positive ``max_tokens``; one that has none is refused by Ollama.
+    Where a positive bound is demanded, a request that has none is left for Ollama to refuse.
     """
     changes: dict[str, Any] = {}
     words: list[str] = []
     last = {name: _last(values) for name, values in sent.items()}
     for name, value in last.items():
-        after = _v1_bound(shape, label, last, name)
+        after = _v1_bound(shape, facts, last, name)
         if after is not None and not _same(value, after):
             changes[name] = after
             words.append(f"{name} {_shown(value)}->{_shown(after)}")
@@ -314,13 +299,13 @@ def _last(values: Iterable[Any]) -> Any:
     return next((value for value in reversed([*values]) if value is not None), None)
 
 
-def _v1_bound(shape: Shape, label: str, last: Mapping[str, Any], name: str) -> int | None:
+def _v1_bound(shape: Shape, facts: EndpointFacts, last: Mapping[str, Any], name: str) -> int | None:
     value = last[name]
-    if label == _MESSAGES and (not _whole(value) or value <= 0):
+    if facts.needs_bound and (not _whole(value) or value <= 0):
         return None
     if _whole(value):
         return _bounded(shape, value)
-    if value is not None or name != _BOUNDS[label][0]:
+    if value is not None or name != facts.bounds[0]:
         return None
     # The key Ollama reads is missing. A bound under the other name is meant all the same.
     others = [other for key, other in last.items() if key != name and _whole(other)]

@@ -46,6 +46,8 @@ from modelsplit_proxy.passthrough.intercept import Intercept
 from modelsplit_proxy.passthrough.last_good import LastGood
 from modelsplit_proxy.passthrough.passthrough import PassthroughParts
 from modelsplit_proxy.passthrough.rewritten import QuestionParts
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
+from modelsplit_proxy.protocol.routes import Routes
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Ledger
 from modelsplit_proxy.records.request_log import RequestLog
@@ -68,9 +70,12 @@ from modelsplit_proxy.watch.loaded_models import Residency
 from modelsplit_proxy.watch.upstream_probe import Probe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Settings
     from modelsplit_proxy.limits.client_keys import Keyring
+    from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.records.request_log import Sink
 
 logger = logging.getLogger("modelsplit")
@@ -101,6 +106,7 @@ class App:
         keyring: Keyring | None = None,
         lock: StateLock | None = None,
         clock: Clock | None = None,
+        endpoints: Iterable[Endpoint] = ENDPOINTS,
     ) -> None:
         """``lock``: the one on the state directory, where it has been taken already.
 
@@ -110,6 +116,7 @@ class App:
         self._loaded = loaded
         self._tasks = Tasks()
         self.keyring = keyring
+        self._routes = Routes(endpoints)
         self.policy = policy = loaded.policy
         self.roles = Roles(policy)
         self.clock = clock = clock or SystemClock()
@@ -196,6 +203,7 @@ class App:
                 settings.allow_origins,
                 machine=socket.gethostname(),
             ),
+            routes=self._routes,
             keyring=self.keyring,
             calls=self._call_parts(),
             intercept=Intercept(

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.metrics.calls import Metrics
     from modelsplit_proxy.passthrough.intercept import Intercept
     from modelsplit_proxy.passthrough.last_good import LastGood
-    from modelsplit_proxy.protocol.routes import Route
+    from modelsplit_proxy.protocol.routes import Route, Routes
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
 logger = logging.getLogger("modelsplit")
@@ -49,6 +49,7 @@ class HandlerParts:
     """What outlives a request. ``keyring`` None: nobody needs a key."""
 
     guard: Guard
+    routes: Routes
     keyring: Keyring | None
     calls: CallParts
     intercept: Intercept
@@ -85,18 +86,18 @@ class Handler:
 
     async def _serve(self, request: Request, down: Downstream, known_as: str) -> None:
         target = request.target
-        route = routes.classify(request.method, target)
+        route = self._parts.routes.classify(request.method, target)
         refused = self._check(request)
         if refused is None and request.method == "OPTIONS" and request.origin is not None:
             self._preflight(request, request.origin, down)
             return
         caller = refused or self._caller(request, target)
-        if route.kind is Kind.INFERENCE:
+        if route.endpoint is not None:
             call = InferenceCall(
                 self._parts.calls,
                 request,
                 down,
-                route,
+                route.endpoint,
                 target=target,
                 request_id=known_as,
                 caller=ANYBODY if isinstance(caller, Failure) else caller,

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from modelsplit_policy.call import State
-from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.http.server import ClientConnection
 from modelsplit_proxy.http.upstream import UpstreamConnection
-from modelsplit_proxy.protocol import splice
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.journal import OPEN_STATES
 from modelsplit_sim.server import Sim
 from support.calls import DIALECTS, ERROR_FIELDS, call
+from support.endpoints import endpoint
 from support.fake_time import passes
 from support.harness import Running, in_front_of, running
 from support.raw import Peer, chunk, raw_upstream, says
 from support.scripted import response
 from support.wire import Answer, Client
 from support.work import CountedPattern, Work, tracing
+
+if TYPE_CHECKING:
+    import re
 
 pytestmark = pytest.mark.flowing_time
 
@@ -531,9 +535,9 @@ async def test_a_line_in_small_chunks_takes_no_more_work_than_its_bytes(
 ) -> None:
     kind, begun, ends, closes = SMALL[route]
     work = Work()
-    marks = {name: CountedPattern(mark, work) for name, mark in splice._MARKS.items()}
-    assert marks.keys() == set(Dialect)
-    monkeypatch.setattr(splice, "_MARKS", marks)
+    row = endpoint(route)
+    mark = cast("re.Pattern[bytes]", CountedPattern(row.wire.end_mark, work))
+    counted = replace(row, wire=replace(row.wire, end_mark=mark))
     received = work.measured(UpstreamConnection.data_received)
     monkeypatch.setattr(UpstreamConnection, "data_received", received)
 
@@ -545,7 +549,10 @@ async def test_a_line_in_small_chunks_takes_no_more_work_than_its_bytes(
             peer.send(OK + kind + CHUNKED + b"\r\n" + line + b"0\r\n\r\n")
             await peer.flush()
 
-    async with raw_upstream(script) as upstream, in_front_of(upstream.port) as proxy:
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port, endpoints=(counted,)) as proxy,
+    ):
         took: dict[int, int] = {}
         for count in (500, 500, 2000):
             work.looked_at = work.made = 0

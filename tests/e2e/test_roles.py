@@ -36,7 +36,7 @@ async def test_every_inference_route_takes_an_alias(route: str) -> None:
         assert answer["X-LLM-Model"] == "qwen3:4b"
         assert [sent.model for sent in up.sim.calls if sent.path == route] == ["qwen3:4b"]
         [record] = await up.calls.wait()
-        assert (record.route, record.outcome, record.role) == (route, "ok", "PLANNER")
+        assert (record.endpoint.label, record.outcome, record.role) == (route, "ok", "PLANNER")
 
 
 @pytest.mark.parametrize(

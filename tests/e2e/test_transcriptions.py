@@ -44,7 +44,7 @@ async def test_an_alias_is_admitted_tagged_and_answered_in_ollamas_bytes() -> No
         assert sent.body_size == len(form("qwen3:4b"))
         assert sent.model == "qwen3:4b"
         record = (await up.calls.wait())[0]
-        assert (record.route, record.call.state) == (ROUTE, "completed")
+        assert (record.endpoint.label, record.call.state) == (ROUTE, "completed")
 
 
 async def test_it_stands_in_line() -> None:

@@ -14,6 +14,7 @@ from modelsplit_policy.roles import Candidate
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.config.policy_file import merge, shipped
 from support.bodies import fields_of
+from support.endpoints import facts
 
 OPUS = Price(input=15.0, output=75.0)
 CANDIDATE = Candidate("claude-3-opus", 30.0)
@@ -25,7 +26,9 @@ def estimates(**changes: Any) -> Estimates:
 
 
 def tokens(fields: dict[str, Any], label: str = CHAT, **changes: Any) -> int:
-    return estimates(**changes).output_tokens(Role.CLOUD, CANDIDATE.model, label, fields_of(fields))
+    return estimates(**changes).output_tokens(
+        Role.CLOUD, CANDIDATE.model, facts(label), fields_of(fields)
+    )
 
 
 def cloud(**row: Any) -> dict[str, Any]:
@@ -87,19 +90,26 @@ def test_an_embedding_has_no_answer() -> None:
 
 
 def test_dollars_are_the_body_and_the_answer_at_the_models_price() -> None:
-    usd = estimates().usd(OPUS, Role.CLOUD, CANDIDATE, CHAT, fields_of({"max_tokens": 1000}), 2000)
+    usd = estimates().usd(
+        OPUS, Role.CLOUD, CANDIDATE, facts(CHAT), fields_of({"max_tokens": 1000}), 2000
+    )
     assert usd == pytest.approx((2000 * 15 + 1000 * 75) / 1e6)
 
 
 def test_a_price_nobody_knows_is_not_nothing() -> None:
-    assert estimates().usd(None, Role.CLOUD, CANDIDATE, CHAT, fields_of({}), 10) is None
+    assert estimates().usd(None, Role.CLOUD, CANDIDATE, facts(CHAT), fields_of({}), 10) is None
 
 
 def test_an_hour_of_computing_is_bounded_by_the_timeouts() -> None:
     power = Price(usd_per_hour=3600.0)
-    bounded = estimates().usd(power, Role.HEAVY, Candidate("m", 60.0), CHAT, fields_of({}), 10)
+    bounded = estimates().usd(
+        power, Role.HEAVY, Candidate("m", 60.0), facts(CHAT), fields_of({}), 10
+    )
     assert bounded == 60.0 + 120.0
-    assert estimates().usd(power, Role.CHAT, Candidate("m", None), CHAT, fields_of({}), 10) == 600.0
+    assert (
+        estimates().usd(power, Role.CHAT, Candidate("m", None), facts(CHAT), fields_of({}), 10)
+        == 600.0
+    )
 
 
 def test_the_guess_is_the_policys_default() -> None:

@@ -10,12 +10,13 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of, may_fall_back, needs_seat
 from modelsplit_policy.vocabulary import Loading
 from support.bodies import fields_of
+from support.endpoints import facts
 
 GENERATE, CHAT = "/api/generate", "/api/chat"
 
 
 def of(label: str, body: bytes | dict[str, Any]) -> Loading | None:
-    return loading_of(label, fields_of(body))
+    return loading_of(facts(label), fields_of(body))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from modelsplit_policy.config.parser import parse
 from modelsplit_policy.shaping import Shape, apply, shape_of
 from modelsplit_policy.vocabulary import Role
 from support.bodies import fields_of
+from support.endpoints import facts
 
 SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
 GENERATE, CHAT, MESSAGES = "/api/generate", "/api/chat", "/v1/messages"
@@ -48,7 +49,7 @@ def applied(
 ) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """The whole body to send, decoded, and the words; None if it stays."""
     fields = fields_of(body)
-    changes, words = apply(shape, label, fields)
+    changes, words = apply(shape, facts(label), fields)
     return None if changes is None else json.loads(fields.rewritten(changes)), words
 
 
@@ -594,7 +595,7 @@ SHAPES = st.builds(
 def sent(shape: Shape, label: str, raw: bytes) -> tuple[bytes, tuple[str, ...]]:
     """The bytes that go out."""
     fields = fields_of(raw)
-    changes, words = apply(shape, label, fields)
+    changes, words = apply(shape, facts(label), fields)
     assert (changes is None) is (words == ())
     return (raw if changes is None else fields.rewritten(changes)), words
 

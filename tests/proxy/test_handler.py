@@ -123,7 +123,7 @@ async def test_our_own_bug_in_mid_stream_breaks_the_connection(
     def judge(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("modelsplit_proxy.calls.answer.judge", judge)
+    monkeypatch.setattr("modelsplit_proxy.protocol.stream_end.Tail.lines", judge)
     async with running(SimConfig(tokens=3)) as up, up.client() as client:
         with caplog.at_level(logging.ERROR):
             body = call("/api/generate", "planner", stream=True)

@@ -18,7 +18,7 @@ from modelsplit_policy.prices import Prices
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.tickets import Crowd, Hold, Place, Ticket
 from modelsplit_policy.tickets import Seats as Limits
-from modelsplit_policy.vocabulary import Dialect, Provider
+from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
@@ -35,6 +35,7 @@ from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.watch.loaded_models import Residency
 from support.bodies import read_body
 from support.budget_keepers import without_a_file
+from support.endpoints import endpoint
 from support.harness import Overlay, policy
 from support.records import PLANNER, begun
 
@@ -273,7 +274,6 @@ class Trial:
         stall_s: float = 5.0,
         route: Route = PLANNER,
         label: str = "/api/generate",
-        dialect: Dialect = Dialect.OLLAMA,
         headers: Mapping[str, str] | None = None,
         body: bytes = b'{"model":"planner","prompt":"hi"}',
     ) -> None:
@@ -297,7 +297,7 @@ class Trial:
         )
         replies = ReplyParts(rules, budget_keeper, self.clock, lifecycle)
         self.heard = Heard()
-        self.record: CallRecord = begun(route=label, dialect=dialect)
+        self.record: CallRecord = begun(endpoint=endpoint(label))
         self.record.routed(route)
         incoming = request(headers)
         self.reply = Reply(replies, incoming, downstream(self.heard), self.record)

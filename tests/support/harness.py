@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.policy_file import LoadedPolicy
 from modelsplit_proxy.config.settings import Address, Settings
 from modelsplit_proxy.limits.client_keys import Keyring
+from modelsplit_proxy.protocol.endpoint import Endpoint
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.journal import Call
@@ -157,6 +159,7 @@ async def running(
     overlay: Overlay | None = None,
     *,
     keyring: Keyring | None = None,
+    endpoints: Iterable[Endpoint] = ENDPOINTS,
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start both, hand them over, stop both. ``changes`` are Settings fields."""
@@ -170,6 +173,7 @@ async def running(
                 json_log=True,
                 keyring=keyring,
                 clock=clock(),
+                endpoints=endpoints,
             )
             calls = Finished()
             app.log.listen(calls.note)

@@ -7,9 +7,10 @@ from typing import Any
 from modelsplit_policy.call import Event
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Candidate, Route
-from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
+from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records.record import CallRecord
+from support.endpoints import endpoint
 
 PLANNER = Route(
     role=Role.PLANNER,
@@ -31,8 +32,7 @@ def begun(**changes: Any) -> CallRecord:
     """A call that arrived at second 100, at 2026-11-23T00:29:03.250Z."""
     values: dict[str, Any] = {
         "request_id": "req-1",
-        "route": "/api/chat",
-        "dialect": Dialect.OLLAMA,
+        "endpoint": endpoint("/api/chat"),
         "client": "127.0.0.1",
         "started": 100.0,
         "started_wall": 1795393743.25,

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import deadlines, overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
-from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.reply import Setback
 from modelsplit_proxy.http.collect import BodyCopy, Collector
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol import answer_check, upstream_failures
-from modelsplit_proxy.protocol.answer_check import Held
+from modelsplit_proxy.protocol.held_answer import Held
 from modelsplit_proxy.protocol.splice import SplicedDown
-from modelsplit_proxy.protocol.stream_end import Tail, judge
+from modelsplit_proxy.protocol.stream_end import Tail
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +98,7 @@ class AnswerReader:
         self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
     ) -> Setback | None:
         """None: the client has its answer, whole or broken. Else it has seen nothing of it."""
-        if head.status >= 400 or not answer_check.is_stream(head, self._record.route):
+        if head.status >= 400 or not answer_check.is_stream(self._record.endpoint, head):
             return await self._hold(exchange, head, bounds)
         self._record.streamed = True
         if self._holds_streams(head):
@@ -129,7 +128,7 @@ class AnswerReader:
         record = self._record
         held = Held(body)
         if head.status < 400:  # counted whatever becomes of it: it was computed
-            self._attempt.usage = answer_check.usage_of(record.dialect, record.route, held)
+            self._attempt.usage = answer_check.usage_of(record.endpoint, held)
         failure = self._what_is_wrong(head, held)
         if failure is not None:
             return self.set_back(failure, head, body)
@@ -148,17 +147,18 @@ class AnswerReader:
             return upstream_failures.failure_of_status(
                 head, held.body, model=self._model, provider=self._provider
             )
-        failure = answer_check.check_whole(record.dialect, record.route, held, self._provider)
+        failure = answer_check.check_whole(record.endpoint, held, self._provider)
         if failure is not None or self._validation is None:
             return failure
         return self._validation.whole(held.body)
 
     def _whole_in_stream(self, body: bytes) -> Setback | None:
         """A whole answer where a stream has been begun early: one line, if lines it is."""
-        if self._record.dialect is Dialect.OLLAMA:
+        as_last_line = self._record.endpoint.wire.as_last_line
+        if as_last_line is not None:
             if self._telemetry is not None:
                 body = self._telemetry.whole(body)
-            self._reply.down.write(body.rstrip() + b"\n")
+            self._reply.down.write(as_last_line(body))
             self._reply.complete()
             return None
         code = for_provider(ErrorCode.UPSTREAM_LOCAL, self._provider)
@@ -199,7 +199,7 @@ class AnswerReader:
         result = await self._relayed(relay, bounds())
         if spliced is not None:
             spliced.finish()
-        verdict = None if tail is None else judge(record.dialect, tail)
+        verdict = None if tail is None else record.endpoint.wire.judge(tail)
         if verdict is not None:
             self._attempt.usage = verdict.usage
         # The dialect's own end marker decides, not how the connection fared after it.
@@ -245,7 +245,7 @@ class AnswerReader:
         body = collector.body
         tail = Tail()
         tail.feed(body)
-        verdict = judge(self._record.dialect, tail)
+        verdict = self._record.endpoint.wire.judge(tail)
         self._attempt.usage = verdict.usage
         if not verdict.complete:
             return self.set_back(self._stream_failure(result, verdict))

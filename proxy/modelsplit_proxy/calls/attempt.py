@@ -324,7 +324,7 @@ class AttemptRun:
         changes = None
         self._record.applied = ()
         if shape != NOTHING:
-            changes, self._record.applied = apply(shape, self._record.route, body.fields)
+            changes, self._record.applied = apply(shape, self._record.endpoint.facts, body.fields)
         if changes is None:
             return body.with_model(model)
         return body.fields.rewritten(changes | {"model": model})
@@ -385,6 +385,6 @@ class AttemptRun:
 
     def _read_patience(self) -> Patience | None:
         after_ms = self._plan.row.early_headers_after_ms
-        if after_ms is None or not asks_for_stream(self._record.route, self._sent.body.fields):
+        if after_ms is None or not asks_for_stream(self._record.endpoint, self._sent.body.fields):
             return None
         return Patience(self._reply, self._record, self._parts.clock, after_ms / 1000)

@@ -20,10 +20,8 @@ from modelsplit_policy.vocabulary import Provider, RouteReason
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.body import BodyError, read_whole
-from modelsplit_proxy.protocol.form_body import read_form
 from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked
-from modelsplit_proxy.protocol.routes import TRANSCRIPTIONS
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.tasks import in_steps
 
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.limits.client_keys import Caller
     from modelsplit_proxy.limits.client_seats import ClientSeats
     from modelsplit_proxy.metrics.calls import Metrics
+    from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.protocol.json_body import Body
-    from modelsplit_proxy.protocol.routes import Route as Path
     from modelsplit_proxy.records.live import LiveCalls
     from modelsplit_proxy.records.request_log import RequestLog
     from modelsplit_proxy.runtime.clock import Clock
@@ -81,7 +79,7 @@ class InferenceCall:
         parts: CallParts,
         request: Request,
         down: Downstream,
-        kind: Path,
+        endpoint: Endpoint,
         *,
         target: str,
         request_id: str,
@@ -95,8 +93,7 @@ class InferenceCall:
         self._has_client_seat = False
         self.record = CallRecord(
             request_id=request_id,
-            route=kind.label,
-            dialect=kind.dialect,
+            endpoint=endpoint,
             client=request.remote or "" if caller.key is None else caller.key.name,
             started=parts.clock.now(),
             started_wall=parts.clock.wall(),
@@ -196,7 +193,7 @@ class InferenceCall:
                 body = await in_steps(read_in_steps(raw))
         except (AskedError, BodyError) as error:
             return error.failure
-        self.record.loading = loading_of(self.record.route, body.fields)
+        self.record.loading = loading_of(self.record.endpoint.facts, body.fields)
         route = self._route(body)
         if isinstance(route, Failure):
             self.record.requested_model = body.model
@@ -211,7 +208,8 @@ class InferenceCall:
         return OutgoingRequest(self._request, self._target, self._asked, body, consumed), route
 
     def _read_at_once(self, raw: bytes) -> Body | None:
-        if self.record.route != TRANSCRIPTIONS:
+        read_form = self.record.endpoint.read_form
+        if read_form is None:
             return read_at_once(raw)
         content_type = self._request.headers.get("Content-Type", "")
         return read_form(raw, content_type, self._target.partition("?")[2])

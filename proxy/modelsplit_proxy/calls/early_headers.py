@@ -2,8 +2,8 @@
 
 Some clients give up on a silent connection (LlamaIndex after 30 s, Node's fetch after
 300 s) while a model is still loading or reading a long prompt. A role may ask for a head
-before the upstream has sent one. What goes out with it means nothing in its dialect: an
-empty token in NDJSON (blank lines and comments break several clients), a comment in SSE.
+before the upstream has sent one. What goes out with it means nothing in its dialect
+(``waiting_pieces``).
 The price: from then on the status is 200, a failure can only be told inside the stream,
 and no second model may be asked.
 """
@@ -11,51 +11,32 @@ and no second model may be asked.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final
-
-import orjson
+from typing import TYPE_CHECKING
 
 from modelsplit_policy.deadlines import early_head_in
-from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.runtime.clock import rfc3339
 
 if TYPE_CHECKING:
     from modelsplit_policy.go_json import Fields
     from modelsplit_proxy.calls.reply import Reply
+    from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
 
-NDJSON: Final = b"application/x-ndjson"
-SSE: Final = b"text/event-stream"
 
-# Routes that can stream an answer, and whether they do unless told otherwise.
-_STREAMS_BY_DEFAULT: Final = {
-    "/api/generate": True,
-    "/api/chat": True,
-    "/v1/chat/completions": False,
-    "/v1/completions": False,
-    "/v1/responses": False,
-    "/v1/messages": False,
-}
-
-
-def asks_for_stream(route: str, fields: Fields) -> bool:
+def asks_for_stream(endpoint: Endpoint, fields: Fields) -> bool:
     """Whether the request certainly asks for a streamed answer.
 
     Certainly: with ``stream`` given twice, which not every field of that name reads alike,
     it is not.
     """
-    default = _STREAMS_BY_DEFAULT.get(route)
     given = fields.all("stream")
-    if default is None or len(given) > 1:
+    if endpoint.streams is None or len(given) > 1:
         return False
-    if route in {"/api/generate", "/api/chat"} and not _has_content(route, fields):
+    content = endpoint.facts.content
+    if content is not None and not fields.get(content):
         return False  # a request to load or unload is answered whole
-    return default if given in ([], [None]) else given[0] is True
-
-
-def _has_content(route: str, fields: Fields) -> bool:
-    return bool(fields.get("prompt" if route == "/api/generate" else "messages"))
+    return endpoint.streams if given in ([], [None]) else given[0] is True
 
 
 class Patience:
@@ -87,19 +68,9 @@ class Patience:
             self._reply.down.write(piece)
         else:
             self.committed = True
-            kind = NDJSON if self._record.dialect is Dialect.OLLAMA else SSE
-            self._reply.commit_early(kind, piece)
+            self._reply.commit_early(self._record.endpoint.wire.stream_type, piece)
         self._arm(self._after_s)
 
     def _piece(self) -> bytes:
-        if self._record.dialect is not Dialect.OLLAMA:
-            return b": waiting for the model\n\n"
-        piece: dict[str, Any] = {
-            "model": self._record.model,
-            "created_at": rfc3339(self._clock.wall()),
-        }
-        if self._record.route == "/api/chat":
-            piece["message"] = {"role": "assistant", "content": ""}
-        else:
-            piece["response"] = ""
-        return orjson.dumps(piece | {"done": False}) + b"\n"
+        make = self._record.endpoint.waiting_piece
+        return b"" if make is None else make(self._record.model, rfc3339(self._clock.wall()))

@@ -118,7 +118,7 @@ class Reply:
             return
         # An Ollama stream whose last line is the error has already said it.
         if failure.reason is not Reason.ERROR_LINE:
-            self.down.write(error_body.in_band(record.dialect, failure, record.scene()))
+            self.down.write(record.endpoint.wire.error_in_stream(failure, record.scene()))
         self.down.end()
 
     def break_early(self, failure: Failure) -> None:
@@ -126,7 +126,7 @@ class Reply:
         record = self._record
         record.failure = failure
         record.call.step(Event.BREAK)
-        self.down.write(error_body.in_band(record.dialect, failure, record.scene()))
+        self.down.write(record.endpoint.wire.error_in_stream(failure, record.scene()))
         self.down.end()
 
     def set_back(self, setback: Setback) -> None:
@@ -168,7 +168,7 @@ class Reply:
     def _own_error(self, failure: Failure, status: int) -> None:
         record = self._record
         record.status = status
-        body = error_body.body(record.dialect, failure, record.scene())
+        body = record.endpoint.wire.error_body(failure, record.scene())
         lines = [b"Content-Type: application/json\r\n", date_line()]
         lines += self._tag_lines(total=True)
         lines += error_body.lines(failure)

@@ -31,7 +31,7 @@ class Telemetry:
 
     def stream(self) -> Splice:
         """For an answer that passes on as it comes."""
-        return Splice(self._record.dialect, self._added)
+        return Splice(self._record.endpoint.wire, self._added)
 
     def whole(self, body: bytes) -> bytes:
         """A held answer whose usage the record knows, with the key."""

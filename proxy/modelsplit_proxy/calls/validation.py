@@ -13,6 +13,8 @@ from modelsplit_proxy.protocol import answer_format, answer_text
 
 if TYPE_CHECKING:
     from modelsplit_policy.go_json import Fields
+    from modelsplit_proxy.protocol.answer_format import Wanted
+    from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.records.record import CallRecord
 
 
@@ -22,7 +24,7 @@ class Validation:
     def __init__(self, record: CallRecord, model: str, fields: Fields) -> None:
         self._record = record
         self._model = model
-        self._wanted = answer_format.wanted(record.route, fields)
+        self._wanted = _wanted(record.endpoint, fields)
         if self._wanted is not None and self._wanted.unchecked is not None:
             record.schema = f"unchecked: {self._wanted.unchecked}"
 
@@ -33,11 +35,15 @@ class Validation:
 
     def whole(self, body: bytes) -> Failure | None:
         """Check an answer that came whole."""
-        return self._check(answer_text.text_of_whole(self._record.route, body))
+        texts = self._record.endpoint.texts
+        return self._check(None if texts is None else answer_text.text_of_whole(texts, body))
 
     def stream(self, pieces: bytes) -> Failure | None:
         """Check all the bytes of a stream."""
-        return self._check(answer_text.text_of_stream(self._record.route, pieces))
+        row = self._record.endpoint
+        if row.texts is None:
+            return self._check(None)
+        return self._check(answer_text.text_of_stream(row.texts, row.wire, pieces))
 
     def _check(self, text: str | None) -> Failure | None:
         if self._wanted is None or not self.wanted:
@@ -58,3 +64,7 @@ class Validation:
             f"{self._model[:60]}'s answer does not fit the schema: {finding.problem}"[:200],
             "Schema Invalid",
         )
+
+
+def _wanted(endpoint: Endpoint, fields: Fields) -> Wanted | None:
+    return None if endpoint.wanted_format is None else endpoint.wanted_format(fields)

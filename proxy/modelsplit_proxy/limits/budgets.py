@@ -190,7 +190,7 @@ class BudgetKeeper:
         if provider is Provider.LOCAL and unseen:
             return None
         price = self._prices.of(model, provider)
-        most = self._estimates.usd(price, role, candidate, record.route, fields, size)
+        most = self._estimates.usd(price, role, candidate, record.endpoint.facts, fields, size)
         # What nobody can bound has room in no budget of money.
         charge = Charge(model, role, provider, MOST_NANO if most is None else nano(most))
         return AttemptCharge(self, record, charge, priced=most is not None)

@@ -39,30 +39,31 @@ class Wanted:
     compiled: Compiled | None = dataclasses.field(default=None, repr=False, compare=False)
 
 
-def wanted(label: str, fields: Fields) -> Wanted | None:
-    """What a request's decoded body asks of the answer on the route ``label``; None: nothing."""
-    match label:
-        case "/api/generate" | "/api/chat":
-            return _of_format(fields.get("format"))
-        case "/v1/chat/completions":
-            asked = _dict(fields.get("response_format"))
-            return _of_type(asked, field(_dict(field(asked, "json_schema")), "schema"))
-        case "/v1/responses":
-            asked = _dict(field(_dict(fields.get("text")), "format"))
-            return _of_type(asked, field(asked, "schema"))
-        case "/v1/messages":
-            newer = field(_dict(fields.get("output_config")), "format")
-            asked = _dict(newer) or _dict(fields.get("output_format"))
-            return _of_type(asked, field(asked, "schema"))
-        case _:
-            return None
+# What a request's fields ask of the answer, wherever a route has it; None: nothing.
 
 
-def _of_format(asked: Any) -> Wanted | None:
+def of_format(fields: Fields) -> Wanted | None:
     """Ollama's own ``format``: "json" or a schema; "" and null are nothing."""
+    asked = fields.get("format")
     if asked is None or asked == "":
         return None
     return Wanted() if asked == _IS_JSON else _of_schema(asked)
+
+
+def of_response_format(fields: Fields) -> Wanted | None:
+    asked = _dict(fields.get("response_format"))
+    return _of_type(asked, field(_dict(field(asked, "json_schema")), "schema"))
+
+
+def of_text_format(fields: Fields) -> Wanted | None:
+    asked = _dict(field(_dict(fields.get("text")), "format"))
+    return _of_type(asked, field(asked, "schema"))
+
+
+def of_output_format(fields: Fields) -> Wanted | None:
+    newer = field(_dict(fields.get("output_config")), "format")
+    asked = _dict(newer) or _dict(fields.get("output_format"))
+    return _of_type(asked, field(asked, "schema"))
 
 
 def _of_type(asked: dict[str, Any], schema: Any) -> Wanted | None:

@@ -8,80 +8,87 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
+from modelsplit_proxy.protocol.stream_end import json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from modelsplit_proxy.protocol.endpoint import WireFormat
+
+    Texts = Callable[[dict[str, Any]], Iterable[Any]]
 
 _UNLOADS: Final = frozenset({"load", "unload"})
 _FINAL_EVENTS: Final = frozenset({"response.completed", "response.incomplete"})
 _REFUSAL: Final = "refusal"
 
 
-class _NoTextError(Exception):
+class NoTextError(Exception):
     """A tool call, a refusal, an error: an answer that the format does not speak of."""
 
 
-def text_of_whole(label: str, body: bytes) -> str | None:
+def text_of_whole(texts: Texts, body: bytes) -> str | None:
     """The assistant's text in an answer that is not a stream, or None.
+
+    ``texts``: what gives the pieces of text in one object of such an answer.
 
     None for a tool call, a refusal, an error, the load of a model, and where there is no text
     at all. An empty text is a text: it is no JSON.
     """
-    return _joined(label, [body])
+    return _joined(texts, [body])
 
 
-def text_of_stream(label: str, pieces: bytes) -> str | None:
-    """The same from all the bytes of an NDJSON or SSE stream."""
-    lines = pieces.splitlines()
-    if not label.startswith("/api/"):
-        lines = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-    return _joined(label, [line for line in lines if line.startswith(b"{")])
+def text_of_stream(texts: Texts, wire: WireFormat, pieces: bytes) -> str | None:
+    """The same from all the bytes of a stream."""
+    lines = [wire.data(line) for line in pieces.splitlines()]
+    return _joined(texts, [line for line in lines if line and line.startswith(b"{")])
 
 
-def _joined(label: str, objects: Iterable[bytes]) -> str | None:
+def _joined(texts: Texts, objects: Iterable[bytes]) -> str | None:
     parts: list[str] = []
     try:
         for line in objects:
-            parts += _texts(label, _object(line))
-    except _NoTextError:
+            parts += _strings(texts, json_object(line))
+    except NoTextError:
         return None
     return "".join(parts) if parts else None
 
 
-def _texts(label: str, said: dict[str, Any]) -> list[str]:
-    """The pieces of text in one answer or one event. Raises _NoTextError."""
-    if said.get("error") or said.get("done_reason") in _UNLOADS:
-        raise _NoTextError
-    match label:
-        case "/api/generate":
-            found = [said.get("response")]
-        case "/api/chat":
-            found = [_of_message(_dict(said.get("message")))]
-        case "/v1/chat/completions" | "/v1/completions":
-            found = [_of_choice(choice) for choice in _dicts(said.get("choices"))[:1]]
-        case "/v1/responses":
-            found = list(_of_response(said))
-        case "/v1/messages":
-            found = list(_of_anthropic(said))
-        case _:
-            found = []
-    return [text for text in found if isinstance(text, str)]
+def _strings(texts: Texts, answer: dict[str, Any]) -> list[str]:
+    """The pieces of text in one answer or one event. Raises NoTextError."""
+    if answer.get("error") or answer.get("done_reason") in _UNLOADS:
+        raise NoTextError
+    return [text for text in texts(answer) if isinstance(text, str)]
 
 
-def _of_message(message: dict[str, Any]) -> Any:
+# What gives the pieces of text in one object, for each kind of answer.
+
+
+def of_generate(answer: dict[str, Any]) -> Iterator[Any]:
+    yield answer.get("response")
+
+
+def of_chat(answer: dict[str, Any]) -> Iterator[Any]:
+    yield _in_message(_dict(answer.get("message")))
+
+
+def of_choices(answer: dict[str, Any]) -> Iterator[Any]:
+    for choice in _dicts(answer.get("choices"))[:1]:
+        yield _of_choice(choice)
+
+
+def _in_message(message: dict[str, Any]) -> Any:
     if message.get("tool_calls") or message.get("function_call") or message.get("refusal"):
-        raise _NoTextError
+        raise NoTextError
     return message.get("content")
 
 
 def _of_choice(choice: dict[str, Any]) -> Any:
     if "text" in choice:
         return choice["text"]
-    return _of_message(_dict(choice.get("delta") or choice.get("message")))
+    return _in_message(_dict(choice.get("delta") or choice.get("message")))
 
 
-def _of_response(said: dict[str, Any]) -> Iterator[Any]:
+def of_response(said: dict[str, Any]) -> Iterator[Any]:
     """A response object, or the event at the end of a stream, which holds all of it again."""
     if said.get("type") in _FINAL_EVENTS:
         said = _dict(said.get("response"))
@@ -89,31 +96,24 @@ def _of_response(said: dict[str, Any]) -> Iterator[Any]:
         return
     for item in _dicts(said.get("output")):
         if str(item.get("type")).endswith("_call"):
-            raise _NoTextError
+            raise NoTextError
         for part in _dicts(item.get("content")):
             if part.get("type") == "refusal":
-                raise _NoTextError
+                raise NoTextError
             if part.get("type") == "output_text":
                 yield part.get("text")
 
 
-def _of_anthropic(said: dict[str, Any]) -> Iterator[Any]:
-    """A message with its blocks, or an event with one block or a part of it."""
+def of_message(said: dict[str, Any]) -> Iterator[Any]:
+    """Anthropic's: a message with its blocks, or an event with one block or a part of it."""
     if _REFUSAL in (said.get("stop_reason"), _dict(said.get("delta")).get("stop_reason")):
-        raise _NoTextError
+        raise NoTextError
     block = _dict(said.get("content_block") or said.get("delta"))
     for one in [*_dicts(said.get("content")), block]:
         if str(one.get("type")).endswith("tool_use"):
-            raise _NoTextError
+            raise NoTextError
         if one.get("type") in {"text", "text_delta"}:
             yield one.get("text")
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    try:
-        return _dict(orjson.loads(line))
-    except orjson.JSONDecodeError:
-        return {}
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -35,15 +35,23 @@ class Scene:
 
 def body(dialect: Dialect, failure: Failure, scene: Scene) -> bytes:
     """The response body, ending in a newline."""
-    return tellable.dumps(_shape(dialect, failure, scene)) + b"\n"
+    write = ollama_body if dialect is Dialect.OLLAMA else sdk_body
+    return write(failure, scene)
 
 
-def in_band(dialect: Dialect, failure: Failure, scene: Scene) -> bytes:
-    """The same words inside a stream that has begun."""
-    line = tellable.dumps(_shape(dialect, failure, scene))
-    if dialect is Dialect.OLLAMA:
-        return line + b"\n"
-    return b"event: error\ndata: " + line + b"\n\n"
+def ollama_body(failure: Failure, scene: Scene) -> bytes:
+    """What Ollama's clients read, as an answer and as a line of a stream."""
+    return tellable.dumps({"error": failure.message, **fields(failure, scene)}) + b"\n"
+
+
+def sdk_body(failure: Failure, scene: Scene) -> bytes:
+    """What OpenAI's and Anthropic's SDKs read, as an answer."""
+    return _sdk_line(failure, scene) + b"\n"
+
+
+def sdk_event(failure: Failure, scene: Scene) -> bytes:
+    """The same as an event of a stream."""
+    return b"event: error\ndata: " + _sdk_line(failure, scene) + b"\n\n"
 
 
 def lines(failure: Failure) -> list[bytes]:
@@ -75,15 +83,12 @@ def fields(failure: Failure, scene: Scene) -> dict[str, Any]:
     }
 
 
-def _shape(dialect: Dialect, failure: Failure, scene: Scene) -> dict[str, Any]:
-    ours = fields(failure, scene)
-    if dialect is Dialect.OLLAMA:
-        return {"error": failure.message, **ours}
+def _sdk_line(failure: Failure, scene: Scene) -> bytes:
     error = {
         "type": failure.error_type,
         "message": failure.message,
         "code": failure.code,
         "param": None,
-        **ours,
+        **fields(failure, scene),
     }
-    return {"type": "error", "error": error, "request_id": scene.request_id}
+    return tellable.dumps({"type": "error", "error": error, "request_id": scene.request_id})

@@ -1,6 +1,7 @@
-"""What each path of Ollama's is: one table, by method and path.
+"""What each path of Ollama's is, by method and path.
 
-- inference: a call to a model. Admitted, tagged, counted, recorded.
+- inference: a call to a model. Admitted, tagged, counted, recorded. Its rows are in
+  ``endpoints``; all others are here.
 - metadata: a question about models or the server. Never queued, never counted.
 - management: changes which models there are, or the account of the host. Passed on, unless
   the policy denies the action.
@@ -15,12 +16,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from modelsplit_policy.vocabulary import Action, Dialect
 
-TRANSCRIPTIONS: Final = "/v1/audio/transcriptions"
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelsplit_proxy.protocol.endpoint import Endpoint
 
 
 class Kind(StrEnum):
@@ -32,12 +36,16 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One row: ``label`` is the path, with a star for its last segment where any will do."""
+    """One row: ``label`` is the path, with a star for its last segment where any will do.
+
+    ``endpoint``: the row of an inference route, None for any other.
+    """
 
     label: str
     kind: Kind
     dialect: Dialect
     action: Action | None = None
+    endpoint: Endpoint | None = None
 
 
 def _rows(kind: Kind, *rows: str, action: Action | None = None) -> list[tuple[str, Route]]:
@@ -62,22 +70,7 @@ def dialect_of(target: str) -> Dialect:
     return Dialect.OPENAI if path.startswith("/v1/") else Dialect.OLLAMA
 
 
-ROUTES: Final = (
-    *_rows(
-        Kind.INFERENCE,
-        "POST /api/generate",
-        "POST /api/chat",
-        "POST /api/embed",
-        "POST /api/embeddings",
-        "POST /v1/chat/completions",
-        "POST /v1/completions",
-        "POST /v1/embeddings",
-        "POST /v1/responses",
-        f"POST {TRANSCRIPTIONS}",
-        "POST /v1/images/generations",
-        "POST /v1/images/edits",
-        "POST /v1/messages",
-    ),
+_PASSED: Final = (
     *_rows(
         Kind.METADATA,
         "GET,HEAD /",
@@ -106,31 +99,44 @@ ROUTES: Final = (
         "POST /api/experimental/web_fetch",
     ),
 )
-"""Every pair of a method and a route that is known, kind by kind."""
+"""What is no inference route, kind by kind."""
 
-_EXACT: Final = MappingProxyType(
-    {(method, route.label): route for method, route in ROUTES if route.label[-1] != "*"}
-)
-_BY_FOLDER: Final = MappingProxyType(
-    {(method, route.label[:-1]): route for method, route in ROUTES if route.label[-1] == "*"}
-)
 _UNKNOWN: Final = MappingProxyType(
     {dialect: Route("other", Kind.OTHER, dialect) for dialect in Dialect}
 )
 
 
-def classify(method: str, target: str) -> Route:
-    """The row of a request.
+class Routes:
+    """Every route that is known.
 
-    ``target`` is the origin-form request target, query included.
+    ``rows``: each pair of a method and a route, kind by kind.
     """
-    path = path_of(target)
-    route = _EXACT.get((method, path))
-    if route is not None:
-        return route
-    folder, _, name = path.rpartition("/")
-    route = _BY_FOLDER.get((method, f"{folder}/")) if name else None
-    return route or _UNKNOWN[dialect_of(path)]
+
+    def __init__(self, endpoints: Iterable[Endpoint]) -> None:
+        calls = (
+            Route(row.label, Kind.INFERENCE, row.wire.dialect, endpoint=row) for row in endpoints
+        )
+        self.rows = (*(("POST", route) for route in calls), *_PASSED)
+        whole = {(method, route.label): route for method, route in self.rows}
+        self._exact = {key: route for key, route in whole.items() if key[1][-1] != "*"}
+        self._by_folder = {
+            (method, label[:-1]): route
+            for (method, label), route in whole.items()
+            if label[-1] == "*"
+        }
+
+    def classify(self, method: str, target: str) -> Route:
+        """The row of a request.
+
+        ``target`` is the origin-form request target, query included.
+        """
+        path = path_of(target)
+        route = self._exact.get((method, path))
+        if route is not None:
+            return route
+        folder, _, name = path.rpartition("/")
+        route = self._by_folder.get((method, f"{folder}/")) if name else None
+        return route or _UNKNOWN[dialect_of(path)]
 
 
 def path_of(target: str) -> str:

@@ -8,47 +8,23 @@ waits for anything. Only a piece with a mark of the end in it is looked at more 
 
 from __future__ import annotations
 
-import re
-from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.vocabulary import Dialect
-from modelsplit_proxy.protocol.stream_end import (
-    FINAL_RESPONSE_EVENTS,
-    Usage,
-    json_object,
-    ollama_usage,
-    openai_usage,
-)
+from modelsplit_proxy.protocol.stream_end import DONE, LineKind, Usage, json_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from modelsplit_proxy.http.request import AnswerSource
     from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.protocol.endpoint import WireFormat
 
-# What a last line holds and a token never does: inside a JSON string quotes are escaped. So
-# many blanks between two tokens are more than anybody writes, and bound a mark's length.
-_GAP: Final = rb"\s{0,16}"
+# The longest mark of an end.
 _MARK_MAX_BYTES: Final = 64
-_MARKS: Final = {
-    Dialect.OLLAMA: re.compile(rb'"done"%b:%btrue' % (_GAP, _GAP)),
-    Dialect.OPENAI: re.compile(
-        rb'\[DONE\]|"finish_reason"%b:%b"|"choices"%b:%b\[%b\]' % (_GAP, _GAP, _GAP, _GAP, _GAP)
-        + rb'|"response\.(?:completed|incomplete|failed)"'
-    ),
-    Dialect.ANTHROPIC: re.compile(rb'"message_(?:delta|stop)"'),
-}
+# What a stream says of itself that says nothing.
+_UNKNOWN: Final = Usage()
 # What is longer is no last line; nothing is copied any further.
 _WAITING_MAX_BYTES: Final = 4 * 1024 * 1024
-
-
-class _Line(Enum):
-    OTHER = auto()
-    LAST = auto()  # its object gets the key
-    PERHAPS = auto()  # its object gets the key if the next data line is [DONE]
-    DONE = auto()  # [DONE]
-    SILENT = auto()  # between two data lines
 
 
 class Splice:
@@ -60,20 +36,20 @@ class Splice:
     __slots__ = (
         "_added",
         "_brace",
-        "_dialect",
         "_line",
         "_mark",
         "_marked",
         "_off",
         "_passed",
         "_pending",
+        "_wire",
         "usage",
     )
 
-    def __init__(self, dialect: Dialect, added: Callable[[Usage], bytes]) -> None:
-        self._dialect = dialect
+    def __init__(self, wire: WireFormat, added: Callable[[Usage], bytes]) -> None:
+        self._wire = wire
         self._added = added
-        self._mark = _MARKS[dialect]
+        self._mark = wire.end_mark
         # The line under way: how much of it has been passed on, whether a mark is in it, and
         # where its last brace stands if nothing but blanks has followed.
         self._line = bytearray()
@@ -83,7 +59,7 @@ class Splice:
         # A line that is perhaps the last, from its closing brace on, and what followed it.
         self._pending = bytearray()
         self._off = False
-        self.usage = Usage()
+        self.usage = _UNKNOWN
 
     def feed(self, piece: bytes) -> bytes:
         """What to pass on now that ``piece`` has come."""
@@ -98,7 +74,7 @@ class Splice:
 
     def finish(self) -> bytes:
         """What is left to pass on when nothing more comes."""
-        if self._pending or self._kind(bytes(self._line)) is not _Line.LAST:
+        if self._pending or self._kind(bytes(self._line)) is not LineKind.LAST:
             return self._rest()
         return self._spliced(*self._taken())
 
@@ -145,15 +121,15 @@ class Splice:
         """What to pass on of a line that is whole."""
         kind = self._kind(bytes(self._line))
         line, unsent = self._taken()
-        if kind is _Line.SILENT and self._pending:
+        if kind is LineKind.SILENT and self._pending:
             self._pending += unsent
             return b""
         pending = self._taken_pending()
-        if kind is _Line.LAST:
+        if kind is LineKind.LAST:
             return pending + self._spliced(line, unsent)
-        if kind is _Line.DONE and pending:
+        if kind is LineKind.DONE and pending:
             return self._key() + pending + unsent
-        if kind is _Line.PERHAPS:
+        if kind is LineKind.PERHAPS:
             at = _brace(line, unsent)
             self._pending += unsent[at:]
             return pending + unsent[:at]
@@ -167,26 +143,20 @@ class Splice:
     def _key(self) -> bytes:
         return b',"llm":' + self._added(self.usage)
 
-    def _kind(self, line: bytes) -> _Line:
-        if self._dialect is Dialect.OLLAMA:
-            return self._kind_of_object(line) if self._marked else _Line.OTHER
-        if not line.startswith(b"data:"):
-            return _Line.SILENT
+    def _kind(self, line: bytes) -> LineKind:
+        data = self._wire.data(line)
+        if data is None:
+            return LineKind.SILENT
         if not self._marked:
-            return _Line.OTHER
-        data = line[5:].strip()
-        return _Line.DONE if data == b"[DONE]" else self._kind_of_object(data)
+            return LineKind.OTHER
+        return LineKind.DONE if data == DONE else self._kind_of_object(data)
 
-    def _kind_of_object(self, text: bytes) -> _Line:
-        said = json_object(text)
-        usage = ollama_usage(said) if self._dialect is Dialect.OLLAMA else openai_usage(said)
-        if self._dialect is Dialect.OLLAMA or usage.output_tokens is not None:
+    def _kind_of_object(self, text: bytes) -> LineKind:
+        row = json_object(text)
+        usage = self._wire.usage(row)
+        if usage.output_tokens is not None or self.usage == _UNKNOWN:
             self.usage = usage
-        if self._dialect is Dialect.OLLAMA:
-            return _Line.LAST if said.get("done") is True else _Line.OTHER
-        if said.get("type") == "message_stop" or said.get("type") in FINAL_RESPONSE_EVENTS:
-            return _Line.LAST
-        return _Line.PERHAPS if "choices" in said else _Line.OTHER
+        return self._wire.kind(row)
 
 
 def _brace(line: bytes, unsent: bytes) -> int:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from modelsplit_policy.quantity import count, quantities
-from modelsplit_policy.vocabulary import Dialect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 # The end of an Anthropic stream is two events of three lines each; twice that, should each
 # line arrive on its own.
@@ -42,9 +42,20 @@ _NUMBERS: Final = (
 _NO_TOKENS: Final = {"prompt_eval_count": 0, "eval_count": 0}
 _NO_PROMPT: Final = frozenset({"load", "unload"})
 
-FINAL_RESPONSE_EVENTS: Final = frozenset(
+DONE: Final = b"[DONE]"
+_FINAL_RESPONSE_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed"}
 )
+
+
+class LineKind(Enum):
+    """Which line of a stream one is, for whoever wants to add to the last object."""
+
+    OTHER = auto()
+    LAST = auto()  # its object is the last
+    PERHAPS = auto()  # its object is the last if the next data line is [DONE]
+    DONE = auto()  # [DONE]
+    SILENT = auto()  # between two data lines
 
 
 class Usage(NamedTuple):
@@ -133,7 +144,8 @@ def judge_ndjson(tail: Tail) -> StreamVerdict:
 
 def judge_sse(tail: Tail) -> StreamVerdict:
     """An OpenAI, responses-API or Anthropic stream: the last data lines decide."""
-    data = list(_data_lines(tail.lines()))[-_JUDGED_EVENTS:]
+    lines = (sse_data(line) for line in tail.lines())
+    data = [line for line in lines if line is not None][-_JUDGED_EVENTS:]
     events = [json_object(line) for line in data]
     error = next((_error_text(event) for event in reversed(events) if "error" in event), None)
     if error is not None and _is_final_response(events[-1]):
@@ -146,8 +158,31 @@ def judge_sse(tail: Tail) -> StreamVerdict:
     )
 
 
-def judge(dialect: Dialect, tail: Tail) -> StreamVerdict:
-    return judge_ndjson(tail) if dialect is Dialect.OLLAMA else judge_sse(tail)
+def ndjson_data(line: bytes) -> bytes | None:
+    """The JSON text in a line of an NDJSON stream."""
+    return line
+
+
+def sse_data(line: bytes) -> bytes | None:
+    """The text of a data line; None for any other."""
+    return line[5:].strip() if line.startswith(b"data:") else None
+
+
+def ollama_kind(line: Mapping[str, Any]) -> LineKind:
+    """Which line of an Ollama stream this object is."""
+    return LineKind.LAST if line.get("done") is True else LineKind.OTHER
+
+
+def event_kind(event: Mapping[str, Any]) -> LineKind:
+    """Which event of an OpenAI, responses-API or Anthropic stream this object is."""
+    if event.get("type") == "message_stop" or _is_final_response(event):
+        return LineKind.LAST
+    return LineKind.PERHAPS if "choices" in event else LineKind.OTHER
+
+
+def as_ndjson_line(body: bytes) -> bytes:
+    """A whole answer as one line of a stream."""
+    return body.rstrip() + b"\n"
 
 
 def ollama_usage(last: Mapping[str, Any]) -> Usage:
@@ -187,18 +222,12 @@ def _sse_usage(events: list[dict[str, Any]]) -> Usage:
     return Usage()
 
 
-def _data_lines(lines: list[bytes]) -> Iterator[bytes]:
-    for line in lines:
-        if line.startswith(b"data:"):
-            yield line[5:].strip()
-
-
 def _is_sse_end(data: bytes, event: dict[str, Any]) -> bool:
-    return data == b"[DONE]" or event.get("type") == "message_stop" or _is_final_response(event)
+    return data == DONE or event.get("type") == "message_stop" or _is_final_response(event)
 
 
-def _is_final_response(event: dict[str, Any]) -> bool:
-    return event.get("type") in FINAL_RESPONSE_EVENTS
+def _is_final_response(event: Mapping[str, Any]) -> bool:
+    return event.get("type") in _FINAL_RESPONSE_EVENTS
 
 
 def _error_text(event: dict[str, Any]) -> str | None:

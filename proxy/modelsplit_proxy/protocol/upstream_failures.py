@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
 from modelsplit_proxy.http.upstream import Fault
-from modelsplit_proxy.protocol.answer_check import object_in
+from modelsplit_proxy.protocol.stream_end import json_object
 
 if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Provider
@@ -46,7 +46,7 @@ def failure_of_status(
 
 def _names_a_model(body: bytes) -> bool:
     """Ollama's 404 for a model speaks of it in JSON; for an unknown path it is plain text."""
-    return bool(object_in(body).get("error"))
+    return bool(json_object(body).get("error"))
 
 
 _CLIENT_CODES: Final = {
@@ -95,12 +95,12 @@ def explains(body: bytes) -> bool:
 
     An empty one makes Ollama's own client report success.
     """
-    return b"\n" not in body.strip() and bool(object_in(body).get("error"))
+    return b"\n" not in body.strip() and bool(json_object(body).get("error"))
 
 
 def _said(body: bytes) -> str:
     """The upstream's own sentence, short."""
-    error = object_in(body).get("error", "")
+    error = json_object(body).get("error", "")
     if isinstance(error, dict):
         error = error.get("message", "")
     text = str(error) if error else body[:200].decode("utf-8", "replace").strip()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_policy.tickets import Crowd, Seats
-    from modelsplit_policy.vocabulary import Context, Dialect, Loading, Provider, Role, RouteReason
+    from modelsplit_policy.vocabulary import Context, Loading, Provider, Role, RouteReason
+    from modelsplit_proxy.protocol.endpoint import Endpoint
 
 # A name from a client may be as long as its body; records keep as much as a name needs.
 NAME_MAX: Final = 256
@@ -95,8 +96,7 @@ class CallRecord:
     """
 
     request_id: str
-    route: str
-    dialect: Dialect
+    endpoint: Endpoint
     client: str
     started: float
     started_wall: float

@@ -104,6 +104,7 @@ def log_fields(record: CallRecord) -> dict[str, Any]:
 def put_together(record: CallRecord) -> Finished:
     prompt_tokens, output_tokens, load_s, _, _, _, finish_reason = record.usage
     role, context, provider = record.role, record.context, record.provider
+    endpoint = record.endpoint
     reason, cost_usd, model = record.route_reason, record.cost_usd_by(None), record.model
     # SQLite's driver looks for an adapter of every string of a class of its own: hence ``str``.
     always = (
@@ -116,8 +117,8 @@ def put_together(record: CallRecord) -> Finished:
         1 if record.streamed else 0,
         record.request_id,
         record.client,
-        record.route,
-        str(record.dialect),
+        endpoint.label,
+        str(endpoint.wire.dialect),
         role and str(role),
         context and str(context),
         provider and str(provider),

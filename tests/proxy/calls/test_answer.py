@@ -7,7 +7,6 @@ import pytest
 
 from modelsplit_policy.call import State
 from modelsplit_policy.roles import Candidate
-from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls import answer
 from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 from support.attempts import DONE, JSON, NDJSON, SSE, TOKEN, Trial, Upstream, answers
@@ -97,7 +96,6 @@ async def test_a_stream_in_sse_is_judged_by_its_own_end() -> None:
         trial = Trial(
             answers(200, *pieces, kind=SSE),
             label="/v1/chat/completions",
-            dialect=Dialect.OPENAI,
         )
         assert await trial.run() is None
         assert trial.record.call.state is state

@@ -10,7 +10,7 @@ import pytest
 from modelsplit_policy.call import Event, IllegalTransitionError, State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Candidate, Route
-from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
+from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.upstream import UpstreamHead
 from modelsplit_proxy.protocol.stream_end import StreamVerdict, Usage
@@ -19,6 +19,7 @@ from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from support.attempts import JSON, NDJSON, TOKEN, Heard, Ticking, downstream, request
 from support.budget_keepers import without_a_file
 from support.calls import ERROR_FIELDS
+from support.endpoints import endpoint
 from support.harness import Overlay, policy
 from support.records import PLANNER, QUEUE_FULL, routed
 
@@ -52,14 +53,14 @@ class Stage:
         route: Route = PLANNER,
         *,
         overlay: Overlay | None = None,
-        dialect: Dialect = Dialect.OLLAMA,
+        label: str = "/api/chat",
         headers: dict[str, str] | None = None,
         read: bool = True,
         dispatched: bool = True,
     ) -> None:
         self.heard = Heard()
         self.lifecycle = Lifecycle()
-        self.record: CallRecord = routed(route, dialect=dialect)
+        self.record: CallRecord = routed(route, endpoint=endpoint(label))
         self.record.attempt(route.candidates[0], 100.0)
         if dispatched:
             self.record.call.step(Event.ADMIT)
@@ -169,7 +170,7 @@ def test_a_break_between_lines_is_told_in_the_next_one() -> None:
 
 
 def test_in_sse_it_is_an_event() -> None:
-    stage = Stage(dialect=Dialect.OPENAI)
+    stage = Stage(label="/v1/chat/completions")
     stage.reply.commit(head(), length=None, total=False)
     stage.reply.break_off(BROKEN, verdict(mid_line=False))
     assert stage.heard.body.startswith(b"event: error\ndata: {")

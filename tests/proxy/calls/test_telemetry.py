@@ -6,7 +6,6 @@ import orjson
 import pytest
 
 from modelsplit_policy.prices import Price
-from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.telemetry import Telemetry, fields
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records.record import Variant
@@ -100,7 +99,7 @@ def test_a_long_name_is_cut() -> None:
 
 
 def test_a_stream_tells_the_record_what_it_said_of_itself() -> None:
-    record = answered(dialect=Dialect.OLLAMA)
+    record = answered()
     record.attempts[0].usage = Usage()
     splice = Telemetry(record, At()).stream()
     out = splice.feed(b'{"done":true,"eval_count":9}\n')

@@ -13,7 +13,7 @@ SCHEMA = {"type": "object", "required": ["n"], "properties": {"n": {"type": "int
 
 
 def checking(fields: dict[str, object]) -> tuple[CallRecord, Validation]:
-    record = begun(route="/api/chat")
+    record = begun()
     return record, Validation(record, "qwen3:4b", fields_of(fields))
 
 

@@ -9,7 +9,8 @@ import pytest
 from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.failures import Failure
 from modelsplit_proxy.passthrough.intercept import Intercept, Plan, Question
-from modelsplit_proxy.protocol.routes import classify
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
+from modelsplit_proxy.protocol.routes import Routes
 from support.harness import policy
 
 NO_ALIASES: dict[str, Any] = {
@@ -22,7 +23,9 @@ async def planned(method: str, target: str, overlay: dict[str, Any] | None = Non
     rules = policy({"roles": overlay or {}, "management": {"deny": ["pull", "blobs"]}}).policy
     intercept = Intercept(Catalogue(rules), rules.management, 1024)
     nothing = cast("Any", None)
-    return await intercept.plan(classify(method, target), target, nothing, nothing)
+    return await intercept.plan(
+        Routes(ENDPOINTS).classify(method, target), target, nothing, nothing
+    )
 
 
 @pytest.mark.parametrize(

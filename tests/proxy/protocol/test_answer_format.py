@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.protocol.answer_format import Wanted, judge, wanted
+from modelsplit_proxy.protocol.answer_format import Wanted, judge
 from modelsplit_proxy.protocol.format_finding import FormatFinding
 from support.bodies import fields_of
+from support.endpoints import endpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from modelsplit_policy.go_json import Fields
 
 BOB: dict[str, Any] = {
     "type": "object",
@@ -46,6 +49,11 @@ PLAN: dict[str, Any] = {
     },
 }
 ANYTHING = Wanted()
+
+
+def wanted(label: str, fields: Fields) -> Wanted | None:
+    asked = endpoint(label).wanted_format
+    return None if asked is None else asked(fields)
 
 
 def asked(schema: object) -> Wanted:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.protocol.answer_text import text_of_stream, text_of_whole
+from modelsplit_proxy.protocol import answer_text
+from support.endpoints import endpoint
 
 BOB = '{\n    "name": "Bob",\n    "age": 41\n}'
 
@@ -87,6 +88,17 @@ def part(**fields: object) -> dict[str, Any]:
 TOOL_CALL = {"function": {"name": "weather", "arguments": {"city": "Paris"}}}
 TOOL_USE = {"type": "tool_use", "id": "toolu_1", "name": "weather", "input": {}}
 THOUGHT = {"type": "thinking", "thinking": "An age is a number.", "signature": ""}
+
+
+def text_of_whole(label: str, body: bytes) -> str | None:
+    texts = endpoint(label).texts
+    return None if texts is None else answer_text.text_of_whole(texts, body)
+
+
+def text_of_stream(label: str, pieces: bytes) -> str | None:
+    row = endpoint(label)
+    assert row.texts is not None
+    return answer_text.text_of_stream(row.texts, row.wire, pieces)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.protocol import error_body
 from modelsplit_proxy.protocol.error_body import Scene
+from support.endpoints import wire
 
 QUEUE_FULL = Failure(
     ErrorCode.OVERLOAD_THROTTLED,
@@ -60,14 +61,14 @@ def test_a_body_is_one_line_in_the_clients_dialect(dialect: Dialect, shape: dict
 
 
 def test_in_an_ollama_stream_it_is_a_line() -> None:
-    line = error_body.in_band(Dialect.OLLAMA, QUEUE_FULL, SCENE)
+    line = wire(Dialect.OLLAMA).error_in_stream(QUEUE_FULL, SCENE)
     assert line.splitlines(keepends=True) == [line]
     assert orjson.loads(line) == OLLAMA
 
 
 @pytest.mark.parametrize("dialect", [Dialect.OPENAI, Dialect.ANTHROPIC])
 def test_in_an_event_stream_it_is_an_error_event(dialect: Dialect) -> None:
-    event, data, *end = error_body.in_band(dialect, QUEUE_FULL, SCENE).split(b"\n")
+    event, data, *end = wire(dialect).error_in_stream(QUEUE_FULL, SCENE).split(b"\n")
     assert event == b"event: error"
     assert orjson.loads(data.removeprefix(b"data: ")) == SDK
     assert end == [b"", b""]

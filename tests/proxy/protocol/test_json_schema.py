@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from modelsplit_proxy.protocol.answer_format import Wanted, wanted
+from modelsplit_proxy.protocol.answer_format import Wanted, of_format
 from modelsplit_proxy.protocol.format_finding import FormatFinding
 from modelsplit_proxy.protocol.json_schema import compiled
 from modelsplit_proxy.protocol.schema_cost import RefusedError
@@ -37,5 +37,5 @@ def test_without_the_package_an_answer_is_not_checked(monkeypatch: pytest.Monkey
     """As for a moment while another version of it is being installed."""
     monkeypatch.delitem(sys.modules, "modelsplit_proxy.protocol.json_schema")
     monkeypatch.setitem(sys.modules, "jsonschema_rs", None)
-    found = wanted("/api/chat", fields_of({"format": AGE}))
+    found = of_format(fields_of({"format": AGE}))
     assert found == Wanted(AGE, unchecked="the validator cannot be loaded")

@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_policy.vocabulary import Action, Dialect
-from modelsplit_proxy.protocol.routes import ROUTES, Kind, classify, dialect_of
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
+from modelsplit_proxy.protocol.routes import Kind, Routes, dialect_of
 
+ROUTES = Routes(ENDPOINTS)
 DIALECTS = {
     "/api/generate": "ollama",
     "/api/chat": "ollama",
@@ -26,7 +28,7 @@ DIALECTS = {
 
 
 def rows(kind: Kind) -> set[str]:
-    return {f"{method} {route.label}" for method, route in ROUTES if route.kind is kind}
+    return {f"{method} {route.label}" for method, route in ROUTES.rows if route.kind is kind}
 
 
 def test_these_paths_are_calls_to_a_model_and_no_others() -> None:
@@ -34,28 +36,30 @@ def test_these_paths_are_calls_to_a_model_and_no_others() -> None:
 
 
 def test_what_manages_has_an_action_and_nothing_else_has() -> None:
-    actions = {(route.kind is Kind.MANAGEMENT, route.action is not None) for _, route in ROUTES}
+    actions = {
+        (route.kind is Kind.MANAGEMENT, route.action is not None) for _, route in ROUTES.rows
+    }
     assert actions == {(True, True), (False, False)}
-    assert {route.action for _, route in ROUTES} - {None} == set(Action)
+    assert {route.action for _, route in ROUTES.rows} - {None} == set(Action)
 
 
 def test_no_row_is_there_twice() -> None:
-    pairs = [(method, route.label) for method, route in ROUTES]
+    pairs = [(method, route.label) for method, route in ROUTES.rows]
     assert len(pairs) == len(set(pairs))
 
 
 @pytest.mark.parametrize(("path", "dialect"), DIALECTS.items())
 def test_a_post_to_one_is_labelled_with_its_path(path: str, dialect: str) -> None:
     for target in (path, f"{path}?x=/api/tags", path.replace("a", "%61"), f"%2F{path[1:]}"):
-        route = classify("POST", target)
+        route = ROUTES.classify("POST", target)
         assert (route.label, route.kind, route.dialect) == (path, Kind.INFERENCE, dialect)
     assert dialect_of(f"{path}?beta=true") == dialect
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "post"])
 def test_another_method_is_nothing_known(method: str) -> None:
-    assert classify(method, "/api/chat").kind is Kind.OTHER
-    assert classify(method, "/api/pull").kind is Kind.OTHER
+    assert ROUTES.classify(method, "/api/chat").kind is Kind.OTHER
+    assert ROUTES.classify(method, "/api/pull").kind is Kind.OTHER
 
 
 @pytest.mark.parametrize(
@@ -74,7 +78,7 @@ def test_another_method_is_nothing_known(method: str) -> None:
     ],
 )
 def test_every_other_request_has_a_kind(method: str, target: str, label: str, kind: str) -> None:
-    route = classify(method, target)
+    route = ROUTES.classify(method, target)
     assert (route.label, route.kind) == (label, kind)
 
 
@@ -96,7 +100,7 @@ def test_every_other_request_has_a_kind(method: str, target: str, label: str, ki
     ],
 )
 def test_every_other_spelling_is_nothing_known_as_ollama_does_not_route_it(target: str) -> None:
-    assert classify("POST", target).kind is Kind.OTHER
+    assert ROUTES.classify("POST", target).kind is Kind.OTHER
 
 
 @pytest.mark.parametrize(
@@ -112,11 +116,11 @@ def test_every_other_spelling_is_nothing_known_as_ollama_does_not_route_it(targe
 )
 def test_other_routes_have_the_dialect_of_their_part_of_the_api(target: str, dialect: str) -> None:
     assert dialect_of(target) == dialect
-    assert classify("GET", target).dialect == dialect
+    assert ROUTES.classify("GET", target).dialect == dialect
 
 
 @given(target=st.text(st.characters()))
 def test_any_target_is_routed_somewhere(target: str) -> None:
-    route = classify("POST", target)
-    assert route.kind is Kind.OTHER or route in {known for _, known in ROUTES}
+    route = ROUTES.classify("POST", target)
+    assert route.kind is Kind.OTHER or route in {known for _, known in ROUTES.rows}
     assert route.dialect in Dialect

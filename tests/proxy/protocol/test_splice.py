@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.protocol import splice
 from modelsplit_proxy.protocol.splice import Splice, SplicedDown, spliced_whole
+from support.endpoints import wire
 from support.work import CountedPattern, Work, is_linear, work_of
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Spliced:
 
     def __init__(self, dialect: Dialect) -> None:
         self.told: list[Usage] = []
-        self._splice = Splice(dialect, self._added)
+        self._splice = Splice(wire(dialect), self._added)
         self.out: list[bytes] = []
 
     def _added(self, usage: Usage) -> bytes:
@@ -243,7 +244,7 @@ class Heard:
 
 def test_it_stands_in_for_the_clients_end() -> None:
     heard = Heard()
-    down = SplicedDown(heard, Splice(Dialect.OLLAMA, lambda _: b"{}"))  # type: ignore[arg-type]
+    down = SplicedDown(heard, Splice(wire(Dialect.OLLAMA), lambda _: b"{}"))  # type: ignore[arg-type]
     down.feed_from(None)
     assert down.writing_paused
     for piece in (TOKEN, b'{"done":true', b"}"):
@@ -292,7 +293,7 @@ PIECES = {
 
 def splice_work(dialect: Dialect, pieces: Iterable[bytes]) -> int:
     work = Work()
-    spliced = Splice(dialect, lambda _: b"{}")
+    spliced = Splice(wire(dialect), lambda _: b"{}")
     spliced._mark = CountedPattern(spliced._mark, work)  # type: ignore[assignment]
     return work_of(spliced.feed, pieces, work)
 

@@ -16,10 +16,10 @@ from modelsplit_proxy.protocol.stream_end import (
     StreamVerdict,
     Tail,
     Usage,
-    judge,
     ollama_usage,
     openai_usage,
 )
+from support.endpoints import wire
 from support.work import Work, is_linear, work_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def verdict(dialect: Dialect, pieces: Iterable[bytes]) -> StreamVerdict:
     tail = Tail()
     for piece in pieces:
         tail.feed(piece)
-    return judge(dialect, tail)
+    return wire(dialect).judge(tail)
 
 
 def bytewise(stream: bytes) -> list[bytes]:
@@ -300,7 +300,7 @@ def test_a_line_that_is_too_long_is_not_kept_and_never_the_end(
         tail.feed(ends)
         assert len(tail._open) < 1100
         tail.feed(rest)
-        verdict = judge(dialect, tail)
+        verdict = wire(dialect).judge(tail)
         assert (verdict.complete, verdict.error, verdict.usage) == (False, None, Usage())
 
 
@@ -309,7 +309,7 @@ def test_what_follows_a_line_that_is_too_long_is_judged(monkeypatch: pytest.Monk
     tail = Tail()
     for piece in (b"x" * 900, b"x" * 900, b'x\n{"done":true}', b"\n"):
         tail.feed(piece)
-    assert judge(Dialect.OLLAMA, tail).complete
+    assert wire(Dialect.OLLAMA).judge(tail).complete
 
 
 # --- Numbers that are none ----------------------------------------------------------------------

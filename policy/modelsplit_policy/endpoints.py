@@ -1,0 +1,30 @@
+"""What the policy has to know of an inference route: which keys of its requests mean what.
+
+The proxy has one row for each route, and in it such a value: no decision hangs on a path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointFacts:
+    """What differs from route to route. The defaults: nothing may be set, nothing is bounded.
+
+    ``content``: the key of what is to be answered, where a call without it loads or unloads
+    its model. ``takes_options``: its requests have Ollama's ``options`` and ``keep_alive``.
+    ``bounds``: the keys that bound an answer's tokens, the one that Ollama reads first.
+    ``needs_bound``: a request without a positive bound is refused by Ollama. ``embeds``: it
+    answers with vectors, not with tokens.
+    """
+
+    content: str | None = None
+    takes_options: bool = False
+    bounds: tuple[str, ...] = ()
+    needs_bound: bool = False
+    embeds: bool = False
+
+
+NO_FACTS: Final = EndpointFacts()

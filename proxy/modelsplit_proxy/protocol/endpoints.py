@@ -1,0 +1,92 @@
+"""The inference routes of Ollama: one row for each, and all that a route is stands in its row."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from modelsplit_policy.endpoints import EndpointFacts
+from modelsplit_proxy.protocol import answer_check, answer_format, answer_text, waiting_pieces
+from modelsplit_proxy.protocol.endpoint import Endpoint
+from modelsplit_proxy.protocol.form_body import read_form
+from modelsplit_proxy.protocol.wire_formats import ANTHROPIC, OLLAMA, OPENAI
+
+# Ollama reads the first. OpenAI's newer name for it, the second, is ignored by the versions
+# known to us and would win where it is read.
+_OPENAI_BOUNDS: Final = ("max_tokens", "max_completion_tokens")
+
+ENDPOINTS: Final = (
+    Endpoint(
+        "/api/generate",
+        OLLAMA,
+        EndpointFacts(content="prompt", takes_options=True),
+        streams=True,
+        wanted_format=answer_format.of_format,
+        texts=answer_text.of_generate,
+        unfinished=answer_check.not_done,
+        waiting_piece=waiting_pieces.of_generate,
+    ),
+    Endpoint(
+        "/api/chat",
+        OLLAMA,
+        EndpointFacts(content="messages", takes_options=True),
+        streams=True,
+        wanted_format=answer_format.of_format,
+        texts=answer_text.of_chat,
+        unfinished=answer_check.not_done,
+        waiting_piece=waiting_pieces.of_chat,
+    ),
+    # What the native embeddings say of their cost is not read.
+    Endpoint("/api/embed", OLLAMA, EndpointFacts(takes_options=True, embeds=True), counts=False),
+    Endpoint(
+        "/api/embeddings", OLLAMA, EndpointFacts(takes_options=True, embeds=True), counts=False
+    ),
+    Endpoint(
+        "/v1/chat/completions",
+        OPENAI,
+        EndpointFacts(bounds=_OPENAI_BOUNDS),
+        streams=False,
+        wanted_format=answer_format.of_response_format,
+        texts=answer_text.of_choices,
+        unfinished=answer_check.no_finish_reason,
+        waiting_piece=waiting_pieces.comment,
+    ),
+    Endpoint(
+        "/v1/completions",
+        OPENAI,
+        EndpointFacts(bounds=_OPENAI_BOUNDS),
+        streams=False,
+        texts=answer_text.of_choices,
+        unfinished=answer_check.no_finish_reason,
+        waiting_piece=waiting_pieces.comment,
+    ),
+    Endpoint("/v1/embeddings", OPENAI, EndpointFacts(embeds=True)),
+    Endpoint(
+        "/v1/responses",
+        OPENAI,
+        EndpointFacts(bounds=("max_output_tokens",)),
+        streams=False,
+        wanted_format=answer_format.of_text_format,
+        texts=answer_text.of_response,
+        waiting_piece=waiting_pieces.comment,
+    ),
+    # Ollama runs a transcription as a stream, says so in the head, and gives the text at once.
+    Endpoint(
+        "/v1/audio/transcriptions",
+        OPENAI,
+        read_form=read_form,
+        is_held=True,
+        unfinished=answer_check.without_a_word,
+    ),
+    Endpoint("/v1/images/generations", OPENAI),
+    Endpoint("/v1/images/edits", OPENAI),
+    Endpoint(
+        "/v1/messages",
+        ANTHROPIC,
+        EndpointFacts(bounds=("max_tokens",), needs_bound=True),
+        streams=False,
+        wanted_format=answer_format.of_output_format,
+        texts=answer_text.of_message,
+        unfinished=answer_check.no_stop_reason,
+        waiting_piece=waiting_pieces.comment,
+    ),
+)
