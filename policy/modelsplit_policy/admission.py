@@ -12,10 +12,22 @@ nothing ever exceeds them.
 the one that runs fewest. Roles' caps and lines are the fleet's.
 
 *Usefulness.* Within them, a call starts only while one more call at once is worth running
-(``parallelism``, learned). That limit is soft: a call held back by nothing else is started
-when it has been held for as long as its role allows, at the latest shortly before its wait
-would end: sharing the machine is better than waiting for a long answer to end, and a late
-answer is better than none.
+(``parallelism``, learned). A call held back by nothing else that has been held for as long as
+its role allows, at the latest shortly before its wait would end, is overdue. It is started
+beside the others where that is known to take nothing from them in all, or where nobody knows
+yet; and a role may say that a late answer is better than none (``starts_late``). Never more
+than one overdue call runs on a host: each makes those that run slower, which makes more calls
+overdue. Whoever is not started is refused when its wait is over.
+
+*Probes.* What more the host could do is found out by running one call more than is known to
+be useful: only while no call of a protected role runs, waits or is likely to come before it
+would end, while nobody's wait is about to end, and when the last probe's effect is known.
+
+*Reservations* hold for usefulness too: the last useful seat of a host is not given to others
+while a call of a protected role is so likely to come that holding it free pays (``rhythm``).
+
+*Forecasts.* Once sixteen calls of a role and model have ended, a call whose expected wait is
+longer than it may wait is refused at once, with what was expected.
 
 *Order.* Whoever finds a seat and nobody with a better right takes it at once. The others
 wait in their role's line (``queue``: first come first served, fair between clients). When
@@ -36,7 +48,7 @@ ticket must be given back exactly once, also when nobody was there to receive th
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -46,6 +58,7 @@ from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.queue import RoleQueue
+from modelsplit_policy.rhythm import Rhythm
 from modelsplit_policy.tickets import Crowd, Hold, Place, Seats, Ticket
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Role
 
@@ -61,16 +74,27 @@ if TYPE_CHECKING:
 SMOOTHING: Final = 0.2
 # How long a call may be passed over because its model is not loaded. About a cold load.
 PATIENCE_S: Final = 2.0
-# Service times remembered per role, and how many a forecast needs.
-_REMEMBERED: Final = 64
+# Finished calls of a role and model that a forecast needs, and how many times as long as allowed
+# the expected wait must be: it is a mean, and half of all waits are shorter.
 _FORECAST_NEEDS: Final = 16
+_FORECAST_MARGIN: Final = 1.25
+# Roles and models whose service times are remembered.
+_MODELS_MAX: Final = 256
+# How soon at the earliest it is looked again whether a moment for a probe has come.
+_LOOK_S: Final = 0.05
+# A protected call is likely to come if it does so in one case of two.
+_LIKELY: Final = 0.5
 # One in so many calls that would be refused by forecast waits after all: the check on it.
 _FORECAST_CHECK: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
-    """One role's limits. ``seats`` None: only the global cap (or, for cloud, none) holds."""
+    """One role's limits. ``seats`` None: only the global cap (or, for cloud, none) holds.
+
+    ``protected``: others keep out of its calls' way. ``starts_late``: its calls are rather
+    started at the end of their wait than refused.
+    """
 
     seats: int | None
     max_queue: int
@@ -78,6 +102,8 @@ class PoolLimits:
     reserved: int = 0
     lends: bool = False
     ageing_s: float = 0.0
+    protected: bool = False
+    starts_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +141,24 @@ class Forecast:
     wrong: int = 0
 
 
+class _Service:
+    """How long calls of one role and model keep their seats, on average of the last ones."""
+
+    __slots__ = ("count", "mean_s")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean_s = 0.0
+
+    def note(self, held_s: float) -> None:
+        self.count += 1
+        self.mean_s += max(SMOOTHING, 1 / self.count) * (held_s - self.mean_s)
+
+
 class _Pool:
     """One role's seats and its line. ``kept``: reserved seats that nobody else may use now."""
 
-    __slots__ = ("kept", "limits", "line", "quick_s", "recent", "running", "service_s")
+    __slots__ = ("kept", "limits", "line", "rhythm", "running", "service_s", "services")
 
     def __init__(self, limits: PoolLimits) -> None:
         self.limits = limits
@@ -126,8 +166,8 @@ class _Pool:
         self.kept = 0 if limits.lends else limits.reserved
         self.line = RoleQueue()
         self.service_s = 1.0
-        self.recent: deque[float] = deque(maxlen=_REMEMBERED)
-        self.quick_s: float | None = None
+        self.services: dict[str, _Service] = {}
+        self.rhythm = Rhythm()
 
     def moved(self, change: int) -> int:
         """So many more calls run; by how many seats that changes what is kept."""
@@ -141,10 +181,23 @@ class _Pool:
         """True if this role runs fewer calls than it has reserved."""
         return self.running < self.limits.reserved
 
-    def served(self, held_s: float) -> None:
+    def served(self, model: str, held_s: float) -> None:
         self.service_s += SMOOTHING * (held_s - self.service_s)
-        self.recent.append(held_s)
-        self.quick_s = None
+        service = self.services.get(model)
+        if service is None:
+            if len(self.services) >= _MODELS_MAX:
+                del self.services[next(iter(self.services))]
+            service = self.services[model] = _Service()
+        service.note(held_s)
+
+    def length_s(self, model: str) -> float:
+        """How long a call of ``model`` is expected to keep its seat."""
+        service = self.services.get(model)
+        return self.service_s if service is None else service.mean_s
+
+    def foresees(self, model: str) -> bool:
+        service = self.services.get(model)
+        return service is not None and service.count >= _FORECAST_NEEDS
 
 
 class _Candidate(NamedTuple):
@@ -174,6 +227,12 @@ class Admission:
         self._in_line = 0
         self._kept = sum(pool.kept for pool in self._pools.values())
         self._urgent: OrderedDict[Ticket, None] = OrderedDict()
+        self._protected = tuple(pool for pool in self._pools.values() if pool.limits.protected)
+        # A protected role's rhythm is known.
+        self._has_rhythm = False
+        # Until when a seat is held free, and when there is another reason to look; None: no.
+        self._held_until: float | None = None
+        self._wake_at: float | None = None
         self.shedding = Shedding()
         self.forecast = Forecast()
 
@@ -222,6 +281,12 @@ class Admission:
         """How long the longest waiter of this role has waited; 0 if nobody waits."""
         line = self._pools[role].line
         return now - line.oldest().arrived if line else 0.0
+
+    @property
+    def look_at(self) -> float | None:
+        """When ``fill`` may seat somebody though nothing happens before; None: never."""
+        held, wake = self._held_until, self._wake_at
+        return min(held, wake) if held is not None and wake is not None else held or wake
 
     def limits(self, role: Role) -> PoolLimits:
         return self._pools[role].limits
@@ -272,9 +337,9 @@ class Admission:
             ticket.role,
             running=(pool.running, pool.limits.seats or self._global_seats),
             waiting=(len(pool.line), pool.limits.max_queue),
-            retry_after_s=self._retry_after(pool),
+            retry_after_s=overload.retry_after(self._drained_s(pool, foreseen_s)),
             waited_s=now - ticket.arrived,
-            foreseen_s=foreseen_s,
+            expected=None if foreseen_s is None else (foreseen_s, ticket.max_wait_s),
         )
 
     # What happens.
@@ -285,6 +350,9 @@ class Admission:
         A ticket put in line may be seated by the next ``fill``.
         """
         pool = self._pools[ticket.role]
+        if pool.limits.protected:
+            pool.rhythm.note(now)
+            self._has_rhythm = self._has_rhythm or pool.rhythm.learned
         if ticket.role in self.shedding.enter:
             return self._refuse(ticket, Reason.SHED, now)
         if self._takes_at_once(pool, ticket, now):
@@ -293,8 +361,8 @@ class Admission:
             return self._refuse(ticket, Reason.SHED, now)
         if len(pool.line) >= pool.limits.max_queue:
             return self._refuse(ticket, Reason.QUEUE_FULL, now)
-        foreseen_s = self._foreseen_s(pool)
-        if foreseen_s > ticket.max_wait_s and self._trusts_forecast(ticket):
+        foreseen_s = self._foreseen_s(pool, ticket)
+        if foreseen_s > _FORECAST_MARGIN * ticket.max_wait_s and self._trusts_forecast(ticket):
             return self._refuse(ticket, Reason.QUEUE_TIMEOUT, now, foreseen_s)
         ticket.place = Place.WAITING
         ticket.ahead = len(pool.line)
@@ -317,7 +385,7 @@ class Admission:
         ticket.place = Place.GONE
 
     def due(self, ticket: Ticket) -> None:
-        """The ticket has been held long enough: only hard limits hold it back from now on."""
+        """The ticket has been held long enough: it is overdue from now on."""
         if ticket.place is Place.WAITING:
             ticket.urgent = True
             self._urgent[ticket] = None
@@ -334,6 +402,10 @@ class Admission:
 
     def fill(self, now: float) -> list[Ticket]:
         """Seat waiters until nobody who waits may run; return who was seated, in order."""
+        if self._held_until is not None and now >= self._held_until:
+            self._release(now)
+        if self._wake_at is not None and now >= self._wake_at:
+            self._wake_at = None
         seated: list[Ticket] = []
         while self._in_line and (ticket := self._next(now)) is not None:
             self._in_line -= 1
@@ -351,17 +423,17 @@ class Admission:
             return True
         if self._in_line and pool.line.waits_for(ticket.model):
             return False
-        host = self._host_for(ticket.model, probing=False)
+        host = self._host_for(pool, ticket.model, now, probing=False)
         # Beyond what is known to be useful only the next in turn may probe, and that is
         # the newcomer only if nobody waits.
         if host is None and not self._in_line:
-            host = self._host_for(ticket.model, probing=True)
+            host = self._host_for(pool, ticket.model, now, probing=True)
         if host is None:
             return False
         self._seat(ticket, pool, host, now)
         return True
 
-    def _host_for(self, model: str, *, probing: bool) -> HostSeats | None:
+    def _host_for(self, pool: _Pool, model: str, now: float, *, probing: bool) -> HostSeats | None:
         """The host where one more call of ``model`` may run, if there is one.
 
         ``probing``: run to see what it shows; else within what is known to be useful.
@@ -371,11 +443,84 @@ class Admission:
             if host.hold(model) is not None:
                 continue
             learned = host.parallelism
-            if not (learned.may_probe(model) if probing else learned.fits(model)):
+            if probing:
+                if not self._may_probe(pool, host, model, now):
+                    continue
+            elif not learned.fits(model) or (
+                self._has_rhythm and self._is_kept(pool, host, model, now)
+            ):
                 continue
             if best is None or _suits_better(host, best, model):
                 best = host
         return best
+
+    def _may_probe(self, pool: _Pool, host: HostSeats, model: str, now: float) -> bool:
+        learned = host.parallelism
+        if not learned.probe_due(model, now):
+            return False
+        # Beyond a model's slots a call waits inside the host and takes nothing from others.
+        if not learned.is_full:
+            return True
+        length_s = pool.length_s(model)
+        return self._nobody_minds(pool, model, now) and self._is_moment(host, length_s, now)
+
+    def _nobody_minds(self, pool: _Pool, model: str, now: float) -> bool:
+        """True if a call of ``model`` may make those that run slower for once.
+
+        It must be known how long such calls are, where there is somebody to be careful for.
+        """
+        length_s = pool.length_s(model)
+        if pool.limits.protected:
+            return False
+        if model not in pool.services and any(other.rhythm.known for other in self._protected):
+            return False
+        for other in self._protected:
+            if other.running or other.line or other.rhythm.chance(now, length_s) > _LIKELY:
+                return False
+        for other in self._pools.values():
+            if other.line:
+                oldest = other.line.oldest()
+                if oldest.arrived + oldest.max_wait_s < now + 2 * length_s:
+                    return False
+        return True
+
+    def _is_moment(self, host: HostSeats, length_s: float, now: float) -> bool:
+        """True if a call of ``length_s`` would run beside the others for a part of it only.
+
+        A quarter shows enough where company costs little; where it costs much, it makes
+        itself longer. Where two at once are worth running, a third does not cost that much; and
+        where no protected call comes there is nobody to be careful for.
+        """
+        learned = host.parallelism
+        if learned.running > 1 or not any(pool.rhythm.known for pool in self._protected):
+            return True
+        left_s = learned.left_s(now)
+        if left_s > length_s / 2:
+            at = now + max(_LOOK_S, left_s - length_s / 2)
+            if self._wake_at is None or at < self._wake_at:
+                self._wake_at = at
+            return False
+        return left_s >= length_s / 4
+
+    def _is_kept(self, pool: _Pool, host: HostSeats, model: str, now: float) -> bool:
+        """True if the host's last useful seat is better held free for a protected role."""
+        learned = host.parallelism
+        if pool.limits.protected or learned.running + 1 < learned.host:
+            return False
+        hold_s = 0.0
+        for other in self._protected:
+            if not other.running and not other.line:
+                hold_s = max(hold_s, other.rhythm.hold_s(now, pool.length_s(model)))
+        if hold_s <= 0:
+            return False
+        self._hold_until(now, now + hold_s)
+        return True
+
+    def _hold_until(self, now: float, until: float) -> None:
+        if self._held_until is None:
+            for pool in self._protected:
+                pool.rhythm.held(now, holding=True)
+            self._held_until = until
 
     def _host_of(self, ticket: Ticket) -> HostSeats:
         """Where the ticket is seated, or would be if one host had to be named."""
@@ -421,18 +566,29 @@ class Admission:
         if ticket.doubted:
             self.forecast.wrong += 1
         if host is not None:
+            if self._held_until is not None:
+                self._release(now)
             self._running_local += 1
+            host.overdue += ticket.overdue
             ticket.host = host.host
-            ticket.flight = host.take(ticket.model, now)
+            ticket.flight = host.take(ticket.model, now, pool.length_s(ticket.model))
 
     def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
         self._kept += pool.moved(-1)
         held_s = now - ticket.seated
         if ticket.sample:
-            pool.served(held_s)
+            pool.served(ticket.model, held_s)
         if ticket.flight is not None and ticket.host is not None:
             self._running_local -= 1
-            self._by_host[ticket.host].give_back(ticket.flight, now, held_s, report)
+            host = self._by_host[ticket.host]
+            host.overdue -= ticket.overdue
+            host.give_back(ticket.flight, now, held_s, report)
+
+    def _release(self, now: float) -> None:
+        """No seat is held free any longer."""
+        self._held_until = None
+        for pool in self._protected:
+            pool.rhythm.held(now, holding=False)
 
     # Order.
 
@@ -470,7 +626,7 @@ class Admission:
     def _none_takes_any(self, *, probing: bool) -> bool:
         for host in self._hosts:
             learned = host.parallelism
-            if learned.probes_any if probing else not learned.is_full:
+            if learned.settled if probing else not learned.is_full:
                 return False
         return True
 
@@ -484,7 +640,7 @@ class Admission:
             return None if probing else _first(pool)
         first: _Candidate | None = None
         for _, tag, _, ticket in pool.line.heads():
-            host = self._host_for(ticket.model, probing=probing)
+            host = self._host_for(pool, ticket.model, now, probing=probing)
             if host is None:
                 continue
             if first is not None:
@@ -501,19 +657,27 @@ class Admission:
             pool = self._pools[ticket.role]
             if self._pool_hold(pool) is not None:
                 continue
-            host = self._host_with_seat(ticket.model)
+            host = self._host_for_overdue(pool, ticket.model)
             if host is not None or not pool.limits.counts_globally:
                 del self._urgent[ticket]
                 pool.line.take_out(ticket)
+                ticket.overdue = True
                 self._seat(ticket, pool, host, now)
                 return ticket
         return None
 
-    def _host_with_seat(self, model: str) -> HostSeats | None:
-        """Where only usefulness holds back a call of ``model``."""
+    def _host_for_overdue(self, pool: _Pool, model: str) -> HostSeats | None:
+        """Where an overdue call of ``model`` may start beside the others."""
         best: HostSeats | None = None
         for host in self._hosts:
-            if host.hold(model) is None and (best is None or _suits_better(host, best, model)):
+            if host.overdue or host.hold(model) is not None:
+                continue
+            if not pool.limits.starts_late:
+                harms = host.parallelism.harms(model)
+                # Where nobody knows it is a probe: one that shows it.
+                if harms or (harms is None and not host.parallelism.settled):
+                    continue
+            if best is None or _suits_better(host, best, model):
                 best = host
         return best
 
@@ -522,8 +686,10 @@ class Admission:
         hold = self._hard_hold(self._pools[ticket.role], ticket.model)
         if hold is not None:
             return hold
-        useful = self._host_for(ticket.model, probing=False) is not None
-        return Hold.TURN if useful else Hold.PARALLELISM
+        for host in self._hosts:
+            if host.parallelism.fits(ticket.model):
+                return Hold.TURN if self._held_until is None else Hold.RESERVED
+        return Hold.PARALLELISM
 
     # What is foreseen.
 
@@ -533,18 +699,47 @@ class Admission:
         ticket.place = Place.GONE
         return self.refusal(reason, ticket, now, foreseen_s)
 
-    def _foreseen_s(self, pool: _Pool) -> float:
-        """The least a call that joins now must wait, if all goes as fast as it ever did.
-
-        Everyone ahead is served on all of the role's seats by calls as quick as the
-        quickest tenth of those seen, and those running now end at once.
-        """
-        if not self._forecasts or len(pool.recent) < _FORECAST_NEEDS:
+    def _foreseen_s(self, pool: _Pool, ticket: Ticket) -> float:
+        """How long a call that joins now is expected to wait; 0 where too little is known."""
+        if not self._forecasts or not pool.foresees(ticket.model):
             return 0.0
-        if pool.quick_s is None:
-            pool.quick_s = sorted(pool.recent)[len(pool.recent) // 10]
-        seats = min(pool.limits.seats or self._global_seats, self._global_seats)
-        return (len(pool.line) // seats) * pool.quick_s
+        return self.expected_wait_s(ticket, len(pool.line))
+
+    def expected_wait_s(self, ticket: Ticket, ahead: int) -> float:
+        """How long the next in line behind ``ahead`` others of its role is expected to wait.
+
+        What runs is half done on average; that, and all who go before it, is shared by the
+        calls at once that are worth running. Calls of a role that has reserved seats wait for
+        their own kind alone there. And no role has more than its own seats.
+        """
+        pool = self._pools[ticket.role]
+        limits, own_s = pool.limits, ahead * pool.service_s
+        role_s = 0.0
+        if limits.seats is not None and pool.running + ahead >= limits.seats:
+            role_s = (pool.service_s * pool.running / 2 + own_s) / limits.seats
+        useful = self._useful()
+        if not limits.counts_globally or self._running_local + ahead < useful:
+            return role_s
+        half_s = first_s = 0.0
+        rank = ticket.arrived + limits.ageing_s
+        for other in self._pools.values():
+            if not other.limits.counts_globally:
+                continue
+            half_s += other.running * other.service_s / 2
+            waits = other is not pool and other.line
+            if waits and (other.claims() or self._rank(other) < rank):
+                first_s += len(other.line) * other.service_s
+        host_s = (half_s + first_s + own_s) / useful
+        if limits.reserved:
+            host_s = min(host_s, half_s / useful + own_s / min(useful, limits.reserved))
+        return max(role_s, host_s)
+
+    def _useful(self) -> int:
+        """Calls at once that are worth running, on all hosts."""
+        useful = 0
+        for host in self._hosts:
+            useful += host.parallelism.host
+        return useful
 
     def _trusts_forecast(self, ticket: Ticket) -> bool:
         self.forecast.refused += 1
@@ -554,14 +749,12 @@ class Admission:
         ticket.doubted = True
         return False
 
-    def _retry_after(self, pool: _Pool) -> int:
-        """Whole seconds until the line as it stands has drained, bounded 1 to 30."""
-        useful = 0
-        for host in self._hosts:
-            useful += host.parallelism.host
-        seats = min(pool.limits.seats or self._global_seats, useful)
-        drained_s = pool.service_s * (len(pool.line) + 1) / max(1, seats)
-        return overload.retry_after(drained_s)
+    def _drained_s(self, pool: _Pool, foreseen_s: float | None) -> float:
+        """Until the line as it stands has drained, or as it was foreseen."""
+        if foreseen_s is not None:
+            return foreseen_s
+        seats = min(pool.limits.seats or self._global_seats, self._useful())
+        return pool.service_s * (len(pool.line) + 1) / max(1, seats)
 
 
 def _first(pool: _Pool) -> _Candidate | None:
@@ -605,6 +798,8 @@ def _limits(role: Role, row: RolePolicy) -> PoolLimits:
         reserved=row.reserved,
         lends=row.lend_reserved,
         ageing_s=row.ageing_ms / 1000,
+        protected=role is Role.PLANNER or row.reserved > 0,
+        starts_late=row.when_late == "start",
     )
 
 

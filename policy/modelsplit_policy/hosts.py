@@ -22,7 +22,16 @@ if TYPE_CHECKING:
 class HostSeats:
     """One host's seats. ``model_seats``: caps of single models on it, by canonical name."""
 
-    __slots__ = ("by_model", "host", "loaded", "model_seats", "parallelism", "running", "seats")
+    __slots__ = (
+        "by_model",
+        "host",
+        "loaded",
+        "model_seats",
+        "overdue",
+        "parallelism",
+        "running",
+        "seats",
+    )
 
     def __init__(
         self,
@@ -36,6 +45,8 @@ class HostSeats:
         self.model_seats = dict(model_seats)
         self.parallelism = parallelism
         self.running = 0
+        # Calls that were started because their wait was about to end.
+        self.overdue = 0
         self.by_model: dict[str, int] = {}
         self.loaded: frozenset[str] | None = None
 
@@ -57,11 +68,16 @@ class HostSeats:
         """Whether ``model`` is loaded; None: nobody knows."""
         return None if self.loaded is None else model in self.loaded
 
-    def take(self, model: str, now: float) -> Flight:
-        """A call of ``model`` takes a seat; ``give_back`` is then owed."""
+    def take(self, model: str, now: float, length_s: float = 0.0) -> Flight:
+        """A call of ``model`` takes a seat; ``give_back`` is then owed.
+
+        ``length_s``: how long it is expected to keep it.
+        """
         self.running += 1
         self.by_model[model] = self.by_model.get(model, 0) + 1
-        return self.parallelism.start(model, now, resident=self.has_loaded(model))
+        return self.parallelism.start(
+            model, now, resident=self.has_loaded(model), length_s=length_s
+        )
 
     def give_back(self, flight: Flight, now: float, held_s: float, report: Report | None) -> None:
         """The call of ``flight`` has left its seat after ``held_s`` seconds."""

@@ -43,17 +43,18 @@ def no_seat(
     waiting: tuple[int, int],
     retry_after_s: int,
     waited_s: float,
-    foreseen_s: float | None = None,
+    expected: tuple[float, float] | None = None,
 ) -> Failure:
     """A place in line that was not to be had, with the numbers to believe it.
 
-    ``running`` and ``waiting``: so many of how many at most. ``foreseen_s``: the wait that was
-    foreseen, where that is why it was refused at once.
+    ``running`` and ``waiting``: so many of how many at most. ``expected``: the wait that was
+    foreseen and the longest that is allowed, where that is why it was refused at once.
     """
     what, phrase = _NO_SEAT[reason]
-    if foreseen_s is not None:
-        what = "role {role} is overloaded: a seat is at least {foreseen:.3g} s away"
-    text = what.format(role=role, waited=waited_s, foreseen=foreseen_s)
+    text = what.format(role=role, waited=waited_s)
+    if expected is not None:
+        wait, allowed = map(_seconds, expected)
+        text = f"role {role} is overloaded: expected wait {wait} s, at most {allowed} s"
     numbers = f"{running[0]}/{running[1]} running, {waiting[0]}/{waiting[1]} waiting"
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,
@@ -62,6 +63,10 @@ def no_seat(
         phrase,
         retry_after_s=retry_after_s,
     )
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def stopped(key: str, why: str, wait_s: float) -> Failure:

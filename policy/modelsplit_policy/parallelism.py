@@ -6,54 +6,50 @@ Two different things make one more call at once useless:
 where nobody orders or measures it. A finished call shows that it waited there: its total
 time is more than loading, reading the prompt and writing the answer took. A call sent
 beside k others of its model that shows no such wait proves k + 1 slots; one that does
-shows that there are no more than k.
+shows that there are no more than k. Beside it counts only who was at work there: a call
+that failed may never have reached a runner.
 
-*Compute.* Calls that do run share the machine. A call alone needs a seconds a token; with n
-at once it needs y. Say y = a (1 + c (n - 1)): c = 0 is a machine with room for all, c = 1
-one where n calls run at an n-th of the speed each. That is a straight line over n - 1, so
-the slope and the start of the line through what finished calls show give c, also when no
-call ever ran alone. a is each model's own; c is one number for the machine, because
-different models run on the same silicon. The machine's output with n at once is
-T(n) = n / (1 + c (n - 1)), and the n-th call adds T(n) - T(n - 1) of a call's worth. It is
-worth running while it adds at least ``WORTH``; below that it only slows the others down.
+*Compute.* Calls that do run share the machine (``contention``). The n-th call at once is
+worth running while it adds at least a third of a call's worth of output; below that it only
+slows the others down.
 
 Both start from one call at a time and grow by probes: now and then one call more than is
-known to be useful is let through, and what it shows moves the estimate. A probe that
-shows nothing new makes the next one rarer. Neither number ever falls below one, and a
-number given in the policy is not learned but obeyed.
+known to be useful is let through, and what it shows moves the estimate. There is one probe
+at a time, and the next one waits until that one's effect is known. A probe that shows
+nothing new makes the next one rarer, and one that cost the others more than it gained is
+not repeated for ten minutes, then for twenty, and so on. Neither number ever falls below
+one, and a number given in the policy is not learned but obeyed.
 
 Pure: told what happened and when, asked what may run. Times are monotonic seconds.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from modelsplit_policy.contention import ALONE, PaceAlone, Shares
 
-# What the n-th call at once must add, in calls' worth of output. A third: below it, each
-# of two calls would run at less than two thirds of its speed alone.
-WORTH: Final = 0.33
-# A number already in use is kept until it is clearly not worth it.
-WORTH_TO_KEEP: Final = 0.25
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
 # A wait inside Ollama is a wait: longer than scheduling noise and than a tenth of the work.
 HIDDEN_MIN_S: Final = 0.1
 HIDDEN_SHARE: Final = 0.1
 # Fewer tokens than these say nothing about speed.
 MIN_TOKENS: Final = 8
-# Finished calls between two probes: at first, and at most.
+# Finished calls between two probes of one model's slots: at first, and at most.
 PROBE_EVERY: Final = 3
 PROBE_RAREST: Final = 24
-# What a sample still weighs after the next one: about the last twenty count.
-MEMORY: Final = 0.95
+# Finished calls after a probe of the host that neither gained nor cost much, doubled each time.
+PROBE_AGAIN: Final = 48
+PROBE_AGAIN_MOST: Final = 768
+# Seconds after a probe that cost more than it gained, doubled each time.
+HURT_S: Final = 600.0
+HURT_MOST_S: Final = 21_600.0
 # A slot may come free in the moment a call arrives. So many in a row are no luck.
 CONTRARY: Final = 3
-# How widely n must vary, and over how many samples, before a line through them means much.
-SPREAD: Final = 0.04
-MIN_SAMPLES: Final = 3
 # A sample is not used if calls that may not have been running overlap it by more than this.
 DOUBT_SHARE: Final = 0.15
 # Changes of the number of running calls that are remembered.
@@ -79,9 +75,11 @@ class Flight:
     """One running call, begun at ``began``. ``beside``: calls of its model under way then.
 
     Calls that end or begin in nearly the same moment tell less, and which of two the
-    upstream sees first nobody knows. ``lasting``: of those beside it, how many ran on for as
-    long as a wait must last to be seen; ``around``: those beside it, and those that began
-    within that time.
+    upstream sees first nobody knows. ``around``: those beside it, and those that began
+    within the time a wait must last to be seen. ``ended``: how long after its beginning each
+    of those beside it ended; 0 for one that failed and may never have reached a runner.
+
+    ``length_s``: how long it is expected to run.
 
     ``warm``: its model was certainly loaded then. ``loading``: it was certainly not, so
     until its first byte the call may be waiting for that.
@@ -91,53 +89,26 @@ class Flight:
     slots: _Slots
     began: float
     beside: int
-    lasting: int
     around: int
     probe: bool
     warm: bool
     loading: bool
+    length_s: float = 0.0
+    over_slots: bool = False
+    ended: list[float] = field(default_factory=list)
 
-
-class Fit:
-    """A straight line y = start + slope x through samples, the older the lighter."""
-
-    __slots__ = ("_w", "_x", "_xx", "_xy", "_y", "samples")
-
-    def __init__(self) -> None:
-        self.samples = 0
-        self._w = self._x = self._y = self._xx = self._xy = 0.0
-
-    def add(self, x: float, y: float) -> None:
-        self.samples += 1
-        self._w = self._w * MEMORY + 1
-        self._x = self._x * MEMORY + x
-        self._y = self._y * MEMORY + y
-        self._xx = self._xx * MEMORY + x * x
-        self._xy = self._xy * MEMORY + x * y
-
-    @property
-    def spread(self) -> float:
-        """The weighted variance of x: how much the line can be believed."""
-        return self._xx / self._w - (self._x / self._w) ** 2 if self._w else 0.0
-
-    def relative_slope(self) -> float | None:
-        """Slope over start, within 0 and 4; None while the samples say too little."""
-        if self.samples < MIN_SAMPLES or self.spread < SPREAD:
-            return None
-        mean_x, mean_y = self._x / self._w, self._y / self._w
-        slope = (self._xy / self._w - mean_x * mean_y) / self.spread
-        start = mean_y - slope * mean_x
-        # A start at or below zero is noise around "as slow as can be".
-        return 4.0 if start <= slope / 4 else max(0.0, slope / start)
+    def company(self, threshold_s: float) -> int:
+        """Of those beside it, how many were at work for longer than a wait must last."""
+        return self.beside - sum(after_s < threshold_s for after_s in self.ended)
 
 
 class Pace:
-    """How often to probe: rarer while probes show nothing new."""
+    """How often to probe a model's slots: at once after one more was found, else ever rarer."""
 
     __slots__ = ("_every", "_since")
 
     def __init__(self) -> None:
-        self._every = PROBE_EVERY
+        self._every = 1
         self._since = 0
 
     def count(self) -> None:
@@ -147,12 +118,15 @@ class Pace:
     def due(self) -> bool:
         return self._since >= self._every
 
-    def probed(self, *, moved: bool) -> None:
+    def probed(self, *, more: bool, moved: bool) -> None:
+        """A probe has ended: it found ``more`` slots, or ``moved`` what is known otherwise."""
         self._since = 0
-        self._every = PROBE_EVERY if moved else min(PROBE_RAREST, self._every * 2)
-
-    def soon(self) -> None:
-        self._every = PROBE_EVERY
+        if more:
+            self._every = 0
+        elif moved:
+            self._every = PROBE_EVERY
+        else:
+            self._every = min(PROBE_RAREST, max(PROBE_EVERY, self._every * 2))
 
 
 class _Slots:
@@ -164,6 +138,7 @@ class _Slots:
     """
 
     __slots__ = (
+        "alone",
         "computing",
         "contrary",
         "in_doubt",
@@ -172,7 +147,6 @@ class _Slots:
         "most",
         "pace",
         "ready",
-        "slowness",
     )
 
     def __init__(self, known: int) -> None:
@@ -186,7 +160,7 @@ class _Slots:
         self.computing = 0
         self.in_doubt = 0
         self.pace = Pace()
-        self.slowness = Fit()
+        self.alone = PaceAlone()
 
     @property
     def running(self) -> int:
@@ -194,58 +168,104 @@ class _Slots:
 
 
 class History:
-    """How many calls computed, and how many were in doubt, over the recent past.
-
-    Areas under both curves, noted at each change: the mean over any span is then two
-    look-ups and a subtraction, however much happened in it.
-    """
+    """How many calls computed, and how many were in doubt, over the recent past."""
 
     def __init__(self) -> None:
-        self._times: list[float] = []
-        self._areas: list[tuple[float, float]] = []
+        self._changes: deque[tuple[float, int, int]] = deque(maxlen=_HISTORY)
         self.computing = 0
         self.doubt = 0
+        self._most = 0
 
     def mark(self, now: float, computing: int, doubt: int) -> None:
         """From ``now`` on so many more (or fewer) compute, and so many more are in doubt."""
-        computed = doubted = 0.0
-        if self._times:
-            elapsed = now - self._times[-1]
-            computed, doubted = self._areas[-1]
-            computed += self.computing * elapsed
-            doubted += self.doubt * elapsed
-        self._times.append(now)
-        self._areas.append((computed, doubted))
         self.computing += computing
         self.doubt += doubt
-        if len(self._times) > _HISTORY:
-            del self._times[: _HISTORY // 2]
-            del self._areas[: _HISTORY // 2]
+        self._most = max(self._most, self.computing + self.doubt)
+        self._changes.append((now, self.computing, self.doubt))
 
-    def mean(self, since: float, until: float) -> tuple[float, float]:
-        """Mean calls computing and mean calls in doubt between two moments."""
-        since = max(since, self._times[0]) if self._times else until
-        if until <= since:
-            return 0.0, 1.0
-        before, after = self._area(since), self._area(until)
-        span = until - since
-        return (after[0] - before[0]) / span, (after[1] - before[1]) / span
+    def times(self, since: float, until: float, *, sure: bool) -> list[float] | None:
+        """Seconds with n computing, for each n, between two moments up to the last change.
 
-    def _area(self, at: float) -> tuple[float, float]:
-        """Both areas from the beginning of the record to ``at``."""
-        index = bisect_right(self._times, at) - 1
-        if index < 0:
-            return 0.0, 0.0
-        time, (computed, doubted) = self._times[index], self._areas[index]
-        if index + 1 == len(self._times):
-            elapsed = at - time
-            return computed + self.computing * elapsed, doubted + self.doubt * elapsed
-        share = (at - time) / (self._times[index + 1] - time)
-        later = self._areas[index + 1]
+        ``sure``: those that were in doubt did compute. None: too much of it is in doubt, or
+        forgotten.
+        """
+        times = [0.0] * (self._most + 1)
+        doubt_s, end = 0.0, until
+        for began, computing, doubt in reversed(self._changes):
+            if began < end:
+                last = began <= since
+                span_s = end - since if last else end - began
+                times[computing + doubt if sure else computing] += span_s
+                if doubt and not sure:
+                    doubt_s += span_s
+                end = since if last else began
+                if last:
+                    break
+        return None if doubt_s + (end - since) > DOUBT_SHARE * (until - since) else times
+
+
+class _HostProbes:
+    """When one call more than is worth running may be tried, to see what it shows.
+
+    ``out``: the probe that is under way. ``beside``: who ran when it began: its effect is
+    known when it has ended well, or they have all ended.
+    """
+
+    __slots__ = ("_again", "_hurt_s", "_not_before", "_since", "beside", "level", "out")
+
+    def __init__(self) -> None:
+        self.out: Flight | None = None
+        self.beside: set[Flight] = set()
+        self.level = 0
+        self._since = 1 << 30
+        self._again = PROBE_AGAIN
+        self._hurt_s = HURT_S
+        self._not_before = -1e18
+
+    def due(self, now: float) -> bool:
         return (
-            computed + share * (later[0] - computed),
-            doubted + share * (later[1] - doubted),
+            self.out is None
+            and not self.beside
+            and self._since >= self._again
+            and now >= self._not_before
         )
+
+    @property
+    def settled(self) -> bool:
+        """True if no probe is under way whose effect is not yet known."""
+        return self.out is None and not self.beside
+
+    def began(self, flight: Flight, beside: Iterable[Flight], level: int) -> None:
+        self.out = flight
+        self.beside = set(beside)
+        self.level = level
+
+    def ended(self, flight: Flight, *, taught: bool) -> bool:
+        """A call has ended. True: what the probe did is known now."""
+        self._since += 1
+        if flight is self.out:
+            self.out = None
+            if taught:
+                self.beside.clear()
+            return not self.beside
+        if flight in self.beside:
+            self.beside.discard(flight)
+            return not self.beside and self.out is None
+        return False
+
+    def showed(self, now: float, *, gained: bool, hurt: bool | None) -> None:
+        """What it did: made one more worth running, cost more than it gained, or neither."""
+        self._since = 0
+        if gained:
+            self._again, self._hurt_s = 0, HURT_S
+        elif hurt:
+            self._again = 0
+            self._not_before = now + self._hurt_s
+            self._hurt_s = min(HURT_MOST_S, self._hurt_s * 2)
+        elif hurt is None:
+            self._again = PROBE_EVERY
+        else:
+            self._again = min(PROBE_AGAIN_MOST, max(PROBE_AGAIN, self._again * 2))
 
 
 class Parallelism:
@@ -257,10 +277,10 @@ class Parallelism:
         self._given_host = host
         self._given_models = dict(models)
         self._models: dict[str, _Slots] = {}
-        self._contention = 1.0
+        self.shares = Shares(cap)
         self._host = host if host is not None else 1
-        self._pace = Pace()
-        self._probes = 0
+        self._host_probes = _HostProbes()
+        self._slot_probes = 0
         # In the order in which they began.
         self._flights: dict[Flight, None] = {}
         self._history = History()
@@ -269,7 +289,7 @@ class Parallelism:
         slots = ", ".join(f"{name} {s.running}/{s.known}" for name, s in self._models.items())
         return (
             f"<Parallelism host {len(self._flights)}/{self._host} "
-            f"contention {self._contention:.2f} ({slots})>"
+            f"contention {self.contention:.2f} ({slots})>"
         )
 
     @property
@@ -279,8 +299,12 @@ class Parallelism:
 
     @property
     def contention(self) -> float:
-        """c, as far as it is known; 1 at first."""
-        return self._contention
+        """By how much each call more slows the others: 0 not at all, 1 by its whole share.
+
+        1 while nothing is known.
+        """
+        known = self.shares.contention()
+        return 1.0 if known is None else known
 
     def slots(self, model: str) -> int:
         """How many calls at once this model is known to take."""
@@ -296,9 +320,17 @@ class Parallelism:
         return len(self._flights) >= self._host
 
     @property
-    def probes_any(self) -> bool:
-        """True if a probe of some model may be due."""
-        return not self._probes and (not self.is_full or self._host_probe_due())
+    def running(self) -> int:
+        return len(self._flights)
+
+    def flights(self) -> Iterable[Flight]:
+        """Who runs, in the order in which they began."""
+        return self._flights
+
+    @property
+    def settled(self) -> bool:
+        """True if no probe is under way whose effect is not yet known."""
+        return self._host_probes.settled and not self._slot_probes
 
     def fits(self, model: str) -> bool:
         """True if one more call of ``model`` stays within what is known to be useful."""
@@ -307,38 +339,85 @@ class Parallelism:
         slots = self._models.get(model)
         return slots is None or slots.running < slots.known
 
-    def may_probe(self, model: str) -> bool:
+    def probe_due(self, model: str, now: float) -> bool:
         """True if one call more than known is due, to see what it shows."""
-        if self._probes:
+        if not self.settled:
             return False
         over_host = len(self._flights) >= self._host
         over_slots = self._running(model) >= self.slots(model)
-        return (not over_host or self._host_probe_due()) and (
+        if not (over_host or over_slots) or (over_host and not self._can_learn(model)):
+            return False
+        return (not over_host or self._host_probe_due(now)) and (
             not over_slots or self._slots_probe_due(model)
         )
 
-    def start(self, model: str, now: float, *, resident: bool | None) -> Flight:
-        """A call begins. ``resident``: its model is loaded; None: nobody knows."""
+    def _can_learn(self, model: str) -> bool:
+        """True if the pace alone is known of one of those that a probe would bring together."""
+        slots = self._models.get(model)
+        if slots is not None and slots.alone.seconds is not None:
+            return True
+        return any(flight.slots.alone.seconds is not None for flight in self._flights)
+
+    def over_host(self) -> bool:
+        """True if one more call would be beyond what is worth running on the host."""
+        return len(self._flights) >= self._host
+
+    def harms(self, model: str) -> bool | None:
+        """Whether one more call of ``model`` costs the others more than it gains.
+
+        None: nobody knows. One for which there is no slot gains nothing.
+        """
+        harms: bool | None = False
+        running = len(self._flights)
+        if running and running >= self._host:
+            harms = True if self._given_host is not None else self.shares.harms(running + 1)
+        slots = self._models.get(model)
+        if harms or slots is None or slots.running < slots.known:
+            return harms
+        given = model in self._given_models
+        return True if given or slots.known == slots.most else None
+
+    def left_s(self, now: float) -> float:
+        """How long the one of those that run that takes longest is still expected to run."""
+        left_s = 0.0
+        for flight in self._flights:
+            rest_s = max(flight.began + flight.length_s - now, flight.length_s / 4)
+            left_s = max(left_s, rest_s)
+        return left_s
+
+    def start(
+        self, model: str, now: float, *, resident: bool | None, length_s: float = 0.0
+    ) -> Flight:
+        """A call begins.
+
+        ``resident``: its model is loaded; None: nobody knows. ``length_s``: what such calls
+        take on average.
+        """
         slots = self._slots_of(model)
         running = slots.running
-        probe = self.is_full or running >= slots.known
+        over_host = self.is_full
+        probe = over_host or running >= slots.known
         flight = Flight(
             model,
             slots,
             now,
             beside=running,
-            lasting=running,
             around=running,
             probe=probe,
             warm=resident is True,
             loading=resident is False,
+            length_s=length_s,
         )
         for other in reversed(self._flights):
             if now - other.began >= HIDDEN_MIN_S:
                 break
             if other.slots is slots and other.around < running:
                 other.around = running
-        self._probes += probe
+        if probe:
+            self._slot_probes += running >= slots.known
+            flight.over_slots = running >= slots.known
+            if over_host and self._host_probes.out is None:
+                self._host_probes.began(flight, self._flights, len(self._flights) + 1)
         self._flights[flight] = None
         self._count(flight, 1, now)
         return flight
@@ -358,52 +437,55 @@ class Parallelism:
         if flight not in self._flights:
             return
         before = self._host, flight.slots.known
+        taught = False
         if report is not None:
             self._learn_slots(flight, now, report)
-            self._learn_contention(flight, now, held_s, report)
-        self._forget(flight, now)
+            taught = self._learn_contention(flight, now, held_s, report, before[1])
+        self._forget(flight, now, worked=report is not None)
         self._count(flight, -1, now)
-        self._paced(flight, before)
+        self._paced(flight, now, before, taught=taught)
         if len(self._models) > _MAX_MODELS:
             self._forget_idle()
 
-    def _forget(self, flight: Flight, now: float) -> None:
-        """The call is over; those that had just begun beside it are no longer."""
-        for other in reversed(self._flights):
-            if other is flight or now - other.began >= HIDDEN_MIN_S:
-                break
-            if other.slots is flight.slots:
-                other.lasting -= 1
+    def _forget(self, flight: Flight, now: float, *, worked: bool) -> None:
+        """The call is over; those that began beside it hear when, and whether it worked."""
         del self._flights[flight]
+        slots = flight.slots
+        if slots.running > 1:
+            for other in self._flights:
+                if other.slots is slots and other.began >= flight.began:
+                    other.ended.append(now - other.began if worked else 0.0)
 
     # Slots.
 
     def _learn_slots(self, flight: Flight, now: float, report: Report) -> None:
         if flight.model in self._given_models:
             return
-        waited = _hidden_wait(report, warm=flight.warm)
-        if waited is None:
+        hidden = _hidden_wait(report, warm=flight.warm)
+        if hidden is None:
             return
         slots = flight.slots
         before = slots.known, slots.most
-        self._revise(slots, flight, waited=waited)
+        self._revise(slots, flight, *hidden)
         if (slots.known, slots.most) != before:
             self._recount(slots, now)
 
-    def _revise(self, slots: _Slots, flight: Flight, *, waited: bool) -> None:
-        if waited:
+    def _revise(self, slots: _Slots, flight: Flight, hidden_s: float, threshold_s: float) -> None:
+        if hidden_s > threshold_s:
             # Alone, it can have waited for anything but a slot.
             if flight.around:
                 most = slots.most if slots.most is not None else flight.around
                 slots.most = min(most, flight.around)
                 slots.known = min(slots.known, slots.most)
                 slots.contrary = 0
-        elif slots.most is None or flight.beside < slots.most or self._contradicts(slots, flight):
-            slots.known = max(slots.known, min(self._cap, flight.beside + 1))
+            return
+        company = flight.company(threshold_s)
+        if slots.most is None or company < slots.most or self._contradicts(slots, company):
+            slots.known = max(slots.known, min(self._cap, company + 1))
 
-    def _contradicts(self, slots: _Slots, flight: Flight) -> bool:
+    def _contradicts(self, slots: _Slots, company: int) -> bool:
         """A call beside as many as there are slots did not wait: luck, until it repeats."""
-        if slots.most is None or flight.lasting < slots.most:
+        if slots.most is None or company < slots.most:
             return False
         slots.contrary += 1
         if slots.contrary < CONTRARY:
@@ -418,59 +500,60 @@ class Parallelism:
 
     # Compute.
 
-    def _learn_contention(self, flight: Flight, now: float, held_s: float, report: Report) -> None:
+    def _learn_contention(
+        self, flight: Flight, now: float, held_s: float, report: Report, slots_before: int
+    ) -> bool:
+        """True if the call said something of company."""
         sample = _slowness(report, held_s)
         if sample is None:
-            return
-        seconds_per_token, span_s = sample
-        at_once, doubt = self._history.mean(now - span_s, now)
-        if doubt > DOUBT_SHARE or at_once < 1 - DOUBT_SHARE:
-            return
-        flight.slots.slowness.add(at_once - 1, seconds_per_token)
-        self._choose_contention()
+            return False
+        tokens, span_s = sample
+        slots = flight.slots
+        times = self._history.times(now - span_s, now, sure=slots.known > slots_before)
+        if times is None:
+            return False
+        if len(times) == 2 or times[1] >= ALONE * span_s:
+            slots.alone.learn(span_s / tokens)
+            return False
+        alone = slots.alone.seconds
+        if alone is None:
+            self._guess_alone(slots, tokens, times)
+            return False
+        self.shares.learn(tokens * alone, times)
         self._choose_host()
+        return True
 
-    def _choose_contention(self) -> None:
-        """Each model's line says c; the further its samples spread, the more it counts."""
-        total = weight = 0.0
-        for slots in self._models.values():
-            slope = slots.slowness.relative_slope()
-            if slope is not None:
-                total += slope * slots.slowness.spread
-                weight += slots.slowness.spread
-        if weight:
-            self._contention = total / weight
+    def _guess_alone(self, slots: _Slots, tokens: int, times: list[float]) -> None:
+        """A model whose calls have never been alone: its pace by the shares that are known."""
+        work_s = 0.0
+        for n, time_s in enumerate(times):
+            share = self.shares.share(n)
+            if share is None and time_s:
+                return
+            work_s += (share or 0.0) * time_s
+        if work_s > 0:
+            slots.alone.learn(work_s / tokens)
 
     def _choose_host(self) -> None:
-        if self._given_host is not None:
-            return
-        c = self._contention
-        chosen = 1
-        for n in range(2, self._cap + 1):
-            needed = WORTH_TO_KEEP if n <= self._host else WORTH
-            if _adds(n, c) < needed:
-                break
-            chosen = n
-        self._host = chosen
+        if self._given_host is None:
+            self._host = self.shares.worth(self._host)
 
-    def _host_probe_due(self) -> bool:
-        return self._given_host is None and self._host < self._cap and self._pace.due
+    def _host_probe_due(self, now: float) -> bool:
+        return self._given_host is None and self._host < self._cap and self._host_probes.due(now)
 
     # Probes.
 
-    def _paced(self, flight: Flight, before: tuple[int, int]) -> None:
-        slots = flight.slots
-        self._pace.count()
+    def _paced(self, flight: Flight, now: float, before: tuple[int, int], *, taught: bool) -> None:
+        slots, probes = flight.slots, self._host_probes
         slots.pace.count()
-        moved_host, moved_slots = self._host != before[0], slots.known != before[1]
-        if moved_host:
-            self._pace.soon()
-        if flight.probe:
-            self._probes -= 1
+        if probes.ended(flight, taught=taught):
+            level = probes.level
+            probes.showed(now, gained=self._host >= level, hurt=self.shares.harms(level))
+        if flight.over_slots:
+            self._slot_probes -= 1
             # What contradicts is looked at again soon.
-            news = moved_slots or slots.contrary > 0
-            self._pace.probed(moved=moved_host or news)
-            slots.pace.probed(moved=news)
+            moved = slots.known != before[1] or slots.contrary > 0
+            slots.pace.probed(more=slots.known > before[1], moved=moved)
 
     # Who runs, and who ran when.
 
@@ -509,21 +592,21 @@ class Parallelism:
             del self._models[idle]
 
 
-def _hidden_wait(report: Report, *, warm: bool) -> bool | None:
-    """Did the call wait inside the upstream? None: it does not say enough to tell.
+def _hidden_wait(report: Report, *, warm: bool) -> tuple[float, float] | None:
+    """How long the call waited inside the upstream, and from when on that counts as waiting.
 
-    A model that was loaded needs no loading: whatever is called so was waiting too.
+    None: it does not say enough to tell. A model that was loaded needs no loading: whatever
+    is called so was waiting too.
     """
     if report.total_s is None or report.eval_s is None or report.prompt_s is None:
         return None
     work_s = report.eval_s + report.prompt_s
     load_s = 0.0 if warm else report.load_s or 0.0
-    hidden_s = report.total_s - load_s - work_s
-    return hidden_s > max(HIDDEN_MIN_S, HIDDEN_SHARE * work_s)
+    return report.total_s - load_s - work_s, max(HIDDEN_MIN_S, HIDDEN_SHARE * work_s)
 
 
-def _slowness(report: Report, held_s: float) -> tuple[float, float] | None:
-    """Seconds a token and the seconds all of them took, at the end of the call's life.
+def _slowness(report: Report, held_s: float) -> tuple[int, float] | None:
+    """Tokens, and the seconds all of them took at the end of the call's life.
 
     Without durations of its own (the OpenAI and Anthropic dialects give none) the call's
     whole time stands in for them: coarser, and it lets a wait inside the upstream show as
@@ -532,13 +615,4 @@ def _slowness(report: Report, held_s: float) -> tuple[float, float] | None:
     if report.tokens is None or report.tokens < MIN_TOKENS:
         return None
     span_s = report.eval_s if report.eval_s is not None else held_s
-    return (span_s / report.tokens, span_s) if span_s > 0 else None
-
-
-def _output(n: int, c: float) -> float:
-    return n / (1 + c * (n - 1))
-
-
-def _adds(n: int, c: float) -> float:
-    """What the n-th call at once adds to the machine's output, in calls' worth."""
-    return _output(n, c) - _output(n - 1, c)
+    return (report.tokens, span_s) if span_s > 0 else None

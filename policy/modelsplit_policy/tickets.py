@@ -66,6 +66,7 @@ class Ticket:
     seated: float = 0.0
     ahead: int = 0
     urgent: bool = False
+    overdue: bool = False
     doubted: bool = False
     host: Host | None = None
     flight: Flight | None = None

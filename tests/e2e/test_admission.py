@@ -275,8 +275,9 @@ async def test_a_wait_that_is_foreseen_to_be_too_long_is_refused_at_once(route: 
         fields = answer.json if route == ROUTE else answer.json["error"]
         text = fields["error"] if route == ROUTE else fields["message"]
         assert fields["reason"] == "queue_timeout"
-        assert text.startswith("role HEAVY is overloaded: a seat is at least 0.1")
-        assert f"s away (1/1 running, 3/32 waiting); retry in {answer['Retry-After']} s" in text
+        assert text.startswith("role HEAVY is overloaded: expected wait 0.")
+        assert " s, at most 0.06 s (1/1 running, 3/32 waiting); retry in " in text
+        assert text.endswith(f"retry in {answer['Retry-After']} s")
         assert 1 <= int(answer["Retry-After"]) <= 30
         assert (await stats(up))["forecast"] == {"refused": 1, "checked": 0, "wrong": 0}
         assert 'modelsplit_forecasts_total{what="refused"} 1.0' in await metrics(up)
@@ -349,7 +350,7 @@ async def test_how_many_calls_a_model_takes_at_once_is_found_out(slots: int, wit
         learned = (await stats(up))["parallelism"]
         assert learned["slots"]["qwen3:8b"] == slots
         assert learned["resident"] == ["qwen3:8b"]
-        assert learned["host"] == (1 if slots == 1 else 6)
+        assert learned["host"] <= slots, "nothing is concluded beyond what was seen"
         assert f"modelsplit_parallelism_host {learned['host']:.1f}" in await metrics(up)
         # One probe at a time may be too many; more are not.
         assert up.sim.waiting == 0

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from modelsplit_policy.admission import PATIENCE_S, Admission, PoolLimits, Shedding
 from modelsplit_policy.failures import Failure, Reason
 from modelsplit_policy.hosts import HostSeats
-from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import Role
 
@@ -197,35 +195,157 @@ def test_a_call_at_the_front_of_its_role_takes_the_next_seat() -> None:
 # Usefulness.
 
 
-def test_beyond_what_is_useful_a_call_is_held_until_its_wait_is_about_to_end() -> None:
-    under_test = make(host=1)
+def knowing(shares: dict[int, float], pools: dict[Role, PoolLimits] | None = None) -> Admission:
+    """Models m, n and o; at n at once each runs at such a share of its speed alone."""
+    under_test = make(pools, host=None)
+    learned = under_test.host().parallelism
+    work = Report(tokens=50, eval_s=1.0, prompt_s=0.0, load_s=0.0, total_s=1.0)
+    now = -100.0
+    for model in "mno" * 2:
+        learned.end(learned.start(model, now, resident=True), now + 1.0, 1.0, work)
+        now += 1.0
+    for n, share in shares.items():
+        took = work._replace(eval_s=1 / share, total_s=1 / share)
+        flights = [learned.start(model, now, resident=True) for model in "mno"[:n]]
+        for flight in flights:
+            learned.end(flight, now + 1 / share, 1 / share, took)
+        now += 1 / share
+    return under_test
+
+
+GUARDED = {PLANNER: PoolLimits(seats=2, max_queue=4, reserved=1, protected=True)}
+FIERCE, NEUTRAL = {2: 1 / 6}, {2: 0.5}
+
+
+def test_being_held_is_no_licence_to_start_where_one_more_costs_more_than_it_gains() -> None:
+    under_test = knowing(FIERCE)
     running = ask(under_test, EXECUTOR, now=0.0)
+    held = [ask(under_test, role, now=0.1, model="n") for role in (PLANNER, EXECUTOR, HEAVY)]
+    assert under_test.waiters(0.2)[0].hold is Hold.PARALLELISM
+    for ticket in held:
+        under_test.due(ticket)
+    assert under_test.fill(7.5) == []
+    assert leave(under_test, running, 7.6) == [held[0]]
+
+
+def test_a_role_that_would_rather_be_late_is_started_and_one_such_call_at_a_time() -> None:
+    late = {CHAT: PoolLimits(seats=None, max_queue=4, ageing_s=3.0, starts_late=True)}
+    under_test = knowing(FIERCE, late)
+    running = ask(under_test, EXECUTOR, now=0.0)
+    first, second = (ask(under_test, CHAT, now=0.1, model="n") for _ in range(2))
+    for ticket in (first, second):
+        under_test.due(ticket)
+    assert under_test.fill(9.5) == [first]
+    assert leave(under_test, running, 9.8) == []
+    assert leave(under_test, first, 12.0) == [second]
+
+
+def test_where_sharing_costs_nothing_in_all_an_overdue_call_starts_beside_one_other() -> None:
+    under_test = knowing(NEUTRAL)
+    ask(under_test, EXECUTOR, now=0.0)
+    first = ask(under_test, PLANNER, now=0.1, model="n")
+    second = ask(under_test, PLANNER, now=0.1, model="o")
+    assert (first.place, second.place) == (Place.WAITING, Place.WAITING)
+    for ticket in (first, second):
+        under_test.due(ticket)
+    assert under_test.fill(1.1) == [first]
+    assert (first.overdue, under_test.host().overdue) == (True, 1)
+    assert leave(under_test, first, 2.0) == [second]
+
+
+def test_where_nobody_knows_what_company_costs_an_overdue_call_shows_it() -> None:
+    under_test = knowing({}, GUARDED)
+    ask(under_test, EXECUTOR, now=0.0)
+    planner = ask(under_test, PLANNER, now=0.1, model="n")
+    under_test.due(planner)
+    assert under_test.fill(1.1) == [planner]
+    waiting = ask(under_test, EXECUTOR, now=1.2, model="o")
+    under_test.due(waiting)
+    assert under_test.fill(8.0) == [], "one at a time, and its effect is not known yet"
+
+
+def test_what_the_policy_gives_is_obeyed_by_overdue_calls_too() -> None:
+    under_test = make(host=1)
+    ask(under_test, EXECUTOR, now=0.0)
     held = ask(under_test, EXECUTOR, now=0.0)
-    assert under_test.waiters(0.0)[0].hold is Hold.PARALLELISM
     under_test.due(held)
-    assert under_test.fill(7.5) == [held]
-    assert under_test.running(EXECUTOR) == 2
-    leave(under_test, running, 8.0)
-    leave(under_test, held, 9.0)
-    assert under_test.running_local == 0
+    assert under_test.fill(7.5) == []
 
 
-@pytest.mark.parametrize(
-    ("max_wait_s", "max_hold_s", "due_in_s"),
-    [
-        (8.0, 1.0, 1.0),
-        (8.0, math.inf, 7.5),
-        (1.6, math.inf, 1.5),
-        (0.0, math.inf, 0.0),
-        (math.inf, 3.0, 3.0),
-        (math.inf, math.inf, math.inf),
-    ],
-)
-def test_a_call_is_due_before_its_wait_ends_or_when_it_was_held_long_enough(
-    max_wait_s: float, max_hold_s: float, due_in_s: float
-) -> None:
-    ticket = Ticket(CHAT, "m", 0.0, max_wait_s=max_wait_s, max_hold_s=max_hold_s)
-    assert ticket.due_in_s == due_in_s
+def test_no_probe_while_a_planner_runs_or_waits() -> None:
+    under_test = knowing({}, GUARDED)
+    for began in (0.0, 2.0):  # how long executors of both models take
+        for model in "no":
+            leave(under_test, ask(under_test, EXECUTOR, now=began, model=model), began + 1.0)
+    planner = ask(under_test, PLANNER, now=10.0)
+    assert ask(under_test, EXECUTOR, now=10.1, model="n").place is Place.WAITING
+    [executor] = leave(under_test, planner, 11.0)
+    late = ask(under_test, PLANNER, now=11.1)
+    assert late.place is Place.WAITING
+    assert ask(under_test, EXECUTOR, now=11.2, model="o").place is Place.WAITING
+    leave(under_test, executor, 12.0)
+
+
+def test_a_probe_runs_beside_the_end_of_another_call_once_planners_come_at_all() -> None:
+    under_test = knowing({}, GUARDED)
+    for number in range(4):
+        leave(
+            under_test,
+            ask(under_test, EXECUTOR, now=float(number), model="no"[number % 2]),
+            number + 0.9,
+        )
+    leave(under_test, ask(under_test, PLANNER, now=5.0), 6.0)
+    ask(under_test, EXECUTOR, now=10.0, model="n")
+    probe = ask(under_test, EXECUTOR, now=10.1, model="o")
+    assert probe.place is Place.WAITING
+    at = under_test.look_at
+    assert at is not None
+    assert 10.3 < at < 10.7
+    assert under_test.fill(at + 0.01) == [probe]
+
+
+def test_no_probe_while_somebodys_wait_is_about_to_end() -> None:
+    under_test = knowing({})
+    for _ in range(2):
+        leave(under_test, ask(under_test, EXECUTOR, now=0.0, model="n"), 2.0)
+    under_test.shedding = Shedding()
+    ask(under_test, EXECUTOR, now=10.0)
+    soon = Ticket(HEAVY, "m", 10.0, max_wait_s=1.0)
+    under_test.ask(soon, 10.0)
+    assert ask(under_test, EXECUTOR, now=10.1, model="n").place is Place.WAITING
+
+
+def in_step(gap_s: float) -> Admission:
+    """On a host worth one call at a time planners come every ``gap_s``, the last one at 0."""
+    under_test = knowing(FIERCE, GUARDED)
+    for number in range(-20, 1):
+        at = number * gap_s
+        leave(under_test, ask(under_test, PLANNER, now=at), at + 0.5)
+    return under_test
+
+
+def test_the_last_useful_seat_is_held_free_for_a_planner_that_is_about_to_come() -> None:
+    under_test = in_step(3.0)
+    executor = ask(under_test, EXECUTOR, now=2.6)
+    assert executor.place is Place.WAITING
+    assert under_test.waiters(2.6)[0].hold is Hold.RESERVED
+    planner = ask(under_test, PLANNER, now=3.0)
+    assert planner.place is Place.SEATED
+    assert leave(under_test, planner, 3.5) == [executor]
+
+
+def test_a_planner_that_is_not_likely_soon_keeps_no_seat_free() -> None:
+    assert ask(in_step(3.0), EXECUTOR, now=1.0).place is Place.SEATED
+
+
+def test_a_planner_that_does_not_come_keeps_the_seat_free_for_a_moment_only() -> None:
+    under_test = in_step(3.0)
+    executor = ask(under_test, EXECUTOR, now=2.6)
+    at = under_test.look_at
+    assert at is not None
+    assert 3.0 < at < 3.2
+    assert under_test.fill(at) == [executor]
+    assert under_test.look_at is None
 
 
 def test_a_call_whose_wait_is_about_to_end_still_keeps_to_the_caps() -> None:
@@ -249,10 +369,10 @@ def test_within_what_is_useful_planners_simply_go_first() -> None:
 # What is foreseen, and what is shed.
 
 
-def taught(*, forecasts: bool) -> Admission:
-    """Two planners' seats, full, and planners known to take ten seconds."""
+def taught(*, forecasts: bool, calls: int = 16) -> Admission:
+    """Two planners' seats, full, and planners known to take ten seconds; two wait."""
     under_test = make({PLANNER: PoolLimits(seats=2, max_queue=50)}, forecasts=forecasts)
-    for number in range(20):
+    for number in range(calls):
         ticket = ask(under_test, PLANNER, now=number * 20.0)
         leave(under_test, ticket, number * 20.0 + 10.0)
     for _ in range(4):
@@ -260,10 +380,18 @@ def taught(*, forecasts: bool) -> Admission:
     return under_test
 
 
-def test_a_wait_that_would_certainly_be_too_long_is_refused_at_once() -> None:
+def test_a_wait_that_is_expected_to_be_too_long_is_refused_at_once_with_the_numbers() -> None:
     refusal = refused(taught(forecasts=True), PLANNER, now=1000.0, max_wait_s=8.0)
     assert refusal.reason is Reason.QUEUE_TIMEOUT
-    assert "a seat is at least 10 s away" in refusal.message
+    assert "expected wait 15 s, at most 8 s (2/2 running, 2/50 waiting)" in refusal.message
+    assert refusal.retry_after_s == 15
+
+
+def test_nothing_is_refused_by_forecast_below_sixteen_finished_calls_of_role_and_model() -> None:
+    few = taught(forecasts=True, calls=15)
+    assert ask(few, PLANNER, 1000.0, max_wait_s=8.0).place is Place.WAITING
+    other = taught(forecasts=True)
+    assert ask(other, PLANNER, 1000.0, model="n", max_wait_s=8.0).place is Place.WAITING
 
 
 def test_the_forecast_can_be_switched_off_and_lets_the_patient_wait() -> None:
@@ -399,9 +527,8 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
             assert waiter.hold is not Hold.TURN
 
     @invariant()
-    def whoever_is_due_is_kept_by_a_cap_alone(self) -> None:
-        for ticket in self.waiting:
-            assert not ticket.urgent or self.under_test.why(ticket) is not Hold.PARALLELISM
+    def overdue_calls_are_no_crowd(self) -> None:
+        assert sum(ticket.overdue for ticket in self.seated if ticket.role is not CLOUD) <= 1
 
 
 TestAnyOrderOfEvents = AnyOrderOfEvents.TestCase

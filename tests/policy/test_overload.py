@@ -13,21 +13,27 @@ from modelsplit_policy.failures import Reason
 
 
 @pytest.mark.parametrize(
-    ("reason", "foreseen_s", "what", "phrase"),
+    ("reason", "expected", "what", "phrase"),
     [
         (Reason.QUEUE_FULL, None, "is overloaded: its queue is full", "Queue Full"),
         (Reason.QUEUE_TIMEOUT, None, "is overloaded: no seat came free in 8.0 s", "Queue Timeout"),
         (
             Reason.QUEUE_TIMEOUT,
-            9.0,
-            "is overloaded: a seat is at least 9 s away",
+            (41.2, 10.0),
+            "is overloaded: expected wait 41 s, at most 10 s",
+            "Queue Timeout",
+        ),
+        (
+            Reason.QUEUE_TIMEOUT,
+            (0.123, 0.06),
+            "is overloaded: expected wait 0.12 s, at most 0.06 s",
             "Queue Timeout",
         ),
         (Reason.SHED, None, "is shed: the service is overloaded", "Shed"),
     ],
 )
 def test_who_gets_no_seat_is_told_with_the_numbers(
-    reason: Reason, foreseen_s: float | None, what: str, phrase: str
+    reason: Reason, expected: tuple[float, float] | None, what: str, phrase: str
 ) -> None:
     failure = overload.no_seat(
         reason,
@@ -36,7 +42,7 @@ def test_who_gets_no_seat_is_told_with_the_numbers(
         waiting=(64, 64),
         retry_after_s=7,
         waited_s=8.01,
-        foreseen_s=foreseen_s,
+        expected=expected,
     )
     assert failure.message == (f"role PLANNER {what} (2/2 running, 64/64 waiting); retry in 7 s")
     assert (failure.status, failure.reason, failure.phrase) == (503, reason, phrase)

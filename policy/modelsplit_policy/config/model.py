@@ -171,6 +171,10 @@ class RolePolicy(_Part):
         default=None,
         description="Milliseconds a call may be held back by usefulness alone. Null: its wait.",
     )
+    when_late: Literal["refuse", "start"] = Field(
+        default="refuse",
+        description="A call that would slow others: refuse it when its wait ends, or start it.",
+    )
     max_wait_ms: Milliseconds = Field(
         description="Milliseconds a call may queue before it is refused: 5000 to 10000."
     )

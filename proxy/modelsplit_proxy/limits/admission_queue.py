@@ -29,6 +29,7 @@ class Gate:
         self._admission = admission
         self._clock = clock
         self._waiting: dict[Ticket, asyncio.Future[Failure | None]] = {}
+        self._look: tuple[float, asyncio.TimerHandle] | None = None
 
     def __repr__(self) -> str:
         return f"<Gate {len(self._waiting)} waiting, {self._admission!r}>"
@@ -103,3 +104,20 @@ class Gate:
             granted = self._waiting[ticket]
             if not granted.done():
                 granted.set_result(None)
+        self._look_again_at(self._admission.look_at)
+
+    def _look_again_at(self, moment: float | None) -> None:
+        """Somebody may be seated then though nothing happens before; None: nobody."""
+        if self._look is not None:
+            if self._look[0] == moment:
+                return
+            self._look[1].cancel()
+            self._look = None
+        if moment is not None and self._waiting:
+            after_s = max(0.0, moment - self._clock.now())
+            timer = asyncio.get_running_loop().call_later(after_s, self._looks)
+            self._look = moment, timer
+
+    def _looks(self) -> None:
+        self._look = None
+        self._fill()

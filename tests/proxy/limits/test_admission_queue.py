@@ -22,10 +22,9 @@ from support.fake_time import clock
 class Under:
     """A gate with one seat for HEAVY and two for PLANNER, and those who came to it."""
 
-    def __init__(self, *, host: int = 6) -> None:
-        pools = {
-            role: PoolLimits(seats=2 if role is Role.PLANNER else 1, max_queue=8) for role in Role
-        }
+    def __init__(self, *, host: int | None = 6, protected: bool = False) -> None:
+        pools = dict.fromkeys(Role, PoolLimits(seats=1, max_queue=8))
+        pools[Role.PLANNER] = PoolLimits(seats=2, max_queue=8, protected=protected)
         models = dict.fromkeys("mn", 6)
         parallelism = Parallelism(cap=6, host=host, models=models)
         self.admission = Admission(pools, [HostSeats(6, {}, parallelism)], forecasts=False)
@@ -247,19 +246,48 @@ async def test_a_full_line_is_a_refusal_that_owes_nothing() -> None:
 
 
 @pytest.mark.flowing_time
-async def test_a_call_held_only_by_usefulness_starts_before_its_wait_ends() -> None:
-    under = Under(host=1)
+async def test_an_overdue_call_starts_before_its_wait_ends_where_nobody_knows_better() -> None:
+    under = Under(host=None)
     first = under.seated(Role.PLANNER)
     held = under.ticket(Role.PLANNER, wait_s=0.2)
     asked = under.clock.now()
     assert under.gate.ask(held) is None
     assert [waiter.hold for waiter in under.admission.waiters(asked)] == [Hold.PARALLELISM]
     assert await under.gate.wait(held) is None
-    waited = under.clock.now() - asked
-    assert waited == pytest.approx(0.2 * 15 / 16, abs=0.011)
-    assert held.place is Place.SEATED
+    assert under.clock.now() - asked >= 0.2 * 15 / 16 - 0.01
+    assert (held.place, held.overdue) == (Place.SEATED, True)
     under.gate.leave(held)
     under.gate.leave(first)
+    assert under.is_empty()
+
+
+@pytest.mark.flowing_time
+async def test_a_call_that_would_only_slow_others_is_refused_when_its_wait_ends() -> None:
+    under = Under(host=1)
+    first = under.seated(Role.PLANNER)
+    refusal = await under.call(under.ticket(Role.PLANNER, wait_s=0.03))
+    assert refusal is not None
+    assert refusal.reason is Reason.QUEUE_TIMEOUT
+    under.gate.leave(first)
+    assert under.is_empty()
+
+
+@pytest.mark.flowing_time
+async def test_a_seat_held_free_for_a_planner_that_does_not_come_is_given_after_a_moment() -> None:
+    """Nothing else happens meanwhile: no call comes or ends."""
+    under = Under(host=1, protected=True)
+    now = under.clock.now()
+    for number in range(20, -1, -1):
+        at = now - 0.1 - number * 0.2
+        planner = Ticket(Role.PLANNER, "m", at)
+        under.admission.ask(planner, at)
+        under.admission.leave(planner, at + 0.01)
+    waiting = under.ticket()
+    assert under.gate.ask(waiting) is None
+    assert [waiter.hold for waiter in under.admission.waiters(now)] == [Hold.RESERVED]
+    assert await under.gate.wait(waiting) is None
+    assert under.clock.now() - now >= 0.09
+    under.gate.leave(waiting)
     assert under.is_empty()
 
 
