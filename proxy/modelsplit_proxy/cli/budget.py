@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-
-import orjson
 
 from modelsplit_policy.approvals import ApprovalAction, Approvals, Change
 from modelsplit_policy.budget_clock import resume
 from modelsplit_policy.budgets import Budgets, dollars, nano
 from modelsplit_proxy.cli import state_access, status
+from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
+from modelsplit_proxy.cli.output import CommandError, ExitCode, show, talk
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.limits import budget_store
@@ -30,10 +29,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.budget_clock import ClockReading
     from modelsplit_proxy.config.settings import Settings
 
-DONE: Final = 0
-NOTHING_TO_DO: Final = 1
-
-EXAMPLES: Final = """\
+_EXAMPLES: Final = """\
 examples:
   modelsplit budget show
   modelsplit budget approve --usd 5 --days 7 --by kim --reason "trial of the planner"
@@ -58,36 +54,6 @@ class Desk:
     named: bool
     now: ClockReading
     running: dict[str, Any] | None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    show = _verb(verbs, "show", "where every budget stands, approvals and their history")
-    show.add_argument("--policy", type=Path, metavar="FILE", help="whose budgets, without a proxy")
-    approve = _verb(verbs, "approve", "allow the cloud: so much money, for so long")
-    approve.add_argument("--usd", type=float, required=True, help="US dollars, at most")
-    approve.add_argument("--days", type=float, required=True, help="for how many days from now")
-    revoke = _verb(verbs, "revoke", "take approvals back")
-    revoke.add_argument("id", nargs="?", type=int, metavar="ID", help="default: all in force")
-    reset = _verb(
-        verbs, "reset", "after a damaged state file: take what it had counted as not used"
-    )
-    for verb in (approve, revoke, reset):
-        verb.add_argument("--by", required=True, help="who says so")
-        verb.add_argument("--reason", required=True, help="why; kept for ever")
-    for verb in (show, approve, revoke, reset):
-        verb.add_argument("--json", action="store_true", help="machine-readable output")
-        verb.add_argument(
-            "--state", type=Path, metavar="DIR", help="default: where the running proxy keeps it"
-        )
-        verb.add_argument("--admin", metavar="ADDRESS", help="the running proxy's admin listener")
-
-
-def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, told: str
-) -> argparse.ArgumentParser:
-    description = f"{told[0].upper()}{told[1:]}. Exit 0: done; 1: not; 2: wrong usage."
-    return verbs.add_parser(name, help=told, description=description)
 
 
 def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> int:
@@ -122,9 +88,7 @@ def _find(desk: Desk) -> None:
         )
     if desk.named:
         raise StoreError(f"no state file there: {path}")
-    sys.stderr.write(
-        f"modelsplit: no state file there yet: {path}; no modelsplit has served from it\n"
-    )
+    talk(f"no state file there yet: {path}; no modelsplit has served from it")
 
 
 def _writing(desk: Desk) -> AbstractContextManager[sqlite3.Connection]:
@@ -146,8 +110,8 @@ def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
     found = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
     found["reason"] = change.reason
     words = f"{budget_text.amount(usd)} USD for the cloud until {budget_text.stamp(until)}"
-    _print(found, f"approval {number}: {words}, {_signed(change)}", as_json=args.json)
-    return DONE
+    show(found, [f"approval {number}: {words}, {_signed(change)}"], as_json=args.json)
+    return ExitCode.OK
 
 
 def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
@@ -159,10 +123,10 @@ def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
             budget_store.add_change(db, _with(change, at=now, target=number))
     if not wanted:
         which = "no approval is" if args.id is None else f"approval {args.id} is not"
-        return _nothing(f"{which} in force; see: modelsplit budget show")
-    text = "\n".join(f"approval {number} is revoked" for number in sorted(wanted))
-    _print({"revoked": sorted(wanted)}, text, as_json=args.json)
-    return DONE
+        raise _nothing(f"{which} in force; see: modelsplit budget show")
+    lines = [f"approval {number} is revoked" for number in sorted(wanted)]
+    show({"revoked": sorted(wanted)}, lines, as_json=args.json)
+    return ExitCode.OK
 
 
 def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
@@ -172,13 +136,10 @@ def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
             now = resume(budget_store.anchor(db), desk.now)
             budget_store.add_change(db, _with(change, at=now))
     if lost_at is None:
-        return _nothing("no counts were lost, so there is nothing to reset")
-    _print(
-        {"reset": True},
-        "what was lost is taken as not used, by a running proxy too",
-        as_json=args.json,
-    )
-    return DONE
+        raise _nothing("no counts were lost, so there is nothing to reset")
+    told = "what was lost is taken as not used, by a running proxy too"
+    show({"reset": True}, [told], as_json=args.json)
+    return ExitCode.OK
 
 
 def _with(change: Change, **said: Any) -> Change:
@@ -224,8 +185,8 @@ def _show(
         ],
         "history": [_change(one) for one in book.changes],
     }
-    _print(found, "\n".join(_lines(found)), as_json=args.json)
-    return DONE
+    show(found, _lines(found), as_json=args.json)
+    return ExitCode.OK
 
 
 def _change(change: Change) -> dict[str, Any]:
@@ -291,12 +252,60 @@ def _text(flag: str, said: str) -> str:
     return said.strip()
 
 
-def _nothing(text: str) -> int:
-    sys.stderr.write(f"modelsplit: {text}\n")
-    return NOTHING_TO_DO
+def _nothing(text: str) -> CommandError:
+    return CommandError(text, ExitCode.FAILED)
 
 
-def _print(found: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
-        text = orjson.dumps(found, option=orjson.OPT_INDENT_2).decode()
-    sys.stdout.write(f"{text}\n")
+# 4. The command.
+
+
+def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return run(args, settings_of(args, environ), environ)
+
+
+def _verb(name: str, told: str, *arguments: Argument) -> Command:
+    description = f"{told[0].upper()}{told[1:]}. Exit 0: done; 1: not; 2: wrong usage."
+    return Command(name, told, description, _command, (*arguments, JSON, _STATE, _ADMIN))
+
+
+_STATE: Final = Argument(
+    "--state", type=Path, metavar="DIR", help="default: where the running proxy keeps it"
+)
+_ADMIN: Final = Argument("--admin", metavar="ADDRESS", help="the running proxy's admin listener")
+_BY: Final = Argument("--by", required=True, help="who says so")
+_REASON: Final = Argument("--reason", required=True, help="why; kept for ever")
+COMMAND: Final = Command(
+    "budget",
+    "where budgets stand; who may spend what in the cloud",
+    "Budgets, and approvals of the cloud. Works on the state file, beside a running proxy. "
+    "Exit 0: done; 1: not; 2: wrong usage.",
+    verbs=(
+        _verb(
+            "show",
+            "where every budget stands, approvals and their history",
+            Argument("--policy", type=Path, metavar="FILE", help="whose budgets, without a proxy"),
+        ),
+        _verb(
+            "approve",
+            "allow the cloud: so much money, for so long",
+            Argument("--usd", type=float, required=True, help="US dollars, at most"),
+            Argument("--days", type=float, required=True, help="for how many days from now"),
+            _BY,
+            _REASON,
+        ),
+        _verb(
+            "revoke",
+            "take approvals back",
+            Argument("id", nargs="?", type=int, metavar="ID", help="default: all in force"),
+            _BY,
+            _REASON,
+        ),
+        _verb(
+            "reset",
+            "after a damaged state file: take what it had counted as not used",
+            _BY,
+            _REASON,
+        ),
+    ),
+    example=_EXAMPLES,
+)

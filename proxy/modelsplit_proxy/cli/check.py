@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import http.client
 import sys
-from typing import TYPE_CHECKING, Any
-
-import orjson
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_policy.experiment_warnings import warnings
@@ -14,13 +13,16 @@ from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.admin.admin import dry_run, route_fields
+from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
+from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
 from modelsplit_proxy.config import policy_file, prices
+from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.watch import installed_models
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.config.policy_file import LoadedPolicy
@@ -39,21 +41,19 @@ def config(
     try:
         loaded = policy_file.load(policy_file.find_policy(named, environ))
     except PolicyError as error:
-        report_errors(error, as_json=as_json)
-        return 1
+        if as_json:
+            show_errors(error)
+        else:
+            sys.stderr.write(f"{error}\n")
+        return ExitCode.FAILED
     found = [*prices.read(loaded.policy, SystemClock().wall()).warnings]
     found += warnings(loaded.policy)
     if upstream is not None:
         found += _online_warnings(loaded.policy, upstream)
-    if as_json:
-        _print_json(
-            {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": found}
-        )
-    else:
-        _print(f"{loaded.source}: ok ({loaded.short_digest})")
-        for warning in found:
-            _print(f"warning: {warning}")
-    return 0
+    value = {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": found}
+    lines = [f"{loaded.source}: ok ({loaded.short_digest})"]
+    show(value, [*lines, *(f"warning: {warning}" for warning in found)], as_json=as_json)
+    return ExitCode.OK
 
 
 def route(loaded: LoadedPolicy, model: str, role: str, *, key: str = "", as_json: bool) -> int:
@@ -61,20 +61,17 @@ def route(loaded: LoadedPolicy, model: str, role: str, *, key: str = "", as_json
     decided = Roles(loaded.policy).route(dry_run(model, role, key))
     if isinstance(decided, Failure):
         if as_json:
-            _print_json({"error": decided.message, "error_code": decided.code})
+            show_json({"error": decided.message, "error_code": decided.code})
         else:
-            sys.stderr.write(f"modelsplit: {decided.code}: {decided.message}\n")
-        return 1
+            talk(f"{decided.code}: {decided.message}")
+        return ExitCode.FAILED
     fields = route_fields(decided)
     row = loaded.policy.roles[decided.role]
     fields |= {"max_concurrent": row.max_concurrent, "max_wait_ms": row.max_wait_ms}
-    if as_json:
-        _print_json(fields)
-    else:
-        _print("\n".join(_route_lines(fields)))
+    show(fields, _route_lines(fields), as_json=as_json)
     if fields["needs_approval"]:
-        sys.stderr.write("modelsplit: it needs an approval in force; see: modelsplit budget show\n")
-    return 0
+        talk("it needs an approval in force; see: modelsplit budget show")
+    return ExitCode.OK
 
 
 def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
@@ -107,13 +104,10 @@ def _arm_lines(fields: dict[str, Any]) -> Iterator[str]:
         yield f"          {arm['name']} {arm['share']:.1%} {arm['model']}"
 
 
-def report_errors(error: PolicyError, *, as_json: bool) -> None:
-    """Everything that is wrong with a file: talk for people, or data."""
-    if not as_json:
-        sys.stderr.write(f"{error}\n")
-        return
+def show_errors(error: PolicyError) -> None:
+    """Everything that is wrong with a file, as data."""
     problems = [{"path": p.path, "message": p.message} for p in error.problems]
-    _print_json({"ok": False, "problems": problems})
+    show_json({"ok": False, "problems": problems})
 
 
 def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
@@ -133,9 +127,44 @@ def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
         yield from installed_models.warnings(policy, found)
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+def _check_config(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    upstream = settings_of(args, environ).upstream if args.online else None
+    return config(args.file, environ, upstream, as_json=args.json)
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+def _route(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    if not args.model.strip():
+        raise SettingError("MODEL is empty; give the name that a client would send")
+    loaded = policy_file.load(policy_file.find_policy(args.policy, environ))
+    return route(loaded, args.model, args.role or "", key=args.key or "", as_json=args.json)
+
+
+_DEFAULT_FILE: Final = "default: the file serve would use"
+CHECK_CONFIG: Final = Command(
+    "check-config",
+    "check a policy file; every error at once",
+    "Check a policy file. Exit 0: good; 1: not; 2: wrong usage.",
+    _check_config,
+    (
+        Argument("file", nargs="?", type=Path, metavar="policy", help=_DEFAULT_FILE),
+        Argument("--online", action="store_true", help="also ask Ollama what is installed"),
+        JSON,
+    ),
+    settings=("upstream",),
+    example="example: modelsplit check-config ./model-policy.json --online",
+)
+ROUTE: Final = Command(
+    "route",
+    "which role and model a call would get, and why",
+    "Dry run: which role and model a call would get, and why. "
+    "Exit 0: it would be asked; 1: it would be refused.",
+    _route,
+    (
+        Argument("model", metavar="MODEL", help="the model name a client would send"),
+        Argument("--role", help="the X-LLM-Role header a client would send"),
+        Argument("--key", help="the job, client or request by which an experiment picks the arm"),
+        Argument("--policy", type=Path, metavar="FILE", help=_DEFAULT_FILE),
+        JSON,
+    ),
+    example="example: modelsplit route planner",
+)

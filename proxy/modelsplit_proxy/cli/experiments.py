@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import http.client
-import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
-import orjson
-
 from modelsplit_proxy.cli import admin_client
+from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
+from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.records import experiment_report
 
 if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
     from modelsplit_proxy.config.settings import Address
 
-# As `requests` has them.
-UNKNOWN: Final = 1
-USAGE: Final = 2
-NOT_RUNNING: Final = 3
 # Many calls are read, sorted and compared, for several experiments.
 _TIMEOUT_S: Final = 60.0
 
@@ -30,13 +28,31 @@ def run(admin: Address, name: str | None, since: str | None, *, as_json: bool) -
     try:
         status, told = admin_client.get(admin, f"/experiments?{query}", _TIMEOUT_S)
     except admin_client.NotRunningError as error:
-        sys.stderr.write(f"modelsplit: {error}\n")
-        return NOT_RUNNING
+        talk(str(error))
+        return ExitCode.NOT_RUNNING
     if status != 200:
-        sys.stderr.write(f"modelsplit: {told.get('error', f'the answer was a {status}')}\n")
-        return USAGE if status == http.client.BAD_REQUEST else UNKNOWN
-    if as_json:
-        sys.stdout.write(orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
-    else:
-        sys.stdout.write("\n".join(experiment_report.lines(told)) + "\n")
-    return 0
+        talk(told.get("error", f"the answer was a {status}"))
+        return ExitCode.USAGE if status == http.client.BAD_REQUEST else ExitCode.FAILED
+    show(told, experiment_report.lines(told), as_json=as_json)
+    return ExitCode.OK
+
+
+def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    admin = settings_of(args, environ).admin
+    return run(admin, args.name, args.since, as_json=args.json)
+
+
+COMMAND: Final = Command(
+    "experiments",
+    "what the arms of an experiment have shown so far",
+    "Compare the arms of an experiment, with intervals. "
+    "Exit 0: told; 1: no such experiment; 2: wrong usage; 3: not running.",
+    _command,
+    (
+        Argument("name", nargs="?", metavar="NAME", help="default: all of them"),
+        Argument("--since", metavar="TIME", help="a time ago, as 7d, or a date"),
+        JSON,
+    ),
+    settings=("admin",),
+    example="example: modelsplit experiments planner-size --since 7d",
+)

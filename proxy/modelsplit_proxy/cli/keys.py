@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -11,14 +11,16 @@ import orjson
 from modelsplit_policy.config import parser
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.cli.check import report_errors
+from modelsplit_proxy.cli.check import show_errors
+from modelsplit_proxy.cli.command import JSON, Argument, Command
+from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.config import key_file
-from modelsplit_proxy.config.settings import SettingError
+from modelsplit_proxy.config.settings import SettingError, read_settings
 from modelsplit_proxy.limits.client_keys import digest_of
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from modelsplit_proxy.limits.client_keys import Key, Keyring
 
@@ -41,15 +43,14 @@ def new(name: str, roles: str | None, *, manage_models: bool, as_json: bool) -> 
     _, problems = parser.check(key_file.KeyEntry, entry)
     if problems:
         raise SettingError("; ".join(str(problem) for problem in sorted(problems)))
-    if as_json:
-        _print_json({"key": key, "entry": entry})
-    else:
-        _print(f"key    {key}\nentry  {orjson.dumps(entry).decode()}")
-        sys.stderr.write(
-            "modelsplit: the key is shown this once: give it to the client; the entry goes into "
-            'the list "keys" of the file that --keys names\n'
+    lines = [f"key    {key}", f"entry  {orjson.dumps(entry).decode()}"]
+    show({"key": key, "entry": entry}, lines, as_json=as_json)
+    if not as_json:
+        talk(
+            "the key is shown this once: give it to the client; the entry goes into "
+            'the list "keys" of the file that --keys names'
         )
-    return 0
+    return ExitCode.OK
 
 
 def check(named: Path | None, environ: Mapping[str, str], *, as_json: bool) -> int:
@@ -62,14 +63,12 @@ def check(named: Path | None, environ: Mapping[str, str], *, as_json: bool) -> i
     except PolicyError as error:
         if not as_json:
             raise
-        report_errors(error, as_json=True)
-        return 1
-    if as_json:
-        keys = [_fields(key) for key in keyring.keys]
-        _print_json({"ok": True, "source": keyring.source, "keys": keys})
-    else:
-        _print("\n".join(_lines(keyring)))
-    return 0
+        show_errors(error)
+        return ExitCode.FAILED
+    fields = [_fields(key) for key in keyring.keys]
+    value = {"ok": True, "source": keyring.source, "keys": fields}
+    show(value, _lines(keyring), as_json=as_json)
+    return ExitCode.OK
 
 
 def _load(named: Path | None, environ: Mapping[str, str]) -> Keyring:
@@ -97,9 +96,40 @@ def _fields(key: Key) -> dict[str, Any]:
     }
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+def _new(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    del environ
+    return new(args.name, args.roles, manage_models=args.manage_models, as_json=args.json)
 
 
-def _print_json(value: dict[str, Any]) -> None:
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+def _check(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return check(args.file or read_settings({}, environ).keys, environ, as_json=args.json)
+
+
+_NEW: Final = Command(
+    "new",
+    "print a fresh key, and the entry for the file; nothing is stored",
+    "Print a fresh key, and the entry for the file of keys; nothing is stored. "
+    "Exit 0: done; 2: wrong usage.",
+    _new,
+    (
+        Argument("--name", required=True, help="the client's name in logs and limits"),
+        Argument("--roles", help="which roles it may call (default all)"),
+        Argument("--manage-models", action="store_true", help="it may pull, create, delete …"),
+        JSON,
+    ),
+)
+_CHECK: Final = Command(
+    "check",
+    "check a file of keys; every error at once",
+    "Check a file of keys: every error at once, or what each key may do. "
+    "Exit 0: good; 1: not; 2: wrong usage.",
+    _check,
+    (Argument("file", nargs="?", type=Path, help="default: the file serve would use"), JSON),
+)
+COMMAND: Final = Command(
+    "keys",
+    "make a key for a client; check a file of keys",
+    "Keys for clients. They are off until serve is given a file of them (--keys).",
+    verbs=(_NEW, _CHECK),
+    example="example: modelsplit keys new --name laptop --roles PLANNER,CHAT",
+)

@@ -13,30 +13,30 @@ from urllib.parse import quote, urlencode
 import orjson
 
 from modelsplit_proxy.cli import admin_client, state_access
+from modelsplit_proxy.cli.command import JSON, Argument, Command
+from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
+from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import explain, request_log, trace
 from modelsplit_proxy.records.query import WORDS, QueryError, read_query
 from modelsplit_proxy.records.reader import AmbiguousError, Archive
+from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.runtime.clock import Clock
 
-FOUND: Final = 0
-NOT_FOUND: Final = 1
-USAGE: Final = 2
-NOT_RUNNING: Final = 3
 LIMIT: Final = 50
 _LIMIT_MAX: Final = 1000
 # A question to a file of a million calls may take a while.
 _TIMEOUT_S: Final = 30.0
 
-EXAMPLES: Final = """\
+_EXAMPLES: Final = """\
 examples:
   modelsplit requests                                    the last calls
   modelsplit requests --role PLANNER --failed --since 1h
@@ -44,14 +44,6 @@ examples:
   modelsplit requests --export --since 7d > trace.jsonl  all of them, to be replayed
   modelsplit requests --state /var/lib/modelsplit        without a running proxy
 """
-
-
-class _RefusedError(Exception):
-    """It cannot be answered. ``code``: the exit code."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,30 +55,6 @@ class RequestsArguments:
     limit: int
     as_json: bool
     export: bool
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("id", nargs="?", metavar="ID", help="one call: its id, or how it begins")
-    parser.add_argument("--role", help="calls of this role")
-    parser.add_argument("--model", help="calls that asked for or got this model")
-    parser.add_argument("--client", help="calls of this client")
-    parser.add_argument("--job", help="calls of this job")
-    parser.add_argument("--outcome", help="calls that ended so: ok, client_gone or an error code")
-    parser.add_argument("--failed", action="store_true", help="calls that did not end well")
-    parser.add_argument("--since", metavar="WHEN", help="30m, 1h, 7d ago, or 2026-11-23T01:30:00Z")
-    parser.add_argument("--until", metavar="WHEN", help="calls that came before this")
-    parser.add_argument(
-        "--limit",
-        type=int,
-        help=f"so many of the last ones (default {LIMIT}, at most {_LIMIT_MAX})",
-    )
-    parser.add_argument("--json", action="store_true", help="machine-readable output")
-    parser.add_argument(
-        "--export", action="store_true", help="all of them as JSON Lines, in order of arrival"
-    )
-    parser.add_argument(
-        "--state", type=Path, metavar="DIR", help="read the state file there, without the proxy"
-    )
 
 
 def read_arguments(args: argparse.Namespace) -> RequestsArguments:
@@ -117,10 +85,8 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
         else:
             _write_list(source.latest(asked.words, asked.limit), as_json=asked.as_json)
     except (QueryError, AmbiguousError) as error:
-        return _say(str(error), USAGE)
-    except _RefusedError as refused:
-        return _say(str(refused), refused.code)
-    return FOUND
+        raise CommandError(str(error), ExitCode.USAGE) from None
+    return ExitCode.OK
 
 
 class _Proxy:
@@ -146,7 +112,7 @@ class _Proxy:
             while piece := response.read(65536):
                 yield piece
         except (OSError, http.client.HTTPException) as error:
-            raise _RefusedError(f"the trace broke off: {error}", NOT_FOUND) from None
+            raise CommandError(f"the trace broke off: {error}", ExitCode.FAILED) from None
         finally:
             connection.close()
 
@@ -156,7 +122,7 @@ class _Proxy:
             return orjson.loads(self._answer(connection).read())
         except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
             text = f"http://{self._admin} did not answer as we do: {error}"
-            raise _RefusedError(f"{text}{admin_client.STRANGER}", NOT_RUNNING) from None
+            raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
         finally:
             connection.close()
 
@@ -168,10 +134,10 @@ class _Proxy:
             connection.request("GET", target)
         except OSError as error:
             connection.close()
-            raise _RefusedError(
+            raise CommandError(
                 f"nothing answers at http://{self._admin} ({error}); is `modelsplit serve` "
                 "running? Without it, --state DIR reads its file",
-                NOT_RUNNING,
+                ExitCode.NOT_RUNNING,
             ) from None
         return connection
 
@@ -183,9 +149,9 @@ class _Proxy:
             said = orjson.loads(response.read())["error"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             text = f"http://{self._admin} answered {response.status}, not as we do"
-            raise _RefusedError(f"{text}{admin_client.STRANGER}", NOT_RUNNING) from None
-        code = USAGE if response.status == http.client.BAD_REQUEST else NOT_FOUND
-        raise _RefusedError(said, code)
+            raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
+        code = ExitCode.USAGE if response.status == http.client.BAD_REQUEST else ExitCode.FAILED
+        raise CommandError(said, code)
 
 
 class _File:
@@ -220,7 +186,7 @@ class _File:
     def one(self, request_id: str) -> dict[str, Any]:
         found = self._archive.find(request_id)
         if found is None:
-            raise _RefusedError(f'no call has the request id "{request_id[:128]}"', NOT_FOUND)
+            raise CommandError(f'no call has the request id "{request_id[:128]}"', ExitCode.FAILED)
         return found
 
     def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
@@ -235,19 +201,57 @@ class _File:
 
 
 def _write_one(call: dict[str, Any], *, as_json: bool) -> None:
-    sys.stdout.write(_indented(call) if as_json else explain.text(call))
+    if as_json:
+        show_json(call)
+    else:
+        sys.stdout.write(explain.text(call))
 
 
 def _write_list(calls: list[dict[str, Any]], *, as_json: bool) -> None:
-    sys.stdout.write(_indented(calls) if as_json else request_log.listing(calls))
-    if not calls and not as_json:
-        sys.stderr.write("modelsplit: no such calls\n")
+    if as_json:
+        show_json(calls)
+        return
+    sys.stdout.write(request_log.listing(calls))
+    if not calls:
+        talk("no such calls")
 
 
-def _indented(value: Any) -> str:
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n"
+def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    asked = read_arguments(args)
+    # Only the flag asks for the file: the variable says where the proxy keeps it.
+    admin = read_settings({"admin": args.admin}, environ).admin
+    return run(asked, admin, args.state, SystemClock())
 
 
-def _say(text: str, code: int) -> int:
-    sys.stderr.write(f"modelsplit: {text}\n")
-    return code
+COMMAND: Final = Command(
+    "requests",
+    "what became of calls: a list, or one of them explained",
+    "Finished calls, the last one last; with ID, one call explained. "
+    "Exit 0: found; 1: no such call; 2: wrong usage; 3: not running.",
+    _command,
+    (
+        Argument("id", nargs="?", metavar="ID", help="one call: its id, or how it begins"),
+        Argument("--role", help="calls of this role"),
+        Argument("--model", help="calls that asked for or got this model"),
+        Argument("--client", help="calls of this client"),
+        Argument("--job", help="calls of this job"),
+        Argument("--outcome", help="calls that ended so: ok, client_gone or an error code"),
+        Argument("--failed", action="store_true", help="calls that did not end well"),
+        Argument("--since", metavar="WHEN", help="30m, 1h, 7d ago, or 2026-11-23T01:30:00Z"),
+        Argument("--until", metavar="WHEN", help="calls that came before this"),
+        Argument(
+            "--limit",
+            type=int,
+            help=f"so many of the last ones (default {LIMIT}, at most {_LIMIT_MAX})",
+        ),
+        JSON,
+        Argument(
+            "--export", action="store_true", help="all of them as JSON Lines, in order of arrival"
+        ),
+        Argument(
+            "--state", type=Path, metavar="DIR", help="read the state file there, without the proxy"
+        ),
+    ),
+    settings=("admin",),
+    example=_EXAMPLES,
+)

@@ -15,12 +15,16 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from modelsplit_proxy.app import App, address_of
+from modelsplit_proxy.cli.command import Command, settings_of
 from modelsplit_proxy.cli.service_status import ServiceStatus, status_line
+from modelsplit_proxy.config import key_file, policy_file
+from modelsplit_proxy.config.settings import OPTIONS
 from modelsplit_proxy.http.origin_guard import is_loopback
 from modelsplit_proxy.runtime import streams, systemd
 from modelsplit_proxy.storage.state_lock import StateLock, take_over
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Mapping
     from socket import socket
 
@@ -34,6 +38,14 @@ logger = logging.getLogger("modelsplit")
 _GC_AFTER: Final = 5000
 # What a process takes to end beyond its drain time, and some.
 _LONGER_THAN_DRAIN_S: Final = 10.0
+_EXAMPLES: Final = """\
+examples:
+  modelsplit serve
+  modelsplit serve --listen 127.0.0.1:11500 --upstream http://127.0.0.1:11434
+  modelsplit serve --policy /etc/modelsplit/model-policy.json --log-format json
+
+Every setting can also come from the environment, e.g. MODELSPLIT_LISTEN.
+"""
 
 
 def run(
@@ -50,6 +62,24 @@ def run(
             take_over(lock, settings.drain_s + _LONGER_THAN_DRAIN_S)
         uvloop.run(_serve(settings, loaded, keyring, environ, lock))
     return 0
+
+
+def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    settings = settings_of(args, environ)
+    loaded = policy_file.load(policy_file.find_policy(settings.policy, environ))
+    keys = key_file.find(settings.keys, environ)
+    keyring = None if keys is None else key_file.load(keys, environ)
+    return run(settings, loaded, keyring, environ)
+
+
+COMMAND: Final = Command(
+    "serve",
+    "run the proxy",
+    "Run the proxy until SIGTERM, SIGHUP or Ctrl-C.",
+    _command,
+    settings=tuple(option.name for option in OPTIONS),
+    example=_EXAMPLES,
+)
 
 
 async def _serve(

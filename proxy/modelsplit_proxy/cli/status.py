@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from modelsplit_proxy.cli import admin_client
+from modelsplit_proxy.cli.command import JSON, Command, settings_of
+from modelsplit_proxy.cli.output import ExitCode, show, table, talk
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.runtime.tasks import Watcher
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    import argparse
+    from collections.abc import Iterator, Mapping
 
     from modelsplit_proxy.config.settings import Address
 
-# LSB: 0 running, 1 running but not well, 3 not running.
-RUNNING: Final = 0
-DEGRADED: Final = 1
-NOT_RUNNING: Final = 3
 _SHOWN_WAITERS: Final = 10
 
 
@@ -28,27 +24,32 @@ def run(admin: Address, *, as_json: bool) -> int:
     """Ask the admin listener and print the answer; returns the exit code."""
     stats = ask(admin)
     if isinstance(stats, str):
-        sys.stderr.write(f"modelsplit: {stats}\n")
-        return NOT_RUNNING
-    if as_json:
-        sys.stdout.write(orjson.dumps(stats, option=orjson.OPT_INDENT_2).decode() + "\n")
-    else:
-        sys.stdout.write("\n".join(lines(stats)) + "\n")
+        talk(stats)
+        return ExitCode.NOT_RUNNING
+    show(stats, lines(stats), as_json=as_json)
     well = stats["health"]["level"] == "OK" and _trouble(stats) is None
-    return RUNNING if well else DEGRADED
+    return ExitCode.OK if well else ExitCode.FAILED
+
+
+def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    return run(settings_of(args, environ).admin, as_json=args.json)
+
+
+COMMAND: Final = Command(
+    "status",
+    "what the running proxy is doing",
+    "One screen of what the running proxy is doing. Exit 0: well; 1: degraded; 3: not running.",
+    _command,
+    (JSON,),
+    settings=("admin",),
+)
 
 
 def lines(stats: dict[str, Any]) -> Iterator[str]:
     """The statistics as lines for people."""
     yield _banner(stats)
     yield ""
-    yield f"{'ROLE':9} {'RUN/CAP':>8} {'RESERVED':>8} {'WAIT/MAX':>9}  OLDEST"
-    for role, row in stats["roles"].items():
-        seats = "-" if row["seats"] is None else row["seats"]
-        run = f"{row['running']}/{seats}"
-        wait = f"{row['waiting']}/{row['max_queue']}"
-        oldest = _oldest(stats["waiters"], role)
-        yield f"{role:9} {run:>8} {row['reserved']:>8} {wait:>9}  {oldest}"
+    yield from table([*_roles(stats)], "<>>><")
     yield from _seats(stats)
     yield from _waiters(stats["waiters"])
     yield from _budgets(stats["spending"])
@@ -57,6 +58,15 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
             continue
         trial = f"trial in {breaker['trial_in_s']:.1f} s"
         yield f"breaker  {breaker['breaker']} {breaker['state']} ({trial}): {breaker['why']}"
+
+
+def _roles(stats: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    yield "ROLE", "RUN/CAP", "RESERVED", "WAIT/MAX", "OLDEST"
+    for role, row in stats["roles"].items():
+        seats = "-" if row["seats"] is None else row["seats"]
+        running = f"{row['running']}/{seats}"
+        waiting = f"{row['waiting']}/{row['max_queue']}"
+        yield role, running, str(row["reserved"]), waiting, _oldest(stats["waiters"], role)
 
 
 def _trouble(stats: dict[str, Any]) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import pwd
@@ -15,6 +14,8 @@ import orjson
 import pytest
 
 from modelsplit_proxy.cli import requests
+from modelsplit_proxy.cli.main import build_parser
+from modelsplit_proxy.cli.output import CommandError, talk
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.records.query import QueryError
 from modelsplit_proxy.records.recorder import Ledger
@@ -33,15 +34,17 @@ NOBODY = Address("127.0.0.1", 1)
 
 
 def asked(*arguments: str) -> tuple[requests.RequestsArguments, Path | None]:
-    parser = argparse.ArgumentParser()
-    requests.add_arguments(parser)
-    args = parser.parse_args(list(arguments))
+    args = build_parser().parse_args(["requests", *arguments])
     return requests.read_arguments(args), args.state
 
 
 def run(*arguments: str, admin: Address = NOBODY) -> int:
     question, state = asked(*arguments)
-    return requests.run(question, admin, state, SystemClock())
+    try:
+        return requests.run(question, admin, state, SystemClock())
+    except CommandError as error:
+        talk(str(error))
+        return error.code
 
 
 async def of(up: Running, *arguments: str) -> int:

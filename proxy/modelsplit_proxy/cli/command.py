@@ -1,0 +1,106 @@
+"""What a command is: its words, its arguments and what it does, as one value.
+
+``main`` makes the parser from a table of these. A new command is a module with one such
+value, and its place in that table.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelsplit_proxy.config.settings import OPTIONS, read_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.config.settings import Option, Settings
+
+
+class Run(Protocol):
+    """Does it; returns the exit code. Raises what ``main`` knows how to tell."""
+
+    def __call__(self, args: argparse.Namespace, environ: Mapping[str, str]) -> int: ...
+
+
+class Argument:
+    """One call of argparse's ``add_argument``, kept for later."""
+
+    def __init__(self, *names: str, **options: Any) -> None:
+        self.names = names
+        self.options = options
+
+
+JSON = Argument("--json", action="store_true", help="machine-readable output")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command, or one verb of a command.
+
+    ``run`` None: one of its verbs does it. ``settings``: which of the process's settings it
+    takes as flags. ``example``: what its help ends with. ``verbs``: the words one of which must
+    follow; they have their own arguments.
+    """
+
+    name: str
+    help: str
+    description: str
+    run: Run | None = None
+    arguments: tuple[Argument, ...] = ()
+    settings: tuple[str, ...] = ()
+    example: str | None = None
+    verbs: tuple[Command, ...] = ()
+
+
+def add(commands: Any, command: Command, dest: str = "verb") -> None:
+    """Add a command to argparse's sub-parsers, with its verbs under ``dest``."""
+    parser = commands.add_parser(
+        command.name,
+        help=command.help,
+        description=command.description,
+        epilog=command.example,
+        formatter_class=_formatter(command),
+    )
+    if command.run is not None:
+        parser.set_defaults(run=command.run)
+    for argument in command.arguments:
+        parser.add_argument(*argument.names, **argument.options)
+    for option in OPTIONS:
+        if option.name in command.settings:
+            _add_setting(parser, option)
+    if command.verbs:
+        verbs = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
+        for verb in command.verbs:
+            add(verbs, verb)
+
+
+def _formatter(command: Command) -> type[argparse.HelpFormatter]:
+    """Examples on lines of their own stay there; a description alone is wrapped."""
+    lines = "\n" in (command.example or "")
+    return argparse.RawDescriptionHelpFormatter if lines else argparse.HelpFormatter
+
+
+def settings_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
+    """The settings as the flags and the environment say. Raises SettingError."""
+    flags = {option.name: getattr(args, _attribute(option), None) for option in OPTIONS}
+    return read_settings(flags, environ)
+
+
+def _add_setting(parser: argparse.ArgumentParser, option: Option) -> None:
+    if option.switch:
+        parser.add_argument(option.flag, action="store_const", const="yes", help=option.help)
+        return
+    default = f" (default {option.default})" if option.default else ""
+    parser.add_argument(
+        option.flag,
+        dest=_attribute(option),
+        action="append" if option.repeatable else "store",
+        metavar=option.name.rpartition("-")[2].upper(),
+        help=f"{option.help}{default}",
+    )
+
+
+def _attribute(option: Option) -> str:
+    return option.name.replace("-", "_")
