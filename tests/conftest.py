@@ -9,6 +9,7 @@ import hypothesis
 import pytest
 import uvloop
 
+from support import tools
 from support.fake_time import FakeTimeLoop, FlowingTimeLoop
 from support.hanging import guarded
 
@@ -60,9 +61,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without ``--tools``, tests that need more than Python are left out, and counted so."""
+    listed = tools.packages(tools.LIST.read_text())
+    if wrong := tools.unlisted(items, listed):
+        raise pytest.UsageError("not in tests/tools.txt:\n" + "\n".join(wrong))
     if config.getoption("--tools") or config.getoption("--write-clients-doc"):
         return
     left_out = [item for item in items if item.get_closest_marker("tools")]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if not item.get_closest_marker("tools")]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A program that is missing is a failure, never a reason to skip."""
+    if missing := tools.missing(tools.named(item)):
+        pytest.fail(f"not installed: {', '.join(missing)} (see tests/tools.txt)", pytrace=False)

@@ -1,8 +1,7 @@
-"""The unit files: read as text always, judged by systemd itself where it is installed."""
+"""The unit files: read as text always, judged by systemd itself with ``--tools``."""
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -143,23 +142,23 @@ class Analyze:
 
 @pytest.fixture
 def analyze(tmp_path: Path) -> Analyze:
-    program = shutil.which("systemd-analyze")
-    if program is None:
-        pytest.skip("systemd-analyze is not installed: the units were only read as text")
-    return Analyze(program, tmp_path)
+    return Analyze("systemd-analyze", tmp_path)
 
 
+@pytest.mark.tools("systemd-analyze")
 def test_systemd_understands_every_line(analyze: Analyze) -> None:
     # An unknown key is a warning with status 0: silence is the proof.
     assert analyze("verify") == (0, "")
 
 
+@pytest.mark.tools("systemd-analyze")
 def test_systemd_would_have_said_so(analyze: Analyze) -> None:
     with (analyze.folder / "modelsplit.service").open("a") as unit:
         unit.write("\n[Service]\nProtectEverything=yes\n")
     assert "ProtectEverything" in analyze("verify")[1]
 
 
+@pytest.mark.tools("systemd-analyze")
 def test_the_service_is_hardened(analyze: Analyze) -> None:
     code, report = analyze(
         "security", "--offline=true", f"--threshold={EXPOSURE_AT_MOST}", "--no-pager"
@@ -168,6 +167,7 @@ def test_the_service_is_hardened(analyze: Analyze) -> None:
     assert code == 0, report
 
 
+@pytest.mark.tools("systemd-analyze")
 def test_the_threshold_is_one_that_can_fail(analyze: Analyze) -> None:
     bare = "[Service]\nType=notify\nExecStart=/bin/true\n"
     (analyze.folder / "modelsplit.service").write_text(bare)

@@ -68,6 +68,13 @@ class Client:
     heeds: bool = True
 
     @property
+    def programs(self) -> tuple[str, ...]:
+        """What has to be installed on the machine for it, besides Python."""
+        if self.language is Language.NODE:
+            return ("node", "npm")
+        return () if self.packages else (self.title,)
+
+    @property
     def language(self) -> Language:
         return Language(self.script.partition("/")[0])
 

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def sightings(request: pytest.FixtureRequest) -> dict[str, Sighting | str]:
+def sightings(request: pytest.FixtureRequest) -> dict[str, Sighting | install.Unavailable]:
     """By title: what the client saw, or why it could not run here.
 
     Only the clients of the tests that were chosen run; a test that names no client wants all.
     """
-    places = install.places()
     wanted = _wanted(request.session)
+    places = install.places(sorted({client.language for client in wanted}))
     runnable = [client for client in wanted if client.language in places.found]
     absent = {
         client.title: places.missing[client.language]
@@ -46,13 +46,15 @@ def _wanted(session: pytest.Session) -> list[Client]:
 
 
 @pytest.fixture(scope="session")
-def see(sightings: dict[str, Sighting | str]) -> See:
-    """What one client's user saw; the test is skipped where the client cannot run."""
+def see(sightings: dict[str, Sighting | install.Unavailable]) -> See:
+    """What one client's user saw; skipped where its packages cannot be reached."""
 
     def sighting(client: Client) -> Sighting:
         found = sightings[client.title]
-        if isinstance(found, str):
+        if isinstance(found, install.Unreachable):
             pytest.skip(f"{client.title}: {found}")
+        if isinstance(found, install.Unavailable):
+            pytest.fail(f"{client.title}: {found}")
         return found
 
     return sighting

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from clients.catalogue import Language
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 FOLDER: Final = Path(__file__).parent
 REQUIREMENTS: Final = FOLDER / "python" / "requirements.txt"
@@ -40,12 +40,16 @@ class Unavailable(Exception):  # noqa: N818 - a state of the machine, not an err
     """Why these clients cannot run here."""
 
 
+class Unreachable(Unavailable):
+    """Nobody answers where their packages come from: the one excuse there is."""
+
+
 @dataclass(frozen=True)
 class Places:
     """Where the clients are: Python's interpreter, Node's packages; or why they are not."""
 
     found: Mapping[Language, Path]
-    missing: Mapping[Language, str]
+    missing: Mapping[Language, Unavailable]
 
 
 def cache() -> Path:
@@ -53,15 +57,16 @@ def cache() -> Path:
     return Path(base) / "modelsplit"
 
 
-def places() -> Places:
-    """Everything installed that can be, and for the other languages the reason."""
-    missing: dict[Language, str] = {}
+def places(languages: Iterable[Language] = tuple(Language)) -> Places:
+    """Installed what can be of these languages, and for the others of them the reason."""
+    missing: dict[Language, Unavailable] = {}
     found: dict[Language, Path] = {}
-    for language, find in ((Language.PYTHON, python), (Language.NODE, node_modules)):
+    finds = {Language.PYTHON: python, Language.NODE: node_modules}
+    for language in languages:
         try:
-            found[language] = find()
+            found[language] = finds[language]()
         except Unavailable as reason:
-            missing[language] = str(reason)
+            missing[language] = reason
     return Places(found, missing)
 
 
@@ -108,7 +113,7 @@ def _call(command: list[str | Path], folder: Path) -> None:
         return
     said = done.stdout + done.stderr
     if any(word in said for word in _NO_NETWORK):
-        raise Unavailable(f"the package registry cannot be reached ({command[0]})")
+        raise Unreachable(f"the package registry cannot be reached ({command[0]})")
     raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{said}")
 
 

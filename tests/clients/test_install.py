@@ -46,7 +46,9 @@ def test_without_node_its_clients_are_missing_for_a_reason(monkeypatch: pytest.M
     monkeypatch.setattr(install, "python", lambda: Path(sys.executable))
     places = install.places()
     assert places.found == {Language.PYTHON: Path(sys.executable)}
-    assert places.missing == {Language.NODE: "node and npm are not installed"}
+    assert {language: str(why) for language, why in places.missing.items()} == {
+        Language.NODE: "node and npm are not installed"
+    }
 
 
 def test_an_old_node_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,8 +73,8 @@ def test_without_a_place_to_keep_them_there_are_none(
 @pytest.mark.parametrize(
     ("said", "raised"),
     [
-        ("npm error code EAI_AGAIN", install.Unavailable),
-        ("Failed to establish a new connection: NewConnectionError", install.Unavailable),
+        ("npm error code EAI_AGAIN", install.Unreachable),
+        ("Failed to establish a new connection: NewConnectionError", install.Unreachable),
         ("npm error code EINTEGRITY", RuntimeError),
         ("ERROR: No matching distribution found", RuntimeError),
     ],

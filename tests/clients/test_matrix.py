@@ -16,6 +16,8 @@ from clients.catalogue import CLIENTS, TROUBLE, Client, Shows
 from modelsplit_sim.text import babble
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clients.conftest import See
     from clients.world import Seen, Sighting
     from modelsplit_policy.failures import Failure
@@ -32,9 +34,22 @@ EXPECTED: dict[str, Any] = {
 INSTALLED = {"qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"}
 
 
+def clients(*, package: str = "") -> list[Any]:
+    """All of them, or those that are made of a package."""
+    return [
+        pytest.param(client, id=client.title, marks=needs(client))
+        for client in CLIENTS
+        if not package or package in client.packages
+    ]
+
+
+def needs(client: Client) -> Sequence[pytest.MarkDecorator]:
+    return [pytest.mark.tools(*client.programs)] if client.programs else []
+
+
 def cases(part: str) -> list[Any]:
     return [
-        pytest.param(client, case, id=f"{client.title}-{case}")
+        pytest.param(client, case, id=f"{client.title}-{case}", marks=needs(client))
         for client in CLIENTS
         for case in getattr(client, part)
     ]
@@ -77,7 +92,7 @@ def test_trouble_is_told(see: See, client: Client, case: str) -> None:
             assert seen.error is None
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+@pytest.mark.parametrize("client", clients())
 def test_what_comes_too_late_for_a_status_is_told_inside_the_stream(
     see: See, client: Client
 ) -> None:
@@ -92,15 +107,13 @@ def failure(sighting: Sighting, case: str) -> Failure:
     return found
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+@pytest.mark.parametrize("client", clients())
 def test_a_refused_stream_is_told_as_any_refused_call(see: See, client: Client) -> None:
     seen = see(client).cases
     assert page.told(seen["cloud stream"]) == page.told(seen["cloud"])
 
 
-@pytest.mark.parametrize(
-    "client", [client for client in CLIENTS if "ai" in client.packages], ids=lambda c: c.title
-)
+@pytest.mark.parametrize("client", clients(package="ai"))
 def test_the_ai_sdk_never_says_of_a_broken_stream_that_it_stopped(see: See, client: Client) -> None:
     whole, broken = see(client).cases["endings"].said[0]
     assert whole == "stop"
@@ -112,14 +125,14 @@ def told(seen: Seen) -> str:
     return seen.error
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+@pytest.mark.parametrize("client", clients())
 def test_what_came_before_the_break_is_not_lost(see: See, client: Client) -> None:
     seen = see(client).cases["broken"]
     assert ANSWER.startswith("".join(seen.said))
     assert seen.said or "Words that" in told(seen)
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+@pytest.mark.parametrize("client", clients())
 @pytest.mark.parametrize("model", sorted(set(TROUBLE.values())))
 def test_nothing_is_asked_more_often_than_it_should_be(
     see: See, client: Client, model: str
@@ -129,7 +142,7 @@ def test_nothing_is_asked_more_often_than_it_should_be(
     assert len(see(client).asked(model)) == sum(client.asks(case) for case in cases)
 
 
-@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.title)
+@pytest.mark.parametrize("client", clients())
 def test_the_readmes_snippet_runs_and_prints_what_it_says(see: See, client: Client) -> None:
     seen = see(client).cases["readme"]
     assert seen.error is None

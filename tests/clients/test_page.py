@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from clients.conftest import See
 
 
+@pytest.mark.tools("curl", "node", "npm")
 def test_the_page_shows_what_was_seen(see: See, pytestconfig: pytest.Config) -> None:
     sightings = {client.title: see(client) for client in CLIENTS}
     if pytestconfig.getoption("--write-clients-doc"):

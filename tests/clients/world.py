@@ -29,8 +29,7 @@ if TYPE_CHECKING:
     from clients.catalogue import Client
     from clients.install import Places
     from modelsplit_proxy.records.record import CallRecord
-    from support.hanging import guarded
-from support.harness import Overlay, Running
+    from support.harness import Overlay, Running
 
 FOLDER: Final = Path(__file__).parent
 BREAKS: Final = ("breaks:1b", "breaks:2b")
