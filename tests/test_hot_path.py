@@ -57,7 +57,7 @@ class PerCall:
     def __init__(self, up: Running) -> None:
         self.calls = Calls()
         self._seen: list[tuple[int, int]] = []
-        up.app.log.listen(self._note)
+        up.app.ended.listen("test", self._note)
 
     def _note(self, record: CallRecord) -> None:
         del record

@@ -38,6 +38,7 @@ from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.limits.client_seats import ClientSeats
 from modelsplit_proxy.metrics.budgets import BudgetMetrics
+from modelsplit_proxy.metrics.call_ended import CallEndedMetrics
 from modelsplit_proxy.metrics.calls import LATENCY_S, Metrics
 from modelsplit_proxy.metrics.costs import Costs
 from modelsplit_proxy.metrics.experiments import ExperimentMetrics
@@ -48,6 +49,7 @@ from modelsplit_proxy.passthrough.passthrough import PassthroughParts
 from modelsplit_proxy.passthrough.rewritten import QuestionParts
 from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.routes import Routes
+from modelsplit_proxy.records.call_ended import CallEnded
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Ledger
 from modelsplit_proxy.records.request_log import RequestLog
@@ -135,6 +137,7 @@ class App:
         self.monitor = self._monitor()
         self.live = LiveCalls(clock)
         self.log = RequestLog(sink, as_json=json_log)
+        self.ended = CallEnded()
         self.metrics = Metrics(policy)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
         self._count()
@@ -178,14 +181,17 @@ class App:
         registry.register(self._costs)
         registry.register(StoreMetrics(self.store, self._ledger))
         registry.register(BudgetMetrics(self.budget_keeper))
-        for listener in (
-            self._costs.call_ended,
-            trials.call_ended,
-            self._ledger.note,
-            self.residency.call_ended,
-            self.monitor.call_ended,
+        registry.register(CallEndedMetrics(self.ended))
+        for name, listener in (
+            ("metrics", self.metrics.finished),
+            ("costs", self._costs.call_ended),
+            ("experiments", trials.call_ended),
+            ("records", self._ledger.note),
+            ("loaded_models", self.residency.call_ended),
+            ("health", self.monitor.call_ended),
+            ("log", self.log.finished),
         ):
-            self.log.listen(listener)
+            self.ended.listen(name, listener)
 
     def _retention(self) -> Retention:
         settings = self._settings
@@ -227,8 +233,7 @@ class App:
             client_seats=self.client_seats,
             rate=self.rate,
             max_body_bytes=self._settings.max_body_bytes,
-            metrics=self.metrics,
-            log=self.log,
+            ended=self.ended,
             live=self.live,
             clock=self.clock,
             lifecycle=self.lifecycle,

@@ -198,6 +198,8 @@ class Handler:
             down.abort()
 
     def _after_our_bug(self, request: Request, down: Downstream, known_as: str) -> None:
+        if down.ended:
+            return  # the client has its whole answer: what failed came after it
         if down.started:
             down.abort()
         else:

@@ -294,7 +294,7 @@ class Load:
         self.up = up
         self.tokens = tokens
         self.known: list[int] = []
-        up.app.log.listen(lambda *_: self.known.append(self.slots))
+        up.app.ended.listen("test", lambda *_: self.known.append(self.slots))
 
     @property
     def slots(self) -> int:

@@ -161,3 +161,18 @@ async def test_what_is_no_request_gets_one_line_of_json() -> None:
         assert answer.body.count(b"\n") == 1
         assert answer.json.keys() >= ERROR_FIELDS
         assert len(answer.json["error"]) <= 200
+
+
+async def test_what_fails_after_a_whole_answer_does_not_break_the_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(kind: str, status: int) -> None:
+        raise ZeroDivisionError(f"{kind} {status}")
+
+    async with running() as up, up.client() as client:
+        monkeypatch.setattr(up.app.metrics, "passed", fails)
+        for _ in range(2):
+            answer = await client.request("GET", TAGS, None, {"X-Request-Id": "abc-1"})
+            assert (answer.status, answer.whole) == (200, True)
+            assert answer.json["models"]
+    assert "request abc-1 GET /api/tags failed" in caplog.messages

@@ -176,7 +176,7 @@ async def running(
                 endpoints=endpoints,
             )
             calls = Finished()
-            app.log.listen(calls.note)
+            app.ended.listen("test", calls.note)
             await app.start()
             # A busy test machine makes the loop late, and the Health Guard would shed for it:
             # only what a test says is a late loop here. What was noted while it started counts

@@ -33,11 +33,10 @@ if TYPE_CHECKING:
     from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
     from modelsplit_proxy.limits.client_keys import Caller
     from modelsplit_proxy.limits.client_seats import ClientSeats
-    from modelsplit_proxy.metrics.calls import Metrics
     from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.protocol.json_body import Body
+    from modelsplit_proxy.records.call_ended import CallEnded
     from modelsplit_proxy.records.live import LiveCalls
-    from modelsplit_proxy.records.request_log import RequestLog
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
@@ -53,8 +52,7 @@ class CallParts:
     client_seats: ClientSeats
     rate: ArrivalLimit
     max_body_bytes: int
-    metrics: Metrics
-    log: RequestLog
+    ended: CallEnded
     live: LiveCalls
     clock: Clock
     lifecycle: Lifecycle
@@ -294,8 +292,7 @@ class InferenceCall:
             self._parts.client_seats.leave(record.client)
         if not record.call.ended:
             self._our_bug()
-        self._parts.metrics.finished(record)
-        self._parts.log.finished(record)
+        self._parts.ended.tell(record)
 
     def _our_bug(self) -> None:
         """An exception is on its way to the boundary, which answers; the record says so."""

@@ -70,7 +70,7 @@ async def _demo(settings: Settings, *, once: bool) -> None:
         await app.start()
         serve.talk(f"stand-in Ollama on http://127.0.0.1:{sim.port}")
         serve.talk(f"modelsplit on      http://{app.address}\n")
-        app.log.listen(_print_call)
+        app.ended.listen("demo", _print_call)
         await _traffic(sim, f"http://{app.address}")
         if not once:
             serve.talk(_CONTEXT.format(address=app.address, admin=app.admin_address))

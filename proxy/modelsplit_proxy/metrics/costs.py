@@ -47,7 +47,7 @@ class Costs:
             if spent is None:
                 spent = self._spent[key] = _Spent()
             spent.attempts += 1
-            cost = attempt.cost_usd
+            cost = attempt.cost_usd_by(attempt.ended)
             if cost is None:
                 spent.unknown += 1
             else:

@@ -18,8 +18,6 @@ from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records.values import log_fields
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from modelsplit_proxy.records.record import CallRecord
 
 _DELAY_S: Final = 0.05
@@ -39,7 +37,7 @@ class Sink(Protocol):
 
 
 class RequestLog:
-    """Formats and writes finished calls. Listeners see each record first."""
+    """Formats and writes finished calls."""
 
     def __init__(self, sink: Sink, *, as_json: bool) -> None:
         self._sink = sink
@@ -49,15 +47,9 @@ class RequestLog:
         self._timer: asyncio.TimerHandle | None = None
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="request-log")
         self._writing: asyncio.Future[None] | None = None
-        self._listeners: list[Callable[[CallRecord], None]] = []
-
-    def listen(self, listener: Callable[[CallRecord], None]) -> None:
-        self._listeners.append(listener)
 
     def finished(self, record: CallRecord) -> None:
-        """Note a finished call; never blocks, never raises for the log's sake."""
-        for listener in self._listeners:
-            listener(record)
+        """Note a finished call; never blocks."""
         if len(self._waiting) >= _MAX_WAITING:
             self._dropped += 1
             return

@@ -125,19 +125,6 @@ async def test_a_sink_that_fails_is_not_the_calls_business(error: Exception) -> 
     await log.close()
 
 
-async def test_listeners_see_every_record_even_those_without_a_line(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(request_log, "_MAX_WAITING", 0)
-    seen: list[str] = []
-    log = RequestLog(lambda _: None, as_json=False)
-    log.listen(lambda record: seen.append(record.outcome))
-    log.finished(answered())
-    log.finished(turned_away())
-    await log.close()
-    assert seen == ["ok", "E_OVERLOAD_THROTTLED"]
-
-
 # --- For people -------------------------------------------------------------------------------
 
 
