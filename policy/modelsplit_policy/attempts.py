@@ -10,8 +10,11 @@ follows:
 - After an answer that did not fit its schema it follows at once: ahead of its role's line,
   while the first attempt still holds its seat, so that nobody comes between.
 - The wait in line is capped for the whole call, not for each attempt.
-- A second attempt that found no seat, or no budget, explains nothing: the call is told, and
-  remembered, by the attempt before it.
+- A second attempt that was not sent (no seat, no budget, an open breaker) explains nothing:
+  the call is told, and remembered, by the attempt before it. So it is where the second model
+  turned the request away: it lacks what the request needs, is not installed, or is nobody's
+  to use. That is about a model that the client did not ask for, and would tell it never to
+  try again.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy import fallback, loading
-from modelsplit_policy.failures import BUDGET, ErrorCode
+from modelsplit_policy.failures import BUDGET, ErrorCode, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -51,6 +54,12 @@ BEFORE_A_SEAT: Final = (Check.BREAKER, Check.BUDGET, Check.SEAT)
 BEFORE_SENDING: Final = (Check.BUDGET, Check.BREAKER)
 
 
+# Of a second attempt: it was not sent, or it was turned away by a model nobody had asked for.
+_SAY_NOTHING: Final = frozenset(
+    {Reason.BREAKER_OPEN, Reason.NOT_INSTALLED, Reason.UPSTREAM_REJECTED}
+)
+
+
 class Tried(NamedTuple):
     """An attempt that gave the client nothing.
 
@@ -77,7 +86,7 @@ class Ask(NamedTuple):
 class Tell(NamedTuple):
     """The call ends unanswered, told by this attempt (0: the first).
 
-    An attempt after that one does not count.
+    An attempt after that one explains nothing (``explains``).
     """
 
     attempt: int
@@ -118,12 +127,19 @@ def next_step(
     ``loads``: what the call does to its model if it asks it nothing.
     """
     made, last = len(tried), tried[-1]
-    if made > 1 and (not last.seated or last.failure.code in BUDGET):
+    if made > 1 and not explains(last):
         return Tell(made - 2)
     if made == len(candidates) or not may_follow(last.failure, loads):
         return Tell(made - 1)
     waited_s = sum(attempt.waited_s for attempt in tried)
     return Ask(candidates[made], waited_s, retries_at_once(last.failure))
+
+
+def explains(second: Tried) -> bool:
+    """Whether a call that failed twice is explained by its second failure, not by its first."""
+    if not second.seated or second.failure.code in BUDGET:
+        return False
+    return second.failure.reason not in _SAY_NOTHING
 
 
 def may_follow(failure: Failure, loads: Loading | None) -> bool:

@@ -20,15 +20,28 @@ from modelsplit_policy.failures import Reason
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.quantity import LIMIT
 from modelsplit_policy.sliding_window import SlidingWindow
+from modelsplit_policy.vocabulary import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelsplit_policy.config.model import BudgetPolicy
-    from modelsplit_policy.vocabulary import Provider, Role
+    from modelsplit_policy.vocabulary import Role
 
 _NANO: Final = 1_000_000_000
 MOST_NANO: Final = LIMIT - 1
+# Statuses that say that the request was looked at and turned away: not done, and not owed for.
+# Not 408 and 499, which also end a computation, nor 409 and 424, which can mean that one was
+# done. 501 and 505: the server does not do such things at all.
+_TURNED_AWAY: Final = frozenset(
+    {
+        *(400, 401, 402, 403, 404, 405, 406, 407, 410, 411, 412, 413, 414, 415, 416, 417),
+        *(421, 422, 425, 426, 428, 429, 431, 451, 501, 505),
+    }
+)
+# Ollama's answer when its line is full, before it looks for a runner.
+_BUSY: Final = 503
+_BAD_REQUEST: Final = 400
 
 
 def nano(usd: float) -> int:
@@ -37,6 +50,17 @@ def nano(usd: float) -> int:
     That is 9 million dollars, more than any budget: nothing that costs so much has room.
     """
     return round(usd * _NANO) if usd * _NANO < MOST_NANO else MOST_NANO
+
+
+def computed_nothing(status: int | None, provider: Provider, *, embeds: bool = False) -> bool:
+    """Whether an answer of that status proves that nothing was computed; None: there was none.
+
+    Of Ollama's own 503 that is known, of a cloud's not. ``embeds``: the request may hold
+    many texts, and Ollama's 400 for one of them comes while the others are computed.
+    """
+    if embeds and status == _BAD_REQUEST:
+        return False
+    return status in _TURNED_AWAY or (status == _BUSY and provider is Provider.LOCAL)
 
 
 def dollars(nano_usd: int) -> float:
@@ -264,7 +288,7 @@ class Budgets:
             window.change(reservation.id, nano_usd)
 
     def give_back(self, reservation: Reservation) -> None:
-        """It was not sent: as if it had never been reserved."""
+        """Nothing was computed: as if it had never been reserved."""
         for window in self._windows:
             window.remove(reservation.id)
 

@@ -147,7 +147,7 @@ class Handler:
 
     def _preflight(self, request: Request, origin: str, down: Downstream) -> None:
         """Answer a browser that asks what it may ask: before any key, as it can send none."""
-        cors.answer_preflight(down, origin, close=self._closes(request))
+        cors.answer_preflight(down, origin, request.raw_headers, close=self._closes(request))
         self._parts.metrics.passed(Kind.OTHER, down.status)
 
     def _closes(self, request: Request) -> bool:

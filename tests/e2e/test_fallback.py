@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 
 from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.records import decisions
 from modelsplit_proxy.records.values import log_fields
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
@@ -14,10 +17,12 @@ from modelsplit_sim.journal import CallState
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import DIALECTS, call
 from support.harness import running, warm
-from support.scripted import response, scripted
+from support.raw import raw_upstream
+from support.scripted import is_own_question, response, scripted
 
 if TYPE_CHECKING:
     from support.harness import Running
+    from support.raw import Peer
     from support.wire import Answer, Client
 
 pytestmark = pytest.mark.flowing_time
@@ -119,8 +124,99 @@ async def test_a_model_that_neither_has_is_not_found() -> None:
         assert answer.status == 404
         assert answer["X-LLM-Error-Code"] == "E_MODEL_NOT_FOUND"
         assert answer["x-should-retry"] == "false"
-        assert answer.json == {"error": "model 'qwen3:8b' not found"}
+        assert answer.json == {"error": "model 'qwen3:4b' not found"}
+        assert (answer["X-LLM-Attempt"], answer["X-LLM-Model"]) == ("1", "qwen3:4b")
         assert models_asked(up) == ["qwen3:4b", "qwen3:8b"]
+
+
+# What Ollama says of a model that cannot serve a request: status, and its own words.
+TURNED_AWAY = [
+    (400, "registry.ollama.ai/library/qwen3:8b does not support tools"),
+    (400, '"qwen3:8b" does not support thinking'),
+    (400, "registry.ollama.ai/library/qwen3:8b does not support insert"),
+    (400, "the prompt is longer than the context length currently available to the model"),
+    (401, "unauthorized"),
+    (403, "this model requires a subscription"),
+    (404, "model 'qwen3:8b' not found"),
+    (413, "too large"),
+    (429, "you have reached your weekly usage limit"),
+]
+
+
+@pytest.mark.parametrize(("status", "words"), TURNED_AWAY)
+async def test_a_second_model_that_turns_the_request_away_is_not_told(
+    status: int, words: str
+) -> None:
+    """The client may well try again: nothing was wrong with what it asked for."""
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}', model="qwen3:4b")
+        refusal = orjson.dumps({"error": words}).decode()
+        up.sim.faults.add(Kind.STATUS, status=status, body=refusal, model="qwen3:8b")
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert (answer.status, answer.json) == (500, {"error": "died"})
+        assert answer.get("x-should-retry") is None
+        assert answer["X-LLM-Error-Code"] == "E_UPSTREAM_LOCAL"
+        assert (answer["X-LLM-Attempt"], answer["X-LLM-Fallback-Used"]) == ("1", "false")
+        assert answer["X-LLM-Model"] == "qwen3:4b"
+        assert models_asked(up) == ["qwen3:4b", "qwen3:8b"]
+        [record] = await up.calls.wait()
+        told = decisions.of_call(record)
+        assert told["no_fallback"] == "turned_away"
+        assert told["unseated"]["model"] == "qwen3:8b"
+        assert told["unseated"]["upstream_status"] == status
+        assert up.seats() == (0, 0)
+
+
+async def test_nor_inside_a_stream_that_was_begun_early() -> None:
+    """The second model was waited for with an early head, and then turned the request away."""
+    began = asyncio.Event()
+    died = response(b'{"error":"died"}', status="500 Internal Server Error")
+    refusal = response(b'{"error":"no tools"}', status="400 Bad Request")
+
+    async def script(peer: Peer) -> None:
+        while True:
+            head, body = await peer.request()
+            if is_own_question(head):
+                peer.send(response(b"{}"))
+            elif b"qwen3:8b" in body:
+                await began.wait()
+                peer.send(refusal)
+            else:
+                peer.send(died)
+
+    overlay = {"roles": {"PLANNER": {"early_headers_after_ms": 1}}}
+    async with raw_upstream(script) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(None, overlay, upstream=target) as up, up.client() as client:
+            await client.ask("POST", ROUTE, call(ROUTE, "planner", stream=True))
+            head = await client.head()
+            began.set()
+            pieces = b"".join([piece async for piece in client.pieces(head)])
+    told = orjson.loads(pieces.splitlines()[-1])
+    assert (head.status, told["error_code"]) == (200, "E_UPSTREAM_LOCAL")
+    assert "died" in told["error"]
+
+
+async def test_a_second_model_whose_breaker_is_open_is_named_in_the_record() -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}')
+        for _ in range(5):
+            await client.request("POST", ROUTE, call(ROUTE, "qwen3:8b"))
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert (answer.status, answer.json) == (500, {"error": "died"})
+        record = (await up.calls.wait(6))[-1]
+        told = decisions.of_call(record)
+        assert told["no_fallback"] == "breaker_open"
+        assert (told["unseated"]["model"], told["unseated"]["reason"]) == (
+            "qwen3:8b",
+            "breaker_open",
+        )
+        async with up.admin() as admin:
+            said = await admin.request("GET", f"/requests/{record.request_id}?format=text")
+        assert "fallback   no: calls to the second model were stopped (breaker_open)" in (
+            said.body.decode()
+        )
+        assert "calls to LOCAL/qwen3:8b are stopped for now: 5 failures" in said.body.decode()
 
 
 async def test_an_upstream_that_is_away_is_asked_twice_and_told_once() -> None:

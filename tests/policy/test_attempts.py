@@ -16,6 +16,7 @@ from modelsplit_policy.attempts import (
     Check,
     Tell,
     Tried,
+    explains,
     first_step,
     may_follow,
     next_step,
@@ -45,6 +46,9 @@ STOPPED = failed(ErrorCode.OVERLOAD_THROTTLED, Reason.BREAKER_OPEN)
 FULL = failed(ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL)
 SPENT = failed(ErrorCode.BUDGET_EXHAUSTED, Reason.CALLS)
 REJECTED = failed(ErrorCode.BAD_REQUEST, Reason.UPSTREAM_REJECTED)
+LOCKED = failed(ErrorCode.UNAUTHORIZED, Reason.UPSTREAM_REJECTED)
+FORBIDDEN = failed(ErrorCode.FORBIDDEN, Reason.UPSTREAM_REJECTED)
+METERED = failed(ErrorCode.RATE_LIMITED, Reason.UPSTREAM_REJECTED)
 FAILURES = [Failure(code, reason, "x", "X") for code in ERRORS for reason in ERRORS[code].reasons]
 
 
@@ -87,9 +91,23 @@ def test_an_unload_goes_to_the_second_only_where_the_first_is_not_installed(
 # --- What is told -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("second", [LATE, REJECTED, ABSENT, STOPPED])
+@pytest.mark.parametrize("second", [LATE, BROKEN, UNFIT])
 def test_of_two_that_were_tried_the_second_is_told(second: Failure) -> None:
     assert next_step(BOTH, None, [Tried(BROKEN, True), Tried(second, True)]) == Tell(1)
+
+
+@pytest.mark.parametrize("second", [REJECTED, ABSENT, LOCKED, FORBIDDEN, METERED])
+@pytest.mark.parametrize("first", [BROKEN, LATE, UNFIT, ABSENT])
+def test_a_second_model_that_turns_the_request_away_explains_nothing(
+    first: Failure, second: Failure
+) -> None:
+    """Its client did not ask for it, and must not be told never to try again."""
+    assert not explains(Tried(second, seated=True))
+    assert next_step(BOTH, None, [Tried(first, True), Tried(second, True)]) == Tell(0)
+
+
+def test_nor_does_one_whose_breaker_opened_while_it_waited_for_its_seat() -> None:
+    assert next_step(BOTH, None, [Tried(BROKEN, True), Tried(STOPPED, True)]) == Tell(0)
 
 
 @pytest.mark.parametrize("second", [FULL, STOPPED])
@@ -128,8 +146,8 @@ def test_every_call_ends_and_is_told_by_an_attempt_of_its_own(
         assert step.attempt in range(len(tried))
         if len(tried) == 2:
             assert is_cause(failures[0])
-            explains = other and failures[1].code not in BUDGET
-            assert step.attempt == (1 if explains else 0)
+            assert step.attempt == (1 if explains(tried[1]) else 0)
+            assert other or step.attempt == 0
 
 
 # --- The wait ---------------------------------------------------------------------------------

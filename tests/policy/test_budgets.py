@@ -16,6 +16,7 @@ from modelsplit_policy.budgets import (
     Exhausted,
     Reservation,
     Standing,
+    computed_nothing,
     dollars,
     nano,
 )
@@ -357,3 +358,31 @@ def test_money_is_whole_billionths_and_never_more_than_can_be_counted(usd: float
         assert charged == round(usd * 1e9)
     if not usd < 9_007_200:
         assert charged == MOST_NANO
+
+
+@pytest.mark.parametrize(
+    ("status", "provider", "nothing"),
+    [
+        (404, Provider.CLOUD, True),
+        (429, Provider.CLOUD, True),
+        (501, Provider.LOCAL, True),
+        # Ollama's line was full; why a cloud is unavailable nobody knows.
+        (503, Provider.LOCAL, True),
+        (503, Provider.CLOUD, False),
+        # These end computations too.
+        (408, Provider.LOCAL, False),
+        (499, Provider.LOCAL, False),
+        (500, Provider.LOCAL, False),
+        (200, Provider.LOCAL, False),
+        (None, Provider.LOCAL, False),
+    ],
+)
+def test_which_answers_prove_that_nothing_was_computed(
+    status: int | None, provider: Provider, *, nothing: bool
+) -> None:
+    assert computed_nothing(status, provider) is nothing
+
+
+def test_one_text_of_many_that_is_too_long_proves_nothing() -> None:
+    assert not computed_nothing(400, Provider.LOCAL, embeds=True)
+    assert computed_nothing(404, Provider.LOCAL, embeds=True)

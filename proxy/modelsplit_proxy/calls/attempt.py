@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.attempts import retries_at_once, wait_left_s
+from modelsplit_policy.attempts import Tried, explains, retries_at_once, wait_left_s
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.deadlines import Deadline, is_clients, role_bound
 from modelsplit_policy.failures import Failure
@@ -93,6 +93,7 @@ class AttemptRun:
     __slots__ = (
         "_admitted",
         "_attempt",
+        "_before",
         "_candidate",
         "_limits",
         "_parts",
@@ -138,16 +139,20 @@ class AttemptRun:
         )
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
+        self._before: Failure | None = None
         self._payment = self._read_payment() if plan.counted else None
 
-    async def run(self, *, waited_s: float, after: AttemptRun | None) -> Setback | None:
+    async def run(
+        self, *, waited_s: float, after: AttemptRun | None, before: Failure | None = None
+    ) -> Setback | None:
         """None: the client is being answered. Else what to say, or to try another model for.
 
         ``waited_s``: how long the call has stood in line before. ``after``: the attempt
         before this one, if it still holds its seat: it gives it back when this one stands
-        first in line, so that nobody comes between.
+        first in line, so that nobody comes between. ``before``: what that attempt failed of.
         """
         attempt, parts = self._attempt, self._parts
+        self._before = before
         if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
         stopped = parts.breakers.check(self._plan.provider, self._plan.model)
@@ -301,7 +306,10 @@ class AttemptRun:
         """After an early head a setback can only be told inside the stream."""
         if setback is None or self._patience is None or not self._patience.committed:
             return setback
-        self._reply.break_early(setback.failure)
+        failure = setback.failure
+        if self._before is not None and not explains(Tried(failure, seated=True)):
+            failure = self._before
+        self._reply.break_early(failure)
         return None
 
     def _request_bytes(self) -> bytes:

@@ -140,7 +140,11 @@ class InferenceCall:
         try:
             while True:
                 run = AttemptRun(parts.attempts, record, self._reply, sent, ask.candidate)
-                setback = await run.run(waited_s=ask.waited_s, after=last if ask.front else None)
+                setback = await run.run(
+                    waited_s=ask.waited_s,
+                    after=last if ask.front else None,
+                    before=tried[-1].failure if tried else None,
+                )
                 last = run
                 if setback is None:
                     return None

@@ -5,7 +5,7 @@ on disk, and makes calls wait for that. The order in which a charge comes about 
 
 1. reserved in memory, at once: whatever else runs meanwhile sees it counted;
 2. written down, durably; only then is the call sent;
-3. settled with what it cost, or given back if nothing reached the upstream; written later.
+3. settled with what it cost, or given back if provably nothing was computed; written later.
 
 A process killed at any moment has counted on disk whatever it sent, and at most what was in
 flight besides. What cannot be written in time is refused; its reservation is taken back in
@@ -25,7 +25,15 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.approvals import Approvals, Change, Denied
 from modelsplit_policy.budget_clock import Anchor, drift_s
-from modelsplit_policy.budgets import MOST_NANO, Budgets, Charge, Exhausted, Reservation, nano
+from modelsplit_policy.budgets import (
+    MOST_NANO,
+    Budgets,
+    Charge,
+    Exhausted,
+    Reservation,
+    computed_nothing,
+    nano,
+)
 from modelsplit_policy.estimates import Estimates
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.model_names import ModelNames
@@ -253,12 +261,13 @@ class BudgetKeeper:
         return None
 
     def close_payment(self, payment: AttemptCharge, attempt: Attempt) -> None:
-        """The attempt has ended: settle, or give back what was not sent."""
+        """The attempt has ended: settle, or give back what was not sent, or not computed."""
         reservation = payment.reservation
         if reservation is None:
             return
-        if not attempt.sent:
+        if not attempt.sent or _turned_away(payment, attempt):
             self._undo(payment)
+            self._note(payment)
             return
         keeper, charged = self._keeper, reservation.charge.nano_usd
         cost = _cost(attempt, charged)
@@ -442,13 +451,16 @@ def _tell_unwritten(what: str, error: BaseException) -> None:
     logger.error("%s cannot be written: %s: %s", what, type(error).__name__, error)
 
 
+def _turned_away(payment: AttemptCharge, attempt: Attempt) -> bool:
+    embeds = payment.record.endpoint.facts.embeds
+    return computed_nothing(attempt.upstream_status, payment.charge.provider, embeds=embeds)
+
+
 def _cost(attempt: Attempt, charged: int) -> int:
     """What the attempt cost; what was charged, where that cannot be known.
 
     A cost that is more than can be counted is none that anybody knows.
     """
-    if attempt.upstream_status is not None and 400 <= attempt.upstream_status < 500:
-        return 0  # refused before anything was computed
     cost = attempt.cost_usd
     if cost is None or (paid := nano(cost)) == MOST_NANO:
         return charged

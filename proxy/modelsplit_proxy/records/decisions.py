@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy import fallback
 from modelsplit_policy.call import State
-from modelsplit_policy.failures import BUDGET
+from modelsplit_policy.failures import BUDGET, Reason
 
 if TYPE_CHECKING:
     from modelsplit_policy.tickets import Seats
@@ -26,8 +26,18 @@ def of_call(record: CallRecord) -> dict[str, Any]:
     if why is not None:
         out["no_fallback"] = why
     if record.unseated is not None:
-        out["unseated"] = {"model": record.unseated.model[:256], **of_attempt(record.unseated)}
+        out["unseated"] = _unseated(record.unseated)
     return out
+
+
+def _unseated(attempt: Attempt) -> dict[str, Any]:
+    """The second attempt that does not count: of which model, and what came of it."""
+    out: dict[str, Any] = {"model": attempt.model[:256]}
+    if attempt.failure is not None:
+        out["reason"] = attempt.failure.reason
+    if attempt.upstream_status is not None:
+        out["upstream_status"] = attempt.upstream_status
+    return out | of_attempt(attempt)
 
 
 def why_no_fallback(record: CallRecord) -> str | None:
@@ -37,17 +47,28 @@ def why_no_fallback(record: CallRecord) -> str | None:
     ``none_left``: it began with the fallback. ``none``: the policy names none. ``begun``: the
     client had its first bytes. ``no_cause``: another model could not have helped. ``no_seat``:
     the second model found none. ``no_budget``: its budget had no room for it, or could not be
-    counted. ``client_gone``: nobody was left to answer.
+    counted. ``breaker_open``: calls to it, or to its provider, were stopped. ``turned_away``: it
+    was asked, and would not serve such a request. ``client_gone``: nobody was left to answer.
     """
     if record.failure is None or len(record.attempts) > 1:
         return None
     if not record.attempts:
         return "not_asked"
     if record.unseated is not None:
-        failure = record.unseated.failure
-        return "no_budget" if failure is not None and failure.code in BUDGET else "no_seat"
+        return _why_unseated(record.unseated)
     ended_as = {State.ABANDONED: "client_gone", State.TRUNCATED: "begun"}.get(record.call.state)
     return ended_as or _why_nobody_else(record)
+
+
+def _why_unseated(attempt: Attempt) -> str:
+    if attempt.upstream_status is not None:
+        return "turned_away"
+    failure = attempt.failure
+    if failure is None:
+        return "no_seat"
+    if failure.reason is Reason.BREAKER_OPEN:
+        return "breaker_open"
+    return "no_budget" if failure.code in BUDGET else "no_seat"
 
 
 def _why_nobody_else(record: CallRecord) -> str:

@@ -49,6 +49,8 @@ _NO_FALLBACK: Final = MappingProxyType(
         "none": "the policy names none for this role",
         "no_seat": "the second model found no seat in time",
         "no_budget": "the second model's budget had no room for it",
+        "breaker_open": "calls to the second model were stopped",
+        "turned_away": "the second model would not serve such a request",
     }
 )
 # Fields that are told in a place of their own, or say nothing to a person.
@@ -191,7 +193,11 @@ def _end(attempt: Mapping[str, Any]) -> str:
 
 
 def _unseated(attempt: Mapping[str, Any]) -> Iterator[str]:
-    yield _row("unseated", f"{attempt['model']}: was not sent, so it does not count")
+    status = attempt.get("upstream_status")
+    came_of_it = "was not sent" if status is None else f"was turned away with status {status}"
+    yield _row("unseated", f"{attempt['model']}: {came_of_it}, so it does not count")
+    if "error" in attempt:
+        yield f"{'':{_NAME}} {'':10}  {attempt['error']}"
     for key in ("crowd", "crowd_at_end"):
         if key in attempt:
             yield f"{'':{_NAME}} {'':10}  {_hold(attempt[key])}"

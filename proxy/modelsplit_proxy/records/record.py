@@ -8,8 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.budgets import computed_nothing
 from modelsplit_policy.call import Call, State
 from modelsplit_policy.prices import FREE, cost_usd
+from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.protocol import error_body
 from modelsplit_proxy.protocol.stream_end import Usage
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_policy.tickets import Crowd, Seats
-    from modelsplit_policy.vocabulary import Context, Loading, Provider, Role, RouteReason
+    from modelsplit_policy.vocabulary import Context, Loading, Role, RouteReason
     from modelsplit_proxy.protocol.endpoint import Endpoint
 
 # A name from a client may be as long as its body; records keep as much as a name needs.
@@ -64,12 +66,15 @@ class Attempt:
 
     @property
     def cost_usd(self) -> float | None:
-        """An estimate in US dollars: 0.0 if nothing was sent, None if it cannot be known."""
+        """An estimate in US dollars: 0.0 if nothing was computed, None if it cannot be known."""
         return self.cost_usd_by(self.ended)
 
     def cost_usd_by(self, ended: float | None) -> float | None:
         """The same, of an attempt that ends at ``ended``."""
         if not self.sent or self.price is FREE:
+            return 0.0
+        # Of whose 503 it is nothing is known here: as of a cloud's.
+        if computed_nothing(self.upstream_status, Provider.CLOUD):
             return 0.0
         computed_s = None
         if ended is not None and self.dispatched is not None:
@@ -91,8 +96,8 @@ class CallRecord:
     """One call, from its first byte in to its last byte out.
 
     ``candidates``: who may answer, in order. ``no_fallback``: the client wanted none.
-    ``unseated``: a second attempt that found no seat, and so does not count. ``values``: what
-    ``values.finished`` made of the call when it had ended.
+    ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
+    ``values``: what ``values.finished`` made of the call when it had ended.
     """
 
     request_id: str

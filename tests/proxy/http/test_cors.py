@@ -53,6 +53,36 @@ async def test_a_preflight_is_ollamas_and_allows_more_headers(target: str) -> No
         assert (await client.request("GET", "/")).status == 200
 
 
+@pytest.mark.parametrize(
+    ("asked", "added"),
+    [
+        (
+            ["x-stainless-helper,openai-project,baggage"],
+            "x-stainless-helper,openai-project,baggage",
+        ),
+        (["Content-Type, X-New ,x-new,,X-LLM-Role"], "x-new"),
+        (["a", "b, c"], "a,b,c"),
+        (["*"], ""),
+        (['no space,quo"te,sl/ash,b(rackets),\xe9,co:lon'], ""),
+        (["x" * 65], ""),
+        ([",".join(f"h{number}" for number in range(100))], ",".join(f"h{n}" for n in range(64))),
+        ([], ""),
+    ],
+)
+async def test_a_preflight_allows_what_the_page_asks_to_send(asked: list[str], added: str) -> None:
+    """SDKs add headers faster than a list can follow; what is no field name is not repeated."""
+    lines = [f"{name}: {value}" for name, value in ASKS.items()]
+    lines += [f"Access-Control-Request-Headers: {value}" for value in asked]
+    head = "\r\n".join(["OPTIONS /v1/responses HTTP/1.1", "Host: localhost", *lines, "", ""])
+    async with running() as up, up.client() as client:
+        await client.send(head.encode("latin-1"))
+        answer = await client.answer()
+        assert answer.status == 204
+        allowed = answer["Access-Control-Allow-Headers"].split(",")
+        assert allowed[: len(cors.ALLOWED_HEADERS)] == [n.decode() for n in cors.ALLOWED_HEADERS]
+        assert ",".join(allowed[len(cors.ALLOWED_HEADERS) :]) == added
+
+
 async def test_a_preflight_of_another_page_is_refused() -> None:
     async with running() as up, up.client() as client:
         answer = await client.request(
