@@ -315,6 +315,15 @@ class Parallelism:
         return {name: slots.known for name, slots in self._models.items()}
 
     @property
+    def inside(self) -> int:
+        """How many of those that run certainly wait inside the upstream for a slot."""
+        return sum(
+            slots.running - slots.known
+            for slots in self._models.values()
+            if slots.known == slots.most and slots.running > slots.known
+        )
+
+    @property
     def is_full(self) -> bool:
         """True if no call of any model fits."""
         return len(self._flights) >= self._host

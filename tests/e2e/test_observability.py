@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
     from support.harness import Running
+    from support.wire import Answer
 
 pytestmark = pytest.mark.flowing_time
 
@@ -38,7 +40,8 @@ LINE_FIELDS = {
     *("ts", "event", "request_id", "job_id", "client", "route", "dialect", "started_at"),
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model", "llm_attempt"),
     *("fallback_used", "fallback_cause", "route_reason", "status", "outcome", "state", "stream"),
-    *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms", "load_ms"),
+    *("llm_queue_wait_ms", "upstream_wait_ms", "llm_latency_ms", "ttfb_ms"),
+    *("job_e2e_latency_ms", "load_ms"),
     *("prompt_tokens", "output_tokens", "finish_reason", "cost_usd"),
 }
 
@@ -98,6 +101,60 @@ async def test_one_call_is_counted_once_under_each_name() -> None:
             if sample.name.endswith("_sum")
         )
         assert value(found["job_e2e_latency_ms"], "_sum") == pytest.approx(spent * 1000)
+
+
+async def test_the_parts_of_a_call_add_up_to_the_whole_of_it() -> None:
+    """Two calls at once onto a model with one slot: the second waits inside Ollama, not here."""
+    one_slot = SimConfig(tokens=20, token_rate=50, num_parallel=1, max_loaded=4, load_ms=100)
+    pinned = {"global": {"parallel": 2}, "models": {"qwen3:8b": {"parallel": 2}}}
+    async with running(one_slot, pinned) as up:
+        answers = await asyncio.gather(*(whole(up, "executor") for _ in range(3)))
+        async with up.admin() as admin:
+            records = [
+                (await admin.request("GET", f"/requests/{answer['X-Request-Id']}")).json
+                for answer in answers
+            ]
+            longest = max(records, key=lambda record: float(record["upstream_wait_ms"]))
+            story = await admin.request("GET", f"/requests/{longest['request_id']}?format=text")
+        found = await metrics(up)
+    for answer, record in zip(answers, records, strict=True):
+        [attempt] = record["attempts"]
+        inside = record["upstream_wait_ms"]
+        at_ollama = inside + sum(attempt[part] for part in ("load_ms", "prompt_ms", "eval_ms"))
+        assert at_ollama == pytest.approx(record["llm_latency_ms"], rel=0.1, abs=40)
+        whole_ms = record["llm_queue_wait_ms"] + at_ollama
+        assert whole_ms == pytest.approx(record["job_e2e_latency_ms"], rel=0.1, abs=40)
+        told = dict(part.split(";dur=") for part in answer["Server-Timing"].split(", "))
+        assert float(told["upstream_wait"]) == pytest.approx(inside, abs=0.1)
+    inside = sorted(record["upstream_wait_ms"] for record in records)
+    assert inside[0] < 100
+    assert inside[-1] > 300
+    assert "waiting inside Ollama" in story.body.decode()
+    waits = found["modelsplit_upstream_wait_seconds"]
+    assert value(waits, "_count", role="EXECUTOR") == 3
+    ours = value(found["modelsplit_queue_wait_seconds"], "_sum", role="EXECUTOR")
+    both = 1000 * (ours + value(waits, "_sum", role="EXECUTOR"))
+    assert value(found["llm_queue_wait_ms"], "_sum") == pytest.approx(both)
+
+
+async def whole(up: Running, model: str) -> Answer:
+    async with up.client() as client:
+        answer = await client.request("POST", ROUTE, call(ROUTE, model))
+    assert answer.status == 200
+    return answer
+
+
+async def test_an_answer_without_durations_has_no_wait_that_is_known() -> None:
+    route = "/v1/chat/completions"
+    async with running(QUICK) as up, up.client() as client:
+        answer = await client.request("POST", route, call(route, "planner"))
+        assert "upstream_wait" not in answer["Server-Timing"]
+        async with up.admin() as admin:
+            record = (await admin.request("GET", f"/requests/{answer['X-Request-Id']}")).json
+        assert record["upstream_wait_ms"] is None
+        found = await metrics(up)
+        assert value(found["modelsplit_upstream_wait_unknown"], "_total") == 1
+        assert value(found["llm_queue_wait_ms"], "_count") == 1
 
 
 async def test_the_slo_thresholds_are_bucket_edges() -> None:

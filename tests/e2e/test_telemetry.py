@@ -34,6 +34,7 @@ KEYS = [
     "route_reason",
     "variant",
     "queue_wait_ms",
+    "upstream_wait_ms",
     "ttfb_ms",
     "llm_latency_ms",
     "total_ms",

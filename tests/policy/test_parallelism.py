@@ -329,3 +329,12 @@ def test_a_call_that_took_anothers_place_is_no_more_company() -> None:
     one.start("m", 6.03, resident=True)
     one.end(waiting, 8.0, 2.0, waited(0.2))
     assert one.slots("m") == 4
+
+
+def test_how_many_certainly_wait_inside_is_told() -> None:
+    one = Parallelism(cap=6, host=6, models={})
+    pair = [one.start("m", 0.0, resident=True) for _ in range(2)]
+    assert one.inside == 0, "nobody knows yet"
+    one.end(pair[1], 2.0, 2.0, waited(1.0))
+    one.start("m", 2.5, resident=True)
+    assert one.inside == 1

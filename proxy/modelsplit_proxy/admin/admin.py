@@ -178,6 +178,7 @@ class Admin:
                     "running": parts.admission.running_local,
                     "seats": parts.admission.global_seats,
                     "lent": parts.admission.lent,
+                    "inside": parts.admission.host().parallelism.inside,
                 },
                 "roles": {role: self._pool(role) for role in Role},
                 "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),

@@ -59,6 +59,8 @@ def _timings(record: CallRecord) -> str:
     known, last = "", record.attempts[-1]
     if (load_s := last.usage.load_s) is not None:
         known = f", load;dur={load_s * 1000:.1f}"
+    if (inside_s := last.usage.upstream_wait_s) is not None:
+        known += f", upstream_wait;dur={inside_s * 1000:.1f}"
     if last.first_byte is not None:
         known += f", ttfb;dur={(last.first_byte - record.started) * 1000:.1f}"
     return known

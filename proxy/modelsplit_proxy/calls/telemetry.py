@@ -60,6 +60,7 @@ def fields(record: CallRecord, now: float) -> dict[str, Any]:
         "route_reason": response_headers.route_reason(record),
         "variant": None if record.variant is None else record.variant.arm,
         "queue_wait_ms": _ms(record.queue_wait_s),
+        "upstream_wait_ms": _ms(usage.upstream_wait_s),
         "ttfb_ms": _ms(record.first_byte_s),
         "llm_latency_ms": _ms(None if last.dispatched is None else now - last.dispatched),
         "total_ms": _ms(now - record.started),

@@ -93,8 +93,10 @@ def _banner(stats: dict[str, Any]) -> str:
 def _seats(stats: dict[str, Any]) -> Iterator[str]:
     everyone, learned = stats["global"], stats["parallelism"]
     yield ""
+    inside = f", {everyone['inside']} of them waiting inside Ollama" if everyone["inside"] else ""
     yield (
-        f"seats    {everyone['running']}/{everyone['seats']} local, {everyone['lent']} lent; "
+        f"seats    {everyone['running']}/{everyone['seats']} local{inside}, "
+        f"{everyone['lent']} lent; "
         f"{learned['host']} at once worth running (contention {learned['contention']:g})"
     )
     loaded = learned["resident"]

@@ -60,6 +60,7 @@ class Metrics:
         self._names = ModelNames()
         self._models = {canonical(model): model for model in _policy_models(policy)}
         self._define_histograms()
+        self._define_documents()
         self._define_counters()
         self._create_series()
 
@@ -86,6 +87,13 @@ class Metrics:
             WAIT_S,
             registry,
         )
+        self._upstream_wait = Histograms(
+            "modelsplit_upstream_wait_seconds",
+            "Inside the upstream, neither loading nor prompt nor answer, where known.",
+            ("role",),
+            WAIT_S,
+            registry,
+        )
         self._first_byte = Histograms(
             "modelsplit_time_to_first_byte_seconds",
             "From a call's start to the first byte of its answer.",
@@ -99,6 +107,30 @@ class Metrics:
             (),
             LATENCY_S,
             registry,
+        )
+
+    def _define_documents(self) -> None:
+        """What the policy document means by its names, where no histogram of ours is that."""
+        apart = CollectorRegistry()
+        self._waits = Histograms(
+            "waits",
+            "Time in line and, where known, inside the upstream.",
+            (),
+            WAIT_S,
+            apart,
+        )
+        self._latencies = Histograms(
+            "latencies",
+            "Answered calls: from dispatch to the end, less load and upstream wait.",
+            (),
+            LATENCY_S,
+            apart,
+        )
+        self._unknown_waits = Counters(
+            "modelsplit_upstream_wait_unknown",
+            "Calls sent to the upstream whose wait inside it is unknown.",
+            (),
+            self.registry,
         )
 
     def _define_counters(self) -> None:
@@ -159,6 +191,7 @@ class Metrics:
                 family.at[role, outcome] = Series(LATENCY_S)
         for role in Role:
             self._wait.at[role,] = Series(WAIT_S)
+            self._upstream_wait.at[role,] = Series(WAIT_S)
             self._first_byte.at[role,] = Series(LATENCY_S)
 
     def finished(self, record: CallRecord) -> None:
@@ -180,8 +213,9 @@ class Metrics:
             return
         self._duration.at[role, outcome].observe(record.total_s)
         if record.attempts:
-            self._wait.at[role,].observe(record.queue_wait_s)
-            self._attempted(record, role, outcome, model)
+            wait_s = record.queue_wait_s
+            self._wait.at[role,].observe(wait_s)
+            self._attempted(record, role, outcome, model, wait_s)
 
     def _loaded(self, record: CallRecord, role: str, outcome: str) -> None:
         """Nothing was asked: how long it took is no latency of a call."""
@@ -198,12 +232,24 @@ class Metrics:
         label = self._models.get(model)
         return label if label is not None else self._models.get(self._names.canonical(model), OTHER)
 
-    def _attempted(self, record: CallRecord, role: str, outcome: str, model: str) -> None:
+    def _attempted(
+        self, record: CallRecord, role: str, outcome: str, model: str, wait_s: float
+    ) -> None:
         if record.schema is not None:
             result = record.schema.partition(":")[0]
             self._schema.at[role, result] += 1
+        inside_s = record.upstream_wait_s
         if (latency_s := record.llm_latency_s) is not None:
             self._upstream.at[role, outcome].observe(latency_s)
+            if inside_s is None:
+                self._unknown_waits.at[()] += 1
+            else:
+                self._upstream_wait.at[role,].observe(inside_s)
+                wait_s += inside_s
+                latency_s -= inside_s
+            if outcome == "ok":
+                self._latencies.at[()].observe(latency_s - (record.usage.load_s or 0.0))
+        self._waits.at[()].observe(wait_s)
         if (first_byte_s := record.first_byte_s) is not None:
             self._first_byte.at[role,].observe(first_byte_s)
         if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:
@@ -225,10 +271,13 @@ class Metrics:
             LegacyNames(
                 {
                     "job_e2e_latency_ms": (self._duration, {}),
-                    "planner_latency_ms": (self._duration, {"role": Role.PLANNER}),
-                    "llm_latency_ms": (self._upstream, {}),
+                    "planner_latency_ms": (
+                        self._duration,
+                        {"role": Role.PLANNER, "outcome": "ok"},
+                    ),
+                    "llm_latency_ms": (self._latencies, {}),
                     "tool_latency_ms": (self._tool, {}),
-                    "llm_queue_wait_ms": (self._wait, {}),
+                    "llm_queue_wait_ms": (self._waits, {}),
                 }
             )
         )

@@ -72,6 +72,17 @@ class Usage(NamedTuple):
     total_s: float | None = None
     finish_reason: str | None = None
 
+    @property
+    def upstream_wait_s(self) -> float | None:
+        """Inside the upstream, neither loading nor reading the prompt nor answering.
+
+        None: it did not say enough, as on the OpenAI and Anthropic routes.
+        """
+        _, _, load_s, prompt_s, eval_s, total_s, _ = self
+        if total_s is None or prompt_s is None or eval_s is None:
+            return None
+        return max(0.0, total_s - (load_s or 0.0) - prompt_s - eval_s)
+
 
 @dataclass(frozen=True, slots=True)
 class StreamVerdict:

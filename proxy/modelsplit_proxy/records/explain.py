@@ -60,6 +60,7 @@ _TOLD: Final = frozenset(
         *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model"),
         *("llm_attempt", "fallback_used", "fallback_cause", "route_reason", "status", "outcome"),
         *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms"),
+        *("upstream_wait_ms",),
         *("planner_latency_ms", "load_ms", "prompt_tokens", "output_tokens"),
         *("error_code", "error_context", "error_provider", "reason", "error"),
         *("attempts", "candidates", "no_fallback", "unseated", "stream", "cost_usd"),
@@ -187,6 +188,8 @@ def _end(attempt: Mapping[str, Any]) -> str:
         said.append(f"tokens {_or(tokens[0])} in, {_or(tokens[1])} out")
     times = (("load", "load_ms"), ("prompt", "prompt_ms"), ("answer", "eval_ms"))
     known = [f"{name} {_s(attempt[key])}" for name, key in times if attempt[key] is not None]
+    if (attempt["upstream_wait_ms"] or 0) >= 1:
+        known.append(f"waiting inside Ollama {_s(attempt['upstream_wait_ms'])}")
     if known:
         said.append(f"of its time {', '.join(known)}")
     return "; ".join(said)

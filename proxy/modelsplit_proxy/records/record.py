@@ -209,6 +209,11 @@ class CallRecord:
         return None
 
     @property
+    def upstream_wait_s(self) -> float | None:
+        """Inside the upstream, of the last attempt; None: unknown."""
+        return self.attempts[-1].usage.upstream_wait_s if self.attempts else None
+
+    @property
     def first_byte_s(self) -> float | None:
         """From the call's start to its first byte back."""
         first = self.attempts[-1].first_byte if self.attempts else None

@@ -46,6 +46,7 @@ def _flag(value: int | None) -> bool | None:
 _SHOWN: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("total_us", "job_e2e_latency_ms", _ms),
     ("wait_us", "llm_queue_wait_ms", _ms),
+    ("upstream_wait_us", "upstream_wait_ms", _ms),
     ("llm_us", "llm_latency_ms", _ms),
     ("first_us", "ttfb_ms", _ms),
     ("load_us", "load_ms", _ms),
@@ -93,13 +94,15 @@ _READ: Final = tuple((field, 1 + _COLUMNS.index(column), read) for column, field
 _ATTEMPT_SHOWN: Final = (
     *("number", "model", "outcome", "reason", "upstream_status", "ahead"),
     *("asked_us", "seated_us", "dispatched_us", "first_us", "ended_us"),
-    *("load_us", "prompt_us", "eval_us", "prompt_tokens", "output_tokens", "cost_usd", "seats"),
+    *("load_us", "prompt_us", "eval_us", "upstream_wait_us"),
+    *("prompt_tokens", "output_tokens", "cost_usd", "seats"),
 )
 # The order of a row, as above.
 _ATTEMPT_COLUMNS: Final = (
     *("number", "outcome", "model", "upstream_status", "ahead"),
     *("asked_us", "seated_us", "dispatched_us", "first_us", "ended_us", "seats", "cost_usd"),
-    *("prompt_tokens", "output_tokens", "load_us", "prompt_us", "eval_us", "more", "reason"),
+    *("prompt_tokens", "output_tokens", "load_us", "prompt_us", "eval_us", "upstream_wait_us"),
+    *("more", "reason"),
 )
 
 CALL: Final = ", ".join(("id", *_COLUMNS))
@@ -211,6 +214,7 @@ def _always_of(attempt: Attempt, started: float) -> Row:
         microseconds(load_s),
         microseconds(prompt_s),
         microseconds(eval_s),
+        microseconds(attempt.usage.upstream_wait_s),
     )
 
 

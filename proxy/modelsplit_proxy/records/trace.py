@@ -23,10 +23,11 @@ _KEPT: Final = (
     *("llm_role", "requested_model", "llm_model", "stream"),
     *("outcome", "status", "fallback_used", "prompt_tokens", "output_tokens"),
     *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms", "cost_usd"),
+    "upstream_wait_ms",
 )
 _OF_ATTEMPT: Final = (
     *("model", "outcome", "asked_ms", "seated_ms", "dispatched_ms", "first_ms", "ended_ms"),
-    *("load_ms", "prompt_ms", "eval_ms", "prompt_tokens", "output_tokens"),
+    *("load_ms", "prompt_ms", "eval_ms", "upstream_wait_ms", "prompt_tokens", "output_tokens"),
 )
 
 

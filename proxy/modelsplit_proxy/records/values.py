@@ -57,6 +57,7 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
         "budget_refused": None,
         "schema": None,
         "llm_queue_wait_ms": None,
+        "upstream_wait_ms": None,
         "llm_latency_ms": None,
         "ttfb_ms": None,
         "job_e2e_latency_ms": None,
@@ -74,7 +75,7 @@ ALWAYS: Final = (
     *("fallback_used", "stream", "request_id", "client", "route", "dialect"),
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model"),
     *("route_reason", "outcome", "status", "llm_attempt", "prompt_tokens", "output_tokens"),
-    *("cost_usd", "load_ms", "finish_reason"),
+    *("cost_usd", "load_ms", "upstream_wait_ms", "finish_reason"),
 )
 SELDOM: Final = ("job_id", "experiment", "variant", "reason")
 # Fields of every log line that no value says, as they are where nothing is unusual.
@@ -133,6 +134,7 @@ def put_together(record: CallRecord) -> Finished:
         # A token of the cheapest models costs a hundredth of a millionth of a dollar.
         cost_usd and round(cost_usd, 9),
         microseconds(load_s),
+        microseconds(record.upstream_wait_s),
         finish_reason and finish_reason[:NAME_MAX],
     )
     return always, _seldom(record), _unusual(record)
@@ -204,6 +206,7 @@ def line(finished: Finished) -> dict[str, Any]:
         out["output_tokens"],
         out["cost_usd"],
         load_us,
+        inside_us,
         out["finish_reason"],
     ) = always
     out["ts"] = rfc3339_us(started_us + total_us)
@@ -212,6 +215,7 @@ def line(finished: Finished) -> dict[str, Any]:
     out["llm_queue_wait_ms"] = wait_us / 1000
     out["llm_latency_ms"] = None if llm_us is None else llm_us / 1000
     out["ttfb_ms"] = None if first_us is None else first_us / 1000
+    out["upstream_wait_ms"] = None if inside_us is None else inside_us / 1000
     out["load_ms"] = None if load_us is None else load_us / 1000
     out["fallback_used"] = fallback == 1
     out["stream"] = stream == 1

@@ -227,6 +227,12 @@ _TRIALS: Final = (
     """,
 )
 
+# The wait inside the upstream, of a call's last attempt and of each.
+_UPSTREAM_WAIT: Final = (
+    "ALTER TABLE calls ADD COLUMN upstream_wait_us INTEGER",
+    "ALTER TABLE attempts ADD COLUMN upstream_wait_us INTEGER",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -234,5 +240,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _SEATS,
     _BUDGETS,
     _TRIALS,
+    _UPSTREAM_WAIT,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -38,6 +38,7 @@ def test_a_call_from_its_line_to_its_end() -> None:
         "route_reason": "alias",
         "variant": None,
         "queue_wait_ms": 500.0,
+        "upstream_wait_ms": None,
         "ttfb_ms": 1000.0,
         "llm_latency_ms": 2500.0,
         "total_ms": 3000.0,

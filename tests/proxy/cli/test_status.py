@@ -52,6 +52,14 @@ async def test_who_waits_is_shown_with_age_and_reason(capsys: pytest.CaptureFixt
     assert "(role_cap) from 127.0.0.1" in text
 
 
+async def test_calls_that_wait_inside_ollama_are_shown_as_such() -> None:
+    async with running() as up, up.admin() as admin:
+        stats = (await admin.request("GET", "/stats")).json
+    stats["global"] |= {"running": 2, "seats": 2, "inside": 1}
+    text = "\n".join(status.lines(stats))
+    assert "seats    2/2 local, 1 of them waiting inside Ollama, 0 lent; " in text
+
+
 async def test_an_absent_ollama_is_degraded_and_said_so(capsys: pytest.CaptureFixture[str]) -> None:
     async with running() as up:
         await up.sim.stop()

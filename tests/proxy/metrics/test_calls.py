@@ -43,11 +43,14 @@ CHAT = Route(
 # The policy document's name, the canonical histogram, and which of its series.
 VIEWS = {
     "job_e2e_latency_ms": ("modelsplit_request_duration_seconds", {}),
-    "planner_latency_ms": ("modelsplit_request_duration_seconds", {"role": "PLANNER"}),
-    "llm_latency_ms": ("modelsplit_upstream_duration_seconds", {}),
+    "planner_latency_ms": (
+        "modelsplit_request_duration_seconds",
+        {"role": "PLANNER", "outcome": "ok"},
+    ),
     "tool_latency_ms": ("modelsplit_tool_duration_seconds", {}),
-    "llm_queue_wait_ms": ("modelsplit_queue_wait_seconds", {}),
 }
+# The document's names that mean something else than any histogram of ours.
+OWN = {"llm_latency_ms", "llm_queue_wait_ms"}
 
 
 class Connections:
@@ -134,13 +137,17 @@ def test_the_series_people_watch_are_there_at_zero(metrics: Metrics) -> None:
 
 def test_every_name_is_ours_or_the_policy_documents(metrics: Metrics) -> None:
     names = set(Scraped(metrics).families)
-    assert {n for n in names if not n.startswith("modelsplit_")} == {*VIEWS, "event_loop_lag_p99"}
+    assert {n for n in names if not n.startswith("modelsplit_")} == {
+        *VIEWS,
+        *OWN,
+        "event_loop_lag_p99",
+    }
 
 
 def test_our_histograms_count_seconds_and_the_seed_names_milliseconds(metrics: Metrics) -> None:
     for name, family in Scraped(metrics).families.items():
         if family.type == "histogram":
-            assert name.endswith("_ms" if name in VIEWS else "_seconds")
+            assert name.endswith("_ms" if name in {*VIEWS, *OWN} else "_seconds")
         assert family.documentation
 
 
@@ -167,10 +174,31 @@ def test_the_seed_names_are_the_same_observations_in_milliseconds(metrics: Metri
     scraped = Scraped(metrics)
     check_views(scraped)
     assert scraped.total("job_e2e_latency_ms_count") == 4
-    assert scraped.total("planner_latency_ms_count") == 3
-    assert scraped.total("planner_latency_ms_sum") == pytest.approx(3000 + 4000 + 2000)
+    assert scraped.total("planner_latency_ms_count") == 2, "answered calls"
+    assert scraped.total("planner_latency_ms_sum") == pytest.approx(3000 + 4000)
+
+
+def test_the_documents_wait_and_latency_are_told_apart_by_what_ollama_says(
+    metrics: Metrics,
+) -> None:
+    """Of 2.5 s at Ollama 0.25 were loading and 0.75 waiting for a slot."""
+    waited = answered()
+    waited.attempts[0].usage = waited.attempts[0].usage._replace(
+        prompt_eval_s=0.5, eval_s=1.0, total_s=2.5
+    )
+    for record in (waited, answered(CHAT), fallen_back(), turned_away(), begun()):
+        metrics.finished(record)
+    scraped = Scraped(metrics)
+    assert scraped.total("modelsplit_upstream_wait_seconds_sum", role="PLANNER") == 0.75
+    assert scraped.total("modelsplit_upstream_wait_unknown_total") == 2
+    ours = scraped.total("modelsplit_queue_wait_seconds_sum")
+    assert ours == pytest.approx(0.5 + 0.5 + 0.25 + 2.0)
+    assert scraped.total("llm_queue_wait_ms_sum") == pytest.approx(1000 * (ours + 0.75))
+    assert scraped.total("llm_queue_wait_ms_count") == 4
+    raw = scraped.total("modelsplit_upstream_duration_seconds_sum")
+    assert raw == pytest.approx(2.5 + 2.5 + 2.75)
+    assert scraped.total("llm_latency_ms_sum") == pytest.approx(1000 * (raw - 0.75 - 0.25 - 0.25))
     assert scraped.total("llm_latency_ms_count") == 3
-    assert scraped.total("llm_queue_wait_ms_sum") == pytest.approx(500 + 500 + 250 + 2000)
 
 
 @given(ends=st.lists(st.floats(0, 900), max_size=20))

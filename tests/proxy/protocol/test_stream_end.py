@@ -348,3 +348,12 @@ def test_durations_are_whole_nanoseconds() -> None:
     said = {"load_duration": 1.9, "eval_duration": 5e-324, "total_duration": 2.5e9}
     usage = ollama_usage(said)
     assert (usage.load_s, usage.eval_s, usage.total_s) == (1e-9, 0.0, 2.5)
+
+
+def test_the_wait_inside_the_upstream_is_what_is_left_of_its_total() -> None:
+    usage = Usage(load_s=0.25, prompt_eval_s=0.5, eval_s=1.0, total_s=2.5)
+    assert usage.upstream_wait_s == 0.75
+    assert usage._replace(load_s=None).upstream_wait_s == 1.0
+    assert usage._replace(total_s=1.7).upstream_wait_s == 0.0, "rounding is no wait"
+    for silent in ("total_s", "prompt_eval_s", "eval_s"):
+        assert usage._replace(**{silent: None}).upstream_wait_s is None

@@ -47,6 +47,7 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
         "ttfb_ms": 2000.0,
         "job_e2e_latency_ms": 4000.0,
         "cost_usd": None,
+        "upstream_wait_ms": None,
         "service_ms": 3750.0,
         "attempts": [
             {
@@ -60,6 +61,7 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
                 "load_ms": None,
                 "prompt_ms": None,
                 "eval_ms": None,
+                "upstream_wait_ms": None,
                 "prompt_tokens": None,
                 "output_tokens": None,
             },
@@ -74,6 +76,7 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
                 "load_ms": None,
                 "prompt_ms": None,
                 "eval_ms": None,
+                "upstream_wait_ms": None,
                 "prompt_tokens": None,
                 "output_tokens": None,
             },
