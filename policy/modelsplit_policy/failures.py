@@ -45,6 +45,7 @@ class Reason(StrEnum):
     BAD_FORM = "bad_form"
     BAD_HEADER = "bad_header"
     BAD_HTTP = "bad_http"
+    BODY_TIMEOUT = "body_timeout"
     UNKNOWN_ROLE = "unknown_role"
     AMBIGUOUS_MODEL = "ambiguous_model"
     BAD_MODEL_NAME = "bad_model_name"
@@ -78,6 +79,8 @@ class Reason(StrEnum):
     UPSTREAM_BUSY = "upstream_busy"
     BREAKER_OPEN = "breaker_open"
     DRAINING = "draining"
+    REQUEST_MEMORY = "request_memory"
+    CONNECTIONS = "connections"
     CONNECT_REFUSED = "connect_refused"
     CONNECT_TIMEOUT = "connect_timeout"
     DNS = "dns"
@@ -159,6 +162,7 @@ ERRORS: Final = MappingProxyType(
             Reason.BAD_FORM,
             Reason.BAD_HEADER,
             Reason.BAD_HTTP,
+            Reason.BODY_TIMEOUT,
             Reason.UNKNOWN_ROLE,
             Reason.AMBIGUOUS_MODEL,
             Reason.BAD_MODEL_NAME,
@@ -236,6 +240,8 @@ ERRORS: Final = MappingProxyType(
             Reason.UPSTREAM_BUSY,
             Reason.BREAKER_OPEN,
             Reason.DRAINING,
+            Reason.REQUEST_MEMORY,
+            Reason.CONNECTIONS,
         ),
         ErrorCode.UNREACHABLE_LOCAL: _UNREACHABLE,
         ErrorCode.UNREACHABLE_CLOUD: _UNREACHABLE,
@@ -274,7 +280,8 @@ class Failure:
 
     ``message`` is one sentence of at most 200 characters: what happened, the numbers,
     what to do. ``retry_after_s`` is whole seconds, 1 to 30, and only where waiting helps.
-    ``phrase`` is the HTTP reason phrase; some clients show nothing else.
+    ``phrase`` is the HTTP reason phrase; some clients show nothing else. ``own_status``:
+    sent instead of the code's status.
     """
 
     code: ErrorCode
@@ -282,6 +289,7 @@ class Failure:
     message: str
     phrase: str
     retry_after_s: int | None = None
+    own_status: int | None = None
 
     def __post_init__(self) -> None:
         if self.reason not in ERRORS[self.code].reasons:
@@ -289,7 +297,7 @@ class Failure:
 
     @property
     def status(self) -> int:
-        return ERRORS[self.code].status
+        return self.own_status or ERRORS[self.code].status
 
     @property
     def error_type(self) -> str:

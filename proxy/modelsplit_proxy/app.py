@@ -6,11 +6,10 @@ import asyncio
 import errno
 import logging
 import socket
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
-from modelsplit_policy import admission
+from modelsplit_policy import admission, overload
 from modelsplit_policy.breaker import BreakerRules, Breakers
 from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.experiment_warnings import warnings
@@ -18,7 +17,7 @@ from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard, HealthRules
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.admin.admin import Admin, AdminParts
+from modelsplit_proxy.admin.admin import Admin, AdminParts, refused_admin_request
 from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
@@ -26,10 +25,11 @@ from modelsplit_proxy.calls.call import CallParts
 from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.settings import Address
-from modelsplit_proxy.handler import Handler, HandlerParts, unparsed_request
+from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.origin_guard import Guard
-from modelsplit_proxy.http.server import Edge, EdgeServer
+from modelsplit_proxy.http.read_budget import ReadBudget
+from modelsplit_proxy.http.server import Edge, EdgeServer, ReadLimits
 from modelsplit_proxy.http.upstream import UpstreamError, UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import Gate
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modelsplit")
 
+_ADMIN_CONNECTIONS: Final = 256
 # How long to wait for the list of installed models, and how large it may be.
 _COMPARE_S: Final = 10.0
 _TAGS_MAX_BYTES: Final = 4 * 1024 * 1024
@@ -141,14 +142,15 @@ class App:
         self.metrics = Metrics(policy)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
         self._count()
+        self._read_limits = _read_limits(settings)
         self._edge = Edge(
             EdgeServer(
                 Handler(self._handler_parts()),
-                head_timeout_s=settings.client_header_timeout_s,
-                error_page=unparsed_request,
+                limits=self._read_limits,
+                error_page=refused_request,
             )
         )
-        self._admin: web.AppRunner | None = None
+        self._admin: Edge | None = None
         self.address: Address | None = None
         self.admin_address: Address | None = None
 
@@ -338,7 +340,7 @@ class App:
         """Take no new work, let answers end within the drain time (or until ``cut``), leave."""
         lifecycle = self.lifecycle
         lifecycle.draining = True
-        self._edge.stop_accepting()
+        self._edge.stop_accepting(overload.draining())
         if lifecycle.active:
             logger.info("draining: %d requests are being answered", lifecycle.active)
         await self._drained(cut or asyncio.Event())
@@ -377,7 +379,8 @@ class App:
 
     async def _close_parts(self) -> None:
         if self._admin is not None:
-            await self._admin.cleanup()
+            self._admin.stop_accepting(overload.draining())
+            await self._admin.close()
         self.lag.stop()
         await self._tasks.close()
         self.pool.close()
@@ -386,14 +389,23 @@ class App:
         await asyncio.to_thread(self.store.close)
 
     async def _start_admin(self, sock: socket.socket) -> None:
-        self._admin = web.AppRunner(
-            Admin(self._admin_parts()).application(),
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=1.0,
-        )
-        await self._admin.setup()
-        await web.SockSite(self._admin, sock).start()
+        # Its own connections: a full house at the proxy port shuts no operator out.
+        limits = replace(self._read_limits, max_connections=_ADMIN_CONNECTIONS)
+        self._admin_handler = Admin(self._admin_parts())
+        server = EdgeServer(self._admin_handler, limits=limits, error_page=refused_admin_request)
+        self._admin = Edge(server)
+        await self._admin.listen(sock)
+
+
+def _read_limits(settings: Settings) -> ReadLimits:
+    """The bounds on requests; their memory has room for the largest body at least."""
+    memory = max(settings.request_memory_bytes, settings.max_body_bytes)
+    return ReadLimits(
+        ReadBudget(memory),
+        head_timeout_s=settings.client_header_timeout_s,
+        body_timeout_s=settings.client_body_timeout_s,
+        max_connections=settings.max_connections,
+    )
 
 
 def bind(address: Address) -> socket.socket:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy import overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.call import CallParts, InferenceCall, internal_failure
-from modelsplit_proxy.http import cors, headers
+from modelsplit_proxy.http import cors, headers, request_head
 from modelsplit_proxy.http.server import Downstream, date_line
 from modelsplit_proxy.limits import client_keys
 from modelsplit_proxy.limits.client_keys import ANYBODY
@@ -108,6 +107,8 @@ class Handler:
             failure: Failure | None
             if isinstance(caller, Failure):
                 failure = caller
+            elif request.method == "OPTIONS" and request.headers.get("Max-Forwards") is not None:
+                failure = await self._options(route, request, target, down, caller)
             else:
                 failure = await self._pass(route, request, target, down, caller)
             if failure is not None:
@@ -149,6 +150,21 @@ class Handler:
         """Answer a browser that asks what it may ask: before any key, as it can send none."""
         cors.answer_preflight(down, origin, request.raw_headers, close=self._closes(request))
         self._parts.metrics.passed(Kind.OTHER, down.status)
+
+    async def _options(
+        self, route: Route, request: Request, target: str, down: Downstream, caller: Caller
+    ) -> Failure | None:
+        """Let an OPTIONS go one hop further, if it may (RFC 9110 §7.6.2)."""
+        hops = headers.hops_left(request.headers["Max-Forwards"])
+        if hops is None:
+            return request_head.bad_http("Max-Forwards is not a number")
+        if hops > 0:
+            request.raw_headers = headers.one_hop_less(request.raw_headers, hops)
+            return await self._pass(route, request, target, down, caller)
+        lines = [date_line(), error_body.ALLOW_LINE, headers.VIA_LINE]
+        down.head(204, "No Content", lines, length=None, close=self._closes(request))
+        down.end()
+        return None
 
     def _closes(self, request: Request) -> bool:
         return self._parts.lifecycle.draining or not request.content.is_eof()
@@ -231,12 +247,8 @@ def write_failure(
     down.end()
 
 
-def unparsed_request(down: Downstream, message: str) -> None:
-    """Answer bytes that are not an HTTP request; ``message`` is the parser's."""
-    words = " ".join(message.encode("ascii", "replace").decode().split())[:120]
-    failure = Failure(
-        ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, f"malformed request: {words}", "Bad Request"
-    )
+def refused_request(down: Downstream, failure: Failure, path: str) -> None:
+    """Answer what the edge refuses; ``path``: its target, as far as it is known."""
     known_as = new_id()
-    body = error_body.body(Dialect.OLLAMA, failure, error_body.Scene(known_as))
+    body = error_body.body(routes.dialect_of(path), failure, error_body.Scene(known_as))
     write_failure(down, failure, body, known_as, close=True)

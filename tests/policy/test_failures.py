@@ -78,9 +78,16 @@ def test_the_type_follows_from_the_status_as_in_the_sdks(status: int, error_type
     assert types == {error_type}
 
 
-def test_overload_has_exactly_the_reasons_of_the_contract() -> None:
+def test_overload_has_exactly_the_reasons_of_the_contract_and_two_of_the_door() -> None:
     words = ["queue_full", "queue_timeout", "shed", "upstream_busy", "breaker_open", "draining"]
-    assert ERRORS[ErrorCode.OVERLOAD_THROTTLED].reasons == set(words)
+    door = ["request_memory", "connections"]
+    assert ERRORS[ErrorCode.OVERLOAD_THROTTLED].reasons == {*words, *door}
+
+
+def test_a_failure_may_have_a_status_of_its_own() -> None:
+    usual = Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, "x", "X")
+    own = Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, "x", "X", own_status=505)
+    assert (usual.status, own.status) == (400, 505)
 
 
 def test_every_reason_belongs_to_some_code() -> None:

@@ -6,9 +6,11 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp.http_exceptions import BadHttpMessage
 
-from modelsplit_proxy.handler import unparsed_request
+from modelsplit_proxy.handler import refused_request
 from modelsplit_proxy.http.request import Request
+from modelsplit_proxy.http.request_head import flaw_of_error
 from modelsplit_sim.config import SimConfig
 from support.calls import DIALECTS, ERROR_FIELDS, call
 from support.harness import Running, running
@@ -153,7 +155,8 @@ async def test_what_is_no_request_gets_one_line_of_json() -> None:
 
     async def serve(request: Request, down: Downstream) -> None:
         del request
-        unparsed_request(down, "bad\nthing \udcff" * 100)
+        error = BadHttpMessage("bad\nthing \udcff" * 100)
+        refused_request(down, flaw_of_error(error, b"", in_first_line=True), "/")
 
     async with serving(serve) as up, up.client() as client:
         answer = await client.request("GET", "/")

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from modelsplit_proxy.handler import unparsed_request
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy.handler import refused_request
+from modelsplit_proxy.http.read_budget import ReadBudget
 from modelsplit_proxy.http.request import Request
-from modelsplit_proxy.http.server import Downstream, Edge, EdgeServer
+from modelsplit_proxy.http.server import Downstream, Edge, EdgeServer, ReadLimits
 from support.wire import Client
 
+DRAINING = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.DRAINING, "the server stops", "Draining", 2)
 Serve = Callable[[Request, Downstream], Awaitable[None]]
 
 
@@ -28,7 +31,13 @@ class Serving:
 
 @contextlib.asynccontextmanager
 async def serving(
-    serve: Serve, *, head_timeout_s: float = 600, send_timeout_s: float = 600
+    serve: Serve,
+    *,
+    head_timeout_s: float = 600.0,
+    send_timeout_s: float = 600.0,
+    body_timeout_s: float = 600.0,
+    budget: int = 2**24,
+    max_connections: int = 2048,
 ) -> AsyncIterator[Serving]:
     """Every request goes to ``serve``, which answers on the Downstream it is given."""
 
@@ -39,8 +48,8 @@ async def serving(
 
     server = EdgeServer(
         handler,
-        head_timeout_s=head_timeout_s,
-        error_page=unparsed_request,
+        limits=ReadLimits(ReadBudget(budget), head_timeout_s, body_timeout_s, max_connections),
+        error_page=refused_request,
         send_timeout_s=send_timeout_s,
     )
     edge = Edge(server)
@@ -50,7 +59,7 @@ async def serving(
     try:
         yield Serving(edge, sock.getsockname()[1])
     finally:
-        edge.stop_accepting()
+        edge.stop_accepting(DRAINING)
         await edge.close()
 
 

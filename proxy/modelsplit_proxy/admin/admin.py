@@ -11,16 +11,17 @@ import logging
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import orjson
-from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from modelsplit_policy.admission import shown
 from modelsplit_policy.experiments import shares
-from modelsplit_policy.failures import Failure, said_back
+from modelsplit_policy.failures import ErrorCode, Failure, said_back
 from modelsplit_policy.roles import Ask, Route
 from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_proxy.http.server import Downstream, date_line
 from modelsplit_proxy.metrics import budgets as budget_metrics
 from modelsplit_proxy.metrics import storage as storage_metrics
 from modelsplit_proxy.protocol import tellable
@@ -39,7 +40,9 @@ from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
+
+    from aiohttp import web
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.roles import Roles
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.http.origin_guard import Guard
+    from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import UpstreamTarget
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import BudgetKeeper
@@ -63,12 +67,50 @@ if TYPE_CHECKING:
     from modelsplit_proxy.watch.loaded_models import Residency
     from modelsplit_proxy.watch.upstream_probe import Probe
 
-    _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    _Handler = Callable[["PageAsked"], Awaitable["Page | Pages"]]
 
 logger = logging.getLogger("modelsplit")
 
 _MAX_LATEST = 1000
-_FRESH = MappingProxyType({"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"})
+_FRESH = (b"X-Content-Type-Options: nosniff\r\n", b"Cache-Control: no-store\r\n")
+_ALLOW = b"Allow: GET, HEAD\r\n"
+_NDJSON = "application/x-ndjson"
+_PHRASES = MappingProxyType(
+    {
+        200: "OK",
+        400: "Bad Request",
+        403: "Forbidden",
+        404: "Not Found",
+        405: "Method Not Allowed",
+        503: "Service Unavailable",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class PageAsked:
+    """What an admin route is asked. ``item``: what stands in the path for ``{id}``."""
+
+    query: Mapping[str, str]
+    accept: str = ""
+    item: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One whole answer."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Pages:
+    """An answer that is written as it is read; the first piece is here, None: there is none."""
+
+    first: bytes | None
+    rest: Iterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,46 +140,58 @@ class AdminParts:
 
 
 class Admin:
-    """The admin routes as an aiohttp application."""
+    """Called by the edge for each request on the admin port."""
 
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
+        self.routes: Mapping[str, _Handler] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+            "/stats": self._stats,
+            "/policy": self._policy,
+            "/route": self._route,
+            "/cost": self._cost,
+            "/experiments": self._experiments,
+            "/requests": self._requests,
+            "/requests/{id}": self._request,
+        }
 
-    def application(self) -> web.Application:
-        app = web.Application(middlewares=[self._guarded()])
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
-        app.router.add_get("/stats", self._stats)
-        app.router.add_get("/policy", self._policy)
-        app.router.add_get("/route", self._route)
-        app.router.add_get("/cost", self._cost)
-        app.router.add_get("/experiments", self._experiments)
-        app.router.add_get("/requests", self._requests)
-        app.router.add_get("/requests/{id}", self._request)
-        return app
+    async def __call__(self, request: Request) -> web.StreamResponse:
+        down = Downstream(request)
+        answer = await self._answer(request)
+        close = self._parts.lifecycle.draining or not request.content.is_eof()
+        if isinstance(answer, Page):
+            _write(down, answer, close=close)
+        else:
+            await _stream(request, down, answer, close=close)
+        return down.answered()
 
-    def _guarded(self) -> Any:
-        @web.middleware
-        async def guarded(request: web.Request, handler: _Handler) -> web.StreamResponse:
-            sent = request.headers
-            failure = self._parts.guard.check(sent.get("Host"), sent.get("Origin"))
-            if failure is not None:
-                return _json({"error": failure.message}, status=failure.status)
-            try:
-                response = await handler(request)
-            except (QueryError, AmbiguousError) as error:
-                response = _json({"error": str(error)}, status=400)
-            except StoreError as error:
-                response = _json({"error": str(error)}, status=503)
-            response.headers.update(_FRESH)
-            return response
+    async def _answer(self, request: Request) -> Page | Pages:
+        sent = request.headers
+        failure = self._parts.guard.check(sent.get("Host"), sent.get("Origin"))
+        if failure is not None:
+            return _failed(failure.message, failure.code, failure.status)
+        path, item = request.path, ""
+        if path.startswith("/requests/"):
+            item = unquote(path.removeprefix("/requests/"))
+            path = "/requests/{id}" if path.count("/") == 2 and item else path
+        handler = self.routes.get(path)
+        if handler is None:
+            text = f'the admin port has no page "{said_back(request.path)}"'
+            return _failed(text, ErrorCode.BAD_REQUEST, 404)
+        if request.method not in {"GET", "HEAD"}:
+            return _failed("the admin port only reads: use GET", ErrorCode.BAD_REQUEST, 405)
+        try:
+            return await handler(PageAsked(request.query, sent.get("Accept", ""), item))
+        except (QueryError, AmbiguousError) as error:
+            return _failed(str(error), ErrorCode.BAD_REQUEST, 400)
+        except StoreError as error:
+            return _failed(str(error), ErrorCode.INTERNAL, 503)
 
-        return guarded
-
-    async def _healthz(self, request: web.Request) -> web.Response:
+    async def _healthz(self, asked: PageAsked) -> Page:
         """200 while the process can answer; the upstream's health is told, not judged."""
-        del request
+        del asked
         health = self._parts.monitor.fields()
         parts = self._parts
         trouble = parts.budget_keeper.error or parts.store.error
@@ -152,21 +206,21 @@ class Admin:
             }
         )
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    async def _readyz(self, asked: PageAsked) -> Page:
         """503 while calls would fail: draining, or Ollama known to be away."""
-        del request
+        del asked
         draining = self._parts.lifecycle.draining
         ready = not draining and self._parts.probe.up is not False
         body = {"ready": ready, "draining": draining, "upstream": self._upstream()}
         return _json(body, status=200 if ready else 503)
 
-    async def _metrics(self, request: web.Request) -> web.Response:
-        del request
+    async def _metrics(self, asked: PageAsked) -> Page:
+        del asked
         text = generate_latest(self._parts.metrics.registry)
-        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return Page(text, content_type=CONTENT_TYPE_LATEST)
 
-    async def _stats(self, request: web.Request) -> web.Response:
-        del request
+    async def _stats(self, asked: PageAsked) -> Page:
+        del asked
         parts = self._parts
         # An approval given a moment ago is shown.
         await parts.budget_keeper.look()
@@ -195,74 +249,60 @@ class Admin:
             }
         )
 
-    async def _policy(self, request: web.Request) -> web.Response:
-        del request
+    async def _policy(self, asked: PageAsked) -> Page:
+        del asked
         loaded = self._parts.loaded
         policy = loaded.policy.model_dump(mode="json", by_alias=True)
         return _json({"source": loaded.source, "digest": loaded.digest, "policy": policy})
 
-    async def _route(self, request: web.Request) -> web.Response:
+    async def _route(self, asked: PageAsked) -> Page:
         """A dry run: what a call with this model and role would get."""
-        query = request.query
+        query = asked.query
         ask = dry_run(query.get("model", ""), query.get("role", ""), query.get("key", ""))
         route = self._parts.roles.route(ask)
         if isinstance(route, Failure):
             return _json({"error": route.message, "error_code": route.code}, status=route.status)
         return _json(route_fields(route))
 
-    async def _cost(self, request: web.Request) -> web.Response:
+    async def _cost(self, asked: PageAsked) -> Page:
         """What calls have cost, within a day unless the query says since when."""
         parts = self._parts
-        asked = {"since": request.query.get("since", "1d")}
-        since_us = read_since(asked, parts.clock.wall())
+        since = {"since": asked.query.get("since", "1d")}
+        since_us = read_since(since, parts.clock.wall())
         read, table = parts.ledger.read, parts.costs.table
         return _json(await asyncio.to_thread(cost_history.spent, read, since_us, table))
 
-    async def _experiments(self, request: web.Request) -> web.Response:
+    async def _experiments(self, asked: PageAsked) -> Page:
         """What experiments have shown so far, or the one that is named."""
-        parts, query = self._parts, request.query
+        parts, query = self._parts, asked.query
         since_us = read_since(query, parts.clock.wall())
         policy, data = parts.policy, parts.ledger.trials
         try:
             told = await asyncio.to_thread(report, policy, data, query.get("name"), since_us)
         except UnknownExperimentError as error:
-            return _json({"error": str(error)}, status=404)
+            return _failed(str(error), ErrorCode.BAD_REQUEST, 404)
         return _json(told)
 
-    async def _requests(self, request: web.Request) -> web.StreamResponse:
+    async def _requests(self, asked: PageAsked) -> Page | Pages:
         """Finished calls as JSON or as lines, newest first; or all as a trace, oldest first."""
-        only(request.query, (*WORDS, "limit", "format"))
-        query = read_query(request.query, self._parts.clock.wall())
-        if request.query.get("format") == "trace":
-            return await self._trace(request, self._parts.ledger.archive.in_order(query))
-        limit = read_number("limit", request.query.get("limit"), 100, _MAX_LATEST)
+        only(asked.query, (*WORDS, "limit", "format"))
+        query = read_query(asked.query, self._parts.clock.wall())
+        if asked.query.get("format") == "trace":
+            return await self._trace(self._parts.ledger.archive.in_order(query))
+        limit = read_number("limit", asked.query.get("limit"), 100, _MAX_LATEST)
         found = await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit)
-        if _wants_text(request, "trace"):
-            return web.Response(text=request_log.listing(found))
+        if _wants_text(asked, "trace"):
+            return _text(request_log.listing(found))
         return _json(found)
 
-    async def _trace(
-        self, request: web.Request, pages: Iterator[list[dict[str, Any]]]
-    ) -> web.StreamResponse:
+    async def _trace(self, pages: Iterator[list[dict[str, Any]]]) -> Pages:
         """Page by page: nothing grows with the number of calls."""
-        page = await asyncio.to_thread(next, pages, None)
-        response = web.StreamResponse(headers=_FRESH)
-        response.content_type = "application/x-ndjson"
-        await response.prepare(request)
-        try:
-            while page is not None:
-                await response.write(trace.lines(page))
-                page = await asyncio.to_thread(next, pages, None)
-        except StoreError as error:
-            # Cut, so that nobody takes it for the whole of it.
-            logger.warning("a trace broke off: %s", error)
-            if request.transport is not None:
-                request.transport.abort()
-        return response
+        lines = (trace.lines(page) for page in pages)
+        return Pages(await asyncio.to_thread(next, lines, None), lines)
 
-    async def _request(self, request: web.Request) -> web.Response:
+    async def _request(self, asked: PageAsked) -> Page:
         """One call, running or finished, as JSON or in words."""
-        request_id = request.match_info["id"]
+        request_id = asked.item
         live = self._parts.live
         found = live.find(request_id)
         if found is None:
@@ -271,8 +311,8 @@ class Admin:
             found = live.begins(request_id)
         if found is None:
             text = f'no call has the request id "{request_id[:128]}"'
-            return _json({"error": text}, status=404)
-        return web.Response(text=explain.text(found)) if _wants_text(request) else _json(found)
+            return _failed(text, ErrorCode.BAD_REQUEST, 404)
+        return _text(explain.text(found)) if _wants_text(asked) else _json(found)
 
     def _upstream(self) -> dict[str, Any]:
         probe = self._parts.probe
@@ -324,15 +364,13 @@ def dry_run(model: str, role: str, key: str) -> Ask:
     return Ask(model=model, role=role, job=key, client=key, request=key)
 
 
-def _wants_text(request: web.Request, *others: str) -> bool:
+def _wants_text(asked: PageAsked, *others: str) -> bool:
     """``?format=text``, or a client that would rather have text than anything else."""
-    said = request.query.get("format")
+    said = asked.query.get("format")
     if said is not None and said not in {"text", "json"}:
         known = ", ".join(("text", *others))
         raise QueryError(f'format "{said_back(said, 20)}" is unknown; use {known} or json')
-    return said == "text" or (
-        said is None and request.headers.get("Accept", "").startswith("text/plain")
-    )
+    return said == "text" or (said is None and asked.accept.startswith("text/plain"))
 
 
 def route_fields(route: Route) -> dict[str, Any]:
@@ -367,6 +405,50 @@ def _experiment(test: ExperimentPolicy, arm: ArmPolicy | None) -> dict[str, Any]
     }
 
 
-def _json(value: Any, *, status: int = 200) -> web.Response:
+def _json(value: Any, *, status: int = 200) -> Page:
     body = tellable.dumps(value, orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS) + b"\n"
-    return web.Response(body=body, status=status, content_type="application/json")
+    return Page(body, status)
+
+
+def _text(text: str) -> Page:
+    return Page(text.encode(), content_type="text/plain; charset=utf-8")
+
+
+def _failed(text: str, code: ErrorCode, status: int) -> Page:
+    return _json({"error": text, "error_code": code}, status=status)
+
+
+def refused_admin_request(down: Downstream, failure: Failure, path: str) -> None:
+    """Answer what the edge refuses on the admin port."""
+    del path
+    _write(down, _failed(failure.message, failure.code, failure.status), close=True)
+
+
+def _head(down: Downstream, page: Page, *, length: int | None, close: bool) -> None:
+    lines = [f"Content-Type: {page.content_type}\r\n".encode(), date_line(), *_FRESH]
+    if page.status == 405:
+        lines.append(_ALLOW)
+    phrase = _PHRASES.get(page.status, "Refused")
+    down.head(page.status, phrase, lines, length=length, close=close)
+
+
+def _write(down: Downstream, page: Page, *, close: bool) -> None:
+    _head(down, page, length=len(page.body), close=close)
+    down.write(page.body)
+    down.end()
+
+
+async def _stream(request: Request, down: Downstream, pages: Pages, *, close: bool) -> None:
+    _head(down, Page(b"", content_type=_NDJSON), length=None, close=close)
+    piece = pages.first
+    try:
+        while piece is not None:
+            down.write(piece)
+            await request.connection.taken()
+            piece = await asyncio.to_thread(next, pages.rest, None)
+    except StoreError as error:
+        # Cut, so that nobody takes it for the whole of it.
+        logger.warning("a trace broke off: %s", error)
+        down.abort()
+    else:
+        down.end()

@@ -85,6 +85,9 @@ class OutgoingRequest:
     def forget(self) -> None:
         """It will not be sent again: a long body need not live as long as its answer."""
         self.body = _FORGOTTEN
+        connection = self.request.connection
+        if connection.body_hold.size:
+            connection.forget_body()
 
 
 class AttemptRun:

@@ -23,6 +23,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?")
 _YES: Final = frozenset({"yes", "true", "on", "1"})
 _NO: Final = frozenset({"", "no", "false", "off", "0"})
+_COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
 _BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -53,10 +54,13 @@ class Settings:
     keys: Path | None
     state: Path
     client_header_timeout_s: float
+    client_body_timeout_s: float
     connect_timeout_s: float
     stall_timeout_s: float
     drain_s: float
     max_body_bytes: int
+    request_memory_bytes: int
+    max_connections: int
     keep_records_s: float
     max_records_bytes: int
     log_format: str
@@ -97,10 +101,13 @@ OPTIONS: Final = (
     Option("state", "", "state directory; default: $STATE_DIRECTORY, else the user's"),
     Option("take-over", "", "ask the modelsplit that has the state to drain first", switch=True),
     Option("client-header-timeout", "10s", "longest time for a request's head to arrive"),
+    Option("client-body-timeout", "30s", "longest silence inside a request's body"),
     Option("connect-timeout", "2s", "longest time to connect to the upstream"),
     Option("stall-timeout", "60s", "longest silence inside an answer that has begun"),
     Option("drain", "30s", "how long running answers may take to end on SIGTERM"),
     Option("max-body", "64MiB", "largest body of an inference request"),
+    Option("request-memory", "128MiB", "what requests may hold while they arrive, together"),
+    Option("max-connections", "2048", "most client connections at a time"),
     Option("keep-records", "30d", "how long records of finished calls are kept"),
     Option("max-records-size", "1GiB", "largest state file; the oldest records go first"),
     Option("log-format", "auto", "json, text, or auto: text on a terminal"),
@@ -127,10 +134,13 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         client_header_timeout_s=_seconds(
             "--client-header-timeout", said["client-header-timeout"][0]
         ),
+        client_body_timeout_s=_seconds("--client-body-timeout", said["client-body-timeout"][0]),
         connect_timeout_s=_seconds("--connect-timeout", said["connect-timeout"][0]),
         stall_timeout_s=_seconds("--stall-timeout", said["stall-timeout"][0]),
         drain_s=_seconds("--drain", said["drain"][0]),
         max_body_bytes=_bytes("--max-body", said["max-body"][0]),
+        request_memory_bytes=_bytes("--request-memory", said["request-memory"][0]),
+        max_connections=_count("--max-connections", said["max-connections"][0]),
         keep_records_s=_seconds("--keep-records", said["keep-records"][0]),
         max_records_bytes=_bytes("--max-records-size", said["max-records-size"][0]),
         log_format=log_format,
@@ -212,6 +222,12 @@ def _bytes(flag: str, said: str) -> int:
     if size is None:
         raise SettingError(f'{flag} "{said}" is more than 8388607GiB')
     return size
+
+
+def _count(flag: str, said: str) -> int:
+    if _COUNT.fullmatch(said) is None:
+        raise SettingError(f'{flag} "{said}" is not a number from 1 to 999999')
+    return int(said)
 
 
 def _state(said: str, environ: Mapping[str, str]) -> Path:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy.http.server import FREE_BYTES, BodyEndedError, no_room
 
 if TYPE_CHECKING:
-    from aiohttp import StreamReader
-
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
 
@@ -45,7 +44,7 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
     content = request.content
     try:
         # Most bodies are here whole, having come together with their head.
-        body = content.read_nowait() if content.is_eof() else await _gathered(content, limit)
+        body = content.read_nowait() if content.is_eof() else await _gathered(request, limit)
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
     if len(body) > limit:
@@ -53,12 +52,25 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
     return body
 
 
-async def _gathered(content: StreamReader, limit: int) -> bytes:
-    """All that comes, or, of too much, enough to tell."""
+async def _gathered(request: Request, limit: int) -> bytes:
+    """All that comes, or, of too much, enough to tell; BodyError if nothing more may.
+
+    What is held meanwhile, and until the request is answered or sent on, is charged to the
+    connection.
+    """
+    connection, content = request.connection, request.content
+    if connection.ending is not None and not content.is_eof():
+        raise BodyError(connection.ending)
     # One buffer: as objects of their own, many small pieces would take twenty times as much.
     body = bytearray()
-    while len(body) <= limit and (piece := await content.readany()):
-        body += piece
+    connection.collecting = True
+    try:
+        while len(body) <= limit and (piece := await content.readany()):
+            body += piece
+            if len(body) > FREE_BYTES and not connection.body_hold.set(len(body)):
+                raise BodyError(no_room(connection.budget))
+    finally:
+        connection.collecting = False
     return bytes(body)
 
 
@@ -72,14 +84,16 @@ async def read_start(request: Request, down: Downstream, limit: int) -> tuple[by
     if request.headers.get("Expect", "").lower() == "100-continue":
         down.continue_()
     try:
-        start = await _gathered(request.content, limit)
+        start = await _gathered(request, limit)
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
     return start, len(start) <= limit
 
 
 def malformed(error: web.RequestPayloadError) -> Failure:
-    """What a body with broken framing amounts to."""
+    """What a body that broke off, or whose framing is broken, amounts to."""
+    if isinstance(error, BodyEndedError) and error.failure is not None:
+        return error.failure
     text = f"the request body is malformed HTTP: {' '.join(str(error).split())[:80]}"
     return Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HTTP, text, "Bad Request")
 

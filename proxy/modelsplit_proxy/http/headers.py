@@ -107,6 +107,7 @@ _REWRITTEN_DROP: Final = _RELAYED_DROP | {
 }
 _TAGGED_DROP: Final = _RELAYED_DROP | _RESPONSE_OWN
 
+_HOPS: Final = re.compile(r"[0-9]{1,9}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
@@ -157,6 +158,17 @@ def _lines(raw: Iterable[tuple[bytes, bytes]], drop: frozenset[bytes]) -> list[b
 def _named_by_connection(raw: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
     values = [value for name, value in raw if name.lower() == b"connection"]
     return frozenset(part.strip().lower() for value in values for part in value.split(b","))
+
+
+def hops_left(said: str) -> int | None:
+    """What ``Max-Forwards`` allows (RFC 9110 §7.6.2); None if it is no number."""
+    return int(said) if _HOPS.fullmatch(said) is not None else None
+
+
+def one_hop_less(raw: Iterable[tuple[bytes, bytes]], left: int) -> tuple[tuple[bytes, bytes], ...]:
+    """The same fields, saying that of ``left`` hops this one is done."""
+    others = tuple(pair for pair in raw if pair[0].lower() != b"max-forwards")
+    return (*others, (b"Max-Forwards", b"%d" % (left - 1)))
 
 
 def valid_request_id(said: str | None) -> bool:

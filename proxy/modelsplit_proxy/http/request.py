@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Mapping
 
     from aiohttp import StreamReader
     from aiohttp.http import RawRequestMessage
     from multidict import CIMultiDictProxy
     from yarl import URL
+
+    from modelsplit_policy.failures import Failure
+    from modelsplit_proxy.http.read_budget import HeldBytes, ReadBudget
 
 
 class AnswerSource(Protocol):
@@ -27,9 +31,32 @@ class AnswerSource(Protocol):
 
 
 class Connection(Protocol):
-    """The connection a request came on, as far as its answer needs it."""
+    """The connection a request came on, as far as reading and answering it needs it.
+
+    ``body_hold``: what is held of its body. ``collecting``: its body is being read whole, and
+    nothing has begun yet. ``ending``: why no unfinished body is waited for; None while we serve.
+    ``last``: no request follows this one. ``unfinished``: it has not come whole, and may never.
+    ``unread``: the client may be sending what will not be read.
+    """
 
     source: AnswerSource | None
+    collecting: bool
+
+    @property
+    def body_hold(self) -> HeldBytes: ...
+    @property
+    def budget(self) -> ReadBudget: ...
+    @property
+    def ending(self) -> Failure | None: ...
+    @property
+    def last(self) -> bool: ...
+    @property
+    def unfinished(self) -> bool: ...
+    @property
+    def unread(self) -> bool: ...
+    def forget_body(self) -> None: ...
+    def next_request(self) -> None: ...
+    async def linger(self) -> None: ...
 
     @property
     def remote(self) -> str: ...
@@ -109,6 +136,16 @@ class Request:
             return raw
         url = self._url.relative() if self._url.absolute else self._url
         return url.raw_path_qs or "/"
+
+    @property
+    def path(self) -> str:
+        """The target's path as it came, without its query."""
+        return self._url.raw_path
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The target's query, decoded; of a name that comes twice, the first."""
+        return self._url.query
 
     # What aiohttp's RequestHandler asks of a request.
 

@@ -17,6 +17,8 @@ from modelsplit_proxy.protocol import tellable
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
 
+# What passes through takes any method but those that no proxy may pass.
+ALLOW_LINE: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
 _WANT_A_KEY: Final = frozenset({Reason.NO_KEY, Reason.WRONG_KEY})
 
 
@@ -63,6 +65,8 @@ def lines(failure: Failure) -> list[bytes]:
         out.append(b"x-should-retry: false\r\n")
     if failure.reason in _WANT_A_KEY:
         out.append(b"WWW-Authenticate: Bearer\r\n")
+    if failure.own_status == 405:
+        out.append(ALLOW_LINE)
     return out
 
 

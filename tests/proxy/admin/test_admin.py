@@ -54,6 +54,56 @@ async def test_nobody_else_may_read(up: Running, target: str, headers: dict[str,
             assert (await admin.request("GET", target, None, {"Host": host})).status == 200
 
 
+@pytest.mark.parametrize(
+    ("status", "wire"),
+    [
+        (400, b"\0\r\n\r\n"),
+        (400, b"GET /healthz\r\n\r\n"),
+        (400, b"GET /requests?since=never HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        (403, b"GET /healthz HTTP/1.1\r\nHost: evil.example\r\n\r\n"),
+        (404, b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        (404, b"GET /requests/none HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        (404, b"GET /requests/a/b HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        (405, b"POST /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"),
+        (405, b"TRACE /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+        (414, b"GET /" + b"a" * 70_000),
+        (417, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nExpect: x\r\n\r\n"),
+        (431, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 70_000),
+        (505, b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n"),
+    ],
+)
+async def test_every_refusal_is_json_and_says_nothing_of_what_runs_here(
+    up: Running, status: int, wire: bytes
+) -> None:
+    async with up.admin() as admin:
+        await admin.send(wire)
+        answer = await admin.answer()
+        assert answer.status == status
+        assert answer.phrase
+        assert answer["Content-Type"] == "application/json"
+        assert answer["X-Content-Type-Options"] == "nosniff"
+        assert answer["Cache-Control"] == "no-store"
+        assert answer.get("Server") is None
+        assert answer.json["error"]
+        assert answer.json["error_code"] in {"E_BAD_REQUEST", "E_FORBIDDEN"}
+        assert (answer.get("Allow") == "GET, HEAD") is (status == 405)
+
+
+async def test_a_head_is_asked_as_a_get(up: Running) -> None:
+    async with up.admin() as admin:
+        answer = await admin.request("HEAD", "/healthz")
+        assert (answer.status, answer.body) == (200, b"")
+        assert int(answer["Content-Length"]) > 0
+        assert answer.get("Server") is None
+        assert (await admin.request("GET", "/healthz")).status == 200
+
+
+async def test_a_head_that_drips_is_cut_here_too() -> None:
+    async with running(client_header_timeout_s=0.2) as up, up.admin() as admin:
+        await admin.send(b"GET /healthz HTT")
+        assert await admin.at_eof()
+
+
 async def test_a_host_may_be_added() -> None:
     async with running(allow_hosts=("box.lan",)) as up, up.admin() as admin:
         assert (await admin.request("GET", "/healthz", None, {"Host": "box.lan"})).status == 200

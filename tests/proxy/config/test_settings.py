@@ -36,10 +36,13 @@ def test_without_a_word_the_defaults_are_the_contracts() -> None:
         keys=None,
         state=Path("/home/me/.local/state/modelsplit"),
         client_header_timeout_s=10.0,
+        client_body_timeout_s=30.0,
         connect_timeout_s=2.0,
         stall_timeout_s=60.0,
         drain_s=30.0,
         max_body_bytes=64 * 2**20,
+        request_memory_bytes=128 * 2**20,
+        max_connections=2048,
         keep_records_s=30 * 86400.0,
         max_records_bytes=2**30,
         log_format="auto",
@@ -234,3 +237,11 @@ def test_no_size_is_larger_than_can_be_counted() -> None:
     assert refusal(**said) == '--max-body "8388608GiB" is more than 8388607GiB'
     said = {"max-body": "8388607GiB"}
     assert read(**said).max_body_bytes == 8388607 * 2**30
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "x", "1.5", "1000000", ""])
+def test_a_number_of_connections_is_one(said: str) -> None:
+    if said:
+        text = refusal({"MODELSPLIT_MAX_CONNECTIONS": said})
+        assert text == f'--max-connections "{said}" is not a number from 1 to 999999'
+    assert read({"MODELSPLIT_MAX_CONNECTIONS": "7"}).max_connections == 7

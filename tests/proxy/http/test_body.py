@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import tracemalloc
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from modelsplit_proxy.http.body import BodyError, _gathered, read_whole
+from modelsplit_proxy.http.read_budget import HeldBytes, ReadBudget
 from modelsplit_proxy.http.request import Request
 from modelsplit_proxy.http.server import ClientConnection
 from support.raw import chunk
@@ -17,8 +19,6 @@ from support.waiting import until
 from support.work import tracing
 
 if TYPE_CHECKING:
-    from aiohttp import StreamReader
-
     from modelsplit_proxy.http.server import Downstream
 
 LIMIT = 1000
@@ -112,10 +112,14 @@ class Pieces:
 
 
 async def test_a_body_in_small_pieces_takes_no_more_than_its_bytes() -> None:
-    pieces = cast("StreamReader", Pieces(50_000))
+    budget = ReadBudget(10**6)
+    hold = HeldBytes(budget)
+    connection = SimpleNamespace(ending=None, collecting=False, body_hold=hold, budget=budget)
+    request = cast("Request", SimpleNamespace(connection=connection, content=Pieces(50_000)))
     with tracing():
         before = tracemalloc.get_traced_memory()[0]
-        body = await _gathered(pieces, 10**6)
+        body = await _gathered(request, 10**6)
         peak = tracemalloc.get_traced_memory()[1]
     assert body == b"ab" * 50_000
     assert peak - before < 400_000
+    assert budget.used == 100_000

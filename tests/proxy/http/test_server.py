@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from modelsplit_proxy.http.request import Request
-from modelsplit_proxy.http.server import HIGH_WATER_BYTES, ClientConnection, date_line
+from modelsplit_proxy.http.server import HIGH_WATER_BYTES, LINGER_S, ClientConnection, date_line
 from support.fake_time import passes
 from support.raw import chunk
-from support.serving import Serving, say, serving
+from support.serving import DRAINING, Serving, say, serving
 from support.waiting import settled, until
 
 if TYPE_CHECKING:
@@ -179,6 +179,31 @@ async def test_the_bound_holds_for_a_head_that_comes_together_with_its_connectio
             sock.close()
 
 
+@pytest.mark.fake_time
+async def test_after_a_refusal_the_client_has_time_to_read_it_before_the_close() -> None:
+    """The sending side is closed at once; what the client still sends is not a reset yet."""
+    async with serving(hello) as up, up.client() as client:
+        await client.send(b"\0\r\n\r\n")
+        assert (await client.answer()).status == 400
+        assert await client.at_eof()
+        connection = only(up)
+        assert connection.busy
+        assert connection.transport is not None
+        assert not connection.transport.is_closing()
+        await client.send(b"x" * 10_000)
+        await passes(LINGER_S)
+        await until(lambda: not up.edge.connections)
+
+
+async def test_empty_lines_before_a_request_are_read_once() -> None:
+    """However many: each costs its two bytes, and they count as a head's."""
+    async with serving(hello) as up, up.client() as client:
+        await client.send(b"\r\n" * 20_000 + GET)
+        assert (await client.answer()).body == b"hello"
+        await client.send(b"\r\n" * 70_000 + GET)
+        assert (await client.answer()).status in {414, 431}
+
+
 # What a handler is told.
 
 
@@ -335,7 +360,7 @@ async def test_a_malformed_chunk_breaks_the_body_its_reader_waits_for() -> None:
         await client.send(b"zz\r\n")
         assert (await client.answer()).body == b"seen"
         assert await client.at_eof()
-        assert errors == ["RequestPayloadError"]
+        assert errors == ["BodyEndedError"]
 
 
 async def test_a_handler_that_fails_breaks_the_line_and_is_logged(
@@ -380,7 +405,7 @@ async def test_stopping_closes_idle_connections_and_lets_the_others_finish() -> 
         await half.send(GET[:10])
         await until(began.is_set)
         await until(lambda: any(c._head_timer for c in up.edge.connections))
-        up.edge.stop_accepting()
+        up.edge.stop_accepting(DRAINING)
         assert await idle.at_eof()
         assert await new.at_eof()
         await half.send(GET[10:])
@@ -399,7 +424,7 @@ async def test_a_request_that_has_just_arrived_is_not_dropped() -> None:
         connection = only(up)
         connection.data_received(GET)
         assert not connection.idle
-        connection.stop()
+        connection.stop(DRAINING)
         assert (await client.answer()).body == b"hello"
         assert await client.at_eof()
 
@@ -422,7 +447,7 @@ async def test_closing_cuts_what_still_runs_at_once() -> None:
             await client.send(b"GET / HTTP/%b\r\nHost: localhost\r\n\r\n" % version)
             await until(began.is_set)
             answer = await client.head()
-            up.edge.stop_accepting()
+            up.edge.stop_accepting(DRAINING)
             await up.edge.close()  # no time passes
             async for _ in client.pieces(answer):
                 pass

@@ -1,0 +1,114 @@
+"""Where the body of a request ends among the bytes that come.
+
+The parser judges the bytes; this finds the boundary, so that the parser is fed one request
+at a time: what follows a request waits as bytes until that request is answered. And it
+bounds what the parser does not: chunk extensions, trailers, the overhead of tiny chunks.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Protocol
+
+# A chunk may cost this much framing, and a body so much more altogether (Go's net/http).
+_CHUNK_ALLOWANCE: Final = 16
+MAX_FRAMING_BYTES: Final = 16 * 1024
+MAX_TRAILER_BYTES: Final = 16 * 1024
+
+_SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
+_CRLF: Final = b"\r\n"
+
+
+class FramingError(Exception):
+    """The body is not framed as HTTP asks, or its framing is out of bounds. The text says how."""
+
+
+class Framing(Protocol):
+    """``take`` says how many of these bytes belong to the body; fewer than all: it has ended."""
+
+    ended: bool
+
+    def take(self, data: bytes) -> int: ...
+
+
+class Length:
+    """A body of a known number of bytes."""
+
+    __slots__ = ("_left", "ended")
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+        self.ended = size == 0
+
+    def take(self, data: bytes) -> int:
+        taken = min(len(data), self._left)
+        self._left -= taken
+        self.ended = self._left == 0
+        return taken
+
+
+class Chunks:
+    """A chunked body, trailers included."""
+
+    __slots__ = ("_excess", "_in_trailers", "_left", "_line", "_trailer_bytes", "ended")
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._left = 0  # of the chunk's data and the CRLF behind it
+        self._line = b""  # an unfinished size line or trailer line
+        self._excess = 0
+        self._in_trailers = False
+        self._trailer_bytes = 0
+
+    def take(self, data: bytes) -> int:
+        """FramingError where the bytes are no chunks, or their framing is too much."""
+        at, size = 0, len(data)
+        while at < size and not self.ended:
+            if self._left:
+                step = min(self._left, size - at)
+                self._left -= step
+                at += step
+            else:
+                at = self._line_from(data, at)
+        return at
+
+    def _line_from(self, data: bytes, at: int) -> int:
+        """Read a size line or a trailer line, or what there is of it; the place behind it."""
+        # The CRLF itself may be split between two reads.
+        end = at if self._line[-1:] == b"\r" and data[at : at + 1] == b"\n" else None
+        if end is None:
+            found = data.find(_CRLF, at)
+            if found < 0:
+                self._line += data[at:]
+                self._bound(len(self._line))
+                return len(data)
+            end = found + 1
+        line = self._line + data[at : end + 1]
+        self._line = b""
+        if self._in_trailers:
+            self._bound(len(line))
+            self._trailer_bytes += len(line)
+            self.ended = line == _CRLF
+        else:
+            self._begin_chunk(line)
+        return end + 1
+
+    def _begin_chunk(self, line: bytes) -> None:
+        match = _SIZE.fullmatch(line)
+        if match is None:
+            raise FramingError("a chunk does not begin with its size")
+        size = int(match[1], 16)
+        self._excess = max(0, self._excess + len(line) + 2 - _CHUNK_ALLOWANCE - 2 * size)
+        self._bound(0)
+        if size:
+            self._left = size + 2
+        else:
+            self._in_trailers = True
+
+    def _bound(self, line_bytes: int) -> None:
+        """FramingError if a line of so many bytes is more than may come."""
+        if self._in_trailers:
+            if self._trailer_bytes + line_bytes > MAX_TRAILER_BYTES:
+                raise FramingError(f"its trailers are longer than {MAX_TRAILER_BYTES >> 10} KiB")
+        elif self._excess + line_bytes > MAX_FRAMING_BYTES:
+            raise FramingError("its chunks consist of framing: extensions, or tiny chunks")
