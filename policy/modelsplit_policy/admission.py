@@ -120,13 +120,33 @@ class Shedding:
 
 @dataclass(frozen=True, slots=True)
 class Waiter:
-    """One call in line, as statistics show it. Seconds."""
+    """One call in line, as statistics show it. Seconds.
 
+    ``place``: in its role's line, 1 is the next. ``expected_s``: how long it is expected to
+    wait from now on; None: too little is known.
+    """
+
+    request_id: str
     role: Role
     model: str
     client: str
     waited_s: float
     hold: Hold
+    place: int
+    expected_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """One call that has its seat. ``host`` None: none of ours. ``overdue``: started late."""
+
+    request_id: str
+    role: Role
+    model: str
+    client: str
+    host: Host | None
+    running_s: float
+    overdue: bool
 
 
 @dataclass(slots=True)
@@ -225,6 +245,7 @@ class Admission:
         self._forecasts = forecasts
         self._running_local = 0
         self._in_line = 0
+        self._seated: dict[Ticket, None] = {}
         self._kept = sum(pool.kept for pool in self._pools.values())
         self._urgent: OrderedDict[Ticket, None] = OrderedDict()
         self._protected = tuple(pool for pool in self._pools.values() if pool.limits.protected)
@@ -292,12 +313,41 @@ class Admission:
         return self._pools[role].limits
 
     def waiters(self, now: float) -> list[Waiter]:
-        """Everyone in line, with age and the reason for waiting."""
+        """Everyone in line, role by role, in order of their places."""
         return [
-            Waiter(ticket.role, ticket.model, ticket.client, now - ticket.arrived, self.why(ticket))
+            Waiter(
+                ticket.request_id,
+                ticket.role,
+                ticket.model,
+                ticket.client,
+                now - ticket.arrived,
+                self.why(ticket),
+                place,
+                self._expected_s(pool, ticket, place),
+            )
             for pool in self._pools.values()
-            for ticket in pool.line
+            for place, ticket in enumerate(pool.line.order(), 1)
         ]
+
+    def runners(self, now: float) -> list[Runner]:
+        """Everyone who has a seat, in the order in which they got it."""
+        return [
+            Runner(
+                ticket.request_id,
+                ticket.role,
+                ticket.model,
+                ticket.client,
+                ticket.host,
+                now - ticket.seated,
+                ticket.overdue,
+            )
+            for ticket in self._seated
+        ]
+
+    def _expected_s(self, pool: _Pool, ticket: Ticket, place: int) -> float | None:
+        if not pool.foresees(ticket.model):
+            return None
+        return self.expected_wait_s(ticket, place - 1)
 
     def standing(self, ticket: Ticket) -> Seats:
         """What each limit on the ticket stands at now."""
@@ -332,6 +382,7 @@ class Admission:
     ) -> Failure:
         """What to tell a call that is turned away for ``reason`` now."""
         pool = self._pools[ticket.role]
+        ticket.position = pool.line.place(ticket)
         return overload.no_seat(
             reason,
             ticket.role,
@@ -562,6 +613,7 @@ class Admission:
         """``host`` None: a role that runs on none of ours."""
         ticket.place = Place.SEATED
         ticket.seated = now
+        self._seated[ticket] = None
         self._kept += pool.moved(1)
         if ticket.doubted:
             self.forecast.wrong += 1
@@ -574,6 +626,7 @@ class Admission:
             ticket.flight = host.take(ticket.model, now, pool.length_s(ticket.model))
 
     def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
+        del self._seated[ticket]
         self._kept += pool.moved(-1)
         held_s = now - ticket.seated
         if ticket.sample:
@@ -806,10 +859,28 @@ def _limits(role: Role, row: RolePolicy) -> PoolLimits:
 def shown(waiters: list[Waiter]) -> Iterator[dict[str, object]]:
     """Waiters as plain values, for JSON."""
     for waiter in waiters:
+        expected_s = waiter.expected_s
         yield {
+            "request_id": waiter.request_id,
             "llm_role": waiter.role,
             "model": waiter.model,
             "client": waiter.client,
             "waited_ms": round(waiter.waited_s * 1000, 1),
             "hold": waiter.hold,
+            "place": waiter.place,
+            "expected_wait_ms": None if expected_s is None else round(expected_s * 1000, 1),
+        }
+
+
+def shown_running(runners: list[Runner]) -> Iterator[dict[str, object]]:
+    """Runners as plain values, for JSON."""
+    for runner in runners:
+        yield {
+            "request_id": runner.request_id,
+            "llm_role": runner.role,
+            "model": runner.model,
+            "client": runner.client,
+            "host": runner.host,
+            "running_ms": round(runner.running_s * 1000, 1),
+            "overdue": runner.overdue,
         }

@@ -104,6 +104,25 @@ class RoleQueue:
             lane[:] = [entry for entry in lane if entry[3] in self._waiting]
             heapq.heapify(lane)
 
+    def order(self) -> list[Ticket]:
+        """Everyone who waits, in the order in which they should go."""
+        entries = [
+            entry for lane in self._lanes.values() for entry in lane if entry[3] in self._waiting
+        ]
+        return [entry[3] for entry in sorted(entries, key=_order)]
+
+    def place(self, ticket: Ticket) -> int:
+        """Where a call stands in that order, from 1; behind all if it is not in line."""
+        lane = self._lanes.get(ticket.model, ()) if ticket in self._waiting else ()
+        own = next((_order(entry) for entry in lane if entry[3] is ticket), None)
+        if own is None:
+            return len(self._waiting) + 1
+        return 1 + sum(
+            _order(entry) < own and entry[3] in self._waiting
+            for lane in self._lanes.values()
+            for entry in lane
+        )
+
     def heads(self) -> list[tuple[bool, float, int, Ticket]]:
         """The first call of every lane, best first."""
         found = []

@@ -47,6 +47,8 @@ class Hold(StrEnum):
 class Ticket:
     """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
 
+    ``request_id``: the call's, for those who look at the queue. ``position``: its place in
+    its role's line when it was refused; 1 is the next.
     ``model``: its canonical name, so that no other spelling passes for another model.
     ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
     for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
@@ -58,6 +60,7 @@ class Ticket:
     model: str
     arrived: float
     client: str = ""
+    request_id: str = ""
     max_wait_s: float = math.inf
     max_hold_s: float = math.inf
     front: bool = False
@@ -65,6 +68,7 @@ class Ticket:
     place: Place = Place.NEW
     seated: float = 0.0
     ahead: int = 0
+    position: int | None = None
     urgent: bool = False
     overdue: bool = False
     doubted: bool = False

@@ -29,6 +29,7 @@ async def test_a_slow_stream_begins_early_with_tokens_that_say_nothing(
         assert head.status == 200
         assert head["Content-Type"] == kind
         assert head["X-LLM-Role"] == "PLANNER"
+        assert head["X-LLM-Queue-Position"] == "0", "its turn has come"
         pieces = [piece async for piece in client.pieces(head)]
     lines = [line for piece in pieces for line in piece.splitlines()]
     assert head.whole

@@ -324,3 +324,35 @@ async def leave(client: Client, how: str) -> None:
         client.half_close()
     else:
         await client.close()
+
+
+async def test_the_queue_is_shown_with_places_and_who_runs(
+    full: tuple[Running, list[Client]],
+) -> None:
+    up, _ = full
+    async with up.client() as first, up.client() as second, up.admin() as admin:
+        for number, client in enumerate((first, second), 1):
+            await client.ask("POST", ROUTE, call(ROUTE, "planner"), {"X-Request-Id": f"w{number}"})
+            await up.until(lambda: up.seats()[1] == number)  # noqa: B023
+        shown = (await admin.request("GET", "/queue")).json
+    assert [(row["request_id"], row["place"]) for row in shown["waiting"]] == [("w1", 1), ("w2", 2)]
+    row = shown["waiting"][1]
+    assert (row["llm_role"], row["model"], row["hold"]) == ("PLANNER", "qwen3:4b", "role_cap")
+    assert row["why"] == "all seats of its role were taken"
+    assert row["expected_wait_ms"] is None, "too little is known"
+    assert [run["llm_role"] for run in shown["running"]] == ["PLANNER", "PLANNER"]
+    assert {(run["host"], run["overdue"]) for run in shown["running"]} == {("default", False)}
+
+
+async def test_whoever_is_refused_is_told_its_place(full: tuple[Running, list[Client]]) -> None:
+    up, _ = full
+    async with up.client() as waiting:
+        await waiting.ask("POST", ROUTE, call(ROUTE, "planner"))
+        await up.until(lambda: up.seats()[1] == 1)
+        answer = await ask(up, "planner", {"X-LLM-Max-Wait-Ms": "60"})
+    assert (answer.status, answer["X-LLM-Queue-Position"]) == (503, "2")
+
+
+async def test_whoever_is_answered_is_told_no_place() -> None:
+    async with running(WIDE) as up:
+        assert (await ask(up, "planner")).get("X-LLM-Queue-Position") is None

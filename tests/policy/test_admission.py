@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -429,6 +430,52 @@ def test_its_repr_is_what_one_wants_to_see_in_an_incident() -> None:
     assert "2/6 local" in text
     assert "PLANNER 2/2+1" in text
     assert "host 2/2" in text
+
+
+# Who stands where.
+
+
+def test_who_waits_is_told_with_place_hold_and_expected_wait() -> None:
+    under_test = taught(forecasts=True)
+    late = ask(under_test, PLANNER, now=1000.0, request_id="late", max_wait_s=60.0)
+    rows = under_test.waiters(1001.0)
+    assert [row.place for row in rows] == [1, 2, 3]
+    assert (rows[-1].request_id, rows[-1].hold) == ("late", Hold.ROLE_CAP)
+    expected = [row.expected_s for row in rows]
+    assert expected == [pytest.approx(seconds, rel=0.1) for seconds in (5.0, 10.0, 15.0)]
+    assert late.position is None
+    other = ask(under_test, EXECUTOR, now=1001.0)
+    assert other.place is Place.SEATED
+
+
+def test_a_wait_of_which_too_little_is_known_is_not_guessed() -> None:
+    under_test = make(host=1)
+    ask(under_test, EXECUTOR)
+    ask(under_test, EXECUTOR)
+    assert [row.expected_s for row in under_test.waiters(1.0)] == [None]
+
+
+def test_who_runs_is_told_with_role_model_and_host() -> None:
+    under_test = make()
+    ask(under_test, PLANNER, now=1.0, request_id="a")
+    ask(under_test, CLOUD, now=2.0, model="far", request_id="b")
+    first, second = under_test.runners(3.0)
+    assert (first.request_id, first.role, first.host, first.running_s) == (
+        "a",
+        PLANNER,
+        "default",
+        2,
+    )
+    assert (second.request_id, second.host, second.overdue) == ("b", None, False)
+
+
+def test_a_refused_call_knows_its_place() -> None:
+    under_test = make()
+    for _ in range(6):
+        ask(under_test, PLANNER)
+    full = Ticket(PLANNER, "m", 0.0)
+    under_test.ask(full, 0.0)
+    assert full.position == 5
 
 
 # Whatever happens.

@@ -160,3 +160,17 @@ def test_a_client_owes_nothing_for_calls_that_gave_up() -> None:
     for _ in range(8):
         line.join(ticket("other"))
     assert serve_all(line).index(again) <= 3
+
+
+def test_the_order_is_the_one_in_which_calls_are_served() -> None:
+    line = RoleQueue()
+    for client, model, front in ("amf", "amn", "bmn", "ann", "bnf", "cnn"):
+        line.join(ticket(client, model, front=front == "f"))
+    order = line.order()
+    assert [line.place(one) for one in order] == [1, 2, 3, 4, 5, 6]
+    line.remove(order[2])
+    left = [one for one in order if one is not order[2]]
+    assert line.order() == left
+    assert [line.place(one) for one in left] == [1, 2, 3, 4, 5]
+    assert line.place(order[2]) == 6, "behind all"
+    assert serve_all(line) == left

@@ -16,7 +16,7 @@ from urllib.parse import unquote
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from modelsplit_policy.admission import shown
+from modelsplit_policy.admission import shown, shown_running
 from modelsplit_policy.experiments import shares
 from modelsplit_policy.failures import ErrorCode, Failure, said_back
 from modelsplit_policy.roles import Ask, Route
@@ -149,6 +149,7 @@ class Admin:
             "/readyz": self._readyz,
             "/metrics": self._metrics,
             "/stats": self._stats,
+            "/queue": self._queue,
             "/policy": self._policy,
             "/route": self._route,
             "/cost": self._cost,
@@ -248,6 +249,17 @@ class Admin:
                 "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
             }
         )
+
+    async def _queue(self, asked: PageAsked) -> Page:
+        """Who waits, for what and how long still, and who runs."""
+        del asked
+        admission, now = self._parts.admission, self._parts.clock.now()
+        waiting = [
+            row | {"why": explain.hold_in_words(str(row["hold"]))}
+            for row in shown(admission.waiters(now))
+        ]
+        running = list(shown_running(admission.runners(now)))
+        return _json({"waiting": waiting, "running": running})
 
     async def _policy(self, asked: PageAsked) -> Page:
         del asked

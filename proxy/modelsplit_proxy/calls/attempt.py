@@ -222,6 +222,7 @@ class AttemptRun:
             model=plan.model,
             arrived=self._attempt.asked,
             client=self._record.client,
+            request_id=self._record.request_id,
             max_wait_s=wait_left_s(plan.max_wait_s, asked_s, waited_s),
             max_hold_s=plan.max_hold_s,
             front=front,
@@ -244,6 +245,7 @@ class AttemptRun:
                 attempt.crowd_at_end = gate.crowd(ticket)
         attempt.seats = gate.seats(ticket)
         if refusal is not None:
+            self._record.queue_position = ticket.position
             return refusal
         attempt.seated = clock.now()
         call.step(Event.ADMIT)

@@ -68,6 +68,7 @@ class Patience:
             self._reply.down.write(piece)
         else:
             self.committed = True
+            self._record.queue_position = 0
             self._reply.commit_early(self._record.endpoint.wire.stream_type, piece)
         self._arm(self._after_s)
 

@@ -42,6 +42,8 @@ def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
         )
     if record.variant is not None:
         block += f"X-LLM-Variant: {record.variant.arm}\r\n"
+    if record.queue_position is not None:
+        block += f"X-LLM-Queue-Position: {record.queue_position}\r\n"
     if record.failure is not None:
         block += f"X-LLM-Error-Code: {record.failure.code}\r\n"
     return [block.encode("ascii"), headers.VIA_LINE]

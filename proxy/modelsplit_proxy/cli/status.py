@@ -142,10 +142,15 @@ def _waiters(waiters: list[dict[str, Any]]) -> Iterator[str]:
     for waiter in longest[:_SHOWN_WAITERS]:
         yield (
             f"waiting  {waiter['llm_role']} {waiter['model']} {waiter['waited_ms'] / 1000:.1f} s "
-            f"({waiter['hold']}) from {waiter['client']}"
+            f"({waiter['hold']}) from {waiter['client']}, place {waiter['place']}{_more(waiter)}"
         )
     if len(waiters) > _SHOWN_WAITERS:
         yield f"waiting  … and {len(waiters) - _SHOWN_WAITERS} more"
+
+
+def _more(waiter: dict[str, Any]) -> str:
+    expected_ms = waiter["expected_wait_ms"]
+    return "" if expected_ms is None else f", about {expected_ms / 1000:.1f} s more"
 
 
 def _budgets(spending: dict[str, Any]) -> Iterator[str]:

@@ -70,6 +70,11 @@ _TOLD: Final = frozenset(
 _NAME: Final = 10
 
 
+def hold_in_words(hold: str) -> str:
+    """Why a call waits."""
+    return _HOLDS.get(hold, hold)
+
+
 def text(call: Mapping[str, Any]) -> str:
     """The whole story, one fact a line."""
     return "".join(f"{said_back(line, _LINE_MAX)}\n" for line in lines(call))

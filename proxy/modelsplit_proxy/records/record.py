@@ -96,8 +96,10 @@ class CallRecord:
     """One call, from its first byte in to its last byte out.
 
     ``candidates``: who may answer, in order. ``no_fallback``: the client wanted none.
-    ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
-    ``values``: what ``values.finished`` made of the call when it had ended.
+    ``queue_position``: its place in line when it was refused, 0 when its turn had come before
+    an early head; None: of no interest. ``unseated``: a second attempt that was not sent, or
+    turned away, and so does not count. ``values``: what ``values.finished`` made of the call
+    when it had ended.
     """
 
     request_id: str
@@ -117,6 +119,7 @@ class CallRecord:
     no_fallback: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     unseated: Attempt | None = None
+    queue_position: int | None = None
     starts_at_fallback: bool = False
     call: Call = field(default_factory=Call)
     failure: Failure | None = None

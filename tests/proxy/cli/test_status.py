@@ -49,7 +49,7 @@ async def test_who_waits_is_shown_with_age_and_reason(capsys: pytest.CaptureFixt
     assert code == 0
     assert ["PLANNER", "2/2", "1", "1/64"] in [line.split()[:4] for line in text.splitlines()]
     assert "waiting  PLANNER qwen3:4b" in text
-    assert "(role_cap) from 127.0.0.1" in text
+    assert "(role_cap) from 127.0.0.1, place 1\n" in text
 
 
 async def test_calls_that_wait_inside_ollama_are_shown_as_such() -> None:

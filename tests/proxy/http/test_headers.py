@@ -48,6 +48,7 @@ TOLD = [
     b"X-LLM-Attempt",
     b"X-LLM-Fallback-Used",
     b"X-LLM-Queue-Wait-Ms",
+    b"X-LLM-Queue-Position",
     b"X-LLM-Route-Reason",
     b"X-LLM-Variant",
     b"X-LLM-Error-Code",
