@@ -279,9 +279,10 @@ class Failure:
     """One thing that went wrong, said so that a person knows what to do.
 
     ``message`` is one sentence of at most 200 characters: what happened, the numbers,
-    what to do. ``retry_after_s`` is whole seconds, 1 to 30, and only where waiting helps.
-    ``phrase`` is the HTTP reason phrase; some clients show nothing else. ``own_status``:
-    sent instead of the code's status.
+    what to do. ``retry_after_s`` is whole seconds, 1 to 30 or what the upstream asks for, and
+    only where waiting helps. ``phrase`` is the HTTP reason phrase; some clients show nothing
+    else. ``own_status``: sent instead of the code's status. ``retry``: the advice on retrying,
+    where it is known better than by the code.
     """
 
     code: ErrorCode
@@ -290,6 +291,7 @@ class Failure:
     phrase: str
     retry_after_s: int | None = None
     own_status: int | None = None
+    retry: bool | None = None
 
     def __post_init__(self) -> None:
         if self.reason not in ERRORS[self.code].reasons:
@@ -305,6 +307,8 @@ class Failure:
 
     @property
     def should_retry(self) -> bool | None:
+        if self.retry is not None:
+            return self.retry
         return ERRORS[self.code].retry
 
 

@@ -264,3 +264,21 @@ async def test_a_browser_may_read_an_error() -> None:
         answer = await ask(up, NATIVE, b"{", {"Origin": "http://localhost:3000"})
         assert answer["Access-Control-Allow-Origin"] == "http://localhost:3000"
         assert "X-LLM-Error-Code" in answer["Access-Control-Expose-Headers"]
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "429 Too Many", "500 Oops", "503 Busy", "404 Gone"])
+@pytest.mark.parametrize("body", [b'{"error":"no"}', b"<html>"], ids=["own words", "ours"])
+async def test_what_the_upstream_advises_on_asking_again_is_told_on(
+    status: str, body: bytes
+) -> None:
+    """Also where its words are not: they are no JSON."""
+    route = "/v1/chat/completions"
+    for word in ("true", "false"):
+        lines = ("Retry-After: 25", f"x-should-retry: {word}")
+        async with scripted(response(body, *lines, status=status)) as upstream:
+            target = Address("127.0.0.1", upstream.port)
+            async with running(upstream=target) as up, up.client() as client:
+                answer = await client.request("POST", route, call(route, "qwen3:4b"))
+                assert answer.status == int(status[:3])
+                assert answer.all("Retry-After") == ["25"]
+                assert answer.all("x-should-retry") == [word]

@@ -145,7 +145,11 @@ class AnswerReader:
         record = self._record
         if head.status >= 400:
             return upstream_failures.failure_of_status(
-                head, held.body, model=self._model, provider=self._provider
+                head,
+                held.body,
+                model=self._model,
+                provider=self._provider,
+                wall=record.started_wall,
             )
         failure = answer_check.check_whole(record.endpoint, held, self._provider)
         if failure is not None or self._validation is None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # What passes through takes any method but those that no proxy may pass.
 ALLOW_LINE: Final = b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
+_DO_NOT: Final = b"x-should-retry: false\r\n"
 _WANT_A_KEY: Final = frozenset({Reason.NO_KEY, Reason.WRONG_KEY})
 
 
@@ -61,8 +62,8 @@ def lines(failure: Failure) -> list[bytes]:
     out = []
     if failure.retry_after_s is not None:
         out.append(b"Retry-After: %d\r\n" % failure.retry_after_s)
-    if failure.should_retry is False:
-        out.append(b"x-should-retry: false\r\n")
+    if failure.should_retry is not None:
+        out.append(b"x-should-retry: true\r\n" if failure.should_retry else _DO_NOT)
     if failure.reason in _WANT_A_KEY:
         out.append(b"WWW-Authenticate: Bearer\r\n")
     if failure.own_status == 405:

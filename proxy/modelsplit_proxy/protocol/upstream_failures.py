@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
 from modelsplit_proxy.http.upstream import Fault
+from modelsplit_proxy.protocol import retry_advice
 from modelsplit_proxy.protocol.stream_end import json_object
 
 if TYPE_CHECKING:
@@ -16,12 +18,24 @@ _BUSY_RETRY_S: Final = 2
 
 
 def failure_of_status(
-    head: UpstreamHead, body: bytes, *, model: str, provider: Provider
+    head: UpstreamHead, body: bytes, *, model: str, provider: Provider, wall: float
 ) -> Failure | None:
-    """None for 2xx and 3xx; else the failure that the upstream's own answer amounts to."""
-    status = head.status
-    if status < 400:
+    """None for 2xx and 3xx; else the failure that the upstream's own answer amounts to.
+
+    What the upstream advises on asking again is part of it. ``wall``: seconds since 1970.
+    """
+    if head.status < 400:
         return None
+    failure = _refused(head.status, body, model=model, provider=provider)
+    after_s = retry_advice.retry_after_s(head, wall)
+    return replace(
+        failure,
+        retry_after_s=failure.retry_after_s if after_s is None else after_s,
+        retry=retry_advice.should_retry(head),
+    )
+
+
+def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Failure:
     said = _said(body)
     if status == 404 and _names_a_model(body):
         return Failure(

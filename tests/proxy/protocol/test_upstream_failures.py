@@ -21,7 +21,7 @@ def of_status(
     status: int, body: bytes, model: str = "qwen3:4b", provider: Provider = Provider.LOCAL
 ) -> Failure:
     failure = upstream_failures.failure_of_status(
-        head(status), body, model=model, provider=provider
+        head(status), body, model=model, provider=provider, wall=0.0
     )
     assert failure is not None
     return failure
@@ -30,10 +30,10 @@ def of_status(
 @pytest.mark.parametrize("status", [200, 201, 204, 301, 304])
 def test_an_answer_is_no_failure(status: int) -> None:
     body = b'{"error":"x"}'
-    assert (
-        upstream_failures.failure_of_status(head(status), body, model="m", provider=Provider.LOCAL)
-        is None
+    failure = upstream_failures.failure_of_status(
+        head(status), body, model="m", provider=Provider.LOCAL, wall=0.0
     )
+    assert failure is None
 
 
 @pytest.mark.parametrize(
