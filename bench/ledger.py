@@ -132,7 +132,7 @@ class Calls:
 
     def _refused(self, record: CallRecord, candidate: Candidate) -> None:
         attempt = record.attempt(candidate, 1000.0, self._price)
-        attempt.crowd = attempt.crowd_at_end = _crowd(record.role)
+        attempt.crowd = attempt.crowd_at_end = _crowd(record.routing.role)
         attempt.seats, attempt.ahead = _seats(), 5
         attempt.ended, attempt.failure = 1008.0, _LATE
         _walk(record, Event.ENQUEUE, Event.REJECT)
@@ -144,7 +144,7 @@ class Calls:
         rng = self._rng
         attempt = record.attempt(candidate, asked, self._price)
         if wait_s:
-            attempt.crowd, attempt.ahead = _crowd(record.role), rng.randrange(8)
+            attempt.crowd, attempt.ahead = _crowd(record.routing.role), rng.randrange(8)
         attempt.seats, attempt.sent = _seats(), True
         attempt.seated = attempt.dispatched = asked + wait_s
         attempt.first_byte = attempt.dispatched + rng.expovariate(2.0)
@@ -171,8 +171,7 @@ def _seats() -> Seats:
     return Seats(2, 2, 4, 6, 2, None, 3, "")
 
 
-def _crowd(role: Role | None) -> Crowd:
-    assert role is not None
+def _crowd(role: Role) -> Crowd:
     return Crowd(
         Hold.ROLE_CAP,
         {Role.PLANNER: 2, Role.EXECUTOR: 2},

@@ -10,7 +10,7 @@ from modelsplit_proxy.calls.telemetry import fields
 from modelsplit_proxy.http.headers import RESPONSE_NAMES
 from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.routes import Routes
-from support.records import answered
+from support.records import answered, routing
 
 PAGE = (Path(__file__).parents[1] / "docs" / "routes.md").read_text(encoding="utf-8")
 
@@ -51,4 +51,5 @@ def test_every_request_header_is_described() -> None:
 
 def test_the_example_of_telemetry_has_every_field() -> None:
     (example,) = re.findall(r'"llm":(\{.*?\})\}', section("Telemetry in the body"), re.DOTALL)
-    assert list(json.loads(example)) == list(fields(answered(), 103.0))
+    record = answered()
+    assert list(json.loads(example)) == list(fields(record, routing(record), 103.0))

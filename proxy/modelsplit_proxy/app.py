@@ -244,7 +244,7 @@ class App:
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
         return AttemptParts(
-            answers=AnswerParts(self.policy, self.target, self.lifecycle),
+            answers=AnswerParts(self.target, self.lifecycle),
             plans=AttemptPlans(self.policy, self._pricing.prices, self.budget_keeper, stall_s),
             gate=self.gate,
             pool=self.pool,

@@ -10,6 +10,7 @@ from modelsplit_proxy.records.values import log_fields
 from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import running, warm
+from support.records import routing
 
 pytestmark = pytest.mark.flowing_time
 
@@ -94,7 +95,7 @@ async def test_a_call_that_only_loads_means_the_primary_where_each_is_dealt_by_i
     async with running(SIM, trial(arms=[ARMS[1]])) as up, up.client() as client:
         answer = await client.request("POST", ROUTE, {"model": "planner"})
         [record] = await up.calls.wait()
-    assert (answer["X-LLM-Model"], record.variant) == ("qwen3:4b", None)
+    assert (answer["X-LLM-Model"], routing(record).variant) == ("qwen3:4b", None)
 
 
 async def test_a_loaded_fallback_does_not_take_the_place_of_an_arm() -> None:

@@ -18,6 +18,7 @@ from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import DIALECTS, call
 from support.harness import running, warm
 from support.raw import raw_upstream
+from support.records import routing
 from support.scripted import is_own_question, response, scripted
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ async def test_the_second_model_answers(
         fields = log_fields(record)
         assert (fields["fallback_used"], fields["fallback_cause"]) == (True, code)
         assert up.seats() == (0, 0)
-        counted = f'modelsplit_fallbacks_total{{code="{code}",role="{record.role}"}}'
+        counted = f'modelsplit_fallbacks_total{{code="{code}",role="{routing(record).role}"}}'
         assert await metric(up, f"{counted} 1.0")
 
 

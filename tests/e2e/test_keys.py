@@ -68,7 +68,7 @@ async def test_a_call_without_a_key_is_told_so_in_its_own_dialect(
         assert up.asked == []
         (record,) = up.calls.records
         assert (record.outcome, record.status) == ("E_UNAUTHORIZED", 401)
-        assert (record.role, record.attempts) == (None, [])
+        assert (record.routing, record.attempts) == (None, [])
         # The connection is as good as before: with a key, the call goes through.
         answer = await client.request("POST", route, call(route, "qwen3:4b"), AS_LAPTOP)
         assert answer.status == 200

@@ -12,6 +12,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import call
 from support.harness import Running, running, warm
+from support.records import routing
 from support.wire import Answer
 
 pytestmark = pytest.mark.flowing_time
@@ -170,7 +171,7 @@ async def test_they_take_no_part_in_an_experiment() -> None:
         answer = await ask(up, LOAD)
         # What the next call will be answered by is loaded, and compared with nothing.
         assert (answer.json["model"], answer.get("X-LLM-Variant")) == ("qwen3:8b", None)
-        assert up.calls.records[-1].variant is None
+        assert routing(up.calls.records[-1]).variant is None
 
 
 @pytest.mark.parametrize("body", [{"model": "cloud", "keep_alive": 0}, {"model": "cloud"}])

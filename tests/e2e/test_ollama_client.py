@@ -13,6 +13,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.harness import running
+from support.records import routing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -55,7 +56,7 @@ async def test_it_generates_by_alias(up: Running) -> None:
         answer = await client.generate("planner", "hello")
         assert (answer.model, answer.done, answer.eval_count) == ("qwen3:4b", True, 5)
         [record] = await up.calls.wait()
-        assert record.role == "PLANNER"
+        assert routing(record).role == "PLANNER"
 
 
 async def test_it_chats_in_a_role(up: Running) -> None:
@@ -63,7 +64,7 @@ async def test_it_chats_in_a_role(up: Running) -> None:
         answer = await client.chat("qwen3:8b", HELLO)
         assert answer.message.content
         [record] = await up.calls.wait()
-        assert (record.role, record.route_reason) == ("EXECUTOR", "header")
+        assert (routing(record).role, routing(record).reason) == ("EXECUTOR", "header")
 
 
 async def test_it_does_not_mind_telemetry(up: Running) -> None:

@@ -286,7 +286,7 @@ class Trial:
         lifecycle = Lifecycle()
         target = UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434")
         self.parts = AttemptParts(
-            answers=AnswerParts(rules, target, lifecycle),
+            answers=AnswerParts(target, lifecycle),
             plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
             gate=cast("Gate", self.gate),
             pool=cast("Pool", upstream),
@@ -298,13 +298,13 @@ class Trial:
         replies = ReplyParts(rules, budget_keeper, self.clock, lifecycle)
         self.heard = Heard()
         self.record: CallRecord = begun(endpoint=endpoint(label))
-        self.record.routed(route)
+        self.routing = self.record.routed(route)
         incoming = request(headers)
         self.reply = Reply(replies, incoming, downstream(self.heard), self.record)
         self.sent = OutgoingRequest(incoming, label, asked, read_body(body))
 
     def attempt(self, candidate: Candidate = PLANNER.candidates[0]) -> AttemptRun:
-        return AttemptRun(self.parts, self.record, self.reply, self.sent, candidate)
+        return AttemptRun(self.parts, self.record, self.routing, self.reply, self.sent, candidate)
 
     async def run(
         self, candidate: Candidate = PLANNER.candidates[0], *, waited_s: float = 0.0

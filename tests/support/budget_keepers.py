@@ -14,7 +14,7 @@ from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
 from modelsplit_proxy.runtime.clock import BudgetClock
 from support.bodies import fields_of
 from support.harness import policy
-from support.records import routed
+from support.records import routed, routing
 from support.stores import opened
 
 if TYPE_CHECKING:
@@ -74,7 +74,9 @@ class Held:
         record = routed(ROUTES[candidate.model])
         price = self.budget_keeper._prices.of(candidate.model, Provider.CLOUD)
         attempt = record.attempt(candidate, 100.0, price)
-        payment = self.budget_keeper.payment(record, candidate, fields_of(fields or {}), size)
+        payment = self.budget_keeper.payment(
+            record, routing(record), candidate, fields_of(fields or {}), size
+        )
         assert payment is not None
         return record, attempt, payment
 

@@ -9,7 +9,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
 from modelsplit_proxy.protocol.stream_end import Usage
-from modelsplit_proxy.records.record import CallRecord
+from modelsplit_proxy.records.record import CallRecord, Routing
 from support.endpoints import endpoint
 
 PLANNER = Route(
@@ -41,9 +41,17 @@ def begun(**changes: Any) -> CallRecord:
 
 
 def routed(route: Route = PLANNER, **changes: Any) -> CallRecord:
+    """The same with a route; ``variant``: the arm it was given."""
+    variant = changes.pop("variant", None)
     record = begun(**changes)
-    record.routed(route)
+    record.routed(route).variant = variant
     return record
+
+
+def routing(record: CallRecord) -> Routing:
+    """Of a call that has one."""
+    assert record.routing is not None
+    return record.routing
 
 
 def answered(route: Route = PLANNER, **changes: Any) -> CallRecord:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import deadlines, overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
-from modelsplit_proxy.calls.reply import Setback
+from modelsplit_proxy.calls.reply import OwnAnswer, Setback
 from modelsplit_proxy.http.collect import BodyCopy, Collector
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
@@ -25,9 +25,8 @@ from modelsplit_proxy.protocol.stream_end import Tail
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from modelsplit_policy.config.model import Policy
     from modelsplit_policy.deadlines import Bounds, Limits
-    from modelsplit_policy.roles import Candidate
+    from modelsplit_proxy.calls.attempt_plan import AttemptPlan
     from modelsplit_proxy.calls.early_headers import Patience
     from modelsplit_proxy.calls.reply import Reply
     from modelsplit_proxy.calls.telemetry import Telemetry
@@ -46,7 +45,6 @@ HOLD_BYTES: Final = 8 * 1024 * 1024
 class AnswerParts:
     """What outlives the answer."""
 
-    policy: Policy
     target: UpstreamTarget
     lifecycle: Lifecycle
 
@@ -63,6 +61,7 @@ class AnswerReader:
         "_provider",
         "_record",
         "_reply",
+        "_role",
         "_row",
         "_telemetry",
         "_validation",
@@ -73,25 +72,24 @@ class AnswerReader:
         parts: AnswerParts,
         record: CallRecord,
         reply: Reply,
-        candidate: Candidate,
+        plan: AttemptPlan,
         limits: Limits,
         *,
         validation: Validation | None,
         patience: Patience | None,
         telemetry: Telemetry | None,
     ) -> None:
-        assert record.role is not None
-        assert record.provider is not None
         self._parts = parts
         self._record = record
         self._reply = reply
-        self._model = candidate.model
+        self._model = plan.candidate.model
         self._limits = limits
         self._validation = validation
         self._patience = patience
         self._telemetry = telemetry
-        self._provider = record.provider
-        self._row = parts.policy.roles[record.role]
+        self._role = plan.role
+        self._provider = plan.provider
+        self._row = plan.row
         self._attempt = record.attempts[-1]
 
     async def run(
@@ -101,8 +99,8 @@ class AnswerReader:
         if head.status >= 400 or not answer_check.is_stream(self._record.endpoint, head):
             return await self._hold(exchange, head, bounds)
         self._record.streamed = True
-        if self._holds_streams(head):
-            return await self._hold_stream(exchange, head, bounds)
+        if self._validation is not None and self._holds_streams(head):
+            return await self._hold_stream(self._validation, exchange, head, bounds)
         await self._stream(exchange, head, bounds)
         return None
 
@@ -229,18 +227,16 @@ class AnswerReader:
     def _holds_streams(self, head: UpstreamHead) -> bool:
         early = self._patience is not None and self._patience.committed
         readable = not head.get(b"content-encoding")
-        return (
-            self._validation is not None
-            and self._row.on_stream == "hold"
-            and readable
-            and not early
-        )
+        return self._row.on_stream == "hold" and readable and not early
 
     async def _hold_stream(
-        self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
+        self,
+        validation: Validation,
+        exchange: Exchange,
+        head: UpstreamHead,
+        bounds: Callable[[], Bounds],
     ) -> Setback | None:
         """A stream that must be valid before the client sees any of it."""
-        assert self._validation is not None
         collector = Collector(exchange, HOLD_BYTES)
         result = await collector.run(bounds)
         if collector.overflowed:
@@ -253,7 +249,7 @@ class AnswerReader:
         self._attempt.usage = verdict.usage
         if not verdict.complete:
             return self.set_back(self._stream_failure(result, verdict))
-        unfit = self._validation.stream(body)
+        unfit = validation.stream(body)
         if unfit is not None:
             return self.set_back(unfit, head, body)
         self._reply.commit(head, length=None, total=True)
@@ -306,4 +302,4 @@ class AnswerReader:
         self, failure: Failure, head: UpstreamHead | None = None, body: bytes = b""
     ) -> Setback:
         self._attempt.failure = failure
-        return Setback(failure, head, body)
+        return Setback(failure, None if head is None else OwnAnswer(head, body, self._role))

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
     from modelsplit_proxy.protocol.request_headers import Asked
-    from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.watch.loaded_models import Residency
 
@@ -97,7 +97,6 @@ class AttemptRun:
         "_admitted",
         "_attempt",
         "_before",
-        "_candidate",
         "_limits",
         "_parts",
         "_patience",
@@ -106,6 +105,7 @@ class AttemptRun:
         "_reading",
         "_record",
         "_reply",
+        "_routing",
         "_sent",
         "_ticket",
     )
@@ -114,18 +114,18 @@ class AttemptRun:
         self,
         parts: AttemptParts,
         record: CallRecord,
+        routing: Routing,
         reply: Reply,
         sent: OutgoingRequest,
         candidate: Candidate,
     ) -> None:
-        assert record.role is not None
         self._parts = parts
         self._record = record
+        self._routing = routing
         self._reply = reply
         self._sent = sent
-        self._candidate = candidate
-        self._plan = plan = parts.plans.of(record.role, candidate)
-        record.provider = plan.provider
+        self._plan = plan = parts.plans.of(routing.role, candidate)
+        routing.provider = plan.provider
         self._attempt = record.attempt(candidate, parts.clock.now(), plan.price)
         usual = plan.row.total_timeout_ms is None and sent.asked.timeout_ms is None
         self._limits = plan.limits if usual else self._read_limits()
@@ -134,11 +134,11 @@ class AttemptRun:
             parts.answers,
             record,
             reply,
-            candidate,
+            plan,
             self._limits,
             validation=self._read_validation() if plan.row.validate_output else None,
             patience=self._patience,
-            telemetry=Telemetry(record, parts.clock) if sent.asked.telemetry else None,
+            telemetry=Telemetry(record, routing, parts.clock) if sent.asked.telemetry else None,
         )
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
@@ -301,15 +301,16 @@ class AttemptRun:
         try:
             self._attempt.sent = True
             connection.write(self._request_bytes())
-            return self._in_band(await self._answer(exchange, deadline))
+            setback = await self._answer(exchange, deadline)
+            return setback if self._patience is None else self._in_band(setback, self._patience)
         finally:
             # Unless its answer is complete, this cuts the upstream off, which is what
             # makes Ollama stop computing for nobody.
             exchange.abort()
 
-    def _in_band(self, setback: Setback | None) -> Setback | None:
+    def _in_band(self, setback: Setback | None, patience: Patience) -> Setback | None:
         """After an early head a setback can only be told inside the stream."""
-        if setback is None or self._patience is None or not self._patience.committed:
+        if setback is None or not patience.committed:
             return setback
         failure = setback.failure
         if self._before is not None and not explains(Tried(failure, seated=True)):
@@ -332,7 +333,7 @@ class AttemptRun:
 
     def _body_bytes(self) -> bytes:
         """The client's bytes naming the candidate, unless the policy shapes the request."""
-        body, model, plan = self._sent.body, self._candidate.model, self._plan
+        body, model, plan = self._sent.body, self._plan.candidate.model, self._plan
         shape = plan.shape if model == body.model else plan.chosen
         changes = None
         self._record.applied = ()
@@ -387,13 +388,13 @@ class AttemptRun:
     def _read_payment(self) -> AttemptCharge | None:
         body = self._sent.body
         return self._parts.budget_keeper.payment(
-            self._record, self._candidate, body.fields, len(body.raw)
+            self._record, self._routing, self._plan.candidate, body.fields, len(body.raw)
         )
 
     def _read_validation(self) -> Validation | None:
         if self._record.loading is not None:
             return None
-        validation = Validation(self._record, self._candidate.model, self._sent.body.fields)
+        validation = Validation(self._record, self._plan.candidate.model, self._sent.body.fields)
         return validation if validation.wanted else None
 
     def _read_patience(self) -> Patience | None:

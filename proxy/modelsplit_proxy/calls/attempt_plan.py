@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class AttemptPlan:
-    """``model``: its canonical name. ``price`` None: nobody knows it. Seconds throughout.
+    """``model``: the candidate's canonical name. ``price`` None: nobody knows it. In seconds.
 
     ``limits``: the bounds of an attempt whose client asked for none and whose role has none
     for the whole call. ``max_wait_s`` and ``max_hold_s``: the most it may stand in line, and
@@ -38,6 +38,7 @@ class AttemptPlan:
 
     role: Role
     row: RolePolicy
+    candidate: Candidate
     model: str
     provider: Provider
     price: Price | None
@@ -63,7 +64,7 @@ class AttemptPlans:
         self._known: BoundedMemo[tuple[Role, Candidate], AttemptPlan] = BoundedMemo()
 
     def __repr__(self) -> str:
-        return f"<Lanes {len(self._known)} known>"
+        return f"<AttemptPlans {len(self._known)} known>"
 
     def of(self, role: Role, candidate: Candidate) -> AttemptPlan:
         plan = self._known.get((role, candidate))
@@ -81,6 +82,7 @@ class AttemptPlans:
         return AttemptPlan(
             role=role,
             row=row,
+            candidate=candidate,
             model=model,
             provider=provider,
             price=self._prices.of(candidate.model, provider),

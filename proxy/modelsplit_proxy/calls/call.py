@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.json_body import Body
     from modelsplit_proxy.records.call_ended import CallEnded
     from modelsplit_proxy.records.live import LiveCalls
+    from modelsplit_proxy.records.record import Routing
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
@@ -122,24 +123,26 @@ class InferenceCall:
             self.record.call.step(Event.REJECT)
             self._reply.set_back(Setback(prepared))
             return
-        sent, route = prepared
+        sent, route, routing = prepared
         self._reply.on_commit = sent.forget
-        setback = await self._attempts(sent, route)
+        setback = await self._attempts(sent, route, routing)
         if setback is not None:
             self.record.call.end_unanswered()
             self._reply.set_back(setback)
 
-    async def _attempts(self, sent: OutgoingRequest, route: Route) -> Setback | None:
+    async def _attempts(
+        self, sent: OutgoingRequest, route: Route, routing: Routing
+    ) -> Setback | None:
         """Ask the candidates in turn. None: the client is answered. Else what to tell it."""
         record, parts = self.record, self._parts
-        candidates = self._worth_asking(route)
+        candidates = self._worth_asking(route, routing)
         setbacks: list[Setback] = []
         tried: list[Tried] = []
         last: AttemptRun | None = None
         ask = first_step(candidates)
         try:
             while True:
-                run = AttemptRun(parts.attempts, record, self._reply, sent, ask.candidate)
+                run = AttemptRun(parts.attempts, record, routing, self._reply, sent, ask.candidate)
                 setback = await run.run(
                     waited_s=ask.waited_s,
                     after=last if ask.front else None,
@@ -160,10 +163,10 @@ class InferenceCall:
                 last.release()
         if step.attempt < len(setbacks) - 1:
             record.unseated = record.attempts.pop()
-            record.provider = route.provider
+            routing.provider = route.provider
         return setbacks[step.attempt]
 
-    def _worth_asking(self, route: Route) -> tuple[Candidate, ...]:
+    def _worth_asking(self, route: Route, routing: Routing) -> tuple[Candidate, ...]:
         """The candidates, without a primary whose cold start the policy wants avoided."""
         parts = self._parts
         if not parts.policy.roles[route.role].prefer_resident_fallback:
@@ -177,13 +180,13 @@ class InferenceCall:
             ),
         )
         if candidates is not route.candidates:
-            self.record.starts_at_fallback = True
-            self.record.route_reason = RouteReason.FALLBACK
+            routing.starts_at_fallback = True
+            routing.reason = RouteReason.FALLBACK
         return candidates
 
     # 1. Read and route.
 
-    async def _prepare(self) -> tuple[OutgoingRequest, Route] | Failure:
+    async def _prepare(self) -> tuple[OutgoingRequest, Route, Routing] | Failure:
         parts = self._parts
         try:
             self._asked = read_asked(self._request.headers)
@@ -200,14 +203,15 @@ class InferenceCall:
         if isinstance(route, Failure):
             self.record.requested_model = body.model
             return route
-        self.record.routed(route)
+        routing = self.record.routed(route)
         if route.provider is Provider.CLOUD:
             self.record.loading = None  # sent to the cloud, whatever it asks
         refused = await self._refuse_early(route)
         if refused is not None:
             return refused
         consumed = self._caller.consumed
-        return OutgoingRequest(self._request, self._target, self._asked, body, consumed), route
+        sent = OutgoingRequest(self._request, self._target, self._asked, body, consumed)
+        return sent, route, routing
 
     def _read_at_once(self, raw: bytes) -> Body | None:
         read_form = self.record.endpoint.read_form

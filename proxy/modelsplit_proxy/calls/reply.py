@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnAnswer:
+    """What the upstream itself said to a call of ``role``, whole."""
+
+    head: UpstreamHead
+    body: bytes
+    role: Role
+
+
+@dataclass(frozen=True, slots=True)
 class Setback:
     """An attempt that gave the client nothing yet.
 
@@ -41,8 +50,7 @@ class Setback:
     """
 
     failure: Failure
-    head: UpstreamHead | None = None
-    body: bytes = b""
+    answer: OwnAnswer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,28 +140,26 @@ class Reply:
     def set_back(self, setback: Setback) -> None:
         """The call has failed before a byte: the upstream's own words, or ours."""
         self._record.failure = setback.failure
-        head = setback.head
-        if head is not None and self._passes(setback):
-            self._head(head, length=len(setback.body), total=True)
-            self.down.write(setback.body)
+        answer = setback.answer
+        if answer is not None and self._passes(answer, setback.failure):
+            self._head(answer.head, length=len(answer.body), total=True)
+            self.down.write(answer.body)
         else:
-            refused = head is not None and head.status >= 400
-            status = head.status if head is not None and refused else setback.failure.status
+            status = setback.failure.status
+            if answer is not None and answer.head.status >= 400:
+                status = answer.head.status
             self._own_error(setback.failure, status)
         self.down.end()
 
-    def _passes(self, setback: Setback) -> bool:
+    def _passes(self, answer: OwnAnswer, failure: Failure) -> bool:
         """Whether the upstream's own words are fit to be the client's."""
-        assert setback.head is not None
-        if setback.head.status >= 400:
-            return upstream_failures.explains(setback.body)
-        role = self._record.role
-        assert role is not None
-        if setback.failure.code is ErrorCode.SCHEMA_INVALID:
-            return self._parts.policy.roles[role].on_schema_failure == "pass"
+        if answer.head.status >= 400:
+            return upstream_failures.explains(answer.body)
+        if failure.code is ErrorCode.SCHEMA_INVALID:
+            return self._parts.policy.roles[answer.role].on_schema_failure == "pass"
         # A 200 that is no answer (Ollama gave up) is a client's own affair only in CHAT, and
         # only if it is an answer at all and not the first half of one.
-        return role is Role.CHAT and answer_check.is_object(setback.body)
+        return answer.role is Role.CHAT and answer_check.is_object(answer.body)
 
     def _head(self, head: UpstreamHead, *, length: int | None, total: bool) -> None:
         self._record.status = head.status

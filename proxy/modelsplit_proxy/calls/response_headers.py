@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_proxy.http import headers
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.records.record import CallRecord, Routing
 
 _PLAIN: Final = re.compile(r"[ -~]{0,256}")
 
@@ -30,18 +30,18 @@ def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
     block += f", total;dur={(now - record.started) * 1000:.1f}\r\n" if total else "\r\n"
     if record.requested_model:
         block += f"X-LLM-Requested-Model: {_text(record.requested_model)}\r\n"
-    if record.role is not None:
+    if (routing := record.routing) is not None:
         block += (
-            f"X-LLM-Role: {record.role}\r\n"
-            f"X-LLM-Context: {record.context}\r\n"
-            f"X-LLM-Provider: {record.provider}\r\n"
+            f"X-LLM-Role: {routing.role}\r\n"
+            f"X-LLM-Context: {routing.context}\r\n"
+            f"X-LLM-Provider: {routing.provider}\r\n"
             f"X-LLM-Model: {_text(record.model)}\r\n"
             f"X-LLM-Attempt: {record.attempt_number}\r\n"
             f"X-LLM-Fallback-Used: {'true' if record.fallback_used else 'false'}\r\n"
-            f"X-LLM-Route-Reason: {route_reason(record)}\r\n"
+            f"X-LLM-Route-Reason: {route_reason(record, routing)}\r\n"
         )
-    if record.variant is not None:
-        block += f"X-LLM-Variant: {record.variant.arm}\r\n"
+        if routing.variant is not None:
+            block += f"X-LLM-Variant: {routing.variant.arm}\r\n"
     if record.queue_position is not None:
         block += f"X-LLM-Queue-Position: {record.queue_position}\r\n"
     if record.failure is not None:
@@ -49,9 +49,9 @@ def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
     return [block.encode("ascii"), headers.VIA_LINE]
 
 
-def route_reason(record: CallRecord) -> str | None:
+def route_reason(record: CallRecord, routing: Routing) -> str:
     """Why this model, as clients are told it."""
-    return "fallback" if len(record.attempts) > 1 else record.route_reason
+    return "fallback" if len(record.attempts) > 1 else routing.reason
 
 
 def _timings(record: CallRecord) -> str:

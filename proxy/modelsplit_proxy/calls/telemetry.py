@@ -15,7 +15,7 @@ from modelsplit_proxy.protocol.splice import Splice, spliced_whole
 
 if TYPE_CHECKING:
     from modelsplit_proxy.protocol.stream_end import Usage
-    from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
 
 # Characters; a name from a client may be as long as its body.
@@ -25,8 +25,9 @@ _NAME_MAX: Final = 256
 class Telemetry:
     """The key of one attempt's answer. Asked for at the answer's end."""
 
-    def __init__(self, record: CallRecord, clock: Clock) -> None:
+    def __init__(self, record: CallRecord, routing: Routing, clock: Clock) -> None:
         self._record = record
+        self._routing = routing
         self._clock = clock
 
     def stream(self) -> Splice:
@@ -42,23 +43,23 @@ class Telemetry:
         return self._value()
 
     def _value(self) -> bytes:
-        return tellable.dumps(fields(self._record, self._clock.now()))
+        return tellable.dumps(fields(self._record, self._routing, self._clock.now()))
 
 
-def fields(record: CallRecord, now: float) -> dict[str, Any]:
+def fields(record: CallRecord, routing: Routing, now: float) -> dict[str, Any]:
     """The content of the key; ``now``: the monotonic second at which the answer ends."""
     last, usage = record.attempts[-1], record.usage
     return {
         "request_id": record.request_id,
-        "role": record.role,
-        "context": record.context,
-        "provider": record.provider,
+        "role": routing.role,
+        "context": routing.context,
+        "provider": routing.provider,
         "requested_model": record.requested_model[:_NAME_MAX],
         "model": record.model[:_NAME_MAX],
         "attempt": record.attempt_number,
         "fallback_used": record.fallback_used,
-        "route_reason": response_headers.route_reason(record),
-        "variant": None if record.variant is None else record.variant.arm,
+        "route_reason": response_headers.route_reason(record, routing),
+        "variant": None if routing.variant is None else routing.variant.arm,
         "queue_wait_ms": _ms(record.queue_wait_s),
         "upstream_wait_ms": _ms(usage.upstream_wait_s),
         "ttfb_ms": _ms(record.first_byte_s),

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.vocabulary import Role
-    from modelsplit_proxy.records.record import Attempt, CallRecord
+    from modelsplit_proxy.records.record import Attempt, CallRecord, Routing
     from modelsplit_proxy.runtime.clock import BudgetClock
     from modelsplit_proxy.storage.writer import Store
 
@@ -184,14 +184,13 @@ class BudgetKeeper:
     def payment(
         self,
         record: CallRecord,
+        routing: Routing,
         candidate: Candidate,
         fields: Fields,
         size: int,
     ) -> AttemptCharge | None:
         """What one attempt is charged; None if nothing counts it. ``size``: bytes of its body."""
-        role, provider = record.role, record.provider
-        assert role is not None
-        assert provider is not None
+        role, provider = routing.role, routing.provider
         model = self._names.canonical(candidate.model)
         # Loading a model of our own, or having it leave, answers nobody.
         unseen = record.loading is not None or not self.looks_at(model, role)

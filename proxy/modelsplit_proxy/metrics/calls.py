@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
     from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.vocabulary import Loading
     from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.loop_lag import LoopLag
@@ -196,20 +197,22 @@ class Metrics:
 
     def finished(self, record: CallRecord) -> None:
         """Count one call that has ended, however it ended."""
-        role = record.role or OTHER
+        routing = record.routing
+        role = OTHER if routing is None else routing.role
         outcome = record.outcome
         if outcome not in _OUTCOMES:
             outcome = "error"
         model = self.model_label(record.model)
         if record.loading is not None:
-            self._loaded(record, role, outcome)
+            self._loaded(record, record.loading, role, outcome)
             return
-        self._requests.at[role, record.provider or OTHER, model, outcome] += 1
+        provider = OTHER if routing is None else routing.provider
+        self._requests.at[role, provider, model, outcome] += 1
         if record.client_retry:
             self._client_retries.at[()] += 1
         if record.failure is not None:
             self._errors.at[role, record.failure.code, record.failure.reason] += 1
-        if record.role is None:
+        if routing is None:
             return
         self._duration.at[role, outcome].observe(record.total_s)
         if record.attempts:
@@ -217,10 +220,9 @@ class Metrics:
             self._wait.at[role,].observe(wait_s)
             self._attempted(record, role, outcome, model, wait_s)
 
-    def _loaded(self, record: CallRecord, role: str, outcome: str) -> None:
+    def _loaded(self, record: CallRecord, loading: Loading, role: str, outcome: str) -> None:
         """Nothing was asked: how long it took is no latency of a call."""
-        assert record.loading is not None
-        self._loads.at[role, record.loading, outcome] += 1
+        self._loads.at[role, loading, outcome] += 1
         if record.failure is not None:
             self._errors.at[role, record.failure.code, record.failure.reason] += 1
 

@@ -39,10 +39,13 @@ class Costs:
         self._spent: dict[tuple[Role, str], _Spent] = {}
 
     def call_ended(self, record: CallRecord) -> None:
+        if record.routing is None:
+            return
+        role = record.routing.role
         for attempt in record.attempts:
-            if not attempt.sent or record.role is None:
+            if not attempt.sent:
                 continue
-            key = (record.role, self._model_label(attempt.model))
+            key = (role, self._model_label(attempt.model))
             spent = self._spent.get(key)
             if spent is None:
                 spent = self._spent[key] = _Spent()

@@ -45,9 +45,10 @@ class ExperimentMetrics:
                     self._requests.at[test.name, arm.name, outcome] = 0.0
 
     def call_ended(self, record: CallRecord) -> None:
-        if record.variant is None:
+        variant = None if record.routing is None else record.routing.variant
+        if variant is None:
             return
         outcome = record.outcome if record.outcome in _OUTCOMES else "error"
-        experiment, arm = record.variant.experiment, record.variant.arm
+        experiment, arm = variant.experiment, variant.arm
         self._requests.at[experiment, arm, outcome] += 1
         self._duration.at[experiment, arm].observe(record.total_s)

@@ -14,14 +14,15 @@ from modelsplit_policy.failures import BUDGET, Reason
 
 if TYPE_CHECKING:
     from modelsplit_policy.tickets import Seats
-    from modelsplit_proxy.records.record import Attempt, CallRecord
+    from modelsplit_proxy.records.record import Attempt, CallRecord, Routing
 
 
 def of_call(record: CallRecord) -> dict[str, Any]:
     """Who might have answered, and why nobody else did; empty for a call that went well."""
     if record.failure is None and not record.fallback_used:
         return {}
-    out: dict[str, Any] = {"candidates": [candidate.model for candidate in record.candidates]}
+    candidates = () if record.routing is None else record.routing.candidates
+    out: dict[str, Any] = {"candidates": [candidate.model for candidate in candidates]}
     why = why_no_fallback(record)
     if why is not None:
         out["no_fallback"] = why
@@ -52,12 +53,12 @@ def why_no_fallback(record: CallRecord) -> str | None:
     """
     if record.failure is None or len(record.attempts) > 1:
         return None
-    if not record.attempts:
+    if record.routing is None or not record.attempts:
         return "not_asked"
     if record.unseated is not None:
         return _why_unseated(record.unseated)
     ended_as = {State.ABANDONED: "client_gone", State.TRUNCATED: "begun"}.get(record.call.state)
-    return ended_as or _why_nobody_else(record)
+    return ended_as or _why_nobody_else(record, record.routing)
 
 
 def _why_unseated(attempt: Attempt) -> str:
@@ -71,15 +72,15 @@ def _why_unseated(attempt: Attempt) -> str:
     return "no_budget" if failure.code in BUDGET else "no_seat"
 
 
-def _why_nobody_else(record: CallRecord) -> str:
+def _why_nobody_else(record: CallRecord, routing: Routing) -> str:
     first = record.attempts[0].failure
     if first is not None and not fallback.is_cause(first):
         return "no_cause"
-    if record.starts_at_fallback:
+    if routing.starts_at_fallback:
         return "none_left"
     if record.no_fallback:
         return "not_wanted"
-    return "none" if len(record.candidates) < 2 else "no_cause"
+    return "none" if len(routing.candidates) < 2 else "no_cause"
 
 
 def of_attempt(attempt: Attempt) -> dict[str, Any]:

@@ -92,14 +92,31 @@ class Variant:
 
 
 @dataclass(slots=True)
+class Routing:
+    """Whose call it is, who may answer it and why: of a call that has been given a route.
+
+    ``provider``: of the model asked last, or to be asked first. ``candidates``: who may
+    answer, in order.
+    """
+
+    role: Role
+    context: Context
+    provider: Provider
+    reason: RouteReason
+    candidates: tuple[Candidate, ...]
+    starts_at_fallback: bool
+    variant: Variant | None
+
+
+@dataclass(slots=True)
 class CallRecord:
     """One call, from its first byte in to its last byte out.
 
-    ``candidates``: who may answer, in order. ``no_fallback``: the client wanted none.
-    ``queue_position``: its place in line when it was refused, 0 when its turn had come before
-    an early head; None: of no interest. ``unseated``: a second attempt that was not sent, or
-    turned away, and so does not count. ``values``: what ``values.finished`` made of the call
-    when it had ended.
+    ``routing`` None: it was turned away before it had a role, and no model was asked.
+    ``no_fallback``: the client wanted none. ``queue_position``: its place in line when it was
+    refused, 0 when its turn had come before an early head; None: of no interest.
+    ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
+    ``values``: what ``values.finished`` made of the call when it had ended.
     """
 
     request_id: str
@@ -109,18 +126,11 @@ class CallRecord:
     started_wall: float
     job_id: str | None = None
     requested_model: str = ""
-    planned_model: str = ""
-    role: Role | None = None
-    context: Context | None = None
-    provider: Provider | None = None
-    route_reason: RouteReason | None = None
-    variant: Variant | None = None
-    candidates: tuple[Candidate, ...] = ()
+    routing: Routing | None = None
     no_fallback: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     unseated: Attempt | None = None
     queue_position: int | None = None
-    starts_at_fallback: bool = False
     call: Call = field(default_factory=Call)
     failure: Failure | None = None
     status: int | None = None
@@ -135,16 +145,23 @@ class CallRecord:
     ended: float | None = None
     values: Finished | None = field(default=None, repr=False, compare=False)
 
-    def routed(self, route: Route) -> None:
-        self.role, self.context, self.provider = route.role, route.context, route.provider
+    def routed(self, route: Route) -> Routing:
+        """Note the route that the call was given."""
         self.requested_model = route.requested_model
-        self.planned_model = route.candidates[0].model
-        self.route_reason = route.reason
-        self.starts_at_fallback = route.starts_at_fallback
+        variant = None
         # A call that only loads is nothing to compare an arm by.
         if route.experiment is not None and route.arm is not None and self.loading is None:
-            self.variant = Variant(route.experiment.name, route.arm.name)
-        self.candidates = route.candidates
+            variant = Variant(route.experiment.name, route.arm.name)
+        self.routing = routing = Routing(
+            route.role,
+            route.context,
+            route.provider,
+            route.reason,
+            route.candidates,
+            route.starts_at_fallback,
+            variant,
+        )
+        return routing
 
     def attempt(self, candidate: Candidate, now: float, price: Price | None = None) -> Attempt:
         attempt = Attempt(candidate.model, now, price=price)
@@ -161,7 +178,8 @@ class CallRecord:
         """The model that answered, was asked last, or would have been asked."""
         if self.attempts:
             return self.attempts[-1].model
-        return self.planned_model or self.requested_model
+        routing = self.routing
+        return self.requested_model if routing is None else routing.candidates[0].model
 
     @property
     def attempt_number(self) -> int:
@@ -170,7 +188,9 @@ class CallRecord:
 
     @property
     def fallback_used(self) -> bool:
-        return len(self.attempts) > 1 or self.starts_at_fallback
+        if len(self.attempts) > 1:
+            return True
+        return self.routing is not None and self.routing.starts_at_fallback
 
     @property
     def usage(self) -> Usage:
@@ -234,11 +254,12 @@ class CallRecord:
         return "ok" if self.failure is None else str(self.failure.code)
 
     def scene(self) -> error_body.Scene:
+        routing = self.routing
         return error_body.Scene(
             request_id=self.request_id,
-            context=self.context,
-            role=self.role,
-            provider=self.provider,
+            context=None if routing is None else routing.context,
+            role=None if routing is None else routing.role,
+            provider=None if routing is None else routing.provider,
             model=self.model[:NAME_MAX] or None,
             attempt=self.attempt_number,
             fallback_used=self.fallback_used,

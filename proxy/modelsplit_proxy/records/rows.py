@@ -226,13 +226,13 @@ def attempts_fields(record: CallRecord) -> list[dict[str, Any]]:
 def job_row(record: CallRecord) -> Row:
     """The values of UPSERT_JOB for one more call of the job."""
     started_us = round(record.started_wall * 1e6)
-    usage, cost = record.usage, record.cost_usd
+    usage, cost, routing = record.usage, record.cost_usd, record.routing
     return (
         record.job_id,
         started_us,
         started_us + round(record.total_s * 1e6),
         int(record.outcome != "ok"),
-        *(int(record.role is role) for role in _JOB_ROLES),
+        *(int(routing is not None and routing.role is role) for role in _JOB_ROLES),
         usage.prompt_tokens or 0,
         usage.output_tokens or 0,
         cost or 0.0,

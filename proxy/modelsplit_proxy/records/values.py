@@ -104,9 +104,8 @@ def log_fields(record: CallRecord) -> dict[str, Any]:
 
 def put_together(record: CallRecord) -> Finished:
     prompt_tokens, output_tokens, load_s, _, _, _, finish_reason = record.usage
-    role, context, provider = record.role, record.context, record.provider
-    endpoint = record.endpoint
-    reason, cost_usd, model = record.route_reason, record.cost_usd_by(None), record.model
+    endpoint, routing = record.endpoint, record.routing
+    cost_usd, model = record.cost_usd_by(None), record.model
     # SQLite's driver looks for an adapter of every string of a class of its own: hence ``str``.
     always = (
         round(record.started_wall * 1e6),
@@ -120,12 +119,12 @@ def put_together(record: CallRecord) -> Finished:
         record.client,
         endpoint.label,
         str(endpoint.wire.dialect),
-        role and str(role),
-        context and str(context),
-        provider and str(provider),
+        None if routing is None else str(routing.role),
+        None if routing is None else str(routing.context),
+        None if routing is None else str(routing.provider),
         record.requested_model[:NAME_MAX],
         model[:NAME_MAX] if model or record.failure is None else None,
-        reason and str(reason),
+        None if routing is None else str(routing.reason),
         record.outcome,
         record.status,
         record.attempt_number,
@@ -141,7 +140,8 @@ def put_together(record: CallRecord) -> Finished:
 
 
 def _seldom(record: CallRecord) -> tuple[Any, ...]:
-    job_id, variant, failure = record.job_id, record.variant, record.failure
+    job_id, routing, failure = record.job_id, record.routing, record.failure
+    variant = None if routing is None else routing.variant
     if job_id is None and variant is None and failure is None:
         return ()
     return (

@@ -227,9 +227,9 @@ async def test_an_unknown_path_is_not_a_missing_model() -> None:
 
 async def test_the_upstreams_own_words_come_with_the_setback() -> None:
     setback = await set_back(Trial(answers(500, b'{"error":', b'"x"}')))
-    assert setback.body == b'{"error":"x"}'
-    assert setback.head is not None
-    assert setback.head.status == 500
+    assert setback.answer is not None
+    assert setback.answer.body == b'{"error":"x"}'
+    assert setback.answer.head.status == 500
 
 
 # --- The bounds -------------------------------------------------------------------------------

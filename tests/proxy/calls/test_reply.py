@@ -11,7 +11,7 @@ from modelsplit_policy.call import Event, IllegalTransitionError, State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
-from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
+from modelsplit_proxy.calls.reply import OwnAnswer, Reply, ReplyParts, Setback
 from modelsplit_proxy.http.upstream import UpstreamHead
 from modelsplit_proxy.protocol.stream_end import StreamVerdict, Usage
 from modelsplit_proxy.records.record import CallRecord
@@ -39,6 +39,12 @@ FAILED = Failure(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS, "it failed", "Upstream
 
 def head(status: int = 200, *more: tuple[bytes, bytes], phrase: bytes = b"OK") -> UpstreamHead:
     return UpstreamHead(status, phrase, [JSON, *more], None)
+
+
+def own(
+    body: bytes, status: int = 200, *, phrase: bytes = b"OK", role: Role = Role.CHAT
+) -> OwnAnswer:
+    return OwnAnswer(head(status, phrase=phrase), body, role)
 
 
 def verdict(*, mid_line: bool) -> StreamVerdict:
@@ -138,7 +144,7 @@ BEGIN: tuple[Callable[[Reply], None], ...] = (
     lambda reply: reply.commit(head(), length=0, total=True),
     lambda reply: reply.commit_early(b"application/x-ndjson", TOKEN),
     lambda reply: reply.set_back(Setback(QUEUE_FULL)),
-    lambda reply: reply.set_back(Setback(FAILED, head(500), b'{"error":"x"}')),
+    lambda reply: reply.set_back(Setback(FAILED, own(b'{"error":"x"}', 500))),
 )
 
 
@@ -226,7 +232,7 @@ def test_a_failure_of_ours_is_one_line_with_everything() -> None:
 def test_the_upstreams_own_words_pass_with_their_status() -> None:
     said = b'{"error":"its own words"}'
     stage = Stage()
-    stage.reply.set_back(Setback(FAILED, head(507, phrase=b"Own Phrase"), said))
+    stage.reply.set_back(Setback(FAILED, own(said, 507, phrase=b"Own Phrase")))
     heard = stage.heard
     assert (heard.status, heard.phrase, heard.body) == (507, "Own Phrase", said)
     assert heard.length == len(said)
@@ -237,7 +243,7 @@ def test_the_upstreams_own_words_pass_with_their_status() -> None:
 @pytest.mark.parametrize("said", [b"", b"<html>", b'{\n"error":"x"}', b'{"error":""}'])
 def test_words_that_no_client_can_show_keep_the_status_and_get_ours(said: bytes) -> None:
     stage = Stage()
-    stage.reply.set_back(Setback(FAILED, head(507), said))
+    stage.reply.set_back(Setback(FAILED, own(said, 507)))
     assert (stage.heard.status, stage.heard.phrase) == (507, "Upstream Failed")
     assert stage.told()["error"] == "it failed"
     assert stage.record.status == 507
@@ -258,7 +264,7 @@ def test_a_200_that_is_no_answer_passes_only_where_somebody_wants_it(
 ) -> None:
     said = b'{"response":"half","done":false}'
     stage = Stage(route, overlay=overlay)
-    stage.reply.set_back(Setback(failure, head(), said))
+    stage.reply.set_back(Setback(failure, own(said, role=route.role)))
     assert stage.heard.header("X-LLM-Error-Code") == failure.code
     assert stage.record.failure is failure
     if passes:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from modelsplit_policy.vocabulary import RouteReason
 from modelsplit_proxy.calls import response_headers
 from modelsplit_proxy.records.record import CallRecord
-from support.records import QUEUE_FULL, answered, begun, fallen_back, turned_away
+from support.records import QUEUE_FULL, answered, begun, fallen_back, routing, turned_away
 
 Lines = dict[str, str]
 
@@ -54,7 +54,8 @@ def test_a_fallback_names_the_model_that_answered() -> None:
 
 def test_a_call_that_began_at_the_fallback_is_on_its_first_attempt() -> None:
     record = answered()
-    record.starts_at_fallback, record.route_reason = True, RouteReason.FALLBACK
+    routing(record).starts_at_fallback = True
+    routing(record).reason = RouteReason.FALLBACK
     lines = told(record)
     assert (lines["X-LLM-Attempt"], lines["X-LLM-Fallback-Used"]) == ("1", "true")
     assert lines["X-LLM-Route-Reason"] == "fallback"

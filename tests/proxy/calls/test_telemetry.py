@@ -10,7 +10,7 @@ from modelsplit_proxy.calls.telemetry import Telemetry, fields
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records.record import Variant
 from modelsplit_proxy.runtime.clock import Clock
-from support.records import PLANNER, answered, fallen_back, routed
+from support.records import PLANNER, answered, fallen_back, routed, routing
 
 
 class At(Clock):
@@ -26,7 +26,7 @@ class At(Clock):
 def test_a_call_from_its_line_to_its_end() -> None:
     record = answered()
     record.attempts[0].ended = None  # the answer is about to end
-    assert fields(record, 103.0) == {
+    assert fields(record, routing(record), 103.0) == {
         "request_id": "req-1",
         "role": "PLANNER",
         "context": "PLANNER",
@@ -52,7 +52,7 @@ def test_a_call_from_its_line_to_its_end() -> None:
 
 def test_a_fallback() -> None:
     record = fallen_back()
-    said = fields(record, 104.0)
+    said = fields(record, routing(record), 104.0)
     assert (said["attempt"], said["fallback_used"]) == (2, True)
     assert (said["route_reason"], said["model"]) == ("fallback", "qwen3:8b")
     assert (said["queue_wait_ms"], said["llm_latency_ms"], said["total_ms"]) == (
@@ -77,46 +77,47 @@ def test_a_fallback() -> None:
 def test_tokens_per_second(*, streamed: bool, usage: Usage, speed: float | None) -> None:
     record = answered(streamed=streamed)
     record.attempts[0].usage = usage
-    assert fields(record, 103.0)["tokens_per_second"] == speed
+    assert fields(record, routing(record), 103.0)["tokens_per_second"] == speed
 
 
 def test_the_cost_counts_the_time_until_now() -> None:
     record = answered()
     (attempt,) = record.attempts
     attempt.price, attempt.ended = Price(usd_per_hour=3.6), None
-    assert fields(record, 103.0)["cost_usd"] == 0.0025
+    assert fields(record, routing(record), 103.0)["cost_usd"] == 0.0025
 
 
 def test_the_arm_of_an_experiment() -> None:
     record = answered(variant=Variant("small-or-large", "small"))
-    assert fields(record, 103.0)["variant"] == "small"
+    assert fields(record, routing(record), 103.0)["variant"] == "small"
 
 
 def test_a_long_name_is_cut() -> None:
     record = routed()
     record.attempt(PLANNER.candidates[0], 100.0)
     record.requested_model = "m" * 1000
-    assert fields(record, 103.0)["requested_model"] == "m" * 256
+    assert fields(record, routing(record), 103.0)["requested_model"] == "m" * 256
 
 
 def test_a_stream_tells_the_record_what_it_said_of_itself() -> None:
     record = answered()
     record.attempts[0].usage = Usage()
-    splice = Telemetry(record, At()).stream()
+    splice = Telemetry(record, routing(record), At()).stream()
     out = splice.feed(b'{"done":true,"eval_count":9}\n')
     assert orjson.loads(out)["llm"]["output_tokens"] == 9
     assert record.usage.output_tokens == 9
 
 
 def test_a_whole_answer() -> None:
-    out = Telemetry(answered(), At()).whole(b'{"done":true}')
-    assert orjson.loads(out)["llm"] == fields(answered(), 103.0)
+    record = answered()
+    out = Telemetry(record, routing(record), At()).whole(b'{"done":true}')
+    assert orjson.loads(out)["llm"] == fields(record, routing(record), 103.0)
 
 
 def test_numbers_that_are_none_are_told_as_unknown() -> None:
     record = answered()
     record.attempts[0].usage = Usage(2**64, 2**53 - 1, eval_s=5e-324)
     record.requested_model = "a\ud800"
-    said = orjson.loads(Telemetry(record, At()).whole(b"{}"))["llm"]
+    said = orjson.loads(Telemetry(record, routing(record), At()).whole(b"{}"))["llm"]
     assert (said["prompt_tokens"], said["tokens_per_second"]) == (None, None)
     assert said["requested_model"] == "a\ufffd"

@@ -22,6 +22,7 @@ from modelsplit_proxy.storage.state_file import FILE_NAME
 from support.bodies import fields_of
 from support.budget_keepers import HEAVY, NOON, OPUS, Clocks, Held, budget_keeper
 from support.harness import policy
+from support.records import routing
 from support.stores import execute, locked
 
 DAY = 86_400.0
@@ -61,8 +62,8 @@ def written(directory: Path, change: Change) -> int:
 async def test_what_no_budget_looks_at_is_charged_nothing(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
         record, _, _ = held.payment()
-        record.role = Role.CHAT
-        other = held.budget_keeper.payment(record, OPUS, fields_of({}), 10)
+        routing(record).role = Role.CHAT
+        other = held.budget_keeper.payment(record, routing(record), OPUS, fields_of({}), 10)
         assert other is None
         assert held.budget_keeper.header_lines(record) == []
     assert rows(tmp_path) == []

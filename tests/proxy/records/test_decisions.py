@@ -12,7 +12,16 @@ from modelsplit_policy.roles import Candidate
 from modelsplit_policy.tickets import Crowd, Hold, Seats
 from modelsplit_proxy.records import decisions
 from modelsplit_proxy.records.record import Attempt, CallRecord
-from support.records import QUEUE_FULL, REFUSED, answered, begun, fallen_back, routed, turned_away
+from support.records import (
+    QUEUE_FULL,
+    REFUSED,
+    answered,
+    begun,
+    fallen_back,
+    routed,
+    routing,
+    turned_away,
+)
 
 CROWD = Crowd(Hold.ROLE_CAP, {"PLANNER": 2}, {"m": 2}, {"PLANNER": 1}, {"m": 1})
 
@@ -43,13 +52,13 @@ def test_a_fallback_tells_who_might_have_answered() -> None:
 
 def alone() -> CallRecord:
     record = failed()
-    record.candidates = record.candidates[:1]
+    routing(record).candidates = routing(record).candidates[:1]
     return record
 
 
 def at_the_fallback() -> CallRecord:
     record = failed()
-    record.starts_at_fallback = True
+    routing(record).starts_at_fallback = True
     return record
 
 

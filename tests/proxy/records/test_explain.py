@@ -11,7 +11,7 @@ from modelsplit_policy.tickets import Crowd, Hold, Seats
 from modelsplit_proxy.records import explain, rows
 from modelsplit_proxy.records.record import Attempt, CallRecord, Variant
 from modelsplit_proxy.records.values import finished
-from support.records import QUEUE_FULL, answered, begun, fallen_back, turned_away
+from support.records import QUEUE_FULL, answered, begun, fallen_back, routing, turned_away
 from support.stores import kept
 
 CROWD = Crowd(
@@ -108,7 +108,7 @@ def test_a_call_refused_before_it_had_a_role() -> None:
 
 def test_a_call_that_began_with_the_fallback_and_tried_a_breaker() -> None:
     record = answered()
-    record.starts_at_fallback = True
+    routing(record).starts_at_fallback = True
     record.attempts[0].trial = True
     text = told(record)
     assert "sent to the upstream, as the trial of an open breaker\n" in text
@@ -122,8 +122,7 @@ def test_names_from_clients_cannot_write_on_the_terminal() -> None:
 
 
 def test_fields_that_came_later_are_told_as_they_are() -> None:
-    record = answered()
-    record.variant = Variant("e", "b")
+    record = answered(variant=Variant("e", "b"))
     finished(record)[2]["budget"] = "heavy-20b: 7 of 10 left"
     text = told(record)
     assert "variant    b\n" in text

@@ -12,7 +12,16 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.prices import Price
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records.values import log_fields
-from support.records import PLANNER, REFUSED, answered, begun, fallen_back, routed, turned_away
+from support.records import (
+    PLANNER,
+    REFUSED,
+    answered,
+    begun,
+    fallen_back,
+    routed,
+    routing,
+    turned_away,
+)
 
 ALWAYS = {
     *("ts", "event", "request_id", "job_id", "client", "route", "dialect", "started_at"),
@@ -111,7 +120,7 @@ def test_a_client_that_left_is_its_own_outcome() -> None:
 
 def test_a_call_that_started_at_the_fallback_used_it() -> None:
     record = answered()
-    record.starts_at_fallback = True
+    routing(record).starts_at_fallback = True
     assert log_fields(record)["fallback_used"] is True
     assert log_fields(record)["fallback_cause"] is None
 

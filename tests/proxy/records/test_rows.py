@@ -17,7 +17,7 @@ from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.records.values import finished, log_fields
 from modelsplit_proxy.storage.migrations import MIGRATIONS
-from support.records import answered, begun, fallen_back, routed, turned_away
+from support.records import PLANNER, answered, begun, fallen_back, routed, turned_away
 from support.stores import kept
 
 
@@ -39,7 +39,7 @@ def abandoned() -> CallRecord:
         turned_away(),
         abandoned(),
         begun(ended=100.25),
-        begun(role=Role.CLOUD, provider=Provider.CLOUD, ended=100.0),
+        routed(PLANNER._replace(role=Role.CLOUD, provider=Provider.CLOUD), ended=100.0),
     ],
     ids=["plain", "job", "long", "fallback", "refused", "left", "early", "cloud"],
 )

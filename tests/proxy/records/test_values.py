@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 def rare() -> CallRecord:
     """Much that is unusual at once."""
-    record = fallen_back(job_id="job-1", client_retry=True, applied=("keep_alive",))
-    record.variant, record.loading = Variant("e", "b"), Loading.LOAD
+    record = fallen_back(
+        job_id="job-1", client_retry=True, applied=("keep_alive",), variant=Variant("e", "b")
+    )
+    record.loading = Loading.LOAD
     return record
 
 
