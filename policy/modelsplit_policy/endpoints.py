@@ -6,7 +6,10 @@ The proxy has one row for each route, and in it such a value: no decision hangs 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from modelsplit_policy.go_json import Fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +20,8 @@ class EndpointFacts:
     its model. ``takes_options``: its requests have Ollama's ``options`` and ``keep_alive``.
     ``bounds``: the keys that bound an answer's tokens, the one that Ollama reads first.
     ``needs_bound``: a request without a positive bound is refused by Ollama. ``embeds``: it
-    answers with vectors, not with tokens.
+    answers with vectors, not with tokens. ``binding``: the keys that hang on the model they
+    were made with, or for.
     """
 
     content: str | None = None
@@ -25,6 +29,16 @@ class EndpointFacts:
     bounds: tuple[str, ...] = ()
     needs_bound: bool = False
     embeds: bool = False
+    binding: tuple[str, ...] = ()
 
 
 NO_FACTS: Final = EndpointFacts()
+
+
+def is_bound(facts: EndpointFacts, fields: Fields) -> bool:
+    """Whether another model's answer to this request would be a wrong one.
+
+    A vector means something only beside vectors of the same model. So do the tokens of an
+    earlier answer, and a prompt written in the markup of one model.
+    """
+    return facts.embeds or any(any(fields.all(key)) for key in facts.binding)

@@ -88,6 +88,7 @@ class Reason(StrEnum):
     PROTOCOL = "protocol"
     STATUS = "status"
     TRUNCATED = "truncated"
+    NO_ANSWER = "no_answer"
     UNTERMINATED = "unterminated"
     ERROR_LINE = "error_line"
     ROLE_TIMEOUT = "role_timeout"
@@ -131,7 +132,14 @@ _UNREACHABLE: Final = _spec(
     Reason.TRUNCATED,
     Reason.PROTOCOL,
 )
-_UPSTREAM: Final = _spec(502, "api_error", Reason.STATUS, Reason.UNTERMINATED, Reason.NOT_INSTALLED)
+_UPSTREAM: Final = _spec(
+    502,
+    "api_error",
+    Reason.STATUS,
+    Reason.NO_ANSWER,
+    Reason.UNTERMINATED,
+    Reason.NOT_INSTALLED,
+)
 _BROKEN: Final = _spec(
     502,
     "api_error",

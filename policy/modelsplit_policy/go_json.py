@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 # The request fields that anything here reads; all others are passed over.
 NAMES: Final = frozenset(
     {
+        "context",
         "destination",
         "format",
         "from",
@@ -43,14 +44,16 @@ NAMES: Final = frozenset(
         "output_config",
         "output_format",
         "prompt",
+        "raw",
         "response_format",
         "source",
         "stream",
+        "template",
         "text",
     }
 )
 # Fields of which only counts whether they are empty.
-_CONTENT: Final = frozenset({"messages", "prompt"})
+_CONTENT: Final = frozenset({"context", "messages", "prompt", "raw", "template"})
 _LONGEST_CONTENT: Final = 256
 # A field that is longer is not decoded. A schema may be; what bounds a call may not.
 _LONGEST_VALUE: Final = 256 * 1024

@@ -8,6 +8,9 @@ takes the role's pool, timeout and fallback.
 An enabled experiment of the role stands in for the primary: a call takes part if it would
 have started at the primary, because the policy and not the client chose the model, and was
 not escalated to it. The arm's model is then attempt 1; the fallback stays the role's.
+
+A call bound to its model's identity has one candidate, the client's model or the primary:
+no arm, no fallback, not to begin with either.
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ class Ask(NamedTuple):
     """What a client said about one call. Empty strings: it said nothing.
 
     ``job``, ``client`` and ``request``: who it is, for experiments. ``loads``: it asks the
-    model nothing and only loads or unloads it.
+    model nothing and only loads or unloads it. ``bound``: no other model than the one it is
+    for may answer (``endpoints``).
     """
 
     model: str
@@ -53,6 +57,7 @@ class Ask(NamedTuple):
     client: str = ""
     request: str = ""
     loads: bool = False
+    bound: bool = False
 
 
 class Candidate(NamedTuple):
@@ -82,6 +87,10 @@ class Route(NamedTuple):
     starts_at_fallback: bool = False
     experiment: ExperimentPolicy | None = None
     arm: ArmPolicy | None = None
+
+    def of_one_model(self) -> Route:
+        """The same without a fallback."""
+        return self._replace(candidates=self.candidates[:1])
 
 
 def named_by(policy: Policy, role: Role) -> tuple[str, ...]:
@@ -216,14 +225,14 @@ class Roles:
     ) -> Route:
         row = self._policy.roles[role]
         names_model = bool(ask.model) and not is_alias and reason is not RouteReason.ESCALATION
-        at_fallback = ask.retry_level > 0 and row.fallback is not None
-        test = None if names_model else self._test(ask, role, reason)
+        at_fallback = ask.retry_level > 0 and row.fallback is not None and not ask.bound
+        test = None if names_model or ask.bound else self._test(ask, role, reason)
         arm = None if test is None else _arm(test, ask)
         model = self._first_model(ask.model, row, names_model=names_model)
         candidates = _candidates(row, arm, model)
         if at_fallback:
             candidates, reason = candidates[1:] or (_fallback(row),), RouteReason.FALLBACK
-        elif ask.no_fallback:
+        elif ask.no_fallback or ask.bound:
             candidates = candidates[:1]
         return Route(
             role=role,

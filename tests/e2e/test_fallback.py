@@ -389,3 +389,68 @@ async def test_a_busy_upstream_says_when_to_come_back(lines: tuple[str, ...], af
 
 def test_the_stand_in_has_every_model_of_the_table() -> None:
     assert {name for row in ROWS for name in row[1:]} <= {spec.name for spec in DEFAULT_MODELS}
+
+
+# Calls that hang on one model: another would answer something else.
+VECTORS = ("/api/embed", "/api/embeddings", "/v1/embeddings")
+BOUND: list[tuple[str, dict[str, Any]]] = [
+    *((route, {}) for route in VECTORS),
+    (ROUTE, {"context": [1, 2, 3]}),
+    (ROUTE, {"CONTEXT": [1]}),
+    (ROUTE, {"context": list(range(1000, 80_000))}),
+    (ROUTE, {"raw": True}),
+    (ROUTE, {"template": "<|im_start|>{{ .Prompt }}"}),
+]
+FREE: list[tuple[str, dict[str, Any]]] = [
+    (ROUTE, {"context": [], "raw": False, "template": ""}),
+    (ROUTE, {"context": None}),
+    ("/api/chat", {"context": [1]}),
+]
+
+
+@pytest.mark.parametrize(("route", "more"), BOUND)
+@pytest.mark.parametrize("headers", [{}, {"X-LLM-Retry-Level": "1"}], ids=["plain", "level"])
+async def test_what_is_bound_to_a_model_is_asked_of_no_other(
+    route: str, more: dict[str, Any], headers: dict[str, str]
+) -> None:
+    failed = response(b'{"error":"oh"}', status="500 Oh")
+    async with scripted(failed) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", route, call(route, "planner", **more), headers)
+            assert (answer.status, answer["X-LLM-Model"]) == (500, "qwen3:4b")
+            assert (answer["X-LLM-Attempt"], answer["X-LLM-Fallback-Used"]) == ("1", "false")
+            assert len(upstream.asked) == 1
+            [record] = await up.calls.wait()
+            assert decisions.why_no_fallback(record) == "bound"
+
+
+@pytest.mark.parametrize(("route", "more"), FREE)
+async def test_what_looks_bound_and_is_not_falls_back(route: str, more: dict[str, Any]) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, model="qwen3:4b")
+        answer = await client.request("POST", route, call(route, "planner", **more))
+        assert (answer.status, answer["X-LLM-Model"]) == (200, "qwen3:8b")
+
+
+@pytest.mark.parametrize(("route", "more"), [BOUND[0], BOUND[2], BOUND[3]])
+async def test_what_is_bound_takes_no_arm_and_prefers_no_loaded_model(
+    route: str, more: dict[str, Any]
+) -> None:
+    arms = {
+        "planner": {
+            "role": "PLANNER",
+            "enabled": True,
+            "sticky": "request",
+            "arms": [{"name": "large", "model": "gemma3:12b", "weight": 1}],
+        }
+    }
+    overlay = {
+        "roles": {"PLANNER": {"prefer_resident_fallback": True}},
+        "experiments": [{"name": name, **row} for name, row in arms.items()],
+    }
+    async with running(WARM, overlay) as up, up.client() as client:
+        await warm(up, "qwen3:8b")
+        answer = await client.request("POST", route, call(route, "planner", **more))
+        assert answer["X-LLM-Model"] == "qwen3:4b"
+        assert answer.get("X-LLM-Variant") is None

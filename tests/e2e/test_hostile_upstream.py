@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -158,7 +159,7 @@ async def test_surplus_bytes_never_reach_the_next_answer(name: str, when: str) -
     async def script(peer: Peer) -> None:
         while True:
             await peer.request()
-            answer = response(b'{"good":%d}' % len(peer.upstream.heads))
+            answer = response(b'{"done":%d}' % len(peer.upstream.heads))
             if when == "together":
                 peer.send(answer + SURPLUS[name])
                 continue
@@ -174,7 +175,7 @@ async def test_surplus_bytes_never_reach_the_next_answer(name: str, when: str) -
         for number in range(1, 9):
             route = GENERATE if number % 2 else "/api/show"
             answer = await client.request("POST", route, PLAIN)
-            assert (answer.status, answer.body) == (200, b'{"good":%d}' % number)
+            assert (answer.status, answer.body) == (200, b'{"done":%d}' % number)
             assert answer.get("Set-Cookie") is None
         assert len(upstream.heads) == 8
 
@@ -217,13 +218,13 @@ async def test_interim_answers_are_not_the_answer(route: str) -> None:
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\nX-Early: 1\r\n\r\n"
     )
     async with (
-        raw_upstream(says(early + response(b'{"good":1}'))) as upstream,
+        raw_upstream(says(early + response(b'{"done":1}'))) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
     ):
         for _ in range(2):
             answer = await client.request("POST", route, PLAIN)
-            assert (answer.status, answer.phrase, answer.body) == (200, "OK", b'{"good":1}')
+            assert (answer.status, answer.phrase, answer.body) == (200, "OK", b'{"done":1}')
             assert answer.get("X-Early") is None
         assert len(upstream.peers) == 1
 
@@ -244,14 +245,14 @@ async def test_interim_answers_for_ever_are_cut() -> None:
 
 
 async def test_trailers_do_not_become_headers() -> None:
-    trailed = OK + JSON + CHUNKED + b'\r\na\r\n{"good":1}\r\n0\r\nSet-Cookie: poison=1\r\n\r\n'
+    trailed = OK + JSON + CHUNKED + b'\r\na\r\n{"done":1}\r\n0\r\nSet-Cookie: poison=1\r\n\r\n'
     async with (
         raw_upstream(says(trailed)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
     ):
         answer = await client.request("POST", GENERATE, PLAIN)
-        assert (answer.status, answer.body) == (200, b'{"good":1}')
+        assert (answer.status, answer.body) == (200, b'{"done":1}')
         assert answer.get("Set-Cookie") is None
         await client.request("POST", "/api/show", PLAIN)
         assert len(upstream.peers) == 1
@@ -260,13 +261,13 @@ async def test_trailers_do_not_become_headers() -> None:
 @pytest.mark.parametrize("route", [GENERATE, "/api/show"])
 async def test_a_close_delimited_answer_is_whole_and_framed_anew(route: str) -> None:
     async with (
-        raw_upstream(says(OK + JSON + b'\r\n{"good":1}', close=True)) as upstream,
+        raw_upstream(says(OK + JSON + b'\r\n{"done":1}', close=True)) as upstream,
         in_front_of(upstream.port) as proxy,
         proxy.client() as client,
     ):
         for _ in range(2):
             answer = await client.request("POST", route, PLAIN)
-            assert (answer.status, answer.body, answer.whole) == (200, b'{"good":1}', True)
+            assert (answer.status, answer.body, answer.whole) == (200, b'{"done":1}', True)
         assert len(upstream.peers) == 2
 
 
@@ -590,3 +591,198 @@ async def test_a_request_in_small_chunks_takes_no_more_work_than_its_bytes(
             assert answer.status == 200
             took[count] = work.total
     assert took[8000] <= 6 * took[2000]
+
+
+# --- A success that is no answer --------------------------------------------------------------
+
+EVENTS = "text/event-stream"
+LINES = "application/x-ndjson"
+NO_ANSWERS = {
+    "empty": response(b""),
+    "blank": response(b" \n"),
+    "html": response(b"<html>welcome</html>", content_type="text/html"),
+    "text": response(b"Ollama is running", content_type="text/plain"),
+    "null": response(b"null"),
+    "array": response(b'[{"response":"x","done":true}]'),
+    "string": response(b'"done"'),
+    "another object": response(b'{"status":"success"}'),
+    "an error": response(b'{"error":"out of memory"}'),
+    "204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "202": response(b'{"response":"x","done":true}', status="202 Accepted"),
+    "302": response(b"", "Location: http://127.0.0.1:1/", status="302 Found"),
+    "304": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    "empty lines": response(b"", content_type=LINES),
+    "empty events": response(b"", content_type=EVENTS),
+    "202 as lines": response(DONE, status="202 Accepted", content_type=LINES),
+    "no chunk": OK + NDJSON + CHUNKED + b"\r\n0\r\n\r\n",
+}
+GOOD = response(b'{"model":"qwen3:8b","response":"x","done":true}')
+
+
+@pytest.mark.parametrize("name", NO_ANSWERS)
+async def test_a_success_that_is_no_answer_is_replaced_by_the_fallbacks(name: str) -> None:
+    async with (
+        raw_upstream(says(NO_ANSWERS[name], GOOD)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", GENERATE, call(GENERATE, "planner"))
+        assert (answer.status, answer["X-LLM-Attempt"]) == (200, "2")
+        assert answer.json["response"] == "x"
+        [record] = await proxy.calls.wait()
+        cause = record.attempts[0].failure
+        assert cause is not None
+        assert (cause.code, cause.reason) == ("E_UPSTREAM_LOCAL", "no_answer")
+        assert proxy.seats() == (0, 0)
+
+
+@pytest.mark.parametrize("name", NO_ANSWERS)
+async def test_a_success_that_is_no_answer_is_told_where_there_is_no_fallback(name: str) -> None:
+    async with (
+        raw_upstream(says(NO_ANSWERS[name])) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", GENERATE, PLAIN)
+        assert (answer.status, answer.phrase) == (502, "No Answer")
+        told(answer, "E_UPSTREAM_LOCAL")
+        assert answer.json["reason"] == "no_answer"
+        assert answer.get("Location") is None
+        assert len(upstream.heads) == 1
+
+
+# The least that is an answer, on each route.
+LEAST = {
+    "/api/generate": b'{"response":"x"}',
+    "/api/chat": b'{"message":{"role":"assistant","content":"x"}}',
+    "/api/embed": b'{"embeddings":[]}',
+    "/api/embeddings": b'{"embedding":[]}',
+    "/v1/chat/completions": b'{"choices":[]}',
+    "/v1/completions": b'{"choices":[]}',
+    "/v1/embeddings": b'{"data":[]}',
+    "/v1/responses": b'{"output":[]}',
+    "/v1/messages": b'{"content":[],"stop_reason":"end_turn"}',
+}
+
+
+@pytest.mark.parametrize("route", LEAST)
+async def test_every_route_knows_its_own_answers_and_no_others(route: str) -> None:
+    others = b'{"models":[],"version":"0.0.0","object":"list"}'
+    async with (
+        raw_upstream(says(response(LEAST[route]), response(others))) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", route, call(route, "m:1b"))
+        assert (answer.status, answer.body) == (200, LEAST[route])
+        answer = await client.request("POST", route, call(route, "m:1b"))
+        assert (answer.status, answer["X-LLM-Error-Code"]) == (502, "E_UPSTREAM_LOCAL")
+
+
+async def test_an_answer_that_is_encoded_is_nobodys_to_judge() -> None:
+    packed = gzip.compress(b"<html>")
+    async with (
+        raw_upstream(says(response(packed, "Content-Encoding: gzip"))) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", GENERATE, PLAIN)
+        assert (answer.status, answer.body) == (200, packed)
+
+
+@pytest.mark.parametrize("fits", [True, False])
+async def test_a_large_answer_is_known_by_its_key(*, fits: bool) -> None:
+    key = b"embeddings" if fits else b"something"
+    large = b'{"%b":[[%b]]}' % (key, b",".join([b"0.123456"] * 60_000))
+    async with (
+        raw_upstream(says(response(large))) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", "/api/embed", call("/api/embed", "m:1b"))
+        assert answer.status == (200 if fits else 502)
+
+
+# --- A stream whose last line was not ended ---------------------------------------------------
+
+SDK_STREAM = call("/v1/chat/completions", "m:1b", stream=True)
+WORD = b'data: {"choices":[{"delta":{"content":"x"}}]}\n\n'
+SDK_ERROR = b'data: {"error":{"message":"the model crashed"}}'
+# What Ollama or a cloud behind it writes last, and how it is ended for the client.
+UNENDED = {
+    "a line": (GENERATE, NDJSON, TOKEN, b'{"error":"the model crashed"}', b"\n"),
+    "an event": ("/v1/chat/completions", SSE, WORD, SDK_ERROR, b"\n\n"),
+    "a line of an event": ("/v1/chat/completions", SSE, WORD, SDK_ERROR + b"\n", b"\n"),
+    "a named event": ("/v1/messages", SSE, b"", b"event: error\n" + SDK_ERROR, b"\n\n"),
+}
+
+
+@pytest.mark.parametrize("framing", ["whole", "cut"])
+@pytest.mark.parametrize("name", UNENDED)
+async def test_an_error_that_ends_without_a_line_end_is_the_clients_to_read(
+    name: str, framing: str
+) -> None:
+    route, kind, before, last, ending = UNENDED[name]
+    end = b"0\r\n\r\n" if framing == "whole" else b""
+    begun = b"" if not before else chunk(before)
+    said = OK + kind + CHUNKED + b"\r\n" + begun + chunk(last) + end
+    async with (
+        raw_upstream(says(said, close=True)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", route, call(route, "m:1b", stream=True))
+        assert (answer.status, answer.whole) == (200, True)
+        assert answer.body == before + last + ending
+        [record] = await proxy.calls.wait()
+        assert record.failure is not None
+        assert (record.failure.code, record.failure.reason) == (
+            "E_STREAM_BROKEN_LOCAL",
+            "error_line",
+        )
+        assert record.call.state is State.TRUNCATED
+
+
+@pytest.mark.parametrize(
+    ("route", "kind", "last", "ending"),
+    [
+        (GENERATE, NDJSON, TOKEN[:-1], b"\n"),
+        (GENERATE, NDJSON, TOKEN + b" ", b""),
+        ("/v1/chat/completions", SSE, WORD[:-2], b"\n\n"),
+        ("/v1/chat/completions", SSE, WORD[:-1], b"\n"),
+    ],
+)
+async def test_a_break_behind_a_whole_object_is_told_in_the_stream(
+    route: str, kind: bytes, last: bytes, ending: bytes
+) -> None:
+    said = OK + kind + CHUNKED + b"\r\n" + chunk(last)
+    async with (
+        raw_upstream(says(said, close=True)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", route, call(route, "m:1b", stream=True))
+        assert answer.whole
+        assert answer.body.startswith(last + ending)
+        assert error_of(route, answer)["error_code"] == "E_STREAM_BROKEN_LOCAL"
+
+
+@pytest.mark.parametrize(
+    ("route", "kind", "last"),
+    [
+        (GENERATE, NDJSON, b'{"error":"the mod'),
+        (GENERATE, NDJSON, TOKEN + b"["),
+        ("/v1/chat/completions", SSE, SDK_ERROR[:-4]),
+        ("/v1/chat/completions", SSE, b"event: error\n"),
+        ("/v1/chat/completions", SSE, b"data: {"),
+    ],
+)
+async def test_half_an_object_is_not_ended(route: str, kind: bytes, last: bytes) -> None:
+    said = OK + kind + CHUNKED + b"\r\n" + chunk(last) + b"0\r\n\r\n"
+    async with (
+        raw_upstream(says(said, close=True)) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        answer = await client.request("POST", route, call(route, "m:1b", stream=True))
+        assert (answer.status, answer.whole, answer.body) == (200, False, last)

@@ -46,7 +46,9 @@ def usage(answer: Mapping[str, Any]) -> Usage:
 def judge(tail: Tail) -> StreamVerdict:
     lines = [data(line) for line in tail.lines()]
     last = json_object(lines[-1] or b"") if lines else {}
-    return StreamVerdict(last.get("over") is True, last.get("problem"), tail.mid_line, usage(last))
+    return StreamVerdict(
+        last.get("over") is True, last.get("problem"), bool(tail.open_line()), usage(last)
+    )
 
 
 def kind(line: Mapping[str, Any]) -> LineKind:

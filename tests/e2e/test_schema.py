@@ -130,6 +130,16 @@ async def test_a_stream_is_held_until_it_is_valid_where_the_policy_says_so() -> 
     assert record.schema == "valid"
 
 
+@pytest.mark.parametrize("kind", ["cut_clean", "cut_fin", "cut_rst", "error_line"])
+async def test_a_held_stream_that_breaks_is_replaced_like_any_held_answer(kind: str) -> None:
+    overlay = {"roles": {"PLANNER": {"validate_streams": "hold"}}}
+    async with running(SIM, overlay) as up, up.client() as client:
+        up.sim.faults.add(kind, model="qwen3:4b", times=1, after=1)
+        answer = await client.request("POST", "/api/chat", {**PLAN, "stream": True})
+    assert (answer.status, answer["X-LLM-Model"]) == (200, "qwen3:8b")
+    assert answer.lines[-1]["done"] is True
+
+
 async def test_format_json_is_held_to_being_json() -> None:
     async with running(SIM) as up, up.client() as client:
         up.sim.faults.add("bad_schema", model="qwen3:4b", times=1, text="not { json")

@@ -443,3 +443,14 @@ def test_while_nobody_says_whose_call_it_is_the_arm_is_open() -> None:
 def test_a_model_of_ollamas_cloud_is_known_by_its_tag(model: str, provider: Provider) -> None:
     route = routed(Ask(model=model))
     assert (route.role, route.provider) == (Role.CHAT, provider)
+
+
+# --- Calls that are bound to their model ------------------------------------------------------
+
+
+def test_a_bound_call_has_the_model_it_is_for_and_no_other() -> None:
+    assert models(routed(Ask("planner", bound=True))) == ["qwen3:4b"]
+    assert models(routed(Ask("phi4", role="PLANNER", bound=True))) == ["phi4"]
+    late = routed(Ask("planner", retry_level=1, bound=True))
+    assert (models(late), late.starts_at_fallback) == (["qwen3:4b"], False)
+    assert models(routed(Ask("planner")).of_one_model()) == ["qwen3:4b"]

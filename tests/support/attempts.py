@@ -201,6 +201,10 @@ class Upstream:
             await asyncio.wait([never], timeout=left_s)
         return self.head
 
+    @property
+    def is_empty(self) -> bool:
+        return self.ends and not self.pieces and self.error is None
+
     def attach(self, sink: BodySink) -> None:
         while self.pieces and not self.paused:
             piece, *rest = self.pieces

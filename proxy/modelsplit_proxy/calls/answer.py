@@ -96,8 +96,10 @@ class AnswerReader:
         self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
     ) -> Setback | None:
         """None: the client has its answer, whole or broken. Else it has seen nothing of it."""
-        if head.status >= 400 or not answer_check.is_stream(self._record.endpoint, head):
+        if head.status != 200 or not answer_check.is_stream(self._record.endpoint, head):
             return await self._hold(exchange, head, bounds)
+        if exchange.is_empty:
+            return self.set_back(upstream_failures.no_byte(self._provider), head)
         self._record.streamed = True
         if self._validation is not None and self._holds_streams(head):
             return await self._hold_stream(self._validation, exchange, head, bounds)
@@ -116,7 +118,7 @@ class AnswerReader:
             return self.broken(result)
         if isinstance(result, Reason):
             return self.set_back(self.late(result))
-        if collector.overflowed and head.status < 400:
+        if collector.overflowed and head.status == 200:
             await self._spill(exchange, head, collector, bounds)
             return None
         return self._whole(head, collector.body)
@@ -125,7 +127,7 @@ class AnswerReader:
         """The answer is here: give it to the client, or say what is wrong with it."""
         record = self._record
         held = Held(body)
-        if head.status < 400:  # counted whatever becomes of it: it was computed
+        if head.status == 200:  # counted whatever becomes of it: it was computed
             self._attempt.usage = answer_check.usage_of(record.endpoint, held)
         failure = self._what_is_wrong(head, held)
         if failure is not None:
@@ -149,7 +151,9 @@ class AnswerReader:
                 provider=self._provider,
                 wall=record.started_wall,
             )
-        failure = answer_check.check_whole(record.endpoint, held, self._provider)
+        if head.status != 200:
+            return upstream_failures.no_success(head.status, self._provider)
+        failure = answer_check.check_whole(record.endpoint, head, held, self._provider)
         if failure is not None or self._validation is None:
             return failure
         return self._validation.whole(held.body)
@@ -248,7 +252,7 @@ class AnswerReader:
         verdict = self._record.endpoint.wire.judge(tail)
         self._attempt.usage = verdict.usage
         if not verdict.complete:
-            return self.set_back(self._stream_failure(result, verdict))
+            return self.set_back(self._held_failure(result, verdict))
         unfit = validation.stream(body)
         if unfit is not None:
             return self.set_back(unfit, head, body)
@@ -272,15 +276,38 @@ class AnswerReader:
     def _stream_failure(
         self, result: UpstreamError | Reason | None, verdict: StreamVerdict | None
     ) -> Failure:
-        if result is not None:
-            return self._break_failure(result)
         error = None if verdict is None else verdict.error
+        # What the upstream says of itself decides, not how the connection fared after it.
+        if result is not None and error is None:
+            return self._break_failure(result)
         code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, self._provider)
         if error is not None:
             text = f"Ollama failed mid-answer: {error[:120]}"
             return Failure(code, Reason.ERROR_LINE, text, "Stream Broken")
         text = "Ollama ended its answer without saying that it was done; ask again"
         return Failure(code, Reason.UNTERMINATED, text, "Stream Broken")
+
+    def _held_failure(
+        self, result: UpstreamError | Reason | None, verdict: StreamVerdict
+    ) -> Failure:
+        """The same of a stream whose client has seen nothing: as of any answer that is held."""
+        if result is not None and verdict.error is None:
+            return self._early_failure(result)
+        code = for_provider(ErrorCode.UPSTREAM_LOCAL, self._provider)
+        if verdict.error is not None:
+            text = f"Ollama failed mid-answer: {verdict.error[:120]}"
+            return Failure(code, Reason.STATUS, text, "Upstream Failed")
+        text = "Ollama ended its answer without saying that it was done"
+        return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
+
+    def _early_failure(self, result: UpstreamError | Reason) -> Failure:
+        """What ended an attempt before its client saw a byte."""
+        if isinstance(result, Reason):
+            return self.late(result)
+        upstream = f"http://{self._parts.target.authority}"
+        return upstream_failures.failure_of_error(
+            result, upstream=upstream, provider=self._provider
+        )
 
     def _break_failure(self, result: UpstreamError | Reason) -> Failure:
         if isinstance(result, UpstreamError):
@@ -293,10 +320,7 @@ class AnswerReader:
         )
 
     def broken(self, error: UpstreamError) -> Setback:
-        upstream = f"http://{self._parts.target.authority}"
-        return self.set_back(
-            upstream_failures.failure_of_error(error, upstream=upstream, provider=self._provider)
-        )
+        return self.set_back(self._early_failure(error))
 
     def set_back(
         self, failure: Failure, head: UpstreamHead | None = None, body: bytes = b""

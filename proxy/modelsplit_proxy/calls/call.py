@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from modelsplit_policy import overload, roles
 from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
 from modelsplit_policy.call import Event, State
+from modelsplit_policy.endpoints import is_bound
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of
 from modelsplit_policy.vocabulary import Provider, RouteReason
@@ -203,6 +204,8 @@ class InferenceCall:
         if isinstance(route, Failure):
             self.record.requested_model = body.model
             return route
+        if route.candidates[1:] and self._is_bound(body):
+            route = route.of_one_model()
         routing = self.record.routed(route)
         if route.provider is Provider.CLOUD:
             self.record.loading = None  # sent to the cloud, whatever it asks
@@ -225,6 +228,10 @@ class InferenceCall:
         plain = table.plain(body.model) if self._asked is NOTHING else None
         return plain or table.route(self._ask(body))
 
+    def _is_bound(self, body: Body) -> bool:
+        self.record.bound = is_bound(self.record.endpoint.facts, body.fields)
+        return self.record.bound
+
     def _ask(self, body: Body) -> roles.Ask:
         asked = self._asked
         return roles.Ask(
@@ -238,6 +245,7 @@ class InferenceCall:
             client=self.record.client,
             request=self.record.request_id,
             loads=self.record.loading is not None,
+            bound=self._is_bound(body),
         )
 
     async def _refuse_early(self, route: Route) -> Failure | None:

@@ -124,7 +124,9 @@ class Reply:
         if verdict is None or verdict.mid_line:
             self.down.abort()
             return
-        # An Ollama stream whose last line is the error has already said it.
+        if verdict.ending:
+            self.down.write(verdict.ending)
+        # A stream whose last line is the error has already said it.
         if failure.reason is not Reason.ERROR_LINE:
             self.down.write(record.endpoint.wire.error_in_stream(failure, record.scene()))
         self.down.end()
@@ -157,9 +159,10 @@ class Reply:
             return upstream_failures.explains(answer.body)
         if failure.code is ErrorCode.SCHEMA_INVALID:
             return self._parts.policy.roles[answer.role].on_schema_failure == "pass"
-        # A 200 that is no answer (Ollama gave up) is a client's own affair only in CHAT, and
-        # only if it is an answer at all and not the first half of one.
-        return answer.role is Role.CHAT and answer_check.is_object(answer.body)
+        # A 200 that is no whole answer (Ollama gave up) is a client's own affair only in CHAT,
+        # and only if it is an answer at all and not the first half of one.
+        gave_up = failure.reason is Reason.UNTERMINATED
+        return answer.role is Role.CHAT and gave_up and answer_check.is_object(answer.body)
 
     def _head(self, head: UpstreamHead, *, length: int | None, total: bool) -> None:
         self._record.status = head.status

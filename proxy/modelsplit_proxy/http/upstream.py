@@ -150,6 +150,11 @@ class Exchange:
             raise self._error
         return None
 
+    @property
+    def is_empty(self) -> bool:
+        """True if the answer is whole and has no body. Asked before a sink is attached."""
+        return self.complete and not self._early
+
     def attach(self, sink: BodySink) -> None:
         """Send the body to ``sink``: first what is here already, then what comes."""
         self.sink = sink

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_proxy.protocol import upstream_failures
 from modelsplit_proxy.protocol.stream_end import Usage, json_object
 
 if TYPE_CHECKING:
@@ -27,21 +28,40 @@ def is_stream(endpoint: Endpoint, head: UpstreamHead) -> bool:
     return not endpoint.is_held and head.get(b"content-type").lower().startswith(_STREAM_TYPES)
 
 
-def check_whole(endpoint: Endpoint, held: Held, provider: Provider) -> Failure | None:
-    """A held 200 that only looks like an answer: half of one, or Ollama gave up."""
-    text = _CUT if _is_cut(held) else None
-    if text is None and endpoint.unfinished is not None:
-        text = endpoint.unfinished(held)
-    if text is None:
-        return None
+def check_whole(
+    endpoint: Endpoint, head: UpstreamHead, held: Held, provider: Provider
+) -> Failure | None:
+    """A held 200 that only looks like an answer: none, half of one, or Ollama gave up."""
+    fields = None if held.is_large else held.fields
+    if not fields and _is_cut(held):
+        return _unterminated(_CUT, provider)
+    keys = endpoint.answer_keys
+    if keys and not (_spells(held, keys) if fields is None else keys & fields.keys()):
+        # An encoded answer is nobody's to judge.
+        return None if head.get(b"content-encoding") else _no_answer(endpoint, held, provider)
+    text = None if endpoint.unfinished is None else endpoint.unfinished(held)
+    return None if text is None else _unterminated(text, provider)
+
+
+def _no_answer(endpoint: Endpoint, held: Held, provider: Provider) -> Failure:
+    keys = " or ".join(f'"{key}"' for key in sorted(endpoint.answer_keys))
+    wanted = f"a JSON object with {keys}"
+    return upstream_failures.no_answer(held.body, wanted, provider)
+
+
+def _unterminated(text: str, provider: Provider) -> Failure:
     code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
     return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
 
 
+def _spells(held: Held, keys: frozenset[str]) -> bool:
+    """Whether a large object has one of the keys, as far as its bytes say without decoding."""
+    is_object = held.body.lstrip()[:1] == b"{"
+    return is_object and any(b'"%b"' % key.encode() in held.body for key in keys)
+
+
 def _is_cut(held: Held) -> bool:
     """True for a JSON object without its end; large ones are judged by their last byte."""
-    if not held.is_large and held.fields:
-        return False
     text = held.body.strip()
     if not text.startswith(b"{"):
         return False

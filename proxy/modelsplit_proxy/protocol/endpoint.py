@@ -67,7 +67,8 @@ class Endpoint:
     answer is wanted; None: such a request asks for none.
 
     The answer:
-    ``is_held``: it is whole, whatever its head says. ``texts`` gives the pieces of the
+    ``is_held``: it is whole, whatever its head says. ``answer_keys``: a whole answer is a JSON
+    object with one of them; empty: it may be anything. ``texts`` gives the pieces of the
     assistant's text in a whole answer or in one event of a stream, and raises NoTextError for
     what is no text; None: there is never any. ``unfinished`` says in a sentence why a held
     answer is not the whole of one, None if it is. ``counts``: its usage is read.
@@ -82,6 +83,7 @@ class Endpoint:
     read_form: Callable[[bytes, str, str], Body] | None = None
     wanted_format: Callable[[Fields], Wanted | None] | None = None
     is_held: bool = False
+    answer_keys: frozenset[str] = frozenset()
     texts: Callable[[dict[str, Any]], Iterable[Any]] | None = None
     unfinished: Callable[[Held], str | None] | None = None
     counts: bool = True

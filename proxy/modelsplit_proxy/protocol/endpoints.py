@@ -18,12 +18,13 @@ ENDPOINTS: Final = (
     Endpoint(
         "/api/generate",
         OLLAMA,
-        EndpointFacts(content="prompt", takes_options=True),
+        EndpointFacts(content="prompt", takes_options=True, binding=("context", "raw", "template")),
         streams=True,
         wanted_format=answer_format.of_format,
         texts=answer_text.of_generate,
         unfinished=answer_check.not_done,
         waiting_piece=waiting_pieces.of_generate,
+        answer_keys=frozenset({"response", "done"}),
     ),
     Endpoint(
         "/api/chat",
@@ -34,11 +35,22 @@ ENDPOINTS: Final = (
         texts=answer_text.of_chat,
         unfinished=answer_check.not_done,
         waiting_piece=waiting_pieces.of_chat,
+        answer_keys=frozenset({"message", "done"}),
     ),
     # What the native embeddings say of their cost is not read.
-    Endpoint("/api/embed", OLLAMA, EndpointFacts(takes_options=True, embeds=True), counts=False),
     Endpoint(
-        "/api/embeddings", OLLAMA, EndpointFacts(takes_options=True, embeds=True), counts=False
+        "/api/embed",
+        OLLAMA,
+        EndpointFacts(takes_options=True, embeds=True),
+        counts=False,
+        answer_keys=frozenset({"embeddings"}),
+    ),
+    Endpoint(
+        "/api/embeddings",
+        OLLAMA,
+        EndpointFacts(takes_options=True, embeds=True),
+        counts=False,
+        answer_keys=frozenset({"embedding"}),
     ),
     Endpoint(
         "/v1/chat/completions",
@@ -49,6 +61,7 @@ ENDPOINTS: Final = (
         texts=answer_text.of_choices,
         unfinished=answer_check.no_finish_reason,
         waiting_piece=waiting_pieces.comment,
+        answer_keys=frozenset({"choices"}),
     ),
     Endpoint(
         "/v1/completions",
@@ -58,8 +71,14 @@ ENDPOINTS: Final = (
         texts=answer_text.of_choices,
         unfinished=answer_check.no_finish_reason,
         waiting_piece=waiting_pieces.comment,
+        answer_keys=frozenset({"choices"}),
     ),
-    Endpoint("/v1/embeddings", OPENAI, EndpointFacts(embeds=True)),
+    Endpoint(
+        "/v1/embeddings",
+        OPENAI,
+        EndpointFacts(embeds=True),
+        answer_keys=frozenset({"data"}),
+    ),
     Endpoint(
         "/v1/responses",
         OPENAI,
@@ -68,6 +87,7 @@ ENDPOINTS: Final = (
         wanted_format=answer_format.of_text_format,
         texts=answer_text.of_response,
         waiting_piece=waiting_pieces.comment,
+        answer_keys=frozenset({"output"}),
     ),
     # Ollama runs a transcription as a stream, says so in the head, and gives the text at once.
     Endpoint(
@@ -77,8 +97,16 @@ ENDPOINTS: Final = (
         is_held=True,
         unfinished=answer_check.without_a_word,
     ),
-    Endpoint("/v1/images/generations", OPENAI),
-    Endpoint("/v1/images/edits", OPENAI),
+    Endpoint(
+        "/v1/images/generations",
+        OPENAI,
+        answer_keys=frozenset({"data"}),
+    ),
+    Endpoint(
+        "/v1/images/edits",
+        OPENAI,
+        answer_keys=frozenset({"data"}),
+    ),
     Endpoint(
         "/v1/messages",
         ANTHROPIC,
@@ -88,5 +116,6 @@ ENDPOINTS: Final = (
         texts=answer_text.of_message,
         unfinished=answer_check.no_stop_reason,
         waiting_piece=waiting_pieces.comment,
+        answer_keys=frozenset({"content"}),
     ),
 )

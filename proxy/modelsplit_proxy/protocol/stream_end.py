@@ -89,12 +89,14 @@ class StreamVerdict:
     """``complete``: the end marker was there. ``error``: the text of an in-band error.
 
     ``mid_line``: the bytes stop inside a line or an event, so nothing can be added after them.
+    ``ending``: what has to be added first, where the last line or event is whole but not ended.
     """
 
     complete: bool
     error: str | None
     mid_line: bool
     usage: Usage
+    ending: bytes = b""
 
 
 class Tail:
@@ -122,15 +124,15 @@ class Tail:
         if len(self._open) > _LINE_MAX_BYTES:
             self._open = bytearray(_TOO_LONG)
 
-    @property
-    def mid_line(self) -> bool:
-        return bool(self._open)
+    def open_line(self) -> bytes:
+        """What has come of a line that was not ended."""
+        return bytes(self._open)
 
-    @property
-    def mid_event(self) -> bool:
-        """True unless the bytes stop after the blank line that ends an SSE event."""
-        text = self._text()
-        return bool(text) and not text.endswith((b"\n\n", b"\n\r\n"))
+    def open_event(self) -> list[bytes]:
+        """The lines of an SSE event that no blank line has ended; the last may not be whole."""
+        lines = self._text().splitlines()
+        begins = next((at for at in range(len(lines), 0, -1) if not lines[at - 1]), 0)
+        return lines[begins:]
 
     def lines(self) -> list[bytes]:
         """The last non-blank lines, oldest first, an unfinished one included."""
@@ -145,11 +147,13 @@ def judge_ndjson(tail: Tail) -> StreamVerdict:
     lines = tail.lines()
     last = json_object(lines[-1]) if lines else {}
     error = last.get("error")
+    begun = tail.open_line().strip()
     return StreamVerdict(
         complete=last.get("done") is True and error is None,
         error=None if error is None else str(error),
-        mid_line=tail.mid_line,
+        mid_line=bool(begun) and not last,
         usage=ollama_usage(last),
+        ending=b"\n" if begun else b"",
     )
 
 
@@ -159,13 +163,15 @@ def judge_sse(tail: Tail) -> StreamVerdict:
     data = [line for line in lines if line is not None][-_JUDGED_EVENTS:]
     events = [json_object(line) for line in data]
     error = next((_error_text(event) for event in reversed(events) if "error" in event), None)
+    begun = tail.open_event()
     if error is not None and _is_final_response(events[-1]):
         error = None  # a finished response object carries "error": null or its own
     return StreamVerdict(
         complete=bool(data) and error is None and _is_sse_end(data[-1], events[-1]),
         error=error,
-        mid_line=tail.mid_event,
+        mid_line=bool(begun) and not _is_whole(begun),
         usage=_sse_usage(events),
+        ending=_event_ending(tail) if begun else b"",
     )
 
 
@@ -231,6 +237,17 @@ def _sse_usage(events: list[dict[str, Any]]) -> Usage:
         if usage.output_tokens is not None:
             return usage
     return Usage()
+
+
+def _is_whole(event: list[bytes]) -> bool:
+    """Whether the data in these lines is an object."""
+    data = [text for text in map(sse_data, event) if text is not None]
+    return bool(json_object(b"\n".join(data)))
+
+
+def _event_ending(tail: Tail) -> bytes:
+    """What ends the event under way: its line, if that is open too, and a blank one."""
+    return b"\n\n" if tail.open_line() else b"\n"
 
 
 def _is_sse_end(data: bytes, event: dict[str, Any]) -> bool:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import UpstreamError, UpstreamHead
 # Ollama says nothing about when to come back; its queue moves in seconds.
 _BUSY_RETRY_S: Final = 2
+# An error is told at once or not at all.
+_ERROR_BYTES: Final = 64 * 1024
 
 
 def failure_of_status(
@@ -56,6 +58,31 @@ def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Fai
         code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
         return Failure(code, Reason.STATUS, f"Ollama answered {status}: {said}", "Upstream Failed")
     return _rejected(status, said)
+
+
+def no_success(status: int, provider: Provider) -> Failure:
+    """What a status between 201 and 399 amounts to: no answer of a model has one."""
+    text = f"Ollama answered {status} where an answer was due; is --upstream an Ollama?"
+    return _no_answer(text, provider)
+
+
+def no_answer(body: bytes, wanted: str, provider: Provider) -> Failure:
+    """What a 200 amounts to whose body is not what was ``wanted`` on its route."""
+    if not body.strip():
+        return no_byte(provider)
+    if b'"error"' in body[:_ERROR_BYTES] and json_object(body).get("error"):
+        return _no_answer(f"Ollama answered 200 and an error: {_said(body)}", provider)
+    return _no_answer(f"Ollama answered 200 with something else than {wanted}", provider)
+
+
+def no_byte(provider: Provider) -> Failure:
+    """What a 200 without a body amounts to."""
+    return _no_answer("Ollama answered 200 with nothing in it", provider)
+
+
+def _no_answer(text: str, provider: Provider) -> Failure:
+    code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
+    return Failure(code, Reason.NO_ANSWER, text[:200], "No Answer")
 
 
 def _names_a_model(body: bytes) -> bool:

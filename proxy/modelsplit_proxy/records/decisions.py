@@ -45,11 +45,12 @@ def why_no_fallback(record: CallRecord) -> str | None:
     """Why a call that failed had no second attempt, in one word; None: it had, or is well.
 
     ``not_asked``: it was refused before anybody was asked. ``not_wanted``: the client said so.
-    ``none_left``: it began with the fallback. ``none``: the policy names none. ``begun``: the
-    client had its first bytes. ``no_cause``: another model could not have helped. ``no_seat``:
-    the second model found none. ``no_budget``: its budget had no room for it, or could not be
-    counted. ``breaker_open``: calls to it, or to its provider, were stopped. ``turned_away``: it
-    was asked, and would not serve such a request. ``client_gone``: nobody was left to answer.
+    ``bound``: another model's answer would have been a wrong one. ``none_left``: it began with
+    the fallback. ``none``: the policy names none. ``begun``: the client had its first bytes.
+    ``no_cause``: another model could not have helped. ``no_seat``: the second model found none.
+    ``no_budget``: its budget had no room for it, or could not be counted. ``breaker_open``: calls
+    to it, or to its provider, were stopped. ``turned_away``: it was asked, and would not serve such
+    a request. ``client_gone``: nobody was left to answer.
     """
     if record.failure is None or len(record.attempts) > 1:
         return None
@@ -80,6 +81,8 @@ def _why_nobody_else(record: CallRecord, routing: Routing) -> str:
         return "none_left"
     if record.no_fallback:
         return "not_wanted"
+    if record.bound:
+        return "bound"
     return "none" if len(routing.candidates) < 2 else "no_cause"
 
 

@@ -45,6 +45,7 @@ _NO_FALLBACK: Final = MappingProxyType(
         "begun": "the client already had part of the answer",
         "no_cause": "it is no failure that another model would have been spared",
         "not_wanted": "the client wanted none (X-LLM-No-Fallback)",
+        "bound": "another model's answer would have been a wrong one",
         "none_left": "the call began with the fallback",
         "none": "the policy names none for this role",
         "no_seat": "the second model found no seat in time",

@@ -113,7 +113,8 @@ class CallRecord:
     """One call, from its first byte in to its last byte out.
 
     ``routing`` None: it was turned away before it had a role, and no model was asked.
-    ``no_fallback``: the client wanted none. ``queue_position``: its place in line when it was
+    ``no_fallback``: the client wanted none. ``bound``: no other model's answer would be a right
+    one. ``queue_position``: its place in line when it was
     refused, 0 when its turn had come before an early head; None: of no interest.
     ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
     ``values``: what ``values.finished`` made of the call when it had ended.
@@ -128,6 +129,7 @@ class CallRecord:
     requested_model: str = ""
     routing: Routing | None = None
     no_fallback: bool = False
+    bound: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     unseated: Attempt | None = None
     queue_position: int | None = None

@@ -34,12 +34,13 @@ def test_an_answer_is_a_stream_by_its_type(content_type: bytes, *, stream: bool)
 
 # --- A held answer ----------------------------------------------------------------------------
 
+JSON = head(200, (b"Content-Type", b"application/json"))
 CUT_OFF = b'{"model":"m","response":"no no no","done":false}'
 
 
 @pytest.mark.parametrize("route", ["/api/generate", "/api/chat"])
 def test_an_answer_that_says_it_is_not_done_is_a_failure(route: str) -> None:
-    failure = answer_check.check_whole(endpoint(route), Held(CUT_OFF), Provider.LOCAL)
+    failure = answer_check.check_whole(endpoint(route), JSON, Held(CUT_OFF), Provider.LOCAL)
     assert failure is not None
     assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
 
@@ -49,7 +50,7 @@ def test_an_answer_that_says_it_is_not_done_is_a_failure(route: str) -> None:
 )
 @pytest.mark.parametrize("row", ENDPOINTS, ids=lambda row: row.label)
 def test_half_an_answer_is_a_failure_on_every_route(row: Endpoint, body: bytes) -> None:
-    failure = answer_check.check_whole(row, Held(body), Provider.LOCAL)
+    failure = answer_check.check_whole(row, JSON, Held(body), Provider.LOCAL)
     assert failure is not None
     assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
 
@@ -60,13 +61,27 @@ def test_half_an_answer_is_a_failure_on_every_route(row: Endpoint, body: bytes) 
         ("/api/chat", b'{"message":{"content":"hi"},"done":true}'),
         ("/api/chat", b'{"message":{"content":"\\"done\\":false"},"done":true}'),
         ("/api/chat", b'{"options":{"done":false},"done":true}'),
-        ("/api/chat", b'"done":false'),
-        ("/api/embed", CUT_OFF),
-        ("/v1/completions", CUT_OFF),
+        ("/api/embed", b'{"embeddings":[],"done":false}'),
+        ("/v1/completions", b'{"choices":[],"done":false}'),
+        ("/v1/audio/transcriptions", b"hello"),
     ],
 )
 def test_every_other_answer_is_whole(route: str, body: bytes) -> None:
-    assert answer_check.check_whole(endpoint(route), Held(body), Provider.LOCAL) is None
+    assert answer_check.check_whole(endpoint(route), JSON, Held(body), Provider.LOCAL) is None
+
+
+OTHERS = (b"", b" ", b"null", b"[]", b'"done":false', b"<html>", b'{"status":"success"}')
+
+
+@pytest.mark.parametrize("body", [*OTHERS, b'{"other":"%b"}' % (b"x" * 300_000)])
+@pytest.mark.parametrize("row", ENDPOINTS, ids=lambda row: row.label)
+def test_a_body_without_the_keys_of_its_route_is_no_answer(row: Endpoint, body: bytes) -> None:
+    failure = answer_check.check_whole(row, JSON, Held(body), Provider.CLOUD)
+    if row.answer_keys:
+        assert failure is not None
+        assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_CLOUD, Reason.NO_ANSWER)
+    packed = head(200, (b"Content-Encoding", b"br"))
+    assert answer_check.check_whole(row, packed, Held(b"\xff"), Provider.CLOUD) is None
 
 
 @pytest.mark.parametrize(

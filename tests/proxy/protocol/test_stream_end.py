@@ -150,14 +150,22 @@ def test_no_cut_before_the_end_marker_is_complete(
 
 
 @STREAMS
-def test_something_can_be_added_only_after_a_whole_line_or_event(
+def test_something_can_be_added_only_after_a_whole_object(
     dialect: Dialect, stream: bytes, usage: Usage
 ) -> None:
     del usage
     end = b"\n" if dialect is Dialect.OLLAMA else b"\n\n"
+    endings = set()
     for cut in range(1, len(stream)):
         start = stream[:cut]
-        assert verdict(dialect, [start]).mid_line != start.endswith(end), start[-60:]
+        seen, begun = verdict(dialect, [start]), start.rpartition(end)[2]
+        data = [line for line in begun.splitlines() if not line.startswith(b"event:")]
+        whole = not begun or bool(module.json_object(b"".join(data).removeprefix(b"data:")))
+        assert seen.mid_line != whole, start[-60:]
+        if whole:
+            assert (start + seen.ending).endswith(end)
+            endings.add(seen.ending)
+    assert endings == ({b"", b"\n"} if dialect is Dialect.OLLAMA else {b"", b"\n", b"\n\n"})
 
 
 @pytest.mark.parametrize("dialect", Dialect)

@@ -84,6 +84,7 @@ def no_budget() -> CallRecord:
         (turned_away(), "no_cause"),
         (alone(), "none"),
         (failed(no_fallback=True), "not_wanted"),
+        (failed(bound=True), "bound"),
         (at_the_fallback(), "none_left"),
         (no_seat(), "no_seat"),
         (no_budget(), "no_budget"),
