@@ -74,6 +74,11 @@ class Chunks:
 
     def _line_from(self, data: bytes, at: int) -> int:
         """Read a size line or a trailer line, or what there is of it; the place behind it."""
+        if not self._line and not self._in_trailers:
+            match = _SIZE.match(data, at)
+            if match is not None:  # as nearly always: a whole line
+                self._begin_chunk(match)
+                return match.end()
         # The CRLF itself may be split between two reads.
         end = at if self._line[-1:] == b"\r" and data[at : at + 1] == b"\n" else None
         if end is None:
@@ -90,15 +95,16 @@ class Chunks:
             self._trailer_bytes += len(line)
             self.ended = line == _CRLF
         else:
-            self._begin_chunk(line)
+            match = _SIZE.fullmatch(line)
+            if match is None:
+                raise FramingError("a chunk does not begin with its size")
+            self._begin_chunk(match)
         return end + 1
 
-    def _begin_chunk(self, line: bytes) -> None:
-        match = _SIZE.fullmatch(line)
-        if match is None:
-            raise FramingError("a chunk does not begin with its size")
-        size = int(match[1], 16)
-        self._excess = max(0, self._excess + len(line) + 2 - _CHUNK_ALLOWANCE - 2 * size)
+    def _begin_chunk(self, line: re.Match[bytes]) -> None:
+        size = int(line[1], 16)
+        framing = line.end() - line.start() + 2
+        self._excess = max(0, self._excess + framing - _CHUNK_ALLOWANCE - 2 * size)
         self._bound(0)
         if size:
             self._left = size + 2
