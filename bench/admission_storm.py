@@ -209,7 +209,8 @@ class Storm:
 
     def _load(self) -> None:
         loaded = frozenset(self.rng.sample(MODELS, self.rng.randint(0, 3)))
-        self.books.under_test.residency(None if self.rng.random() < 0.2 else loaded)
+        known = {} if self.rng.random() < 0.2 else {model: model in loaded for model in MODELS}
+        self.books.under_test.residency(known)
         self.done["residency"] += 1
 
     def _pass(self) -> None:

@@ -509,6 +509,7 @@ _BY_REASON: Final = MappingProxyType(
         # Something answered, if badly. A reset stays the provider's: a port forwarder in
         # front of a stopped Ollama accepts each connection and resets it.
         Reason.CONNECT_TIMEOUT: _DOWN,
+        Reason.UPSTREAM_MUTE: _DOWN,
         Reason.TRUNCATED: _BROKEN,
         Reason.PROTOCOL: _BROKEN,
     }

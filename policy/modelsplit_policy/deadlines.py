@@ -2,8 +2,14 @@
 
 A role's clock does not run while its model is being loaded: a client that leaves during a
 load makes Ollama throw the load away, so ending the wait there would pay for the load and
-get nothing. Loading has a bound of its own. It begins when the model is not loaded and
-ends when the model is seen to be loaded or the first byte comes, whichever is seen first.
+get nothing. Loading has a bound of its own. It begins when the model is known not to be
+loaded and ends when the model is seen to be loaded or the first byte comes, whichever is
+seen first; a model of which nothing is known is not being loaded. While Ollama loads one, it
+may tell nothing of any.
+
+A model that is loaded may read a long prompt for many minutes, so what bounds the wait for
+a first byte where the role has no time of its own is generous. It ends early only where the
+upstream is mute: it leaves a question open that needs no model, for ``MUTE_S``.
 
 Moments are seconds of one monotonic clock of the caller's. Nothing here waits: the caller
 waits until the moment it is told, for the answer or for nothing, and looks again.
@@ -22,12 +28,18 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 0.1
 # How long a call that is out of time may be kept to ask whether it is being loaded for.
 LAST_LOOK_S: Final = 0.5
+# How long an attempt and the question for the upstream's version must both go unanswered.
+MUTE_S: Final = 30.0
+# A bound further away than this needs no timer: waits are woken every few seconds in any case.
+FAR_S: Final = 300.0
 
 
 class Limits(NamedTuple):
     """The bounds of one attempt. Seconds; ``total_at`` is a moment; None: no bound.
 
     ``total_s``: how long the whole call may take, of which ``total_at`` is the end.
+    ``load_s`` 0: the model runs elsewhere and is never loaded here. ``first_byte_s``: how long
+    a model that is loaded may take to begin its answer.
     """
 
     role_s: float | None
@@ -35,12 +47,15 @@ class Limits(NamedTuple):
     stall_s: float
     total_at: float | None = None
     total_s: float = 0.0
+    first_byte_s: float | None = None
 
     def seconds(self, reason: Reason) -> float:
         """The number of the bound that fired."""
         return {
             Reason.ROLE_TIMEOUT: self.role_s or 0.0,
             Reason.LOAD_TIMEOUT: self.load_s,
+            Reason.FIRST_BYTE_TIMEOUT: self.first_byte_s or 0.0,
+            Reason.UPSTREAM_MUTE: MUTE_S,
             Reason.STALL: self.stall_s,
             Reason.TOTAL_TIMEOUT: self.total_s,
         }[reason]
@@ -90,6 +105,15 @@ class Bounds(NamedTuple):
 
 
 UNBOUNDED: Final = Bounds()
+# The bounds of what an upstream that is there might have done in time.
+_ITS_OWN: Final = frozenset(
+    {
+        Reason.ROLE_TIMEOUT,
+        Reason.LOAD_TIMEOUT,
+        Reason.FIRST_BYTE_TIMEOUT,
+        Reason.STALL,
+    }
+)
 
 
 class Deadline:
@@ -99,13 +123,17 @@ class Deadline:
     first look.
     """
 
-    __slots__ = ("_expires", "_limits", "loading", "sent")
+    __slots__ = ("_begins_by", "_expires", "_limits", "loading", "sent")
+
+    # When the role's clock or the whole call's runs out, and which; by when it must have begun.
+    _expires: tuple[float | None, Reason]
+    _begins_by: float | None
 
     def __init__(self, limits: Limits, sent: float) -> None:
         self._limits = limits
         self.sent = sent
-        self.loading: bool | None = None
-        self._expires = self._role_from(sent)
+        self.loading: bool | None = None if limits.load_s else False
+        self._count_from(sent)
 
     def __repr__(self) -> str:
         return f"<Deadline {self._limits}, {'loading' if self.loading else 'computing'}>"
@@ -114,30 +142,33 @@ class Deadline:
         """When the role's clock, or the whole call's, runs out, and which of the two."""
         return self._expires
 
-    def look(self, now: float, loaded: bool | None, *, asked: bool = False) -> Look:
+    def look(
+        self,
+        now: float,
+        loaded: bool | None,
+        *,
+        asked: bool = False,
+        mute_since: float | None = None,
+    ) -> Look:
         """What to do while the answer has not begun.
 
         ``loaded``: what is known of the model: True, False, or None if nothing is.
         ``asked``: that is the answer to a question this attempt asked because it was told so.
+        ``mute_since``: since when the upstream has left the question for its version
+        unanswered; None: it answers.
         """
+        if mute_since is not None:
+            return self._look_at_mute(now, loaded, asked, max(self.sent, mute_since) + MUTE_S)
         if self.loading is None:
             self.loading = loaded is False
         if self.loading:
             if loaded is not True:
                 return self._look_at_load(now)
             self._load_ended(now)
-        until, reason = self._expires
+        until = self._begins_by
         if until is None or now < until:
             return Look(until)
-        # What was known when it was sent may be old: ask before giving a load away. Nothing
-        # that can be learned changes the whole call's bound, or that of a load.
-        if not asked:
-            asks = reason is Reason.ROLE_TIMEOUT and now < self.sent + self._limits.load_s
-            return Look(until, asks=asks, ended_by=None if asks else reason)
-        if loaded is not False:
-            return Look(until, ended_by=reason)
-        self.loading = True
-        return self._look_at_load(now)
+        return self._look_when_late(now, loaded, until, asked)
 
     def begun(self, now: float) -> None:
         """The answer begins: its model is loaded, whoever has seen that or not."""
@@ -150,15 +181,48 @@ class Deadline:
 
     def _load_ended(self, now: float) -> None:
         self.loading = False
-        self._expires = self._role_from(now)
+        self._count_from(now)
 
-    def _role_from(self, now: float) -> tuple[float | None, Reason]:
-        """When the time is over, if the role's clock counts from ``now``."""
-        role_s, total_at = self._limits.role_s, self._limits.total_at
-        role_at = None if role_s is None else now + role_s
-        if total_at is None:
-            return role_at, Reason.ROLE_TIMEOUT
-        return _sooner(role_at, Reason.ROLE_TIMEOUT, total_at)
+    def _count_from(self, now: float) -> None:
+        """The role's clock starts, and that for the first byte."""
+        role_s, total_at, first_byte_s = (
+            self._limits.role_s,
+            self._limits.total_at,
+            self._limits.first_byte_s,
+        )
+        until = None if role_s is None else now + role_s
+        self._expires = until, Reason.ROLE_TIMEOUT
+        if total_at is not None:
+            self._expires = _sooner(until, Reason.ROLE_TIMEOUT, total_at)
+            until = self._expires[0]
+        if first_byte_s is not None and (until is None or now + first_byte_s < until):
+            until = now + first_byte_s
+        self._begins_by = until
+
+    def _look_when_late(self, now: float, loaded: bool | None, until: float, asked: bool) -> Look:
+        """``until`` has passed: the role's bound, the whole call's, or that of the first byte."""
+        expires, reason = self._expires
+        if expires is None or until < expires:
+            reason = Reason.FIRST_BYTE_TIMEOUT
+        # What was known when it was sent may be old: ask before giving a load away. Nothing
+        # that can be learned changes the whole call's bound, or that of a load.
+        if not asked:
+            in_time = now < self.sent + self._limits.load_s
+            asks = in_time and reason is not Reason.TOTAL_TIMEOUT
+            return Look(until, asks=asks, ended_by=None if asks else reason)
+        if loaded is not False:
+            return Look(until, ended_by=reason)
+        self.loading = True
+        return self._look_at_load(now)
+
+    def _look_at_mute(self, now: float, loaded: bool | None, asked: bool, mute_at: float) -> Look:
+        if now >= mute_at:
+            return Look(mute_at, ended_by=Reason.UPSTREAM_MUTE)
+        look = self.look(now, loaded, asked=asked)
+        if look.ended_by is not None or look.asks:
+            return look
+        until = mute_at if look.until is None else min(look.until, mute_at)
+        return look._replace(until=until)
 
     def _look_at_load(self, now: float) -> Look:
         limits = self._limits
@@ -187,17 +251,28 @@ def early_head_in(after_s: float, started: float, now: float) -> float:
     return max(0.0, after_s - (now - started))
 
 
-def failure_of(reason: Reason, limits: Limits, *, model: str, provider: Provider) -> Failure:
-    """What a bound that fired amounts to, with its number."""
+def failure_of(
+    reason: Reason, limits: Limits, *, model: str, provider: Provider, down: bool = False
+) -> Failure:
+    """What a bound that fired amounts to, with its number.
+
+    ``down``: the upstream answers nothing else either. Then it is no matter of this model, and
+    asking another one would not help.
+    """
     bound_s = limits.seconds(reason)
     name = model[:80]
     text = {
         Reason.ROLE_TIMEOUT: f"{name} was not done within the role's {bound_s:g} s",
         Reason.LOAD_TIMEOUT: f"{name} was not loaded within load_timeout_ms, {bound_s:g} s",
         Reason.TOTAL_TIMEOUT: f"the call was not done within the role's total of {bound_s:g} s",
+        Reason.FIRST_BYTE_TIMEOUT: f"{name} did not begin its answer within {bound_s:g} s",
+        Reason.UPSTREAM_MUTE: f"nothing was answered for {bound_s:g} s",
         Reason.STALL: f"{name} fell silent for {bound_s:g} s in the middle of its answer",
     }[reason]
     code = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
+    if (down and reason in _ITS_OWN) or reason is Reason.UPSTREAM_MUTE:
+        reason = Reason.UPSTREAM_MUTE
+        text += ", and Ollama does not tell its version either: it hangs; restart it"
     return Failure(code, reason, text, "Upstream Timeout")
 
 

@@ -95,6 +95,7 @@ class Reason(StrEnum):
     LOAD_TIMEOUT = "load_timeout"
     TOTAL_TIMEOUT = "total_timeout"
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    UPSTREAM_MUTE = "upstream_mute"
     STALL = "stall"
     SCHEMA = "schema"
     VIA = "via"
@@ -157,6 +158,7 @@ _TIMEOUT: Final = _spec(
     Reason.ROLE_TIMEOUT,
     Reason.TOTAL_TIMEOUT,
     Reason.FIRST_BYTE_TIMEOUT,
+    Reason.UPSTREAM_MUTE,
     Reason.STALL,
 )
 

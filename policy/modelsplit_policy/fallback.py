@@ -4,7 +4,8 @@ Only before the client has a byte, only once, and only for a failure that anothe
 be spared: the upstream could not be reached, answered with a failure or "busy", does not
 have the model, took longer than the role allows, or is not asked while its breaker is open.
 Never because the line was too long (the second model stands in the same line), never for
-what the client did wrong, never for a budget that says no.
+what the client did wrong, never for a budget that says no, never where the upstream is
+mute: the second model is behind the same silence.
 """
 
 from __future__ import annotations
@@ -34,4 +35,4 @@ def is_cause(failure: Failure) -> bool:
     """True if ``failure``, before the first byte, is one the fallback may answer for."""
     if failure.code is ErrorCode.OVERLOAD_THROTTLED:
         return failure.reason in {Reason.UPSTREAM_BUSY, Reason.BREAKER_OPEN}
-    return failure.code in _CAUSES
+    return failure.code in _CAUSES and failure.reason is not Reason.UPSTREAM_MUTE

@@ -85,6 +85,7 @@ class Signal(StrEnum):
     LAG = "event-loop lag"
     QUEUE = "queue pressure"
     TIMEOUTS = "timeouts"
+    SILENCE = "seat without an answer"
 
 
 SHEDS: Final = frozenset({Signal.LAG, Signal.QUEUE, Signal.TIMEOUTS})
@@ -146,6 +147,9 @@ class HealthRules:
     # Models. One is an incident of that model; three of the handful a box can hold are the box.
     model_breakers: Band = Band(Edge(1, 0), Edge(3, 1))
     timeouts_window_s: float = 60.0
+    # Seconds. A long prompt takes minutes to read on a slow machine; what takes ten holds a seat
+    # that the others miss, and at fifteen it is given up.
+    silence: Band = Band(Edge(600, 540), Edge(900, 840))
     # Longer than a line's usual wait cap, so that the calls that filled it are gone.
     hold_s: float = 10.0
 
@@ -189,7 +193,8 @@ class Signals:
     ``provider_open``: the local provider's own breaker does not let calls through;
     ``models_open``: how many models' breakers do not. ``timeouts`` are those of the last
     ``HealthRules.timeouts_window_s``, without those at a deadline that the client itself had
-    shortened: one impatient client must not have the others turned away.
+    shortened: one impatient client must not have the others turned away. ``silence_s``: for how
+    long the oldest seat is held by a call whose answer has not begun.
     """
 
     lag_p99_s: float = 0.0
@@ -198,6 +203,7 @@ class Signals:
     models_open: int = 0
     lines: tuple[QueueState, ...] = ()
     timeouts: int = 0
+    silence_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,10 +352,16 @@ def _readings(signals: Signals, rules: HealthRules) -> Iterator[_Reading]:
     yield _Reading(Signal.QUEUE, pressure, rules.queue, said, _plain)
     said = f"{_count(signals.timeouts, 'timeout')} in {rules.timeouts_window_s:g} s"
     yield _Reading(Signal.TIMEOUTS, signals.timeouts, rules.timeouts, said, _plain)
+    said = f"a seat is held for {signals.silence_s:.0f} s by a call whose answer has not begun"
+    yield _Reading(Signal.SILENCE, signals.silence_s, rules.silence, said, _seconds)
 
 
 def _ms(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:g} s"
 
 
 def _plain(number: float) -> str:

@@ -71,6 +71,7 @@ def signals(
     timeouts: int,
     upstream_up: bool | None,
     lag_p99_s: float,
+    silence_s: float = 0.0,
 ) -> Signals:
     """What the guard judges by, at ``now``; ``breakers``: all that have something to tell."""
     stopped = not_closed(breakers)
@@ -81,6 +82,7 @@ def signals(
         models_open=sum(view.key.model is not None for view in stopped),
         lines=tuple(_line(admission, policy, role, now) for role in Role if role is not Role.CLOUD),
         timeouts=timeouts,
+        silence_s=silence_s,
     )
 
 

@@ -48,7 +48,8 @@ class HostSeats:
         # Calls that were started because their wait was about to end.
         self.overdue = 0
         self.by_model: dict[str, int] = {}
-        self.loaded: frozenset[str] | None = None
+        # Whether a model is loaded, by name; of others nobody knows.
+        self.loaded: Mapping[str, bool] = {}
 
     def __repr__(self) -> str:
         return f"<HostSeats {self.host} {self.running}/{self.seats}, {self.parallelism!r}>"
@@ -66,7 +67,7 @@ class HostSeats:
 
     def has_loaded(self, model: str) -> bool | None:
         """Whether ``model`` is loaded; None: nobody knows."""
-        return None if self.loaded is None else model in self.loaded
+        return self.loaded[model] if model in self.loaded else None  # noqa: SIM401 - no call
 
     def take(self, model: str, now: float, length_s: float = 0.0) -> Flight:
         """A call of ``model`` takes a seat; ``give_back`` is then owed.

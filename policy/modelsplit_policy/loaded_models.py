@@ -2,7 +2,14 @@
 
 Loads, evictions and expiries all happen around calls, so the end of a call is when to ask;
 a slow rhythm finds what happens without any. What an answer says holds until the next one.
-Where there was no answer nothing is assumed: what is known is advice, never a condition.
+While Ollama loads a model it leaves the question open until that is over, so then what was
+known stays known for about as long as a load takes; after that, or where the answer is none,
+nothing is assumed. What is known is advice, never a condition.
+
+The list of loaded models names each runner once, and a model may have many names (``ollama
+cp``): whether one is loaded is told by its digest, which the list of installed models has. A
+model of that list that runs elsewhere, and one that is in neither, is never known to be
+loaded or not.
 
 Moments are seconds of one monotonic clock of the caller's, whose work the asking is.
 """
@@ -10,30 +17,69 @@ Moments are seconds of one monotonic clock of the caller's, whose work the askin
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from modelsplit_policy.model_names import canonical, canonical_stored
+from modelsplit_policy.model_names import canonical, canonical_stored, runs_in_cloud
 from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from modelsplit_policy.vocabulary import Host
 
 # Between an answer and the next question: at least, and at most.
 AT_LEAST_S: Final = 0.5
 AT_MOST_S: Final = 5.5
+# How long what an answer said holds where no other follows. Ollama gives none during a load.
+KEEP_S: Final = 120.0
+# Between two questions for what is installed: at most, and at least where a name is missed.
+INSTALLED_AT_MOST_S: Final = 60.0
+INSTALLED_AT_LEAST_S: Final = 5.0
+
+NOTHING: Final[Mapping[str, bool]] = MappingProxyType({})
+
+
+class Listed(NamedTuple):
+    """A model in one of the host's lists. ``remote``: another machine computes its answers."""
+
+    name: str
+    digest: str = ""
+    remote: bool = False
 
 
 class LoadedModels:
-    """One host's. ``models``: their canonical names; None: nothing is known."""
+    """One host's.
 
-    __slots__ = ("_answered", "_hurried", "_wanted", "host", "models")
+    ``models``: the canonical names of the loaded ones, as the host lists them; None: nothing
+    is known. ``known``: whether a model is loaded, by its canonical name; of others nothing
+    is known. It is never changed, only replaced.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_asked_installed",
+        "_digests",
+        "_hurried",
+        "_installed",
+        "_known_at",
+        "_missed",
+        "_wanted",
+        "host",
+        "known",
+        "models",
+    )
 
     def __init__(self, host: Host = DEFAULT_HOST) -> None:
         self.host = host
         self.models: frozenset[str] | None = None
-        self._answered = -math.inf
+        self.known = NOTHING
+        # Of the loaded models, and of those that are installed and run here by their names.
+        self._digests: frozenset[str] = frozenset()
+        self._installed: dict[str, str] = {}
+        self._asked_installed = -math.inf
+        self._missed = False
+        self._answered = self._known_at = -math.inf
         self._wanted = False
         self._hurried = 0
 
@@ -42,9 +88,21 @@ class LoadedModels:
         return f"<LoadedModels {self.host} {known}>"
 
     def loaded(self, model: str) -> bool | None:
-        """Whether ``model``, by any of its names, is loaded; None: nobody knows."""
-        models = self.models
-        return None if models is None else model in models or canonical(model) in models
+        """Whether ``model``, by any of its names, is loaded; None: nobody knows.
+
+        Where a name is in neither list, what is installed is wanted anew.
+        """
+        known = self.known
+        if model in known:
+            return known[model]
+        if self.models is None:
+            return None
+        name = canonical(model)
+        if name in known:
+            return known[name]
+        if not self._missed and not runs_in_cloud(model):
+            self._missed = True
+        return None
 
     # When to ask.
 
@@ -69,13 +127,51 @@ class LoadedModels:
         wanted = self._wanted or self._hurried
         return self._answered + (AT_LEAST_S if wanted else AT_MOST_S)
 
+    def wants_installed(self, now: float) -> bool:
+        """Whether it is time to ask for the list of installed models, too."""
+        every_s = INSTALLED_AT_LEAST_S if self._missed else INSTALLED_AT_MOST_S
+        return now - self._asked_installed >= every_s
+
     # What becomes known.
 
     def asking(self) -> None:
         """The host is being asked: what is wanted from now on is another question."""
         self._wanted = False
 
-    def observe(self, names: Iterable[str] | None, now: float) -> None:
-        """Its answer, as it names them; None: it gave none, and nothing is known any more."""
-        self.models = None if names is None else frozenset(map(canonical_stored, names))
+    def observe(self, loaded: Iterable[Listed] | None, now: float) -> None:
+        """Its list of loaded models; None: it said something else, or is not there."""
+        self._answered = self._known_at = now
+        if loaded is None:
+            self.models = None
+        else:
+            rows = tuple(loaded)
+            self.models = frozenset(canonical_stored(row.name) for row in rows)
+            self._digests = frozenset(row.digest for row in rows if row.digest)
+        self._infer()
+
+    def unanswered(self, now: float) -> None:
+        """It has left the question open for as long as anybody waits for it."""
         self._answered = now
+        if now - self._known_at >= KEEP_S:
+            self.models = None
+            self._infer()
+
+    def learn(self, installed: Iterable[Listed] | None, now: float) -> None:
+        """Its list of installed models; None: it gave none, and the last one holds."""
+        self._asked_installed = now
+        self._missed = installed is None
+        if installed is not None:
+            self._installed = {
+                canonical_stored(row.name): row.digest
+                for row in installed
+                if row.digest and not row.remote and not runs_in_cloud(row.name)
+            }
+            self._infer()
+
+    def _infer(self) -> None:
+        if self.models is None:
+            self.known = NOTHING
+            return
+        digests = self._digests
+        known = {name: digest in digests for name, digest in self._installed.items()}
+        self.known = MappingProxyType(known | dict.fromkeys(self.models, True))

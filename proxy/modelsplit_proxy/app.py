@@ -22,6 +22,7 @@ from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
 from modelsplit_proxy.calls.call import CallParts
+from modelsplit_proxy.calls.deadlines import Known
 from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.settings import Address
@@ -134,9 +135,9 @@ class App:
         self.probe = Probe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
-        self.residency = Residency(self.pool, str(upstream), self.gate)
-        self.monitor = self._monitor()
+        self.residency = Residency(self.pool, str(upstream), self.gate, self._tasks)
         self.live = LiveCalls(clock)
+        self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
         self.metrics = Metrics(policy)
@@ -171,7 +172,13 @@ class App:
     def _monitor(self) -> Monitor:
         rules = HealthRules()
         watched = Watched(
-            self.policy, self.admission, self.breakers, self.probe, self.lag, self.clock
+            self.policy,
+            self.admission,
+            self.breakers,
+            self.probe,
+            self.lag,
+            self.live,
+            self.clock,
         )
         return Monitor(HealthGuard(rules), rules, watched)
 
@@ -244,11 +251,11 @@ class App:
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
         return AttemptParts(
-            answers=AnswerParts(self.target, self.lifecycle),
+            answers=AnswerParts(self.target, self.lifecycle, self.probe),
             plans=AttemptPlans(self.policy, self._pricing.prices, self.budget_keeper, stall_s),
             gate=self.gate,
             pool=self.pool,
-            residency=self.residency,
+            known=Known(self.residency, self.probe),
             breakers=self.breakers,
             budget_keeper=self.budget_keeper,
             clock=self.clock,

@@ -44,7 +44,7 @@ class ModelSpec:
 
     @property
     def key(self) -> str:
-        return self.blob or self.digest
+        return self.digest
 
     @property
     def digest(self) -> str:
@@ -98,7 +98,7 @@ class Catalogue:
 
     def alias(self, source: ModelSpec, name: str) -> None:
         """What /api/copy does: another name for the same blob."""
-        self.add(replace(source, name=name, blob=source.key, modified_ns=wall_ns()))
+        self.add(replace(source, name=name, blob=source.blob or source.name, modified_ns=wall_ns()))
 
     def remove(self, name: str) -> None:
         self._specs.pop(full_name(name).lower(), None)

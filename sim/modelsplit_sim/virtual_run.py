@@ -127,6 +127,9 @@ class VirtualRun:
         # Told of each finished call.
         self.listeners: list[Callable[[], None]] = []
         self._told: frozenset[str] | None = None
+        rows = policy.roles.values()
+        named = {model for row in rows for model in (row.primary, row.fallback) if model}
+        self._installed = frozenset(map(canonical, {*named, chat_model}))
 
     def __repr__(self) -> str:
         return f"<VirtualRun {self.finished}/{len(self.calls)} at {self.now:.3f}>"
@@ -175,7 +178,7 @@ class VirtualRun:
         loaded = self.host.loaded
         if loaded != self._told:
             self._told = loaded
-            self.admission.residency(loaded)
+            self.admission.residency({model: model in loaded for model in self._installed | loaded})
             self._fill()
 
     # A call.

@@ -483,6 +483,7 @@ BAD = {
     "E_TIMEOUT role_timeout": Scope.MODEL,
     "E_TIMEOUT total_timeout": Scope.MODEL,
     "E_TIMEOUT first_byte_timeout": Scope.MODEL,
+    "E_TIMEOUT upstream_mute": Scope.PROVIDER,
     "E_TIMEOUT stall": Scope.MODEL,
 }
 

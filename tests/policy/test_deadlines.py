@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelsplit_policy import fallback
+from modelsplit_policy.breaker import Outcome, Scope, outcome_of
 from modelsplit_policy.deadlines import (
     LOOK_EVERY_S,
+    MUTE_S,
     UNBOUNDED,
     Bounds,
     Deadline,
@@ -189,6 +192,77 @@ def test_whatever_is_known_when_it_ends_and_for_no_other_reason_than_its_bounds(
         assert look.until == total
 
 
+# --- The first byte ---------------------------------------------------------------------------
+
+CHAT = Limits(role_s=None, load_s=120.0, stall_s=60.0, first_byte_s=900.0)
+FIRST_BYTE, MUTE = Reason.FIRST_BYTE_TIMEOUT, Reason.UPSTREAM_MUTE
+
+
+def test_a_prompt_that_is_read_for_ten_minutes_is_never_cut_while_ollama_answers() -> None:
+    deadline = sent(CHAT)
+    assert deadline.look(100.0, True) == Look(1000.0)
+    for minute in range(1, 11):
+        look = deadline.look(100.0 + minute * 60.0, True, mute_since=None)
+        assert (look.ended_by, look.asks) == (None, False)
+    assert deadline.look(1000.0, True).ended_by is FIRST_BYTE
+
+
+def test_after_its_first_byte_an_answer_may_take_as_long_as_it_takes() -> None:
+    deadline = sent(CHAT)
+    deadline.look(100.0, True)
+    deadline.begun(700.0)
+    assert deadline.bounds() == Bounds(None, ROLE, 60.0)
+
+
+def test_the_time_for_the_first_byte_begins_when_the_model_is_loaded() -> None:
+    deadline = sent(CHAT)
+    assert deadline.look(100.0, False).hurried
+    assert deadline.look(200.0, True) == Look(1100.0)
+
+
+def test_the_sooner_of_the_role_and_the_first_byte_ends_the_wait() -> None:
+    assert sent(CHAT._replace(role_s=15.0)).look(100.0, True) == Look(115.0)
+    short = sent(CHAT._replace(role_s=15.0, first_byte_s=5.0))
+    assert short.look(100.0, True) == Look(105.0)
+    assert short.look(105.0, True).asks, "it may be loading after all"
+    assert short.look(105.1, True, asked=True).ended_by is FIRST_BYTE
+    assert short.bounds().deadline == 115.0
+    total = sent(CHAT._replace(total_at=110.0, total_s=10.0))
+    assert total.look(110.0, True).ended_by is TOTAL
+
+
+@pytest.mark.parametrize("loaded", [True, False, None])
+@pytest.mark.parametrize("role_s", [None, 60.0])
+def test_a_mute_upstream_ends_the_wait_once_both_have_said_nothing_for_so_long(
+    role_s: float | None, *, loaded: bool | None
+) -> None:
+    deadline = sent(CHAT._replace(role_s=role_s))
+    deadline.look(100.0, loaded)
+    assert deadline.look(103.0, loaded, mute_since=102.0).until in {102.0 + MUTE_S, 103.1}
+    assert deadline.look(131.9, loaded, mute_since=102.0).ended_by is None
+    assert deadline.look(132.0, loaded, mute_since=102.0).ended_by is MUTE
+
+
+def test_an_attempt_has_its_own_time_though_the_upstream_was_mute_before() -> None:
+    deadline = sent(CHAT)
+    assert deadline.look(100.0, True, mute_since=40.0) == Look(100.0 + MUTE_S)
+    assert deadline.look(129.0, True, mute_since=None) == Look(1000.0), "it is back"
+
+
+def test_a_role_that_is_out_of_time_is_so_however_mute_the_upstream_is() -> None:
+    deadline = sent(CHAT._replace(role_s=15.0))
+    assert deadline.look(100.0, True, mute_since=99.0) == Look(115.0)
+    assert deadline.look(115.0, True, mute_since=99.0).asks
+    assert deadline.look(115.5, True, asked=True, mute_since=99.0).ended_by is ROLE
+
+
+@pytest.mark.parametrize("loaded", [True, False, None])
+def test_what_runs_elsewhere_is_never_being_loaded(*, loaded: bool | None) -> None:
+    cloud = sent(LIMITS._replace(load_s=0.0))
+    assert cloud.look(100.0, loaded) == Look(110.0)
+    assert cloud.look(110.0, loaded) == Look(110.0, ended_by=ROLE)
+
+
 # --- Once the answer has begun ----------------------------------------------------------------
 
 
@@ -238,9 +312,33 @@ def test_every_bound_has_its_number_and_its_sentence() -> None:
         "m fell silent for 3 s in the middle of its answer",
     ]
     assert {(failure.code, failure.status) for failure in failures} == {("E_TIMEOUT_LOCAL", 504)}
+    failures = [
+        failure_of(reason, limits._replace(first_byte_s=5.0), model="m", provider=Provider.LOCAL)
+        for reason in (FIRST_BYTE, MUTE)
+    ]
+    assert [failure.message for failure in failures] == [
+        "m did not begin its answer within 5 s",
+        (
+            "nothing was answered for 30 s, and Ollama does not tell its version either: it "
+            "hangs; restart it"
+        ),
+    ]
     cloud = failure_of(ROLE, limits, model="m" * 300, provider=Provider.CLOUD)
     assert cloud.code == "E_TIMEOUT_CLOUD"
     assert len(cloud.message) <= 200
+
+
+@pytest.mark.parametrize("reason", [ROLE, LOAD, FIRST_BYTE, Reason.STALL])
+def test_what_was_not_done_in_time_by_an_upstream_that_answers_nothing_is_its_own_fault(
+    reason: Reason,
+) -> None:
+    failure = failure_of(reason, CHAT, model="m" * 300, provider=Provider.LOCAL, down=True)
+    assert (failure.code, failure.reason) == ("E_TIMEOUT_LOCAL", MUTE)
+    assert not fallback.is_cause(failure), "the other model is behind the same silence"
+    assert outcome_of(failure, client_gone=False) == (Outcome.FAILURE, Scope.PROVIDER)
+    assert len(failure.message) <= 200
+    total = failure_of(TOTAL, CHAT, model="m", provider=Provider.LOCAL, down=True)
+    assert total.reason is TOTAL
 
 
 @pytest.mark.parametrize(

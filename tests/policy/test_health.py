@@ -104,6 +104,10 @@ def test_before_the_first_measurement_all_is_well() -> None:
         ),
         (replace(WELL, timeouts=5), "5 timeouts in 60 s (DEGRADED from 5)"),
         (replace(WELL, timeouts=15), "15 timeouts in 60 s (CRITICAL from 15)"),
+        (
+            replace(WELL, silence_s=900.0),
+            "a seat is held for 900 s by a call whose answer has not begun (CRITICAL from 900 s)",
+        ),
         (replace(WELL, models_open=1), "breakers open for 1 model (DEGRADED from 1)"),
         (replace(WELL, models_open=3), "breakers open for 3 models (CRITICAL from 3)"),
         (replace(WELL, provider_open=True), "the provider's breaker is open"),

@@ -44,7 +44,7 @@ def test_a_host_holds_back_by_its_seats_and_by_a_models_cap() -> None:
 def test_what_is_loaded_is_known_or_not() -> None:
     host = seats()
     assert host.has_loaded("m") is None
-    host.loaded = frozenset("m")
+    host.loaded = {"m": True, "n": False}
     assert (host.has_loaded("m"), host.has_loaded("n")) == (True, False)
 
 
@@ -57,7 +57,7 @@ def test_a_seated_ticket_says_on_which_host_and_one_in_line_says_none() -> None:
 
 def test_calls_go_where_the_model_is_loaded_then_where_fewest_run() -> None:
     admission = fleet(seats(NEAR), seats(FAR))
-    admission.residency(frozenset("n"), FAR)
+    admission.residency({"n": True}, FAR)
     assert [ask(admission, "n").host, ask(admission, "m").host] == [FAR, NEAR]
     assert [ask(admission, "m").host, ask(admission, "m").host] == [NEAR, FAR]
     assert ask(admission).place is Place.WAITING

@@ -8,14 +8,31 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.loaded_models import AT_LEAST_S, AT_MOST_S, LoadedModels
+from modelsplit_policy.loaded_models import (
+    AT_LEAST_S,
+    AT_MOST_S,
+    INSTALLED_AT_LEAST_S,
+    INSTALLED_AT_MOST_S,
+    KEEP_S,
+    Listed,
+    LoadedModels,
+)
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Host
+
+INSTALLED = ("Tiny:latest", "qwen3:4b", "x")
+
+
+def rows(*names: str) -> list[Listed]:
+    """Each a model of its own."""
+    return [Listed(name, f"sha of {name}") for name in names]
 
 
 def asked(*names: str, now: float = 100.0) -> LoadedModels:
+    """A host that has INSTALLED, and ``names`` loaded."""
     known = LoadedModels()
     known.asking()
-    known.observe(names, now)
+    known.learn(rows(*INSTALLED), now)
+    known.observe(rows(*names), now)
     return known
 
 
@@ -45,12 +62,84 @@ def test_a_model_is_loaded_by_any_of_its_names(name: str, *, loaded: bool) -> No
     assert repr(known) == "<LoadedModels default ['qwen3:4b', 'tiny']>"
 
 
-def test_an_answer_holds_until_the_next_and_without_one_nothing_does() -> None:
-    known = asked("tiny")
+def test_an_answer_holds_until_the_next_and_without_one_for_about_as_long_as_a_load() -> None:
+    """One question that is not answered in time takes nothing away: Ollama may be loading."""
+    known = asked("x")
     known.observe((), 101.0)
-    assert known.loaded("tiny") is False
-    known.observe(None, 102.0)
-    assert known.loaded("tiny") is None
+    assert known.loaded("x") is False
+    known.unanswered(101.0 + KEEP_S - 1)
+    assert known.loaded("x") is False
+    known.unanswered(101.0 + KEEP_S)
+    assert known.loaded("x") is None
+    assert (known.models, dict(known.known)) == (None, {})
+    known.observe(rows("x"), 300.0)
+    assert known.loaded("x") is True
+    known.observe(None, 301.0)
+    assert known.loaded("x") is None, "it said something else"
+
+
+# --- Not named is not being loaded ------------------------------------------------------------
+
+
+def test_a_second_name_of_a_model_is_loaded_with_the_first() -> None:
+    """``ollama cp``: /api/ps goes on naming the first."""
+    known = LoadedModels()
+    known.learn([Listed("first:1b", "abc"), Listed("second", "abc"), Listed("other", "def")], 0.0)
+    known.observe([Listed("first:1b", "abc")], 0.0)
+    assert [known.loaded(name) for name in ("first:1b", "second:latest", "other")] == [
+        True,
+        True,
+        False,
+    ]
+    assert known.models == frozenset({"first:1b"}), "as the host lists them"
+
+
+@pytest.mark.parametrize(
+    ("row", "name"),
+    [
+        (Listed("mine:1b", "abc", remote=True), "mine:1b"),
+        (Listed("gpt-oss:20b-cloud", "abc"), "gpt-oss:20b-cloud"),
+        (Listed("glm-4.6:cloud", "abc", remote=True), "glm-4.6:cloud"),
+        (Listed("without-digest"), "without-digest"),
+    ],
+)
+def test_what_runs_elsewhere_is_never_being_loaded(row: Listed, name: str) -> None:
+    known = LoadedModels()
+    known.learn([row], 0.0)
+    known.observe(rows("x"), 0.0)
+    assert known.loaded(name) is None
+
+
+def test_a_model_that_no_list_names_is_unknown_and_a_reason_to_ask_for_the_installed() -> None:
+    known = asked("x", now=100.0)
+    later = 100.0 + INSTALLED_AT_LEAST_S
+    assert known.loaded("qwen3:4b") is False
+    assert not known.wants_installed(later)
+    assert known.loaded("new:1b") is None
+    assert known.wants_installed(later)
+    assert not known.wants_installed(later - 0.1)
+    known.learn(rows(*INSTALLED, "new:1b"), later)
+    assert known.loaded("new:1b") is False
+    assert not known.wants_installed(later + INSTALLED_AT_LEAST_S)
+
+
+def test_a_cloud_model_that_no_list_names_is_no_such_reason() -> None:
+    known = asked(now=100.0)
+    assert known.loaded("gpt-oss:120b-cloud") is None
+    assert not known.wants_installed(100.0 + INSTALLED_AT_LEAST_S)
+    assert known.wants_installed(100.0 + INSTALLED_AT_MOST_S)
+
+
+def test_without_the_list_of_the_installed_only_what_is_listed_as_loaded_is_known() -> None:
+    known = LoadedModels()
+    assert known.wants_installed(0.0)
+    known.learn(None, 0.0)
+    known.observe(rows("x"), 0.0)
+    assert (known.loaded("x"), known.loaded("y")) == (True, None)
+    assert known.wants_installed(INSTALLED_AT_LEAST_S), "it is asked again soon"
+    known.learn(rows("y"), 1.0)
+    known.learn(None, 2.0)
+    assert known.loaded("y") is False, "the last list holds"
 
 
 def test_left_alone_it_is_asked_seldom() -> None:
@@ -93,7 +182,7 @@ def test_while_somebody_waits_for_a_load_it_is_asked_as_often_as_is_gentle() -> 
 
 def test_each_host_is_known_by_itself() -> None:
     here, there = LoadedModels(Host("here")), LoadedModels(Host("there"))
-    here.observe(["tiny"], 1.0)
+    here.observe(rows("tiny"), 1.0)
     assert (here.loaded("tiny"), there.loaded("tiny")) == (True, None)
 
 
@@ -115,7 +204,7 @@ def test_it_is_asked_neither_too_often_nor_too_seldom(events: list[str]) -> None
         elif event == "ask":
             known.asking()
         elif event in {"answer", "mute"}:
-            known.observe(None if event == "mute" else ["m"], now)
+            known.unanswered(now) if event == "mute" else known.observe(rows("m"), now)
             answered = now
         assert known.next_question() - answered in {AT_LEAST_S, AT_MOST_S}
         assert not hurried or known.next_question() == answered + AT_LEAST_S

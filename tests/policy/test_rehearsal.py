@@ -34,7 +34,7 @@ from modelsplit_policy.deadlines import Deadline, Limits, Look
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.health import HealthGuard, HealthRules, Level
 from modelsplit_policy.health_samples import Timeouts, shedding, signals
-from modelsplit_policy.loaded_models import LoadedModels
+from modelsplit_policy.loaded_models import Listed, LoadedModels
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Ask as Wish
 from modelsplit_policy.roles import Candidate, Roles, Route
@@ -80,10 +80,13 @@ class House:
         self.now = moment
 
     def ps(self, *names: str) -> None:
-        """The host is asked what it has loaded, and answers."""
+        """The host is asked what it has loaded, and answers; all the policy's are installed."""
         self.known.asking()
-        self.known.observe(names, self.now)
-        self.admission.residency(self.known.models)
+        rows = self.policy.roles.values()
+        models = {model for row in rows for model in (row.primary, row.fallback) if model}
+        self.known.learn([Listed(model, f"sha of {model}") for model in models], self.now)
+        self.known.observe([Listed(name, f"sha of {name}") for name in names], self.now)
+        self.admission.residency(self.known.known)
 
     def call(self, model: str = "planner") -> Rehearsed:
         route = self.roles.route(Wish(model))

@@ -22,6 +22,7 @@ from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
+from modelsplit_proxy.calls.deadlines import Known
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.request import Request
 from modelsplit_proxy.http.server import Downstream
@@ -33,6 +34,7 @@ from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.watch.loaded_models import Residency
+from modelsplit_proxy.watch.upstream_probe import Probe
 from support.bodies import read_body
 from support.budget_keepers import without_a_file
 from support.endpoints import endpoint
@@ -284,17 +286,18 @@ class Trial:
         self.upstream = upstream
         self.gate = gate or Seats()
         self.clock = Ticking()
+        self.probe = cast("Probe", SimpleNamespace(up=True, mute_since=None))
         self.breakers = BreakerKeeper(Breakers(BreakerRules()), self.clock)
         rules = policy(overlay).policy
         budget_keeper = without_a_file(rules)
         lifecycle = Lifecycle()
         target = UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434")
         self.parts = AttemptParts(
-            answers=AnswerParts(target, lifecycle),
+            answers=AnswerParts(target, lifecycle, self.probe),
             plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
             gate=cast("Gate", self.gate),
             pool=cast("Pool", upstream),
-            residency=cast("Residency", Loaded(loaded=loaded)),
+            known=Known(cast("Residency", Loaded(loaded=loaded)), self.probe),
             breakers=self.breakers,
             budget_keeper=budget_keeper,
             clock=self.clock,

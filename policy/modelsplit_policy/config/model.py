@@ -154,6 +154,10 @@ class RolePolicy(_Part):
         validate_default=True,
         description="Milliseconds attempt 2 may take. Missing or null: the same as timeout_ms.",
     )
+    first_byte_timeout_ms: Milliseconds = Field(
+        default=900_000,
+        description="Milliseconds a loaded model may take until its answer begins.",
+    )
     max_concurrent: Count | None = Field(
         description="Calls of this role at the same time. Null: only the global cap applies."
     )

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.stream_end import StreamVerdict
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.watch.upstream_probe import Probe
 
 # A JSON answer is held until it is whole, so that one that breaks can still be replaced.
 # Beyond this size (only embeddings get there) it is passed on as it comes.
@@ -47,6 +48,7 @@ class AnswerParts:
 
     target: UpstreamTarget
     lifecycle: Lifecycle
+    probe: Probe
 
 
 class AnswerReader:
@@ -315,8 +317,9 @@ class AnswerReader:
         return overload.cut_short() if result is Reason.DRAINING else self.late(result)
 
     def late(self, reason: Reason) -> Failure:
+        down = self._parts.probe.up is False
         return deadlines.failure_of(
-            reason, self._limits, model=self._model, provider=self._provider
+            reason, self._limits, model=self._model, provider=self._provider, down=down
         )
 
     def broken(self, error: UpstreamError) -> Setback:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.deadlines import Limits
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.calls.attempt_plan import AttemptPlans
+    from modelsplit_proxy.calls.deadlines import Known
     from modelsplit_proxy.calls.reply import Reply, Setback
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.request_headers import Asked
     from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
-    from modelsplit_proxy.watch.loaded_models import Residency
 
 _FORGOTTEN: Final = Body(b"", Fields(b"", {}), "", None)
 
@@ -57,7 +57,7 @@ class AttemptParts:
     plans: AttemptPlans
     gate: Gate
     pool: Pool
-    residency: Residency
+    known: Known
     breakers: BreakerKeeper
     budget_keeper: BudgetKeeper
     clock: Clock
@@ -183,7 +183,7 @@ class AttemptRun:
                 self.release()
 
     def _needs_seat(self) -> bool:
-        resident = self._parts.residency.loaded(self._plan.model) is True
+        resident = self._parts.known.residency.loaded(self._plan.model) is True
         fields = self._sent.body.fields
         return needs_seat(self._record.loading, fields, resident=resident)
 
@@ -349,8 +349,7 @@ class AttemptRun:
         try:
             if self._patience is not None:
                 self._patience.start()
-            residency, model = self._parts.residency, self._plan.model
-            head = await first_byte(exchange, deadline, residency, model)
+            head = await first_byte(exchange, deadline, self._parts.known, self._plan.model)
         except UpstreamError as error:
             return self._reading.broken(error)
         except LateError as late:

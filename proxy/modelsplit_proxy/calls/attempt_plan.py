@@ -86,10 +86,15 @@ class AttemptPlans:
             model=model,
             provider=provider,
             price=self._prices.of(candidate.model, provider),
-            limits=Limits(candidate.timeout_s, policy.load_timeout_ms / 1000, self._stall_s),
+            limits=self._limits(row, candidate, provider),
             max_wait_s=most_ms / 1000,
             max_hold_s=math.inf if row.max_hold_ms is None else row.max_hold_ms / 1000,
             shape=shape_of(policy, role, candidate.model, False, options),
             chosen=shape_of(policy, role, candidate.model, True, options),
             counted=provider is Provider.CLOUD or self._budget_keeper.looks_at(model, role),
         )
+
+    def _limits(self, row: RolePolicy, candidate: Candidate, provider: Provider) -> Limits:
+        load_s = 0.0 if provider is Provider.CLOUD else self._policy.load_timeout_ms / 1000
+        first_byte_s = row.first_byte_timeout_ms / 1000
+        return Limits(candidate.timeout_s, load_s, self._stall_s, first_byte_s=first_byte_s)

@@ -175,7 +175,7 @@ class InferenceCall:
         candidates = worth_asking(
             route,
             prefers_resident=True,
-            loaded=parts.attempts.residency.loaded,
+            loaded=parts.attempts.known.residency.loaded,
             has_room=lambda model: parts.attempts.budget_keeper.has_room(
                 model, route.role, route.provider
             ),

@@ -1,21 +1,32 @@
 """Waiting for an answer to begin, for as long as the attempt's bounds say.
 
 ``modelsplit_policy.deadlines`` decides; this module waits, reads the loop's clock and asks
-what is known of loaded models.
+what is known of loaded models, and whether the upstream answers at all.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from modelsplit_policy.deadlines import LAST_LOOK_S
+from modelsplit_policy.deadlines import FAR_S, LAST_LOOK_S
 
 if TYPE_CHECKING:
     from modelsplit_policy.deadlines import Deadline, Look
     from modelsplit_policy.failures import Reason
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
     from modelsplit_proxy.watch.loaded_models import Residency
+    from modelsplit_proxy.watch.upstream_probe import Probe
+
+# A timer of the loop may fire so much before its moment.
+_COARSE_S: Final = 0.01
+
+
+class Known(NamedTuple):
+    """What is known of the upstream."""
+
+    residency: Residency
+    probe: Probe
 
 
 class LateError(Exception):
@@ -27,53 +38,65 @@ class LateError(Exception):
 
 
 async def first_byte(
-    exchange: Exchange, deadline: Deadline, residency: Residency, model: str
+    exchange: Exchange, deadline: Deadline, known: Known, model: str
 ) -> UpstreamHead:
     """Wait for the answer to begin; LateError or UpstreamError if it does not."""
-    look = deadline.look(deadline.sent, residency.loaded(model))
+    sent = deadline.sent
+    loaded = known.residency.loaded(model)
+    look = deadline.look(sent, loaded, mute_since=known.probe.mute_since)
     if not look.hurried:
-        head = await exchange.ready_by(look.until)
+        until = look.until
+        if until is not None and until - sent > FAR_S:
+            until = None
+        head = await exchange.ready_by(until)
         if head is not None:
             return head
-        look = _next_look(deadline, residency, model, look)
+        look = _next_look(deadline, known, model, look)
     while look.ended_by is None:
-        head, look = await _wait(exchange, deadline, residency, model, look)
+        head, look = await _wait(exchange, deadline, known, model, look)
         if head is not None:
             return head
     raise LateError(look.ended_by)
 
 
 async def _wait(
-    exchange: Exchange, deadline: Deadline, residency: Residency, model: str, look: Look
+    exchange: Exchange, deadline: Deadline, known: Known, model: str, look: Look
 ) -> tuple[UpstreamHead | None, Look]:
     """Do once what ``look`` says: the head if the answer has begun, and the next look."""
     if look.hurried:
-        return await _while_loading(exchange, deadline, residency, model, look)
+        return await _while_loading(exchange, deadline, known, model, look)
     if look.asks:
-        await residency.ask(LAST_LOOK_S)
-        return None, _next_look(deadline, residency, model, look)
-    head = await exchange.ready_by(look.until)
-    return head, look if head is not None else _next_look(deadline, residency, model, look)
+        await known.residency.ask(LAST_LOOK_S)
+        # It may have begun meanwhile.
+        head = await exchange.ready_by(asyncio.get_running_loop().time())
+    else:
+        head = await exchange.ready_by(look.until)
+    return head, look if head is not None else _next_look(deadline, known, model, look)
 
 
 async def _while_loading(
-    exchange: Exchange, deadline: Deadline, residency: Residency, model: str, look: Look
+    exchange: Exchange, deadline: Deadline, known: Known, model: str, look: Look
 ) -> tuple[UpstreamHead | None, Look]:
     """Wait while the model is being loaded: until the answer begins, or there is another look."""
-    with residency.hurried():
+    with known.residency.hurried():
         while look.hurried:
             head = await exchange.ready_by(look.until)
             if head is not None:
                 # It answers, so it is loaded, even if /api/ps was not asked since.
                 deadline.begun(asyncio.get_running_loop().time())
                 return head, look
-            look = _next_look(deadline, residency, model, look)
+            look = _next_look(deadline, known, model, look)
     return None, look
 
 
-def _next_look(deadline: Deadline, residency: Residency, model: str, look: Look) -> Look:
+def _next_look(deadline: Deadline, known: Known, model: str, look: Look) -> Look:
     """What to do now that the wait of ``look`` is over."""
     now = asyncio.get_running_loop().time()
-    # The loop's clock is coarse: its timer may fire a moment before it shows that moment.
-    now = now if look.until is None else max(now, look.until)
-    return deadline.look(now, residency.loaded(model), asked=look.asks)
+    if look.until is not None and look.until - now < _COARSE_S:
+        now = max(now, look.until)
+    return deadline.look(
+        now,
+        known.residency.loaded(model),
+        asked=look.asks,
+        mute_since=known.probe.mute_since,
+    )

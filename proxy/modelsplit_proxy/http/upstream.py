@@ -7,7 +7,8 @@ goes through three moments that callers can await or be told of:
 
 - ``ready()``: the head is complete and there is a first body byte, or the body is empty.
   Until then nothing has been shown to the client, and a second model may still be asked.
-  ``ready_by(until)`` is the same wait with an end; it may be taken up again.
+  ``ready_by(until)`` is the same wait with an end; it may be taken up again. ``Pool.look_again``
+  ends all such waits early, so that whoever waits looks at what has changed.
 - ``attach(sink)``: from here body pieces go to ``sink`` as the parser accepts them.
 - ``sink.ended(error)``: the answer is complete (None), or how it broke.
 """
@@ -129,12 +130,15 @@ class Exchange:
 
     async def ready(self) -> UpstreamHead:
         """Wait for the head and the first body byte; raise UpstreamError if it broke before."""
-        head = await self.ready_by(None)
-        assert head is not None
+        while (head := await self.ready_by(None)) is None:
+            pass
         return head
 
     async def ready_by(self, until: float | None) -> UpstreamHead | None:
-        """The same wait until a moment in loop time; None: that moment came first."""
+        """The same wait until a moment in loop time.
+
+        None: that moment, or ``look_again``, came first.
+        """
         if not self._begun and self._error is None:
             self._waiter = self._loop.create_future()
             timer = None if until is None else self._loop.call_at(until, self._wake)
@@ -180,6 +184,10 @@ class Exchange:
             self._waiter.cancel()
         if not self.complete:
             self._connection.abandon(self)
+
+    def look_again(self) -> None:
+        """End the wait for the answer to begin, if there is one; it may be taken up again."""
+        self._wake()
 
     # What the connection calls.
 
@@ -271,6 +279,11 @@ class UpstreamConnection(asyncio.Protocol):
     @property
     def open(self) -> bool:
         return self._transport is not None and not self._transport.is_closing()
+
+    def look_again(self) -> None:
+        """As ``Exchange.look_again``, of the one under way."""
+        if self._exchange is not None:
+            self._exchange.look_again()
 
     def rest(self) -> None:
         """Nobody uses it from now on."""

@@ -68,6 +68,11 @@ class Pool:
         if connection in self._idle:
             self._idle.remove(connection)
 
+    def look_again(self) -> None:
+        """Have everyone who waits for an answer to begin look again at what bounds the wait."""
+        for connection in self._open:
+            connection.look_again()
+
     def close(self) -> None:
         if self._sweeping is not None:
             self._sweeping.cancel()

@@ -15,6 +15,8 @@ from modelsplit_policy.failures import Reason
 from modelsplit_policy.tickets import Place
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.parallelism import Report
@@ -74,8 +76,8 @@ class Gate:
         """The call's answer has begun."""
         self._admission.first_byte(ticket, self._clock.now())
 
-    def resident(self, models: frozenset[str] | None) -> None:
-        """Which models are loaded, if anybody knows."""
+    def resident(self, models: Mapping[str, bool]) -> None:
+        """Whether a model is loaded, by canonical name; of others nobody knows."""
         self._admission.residency(models)
         self._fill()
 

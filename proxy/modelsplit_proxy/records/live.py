@@ -31,6 +31,17 @@ class LiveCalls:
     def leave(self, record: CallRecord) -> None:
         self._records.pop(id(record), None)
 
+    def longest_silence_s(self) -> float:
+        """How long the call has been waiting whose answer has not begun for longest; 0: none."""
+        now = self._clock.now()
+        waits = (
+            now - attempt.dispatched
+            for record in self._records.values()
+            for attempt in record.attempts[-1:]
+            if attempt.dispatched is not None and attempt.first_byte is None
+        )
+        return max(waits, default=0.0)
+
     def find(self, request_id: str) -> dict[str, Any] | None:
         """The latest running call with this id, in the shape of a finished one."""
         return self._latest(lambda known_as: known_as == request_id)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.health import HealthGuard, HealthRules, Signals
     from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.records.live import LiveCalls
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.loop_lag import LoopLag
@@ -39,6 +40,7 @@ class Watched:
     breakers: BreakerKeeper
     probe: Probe
     lag: LoopLag
+    live: LiveCalls
     clock: Clock
 
 
@@ -104,4 +106,5 @@ class Monitor:
             timeouts=self.timeouts.count(now),
             upstream_up=watched.probe.up,
             lag_p99_s=watched.lag.quantile(0.99),
+            silence_s=watched.live.longest_silence_s(),
         )

@@ -1,20 +1,21 @@
 """Which models are loaded, asked of Ollama's ``/api/ps``: gently, and after calls.
 
 ``modelsplit_policy.loaded_models`` keeps what is known and says when to ask again; this module
-asks, and tells the gate.
+asks, one question at a time, and tells the gate. Now and then it asks for what is installed
+(``/api/tags``), too, which tells the many names of a model apart.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import contextmanager
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from modelsplit_policy.loaded_models import LoadedModels
+from modelsplit_policy.loaded_models import Listed, LoadedModels
 from modelsplit_proxy.http.fetch import fetch
-from modelsplit_proxy.http.upstream import Fault, UpstreamError
+from modelsplit_proxy.http.upstream import UpstreamError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.limits.admission_queue import Gate
     from modelsplit_proxy.records.record import CallRecord
+    from modelsplit_proxy.runtime.tasks import Tasks
 
 _TIMEOUT_S: Final = 2.0
-_MAX_BYTES: Final = 1024 * 1024
+_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class Residency:
@@ -33,10 +35,13 @@ class Residency:
     ``loaded``: whether a model is loaded; None if nobody knows.
     """
 
-    def __init__(self, pool: Pool, authority: str, gate: Gate) -> None:
+    def __init__(self, pool: Pool, authority: str, gate: Gate, tasks: Tasks) -> None:
         self._pool = pool
         self._authority = authority
         self._gate = gate
+        self._tasks = tasks
+        # The question that is open; done: none is.
+        self._question: asyncio.Task[None] | None = None
         self._sooner = asyncio.Event()
         self.known = LoadedModels()
         self.loaded = self.known.loaded
@@ -49,7 +54,7 @@ class Residency:
         """The canonical names of those that are loaded; None: unknown."""
         return self.known.models
 
-    @contextmanager
+    @contextlib.contextmanager
     def hurried(self) -> Iterator[None]:
         """Ask as often as is still gentle: somebody waits for a load to end."""
         if self.known.hurry():
@@ -71,17 +76,36 @@ class Residency:
             await self.ask()
             await self._until_due()
 
-    async def ask(self, timeout_s: float = _TIMEOUT_S) -> None:
+    async def ask(self, wait_s: float | None = None) -> None:
+        """Have it asked from now on, and wait for the answer; ``wait_s``: no longer than that.
+
+        One question is open at a time, and whoever asks meanwhile shares the next: an open one
+        may be answered with what was so before. Nobody's hurry ends what others wait for.
+        """
+        try:
+            async with asyncio.timeout(wait_s):
+                if self._question is not None and not self._question.done():
+                    await asyncio.wait([self._question])
+                if self._question is None or self._question.done():
+                    self._question = self._tasks.start(self._ask(), "loaded models")
+                await asyncio.wait([self._question])
+        except TimeoutError:
+            return
+
+    async def _ask(self) -> None:
         """Ask once and pass the answer on."""
-        known = self.known
+        known, time = self.known, asyncio.get_running_loop().time
         known.asking()
         try:
-            async with asyncio.timeout(timeout_s):
-                names = await self._loaded()
-        except (TimeoutError, UpstreamError):
-            names = None
-        known.observe(names, asyncio.get_running_loop().time())
-        self._gate.resident(known.models)
+            loaded = await self._list("/api/ps")
+        except TimeoutError:
+            known.unanswered(time())
+        else:
+            if loaded is not None and known.wants_installed(time()):
+                with contextlib.suppress(TimeoutError):
+                    known.learn(await self._list("/api/tags"), time())
+            known.observe(loaded, time())
+        self._gate.resident(known.known)
 
     async def _until_due(self) -> None:
         """Wait until it is time to ask; that may come sooner while it is waited for."""
@@ -94,12 +118,25 @@ class Residency:
             except TimeoutError:
                 continue
 
-    async def _loaded(self) -> list[str]:
-        status, body = await fetch(self._pool, self._authority, "/api/ps", _MAX_BYTES)
-        if status != 200:
-            raise UpstreamError(Fault.PROTOCOL, f"/api/ps answered {status}")
+    async def _list(self, path: str) -> list[Listed] | None:
+        """One of Ollama's lists of models; None: it says something else; TimeoutError: nothing."""
         try:
-            models = orjson.loads(body)["models"]
-            return [str(model["name"]) for model in models]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise UpstreamError(Fault.PROTOCOL, "/api/ps answered something else") from None
+            async with asyncio.timeout(_TIMEOUT_S):
+                status, body = await fetch(self._pool, self._authority, path, _MAX_BYTES)
+        except UpstreamError:
+            return None
+        return _listed(body) if status == 200 else None
+
+
+def _listed(body: bytes) -> list[Listed] | None:
+    try:
+        return [
+            Listed(
+                str(model["name"]),
+                str(model.get("digest") or ""),
+                bool(model.get("remote_host") or model.get("remote_model")),
+            )
+            for model in orjson.loads(body)["models"]
+        ]
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None

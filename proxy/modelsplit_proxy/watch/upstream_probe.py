@@ -1,7 +1,8 @@
 """Is Ollama there? Asked every few seconds, told when the answer changes.
 
 The proxy starts without Ollama and serves again when it comes; this only lets people know.
-Calls are never held back or turned away because of a probe.
+Calls are never held back or turned away because of a probe; but one that waits for an answer
+to begin, and another model for a call that waited in vain, are spared while it is mute.
 """
 
 from __future__ import annotations
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modelsplit")
 
 _EVERY_S: Final = 5.0
+# While it is mute: calls are to go on as soon as it is back.
+_EVERY_MUTE_S: Final = 1.0
 _TIMEOUT_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 1024
 
 
 class Probe:
-    """Watches the upstream's ``/api/version``. ``up`` is None until the first answer."""
+    """Watches the upstream's ``/api/version``. ``up`` is None until the first answer.
+
+    ``mute_since``: when the first of the questions was asked that it has left unanswered since
+    its last answer, in loop time; None: it answers, or there is nobody to.
+    """
 
     def __init__(self, pool: Pool, target: UpstreamTarget, *, every_s: float = _EVERY_S) -> None:
         self._pool = pool
@@ -36,6 +43,7 @@ class Probe:
         self.up: bool | None = None
         self.version: str | None = None
         self.error: str | None = None
+        self.mute_since: float | None = None
 
     def __repr__(self) -> str:
         return f"<Probe {self._target.authority} up={self.up} {self.version or self.error}>"
@@ -43,27 +51,36 @@ class Probe:
     async def watch(self) -> None:
         """Go on asking for ever, after a first ``ask``; a task of the process."""
         while True:
-            await asyncio.sleep(self._every_s)
+            mute = self.mute_since is not None
+            await asyncio.sleep(min(self._every_s, _EVERY_MUTE_S) if mute else self._every_s)
             await self.ask()
+            self._pool.look_again()
 
     async def ask(self) -> None:
         """Ask once and note the answer."""
+        since = self.mute_since
+        since = asyncio.get_running_loop().time() if since is None else since
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 version = await self._version()
         except TimeoutError:
-            self._note(up=False, version=None, error=f"no answer within {_TIMEOUT_S:g} s")
-        except UpstreamError as error:
-            self._note(up=False, version=None, error=str(error))
+            error = f"no answer within {_TIMEOUT_S:g} s"
+            self._note(up=False, version=None, error=error, mute_since=since)
+        except UpstreamError as failed:
+            mute_since = since if failed.fault is Fault.CONNECT_TIMEOUT else None
+            self._note(up=False, version=None, error=str(failed), mute_since=mute_since)
         else:
-            self._note(up=True, version=version, error=None)
+            self._note(up=True, version=version, error=None, mute_since=None)
 
     async def _version(self) -> str:
         status, body = await fetch(self._pool, self._target.authority, "/api/version", _MAX_BYTES)
         return _version_of(status, body)
 
-    def _note(self, *, up: bool, version: str | None, error: str | None) -> None:
+    def _note(
+        self, *, up: bool, version: str | None, error: str | None, mute_since: float | None
+    ) -> None:
         changed = up is not self.up
+        self.mute_since = mute_since
         self.up, self.version, self.error = up, version, error
         if changed and up:
             logger.info("Ollama %s answers at http://%s", version, self._target.authority)

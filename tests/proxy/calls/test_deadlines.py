@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -12,12 +13,14 @@ import pytest
 from modelsplit_policy import deadlines
 from modelsplit_policy.deadlines import Deadline, Limits
 from modelsplit_policy.failures import Reason
+from modelsplit_proxy.calls.deadlines import Known as Upstream
 from modelsplit_proxy.calls.deadlines import LateError, first_byte
 from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 
 if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange
     from modelsplit_proxy.watch.loaded_models import Residency
+    from modelsplit_proxy.watch.upstream_probe import Probe
 
 pytestmark = pytest.mark.flowing_time
 
@@ -60,7 +63,12 @@ class Answering:
 
     async def ready_by(self, until: float | None) -> UpstreamHead | None:
         left_s = None if until is None else until - asyncio.get_running_loop().time()
-        await asyncio.wait([self.begun], timeout=left_s)
+        self.looks_again = asyncio.get_running_loop().create_future()
+        await asyncio.wait(
+            [self.begun, self.looks_again],
+            timeout=left_s,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
         if not self.begun.done():
             return None
         self.begun.result()
@@ -73,6 +81,7 @@ class Waiting:
     def __init__(self, known: Known, limits: Limits = LIMITS) -> None:
         self.known = known
         self.exchange = Answering()
+        self.probe = SimpleNamespace(mute_since=None)
         self.began = asyncio.get_running_loop().time()
         self.deadline = Deadline(limits, self.began)
 
@@ -90,8 +99,8 @@ class Waiting:
         self.at(seconds, lambda: setattr(self.known, "now", True))
 
     async def head(self) -> UpstreamHead:
-        exchange, known = cast("Exchange", self.exchange), cast("Residency", self.known)
-        return await first_byte(exchange, self.deadline, known, MODEL)
+        known = Upstream(cast("Residency", self.known), cast("Probe", self.probe))
+        return await first_byte(cast("Exchange", self.exchange), self.deadline, known, MODEL)
 
     async def late(self) -> Reason:
         with pytest.raises(LateError) as caught:
@@ -255,3 +264,50 @@ async def test_whoever_waits_can_leave(*, loaded: bool) -> None:
         await waiting
     assert wait.known.hurries == 0
     assert not wait.exchange.begun.cancelled(), "the exchange is not this wait's to end"
+
+
+async def test_an_answer_that_begins_during_the_last_look_is_an_answer() -> None:
+    """Out of time, and while it is asked whether the model is being loaded, it answers."""
+    wait = Waiting(Known(True))
+
+    async def ask(*_: object) -> None:
+        wait.exchange.begun.set_result(None)
+
+    wait.known.ask = ask  # type: ignore[method-assign]
+    assert await wait.head() is HEAD
+
+
+async def test_a_break_during_the_last_look_is_told_as_it_is() -> None:
+    wait = Waiting(Known(True))
+    error = UpstreamError(Fault.RESET, "gone")
+
+    async def ask(*_: object) -> None:
+        wait.exchange.begun.set_exception(error)
+
+    wait.known.ask = ask  # type: ignore[method-assign]
+    with pytest.raises(UpstreamError):
+        await wait.head()
+
+
+@pytest.mark.parametrize("loaded", [True, False, None])
+async def test_a_mute_upstream_ends_the_wait_of_a_role_without_time(
+    loaded: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "MUTE_S", 0.05)
+    wait = Waiting(Known(loaded), Limits(None, 60.0, 60.0, first_byte_s=900.0))
+    wait.probe.mute_since = wait.began
+    assert await wait.late() is Reason.UPSTREAM_MUTE
+
+
+async def test_who_waits_without_a_timer_looks_again_when_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deadlines, "MUTE_S", 0.05)
+    wait = Waiting(Known(True), Limits(None, 60.0, 60.0, first_byte_s=900.0))
+
+    def mute() -> None:
+        wait.probe.mute_since = wait.began
+        wait.exchange.looks_again.set_result(None)
+
+    wait.at(0.02, mute)
+    assert await wait.late() is Reason.UPSTREAM_MUTE

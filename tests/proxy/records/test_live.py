@@ -68,3 +68,15 @@ def test_a_running_call_is_found_by_how_its_id_begins() -> None:
     assert found is not None
     assert found["request_id"] == "abd-2"
     assert live.begins("b-1") is None
+
+
+def test_the_longest_silence_is_that_of_the_call_sent_first_whose_answer_has_not_begun() -> None:
+    live = LiveCalls(Clock())
+    assert live.longest_silence_s() == 0.0
+    for dispatched, first_byte in ((90.0, 91.0), (100.0, None), (98.5, None), (None, None)):
+        record = routed()
+        attempt = record.attempt(PLANNER.candidates[0], 80.0)
+        attempt.dispatched, attempt.first_byte = dispatched, first_byte
+        live.enter(record)
+    live.enter(routed())
+    assert live.longest_silence_s() == 3.0

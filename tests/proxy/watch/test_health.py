@@ -17,13 +17,14 @@ from modelsplit_policy.health import HealthGuard, HealthRules, Level
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.limits.breakers import BreakerKeeper
+from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.watch import health
 from modelsplit_proxy.watch.health import Monitor, Watched
 from modelsplit_proxy.watch.upstream_probe import Probe
 from support.harness import policy
-from support.records import QUEUE_FULL, answered, begun, fallen_back, routed, turned_away
+from support.records import PLANNER, QUEUE_FULL, answered, begun, fallen_back, routed, turned_away
 
 LATE = Failure(ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT, "late", "Upstream Timeout")
 STALLED = Failure(ErrorCode.TIMEOUT_LOCAL, Reason.STALL, "silent", "Upstream Timeout")
@@ -54,6 +55,7 @@ class Under:
         self.breakers = BreakerKeeper(Breakers(BreakerRules()), self.clock)
         self.probe = SimpleNamespace(up=True)
         self.lag = LoopLag()
+        self.live = LiveCalls(self.clock)
         rules = HealthRules()
         watched = Watched(
             shipped,
@@ -61,6 +63,7 @@ class Under:
             self.breakers,
             cast("Probe", self.probe),
             self.lag,
+            self.live,
             self.clock,
         )
         self.monitor = Monitor(HealthGuard(rules), rules, watched)
@@ -218,6 +221,18 @@ def test_a_late_loop_sheds() -> None:
     assert under.look() is Level.CRITICAL
     assert under.monitor.guard.shedding is Level.CRITICAL
     assert "event-loop lag p99 300 ms" in under.monitor.guard.cause
+
+
+def test_a_seat_that_is_held_without_an_answer_is_shown_and_sheds_nobody() -> None:
+    under = Under()
+    record = routed()
+    record.attempt(PLANNER.candidates[0], under.clock.now()).dispatched = under.clock.now()
+    under.live.enter(record)
+    assert under.look() is Level.OK
+    under.clock.at += 600.0
+    assert under.look() is Level.DEGRADED
+    assert "a seat is held for 600 s" in under.monitor.guard.cause
+    assert under.monitor.guard.shedding is Level.OK
 
 
 def test_an_upstream_that_is_down_is_shown_and_sheds_nobody(

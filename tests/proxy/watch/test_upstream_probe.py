@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_proxy.http.upstream import UpstreamTarget
+from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.watch import upstream_probe
 from modelsplit_proxy.watch.upstream_probe import Probe
 from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
 
 if TYPE_CHECKING:
@@ -93,3 +95,59 @@ async def test_it_goes_on_asking() -> None:
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
             assert asked.up is True
+
+
+async def test_since_when_it_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since the first question that it left open, until it answers."""
+    monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.01)
+    async with Sim() as sim:
+        with probe(sim.port) as asked:
+            now = asyncio.get_running_loop().time
+            await asked.ask()
+            assert asked.mute_since is None
+            sim.faults.add(Kind.HANG, path="/api/version")
+            before = now()
+            await asked.ask()
+            since = asked.mute_since
+            assert since is not None
+            assert before <= since <= now()
+            await asked.ask()
+            assert (asked.up, asked.mute_since) == (False, since)
+            sim.faults.clear()
+            monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 60.0)
+            await asked.ask()
+            assert (asked.up, asked.mute_since) == (True, None)
+
+
+async def test_one_that_is_not_there_is_not_mute() -> None:
+    """What it was asked breaks by itself."""
+    async with Sim() as sim:
+        with probe(sim.port) as asked:
+            await sim.stop()
+            await asked.ask()
+            assert (asked.up, asked.mute_since) == (False, None)
+
+
+async def test_one_that_takes_no_connection_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
+    with probe(9) as asked:
+
+        async def full(*_: object) -> None:
+            raise UpstreamError(Fault.CONNECT_TIMEOUT, "no connection within 2 s")
+
+        monkeypatch.setattr(asked, "_version", full)
+        await asked.ask()
+        assert asked.mute_since is not None
+
+
+async def test_after_each_question_those_who_wait_look_again() -> None:
+    async with Sim() as sim:
+        sim.faults.add(Kind.HANG, path="/api/tags")
+        with probe(sim.port, every_s=0.005) as asked:
+            connection = await asked._pool.acquire()
+            exchange = connection.start(head_request=False)
+            connection.write(b"GET /api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            watching = asyncio.create_task(asked.watch())
+            assert await exchange.ready_by(None) is None
+            assert await exchange.ready_by(None) is None
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)

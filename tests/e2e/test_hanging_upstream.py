@@ -1,0 +1,190 @@
+"""An Ollama that hangs: a process that is stopped takes connections and says nothing.
+
+The stand-in is a process of its own here, so that it can be stopped as a whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from modelsplit_policy import deadlines
+from modelsplit_policy.health import Level
+from modelsplit_proxy.watch import upstream_probe
+from modelsplit_proxy.watch.upstream_probe import Probe
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
+from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
+from support.calls import call
+from support.harness import in_front_of, running, warm
+from support.process import BARE
+from support.wire import Client
+
+if TYPE_CHECKING:
+    from support.harness import Overlay, Running
+    from support.wire import Answer
+
+ROUTE = "/api/generate"
+FIRST, SECOND, CHAT = "qwen3:4b", "qwen3:8b", "llama3.2:1b"
+MUTE_S = 0.4
+PLAIN: Overlay = {"roles": {"PLANNER": {"validate": False}}}
+
+
+@pytest.fixture(autouse=True)
+def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes half a minute takes half a second here."""
+    monkeypatch.setattr(deadlines, "MUTE_S", MUTE_S)
+    monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.1)
+    defaults = Probe.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "every_s", 0.05)
+
+
+@dataclass
+class Ollama:
+    """The process; ``port``: where it listens."""
+
+    child: asyncio.subprocess.Process
+    port: int
+
+    def hang(self) -> None:
+        self.child.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.child.send_signal(signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def ollama(*loaded: str) -> AsyncIterator[Ollama]:
+    names = [part for name in (FIRST, SECOND, CHAT) for part in ("--model", name)]
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "modelsplit_sim", "--port", "0", "--tokens", "4", "--max-loaded", "5", *names),
+        stdout=asyncio.subprocess.PIPE,
+        env=BARE,
+    )
+    try:
+        assert child.stdout is not None
+        port = int(orjson.loads(await child.stdout.readline())["port"])
+        async with Client(port) as client:
+            for model in loaded:
+                assert (await client.request("POST", ROUTE, {"model": model})).status == 200
+        yield Ollama(child, port)
+    finally:
+        child.send_signal(signal.SIGCONT)
+        child.kill()
+        await child.wait()
+
+
+async def ask(up: Running, model: str) -> Answer:
+    async with up.client() as client:
+        return await client.request("POST", ROUTE, call(ROUTE, model))
+
+
+def told(answer: Answer) -> tuple[int, Any, Any]:
+    return answer.status, answer.json["error_code"], answer.json["reason"]
+
+
+MUTE = (504, "E_TIMEOUT_LOCAL", "upstream_mute")
+
+
+@pytest.mark.parametrize("loaded", [(FIRST, SECOND, CHAT), ()])
+async def test_no_call_holds_its_seat_for_ever_and_no_second_model_is_asked(
+    loaded: tuple[str, ...],
+) -> None:
+    async with ollama(*loaded) as upstream, in_front_of(upstream.port, PLAIN) as up:
+        await up.app.residency.ask()
+        upstream.hang()
+        answers = await asyncio.gather(ask(up, "planner"), ask(up, CHAT))
+        assert [told(answer) for answer in answers] == [MUTE, MUTE]
+        assert [answer["X-LLM-Attempt"] for answer in answers] == ["1", "1"]
+        assert [len(record.attempts) for record in await up.calls.wait(2)] == [1, 1]
+        assert up.seats() == (0, 0)
+
+
+async def test_a_role_that_is_out_of_time_while_it_hangs_asks_no_second_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(deadlines, "MUTE_S", 60.0)
+    overlay = {"roles": {"PLANNER": {"validate": False, "timeout_ms": 200}}}
+    async with ollama(FIRST, SECOND) as upstream, in_front_of(upstream.port, overlay) as up:
+        await up.app.residency.ask()
+        upstream.hang()
+        await up.until(lambda: up.app.probe.up is False)
+        answer = await ask(up, "planner")
+        assert told(answer) == MUTE
+        assert "the role's 0.2 s" in answer.json["error"]
+        [record] = await up.calls.wait()
+        assert len(record.attempts) == 1
+
+
+async def test_it_is_seen_in_health_and_opens_the_providers_breaker_until_it_is_back() -> None:
+    async with ollama(FIRST, SECOND, CHAT) as upstream, in_front_of(upstream.port, PLAIN) as up:
+        await up.app.residency.ask()
+        upstream.hang()
+        await up.until(lambda: up.app.probe.up is False)
+        up.app.monitor.look()
+        assert (up.app.monitor.guard.level, up.app.monitor.guard.cause) == (
+            Level.CRITICAL,
+            "the upstream is down",
+        )
+        async with up.admin() as admin:
+            assert (await admin.request("GET", "/readyz")).status == 503
+        answers = await asyncio.gather(*(ask(up, CHAT) for _ in range(5)))
+        assert {told(answer) for answer in answers} == {MUTE}
+        [view] = up.app.monitor.open_breakers()
+        assert (str(view.key), view.state) == ("LOCAL", "open")
+        upstream.go_on()
+        await up.until(lambda: up.app.probe.up is True)
+        while (await ask(up, CHAT)).status != 200:
+            pass
+        assert (await ask(up, "planner")).status == 200
+        assert up.seats() == (0, 0)
+
+
+async def test_a_long_prompt_of_an_ollama_that_answers_is_read_to_its_end() -> None:
+    slow = SimConfig(models=(*DEFAULT_MODELS, CHAT), max_loaded=5, prefill_ms=500, tokens=2)
+    async with running(slow) as up:
+        await warm(up, CHAT)
+        began = asyncio.get_running_loop().time()
+        answer = await ask(up, CHAT)
+        assert answer.status == 200
+        assert asyncio.get_running_loop().time() - began > MUTE_S
+
+
+async def test_a_call_that_never_begins_is_given_up_though_ollama_answers_all_else() -> None:
+    overlay = {"roles": {"CHAT": {"first_byte_timeout_ms": 300}}}
+    async with running(SimConfig(models=(CHAT,)), overlay) as up:
+        await warm(up, CHAT)
+        up.sim.faults.add(Kind.HANG, model=CHAT)
+        answer = await ask(up, CHAT)
+        assert told(answer) == (504, "E_TIMEOUT_LOCAL", "first_byte_timeout")
+        assert "within 0.3 s" in answer.json["error"]
+        assert up.seats() == (0, 0)
+
+
+async def test_a_second_name_of_a_loaded_model_has_the_roles_time_and_no_more() -> None:
+    """/api/ps names the first; that is no load that the role would wait for."""
+    models = (ModelSpec(FIRST), ModelSpec("mine:4b", blob=FIRST))
+    overlay = {
+        "roles": {
+            "PLANNER": {
+                "primary": "mine:4b",
+                "timeout_ms": 200,
+                "fallback": None,
+                "fallback_timeout_ms": None,
+            }
+        }
+    }
+    async with running(SimConfig(models=models), overlay) as up:
+        await warm(up, FIRST)
+        up.sim.faults.add(Kind.HANG, model="mine:4b")
+        assert told(await ask(up, "planner")) == (504, "E_TIMEOUT_LOCAL", "role_timeout")
