@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_proxy.app import PortBusyError
-from modelsplit_proxy.cli import budget, check, experiments, keys, requests, serve, status
-from modelsplit_proxy.cli.command import Argument, Command, add, settings_of
+from modelsplit_proxy.cli import serve
+from modelsplit_proxy.cli.command import add
 from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.records.query import QueryError
@@ -22,35 +22,7 @@ from modelsplit_proxy.storage.state_lock import StateBusyError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-
-def _demo(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    # The stand-in would be two megabytes to a process that serves.
-    from modelsplit_proxy.cli import demo  # noqa: PLC0415
-
-    return demo.run(settings_of(args, environ), once=args.once)
-
-
-_DEMO: Final = Command(
-    "demo",
-    "see it work without Ollama: a stand-in upstream and a little traffic",
-    "Start a stand-in Ollama and the proxy in front of it, send a little mixed traffic, "
-    "print each call as it happens, stay up for curl until Ctrl-C.",
-    _demo,
-    (Argument("--once", action="store_true", help="leave when the traffic is through"),),
-    settings=("listen", "admin"),
-)
-COMMANDS: Final = (
-    serve.COMMAND,
-    _DEMO,
-    status.COMMAND,
-    requests.COMMAND,
-    check.CHECK_CONFIG,
-    check.ROUTE,
-    experiments.COMMAND,
-    keys.COMMAND,
-    budget.COMMAND,
-)
-"""Every command, in the order in which help lists them."""
+    from modelsplit_proxy.cli.command import Command
 
 
 def run(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -71,7 +43,7 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
-    parser = build_parser()
+    parser = build_parser(_commands(arguments))
     args = parser.parse_args(arguments)
     if args.command is None:
         parser.print_help(sys.stderr)
@@ -99,7 +71,17 @@ def _code_of(error: Exception, command: str) -> ExitCode:
     return ExitCode.USAGE if isinstance(error, (SettingError, QueryError)) else ExitCode.FAILED
 
 
-def build_parser() -> argparse.ArgumentParser:
+def _commands(arguments: list[str]) -> tuple[Command, ...]:
+    """All of them, or the one that is asked for where it stays in memory for months."""
+    if arguments[:1] == [serve.COMMAND.name]:
+        return (serve.COMMAND,)
+    # Half a megabyte that a process that serves has no use for.
+    from modelsplit_proxy.cli.commands import COMMANDS  # noqa: PLC0415
+
+    return COMMANDS
+
+
+def build_parser(commands: tuple[Command, ...]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="modelsplit",
         description="A sidecar reverse proxy for Ollama: roles, one queue, one fallback.",
@@ -108,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--version", action="version", version=f"modelsplit {version('modelsplit')}"
     )
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    for command in COMMANDS:
-        add(commands, command)
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND")
+    for command in commands:
+        add(subparsers, command)
     return parser

@@ -253,4 +253,5 @@ def test_a_process_that_serves_carries_nothing_that_it_does_not_need() -> None:
         [sys.executable, "-c", look], capture_output=True, text=True, check=True
     ).stdout.split()
     assert "modelsplit_proxy.cli.serve" in loaded
+    assert "modelsplit_proxy.cli.commands" not in loaded
     assert not NOT_TO_SERVE & {name.partition(".")[0] for name in loaded}

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from modelsplit_proxy.cli import requests
+from modelsplit_proxy.cli.commands import COMMANDS
 from modelsplit_proxy.cli.main import build_parser
 from modelsplit_proxy.cli.output import CommandError, talk
 from modelsplit_proxy.config.settings import Address
@@ -34,7 +35,7 @@ NOBODY = Address("127.0.0.1", 1)
 
 
 def asked(*arguments: str) -> tuple[requests.RequestsArguments, Path | None]:
-    args = build_parser().parse_args(["requests", *arguments])
+    args = build_parser(COMMANDS).parse_args(["requests", *arguments])
     return requests.read_arguments(args), args.state
 
 
