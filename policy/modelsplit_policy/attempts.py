@@ -149,7 +149,7 @@ def may_follow(failure: Failure, loads: Loading | None) -> bool:
 
 def retries_at_once(failure: Failure) -> bool:
     """An answer that did not fit its schema: its attempt keeps its seat for the next one."""
-    return failure.code is ErrorCode.SCHEMA_INVALID
+    return failure.code is ErrorCode.SCHEMA_INVALID and fallback.is_cause(failure)
 
 
 def wait_left_s(own_s: float, asked_s: float | None, waited_s: float) -> float:

@@ -98,6 +98,7 @@ class Reason(StrEnum):
     UPSTREAM_MUTE = "upstream_mute"
     STALL = "stall"
     SCHEMA = "schema"
+    CUT = "cut"
     VIA = "via"
     QUEUED = "queued"
     BEFORE_FIRST_BYTE = "before_first_byte"
@@ -261,7 +262,7 @@ ERRORS: Final = MappingProxyType(
         ErrorCode.STREAM_BROKEN_CLOUD: _BROKEN,
         ErrorCode.TIMEOUT_LOCAL: _TIMEOUT,
         ErrorCode.TIMEOUT_CLOUD: _TIMEOUT,
-        ErrorCode.SCHEMA_INVALID: _spec(502, "api_error", Reason.SCHEMA),
+        ErrorCode.SCHEMA_INVALID: _spec(502, "api_error", Reason.SCHEMA, Reason.CUT),
         ErrorCode.LOOP: _spec(508, "api_error", Reason.VIA, retry=False),
         ErrorCode.CLIENT_GONE: _spec(
             499, "api_error", Reason.QUEUED, Reason.BEFORE_FIRST_BYTE, Reason.STREAMING

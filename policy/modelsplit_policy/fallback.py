@@ -4,8 +4,9 @@ Only before the client has a byte, only once, and only for a failure that anothe
 be spared: the upstream could not be reached, answered with a failure or "busy", does not
 have the model, took longer than the role allows, or is not asked while its breaker is open.
 Never because the line was too long (the second model stands in the same line), never for
-what the client did wrong, never for a budget that says no, never where the upstream is
-mute: the second model is behind the same silence.
+what the client did wrong, never for an answer that was cut at the length it may have, never
+for a budget that says no, never where the upstream is mute: the second model is behind the
+same silence.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ _CAUSES: Final = frozenset(
         ErrorCode.SCHEMA_INVALID,
     }
 )
+_NO_CAUSES: Final = frozenset({Reason.UPSTREAM_MUTE, Reason.CUT})
 
 
 def is_cause(failure: Failure) -> bool:
     """True if ``failure``, before the first byte, is one the fallback may answer for."""
     if failure.code is ErrorCode.OVERLOAD_THROTTLED:
         return failure.reason in {Reason.UPSTREAM_BUSY, Reason.BREAKER_OPEN}
-    return failure.code in _CAUSES and failure.reason is not Reason.UPSTREAM_MUTE
+    return failure.code in _CAUSES and failure.reason not in _NO_CAUSES

@@ -122,6 +122,21 @@ def apply(
     return changes, (*words, *(f"{name} sent twice" for name in twice))
 
 
+def answer_bound(shape: Shape, facts: EndpointFacts, fields: Fields) -> int | None:
+    """The most tokens an answer may have, by the request or the policy; None: nobody bounds it.
+
+    Of several bounds that a request names the largest: which one Ollama reads may change.
+    """
+    named = [value for name in facts.bounds for value in fields.all(name)]
+    options = merged_options(fields.all(_OPTIONS)) if facts.takes_options else None
+    named.append(((options or {}) | dict(shape.pinned)).get("num_predict"))
+    tokens = max((number for number in map(_number, named) if number is not None), default=None)
+    bound = _bounded(shape, tokens)
+    if bound is not None or tokens is None:
+        return bound
+    return int(tokens) if tokens >= 1 else None
+
+
 def _names(shape: Shape, facts: EndpointFacts) -> tuple[str, ...]:
     """The top-level keys of a route that the rules look at; none if there are no rules."""
     if not facts.takes_options:

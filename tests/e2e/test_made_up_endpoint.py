@@ -70,6 +70,7 @@ SAYING = WireFormat(
     data=data,
     kind=kind,
     usage=usage,
+    at_limit=lambda answer: answer.get("cut") is True,
     end_mark=re.compile(rb'"over":true'),
     error_body=error_body,
     error_in_stream=error_in_stream,

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from modelsplit_proxy.config.settings import Address
 from modelsplit_sim.config import SimConfig
 from support.harness import running
+from support.scripted import response, scripted
 
 pytestmark = pytest.mark.flowing_time
 
@@ -154,3 +156,92 @@ async def test_roles_that_do_not_validate_are_left_alone() -> None:
         [record] = await up.calls.wait()
     assert answer.status == 200
     assert record.schema is None
+
+
+CUT_SHORT = [
+    ("/api/chat", {**PLAN, "options": {"num_predict": 3}}),
+    (
+        "/api/generate",
+        {
+            "model": "planner",
+            "prompt": "plan",
+            "stream": False,
+            "format": SCHEMA,
+            "options": {"num_predict": 3},
+        },
+    ),
+    (
+        "/v1/chat/completions",
+        {
+            "model": "planner",
+            "messages": PLAN["messages"],
+            "response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}},
+            "max_tokens": 3,
+        },
+    ),
+    (
+        "/v1/responses",
+        {
+            "model": "planner",
+            "input": "plan",
+            "text": {"format": {"type": "json_schema", "name": "plan", "schema": SCHEMA}},
+            "max_output_tokens": 3,
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize("held_stream", [False, True])
+@pytest.mark.parametrize(("route", "body"), CUT_SHORT)
+async def test_an_answer_cut_at_its_own_length_is_told_as_cut_and_not_asked_again(
+    route: str, body: dict[str, Any], *, held_stream: bool
+) -> None:
+    overlay = {"roles": {"PLANNER": {"validate_streams": "hold"}}}
+    async with running(SIM, overlay) as up, up.client() as client:
+        answer = await client.request("POST", route, body | {"stream": held_stream})
+        [record] = await up.calls.wait()
+        models = [sent.model for sent in up.asked]
+    assert (answer.status, answer.phrase) == (502, "Answer Cut")
+    told = answer.json if route.startswith("/api/") else answer.json["error"]
+    assert (told["error_code"], told["reason"]) == ("E_SCHEMA_INVALID", "cut")
+    said = told["error"] if route.startswith("/api/") else told["message"]
+    assert "was cut at 3 tokens" in said
+    assert answer["x-should-retry"] == "false"
+    assert models == ["qwen3:4b"]
+    assert record.schema == "unchecked: the answer was cut at 3 tokens"
+
+
+async def test_a_length_that_the_policy_allows_cuts_as_well() -> None:
+    overlay = {"roles": {"PLANNER": {"num_predict": 3}}}
+    async with running(SIM, overlay) as up, up.client() as client:
+        answer = await client.request("POST", "/api/chat", PLAN)
+        assert (answer.json["reason"], len(up.asked)) == ("cut", 1)
+
+
+async def test_a_cut_answer_is_passed_where_the_policy_passes_what_does_not_fit() -> None:
+    overlay = {"roles": {"PLANNER": {"on_schema_failure": "pass"}}}
+    async with running(SIM, overlay) as up, up.client() as client:
+        answer = await client.request("POST", *CUT_SHORT[0])
+    assert (answer.status, answer["X-LLM-Error-Code"]) == (200, "E_SCHEMA_INVALID")
+    assert answer.json["done_reason"] == "length"
+
+
+async def test_one_that_is_long_enough_to_fit_is_whole_though_it_was_cut() -> None:
+    """The JSON was complete; what would have come after it is nobody's loss."""
+    async with running(SIM) as up, up.client() as client:
+        answer = await client.request("POST", "/api/chat", PLAN | {"options": {"num_predict": 500}})
+        [record] = await up.calls.wait()
+    assert (answer.status, record.schema) == (200, "valid")
+
+
+async def test_one_that_filled_its_context_is_asked_of_the_other_model() -> None:
+    """Nobody had bounded it: the model ran on, and another may not."""
+    ran_on = response(
+        b'{"model":"m","message":{"content":"{\\n\\n"},"done":true,"done_reason":"length"}'
+    )
+    fits = b'{"model":"m","message":{"content":"{\\"n\\":1,\\"steps\\":[]}"},"done":true}'
+    async with scripted(ran_on, response(fits)) as upstream:
+        target = Address("127.0.0.1", upstream.port)
+        async with running(upstream=target) as up, up.client() as client:
+            answer = await client.request("POST", "/api/chat", PLAN)
+    assert (answer.status, answer["X-LLM-Model"]) == (200, "qwen3:8b")

@@ -41,6 +41,7 @@ def failed(code: ErrorCode, reason: Reason) -> Failure:
 BROKEN = failed(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS)
 LATE = failed(ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT)
 UNFIT = failed(ErrorCode.SCHEMA_INVALID, Reason.SCHEMA)
+CUT = failed(ErrorCode.SCHEMA_INVALID, Reason.CUT)
 ABSENT = failed(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED)
 STOPPED = failed(ErrorCode.OVERLOAD_THROTTLED, Reason.BREAKER_OPEN)
 FULL = failed(ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL)
@@ -76,6 +77,11 @@ def test_without_a_second_candidate_the_first_attempt_is_told() -> None:
 def test_after_an_answer_that_does_not_fit_the_second_goes_ahead_of_the_line() -> None:
     assert retries_at_once(UNFIT)
     assert next_step(BOTH, None, [Tried(UNFIT, True, 2.0)]) == Ask(SECOND, 2.0, front=True)
+
+
+def test_an_answer_cut_at_its_own_length_would_be_cut_again() -> None:
+    assert not retries_at_once(CUT)
+    assert next_step(BOTH, None, [Tried(CUT, seated=True)]) == Tell(0)
 
 
 @pytest.mark.parametrize(("failure", "follows"), [(BROKEN, False), (ABSENT, True)])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from modelsplit_policy.config.model import Policy
 from modelsplit_policy.config.parser import parse
-from modelsplit_policy.shaping import Shape, apply, shape_of
+from modelsplit_policy.shaping import Shape, answer_bound, apply, shape_of
 from modelsplit_policy.vocabulary import Role
 from support.bodies import fields_of
 from support.endpoints import facts
@@ -718,3 +718,35 @@ def test_every_duration_that_go_reads_is_read_alike(text: str) -> None:
     assert length is not None
     if abs(length - 300) > 1e-6 and not -1e-9 < length < 0:
         assert (after is not None) is (length < 0 or length > 300)
+
+
+# --- How long an answer may be -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "label", "keys", "bound"),
+    [
+        (Shape(), CHAT, {}, None),
+        (Shape(), CHAT, {"options": {"num_predict": 3}}, 3),
+        (Shape(), CHAT, {"options": {"num_predict": -1}}, None),
+        (Shape(), CHAT, {"options": {"num_predict": "3"}}, None),
+        (Shape(), CHAT, {"options": "none"}, None),
+        (Shape(), CHAT, {"max_tokens": 3}, None),
+        (Shape(), COMPLETIONS, {"max_tokens": 3}, 3),
+        (Shape(), COMPLETIONS, {"max_tokens": 3, "max_completion_tokens": 9}, 9),
+        (Shape(), RESPONSES, {"max_output_tokens": 3}, 3),
+        (Shape(), MESSAGES, {"max_tokens": 3.0}, 3),
+        (Shape(pinned=(("num_predict", 7),)), CHAT, {}, 7),
+        (Shape(pinned=(("num_predict", 7),)), CHAT, {"options": {"num_predict": 3}}, 7),
+        (Shape(num_predict=5), CHAT, {}, 5),
+        # A most alone gives no bound to who names none.
+        (Shape(max_num_predict=5), CHAT, {}, None),
+        (Shape(max_num_predict=5), CHAT, {"options": {"num_predict": -1}}, 5),
+        (Shape(max_num_predict=5), CHAT, {"options": {"num_predict": 9}}, 5),
+        (Shape(max_num_predict=5), COMPLETIONS, {"max_tokens": 3}, 3),
+    ],
+)
+def test_the_request_and_the_policy_bound_an_answer(
+    shape: Shape, label: str, keys: dict[str, Any], bound: int | None
+) -> None:
+    assert answer_bound(shape, facts(label), fields_of({**ASKED, **keys})) == bound

@@ -18,7 +18,7 @@ from modelsplit_policy.failures import Failure
 from modelsplit_policy.go_json import Fields
 from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
-from modelsplit_policy.shaping import NOTHING, apply
+from modelsplit_policy.shaping import NOTHING, answer_bound, apply
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_proxy.calls.answer import AnswerParts, AnswerReader
 from modelsplit_proxy.calls.deadlines import LateError, first_byte
@@ -393,8 +393,15 @@ class AttemptRun:
     def _read_validation(self) -> Validation | None:
         if self._record.loading is not None:
             return None
-        validation = Validation(self._record, self._plan.candidate.model, self._sent.body.fields)
-        return validation if validation.wanted else None
+        record, fields = self._record, self._sent.body.fields
+        validation = Validation(record, self._plan.candidate.model, fields)
+        if not validation.wanted:
+            return None
+        plan = self._plan
+        asked_for = plan.candidate.model == self._sent.body.model
+        shape = plan.shape if asked_for else plan.chosen
+        validation.bound = answer_bound(shape, record.endpoint.facts, fields)
+        return validation
 
     def _read_patience(self) -> Patience | None:
         after_ms = self._plan.row.early_headers_after_ms

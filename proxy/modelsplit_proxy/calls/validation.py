@@ -1,7 +1,11 @@
 """Holding one call's answer to the form that its request asked for.
 
 Only for roles that say ``validate``, and only where the request carries a schema or asks
-for JSON. What was found is in the record: ``valid``, ``invalid``, or why it was not looked at.
+for JSON. What was found is in the record: ``valid``, ``invalid``, or why that cannot be said.
+
+An answer that was cut where the request, or the policy, bounds its length says nothing of its
+model: another one would be cut there too. One that ran until its context was full has simply
+not fitted.
 """
 
 from __future__ import annotations
@@ -19,11 +23,15 @@ if TYPE_CHECKING:
 
 
 class Validation:
-    """The check of one attempt's answer."""
+    """The check of one attempt's answer.
+
+    ``bound``: the most tokens that the request or the policy lets it have; None: nobody does.
+    """
 
     def __init__(self, record: CallRecord, model: str, fields: Fields) -> None:
         self._record = record
         self._model = model
+        self.bound: int | None = None
         self._wanted = _wanted(record.endpoint, fields)
         if self._wanted is not None and self._wanted.unchecked is not None:
             record.schema = f"unchecked: {self._wanted.unchecked}"
@@ -36,16 +44,18 @@ class Validation:
     def whole(self, body: bytes) -> Failure | None:
         """Check an answer that came whole."""
         texts = self._record.endpoint.texts
-        return self._check(None if texts is None else answer_text.text_of_whole(texts, body))
+        text = None if texts is None else answer_text.text_of_whole(texts, body)
+        return self._check(text, body, whole=True)
 
     def stream(self, pieces: bytes) -> Failure | None:
         """Check all the bytes of a stream."""
         row = self._record.endpoint
-        if row.texts is None:
-            return self._check(None)
-        return self._check(answer_text.text_of_stream(row.texts, row.wire, pieces))
+        text = None
+        if row.texts is not None:
+            text = answer_text.text_of_stream(row.texts, row.wire, pieces)
+        return self._check(text, pieces, whole=False)
 
-    def _check(self, text: str | None) -> Failure | None:
+    def _check(self, text: str | None, answer: bytes, *, whole: bool) -> Failure | None:
         if self._wanted is None or not self.wanted:
             return None
         if text is None:
@@ -55,15 +65,35 @@ class Validation:
         if finding.unchecked is not None:
             self._record.schema = f"unchecked: {finding.unchecked}"
             return None
-        self._record.schema = "valid" if finding.problem is None else "invalid"
         if finding.problem is None:
+            self._record.schema = "valid"
             return None
+        tokens = self._record.usage.output_tokens
+        if self._reached(tokens) or self._says_so(answer, whole=whole):
+            return self._cut(tokens)
+        self._record.schema = "invalid"
         return Failure(
             ErrorCode.SCHEMA_INVALID,
             Reason.SCHEMA,
             f"{self._model[:60]}'s answer does not fit the schema: {finding.problem}"[:200],
             "Schema Invalid",
         )
+
+    def _reached(self, tokens: int | None) -> bool:
+        return self.bound is not None and tokens is not None and tokens >= self.bound
+
+    def _says_so(self, answer: bytes, *, whole: bool) -> bool:
+        wire = self._record.endpoint.wire
+        return self.bound is not None and answer_text.was_cut(wire, answer, whole=whole)
+
+    def _cut(self, tokens: int | None) -> Failure:
+        at = self.bound if tokens is None else tokens
+        self._record.schema = f"unchecked: the answer was cut at {at} tokens"
+        text = (
+            f"{self._model[:60]}'s answer was cut at {at} tokens, before it fitted the schema: it "
+            "may have no more; raise num_predict or max_tokens"
+        )
+        return Failure(ErrorCode.SCHEMA_INVALID, Reason.CUT, text[:200], "Answer Cut", retry=False)
 
 
 def _wanted(endpoint: Endpoint, fields: Fields) -> Wanted | None:

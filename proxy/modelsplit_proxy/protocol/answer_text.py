@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_proxy.protocol.stream_end import json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from modelsplit_proxy.protocol.endpoint import WireFormat
 
@@ -41,6 +41,35 @@ def text_of_stream(texts: Texts, wire: WireFormat, pieces: bytes) -> str | None:
     """The same from all the bytes of a stream."""
     lines = [wire.data(line) for line in pieces.splitlines()]
     return _joined(texts, [line for line in lines if line and line.startswith(b"{")])
+
+
+def was_cut(wire: WireFormat, pieces: bytes, *, whole: bool) -> bool:
+    """Whether an answer says of itself that it was cut at a limit of its length.
+
+    ``pieces``: all its bytes; ``whole``: it is no stream.
+    """
+    objects = [pieces] if whole else filter(None, map(wire.data, pieces.splitlines()))
+    return any(wire.at_limit(json_object(line)) for line in objects)
+
+
+def ollama_at_limit(answer: Mapping[str, Any]) -> bool:
+    return answer.get("done_reason") == "length"
+
+
+def openai_at_limit(answer: Mapping[str, Any]) -> bool:
+    """Of a completion, a chunk of one, a response object, or the last event of a response."""
+    response = _dict(answer.get("response")) or answer
+    if _dict(response.get("incomplete_details")).get("reason") == "max_output_tokens":
+        return True
+    return any(choice.get("finish_reason") == "length" for choice in _dicts(answer.get("choices")))
+
+
+def anthropic_at_limit(answer: Mapping[str, Any]) -> bool:
+    """Of a message, or of the event that says how one ended."""
+    return "max_tokens" in (
+        answer.get("stop_reason"),
+        _dict(answer.get("delta")).get("stop_reason"),
+    )
 
 
 def _joined(texts: Texts, objects: Iterable[bytes]) -> str | None:

@@ -35,9 +35,11 @@ class WireFormat:
     ``stream_type`` is their content type. ``judge`` says of a stream's tail whether it was
     whole. ``data`` takes one line and gives the JSON text in it, None for a line that has none.
     ``kind`` says of the object in a line which line of the stream it is. ``usage`` reads what
-    an object says of tokens and times. ``end_mark`` is found in every line whose kind matters,
-    in at most 64 bytes, and in no line of mere text. ``as_last_line`` makes a whole answer the
-    last line of a stream that has begun; None: it cannot be one.
+    an object says of tokens and times. ``at_limit`` says whether an object, of a stream or
+    whole, tells of an answer that was cut at a limit of its length. ``end_mark`` is found in
+    every line whose kind matters, in at most 64 bytes, and in no line of mere text.
+    ``as_last_line`` makes a whole answer the last line of a stream that has begun; None: it
+    cannot be one.
 
     Errors:
     ``error_body`` and ``error_in_stream`` write a failure as a whole answer and inside a
@@ -50,6 +52,7 @@ class WireFormat:
     data: Callable[[bytes], bytes | None]
     kind: Callable[[Mapping[str, Any]], LineKind]
     usage: Callable[[Mapping[str, Any]], Usage]
+    at_limit: Callable[[Mapping[str, Any]], bool]
     end_mark: re.Pattern[bytes]
     error_body: Callable[[Failure, Scene], bytes]
     error_in_stream: Callable[[Failure, Scene], bytes]

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Final
 
 from modelsplit_policy.vocabulary import Dialect
-from modelsplit_proxy.protocol import error_body, stream_end
+from modelsplit_proxy.protocol import answer_text, error_body, stream_end
 from modelsplit_proxy.protocol.endpoint import WireFormat
 
 # What a last line holds and a token never does: inside a JSON string quotes are escaped. So
@@ -21,6 +21,7 @@ OLLAMA: Final = WireFormat(
     data=stream_end.ndjson_data,
     kind=stream_end.ollama_kind,
     usage=stream_end.ollama_usage,
+    at_limit=answer_text.ollama_at_limit,
     end_mark=re.compile(rb'"done"%b:%btrue' % (_GAP, _GAP)),
     error_body=error_body.ollama_body,
     error_in_stream=error_body.ollama_body,
@@ -33,6 +34,7 @@ OPENAI: Final = WireFormat(
     data=stream_end.sse_data,
     kind=stream_end.event_kind,
     usage=stream_end.openai_usage,
+    at_limit=answer_text.openai_at_limit,
     end_mark=re.compile(
         rb'\[DONE\]|"finish_reason"%b:%b"|"choices"%b:%b\[%b\]' % (_GAP, _GAP, _GAP, _GAP, _GAP)
         + rb'|"response\.(?:completed|incomplete|failed)"'
@@ -47,6 +49,7 @@ ANTHROPIC: Final = WireFormat(
     data=stream_end.sse_data,
     kind=stream_end.event_kind,
     usage=stream_end.openai_usage,
+    at_limit=answer_text.anthropic_at_limit,
     end_mark=re.compile(rb'"message_(?:delta|stop)"'),
     error_body=error_body.sdk_body,
     error_in_stream=error_body.sdk_event,

@@ -68,7 +68,7 @@ def _observation(row: tuple[Any, ...], sticky: str) -> Observation:
         cluster=_cluster(sticky, job, client, request or str(call_id)),
         end=end,
         latency_s=total_us / 1e6,
-        unfit=_unfit(schema, attempts, first_outcome),
+        unfit=None if reason == Reason.CUT else _unfit(schema, attempts, first_outcome),
         cost_usd=cost,
         tokens_per_s=tokens / eval_us * 1e6 if tokens and eval_us else None,
     )

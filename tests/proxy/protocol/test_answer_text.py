@@ -250,3 +250,37 @@ def test_lines_may_end_in_crlf_and_data_may_follow_the_colon_at_once() -> None:
     stream = sse(delta(content="4"), delta(content="1"), done=True)
     assert text_of_stream(OPENAI, stream.replace(b"\n", b"\r\n")) == "41"
     assert text_of_stream(OPENAI, stream.replace(b"data: ", b"data:")) == "41"
+
+
+# --- Cut at a limit of its length -------------------------------------------------------------
+
+FINAL = {"type": "response.incomplete", "response": {"object": "response"}}
+CUT: list[tuple[str, bytes, bool]] = [
+    (CHAT, body({"message": {"content": "{"}, "done": True, "done_reason": "length"}), True),
+    (CHAT, body({"message": {"content": "{"}, "done": True, "done_reason": "stop"}), False),
+    (GENERATE, ndjson({"response": "{"}, {"done": True, "done_reason": "length"}), True),
+    (OPENAI, body({"choices": [{"finish_reason": "length"}]}), True),
+    (OPENAI, body({"choices": [{"finish_reason": "stop"}]}), False),
+    (OPENAI, sse({"choices": [{"delta": {}, "finish_reason": "length"}]}, done=True), True),
+    (COMPLETIONS, body({"choices": [{"text": "length", "finish_reason": None}]}), False),
+    (RESPONSES, body({"incomplete_details": {"reason": "max_output_tokens"}}), True),
+    (RESPONSES, body({"incomplete_details": None, "status": "completed"}), False),
+    (
+        RESPONSES,
+        named({**FINAL, "response": {"incomplete_details": {"reason": "max_output_tokens"}}}),
+        True,
+    ),
+    (ANTHROPIC, body({"stop_reason": "max_tokens"}), True),
+    (ANTHROPIC, body({"stop_reason": "end_turn"}), False),
+    (ANTHROPIC, named({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}), True),
+    # What is no answer says nothing.
+    (CHAT, b"", False),
+    (OPENAI, body({"choices": "length"}), False),
+    (RESPONSES, b"[1]", False),
+]
+
+
+@pytest.mark.parametrize(("label", "answer", "cut"), CUT)
+def test_an_answer_says_of_itself_that_it_was_cut(label: str, answer: bytes, *, cut: bool) -> None:
+    whole = not answer.endswith(b"\n")
+    assert answer_text.was_cut(endpoint(label).wire, answer, whole=whole) is cut
