@@ -727,12 +727,21 @@ class Admission:
                 continue
             if not pool.limits.starts_late:
                 harms = host.parallelism.harms(model)
-                # Where nobody knows it is a probe: one that shows it.
-                if harms or (harms is None and not host.parallelism.settled):
+                if harms or (harms is None and not self._may_show(host)):
                     continue
             if best is None or _suits_better(host, best, model):
                 best = host
         return best
+
+    def _may_show(self, host: HostSeats) -> bool:
+        """Whether an overdue call may be the one that shows what company costs.
+
+        Not in a burst of protected calls: all of them would wait for it.
+        """
+        for pool in self._protected:
+            if len(pool.line) > 1:
+                return False
+        return host.parallelism.settled
 
     def why(self, ticket: Ticket) -> Hold:
         """What holds a waiting call back now."""

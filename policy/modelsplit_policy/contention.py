@@ -89,6 +89,16 @@ class Shares:
         for n, time_s in company:
             self._add(n, pace * known[n], time_s, span_s)
 
+    def learned(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """By n: the work done and the time spent."""
+        return tuple(self._work), tuple(self._time)
+
+    def recall(self, work: Sequence[float], time: Sequence[float]) -> None:
+        """What was learned before, for the numbers of which nothing is known yet."""
+        for n in range(2, min(len(work), self.most + 1)):
+            if not self._time[n]:
+                self._work[n], self._time[n] = work[n], time[n]
+
     def _add(self, n: int, work_s: float, time_s: float, span_s: float) -> None:
         """Weighed by the share of the call that was spent at n; a small share says nothing."""
         weight = time_s / span_s

@@ -104,6 +104,11 @@ class LoadedModels:
             self._missed = True
         return None
 
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of the installed models that run here, by their canonical names."""
+        return self._installed
+
     # When to ask.
 
     def want(self) -> bool:

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.contention import ALONE, PaceAlone, Shares
+from modelsplit_policy.learned import LearnedHost, LearnedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -235,6 +236,15 @@ class _HostProbes:
         """True if no probe is under way whose effect is not yet known."""
         return self.out is None and not self.beside
 
+    def quiet(self, now: float) -> tuple[float, float]:
+        """For how long from now no probe may hurt, and for how long after the next that does."""
+        return max(0.0, self._not_before - now), self._hurt_s
+
+    def recall(self, quiet_s: float, hurt_s: float, now: float) -> None:
+        """What earlier probes have shown."""
+        self._not_before = max(self._not_before, now + quiet_s)
+        self._hurt_s = min(HURT_MOST_S, max(self._hurt_s, hurt_s))
+
     def began(self, flight: Flight, beside: Iterable[Flight], level: int) -> None:
         self.out = flight
         self.beside = set(beside)
@@ -281,6 +291,8 @@ class Parallelism:
         self._host = host if host is not None else 1
         self._host_probes = _HostProbes()
         self._slot_probes = 0
+        # How often something was learned.
+        self.lessons = 0
         # In the order in which they began.
         self._flights: dict[Flight, None] = {}
         self._history = History()
@@ -477,6 +489,7 @@ class Parallelism:
         before = slots.known, slots.most
         self._revise(slots, flight, *hidden)
         if (slots.known, slots.most) != before:
+            self.lessons += 1
             self._recount(slots, now)
 
     def _revise(self, slots: _Slots, flight: Flight, hidden_s: float, threshold_s: float) -> None:
@@ -507,6 +520,36 @@ class Parallelism:
         given = model in self._given_models
         return not given and slots.known < self._cap and slots.pace.due
 
+    # What outlives the process.
+
+    def learned(self, now: float) -> LearnedHost:
+        """What is known of the host."""
+        return LearnedHost(*self.shares.learned(), *self._host_probes.quiet(now))
+
+    def learned_models(self) -> dict[str, LearnedModel]:
+        """What is known of the models that have shown anything."""
+        return {
+            name: LearnedModel(slots.known, slots.most, slots.alone.seconds)
+            for name, slots in self._models.items()
+            if name not in self._given_models and slots.alone.seconds is not None
+        }
+
+    def recall(self, host: LearnedHost, now: float) -> None:
+        """What was known before; what has been seen since counts for more."""
+        self.shares.recall(host.work, host.time)
+        self._host_probes.recall(host.quiet_s, host.hurt_s, now)
+        self._choose_host()
+
+    def recall_model(self, name: str, model: LearnedModel) -> None:
+        """The same of a model, unless something is known of it already."""
+        slots = self._slots_of(name)
+        if name in self._given_models or slots.most is not None or slots.alone.seconds is not None:
+            return
+        if model.seconds is not None:
+            slots.alone.learn(model.seconds)
+        slots.most = model.most
+        slots.known = max(slots.known, min(self._cap, model.slots))
+
     # Compute.
 
     def _learn_contention(
@@ -521,6 +564,7 @@ class Parallelism:
         times = self._history.times(now - span_s, now, sure=slots.known > slots_before)
         if times is None:
             return False
+        self.lessons += 1
         if len(times) == 2 or times[1] >= ALONE * span_s:
             slots.alone.learn(span_s / tokens)
             return False

@@ -69,6 +69,7 @@ from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
 from modelsplit_proxy.watch import installed_models
 from modelsplit_proxy.watch.health import Monitor, Watched
+from modelsplit_proxy.watch.learned import LearnedKeeper
 from modelsplit_proxy.watch.loaded_models import Residency
 from modelsplit_proxy.watch.upstream_probe import Probe
 
@@ -136,6 +137,14 @@ class App:
         self.last_good = LastGood()
         self._limits()
         self.residency = Residency(self.pool, str(upstream), self.gate, self._tasks)
+        self._learned = LearnedKeeper(
+            self.admission.host().parallelism,
+            self.residency,
+            self.probe,
+            self.store,
+            str(upstream),
+            clock,
+        )
         self.live = LiveCalls(clock)
         self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
@@ -306,11 +315,13 @@ class App:
         for sock in sockets:
             await self._edge.listen(sock)
         await self._first_look()
+        await self._recall()
         for warning in (*self._pricing.warnings, *warnings(self.policy)):
             logger.warning("%s", warning)
         self._tasks.run(self._compare_with_installed(), "installed")
         self._tasks.keep(self.probe.watch, "probe")
         self._tasks.keep(self.residency.watch, "residency")
+        self._tasks.keep(self._learned.watch, "learned")
         self._tasks.keep(self.monitor.watch, "health")
         self._tasks.keep(self._retention().watch, "retention")
         self._tasks.keep(self.budget_keeper.watch, "budgets")
@@ -319,6 +330,11 @@ class App:
         """Know what was counted before the first call comes; a locked file delays only that."""
         reading = self._tasks.start(self.budget_keeper.open(), "reading budgets")
         await asyncio.wait([reading], timeout=_FIRST_LOOK_S)
+
+    async def _recall(self) -> None:
+        """Know what was learned before; a locked file delays only that."""
+        recalling = self._tasks.start(self._learned.look(), "recalling")
+        await asyncio.wait([recalling], timeout=_FIRST_LOOK_S)
 
     async def _compare_with_installed(self) -> None:
         """Say once what the policy names and Ollama lacks; nothing depends on the answer."""
@@ -393,6 +409,7 @@ class App:
         self.pool.close()
         await self.log.close()
         self.budget_keeper.close()
+        self._learned.keep()
         await asyncio.to_thread(self.store.close)
 
     async def _start_admin(self, sock: socket.socket) -> None:

@@ -265,6 +265,16 @@ def test_where_nobody_knows_what_company_costs_an_overdue_call_shows_it() -> Non
     assert under_test.fill(8.0) == [], "one at a time, and its effect is not known yet"
 
 
+def test_a_burst_of_planners_does_not_wait_for_one_of_them_to_show_it() -> None:
+    under_test = knowing({}, GUARDED)
+    running = ask(under_test, EXECUTOR, now=0.0)
+    first, second = (ask(under_test, PLANNER, now=0.1, model="n") for _ in range(2))
+    for ticket in (first, second):
+        under_test.due(ticket)
+    assert under_test.fill(1.1) == []
+    assert leave(under_test, running, 1.5)[0] is first
+
+
 def test_what_the_policy_gives_is_obeyed_by_overdue_calls_too() -> None:
     under_test = make(host=1)
     ask(under_test, EXECUTOR, now=0.0)

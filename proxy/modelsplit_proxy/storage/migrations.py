@@ -233,6 +233,21 @@ _UPSTREAM_WAIT: Final = (
     "ALTER TABLE attempts ADD COLUMN upstream_wait_us INTEGER",
 )
 
+# What was learned of an upstream at one version of Ollama, and of its models by their digests
+# (empty: of the host itself); ``value`` as ``modelsplit_policy.learned`` writes it.
+_LEARNED: Final = (
+    """
+    CREATE TABLE learned (
+        upstream TEXT NOT NULL,
+        version TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        at REAL NOT NULL,
+        value TEXT NOT NULL,
+        PRIMARY KEY (upstream, version, digest)
+    ) WITHOUT ROWID
+    """,
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -241,5 +256,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _BUDGETS,
     _TRIALS,
     _UPSTREAM_WAIT,
+    _LEARNED,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

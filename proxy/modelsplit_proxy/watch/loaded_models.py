@@ -18,7 +18,7 @@ from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.limits.admission_queue import Gate
@@ -53,6 +53,11 @@ class Residency:
     def models(self) -> frozenset[str] | None:
         """The canonical names of those that are loaded; None: unknown."""
         return self.known.models
+
+    @property
+    def digests(self) -> Mapping[str, str]:
+        """Of the installed models that run here, by their canonical names."""
+        return self.known.digests
 
     @contextlib.contextmanager
     def hurried(self) -> Iterator[None]:
