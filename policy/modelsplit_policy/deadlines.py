@@ -17,6 +17,7 @@ waits until the moment it is told, for the answer or for nothing, and looks agai
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
@@ -30,6 +31,8 @@ LOOK_EVERY_S: Final = 0.1
 LAST_LOOK_S: Final = 0.5
 # How long an attempt and the question for the upstream's version must both go unanswered.
 MUTE_S: Final = 30.0
+# How long the client of an answer that may be held back goes without a sign of life.
+PING_S: Final = 15.0
 # A bound further away than this needs no timer: waits are woken every few seconds in any case.
 FAR_S: Final = 300.0
 
@@ -80,20 +83,37 @@ class Bounds(NamedTuple):
     """What ends an answer that has begun; None: no bound.
 
     ``deadline``: the moment by which it must be whole, and ``late`` what it means to miss
-    it. ``stall_s``: the longest silence between two pieces.
+    it. ``stall_s``: the longest silence between two pieces. ``ping_s``: it may be held back,
+    and after so long a silence, and every so long, its client is shown that it is waited for.
     """
 
     deadline: float | None = None
     late: Reason = Reason.ROLE_TIMEOUT
     stall_s: float | None = None
+    ping_s: float | None = None
 
-    def next_look(self, last: float) -> float | None:
-        """When to look next, if the last piece came at ``last``; None: nothing can end it."""
+    def next_look(self, last: float, pinged: float = -math.inf) -> float | None:
+        """When to look next, if the last piece came at ``last``; None: nothing can end it.
+
+        ``pinged``: when the client was last shown that it is waited for.
+        """
         deadline, stall_s = self.deadline, self.stall_s
         if stall_s is None:
             return deadline
         silent_at = last + stall_s
+        if self.ping_s is not None:
+            silent_at = min(silent_at, max(last, pinged) + self.ping_s)
         return silent_at if deadline is None or silent_at < deadline else deadline
+
+    def pings(self, now: float, last: float, pinged: float) -> bool:
+        """Whether it is time to show the client that it is waited for."""
+        return self.ping_s is not None and now - max(last, pinged) >= self.ping_s
+
+    def held_back(self, most_s: float) -> Bounds:
+        """The same for an answer that may be held back for ``most_s`` seconds."""
+        if self.stall_s is None:
+            return self
+        return self._replace(stall_s=max(self.stall_s, most_s), ping_s=PING_S)
 
     def ended_by(self, now: float, last: float) -> Reason | None:
         """The bound that has ended it by now, if one has."""
@@ -232,6 +252,11 @@ class Deadline:
         if now >= until:
             return Look(until, ended_by=reason)
         return Look(min(until, now + LOOK_EVERY_S), hurried=True)
+
+
+def is_mute(now: float, last: float, mute_since: float | None) -> bool:
+    """Whether an answer whose last piece came at ``last`` is held back by one that hangs."""
+    return mute_since is not None and now - max(last, mute_since) >= MUTE_S
 
 
 def role_bound(own_s: float | None, asked_s: float | None) -> float | None:

@@ -45,15 +45,22 @@ NAMES: Final = frozenset(
         "output_format",
         "prompt",
         "raw",
+        "reasoning",
+        "reasoning_effort",
         "response_format",
         "source",
         "stream",
         "template",
         "text",
+        "think",
+        "thinking",
+        "tools",
     }
 )
+# Fields that may be given twice: which one is read changes nothing that matters here.
+_EITHER: Final = frozenset({"reasoning", "reasoning_effort", "think", "thinking", "tools"})
 # Fields of which only counts whether they are empty.
-_CONTENT: Final = frozenset({"context", "messages", "prompt", "raw", "template"})
+_CONTENT: Final = frozenset({"context", "messages", "prompt", "raw", "template", *_EITHER})
 _LONGEST_CONTENT: Final = 256
 # A field that is longer is not decoded. A schema may be; what bounds a call may not.
 _LONGEST_VALUE: Final = 256 * 1024
@@ -431,7 +438,9 @@ def _kind(first: int) -> str:
 
 # --- Reading fields ------------------------------------------------------------------------------
 
-_SEEN: Final = re.compile(rb'"((?i:%b))"' % b"|".join(name.encode() for name in sorted(NAMES)))
+_SEEN: Final = re.compile(
+    rb'"((?i:%b))"' % b"|".join(name.encode() for name in sorted(NAMES - _EITHER))
+)
 # Escapes of letters and underscores, and the two letters beyond ASCII that fold into it.
 _ESCAPED: Final = re.compile(rb"\\u(?:00[4-7][0-9a-fA-F]|212[aA]|017[fF])")
 _BEYOND: Final = (b"\xe2\x84\xaa", b"\xc5\xbf")

@@ -13,6 +13,7 @@ from modelsplit_policy.breaker import Outcome, Scope, outcome_of
 from modelsplit_policy.deadlines import (
     LOOK_EVERY_S,
     MUTE_S,
+    PING_S,
     UNBOUNDED,
     Bounds,
     Deadline,
@@ -21,6 +22,7 @@ from modelsplit_policy.deadlines import (
     early_head_in,
     failure_of,
     is_clients,
+    is_mute,
     role_bound,
 )
 from modelsplit_policy.failures import Reason
@@ -294,6 +296,27 @@ def test_looked_at_then_and_not_before_a_bound_has_ended_it(
     else:
         assert bounds.ended_by(math.nextafter(moment, math.inf) + 1e-9, last) is not None
         assert bounds.ended_by(moment - 1e-6, last) is None
+
+
+def test_an_answer_that_may_be_held_back_has_a_longer_silence_and_pings_in_it() -> None:
+    bounds = Bounds(deadline=None, stall_s=60.0).held_back(600.0)
+    assert (bounds.stall_s, bounds.ping_s) == (600.0, PING_S)
+    assert bounds.next_look(last=100.0) == 100.0 + PING_S
+    assert not bounds.pings(114.0, last=100.0, pinged=0.0)
+    assert bounds.pings(115.0, last=100.0, pinged=0.0)
+    assert bounds.next_look(last=100.0, pinged=115.0) == 130.0
+    assert bounds.ended_by(699.0, last=100.0) is None
+    assert bounds.ended_by(700.0, last=100.0) is Reason.STALL
+    assert bounds.next_look(last=100.0, pinged=695.0) == 700.0
+    assert Bounds(stall_s=900.0).held_back(600.0).stall_s == 900.0, "it never shortens"
+    assert UNBOUNDED.held_back(600.0) == UNBOUNDED
+
+
+def test_an_answer_of_one_that_hangs_is_not_held_back() -> None:
+    assert not is_mute(200.0, last=100.0, mute_since=None)
+    assert not is_mute(139.0, last=100.0, mute_since=110.0)
+    assert is_mute(140.0, last=100.0, mute_since=110.0)
+    assert not is_mute(140.0, last=120.0, mute_since=110.0)
 
 
 # --- The numbers ------------------------------------------------------------------------------

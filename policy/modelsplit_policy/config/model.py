@@ -385,6 +385,10 @@ class Policy(_Part):
     load_timeout_ms: Milliseconds = Field(
         default=120_000, description="Milliseconds a model may take to load."
     )
+    silent_parse_timeout_ms: Milliseconds = Field(
+        default=600_000,
+        description="Milliseconds of silence in an answer with tools, a schema or thinking.",
+    )
     budgets: tuple[BudgetPolicy, ...] = Field(description="Ceilings on calls and money.")
     escalation: EscalationPolicy = Field(description="How a call may ask for a stronger role.")
     experiments: tuple[ExperimentPolicy, ...] = Field(description="Comparisons of models.")

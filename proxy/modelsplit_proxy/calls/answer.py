@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import deadlines, overload
@@ -56,7 +57,6 @@ class AnswerReader:
 
     __slots__ = (
         "_attempt",
-        "_limits",
         "_model",
         "_parts",
         "_patience",
@@ -67,6 +67,7 @@ class AnswerReader:
         "_row",
         "_telemetry",
         "_validation",
+        "limits",
     )
 
     def __init__(
@@ -85,7 +86,7 @@ class AnswerReader:
         self._record = record
         self._reply = reply
         self._model = plan.candidate.model
-        self._limits = limits
+        self.limits = limits
         self._validation = validation
         self._patience = patience
         self._telemetry = telemetry
@@ -181,13 +182,13 @@ class AnswerReader:
         bounds: Callable[[], Bounds],
     ) -> None:
         """Too large to hold: pass on what is here, then the rest as it comes."""
-        down = self._reply.down
+        down, bounded = self._reply.down, bounds()  # of the request, soon forgotten
         self._reply.commit(head, length=head.length, total=False)
         relay = Relay(exchange, down, None)
         down.write(collector.body)
         if not down.writing_paused:
             exchange.resume()
-        result = await self._relayed(relay, bounds())
+        result = await self._relayed(relay, bounded)
         if result is None:
             self._reply.complete()
         else:
@@ -200,11 +201,17 @@ class AnswerReader:
         # An encoded stream passes unread.
         tail = None if head.get(b"content-encoding") else Tail()
         kept = None if tail is None or self._validation is None else BodyCopy(HOLD_BYTES)
+        bounded = bounds()  # of the request, soon forgotten
         # Framed anew whatever the upstream's framing: an error can then still be told in-band.
         self._reply.commit(head, length=None, total=False)
         spliced = self._spliced() if tail is not None else None
         relay = Relay(exchange, spliced or self._reply.down, tail, kept)
-        result = await self._relayed(relay, bounds())
+        ping = (
+            None
+            if bounded.ping_s is None
+            else partial(self._ping, tail if spliced is None else None)
+        )
+        result = await self._relayed(relay, bounded, ping)
         if spliced is not None:
             spliced.finish()
         verdict = None if tail is None else record.endpoint.wire.judge(tail)
@@ -217,9 +224,29 @@ class AnswerReader:
         else:
             self._reply.break_off(self._stream_failure(result, verdict), verdict)
 
-    async def _relayed(self, relay: Relay, bounds: Bounds) -> UpstreamError | Reason | None:
+    def _ping(self, tail: Tail | None, last: float) -> Reason | None:
+        """In the silence after ``last``: show the client that it is waited for.
+
+        Between two events, and where the bytes that it has are known: ``tail`` None, they
+        are not. The reason, if the upstream hangs.
+        """
+        now = asyncio.get_running_loop().time()
+        if deadlines.is_mute(now, last, self._parts.probe.mute_since):
+            return Reason.UPSTREAM_MUTE
+        down, ping = self._reply.down, self._record.endpoint.wire.ping
+        between = tail is not None and not tail.open_event()
+        if ping is not None and between and not down.writing_paused:
+            down.write(ping)
+        return None
+
+    async def _relayed(
+        self,
+        relay: Relay,
+        bounds: Bounds,
+        ping: Callable[[float], Reason | None] | None = None,
+    ) -> UpstreamError | Reason | None:
         try:
-            return await relay.run(bounds)
+            return await relay.run(bounds, ping)
         except asyncio.CancelledError:
             if not self._parts.lifecycle.cutting:
                 raise  # the client has left
@@ -319,7 +346,7 @@ class AnswerReader:
     def late(self, reason: Reason) -> Failure:
         down = self._parts.probe.up is False
         return deadlines.failure_of(
-            reason, self._limits, model=self._model, provider=self._provider, down=down
+            reason, self.limits, model=self._model, provider=self._provider, down=down
         )
 
     def broken(self, error: UpstreamError) -> Setback:

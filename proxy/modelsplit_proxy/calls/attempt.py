@@ -16,6 +16,7 @@ from modelsplit_policy.call import Event, State
 from modelsplit_policy.deadlines import Deadline, is_clients, role_bound
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.go_json import Fields
+from modelsplit_policy.held_back import may_hold_back
 from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, answer_bound, apply
@@ -31,7 +32,7 @@ from modelsplit_proxy.protocol.json_body import Body
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
-    from modelsplit_policy.deadlines import Limits
+    from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.calls.attempt_plan import AttemptPlans
     from modelsplit_proxy.calls.deadlines import Known
@@ -97,6 +98,8 @@ class AttemptRun:
         "_admitted",
         "_attempt",
         "_before",
+        "_deadline",
+        "_held_back",
         "_limits",
         "_parts",
         "_patience",
@@ -140,6 +143,8 @@ class AttemptRun:
             patience=self._patience,
             telemetry=Telemetry(record, routing, parts.clock) if sent.asked.telemetry else None,
         )
+        self._deadline: Deadline
+        self._held_back: bool | None = None
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
         self._before: Failure | None = None
@@ -358,7 +363,8 @@ class AttemptRun:
             if self._patience is not None:
                 self._patience.stop()
         self._begun(head)
-        return await self._reading.run(exchange, head, deadline.bounds)
+        self._deadline = deadline
+        return await self._reading.run(exchange, head, self._bounds)
 
     def _begun(self, head: UpstreamHead) -> None:
         """The upstream answers: what waits to hear of that is told."""
@@ -383,6 +389,18 @@ class AttemptRun:
         left_s = total_ms / 1000 - (self._parts.clock.now() - self._record.started)
         total_at = asyncio.get_running_loop().time() + max(0.0, left_s)
         return limits._replace(total_at=total_at, total_s=total_ms / 1000)
+
+    def _bounds(self) -> Bounds:
+        """What ends the answer now that it has begun; asked for while the request is known."""
+        bounds = self._deadline.bounds()
+        if self._held_back is None:
+            self._held_back = may_hold_back(self._sent.body.fields)
+        if not self._held_back:
+            return bounds
+        bounds = bounds.held_back(self._plan.held_back_s)
+        assert bounds.stall_s is not None
+        self._reading.limits = self._limits._replace(stall_s=bounds.stall_s)
+        return bounds
 
     def _read_payment(self) -> AttemptCharge | None:
         body = self._sent.body

@@ -31,8 +31,9 @@ class AttemptPlan:
     """``model``: the candidate's canonical name. ``price`` None: nobody knows it. In seconds.
 
     ``limits``: the bounds of an attempt whose client asked for none and whose role has none
-    for the whole call. ``max_wait_s`` and ``max_hold_s``: the most it may stand in line, and
-    for usefulness alone. ``shape``: the rules for a request that named this very model;
+    for the whole call. ``held_back_s``: the longest silence of an answer that Ollama may hold
+    back. ``max_wait_s`` and ``max_hold_s``: the most it may stand in line, and for usefulness
+    alone. ``shape``: the rules for a request that named this very model;
     ``chosen``: for one that did not. ``counted``: a budget looks at its calls.
     """
 
@@ -43,6 +44,7 @@ class AttemptPlan:
     provider: Provider
     price: Price | None
     limits: Limits
+    held_back_s: float
     max_wait_s: float
     max_hold_s: float
     shape: Shape
@@ -87,6 +89,7 @@ class AttemptPlans:
             provider=provider,
             price=self._prices.of(candidate.model, provider),
             limits=self._limits(row, candidate, provider),
+            held_back_s=policy.silent_parse_timeout_ms / 1000,
             max_wait_s=most_ms / 1000,
             max_hold_s=math.inf if row.max_hold_ms is None else row.max_hold_ms / 1000,
             shape=shape_of(policy, role, candidate.model, False, options),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from modelsplit_policy.deadlines import Bounds
     from modelsplit_policy.failures import Reason
@@ -16,12 +18,21 @@ class Watch:
     """Ends a wait by silence or by deadline, whichever comes first.
 
     ``last``: loop time of the last piece, which whoever receives pieces keeps up to date.
+    ``ping``: called with ``last`` in a silence when the bounds say so; it may end the wait, by
+    the reason that it returns.
     """
 
-    __slots__ = ("_bounds", "_done", "_loop", "_timer", "held", "last")
+    __slots__ = ("_bounds", "_done", "_loop", "_ping", "_pinged", "_timer", "held", "last")
 
-    def __init__(self, bounds: Bounds, done: asyncio.Future[UpstreamError | Reason | None]) -> None:
+    def __init__(
+        self,
+        bounds: Bounds,
+        done: asyncio.Future[UpstreamError | Reason | None],
+        ping: Callable[[float], Reason | None] | None = None,
+    ) -> None:
         self._bounds = bounds
+        self._ping = ping
+        self._pinged = -math.inf
         self._done = done
         self._loop = done.get_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -34,7 +45,7 @@ class Watch:
             self._timer.cancel()
 
     def _arm(self) -> None:
-        moment = self._bounds.next_look(self.last)
+        moment = self._bounds.next_look(self.last, self._pinged)
         if moment is not None:
             self._timer = self._loop.call_at(moment, self._look)
 
@@ -44,6 +55,9 @@ class Watch:
             # We stopped reading because the client is slow: not the upstream's silence.
             self.last = now
         reason = self._bounds.ended_by(now, self.last)
+        if reason is None and self._bounds.pings(now, self.last, self._pinged):
+            self._pinged = now
+            reason = None if self._ping is None else self._ping(self.last)
         if reason is None:
             self._arm()
         else:

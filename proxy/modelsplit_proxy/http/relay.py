@@ -14,6 +14,8 @@ from modelsplit_policy.deadlines import UNBOUNDED
 from modelsplit_proxy.http.bounds import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelsplit_policy.deadlines import Bounds
     from modelsplit_policy.failures import Reason
     from modelsplit_proxy.http.collect import BodyCopy
@@ -57,10 +59,15 @@ class Relay:
         self._done: asyncio.Future[UpstreamError | Reason | None] = loop.create_future()
         self._watch: Watch | None = None
 
-    async def run(self, bounds: Bounds = UNBOUNDED) -> UpstreamError | Reason | None:
-        """Relay until the upstream ends (None), breaks, stalls or runs out of time."""
+    async def run(
+        self, bounds: Bounds = UNBOUNDED, ping: Callable[[float], Reason | None] | None = None
+    ) -> UpstreamError | Reason | None:
+        """Relay until the upstream ends (None), breaks, stalls or runs out of time.
+
+        ``ping``: as for ``Watch``.
+        """
         if bounds is not UNBOUNDED:
-            self._watch = Watch(bounds, self._done)
+            self._watch = Watch(bounds, self._done, ping)
         self._down.feed_from(self)
         if self._down.writing_paused:
             self.pause()  # by an earlier answer that the client has not taken yet

@@ -39,7 +39,8 @@ class WireFormat:
     whole, tells of an answer that was cut at a limit of its length. ``end_mark`` is found in
     every line whose kind matters, in at most 64 bytes, and in no line of mere text.
     ``as_last_line`` makes a whole answer the last line of a stream that has begun; None: it
-    cannot be one.
+    cannot be one. ``ping`` is what may stand between two events and means nothing; None: there
+    is no such thing.
 
     Errors:
     ``error_body`` and ``error_in_stream`` write a failure as a whole answer and inside a
@@ -57,6 +58,7 @@ class WireFormat:
     error_body: Callable[[Failure, Scene], bytes]
     error_in_stream: Callable[[Failure, Scene], bytes]
     as_last_line: Callable[[bytes], bytes] | None = None
+    ping: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

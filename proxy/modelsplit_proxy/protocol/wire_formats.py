@@ -41,6 +41,7 @@ OPENAI: Final = WireFormat(
     ),
     error_body=error_body.sdk_body,
     error_in_stream=error_body.sdk_event,
+    ping=b": ping\n\n",
 )
 ANTHROPIC: Final = WireFormat(
     dialect=Dialect.ANTHROPIC,
@@ -53,6 +54,7 @@ ANTHROPIC: Final = WireFormat(
     end_mark=re.compile(rb'"message_(?:delta|stop)"'),
     error_body=error_body.sdk_body,
     error_in_stream=error_body.sdk_event,
+    ping=b'event: ping\ndata: {"type": "ping"}\n\n',
 )
 
 BY_DIALECT: Final = MappingProxyType({wire.dialect: wire for wire in (OLLAMA, OPENAI, ANTHROPIC)})

@@ -35,3 +35,17 @@ async def test_a_wait_that_is_over_is_not_ended_again() -> None:
     watch._end(Reason.STALL)
     watch.stop()
     assert done.result() is None
+
+
+async def test_a_silence_that_may_be_long_is_pinged_and_a_ping_may_end_it() -> None:
+    loop = asyncio.get_running_loop()
+    done: Done = loop.create_future()
+    pings: list[float] = []
+
+    def ping(last: float) -> Reason | None:
+        pings.append(last)
+        return Reason.UPSTREAM_MUTE if len(pings) == 3 else None
+
+    watch = Watch(Bounds(stall_s=60, ping_s=0.01), done, ping)
+    assert await done is Reason.UPSTREAM_MUTE
+    assert pings == [watch.last] * 3
