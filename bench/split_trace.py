@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import os
 import random
 import tempfile
 import time
@@ -32,13 +31,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import uvloop
 
-from kit import ROOT, admission_of, mean, options, policy, quantile, show, table, write_policy
+from kit import admission_of, mean, options, policy, quantile, show, table, write_policy
 from modelsplit_policy.vocabulary import Role
 from support.host import Host, Job, Run
-from support.process import serving, spawned
+from support.process import ollama, serving
 from support.wire import Client
 
 if TYPE_CHECKING:
@@ -196,11 +194,11 @@ class Scene:
 async def standing(way: Way, state: Path) -> AsyncIterator[Scene]:
     rate = RATE / SPLIT_COST if way.split else RATE
     models = [kind.model for kind in KINDS] if way.split else [ONE_MODEL]
-    arguments = [str(way.contention), "--shared-compute"]
+    arguments = ["--shared-compute", "--contention", str(way.contention)]
     arguments += ["--token-rate", f"{rate:.4f}", "--num-parallel", "1", "--max-loaded", "3"]
     for model in models:
         arguments += ["--model", model]
-    async with contended(arguments) as upstream:
+    async with ollama(*arguments) as (upstream, _):
         await warm(upstream, models)
         if way.over is None:
             yield Scene(way, upstream, None)
@@ -208,14 +206,6 @@ async def standing(way: Way, state: Path) -> AsyncIterator[Scene]:
         given = ("--policy", str(write_policy(state / "policy.json", way.over)))
         async with serving(upstream, state, *given) as process:
             yield Scene(way, process.port, process.admin_port)
-
-
-@contextlib.asynccontextmanager
-async def contended(arguments: list[str]) -> AsyncIterator[int]:
-    """The stand-in under ``contended``'s compute; its port."""
-    found = os.pathsep.join(filter(None, (str(ROOT / "bench"), os.environ.get("PYTHONPATH"))))
-    async with spawned("contended", *arguments, env={"PYTHONPATH": found}) as process:
-        yield orjson.loads(await process.said())["port"]
 
 
 async def warm(port: int, models: list[str]) -> None:

@@ -16,9 +16,12 @@ from .config import SimConfig
 from .control import Control
 from .models import DEFAULT_MODELS, ModelSpec, model
 from .server import Sim
+from .virtual_traffic import read_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from .virtual_host import HostShape
 
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "load-ms": ("load_ms", float),
@@ -58,6 +61,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--load-ms", type=float, default=0.0)
     parser.add_argument("--token-rate", type=float, default=0.0, help="tokens per second, 0: none")
     parser.add_argument("--shared-compute", action="store_true", help="the rate is for all runs")
+    parser.add_argument("--contention", type=float, default=1.0, help="how running calls share")
+    parser.add_argument("--free", type=int, default=1, help="calls at once that slow nobody")
+    parser.add_argument("--scenario", help="the host of a scenario file, or of a shipped one")
     parser.add_argument("--prefill-ms", type=float, default=0.0, help="per prompt token")
     parser.add_argument("--tokens", type=int, default=32, help="length of unlimited answers")
     parser.add_argument("--num-parallel", type=int, default=1)
@@ -73,8 +79,25 @@ def configure(options: argparse.Namespace) -> SimConfig:
     fields = vars(options).copy()
     for name in ("port", "control_port"):
         del fields[name]
+    if (scenario := fields.pop("scenario")) is not None:
+        fields |= host_fields(read_scenario(scenario).host)
     fields["models"] = tuple(fields.pop("model") or DEFAULT_MODELS)
     return SimConfig(**fields)
+
+
+def host_fields(shape: HostShape) -> dict[str, Any]:
+    """What a scenario's host is for a stand-in in real time; nobody else is on its machine."""
+    return {
+        "token_rate": 1000 / shape.ms_per_token,
+        "shared_compute": True,
+        "contention": shape.contention,
+        "free": shape.free,
+        "num_parallel": shape.num_parallel,
+        "max_loaded": shape.max_loaded,
+        "load_ms": shape.load_ms,
+        # The prompts that were recorded have about twenty tokens.
+        "prefill_ms": shape.prompt_ms / 20,
+    }
 
 
 async def serve(options: argparse.Namespace) -> None:

@@ -13,7 +13,9 @@ class SimConfig:
 
     token_rate: tokens per second of one generation, 0 for as fast as the reader takes them.
     shared_compute: token_rate is the total over all running generations, each of n gets rate/n
-    (observed on a CPU host: two streams run at half speed each).
+    (observed on a CPU host: two streams run at half speed each). contention and free then say
+    how they share: up to free at once run at the full rate, n beyond at 1 / (1 + contention
+    (n - free)) of it.
     prefill_ms: per prompt token. tokens: length of an answer whose request sets no limit.
     num_parallel: slots per runner. max_queue: places in the queue of requests that need a load.
     leak_abandoned: keep the socket of a client that left while queued for a load (observed).
@@ -24,6 +26,8 @@ class SimConfig:
     load_ms: float = 0.0
     token_rate: float = 0.0
     shared_compute: bool = False
+    contention: float = 1.0
+    free: int = 1
     prefill_ms: float = 0.0
     tokens: int = 32
     num_parallel: int = 1

@@ -9,11 +9,14 @@ class Compute:
     """A host's token throughput, whole for each generation or shared by all that run.
 
     Shared mode keeps a virtual clock that counts tokens per generation: with n running it
-    advances rate/n tokens per second, so each one's k-th token is due at (its start) + k.
+    advances rate / (1 + contention (n - free)) tokens per second, rate up to ``free`` at once,
+    so each one's k-th token is due at (its start) + k.
     """
 
-    def __init__(self, *, shared: bool) -> None:
+    def __init__(self, *, shared: bool, contention: float = 1.0, free: int = 1) -> None:
         self._shared = shared
+        self._contention = contention
+        self._free = free
         self._paces: set[SharedPace] = set()
         self._virtual = 0.0
         self._as_of = 0.0
@@ -44,7 +47,8 @@ class Compute:
 
     def _speed(self) -> float:
         """Virtual seconds per second; each pace multiplies by its own rate."""
-        return 1 / len(self._paces) if self._paces else 0.0
+        running = len(self._paces)
+        return 1 / (1 + self._contention * max(0, running - self._free)) if running else 0.0
 
     def _settle(self, now: float) -> None:
         self._virtual += (now - self._as_of) * self._speed()

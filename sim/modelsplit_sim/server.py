@@ -197,7 +197,9 @@ class Sim:
             scheduler=Scheduler(config, loop, journal.changed),
             faults=self.faults,
             journal=journal,
-            compute=Compute(shared=config.shared_compute),
+            compute=Compute(
+                shared=config.shared_compute, contention=config.contention, free=config.free
+            ),
         )
 
     def _connect(self) -> Connection:

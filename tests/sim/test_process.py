@@ -86,3 +86,10 @@ def test_options_become_a_configuration() -> None:
     config = configure(options)
     assert (config.load_ms, config.num_parallel, config.shared_compute) == (5.0, 3, True)
     assert len(config.specs) == 4
+
+
+def test_a_scenario_says_what_host_the_stand_in_is() -> None:
+    config = configure(arguments().parse_args(["--scenario", "fair"]))
+    assert (config.shared_compute, config.contention, config.free) == (True, 0.5, 2)
+    assert (round(1000 / config.token_rate, 3), config.num_parallel) == (19.0, 1)
+    assert (config.max_loaded, config.load_ms) == (3, 1700.0)

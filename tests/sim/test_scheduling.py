@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modelsplit_sim import CallState, ModelSpec, Sim, SimConfig
+from modelsplit_sim.pacing import Compute, SharedPace
 
 from .client import Answer, Client, connect, post
 
@@ -222,6 +223,21 @@ async def test_shared_compute_divides_one_rate_among_all() -> None:
         calls = sim.calls[-4:]
         spent = max(c.ended_at or 0 for c in calls) - min(c.started_at or 0 for c in calls)
         assert 0.19 <= spent < 0.6
+
+
+@pytest.mark.parametrize(
+    ("contention", "free", "speed"),
+    [(1.0, 1, 1 / 3), (5.0, 1, 1 / 11), (0.5, 2, 2 / 3), (0.0, 1, 1)],
+)
+def test_calls_at_once_slow_each_other_down_as_the_host_contends(
+    contention: float, free: int, speed: float
+) -> None:
+    compute = Compute(shared=True, contention=contention, free=free)
+    paces = [compute.pace(100.0) for _ in range(3)]
+    for pace in paces:
+        assert isinstance(pace, SharedPace)
+        compute.join(pace, 0.0)
+    assert compute.delay(1.0, 0.0) == pytest.approx(1 / speed)
 
 
 async def test_prefill_delays_the_first_byte_by_prompt_length() -> None:

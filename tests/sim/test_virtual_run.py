@@ -11,6 +11,7 @@ import pytest
 
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.rhythm import Rhythm
 from modelsplit_policy.vocabulary import Role
 from modelsplit_sim.virtual_run import PlainCaps, VirtualRun
 from modelsplit_sim.virtual_traffic import Arrival, read_scenario
@@ -131,3 +132,30 @@ def test_plain_caps_are_first_come_first_served_and_keep_the_shipped_waits() -> 
     first, second = VirtualRun(shipped(), host, arrivals, line=caps()).run()
     assert first.ok
     assert (second.refused, round(second.latency_s, 3)) == (Reason.QUEUE_TIMEOUT, 10.0)
+
+
+def in_step(waits_for_planners: bool, monkeypatch: pytest.MonkeyPatch) -> tuple[float, int]:
+    """Planners' mean wait and the tokens of others: a planner every 2 s, executors in between."""
+    arrivals = [Arrival(2.0 * i, "PLANNER", 30, 5.0, 1.0) for i in range(150)]
+    arrivals += [Arrival(0.8 + 1.9 * i, "EXECUTOR", 70, 20.0, 1.0) for i in range(157)]
+    host = replace(read_scenario("fierce").host, spread=0.0)
+    with monkeypatch.context() as patched:
+        if not waits_for_planners:
+            patched.setattr(Rhythm, "hold_s", lambda *_: 0.0)
+        calls = VirtualRun(shipped(), host, sorted(arrivals)).run()
+    waits = [
+        (call.seated or call.ended or 0.0) - call.arrival.at
+        for call in calls
+        if call.role is Role.PLANNER
+    ]
+    tokens = sum(call.arrival.tokens for call in calls if call.ok and call.role is Role.EXECUTOR)
+    return sum(waits) / len(waits), tokens
+
+
+def test_planners_in_step_find_the_host_free_and_the_others_keep_their_goodput(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wait_s, tokens = in_step(True, monkeypatch)
+    plain_s, plain_tokens = in_step(False, monkeypatch)
+    assert wait_s < 0.6 * plain_s
+    assert tokens >= 0.9 * plain_tokens

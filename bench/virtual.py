@@ -1,0 +1,421 @@
+"""The shipped policy on hosts it is told nothing of, in virtual time, beside what it competes with.
+
+Every way of letting calls in meets the same calls, seed by seed, on the same hosts (``sim``'s
+scenario files). The clients are those of the recorded trace: planners leave after 5 s,
+executors after 20, heavy calls after 40, chats after 60. Whoever holds calls back refuses
+them after the shipped waits of 8, 8, 10 and 10 s. A refused call counts as failed.
+
+    python bench/virtual.py                          seeds 101 to 120, the tables
+    python bench/virtual.py --json >before.json      another policy first (PYTHONPATH, --policy)
+    python bench/virtual.py --beside before.json     both in one table
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import random
+import statistics
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from kit import mean, merged, options, quantile, show, table
+from modelsplit_policy.config.parser import parse
+from modelsplit_policy.vocabulary import Role
+from modelsplit_sim.virtual_host import Neighbour
+from modelsplit_sim.virtual_run import PlainCaps, VirtualRun
+from modelsplit_sim.virtual_traffic import Arrival, read_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.parallelism import Parallelism
+    from modelsplit_sim.virtual_host import HostShape
+    from modelsplit_sim.virtual_run import VirtualCall
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b")
+ONE = dict.fromkeys(("PLANNER", "EXECUTOR", "HEAVY", "CHAT"), "qwen3:8b")
+SPLIT = ONE | {"PLANNER": "qwen3:4b", "HEAVY": "gemma3:12b"}
+# Half a core of a machine of two, in turns of some seconds.
+NEIGHBOUR = Neighbour(busy_s=4.0, idle_s=4.0, slowdown=2.0)
+STATIC = (1, 2, 4, 6)
+AFTER = 10
+SECONDS = 200.0
+
+
+class Way(NamedTuple):
+    """One way of letting calls in. ``models``: straight to the host, and where each role goes.
+
+    ``again``: after a restart, with what a run before has learned.
+    """
+
+    name: str
+    policy: Policy
+    line: Callable[[], PlainCaps] | str | None
+    models: dict[str, str] | None = None
+    again: bool = False
+
+
+def hosts() -> dict[str, HostShape]:
+    found = {}
+    for name in ("fierce", "fair", "roomy", "moderate"):
+        shape = read_scenario(name).host
+        for parallel in (1, 4):
+            found[f"{name}, NUM_PARALLEL {parallel}"] = replace(shape, num_parallel=parallel)
+    found["fierce, NUM_PARALLEL 1, neighbour"] = replace(
+        read_scenario("fierce").host, neighbour=NEIGHBOUR
+    )
+    return found
+
+
+def policy(file: Path, over: dict[str, Any] | None = None) -> Policy:
+    document = json.loads(file.read_bytes())
+    document.pop("$schema", None)
+    return parse(merged(document, over or {}))
+
+
+def pinned(file: Path, n: int) -> Policy:
+    """``n`` calls at once and nothing learned, nothing reserved; order and waits as shipped."""
+    models = {model: {"parallel": n} for model in MODELS}
+    every = {"max_concurrent": n, "parallel": n, "forecast": False}
+    return policy(file, {"global": every, "models": models, "roles": {"PLANNER": {"reserved": 0}}})
+
+
+def caps() -> PlainCaps:
+    return PlainCaps({Role.PLANNER: 2, Role.EXECUTOR: 5, Role.HEAVY: 1}, 6)
+
+
+def ways(file: Path, label: str) -> list[Way]:
+    own = policy(file)
+    names = {1: "one", 2: "two", 4: "four", 6: "six"}
+    return [
+        Way(label, own, "admission"),
+        Way(f"{label}, after a restart", own, "admission", again=True),
+        *(Way(f"{names[n]} at a time", pinned(file, n), "admission") for n in STATIC),
+        Way("caps 2 / 5 / 1 / 6, first come first served", own, caps),
+        Way("direct, one model", own, None, ONE),
+        Way("direct, split", own, None, SPLIT),
+    ]
+
+
+def played(way: Way, shape: HostShape, seed: int, rate: float = 1.0) -> VirtualRun:
+    traffic = read_scenario("fierce").traffic
+    arrivals = traffic.trace(SECONDS, seed, rate, shape.spread)
+    line = way.line() if callable(way.line) else way.line
+    run = VirtualRun(way.policy, shape, arrivals, line=line, models=way.models, seed=seed)
+    if way.again:
+        recall(run, played(way._replace(again=False), shape, seed + 1000))
+    run.run()
+    return run
+
+
+def recall(run: VirtualRun, before: VirtualRun) -> None:
+    """What the process before has learned is known to this one, a minute later."""
+    assert run.admission is not None
+    assert before.admission is not None
+    old, new = (each.admission.host().parallelism for each in (before, run))
+    host = old.learned(before.now).aged(60.0)
+    if host is not None:
+        new.recall(host, 0.0)
+    for name, model in old.learned_models().items():
+        new.recall_model(name, model)
+
+
+class Figures(NamedTuple):
+    """Of one run, the calls that came after the ``AFTER``-th had ended; ``cold``: of all."""
+
+    planners: int
+    failed: int
+    refused: int
+    planner_p95: float
+    executors: int
+    executor_failed: int
+    executor_p95: float
+    others_failed: int
+    goodput: float
+    seat_s: float
+    wasted_s: float
+    cold_planners: int
+    cold_failed: int
+
+
+def figures(run: VirtualRun) -> tuple[Figures, list[float], list[float]]:
+    """The figures of one run, and the latencies of its planners and executors."""
+    ended = sorted(call.ended or 0.0 for call in run.calls if call.ok)
+    begin = ended[AFTER - 1] if len(ended) >= AFTER else math.inf
+    calls = [call for call in run.calls if call.arrival.at >= begin]
+    of = {role: [call for call in calls if call.role is role] for role in Role}
+    planners, executors = (
+        [call.latency_s for call in of[role] if call.ok] for role in (Role.PLANNER, Role.EXECUTOR)
+    )
+    cold = [call for call in run.calls if call.role is Role.PLANNER]
+    row = Figures(
+        len(of[Role.PLANNER]),
+        lost(of[Role.PLANNER]),
+        sum(call.refused is not None for call in of[Role.PLANNER]),
+        quantile(planners, 0.95),
+        len(of[Role.EXECUTOR]),
+        lost(of[Role.EXECUTOR]),
+        quantile(executors, 0.95),
+        lost(of[Role.HEAVY]) + lost(of[Role.CHAT]),
+        sum(call.arrival.tokens for call in calls if call.ok),
+        sum(call.busy_s for call in run.calls),
+        sum(call.wasted_s for call in run.calls),
+        len(cold),
+        lost(cold),
+    )
+    return row, planners, executors
+
+
+def lost(calls: Iterable[VirtualCall]) -> int:
+    return sum(not call.ok for call in calls)
+
+
+def measured(host: str, shape: HostShape, way: Way, seeds: Sequence[int]) -> dict[str, Any]:
+    rows, planners, executors = [], [], []
+    for seed in seeds:
+        row, first, second = figures(played(way, shape, seed))
+        rows.append(row._asdict())
+        planners += first
+        executors += second
+    return {
+        "host": host,
+        "way": way.name,
+        "rows": rows,
+        "planner_p95": quantile(planners, 0.95),
+        "executor_p95": quantile(executors, 0.95),
+    }
+
+
+# Tables.
+
+
+def interval(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean, by Student's t for about twenty values."""
+    if len(values) < 2:
+        return math.nan
+    return 2.09 * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    known = [value for value in values if not math.isnan(value)]
+    return f"{mean(known):.{digits}f} ± {statistics.pstdev(known):.{digits}f}"
+
+
+def per_100(found: dict[str, Any], what: str, of: str) -> list[float]:
+    return [100 * row[what] / row[of] if row[of] else 0.0 for row in found["rows"]]
+
+
+def line_of(found: dict[str, Any]) -> list[str]:
+    rows = found["rows"]
+    failed = per_100(found, "failed", "planners")
+    refused = sum(row["refused"] for row in rows)
+    seat_s = sum(row["seat_s"] for row in rows)
+    return [
+        found["way"],
+        f"{spread(failed, 1)} ({refused})",
+        f"{max(row['cold_failed'] for row in rows)}",
+        f"{found['planner_p95']:.2f} ({spread([row['planner_p95'] for row in rows], 2)})",
+        f"{spread(per_100(found, 'executor_failed', 'executors'), 1)}",
+        f"{found['executor_p95']:.2f}",
+        str(sum(row["others_failed"] for row in rows)),
+        spread([row["goodput"] for row in rows], 0),
+        f"{seat_s / len(rows):.0f}",
+        f"{100 * sum(row['wasted_s'] for row in rows) / seat_s:.1f}",
+    ]
+
+
+HEAD = [
+    "way",
+    "planners failed per 100 (of them refused, all seeds)",
+    "worst seed, from the start",
+    "planner P95 s, pooled (by seed)",
+    "executors failed per 100",
+    "executor P95 s",
+    "others failed",
+    "goodput, tokens",
+    "seat-seconds",
+    "work for clients that left, %",
+]
+
+
+def best_static(found: list[dict[str, Any]]) -> dict[str, Any]:
+    """The static setting that loses fewest planners; of equal ones, the quickest."""
+    static = [row for row in found if "at a time" in row["way"] or row["way"].startswith("caps")]
+    return min(static, key=_loses)
+
+
+def _loses(found: dict[str, Any]) -> tuple[float, float]:
+    return mean(per_100(found, "failed", "planners")), found["planner_p95"]
+
+
+def paired(one: list[float], other: list[float]) -> str:
+    """The mean difference, seed by seed, and its 95 % interval."""
+    both = zip(one, other, strict=True)
+    gaps = [a - b for a, b in both if not math.isnan(a) and not math.isnan(b)]
+    return f"{mean(gaps):+.2f} ± {interval(gaps):.2f}"
+
+
+def against(found: list[dict[str, Any]], label: str) -> list[str]:
+    """One host's line: ours beside the best static setting, seed by seed."""
+    ours = next(row for row in found if row["way"] == label)
+    best = best_static(found)
+    plain = next(row for row in found if row["way"].startswith("caps"))
+    cells = []
+    for key in ("planner_p95", "executor_p95"):
+        gap = paired([row[key] for row in ours["rows"]], [row[key] for row in best["rows"]])
+        cells.append(f"{100 * ours[key] / best[key] - 100:+.0f} %; {gap} s")
+    goodput = [
+        100 * a["goodput"] / b["goodput"] - 100
+        for a, b in zip(ours["rows"], best["rows"], strict=True)
+    ]
+    cold = [per_100(row, "cold_failed", "cold_planners") for row in (ours, plain)]
+    return [
+        ours["host"],
+        ours["way"],
+        best["way"],
+        paired(*(per_100(row, "failed", "planners") for row in (ours, best))),
+        *cells,
+        f"{mean(goodput):+.1f} ± {interval(goodput):.1f} %",
+        paired(*cold),
+    ]
+
+
+AGAINST = [
+    "host",
+    "way",
+    "best static setting",
+    "planners failed per 100, difference",
+    "planner P95: pooled; difference",
+    "executor P95: pooled; difference",
+    "goodput, difference",
+    "from the start, planners failed per 100, beside the caps",
+]
+
+
+# Learning curves.
+
+
+def steady(seed: int, calls: int = 120, every_s: float = 0.2) -> list[Arrival]:
+    """Executors and chats, more than run one after the other, each a little different."""
+    chance = random.Random(seed)
+    return [
+        Arrival(number * every_s, role, chance.randint(40, 80), 600.0, chance.gauss(1.0, 0.05))
+        for number, role in zip(range(calls), itertools.cycle(("EXECUTOR", "CHAT")), strict=False)
+    ]
+
+
+def calls_until(
+    own: Policy, shape: HostShape, chat_model: str, seed: int, right: Callable[[Parallelism], bool]
+) -> int | None:
+    """Finished calls until what is learned is right and stays so; None: it never did."""
+    run = VirtualRun(own, shape, steady(seed), chat_model=chat_model, seed=seed)
+    assert run.admission is not None
+    learned = run.admission.host().parallelism
+    seen: list[bool] = []
+    run.listeners.append(lambda: seen.append(right(learned)))
+    run.run()
+    wrong = [number for number, is_right in enumerate(seen, 1) if not is_right]
+    return None if wrong and wrong[-1] == len(seen) else (wrong[-1] if wrong else 0) + 1
+
+
+class Curve(NamedTuple):
+    """One thing to learn: on which host, with whose model for chats, and when it is right."""
+
+    name: str
+    shape: HostShape
+    chat_model: str
+    right: Callable[[Parallelism], bool]
+
+
+def curves() -> list[Curve]:
+    base = replace(read_scenario("roomy").host, num_parallel=6)
+    found = []
+    for slots in (1, 2, 4):
+        shape = replace(base, num_parallel=slots, contention=0.05)
+        right = partial(_slots_are, slots)
+        found.append(Curve(f"NUM_PARALLEL {slots}", shape, MODELS[1], right))
+    for contention, least, most in ((0.0, 4, 6), (0.3, 2, 3), (1.0, 1, 1), (2.0, 1, 1)):
+        shape = replace(base, contention=contention)
+        wanted = f"{least}" if least == most else f"{least} to {most}"
+        name = f"contention {contention:g}: {wanted} at once"
+        found.append(Curve(name, shape, MODELS[0], partial(_host_is, least, most)))
+    return found
+
+
+def _slots_are(slots: int, learned: Parallelism) -> bool:
+    return learned.slots(MODELS[1]) == slots
+
+
+def _host_is(least: int, most: int, learned: Parallelism) -> bool:
+    return least <= learned.host <= most
+
+
+def learning(own: Policy, seeds: Sequence[int]) -> dict[str, str]:
+    """By curve: the calls it took, the median over the seeds, and how often it never was."""
+    found = {}
+    for curve in curves():
+        took = [
+            calls_until(own, curve.shape, curve.chat_model, seed, curve.right) for seed in seeds
+        ]
+        right = sorted(calls for calls in took if calls is not None)
+        never = len(took) - len(right)
+        middle = f"{statistics.median(right):.0f} ({right[0]} to {right[-1]})" if right else "-"
+        found[curve.name] = f"{middle}; never in {never} of {len(took)}" if never else middle
+    return found
+
+
+def text(
+    found: list[dict[str, Any]], label: str, learned: dict[str, str], before: dict[str, str]
+) -> str:
+    parts = []
+    by_host: dict[str, list[dict[str, Any]]] = {}
+    for row in found:
+        by_host.setdefault(row["host"], []).append(row)
+    parts.append("## Beside the best static setting\n")
+    own = [row["way"] for row in found if row["way"].startswith("modelsplit")]
+    lines = [against(rows, way) for rows in by_host.values() for way in dict.fromkeys(own)]
+    parts.append(table(AGAINST, lines))
+    for host, rows in by_host.items():
+        parts.append(f"\n## {host}\n")
+        parts.append(table(HEAD, [line_of(row) for row in rows]))
+    parts.append("\n## Finished calls until what is learned is right, and stays so\n")
+    both = [[name, before.get(name, ""), calls] for name, calls in learned.items()]
+    parts.append(table(["what", "before", label], both))
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Policies on virtual hosts, seed by seed.")
+    parser.add_argument("--first", type=int, default=101, help="seed")
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--policy", type=Path, default=ROOT / "config" / "model-policy.json")
+    parser.add_argument("--label", default="modelsplit, as shipped")
+    parser.add_argument("--beside", type=Path, help="what --json printed for another policy")
+    parser.add_argument("--host", default="", help="only hosts with this in their name")
+    given = options(parser)
+    seeds = range(given.first, given.first + given.seeds)
+    other = json.loads(given.beside.read_bytes()) if given.beside else {}
+    found = []
+    for host, shape in hosts().items():
+        if given.host not in host:
+            continue
+        found += [
+            row
+            for row in other.get("found", ())
+            if row["host"] == host and row["way"].startswith("modelsplit")
+        ]
+        found += [measured(host, shape, way, seeds) for way in ways(given.policy, given.label)]
+    learned = learning(policy(given.policy), seeds)
+    said = text(found, given.label, learned, other.get("learned", {}))
+    show({"found": found, "learned": learned}, said, as_json=given.json)
+
+
+if __name__ == "__main__":
+    main()
