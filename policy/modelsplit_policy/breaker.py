@@ -14,7 +14,18 @@ work?". Each ending says which of the two it answers (its Scope):
 - Reached, and then a 5xx, a timeout, a broken or unfinished answer: the model failed, and
   the provider, having been reached, is well. A model's open time doubles with every failed
   trial, because such a trial may hold a seat for minutes.
-- A client that left, a refusal of ours, a queue: nobody's failure. Busy is not broken.
+- A client that left, a refusal of ours, a queue, what the request did: nobody's failure
+  (``blame``). Busy is not broken.
+
+Many failures may be the request's doing, and nobody can tell from one. So each comes with its
+pair: a digest of who asked what. A breaker opens on failures of at least ``pairs`` of them, or
+where one was among them that no request can cause. Its trial goes to a pair that has not failed
+there, if one comes: a call like those that failed gets it only when nobody else has come for as
+long again.
+
+Whoever asks the provider otherwise, and finds it there, says so (``answered``): what kept
+its breaker open was that nobody listened, so it closes. A provider that was away and is back
+starts with a clean slate, its models too: it is another process now.
 
 A HALF_OPEN breaker has one trial out, always; a trial that taught nothing gives its place
 back, and the breaker is OPEN with its time already served, so that the next call may try.
@@ -36,18 +47,25 @@ from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from modelsplit_policy.blame import CERTAIN, USUAL, Blame, Circumstances, blame
 from modelsplit_policy.bounded_memo import BoundedMemo
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import Failure
 from modelsplit_policy.overload import stopped
 from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
+    from modelsplit_policy.config.model import BreakersPolicy
     from modelsplit_policy.vocabulary import Host, Provider
+
+    # Asked for a call's pair where it matters; None: nobody knows it.
+    Pair = Callable[[], int] | None
 
 # Model names come from clients. Beyond this many, the one that failed longest ago goes.
 MODELS_MAX: Final = 256
+# Pairs remembered of one breaker: far more than make it open.
+_PAIRS_MAX: Final = 64
 
 
 class State(StrEnum):
@@ -117,21 +135,39 @@ _OF_A_TRIAL: Final = MappingProxyType(
 class BreakerRules:
     """When a breaker opens, and for how long. Seconds.
 
-    ``failures`` in a row open it: Olla's and LiteLLM's range is 3 to 5, and five calls of
-    one client's retry loop should not shut a model off for everyone. ``open_s`` is the
+    ``failures`` in a row open it, from ``pairs`` of client and body at least: Olla's and
+    LiteLLM's range is 3 to 5, and one client's retry loop should not shut a model off for
+    everyone. ``open_s`` is the
     first open time and a provider's only one; ``open_max_s`` bounds what a model's doubles
     to. A streak whose last failure is older than ``memory_s`` starts afresh, and so does an
     open breaker that nobody has tried for that long: old news is no news.
     """
 
     failures: int = 5
+    pairs: int = 2
     open_s: float = 1.0
     open_max_s: float = 10.0
     memory_s: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.failures < 1 or not 0 < self.open_s <= self.open_max_s or self.memory_s <= 0:
+        if (
+            min(self.failures, self.pairs) < 1
+            or not 0 < self.open_s <= self.open_max_s
+            or self.memory_s <= 0
+        ):
             raise ValueError(f"these make no circuit breaker: {self}")
+
+
+def rules_of(policy: BreakersPolicy) -> BreakerRules:
+    """The same in seconds."""
+    open_s = policy.open_ms / 1000
+    return BreakerRules(
+        policy.failures,
+        policy.pairs,
+        open_s,
+        max(open_s, policy.open_max_ms / 1000),
+        policy.memory_ms / 1000,
+    )
 
 
 class BreakerKey(NamedTuple):
@@ -186,12 +222,14 @@ class _Breaker:
     """One breaker. ``trial_at`` means something only while it is OPEN."""
 
     __slots__ = (
+        "certain",
         "failed_at",
         "failures",
         "generation",
         "key",
         "last",
         "open_s",
+        "pairs",
         "state",
         "trial_at",
     )
@@ -200,6 +238,9 @@ class _Breaker:
         self.key = key
         self.state = State.CLOSED
         self.failures = 0
+        # Who asked what in those that a request may have caused; and whether one was not so.
+        self.pairs: set[int] = set()
+        self.certain = False
         self.last = ""
         self.failed_at = 0.0
         self.open_s = 0.0
@@ -220,8 +261,12 @@ class _Breaker:
             return False
         return now - max(self.failed_at, self.trial_at) > memory_s
 
-    def count(self, now: float, why: str) -> None:
+    def count(self, now: float, why: str, pair: int | None) -> None:
         self.failures += 1
+        if pair is None:
+            self.certain = True
+        elif len(self.pairs) < _PAIRS_MAX:
+            self.pairs.add(pair)
         self.failed_at = now
         self.last = why
 
@@ -231,6 +276,8 @@ class _Breaker:
 
     def clear(self) -> None:
         self.failures = 0
+        self.pairs.clear()
+        self.certain = False
         self.last = ""
 
 
@@ -258,15 +305,27 @@ class Breakers:
         return f"<Breakers {rows or 'all closed'}>"
 
     def check(
-        self, provider: Provider, model: str | None, now: float, host: Host = DEFAULT_HOST
+        self,
+        provider: Provider,
+        model: str | None,
+        now: float,
+        host: Host = DEFAULT_HOST,
+        pair: Pair = None,
     ) -> Failure | None:
         """What ``admit`` would refuse now, without taking a trial: to ask before queueing."""
-        return self._refusal(_keys(provider, model, host), now) if self._kept else None
+        return self._refusal(_keys(provider, model, host), now, pair) if self._kept else None
 
     def admit(
-        self, provider: Provider, model: str | None, now: float, host: Host = DEFAULT_HOST
+        self,
+        provider: Provider,
+        model: str | None,
+        now: float,
+        host: Host = DEFAULT_HOST,
+        pair: Pair = None,
     ) -> Verdict:
         """Let a call through, or not; to ask when the call is about to be sent.
+
+        ``pair``: asked for who asks what, where that matters; None: nobody knows.
 
         A call past an open breaker whose time is served is that breaker's trial. Both
         breakers must agree before either gives its trial away.
@@ -275,7 +334,7 @@ class Breakers:
             known = self._calm.get((provider, model, host))
             return known or self._all_closed(provider, model, host)
         keys = _keys(provider, model, host)
-        refused = self._refusal(keys, now)
+        refused = self._refusal(keys, now, pair)
         if refused is not None:
             return refused
         steps = tuple(chain.from_iterable(self._enter(key, now) for key in keys))
@@ -288,9 +347,9 @@ class Breakers:
         allowed = Allowed(False, tuple((key, self._providers.get(key, 0)) for key in keys))
         return self._calm.keep(model or "", (provider, model, host), allowed)
 
-    def _refusal(self, keys: Iterable[BreakerKey], now: float) -> Failure | None:
+    def _refusal(self, keys: Iterable[BreakerKey], now: float, pair: Pair) -> Failure | None:
         """What the breaker of ``keys`` says that refuses longest; None: they let a call pass."""
-        waits = ((self._wait_s(key, now), key) for key in keys)
+        waits = ((self._wait_s(key, now, pair), key) for key in keys)
         wait_s, key = max(waits, key=lambda wait: wait[0])
         return stopped(str(key), self._kept[key].why, wait_s) if wait_s > 0 else None
 
@@ -312,34 +371,70 @@ class Breakers:
         now: float,
         *,
         completed: bool,
-        deadline_was_clients: bool = False,
+        circumstances: Circumstances = USUAL,
+        pair: Pair = None,
     ) -> tuple[BreakerTransition, ...]:
         """Learn from how the call ended.
 
         ``failure``: what went wrong, None: nothing. ``completed``: its client has the whole
         answer; where it has not and nothing went wrong, it was the client that left.
-        ``deadline_was_clients``: it had shortened the role's time.
+        ``pair``: asked for who asked what; None: nobody knows, and it counts as another.
         """
         if failure is None and not self._kept:
             return ()
         client_gone = failure is None and not completed
-        outcome, scope = outcome_of(failure, client_gone, deadline_was_clients=deadline_was_clients)
+        outcome, scope = outcome_of(failure, client_gone, circumstances)
         why = "" if failure is None else f"{failure.code} {failure.reason}"
-        return self.ended(admitted, outcome, scope, now, why)
+        whose = None
+        if outcome is Outcome.FAILURE and failure is not None and pair is not None:
+            whose = None if blame(failure, circumstances) in CERTAIN else pair()
+        return self.ended(admitted, outcome, scope, now, why, whose)
 
     def ended(
-        self, admitted: Allowed, outcome: Outcome, scope: Scope, now: float, why: str = ""
+        self,
+        admitted: Allowed,
+        outcome: Outcome,
+        scope: Scope,
+        now: float,
+        why: str = "",
+        pair: int | None = None,
     ) -> tuple[BreakerTransition, ...]:
-        """Learn from how the call ended; ``why`` is its cause in a few words."""
+        """Learn from how the call ended; ``why`` is its cause in a few words.
+
+        ``pair``: who asked what, where the request may have caused it; None: it cannot have.
+        """
         if not self._kept and outcome is not Outcome.FAILURE:
             return ()
         lessons = zip(admitted.marks, LESSONS[outcome, scope], strict=False)
         return tuple(
             chain.from_iterable(
-                self._learn(key, generation, lesson, now, why)
+                self._learn(key, generation, lesson, now, why, pair)
                 for (key, generation), lesson in lessons
             )
         )
+
+    def answered(
+        self, provider: Provider, host: Host = DEFAULT_HOST, *, returned: bool = False
+    ) -> tuple[BreakerTransition, ...]:
+        """Somebody has asked the provider something else, and it is there.
+
+        ``returned``: it had been away. Then nothing that failed before counts any more; else
+        only that nobody listened.
+        """
+        healed = [
+            breaker
+            for key, breaker in self._kept.items()
+            if (key.provider, key.host) == (provider, host)
+            and (returned or (key.model is None and not breaker.pairs))
+        ]
+        why = "the provider is back" if returned else "the provider answers"
+        return tuple(chain.from_iterable(self._heal(breaker, why) for breaker in healed))
+
+    def _heal(self, breaker: _Breaker, why: str) -> tuple[BreakerTransition, ...]:
+        if breaker.state is not State.CLOSED:
+            return (self._forget(breaker, why),)
+        self._clear(breaker)
+        return ()
 
     def snapshot(self, now: float) -> tuple[BreakerView, ...]:
         """Every breaker with something to tell; none: all closed, no failures lately."""
@@ -355,14 +450,18 @@ class Breakers:
         breaker = self._kept.get(key)
         return self._providers.get(key, 0) if breaker is None else breaker.generation
 
-    def _wait_s(self, key: BreakerKey, now: float) -> float:
+    def _wait_s(self, key: BreakerKey, now: float, pair: Pair = None) -> float:
         """Seconds until a call may pass; 0 or less: now. How long a trial takes is a guess."""
         breaker = self._kept.get(key)
         if breaker is None or breaker.state is State.CLOSED:
             return 0.0
         if breaker.state is State.HALF_OPEN:
             return breaker.open_s
-        return breaker.trial_at - now
+        wait_s = breaker.trial_at - now
+        if wait_s <= 0 and pair is not None and breaker.pairs and pair() in breaker.pairs:
+            # Another's call says more.
+            wait_s += breaker.open_s
+        return wait_s
 
     def _enter(self, key: BreakerKey, now: float) -> tuple[BreakerTransition, ...]:
         """A call passes this breaker, which does not refuse it."""
@@ -374,33 +473,43 @@ class Breakers:
         return (self._step(breaker, Event.TRY, f"trial after {breaker.why}"),)
 
     def _learn(
-        self, key: BreakerKey, generation: int, lesson: Outcome, now: float, why: str
+        self,
+        key: BreakerKey,
+        generation: int,
+        lesson: Outcome,
+        now: float,
+        why: str,
+        pair: int | None = None,
     ) -> tuple[BreakerTransition, ...]:
         if generation != self._generation_of(key):
             return ()
         breaker = self._kept.get(key)
         if breaker is not None and breaker.state is State.HALF_OPEN:
             # Of this generation there is one admission, the trial.
-            return (self._trial_ended(breaker, lesson, now, why),)
+            return (self._trial_ended(breaker, lesson, now, why, pair),)
         if lesson is Outcome.FAILURE:
-            return self._failed(breaker or _Breaker(key, generation), now, why)
+            return self._failed(breaker or _Breaker(key, generation), now, why, pair)
         if lesson is Outcome.SUCCESS and breaker is not None:
             self._clear(breaker)
         return ()
 
-    def _failed(self, breaker: _Breaker, now: float, why: str) -> tuple[BreakerTransition, ...]:
+    def _failed(
+        self, breaker: _Breaker, now: float, why: str, pair: int | None
+    ) -> tuple[BreakerTransition, ...]:
         """A closed breaker's call failed."""
         if breaker.is_old(now, self._rules.memory_s):
             breaker.clear()
-        breaker.count(now, why)
+        breaker.count(now, why, pair)
         forgotten = self._keep(breaker)
         if breaker.failures < self._rules.failures:
+            return forgotten
+        if not breaker.certain and len(breaker.pairs) < self._rules.pairs:
             return forgotten
         breaker.rest(now, self._rules.open_s)
         return (*forgotten, self._step(breaker, Event.TRIP, breaker.why))
 
     def _trial_ended(
-        self, breaker: _Breaker, lesson: Outcome, now: float, why: str
+        self, breaker: _Breaker, lesson: Outcome, now: float, why: str, pair: int | None
     ) -> BreakerTransition:
         says = f": {why}" if why else ""
         if lesson is Outcome.SUCCESS:
@@ -408,7 +517,7 @@ class Breakers:
             self._clear(breaker)
             return step
         if lesson is Outcome.FAILURE:
-            breaker.count(now, why)
+            breaker.count(now, why, pair)
             self._keep(breaker)
             breaker.rest(now, self._open_again_s(breaker))
             return self._step(breaker, Event.FAIL, f"the trial failed, {breaker.why}")
@@ -465,70 +574,32 @@ def _keys(provider: Provider, model: str | None, host: Host) -> tuple[BreakerKey
     return (BreakerKey(provider, None, host), BreakerKey(provider, model, host))
 
 
-_WELL: Final = (Outcome.SUCCESS, Scope.MODEL)
-_DOWN: Final = (Outcome.FAILURE, Scope.PROVIDER)
-_BROKEN: Final = (Outcome.FAILURE, Scope.MODEL)
-# The upstream was there; about the model this says nothing.
-_ANSWERED: Final = (Outcome.IGNORE, Scope.MODEL)
-_SILENT: Final = (Outcome.IGNORE, Scope.PROVIDER)
-
-_BY_CODE: Final = MappingProxyType(
+# What a failure says, and about whom, by whose fault it is (``blame``).
+_BY_BLAME: Final = MappingProxyType(
     {
-        ErrorCode.BAD_REQUEST: _SILENT,
-        ErrorCode.UNAUTHORIZED: _SILENT,
-        ErrorCode.FORBIDDEN: _SILENT,
-        ErrorCode.ESCALATION_DENIED: _SILENT,
-        ErrorCode.BUDGET_NOT_APPROVED: _SILENT,
-        ErrorCode.MODEL_NOT_FOUND: _ANSWERED,
-        ErrorCode.REQUEST_TOO_LARGE: _SILENT,
-        ErrorCode.RATE_LIMITED: _SILENT,
-        ErrorCode.BUDGET_EXHAUSTED: _SILENT,
-        ErrorCode.OVERLOAD_THROTTLED: _SILENT,
-        ErrorCode.UNREACHABLE_LOCAL: _DOWN,
-        ErrorCode.UNREACHABLE_CLOUD: _DOWN,
-        ErrorCode.UPSTREAM_LOCAL: _BROKEN,
-        ErrorCode.UPSTREAM_CLOUD: _BROKEN,
-        ErrorCode.STREAM_BROKEN_LOCAL: _BROKEN,
-        ErrorCode.STREAM_BROKEN_CLOUD: _BROKEN,
-        ErrorCode.TIMEOUT_LOCAL: _BROKEN,
-        ErrorCode.TIMEOUT_CLOUD: _BROKEN,
-        ErrorCode.SCHEMA_INVALID: _ANSWERED,
-        ErrorCode.LOOP: _SILENT,
-        ErrorCode.CLIENT_GONE: _SILENT,
-        ErrorCode.INTERNAL: _SILENT,
-    }
-)
-# Where the reason knows better than the code.
-_BY_REASON: Final = MappingProxyType(
-    {
-        # The upstream's own 4xx and 503 "busy": it was there to say so.
-        Reason.UPSTREAM_REJECTED: _ANSWERED,
-        Reason.UPSTREAM_BUSY: _ANSWERED,
-        # It was there to say that it has no such model.
-        Reason.NOT_INSTALLED: _ANSWERED,
-        # Something answered, if badly. A reset stays the provider's: a port forwarder in
-        # front of a stopped Ollama accepts each connection and resets it.
-        Reason.CONNECT_TIMEOUT: _DOWN,
-        Reason.UPSTREAM_MUTE: _DOWN,
-        Reason.TRUNCATED: _BROKEN,
-        Reason.PROTOCOL: _BROKEN,
+        Blame.OUTAGE: (Outcome.FAILURE, Scope.PROVIDER),
+        Blame.CUT: (Outcome.FAILURE, Scope.PROVIDER),
+        Blame.RUNNER: (Outcome.FAILURE, Scope.MODEL),
+        Blame.BROKEN: (Outcome.FAILURE, Scope.MODEL),
+        # It computed an answer, so it works: what it says is no matter of health.
+        Blame.ANSWER: (Outcome.SUCCESS, Scope.MODEL),
+        # The upstream was there; about the model this says nothing.
+        Blame.REQUEST: (Outcome.IGNORE, Scope.MODEL),
+        Blame.BUSY: (Outcome.IGNORE, Scope.MODEL),
+        Blame.NOBODY: (Outcome.IGNORE, Scope.PROVIDER),
     }
 )
 
 
 def outcome_of(
-    failure: Failure | None, client_gone: bool, *, deadline_was_clients: bool = False
+    failure: Failure | None, client_gone: bool, circumstances: Circumstances = USUAL
 ) -> tuple[Outcome, Scope]:
     """What a call's ending says, and about whom; None: it went well.
 
-    A client that left says nothing, whatever broke while it did. Neither does a timeout at
-    a deadline that the client itself had shortened: a client that asks for a millisecond
-    must not shut the model off for the others.
+    A client that left says nothing, whatever broke while it did.
     """
     if client_gone:
-        return _SILENT
+        return _BY_BLAME[Blame.NOBODY]
     if failure is None:
-        return _WELL
-    if deadline_was_clients and failure.reason is Reason.ROLE_TIMEOUT:
-        return _SILENT
-    return _BY_REASON.get(failure.reason, _BY_CODE[failure.code])
+        return Outcome.SUCCESS, Scope.MODEL
+    return _BY_BLAME[blame(failure, circumstances)]

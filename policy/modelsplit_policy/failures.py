@@ -91,6 +91,8 @@ class Reason(StrEnum):
     NO_ANSWER = "no_answer"
     UNTERMINATED = "unterminated"
     ERROR_LINE = "error_line"
+    UNREADABLE_ANSWER = "unreadable_answer"
+    RUNNER_FAILED = "runner_failed"
     ROLE_TIMEOUT = "role_timeout"
     LOAD_TIMEOUT = "load_timeout"
     TOTAL_TIMEOUT = "total_timeout"
@@ -141,6 +143,9 @@ _UPSTREAM: Final = _spec(
     Reason.NO_ANSWER,
     Reason.UNTERMINATED,
     Reason.NOT_INSTALLED,
+    Reason.UPSTREAM_REJECTED,
+    Reason.UNREADABLE_ANSWER,
+    Reason.RUNNER_FAILED,
 )
 _BROKEN: Final = _spec(
     502,
@@ -150,6 +155,8 @@ _BROKEN: Final = _spec(
     Reason.TRUNCATED,
     Reason.UNTERMINATED,
     Reason.ERROR_LINE,
+    Reason.UNREADABLE_ANSWER,
+    Reason.RUNNER_FAILED,
 )
 _TIMEOUT: Final = _spec(
     504,
@@ -320,6 +327,9 @@ class Failure:
     def should_retry(self) -> bool | None:
         if self.retry is not None:
             return self.retry
+        # What was refused is refused again, whatever status says so; a rate will not.
+        if self.reason is Reason.UPSTREAM_REJECTED and self.code is not ErrorCode.RATE_LIMITED:
+            return False
         return ERRORS[self.code].retry
 
 

@@ -4,9 +4,9 @@ Only before the client has a byte, only once, and only for a failure that anothe
 be spared: the upstream could not be reached, answered with a failure or "busy", does not
 have the model, took longer than the role allows, or is not asked while its breaker is open.
 Never because the line was too long (the second model stands in the same line), never for
-what the client did wrong, never for an answer that was cut at the length it may have, never
-for a budget that says no, never where the upstream is mute: the second model is behind the
-same silence.
+what the client did wrong, in whatever words the upstream says so, never for an answer that
+the upstream could not read, or that was cut at the length it may have, never for a budget that
+says no, never where the upstream is mute: the second model is behind the same silence.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ _CAUSES: Final = frozenset(
         ErrorCode.SCHEMA_INVALID,
     }
 )
-_NO_CAUSES: Final = frozenset({Reason.UPSTREAM_MUTE, Reason.CUT})
+_NO_CAUSES: Final = frozenset(
+    {Reason.UPSTREAM_MUTE, Reason.CUT, Reason.UPSTREAM_REJECTED, Reason.UNREADABLE_ANSWER}
+)
 
 
 def is_cause(failure: Failure) -> bool:

@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Shedding
+from modelsplit_policy.blame import USUAL, Blame, blame
 from modelsplit_policy.breaker import State
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import Level, QueueState, Signals
@@ -20,41 +21,66 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelsplit_policy.admission import Admission
+    from modelsplit_policy.blame import Circumstances
     from modelsplit_policy.breaker import BreakerView
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.health import HealthGuard
 
 _TIMEOUTS: Final = frozenset({ErrorCode.TIMEOUT_LOCAL, ErrorCode.TIMEOUT_CLOUD})
+_SIGNS: Final = frozenset({Blame.BROKEN, Blame.RUNNER})
 # Far more than make the guard's highest level.
 _REMEMBERED: Final = 1000
 
 
 class Timeouts:
-    """The attempts that ran out of the time we gave them in the last ``window_s``."""
+    """The attempts that ran out of the time we gave them in the last ``window_s``.
+
+    The same client's same body counts once: a loop that asks again and again for what cannot be
+    had in time is no sign that others are served too slowly.
+    """
 
     def __init__(self, window_s: float) -> None:
         self._window_s = window_s
-        self._at: deque[float] = deque(maxlen=_REMEMBERED)
+        # When, and who asked what, with the number of the attempt.
+        self._at: deque[tuple[float, object]] = deque(maxlen=_REMEMBERED)
 
     def __repr__(self) -> str:
         return f"<Timeouts {len(self._at)} in {self._window_s:g} s>"
 
-    def note(self, failure: Failure, now: float, *, deadline_was_clients: bool) -> None:
-        """An attempt ended with ``failure``; counted if it is a timeout of ours.
+    def call_ended(
+        self,
+        attempts: Iterable[Failure | None],
+        told: Failure | None,
+        now: float,
+        circumstances: Circumstances = USUAL,
+        pair: int | None = None,
+    ) -> None:
+        """A call has ended: how its attempts failed, and what its client was told.
 
-        One at a deadline that its client had shortened is not.
+        What was told is mostly how an attempt failed, and then the same object: that is one
+        failure. ``pair``: who asked what; None: nobody knows.
         """
-        was_clients = deadline_was_clients and failure.reason is Reason.ROLE_TIMEOUT
-        if failure.code in _TIMEOUTS and not was_clients:
-            self._at.append(now)
+        failures = [failure for failure in attempts if failure is not None]
+        if told is not None and not any(failure is told for failure in failures):
+            failures.append(told)
+        for number, failure in enumerate(failures):
+            if _is_late(failure, circumstances):
+                self._at.append((now, object() if pair is None else (pair, number)))
 
     def count(self, now: float) -> int:
         """How many there are."""
         since = now - self._window_s
-        while self._at and self._at[0] < since:
+        while self._at and self._at[0][0] < since:
             self._at.popleft()
-        return len(self._at)
+        return len({whose for _, whose in self._at})
+
+
+def _is_late(failure: Failure, circumstances: Circumstances) -> bool:
+    """Whether it is a timeout of ours, of an upstream that was there."""
+    if failure.code not in _TIMEOUTS:
+        return False
+    return failure.reason is Reason.TOTAL_TIMEOUT or blame(failure, circumstances) in _SIGNS
 
 
 def not_closed(views: Iterable[BreakerView]) -> list[BreakerView]:
@@ -70,13 +96,17 @@ def signals(
     *,
     timeouts: int,
     upstream_up: bool | None,
-    lag_p99_s: float,
+    lag: tuple[float, int],
     silence_s: float = 0.0,
 ) -> Signals:
-    """What the guard judges by, at ``now``; ``breakers``: all that have something to tell."""
+    """What the guard judges by, at ``now``; ``breakers``: all that have something to tell.
+
+    ``lag``: the event loop's P99 in seconds, and of how many samples.
+    """
     stopped = not_closed(breakers)
     return Signals(
-        lag_p99_s=lag_p99_s,
+        lag_p99_s=lag[0],
+        lag_samples=lag[1],
         upstream_up=upstream_up,
         provider_open=any(view.key.model is None for view in stopped),
         models_open=sum(view.key.model is not None for view in stopped),

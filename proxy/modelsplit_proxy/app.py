@@ -9,12 +9,12 @@ import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy import admission, overload
-from modelsplit_policy.breaker import BreakerRules, Breakers
+from modelsplit_policy import admission, breaker, health, overload
+from modelsplit_policy.breaker import Breakers
 from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Reason
-from modelsplit_policy.health import HealthGuard, HealthRules
+from modelsplit_policy.health import HealthGuard
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.admin.admin import Admin, AdminParts, refused_admin_request
@@ -173,13 +173,13 @@ class App:
         budget_clock = BudgetClock(machine_clocks(boot_id(self._settings.boot_id)))
         self.admission = admission.from_policy(policy)
         self.gate = Gate(self.admission, clock)
-        self.breakers = BreakerKeeper(Breakers(BreakerRules()), clock)
+        self.breakers = BreakerKeeper(Breakers(breaker.rules_of(policy.breakers)), clock)
         self.budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, budget_clock)
         self.rate = ArrivalLimit(policy.clients, own_limits)
         self.client_seats = ClientSeats(policy.clients, own_limits)
 
     def _monitor(self) -> Monitor:
-        rules = HealthRules()
+        rules = health.rules_of(self.policy.health)
         watched = Watched(
             self.policy,
             self.admission,

@@ -156,7 +156,7 @@ async def stopped(up: Running) -> None:
     for _ in range(5):
         admitted = breakers.admit(Provider.LOCAL, PRIMARY)
         assert isinstance(admitted, Allowed)
-        breakers.ended(admitted, BROKEN, completed=False, deadline_was_clients=False)
+        breakers.ended(admitted, BROKEN, completed=False)
 
 
 async def cold(up: Running) -> None:

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from modelsplit_policy.blame import USUAL, Blame, Circumstances
 from modelsplit_policy.breaker import (
-    _BY_CODE,
+    _BY_BLAME,
     _OF_A_TRIAL,
     LESSONS,
     MODELS_MAX,
@@ -26,7 +27,9 @@ from modelsplit_policy.breaker import (
     Scope,
     State,
     outcome_of,
+    rules_of,
 )
+from modelsplit_policy.config.model import BreakersPolicy
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
 from modelsplit_policy.overload import retry_after
 from modelsplit_policy.vocabulary import Provider
@@ -39,6 +42,8 @@ STATUS = (Outcome.FAILURE, Scope.MODEL, "status 500")
 WELL = (Outcome.SUCCESS, Scope.MODEL, "")
 LEFT = (Outcome.IGNORE, Scope.PROVIDER, "the client left")
 BUSY = (Outcome.IGNORE, Scope.MODEL, "upstream busy")
+
+HASTY = Circumstances(deadline_was_clients=True)
 
 Ending = tuple[Outcome, Scope, str]
 
@@ -472,16 +477,18 @@ BAD = {
     "E_UNREACHABLE protocol": Scope.MODEL,
     "E_UNREACHABLE truncated": Scope.MODEL,
     "E_UPSTREAM status": Scope.MODEL,
+    "E_UPSTREAM no_answer": Scope.MODEL,
     "E_UPSTREAM unterminated": Scope.MODEL,
+    "E_UPSTREAM runner_failed": Scope.MODEL,
     "E_STREAM_BROKEN reset": Scope.MODEL,
     "E_STREAM_BROKEN protocol": Scope.MODEL,
     "E_STREAM_BROKEN truncated": Scope.MODEL,
     "E_STREAM_BROKEN unterminated": Scope.MODEL,
     "E_STREAM_BROKEN error_line": Scope.MODEL,
+    "E_STREAM_BROKEN runner_failed": Scope.MODEL,
     "E_TIMEOUT connect_timeout": Scope.PROVIDER,
     "E_TIMEOUT load_timeout": Scope.MODEL,
     "E_TIMEOUT role_timeout": Scope.MODEL,
-    "E_TIMEOUT total_timeout": Scope.MODEL,
     "E_TIMEOUT first_byte_timeout": Scope.MODEL,
     "E_TIMEOUT upstream_mute": Scope.PROVIDER,
     "E_TIMEOUT stall": Scope.MODEL,
@@ -490,12 +497,11 @@ BAD = {
 
 def test_every_failure_of_the_vocabulary_has_its_place() -> None:
     """What is on the list above fails as it says there; nothing else is a failure."""
-    assert set(_BY_CODE) == set(ErrorCode)
+    assert set(_BY_BLAME) == set(Blame)
     seen: dict[str, Scope] = {}
     for code, spec in ERRORS.items():
         for reason in spec.reasons:
             outcome, scope = outcome_of(failure(code, reason), client_gone=False)
-            assert outcome is not Outcome.SUCCESS
             if outcome is Outcome.FAILURE:
                 family = code.removesuffix("_LOCAL").removesuffix("_CLOUD")
                 assert seen.setdefault(f"{family} {reason}", scope) is scope
@@ -507,7 +513,7 @@ def test_every_failure_of_the_vocabulary_has_its_place() -> None:
     [
         (ErrorCode.OVERLOAD_THROTTLED, Reason.UPSTREAM_BUSY),
         (ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED),
-        (ErrorCode.SCHEMA_INVALID, Reason.SCHEMA),
+        (ErrorCode.UPSTREAM_LOCAL, Reason.UPSTREAM_REJECTED),
         (ErrorCode.BAD_REQUEST, Reason.UPSTREAM_REJECTED),
         (ErrorCode.RATE_LIMITED, Reason.UPSTREAM_REJECTED),
     ],
@@ -542,8 +548,8 @@ def test_a_client_that_left_says_nothing_whatever_broke() -> None:
 def test_a_deadline_the_client_shortened_is_its_own_affair() -> None:
     late = failure(ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT)
     silent = failure(ErrorCode.TIMEOUT_LOCAL, Reason.STALL)
-    assert outcome_of(late, client_gone=False, deadline_was_clients=True)[0] is Outcome.IGNORE
-    assert outcome_of(silent, client_gone=False, deadline_was_clients=True)[0] is Outcome.FAILURE
+    assert outcome_of(late, client_gone=False, circumstances=HASTY)[0] is Outcome.IGNORE
+    assert outcome_of(silent, client_gone=False, circumstances=HASTY)[0] is Outcome.FAILURE
 
 
 @pytest.mark.parametrize(
@@ -568,7 +574,7 @@ def test_a_call_that_has_ended_is_a_failure_of_its_model_or_nobodys(
             None if wrong is None else failure(*wrong),
             traffic.now,
             completed=completed,
-            deadline_was_clients=clients,
+            circumstances=HASTY if clients else USUAL,
         )
     assert len(steps) == counted
     assert [view.failures for view in traffic.shown()] == [5] * counted
@@ -709,3 +715,182 @@ def test_memory_is_bounded(calls: list[tuple[int, tuple[Outcome, Scope]]]) -> No
         if isinstance(verdict, Allowed):
             traffic.end(verdict, (outcome, scope, ""))
         assert len(traffic.breakers._kept) <= MODELS_MAX + len(Provider)
+
+
+# --- Whose failures they are --------------------------------------------------------------
+
+
+class Crowd:
+    """Calls of several clients to one model."""
+
+    def __init__(self, **rules: float) -> None:
+        self.breakers = Breakers(BreakerRules(**rules))  # type: ignore[arg-type]
+        self.now = 0.0
+
+    def ask(self, pair: int, model: str = "m") -> Allowed | Failure:
+        return self.breakers.admit(Provider.LOCAL, model, self.now, pair=lambda: pair)
+
+    def ends(self, pair: int, wrong: Failure | None, model: str = "m") -> bool:
+        """One call, if it is let through; whether it was."""
+        allowed = self.ask(pair, model)
+        if isinstance(allowed, Failure):
+            return False
+        completed = wrong is None
+        self.breakers.call_ended(allowed, wrong, self.now, completed=completed, pair=lambda: pair)
+        return True
+
+    def state(self, model: str | None = "m") -> State:
+        key = BreakerKey(Provider.LOCAL, model)
+        states = [view.state for view in self.breakers.snapshot(self.now) if view.key == key]
+        return states[0] if states else State.CLOSED
+
+
+BROKEN = failure(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS)
+CRASHED = failure(ErrorCode.UPSTREAM_LOCAL, Reason.RUNNER_FAILED)
+RESET = failure(ErrorCode.UNREACHABLE_LOCAL, Reason.RESET)
+AWAY = failure(ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED)
+UNFIT = failure(ErrorCode.SCHEMA_INVALID, Reason.SCHEMA)
+
+
+@pytest.mark.parametrize("wrong", [BROKEN, RESET], ids=["model", "provider"])
+def test_one_client_with_one_body_opens_nothing(wrong: Failure) -> None:
+    crowd = Crowd()
+    assert all(crowd.ends(1, wrong) for _ in range(50))
+    assert (crowd.state(), crowd.state(None)) == (State.CLOSED, State.CLOSED)
+
+
+@pytest.mark.parametrize(("wrong", "model"), [(BROKEN, "m"), (RESET, None)])
+def test_five_failures_of_two_open_it(wrong: Failure, model: str | None) -> None:
+    crowd = Crowd()
+    for pair in (1, 1, 1, 1, 2):
+        assert crowd.state(model) is State.CLOSED
+        assert crowd.ends(pair, wrong)
+    assert crowd.state(model) is State.OPEN
+    assert not crowd.ends(3, None)
+
+
+@pytest.mark.parametrize(("wrong", "model"), [(CRASHED, "m"), (AWAY, None)])
+def test_what_no_request_can_cause_needs_no_second_client(
+    wrong: Failure, model: str | None
+) -> None:
+    crowd = Crowd()
+    for _ in range(5):
+        assert crowd.ends(1, wrong)
+    assert crowd.state(model) is State.OPEN
+
+
+def test_a_bad_client_beside_a_good_one_stops_neither() -> None:
+    crowd = Crowd()
+    for _ in range(20):
+        assert crowd.ends(1, BROKEN)
+        assert crowd.ends(2, None)
+
+
+def test_a_trial_goes_to_somebody_else() -> None:
+    crowd = Crowd(open_s=1.0)
+    for pair in (1, 1, 1, 1, 2):
+        crowd.ends(pair, BROKEN)
+    crowd.now = 1.5
+    refused = crowd.ask(1)
+    assert isinstance(refused, Failure)
+    assert refused.retry_after_s == 1
+    assert crowd.breakers.check(Provider.LOCAL, "m", crowd.now, pair=lambda: 2) is not None
+    trial = crowd.ask(3)
+    assert isinstance(trial, Allowed)
+    assert trial.trial
+
+
+def test_a_trial_goes_to_one_of_them_where_nobody_else_comes() -> None:
+    crowd = Crowd(open_s=1.0)
+    for pair in (1, 1, 1, 1, 2):
+        crowd.ends(pair, BROKEN)
+    crowd.now = 2.0
+    trial = crowd.ask(1)
+    assert isinstance(trial, Allowed)
+    assert trial.trial
+
+
+def test_a_trial_that_was_answered_and_did_not_fit_closes() -> None:
+    """What an answer says is no matter of health."""
+    crowd = Crowd(open_s=1.0)
+    for pair in range(5):
+        crowd.ends(pair, BROKEN)
+    crowd.now = 1.0
+    assert crowd.ends(9, UNFIT)
+    assert crowd.state() is State.CLOSED
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.sampled_from([BROKEN, RESET, CRASHED, AWAY, UNFIT, None])),
+        max_size=60,
+    )
+)
+def test_nothing_opens_by_what_one_pair_alone_may_have_caused(
+    calls: list[tuple[int, Failure | None]],
+) -> None:
+    crowd = Crowd(open_s=1e9, open_max_s=1e9, memory_s=1e10)
+    for pair, wrong in calls:
+        crowd.ends(pair, wrong)
+    for key, uncertain in (("m", BROKEN), (None, RESET)):
+        if crowd.state(key) is not State.CLOSED:
+            certain = CRASHED if key == "m" else AWAY
+            pairs = {pair for pair, wrong in calls if wrong is uncertain}
+            assert len(pairs) >= 2 or any(wrong is certain for _, wrong in calls)
+
+
+# --- Whoever else asks the provider -------------------------------------------------------
+
+
+def test_an_answer_to_somebody_else_closes_what_nobody_listening_has_opened() -> None:
+    crowd = Crowd(open_s=30.0, open_max_s=30.0)
+    for pair in range(5):
+        crowd.ends(pair, AWAY)
+    assert not crowd.ends(9, None)
+    (step,) = crowd.breakers.answered(Provider.LOCAL)
+    assert (step.old, step.new, step.why) == (State.OPEN, State.CLOSED, "the provider answers")
+    assert all(crowd.ends(pair, None) for pair in range(9))
+    assert crowd.breakers.answered(Provider.LOCAL) == ()
+
+
+def test_it_says_nothing_of_models_nor_of_connections_that_were_cut() -> None:
+    crowd = Crowd(open_s=30.0, open_max_s=30.0)
+    for pair in range(5):
+        crowd.ends(pair, BROKEN)
+    for pair in range(5):
+        crowd.ends(pair, RESET, "n")
+    assert crowd.breakers.answered(Provider.LOCAL) == ()
+    assert (crowd.state(), crowd.state(None)) == (State.OPEN, State.OPEN)
+
+
+def test_a_provider_that_was_away_and_is_back_starts_with_a_clean_slate() -> None:
+    crowd = Crowd(open_s=30.0, open_max_s=30.0)
+    for pair in range(5):
+        crowd.ends(pair, BROKEN)
+    for pair in range(5):
+        crowd.ends(pair, RESET, "n")
+    for pair in range(2):
+        crowd.ends(pair, BROKEN, "o")
+    steps = crowd.breakers.answered(Provider.LOCAL, returned=True)
+    assert sorted(str(step.key) for step in steps) == ["LOCAL", "LOCAL/m"]
+    assert crowd.breakers.snapshot(crowd.now) == ()
+    assert all(crowd.ends(1, None, model) for model in "mno")
+
+
+def test_a_trial_under_way_when_the_provider_is_back_decides_nothing_any_more() -> None:
+    crowd = Crowd(open_s=1.0)
+    for pair in range(5):
+        crowd.ends(pair, AWAY)
+    crowd.now = 1.0
+    trial = crowd.ask(9)
+    assert isinstance(trial, Allowed)
+    assert crowd.breakers.answered(Provider.LOCAL, returned=True)
+    assert crowd.ends(1, None)
+    assert crowd.breakers.call_ended(trial, AWAY, crowd.now, completed=False) == ()
+    assert crowd.ends(1, None)
+
+
+def test_the_rules_are_the_policys() -> None:
+    assert rules_of(BreakersPolicy()) == BreakerRules()
+    rules = rules_of(BreakersPolicy(failures=2, pairs=1, open_ms=20_000, memory_ms=5))
+    assert rules == BreakerRules(2, 1, 20.0, 20.0, 0.005)

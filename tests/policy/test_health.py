@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelsplit_policy.config.model import HealthPolicy
 from modelsplit_policy.health import (
+    MAY_SHED,
     SEVERITY,
     SHEDDING,
-    SHEDS,
     Access,
     Band,
     Edge,
@@ -22,12 +23,17 @@ from modelsplit_policy.health import (
     QueueState,
     Signal,
     Signals,
+    rules_of,
 )
 from modelsplit_policy.vocabulary import Role
 
 WELL = Signals(upstream_up=True)
 OK, DEGRADED, CRITICAL = Level.OK, Level.DEGRADED, Level.CRITICAL
-RULES = HealthRules()
+RULES = HealthRules(
+    lag=Band(Edge(0.050, 0.030), Edge(0.250, 0.150)),
+    lag_samples=0,
+    sheds=frozenset(MAY_SHED.values()),
+)
 
 
 def lag(ms: float) -> Signals:
@@ -212,8 +218,58 @@ def test_load_behind_a_worse_signal_still_sheds_and_is_still_told() -> None:
     )
 
 
-def test_the_signals_that_shed_are_the_ones_that_fewer_calls_cure() -> None:
-    assert {Signal.LAG, Signal.QUEUE, Signal.TIMEOUTS} == SHEDS
+def test_the_signals_that_may_shed_are_the_ones_that_fewer_calls_cure() -> None:
+    assert {Signal.LAG, Signal.QUEUE, Signal.TIMEOUTS} == set(MAY_SHED.values())
+
+
+def test_as_shipped_a_late_loop_is_shown_and_sheds_nobody() -> None:
+    guard = HealthGuard(HealthRules())
+    guard.update(replace(lag(1500), lag_samples=600), 0.0)
+    assert (guard.level, guard.shedding) == (CRITICAL, OK)
+    guard.update(replace(lag(1500), lag_samples=600, timeouts=5), 1.0)
+    assert guard.shedding is DEGRADED
+
+
+def test_where_nothing_sheds_nobody_is_turned_away() -> None:
+    guard = HealthGuard(replace(RULES, sheds=frozenset()))
+    guard.update(replace(lag(300), timeouts=99), 0.0)
+    assert (guard.level, guard.shedding) == (CRITICAL, OK)
+
+
+# --- No verdict from little ---------------------------------------------------------------
+
+
+@given(samples=st.integers(0, 700), lag_s=st.floats(0, 100))
+def test_no_verdict_from_a_quantile_of_few_samples(samples: int, lag_s: float) -> None:
+    guard = HealthGuard(HealthRules(sheds=frozenset(MAY_SHED.values())))
+    guard.update(Signals(lag_p99_s=lag_s, lag_samples=samples), 0.0)
+    judged = samples >= 300 and lag_s >= 0.25
+    assert (guard.level is not OK) == (guard.shedding is not OK) == judged
+
+
+def test_a_busy_host_is_no_late_loop() -> None:
+    """The P99 beside eight busy threads on two cores, and one stall of a CPU quota."""
+    for late_s in (0.04, 0.1):
+        guard = HealthGuard(HealthRules())
+        guard.update(Signals(lag_p99_s=late_s, lag_samples=600), 0.0)
+        assert guard.level is OK
+
+
+@given(max_queue=st.integers(0, 200), waiting=st.integers(0, 5))
+def test_a_few_calls_in_line_are_no_pressure_however_short_the_line(
+    max_queue: int, waiting: int
+) -> None:
+    guard = HealthGuard(HealthRules())
+    guard.update(Signals(lines=(QueueState(Role.CHAT, waiting, max_queue, 60.0, 10.0),)), 0.0)
+    assert guard.level is OK
+
+
+def test_the_rules_are_the_policys() -> None:
+    assert rules_of(HealthPolicy()) == HealthRules()
+    policy = HealthPolicy(lag_samples=9, sheds=("event_loop_lag",), hold_ms=500, timeouts_ms=2000)
+    rules = rules_of(policy)
+    assert rules.sheds == frozenset({Signal.LAG})
+    assert (rules.lag_samples, rules.hold_s, rules.timeouts_window_s) == (9, 0.5, 2.0)
 
 
 def test_who_may_come_in() -> None:

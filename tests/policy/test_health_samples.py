@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from modelsplit_policy import admission
 from modelsplit_policy.admission import Shedding
+from modelsplit_policy.blame import Circumstances
 from modelsplit_policy.breaker import BreakerKey, BreakerView, State
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
@@ -29,7 +31,7 @@ STALLED = Failure(ErrorCode.TIMEOUT_CLOUD, Reason.STALL, "silent", "Upstream Tim
 def noted(failures: Iterable[Failure], *, clients: bool = False) -> int:
     timeouts = Timeouts(60.0)
     for failure in failures:
-        timeouts.note(failure, 100.0, deadline_was_clients=clients)
+        timeouts.call_ended([failure], None, 100.0, Circumstances(clients))
     return timeouts.count(100.0)
 
 
@@ -40,7 +42,11 @@ def noted(failures: Iterable[Failure], *, clients: bool = False) -> int:
 def test_only_what_ran_out_of_the_time_we_gave_counts(code: ErrorCode) -> None:
     failures = [Failure(code, reason, "x", "X") for reason in ERRORS[code].reasons]
     is_timeout = code in {ErrorCode.TIMEOUT_LOCAL, ErrorCode.TIMEOUT_CLOUD}
-    assert noted(failures) == (len(failures) if is_timeout else 0)
+    # All but those of an upstream that is not there: to turn calls away would relieve nothing.
+    assert noted(failures) == (len(failures) - 2 if is_timeout else 0)
+    if is_timeout:
+        assert noted([Failure(code, Reason.CONNECT_TIMEOUT, "x", "X")]) == 0
+        assert noted([Failure(code, Reason.UPSTREAM_MUTE, "x", "X")]) == 0
 
 
 def test_a_deadline_that_the_client_had_shortened_is_its_own() -> None:
@@ -50,7 +56,7 @@ def test_a_deadline_that_the_client_had_shortened_is_its_own() -> None:
 def test_timeouts_are_forgotten_after_the_window() -> None:
     timeouts = Timeouts(60.0)
     for now in (0.0, 0.0, 40.0):
-        timeouts.note(LATE, now, deadline_was_clients=False)
+        timeouts.call_ended([LATE], LATE, now)
     assert [timeouts.count(now) for now in (40.0, 60.0, 60.1, 101.0)] == [3, 3, 1, 0]
     assert repr(timeouts) == "<Timeouts 0 in 60 s>"
 
@@ -61,8 +67,34 @@ def test_so_many_as_are_no_older_than_the_window(steps: list[float], window_s: f
     for step in steps:
         now += step
         at.append(now)
-        timeouts.note(LATE, now, deadline_was_clients=False)
+        timeouts.call_ended([LATE], LATE, now)
         assert timeouts.count(now) == sum(moment >= now - window_s for moment in at)
+
+
+def test_one_timeout_counts_once_wherever_it_is_told() -> None:
+    """A head that went out early, a stream that was held: told in both places, it is one."""
+    timeouts = Timeouts(60.0)
+    timeouts.call_ended([LATE], LATE, 0.0)
+    assert timeouts.count(0.0) == 1
+    # A stream that broke off after its head has failed as a call, not as an attempt.
+    timeouts.call_ended([None], STALLED, 0.0)
+    assert timeouts.count(0.0) == 2
+    # Two attempts, two timeouts, equal or not.
+    timeouts.call_ended([LATE, replace(LATE)], LATE, 0.0)
+    assert timeouts.count(0.0) == 4
+
+
+def test_the_same_body_of_the_same_client_counts_once() -> None:
+    timeouts = Timeouts(60.0)
+    for pair in (1, 1, 1, 2):
+        timeouts.call_ended([LATE, replace(LATE)], LATE, 0.0, pair=pair)
+    assert timeouts.count(0.0) == 4
+
+
+def test_silence_while_an_answer_is_held_back_is_nobodys_failure() -> None:
+    timeouts = Timeouts(60.0)
+    timeouts.call_ended([], STALLED, 0.0, Circumstances(holds_back=True))
+    assert timeouts.count(0.0) == 0
 
 
 # --- The guard's inputs -----------------------------------------------------------------------
@@ -87,12 +119,12 @@ def test_breakers_lines_and_what_was_measured_become_signals() -> None:
         "LOCAL/one",
         "LOCAL/two",
     ]
-    found = signals(seats, RULES, breakers, 105.0, timeouts=4, upstream_up=False, lag_p99_s=0.02)
+    found = signals(seats, RULES, breakers, 105.0, timeouts=4, upstream_up=False, lag=(0.02, 7))
     row = RULES.roles[Role.HEAVY]
     heavy = QueueState(Role.HEAVY, 2, row.max_queue, 4.0, row.max_wait_ms / 1000)
     assert {line.role for line in found.lines} == set(Role) - {Role.CLOUD}
     assert [line for line in found.lines if line.waiting] == [heavy]
-    assert found == Signals(0.02, False, True, 2, found.lines, 4)
+    assert found == Signals(0.02, False, True, 2, found.lines, 4, lag_samples=7)
 
 
 def test_nothing_known_is_nothing_wrong() -> None:
@@ -103,7 +135,7 @@ def test_nothing_known_is_nothing_wrong() -> None:
         0.0,
         timeouts=0,
         upstream_up=None,
-        lag_p99_s=0.0,
+        lag=(0.0, 0),
     )
     guard = HealthGuard(HealthRules())
     assert guard.update(found, 0.0) is None

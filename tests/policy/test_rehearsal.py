@@ -103,7 +103,7 @@ class House:
                 self.now,
                 timeouts=self.timeouts.count(self.now),
                 upstream_up=True,
-                lag_p99_s=0.0,
+                lag=(0.0, 0),
             ),
             self.now,
         )
@@ -288,7 +288,7 @@ class Rehearsed:
     def _ends(self, failure: Failure | None) -> None:
         house = self.house
         if failure is not None:
-            house.timeouts.note(failure, house.now, deadline_was_clients=False)
+            house.timeouts.call_ended([failure], failure, house.now)
         if self.is_out:
             completed = self.stands_in(State.COMPLETED)
             house.breakers.call_ended(self.allowed, failure, house.now, completed=completed)

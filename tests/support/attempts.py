@@ -329,4 +329,4 @@ class Trial:
             for _ in range(5):
                 admitted = self.breakers.admit(Provider.LOCAL, model)
                 assert isinstance(admitted, Allowed)
-                self.breakers.ended(admitted, LATE, completed=False, deadline_was_clients=False)
+                self.breakers.ended(admitted, LATE, completed=False)

@@ -22,6 +22,7 @@ from pydantic import (
     ValidationInfo,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -59,6 +60,7 @@ OBJECTIVES: Final = (*LATENCIES, "event_loop_lag_p99", "timeouts", *RATES)
 """Every name the `slo` object may hold, in the order reports show them."""
 
 Condition = Literal["failure_analysis", "complex_output", "schema_failed", "operator"]
+Sheds = Literal["event_loop_lag", "queue_pressure", "timeouts"]
 Sticky = Literal["job", "client", "request"]
 Scalar = str | int | float | bool
 
@@ -102,6 +104,7 @@ Flag = Annotated[bool, Field(strict=True)]
 Money = Annotated[float, Field(strict=True, ge=0, le=_USD_MAX, allow_inf_nan=False)]
 Weight = Annotated[float, Field(strict=True, ge=0, le=LIMIT - 1, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(strict=True, gt=0, le=LIMIT - 1, allow_inf_nan=False)]
+Level = Annotated[float, Field(strict=True, ge=0, le=LIMIT - 1, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(strict=True, pattern=NAME), AfterValidator(_readable)]
 Label = Annotated[str, Field(strict=True, pattern=LABEL)]
 Window = Annotated[str, Field(strict=True, pattern=WINDOW)]
@@ -364,6 +367,84 @@ class ManagementPolicy(_Part):
     )
 
 
+class BreakersPolicy(_Part):
+    """When calls to a provider or a model are stopped for a while."""
+
+    failures: Count = Field(default=5, description="Failures in a row that open a breaker.")
+    pairs: Count = Field(
+        default=2,
+        description="Pairs of client and body they come from at least; 1: one client suffices.",
+    )
+    open_ms: Milliseconds = Field(
+        default=1_000, description="Milliseconds until a trial; doubled each time, for a model."
+    )
+    open_max_ms: Milliseconds = Field(
+        default=10_000, description="Milliseconds until a model's trial at most."
+    )
+    memory_ms: Milliseconds = Field(
+        default=60_000, description="Milliseconds after which an old failure counts no more."
+    )
+
+
+class BandPolicy(_Part):
+    """Where one signal of health turns bad, and where worse; each is left below its `_until`."""
+
+    degraded: Threshold = Field(description="DEGRADED from here.")
+    degraded_until: Level = Field(description="DEGRADED until it is down to this.")
+    critical: Threshold = Field(description="CRITICAL from here.")
+    critical_until: Level = Field(description="CRITICAL until it is down to this.")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> BandPolicy:
+        if not self.degraded_until < self.degraded or not self.critical_until < self.critical:
+            raise PydanticCustomError("band", "a level must be left below where it is entered")
+        if self.critical < self.degraded or self.critical_until < self.degraded_until:
+            raise PydanticCustomError("band", "critical must not lie below degraded")
+        return self
+
+
+def _band(
+    degraded: float, degraded_until: float, critical: float, critical_until: float
+) -> BandPolicy:
+    return BandPolicy(
+        degraded=degraded,
+        degraded_until=degraded_until,
+        critical=critical,
+        critical_until=critical_until,
+    )
+
+
+class HealthPolicy(_Part):
+    """What the Health Guard judges by, and what it sheds for."""
+
+    event_loop_lag_ms: BandPolicy = Field(
+        default=_band(250, 150, 1000, 600), description="P99 of a minute, in milliseconds."
+    )
+    lag_samples: Count = Field(
+        default=300, description="Samples, ten a second, that the P99 needs to count."
+    )
+    queue_pressure: BandPolicy = Field(
+        default=_band(0.75, 0.5, 0.95, 0.75),
+        description="How full a role's line is, or how late its oldest, whichever is less.",
+    )
+    timeouts: BandPolicy = Field(
+        default=_band(5, 3, 15, 10), description="Attempts that timed out in `timeouts_ms`."
+    )
+    timeouts_ms: Milliseconds = Field(
+        default=60_000, description="Milliseconds in which timeouts are counted."
+    )
+    model_breakers: BandPolicy = Field(
+        default=_band(1, 0, 3, 1), description="Models whose breaker is not closed."
+    )
+    hold_ms: Milliseconds = Field(
+        default=10_000, description="Milliseconds that better must last to count."
+    )
+    sheds: tuple[Sheds, ...] = Field(
+        default=("queue_pressure", "timeouts"),
+        description="Signals that turn calls away; the others are only shown.",
+    )
+
+
 class Policy(_Part):
     """The whole policy, checked. Read once at start; a change needs a restart."""
 
@@ -398,6 +479,12 @@ class Policy(_Part):
     )
     clients: ClientsPolicy = Field(
         default=ClientsPolicy(), description="Limits for each client by itself."
+    )
+    breakers: BreakersPolicy = Field(
+        default=BreakersPolicy(), description="When a provider or a model is not asked for now."
+    )
+    health: HealthPolicy = Field(
+        default=HealthPolicy(), description="When the service is unwell, and sheds."
     )
     management: ManagementPolicy = Field(
         default=ManagementPolicy(), description="Which changes to models go through."

@@ -312,7 +312,8 @@ class AnswerReader:
         code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, self._provider)
         if error is not None:
             text = f"Ollama failed mid-answer: {error[:120]}"
-            return Failure(code, Reason.ERROR_LINE, text, "Stream Broken")
+            reason = upstream_failures.reason_of_words(error) or Reason.ERROR_LINE
+            return Failure(code, reason, text, "Stream Broken")
         text = "Ollama ended its answer without saying that it was done; ask again"
         return Failure(code, Reason.UNTERMINATED, text, "Stream Broken")
 

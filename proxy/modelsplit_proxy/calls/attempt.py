@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.attempts import Tried, explains, retries_at_once, wait_left_s
+from modelsplit_policy.blame import USUAL, Circumstances, pair_of
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.deadlines import Deadline, is_clients, role_bound
 from modelsplit_policy.failures import Failure
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
 
+# What tells two bodies apart that are not the same: their first and their last bytes.
+_END_BYTES: Final = 4096
 _FORGOTTEN: Final = Body(b"", Fields(b"", {}), "", None)
 
 
@@ -67,7 +70,7 @@ class AttemptParts:
 class OutgoingRequest:
     """What the client sent, ready to be sent on. ``consumed``: headers that stop here."""
 
-    __slots__ = ("asked", "body", "consumed", "request", "target")
+    __slots__ = ("_ends", "_held", "asked", "body", "consumed", "request", "target")
 
     def __init__(
         self,
@@ -82,13 +85,32 @@ class OutgoingRequest:
         self.asked = asked
         self.body = body
         self.consumed = consumed
+        self._ends = b""
+        self._held = False
 
     def forget(self) -> None:
         """It will not be sent again: a long body need not live as long as its answer."""
+        raw, fields = self.body.raw, self.body.fields.plain
+        self._ends = raw[:_END_BYTES] + raw[-_END_BYTES:]
+        self._held = "tools" in fields or "format" in fields or "response_format" in fields
         self.body = _FORGOTTEN
         connection = self.request.connection
         if connection.body_hold.size:
             connection.forget_body()
+
+    def pair(self, client: str) -> int:
+        """A digest of who asks what, the same at any time; to be asked for rarely."""
+        raw = self.body.raw
+        return pair_of(client, self._ends or raw[:_END_BYTES] + raw[-_END_BYTES:])
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether Ollama may hold its answer back while it parses it, and be silent so long.
+
+        A tool call is collected before any of it is sent, and so may be an answer with a schema.
+        """
+        fields = self.body.fields.plain
+        return self._held or any(key in fields for key in ("tools", "format", "response_format"))
 
 
 class AttemptRun:
@@ -163,7 +185,7 @@ class AttemptRun:
         self._before = before
         if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
-        stopped = parts.breakers.check(self._plan.provider, self._plan.model)
+        stopped = parts.breakers.check(self._plan.provider, self._plan.model, self._pair)
         if stopped is None and self._payment is not None:
             stopped = await self._payment.check()
         if stopped is not None:
@@ -280,7 +302,7 @@ class AttemptRun:
                 return self._reading.set_back(refused)
         self._attempt.dispatched = self._parts.clock.now()
         record.call.step(Event.DISPATCH)
-        admitted = breakers.admit(self._plan.provider, self._plan.model)
+        admitted = breakers.admit(self._plan.provider, self._plan.model, self._pair)
         if isinstance(admitted, Failure):
             return self._reading.set_back(admitted)
         self._admitted = admitted
@@ -288,12 +310,25 @@ class AttemptRun:
         try:
             return await self._exchange()
         finally:
+            failure = self._attempt.failure or record.failure
             breakers.ended(
                 admitted,
-                self._attempt.failure or record.failure,
+                failure,
                 completed=record.call.state is State.COMPLETED,
-                deadline_was_clients=record.deadline_was_clients,
+                circumstances=USUAL if failure is None else self._circumstances(),
+                pair=self._pair,
             )
+
+    def _pair(self) -> int:
+        """Who asks what."""
+        return self._sent.pair(self._record.client)
+
+    def _circumstances(self) -> Circumstances:
+        """Of a failure; the record keeps what the body, soon forgotten, says of it."""
+        record = self._record
+        record.holds_back = self._sent.holds_back
+        record.pair = self._pair()
+        return Circumstances(record.deadline_was_clients, record.holds_back)
 
     async def _exchange(self) -> Setback | None:
         parts = self._parts

@@ -7,7 +7,7 @@ from then on a failure is told inside the answer, or breaks it visibly.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.failures import ErrorCode, Reason
@@ -51,6 +51,10 @@ class Setback:
 
     failure: Failure
     answer: OwnAnswer | None = None
+
+
+# Failures that the upstream has told of inside its stream.
+_SAID: Final = frozenset({Reason.ERROR_LINE, Reason.UNREADABLE_ANSWER, Reason.RUNNER_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class Reply:
         if verdict.ending:
             self.down.write(verdict.ending)
         # A stream whose last line is the error has already said it.
-        if failure.reason is not Reason.ERROR_LINE:
+        if failure.reason not in _SAID:
             self.down.write(record.endpoint.wire.error_in_stream(failure, record.scene()))
         self.down.end()
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.blame import USUAL
 from modelsplit_policy.breaker import Allowed
 from modelsplit_policy.breaker_news import BreakerNews
 from modelsplit_policy.failures import said_back
+from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
-    from modelsplit_policy.breaker import Breakers, BreakerTransition, BreakerView
+    from modelsplit_policy.blame import Circumstances
+    from modelsplit_policy.breaker import Breakers, BreakerTransition, BreakerView, Pair
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.vocabulary import Provider
     from modelsplit_proxy.runtime.clock import Clock
@@ -36,13 +39,16 @@ class BreakerKeeper:
     def __repr__(self) -> str:
         return f"<BreakerKeeper {self._breakers!r}>"
 
-    def check(self, provider: Provider, model: str) -> Failure | None:
-        """Whether a call would be refused now; asked before it joins a line."""
-        return self._breakers.check(provider, model, self._clock.now())
+    def check(self, provider: Provider, model: str, pair: Pair = None) -> Failure | None:
+        """Whether a call would be refused now; asked before it joins a line.
 
-    def admit(self, provider: Provider, model: str) -> Allowed | Failure:
+        ``pair``: asked for who asks what, where that matters.
+        """
+        return self._breakers.check(provider, model, self._clock.now(), DEFAULT_HOST, pair)
+
+    def admit(self, provider: Provider, model: str, pair: Pair = None) -> Allowed | Failure:
         """Let a call through; ``ended`` is then owed, whatever happens."""
-        verdict = self._breakers.admit(provider, model, self._clock.now())
+        verdict = self._breakers.admit(provider, model, self._clock.now(), DEFAULT_HOST, pair)
         if isinstance(verdict, Allowed) and verdict.transitions:
             self._tell(verdict.transitions)
         return verdict
@@ -59,7 +65,8 @@ class BreakerKeeper:
         failure: Failure | None,
         *,
         completed: bool,
-        deadline_was_clients: bool,
+        circumstances: Circumstances = USUAL,
+        pair: Pair = None,
     ) -> None:
         """How the call ended; without a failure and not ``completed``, its client left."""
         steps = self._breakers.call_ended(
@@ -67,8 +74,15 @@ class BreakerKeeper:
             failure,
             self._clock.now(),
             completed=completed,
-            deadline_was_clients=deadline_was_clients,
+            circumstances=circumstances,
+            pair=pair,
         )
+        if steps:
+            self._tell(steps)
+
+    def answered(self, provider: Provider, *, returned: bool) -> None:
+        """Asked something else, the provider is there; ``returned``: it had been away."""
+        steps = self._breakers.answered(provider, returned=returned)
         if steps:
             self._tell(steps)
 

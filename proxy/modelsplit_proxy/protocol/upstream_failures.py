@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -56,7 +57,8 @@ def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Fai
         )
     if status >= 500:
         code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
-        return Failure(code, Reason.STATUS, f"Ollama answered {status}: {said}", "Upstream Failed")
+        reason = _reason_of_500(status, said)
+        return Failure(code, reason, f"Ollama answered {status}: {said}", "Upstream Failed")
     return _rejected(status, said)
 
 
@@ -83,6 +85,43 @@ def no_byte(provider: Provider) -> Failure:
 def _no_answer(text: str, provider: Provider) -> Failure:
     code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
     return Failure(code, Reason.NO_ANSWER, text[:200], "No Answer")
+
+
+# What Ollama says with a 500 and the request alone has caused.
+_REQUESTS: Final = re.compile(
+    r'^option "[^"]*" must be of type '
+    r"|^invalid format: "
+    r"|does not support embeddings"
+    r"|template error|apply-template error"
+    r"|maximum context length"
+    r"|only supports one image"
+    r"|^(?:decode|encode) WebP image"
+)
+# The model has answered, and Ollama could not read it.
+_UNREADABLE: Final = re.compile(
+    r"error parsing tool call|invalid tool call arguments|incomplete GLM tool call"
+    r"|expected '\{' in tool call"
+)
+# The runner died, or did not come up. (Too little memory may be the request's num_ctx.)
+_RUNNER: Final = re.compile(
+    r"process has terminated|runner has unexpectedly stopped"
+    r"|error was encountered while running the model"
+    r"|timed out waiting for llama|llama-server startup failed|(?:failed|unable) to load model"
+    r"|error loading model|model failed to load"
+)
+
+
+def _reason_of_500(status: int, said: str) -> Reason:
+    if status == 501 or _REQUESTS.search(said) is not None:
+        return Reason.UPSTREAM_REJECTED
+    return reason_of_words(said) or Reason.STATUS
+
+
+def reason_of_words(said: str) -> Reason | None:
+    """What failed, by the upstream's own words, with a status or inside a stream."""
+    if _UNREADABLE.search(said) is not None:
+        return Reason.UNREADABLE_ANSWER
+    return Reason.RUNNER_FAILED if _RUNNER.search(said) is not None else None
 
 
 def _names_a_model(body: bytes) -> bool:

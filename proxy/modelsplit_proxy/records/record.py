@@ -116,6 +116,8 @@ class CallRecord:
     ``no_fallback``: the client wanted none. ``bound``: no other model's answer would be a right
     one. ``queue_position``: its place in line when it was
     refused, 0 when its turn had come before an early head; None: of no interest.
+    ``holds_back``, ``pair``: of a call that failed, whether Ollama may have held its answer
+    back, and a digest of who asked what; None: it was not sent.
     ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
     ``values``: what ``values.finished`` made of the call when it had ended.
     """
@@ -143,6 +145,8 @@ class CallRecord:
     budget_refused: str | None = None
     schema: str | None = None
     deadline_was_clients: bool = False
+    holds_back: bool = False
+    pair: int | None = None
     loading: Loading | None = None
     ended: float | None = None
     values: Finished | None = field(default=None, repr=False, compare=False)

@@ -46,6 +46,11 @@ class LoopLag:
         for listener in self._listeners:
             listener(lag_s)
 
+    @property
+    def samples(self) -> int:
+        """How many there are in the window."""
+        return len(self._samples)
+
     def quantile(self, q: float) -> float:
         """The ``q`` quantile of the window, nearest rank; 0 before the first tick."""
         if not self._samples:

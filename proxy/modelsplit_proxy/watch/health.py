@@ -11,13 +11,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.blame import Circumstances
 from modelsplit_policy.health_samples import Timeouts, not_closed, shedding, signals
 
 if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
     from modelsplit_policy.config.model import Policy
-    from modelsplit_policy.failures import Failure
     from modelsplit_policy.health import HealthGuard, HealthRules, Signals
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.records.live import LiveCalls
@@ -57,15 +57,13 @@ class Monitor:
 
     def call_ended(self, record: CallRecord) -> None:
         """Note how the attempts of a finished call failed."""
-        for attempt in record.attempts:
-            if attempt.failure is not None:
-                self._note(attempt.failure, record)
-        if record.streamed and record.failure is not None:
-            self._note(record.failure, record)
-
-    def _note(self, failure: Failure, record: CallRecord) -> None:
-        now = self._watched.clock.now()
-        self.timeouts.note(failure, now, deadline_was_clients=record.deadline_was_clients)
+        self.timeouts.call_ended(
+            (attempt.failure for attempt in record.attempts),
+            record.failure,
+            self._watched.clock.now(),
+            Circumstances(record.deadline_was_clients, record.holds_back),
+            record.pair,
+        )
 
     async def watch(self) -> None:
         """Look for ever; a task of the process."""
@@ -105,6 +103,6 @@ class Monitor:
             now,
             timeouts=self.timeouts.count(now),
             upstream_up=watched.probe.up,
-            lag_p99_s=watched.lag.quantile(0.99),
+            lag=(watched.lag.quantile(0.99), watched.lag.samples),
             silence_s=watched.live.longest_silence_s(),
         )

@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from modelsplit_policy.blame import USUAL, Circumstances
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers, State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.vocabulary import Provider
@@ -47,7 +48,7 @@ def end(
     """One call, from admission to its end."""
     allowed = admitted(breakers, model)
     completed = failure is None and not gone
-    breakers.ended(allowed, failure, completed=completed, deadline_was_clients=False)
+    breakers.ended(allowed, failure, completed=completed)
 
 
 def test_after_five_failures_calls_are_refused_with_the_reason() -> None:
@@ -102,7 +103,7 @@ def test_after_its_time_exactly_one_call_goes_and_its_end_decides() -> None:
     trial = admitted(breakers)
     assert trial.trial
     assert isinstance(breakers.admit(LOCAL, "m"), Failure)
-    breakers.ended(trial, None, completed=True, deadline_was_clients=False)
+    breakers.ended(trial, None, completed=True)
     assert breakers.check(LOCAL, "m") is None
     assert breakers.snapshot() == ()
 
@@ -119,21 +120,22 @@ def test_a_provider_is_back_with_the_first_byte_of_its_trial() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "clients"),
+    ("failure", "circumstances"),
     [
-        (None, False),
-        (LATE, True),
-        (Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.UPSTREAM_BUSY, "", ""), False),
-        (Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, "", ""), False),
+        (None, USUAL),
+        (LATE, Circumstances(deadline_was_clients=True)),
+        (Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.UPSTREAM_BUSY, "", ""), USUAL),
+        (Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, "", ""), USUAL),
     ],
     ids=["left", "impatient", "busy", "not installed"],
 )
 def test_what_is_nobodys_failure_never_opens_anything(
-    failure: Failure | None, *, clients: bool
+    failure: Failure | None, circumstances: Circumstances
 ) -> None:
     breakers, _ = made()
     for _ in range(20):
-        breakers.ended(admitted(breakers), failure, completed=False, deadline_was_clients=clients)
+        allowed = admitted(breakers)
+        breakers.ended(allowed, failure, completed=False, circumstances=circumstances)
     assert breakers.snapshot() == ()
 
 
