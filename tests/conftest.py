@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 import uvloop
 
-from support import tools
+from support import patience, tools
 from support.fake_time import FakeTimeLoop, FlowingTimeLoop
 from support.hanging import guarded
 
@@ -36,6 +36,11 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("flowing_time"):
         return {"flowing time": FlowingTimeLoop}
     return {"uvloop": uvloop.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience.set_far_away(monkeypatch)
 
 
 @pytest.hookimpl(wrapper=True)

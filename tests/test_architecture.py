@@ -545,7 +545,7 @@ def real_time(module: Module) -> Iterator[tuple[str, str]]:
             if name == "sleep" and not is_zero(node):
                 yield function, f"{where} sleeps: wait for the event itself"
             if (name in {"timeout", "wait_for"} and owner(node) == "asyncio" and not fake) or (
-                name == "settimeout"
+                name in {"settimeout", "result"} and node.args
             ):
                 yield function, f"{where} is bounded: what hangs is ended by tests/conftest.py"
             if name in CLOCKS | CLOCKS_NS:
@@ -867,6 +867,7 @@ BAD = (
     (no_test_races_the_machine, TEST, "async def f():\n    async with asyncio.timeout(5): g()"),
     (no_test_races_the_machine, TEST, "async def f():\n    await asyncio.wait_for(g(), 5)"),
     (no_test_races_the_machine, TEST, "sock.settimeout(5)"),
+    (no_test_races_the_machine, TEST, "assert store.submit(work).result(5) == 1"),
     (no_test_races_the_machine, TEST, "subprocess.run(command, timeout=60)"),
     (no_test_races_the_machine, TEST, "began = time.monotonic()"),
     (no_test_races_the_machine, TEST, "began = perf_counter_ns()"),

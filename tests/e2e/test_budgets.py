@@ -21,10 +21,11 @@ from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import BODIES, DIALECTS, ERROR_FIELDS, call
 from support.harness import running, warm
 from support.process import ollama, serving
-from support.stores import locked
+from support.stores import locked_out
 
 if TYPE_CHECKING:
     from support.harness import Running
+    from support.wire import Answer, Client
 
 pytestmark = pytest.mark.flowing_time
 
@@ -232,19 +233,25 @@ async def test_a_shadow_budget_is_seen_by_operators_only() -> None:
         assert stats["spending"]["budgets"][0]["calls"] == 3
 
 
+async def counted(client: Client) -> Answer:
+    """A call that was counted: a busy machine may be too late for one or another."""
+    while True:
+        answer = await client.request("POST", ROUTE, call(ROUTE, MODEL))
+        if answer.status == 200 or answer.json["reason"] != "ledger_unavailable":
+            return answer
+
+
 async def test_while_the_file_is_locked_only_what_must_be_counted_is_refused(
     tmp_path: Path,
 ) -> None:
     async with running(WARM, budget(), state=tmp_path) as up, up.client() as client:
-        up.app.store._urgent_s = 0.1
-        with locked(tmp_path):
+        with locked_out(up.app.store):
             counted = await client.request("POST", ROUTE, call(ROUTE, MODEL))
             free = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
         assert (counted.status, counted.phrase) == (429, "Budget Ledger Unavailable")
         assert counted.json["reason"] == "ledger_unavailable"
         assert counted["x-should-retry"] == "false"
         assert free.status == 200
-        up.app.store._urgent_s = 5.0
         after = await client.request("POST", ROUTE, call(ROUTE, MODEL))
         assert (after.status, after["RateLimit"]) == (200, '"heavy-20b";r=1;t=3600')
         assert len(up.asked) == 2
@@ -256,16 +263,16 @@ async def test_while_the_disk_is_full_only_what_must_be_counted_is_refused(tmp_p
     async with ollama("--tokens", "2") as (upstream, _), serving(upstream, tmp_path) as proxy:
         limits = resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE)
         async with proxy.client() as client:
-            before = await client.request("POST", ROUTE, call(ROUTE, MODEL))
+            before = await counted(client)
             resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, (0, limits[1]))
             full = [await client.request("POST", ROUTE, call(ROUTE, MODEL)) for _ in range(3)]
             free = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
             resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, limits)
             after = await client.request("POST", ROUTE, call(ROUTE, MODEL))
-        assert before["RateLimit"] == '"heavy-20b";r=9;t=3600'
+        left = int(before["RateLimit"].split(";")[1].removeprefix("r="))
         assert [answer.json["reason"] for answer in full] == ["ledger_unavailable"] * 3
         assert free.status == 200
-        assert (after.status, after["RateLimit"]) == (200, '"heavy-20b";r=8;t=3600')
+        assert (after.status, after["RateLimit"]) == (200, f'"heavy-20b";r={left - 1};t=3600')
 
 
 async def test_counts_outlive_the_process(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ async def budget_keeper(
 ) -> AsyncIterator[Held]:
     """An open budget_keeper; closed as the process would, unless the test closed it before."""
     clocks = clocks or Clocks()
-    with opened(directory, **({"urgent_s": 5.0} | store)) as made:
+    with opened(directory, **store) as made:
         loaded = policy(overlay).policy
         held = Held(BudgetKeeper(loaded, Prices(loaded), made, BudgetClock(clocks)), made, clocks)
         await held.budget_keeper.open()

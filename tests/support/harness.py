@@ -26,6 +26,7 @@ from modelsplit_proxy.limits.client_keys import Keyring
 from modelsplit_proxy.protocol.endpoint import Endpoint
 from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.records.record import CallRecord
+from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.journal import Call
 from modelsplit_sim.server import Sim
@@ -188,6 +189,8 @@ async def running(
             app.lag._samples.clear()
             # Nor is its disk too slow to count calls, and what was counted before is known.
             app.store._urgent_s = 3600.0
+            # Its thread lives in the machine's time, whatever time this loop tells.
+            app.store._clock = SystemClock()
             up = Running(app, stand_in, lines, calls)
             await up.until(lambda: app.budget_keeper.is_open)
             try:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 @contextmanager
 def opened(directory: Path, **changes: Any) -> Iterator[Store]:
-    """A store on the real clock; closed at the end, its thread gone."""
-    store = Store(directory, SystemClock(), **changes)
+    """A store on the real clock, with all the time it needs; closed at the end, its thread gone."""
+    store = Store(directory, SystemClock(), **({"urgent_s": 3600.0} | changes))
     try:
         yield store
     finally:
@@ -47,6 +47,18 @@ def locked(directory: Path) -> Iterator[None]:
             yield
         finally:
             other.execute("ROLLBACK")
+
+
+@contextmanager
+def locked_out(store: Store) -> Iterator[None]:
+    """The same, and the writer has come upon it; urgent jobs are soon given up meanwhile."""
+    patience_s = store._urgent_s
+    with locked(store.path.parent):
+        store.submit(lambda db: db.execute("UPDATE facts SET value = value"))
+        until_failing(store)
+        store._urgent_s = 0.01
+        yield
+        store._urgent_s = patience_s
 
 
 def until_failing(store: Store) -> None:

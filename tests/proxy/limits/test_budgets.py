@@ -23,7 +23,7 @@ from support.bodies import fields_of
 from support.budget_keepers import HEAVY, NOON, OPUS, Clocks, Held, budget_keeper
 from support.harness import policy
 from support.records import routing
-from support.stores import execute, locked
+from support.stores import execute, locked, locked_out
 
 DAY = 86_400.0
 TWO = {"budgets": [{"name": "two", "models": ["gpt-oss:20b"], "calls": 2, "window": "1h"}]}
@@ -78,7 +78,7 @@ async def test_a_call_is_on_disk_before_it_may_be_sent_and_settled_after(tmp_pat
         assert rows(tmp_path) == [(1, 0, 0)]
         attempt.sent = True
         payment.close(attempt)
-        held.store.catch_up(5.0)
+        held.store.catch_up(3600)
         assert rows(tmp_path) == [(1, 0, 1)]
         (standing,) = record.budgets.values()
         assert (standing.name, standing.calls, standing.max_calls) == ("heavy-20b", 1, 10)
@@ -156,8 +156,8 @@ async def test_a_shadow_budget_refuses_nothing_and_tells_what_it_would_have(tmp_
 
 
 async def test_with_a_locked_file_what_must_be_counted_is_refused(tmp_path: Path) -> None:
-    async with budget_keeper(tmp_path, urgent_s=0.1) as held:
-        with locked(tmp_path):
+    async with budget_keeper(tmp_path) as held:
+        with locked_out(held.store):
             _, _, payment = held.payment()
             failure = await payment.reserve()
         assert failure is not None
@@ -171,10 +171,10 @@ async def test_with_a_locked_file_what_must_be_counted_is_refused(tmp_path: Path
 
 
 async def test_with_a_locked_file_a_shadow_budget_lets_everything_through(tmp_path: Path) -> None:
-    async with budget_keeper(tmp_path, overlay=SHADOW, urgent_s=0.1) as held:
-        with locked(tmp_path):
+    async with budget_keeper(tmp_path, overlay=SHADOW) as held:
+        with locked_out(held.store):
             assert await held.sent() is None
-        held.store.catch_up(5.0)
+        held.store.catch_up(3600)
         assert len(rows(tmp_path)) == 1
 
 
@@ -435,7 +435,7 @@ async def test_a_wall_clock_that_was_set_is_written_down(tmp_path: Path) -> None
         assert await held.sent() is None
         clocks.set_wall(DAY)
         held.budget_keeper.look_at_the_clock()
-        held.store.catch_up(5.0)
+        held.store.catch_up(3600)
         held.budget_keeper._is_open = False  # killed: nothing is written at the end
     clocks.wait(60.0)
     clocks.reboot("boot-2", 30.0)
@@ -472,7 +472,7 @@ async def test_a_cost_that_is_none_leaves_what_was_reserved(tmp_path: Path, usag
         assert await payment.reserve() is None
         attempt.sent, attempt.usage = True, usage
         payment.close(attempt)
-        assert held.store.catch_up(5.0)
+        assert held.store.catch_up(3600)
         assert rows(tmp_path) == [(1, RESERVED, 1)]
         assert held.budget_keeper.standing()[0].nano_usd == RESERVED
         assert held.budget_keeper.writes_lost == 0
@@ -495,7 +495,7 @@ async def test_a_charge_that_cannot_be_written_refuses_its_call_and_no_other(
             "ledger_unavailable",
         ]
         assert await payments[2].reserve() is None
-        assert held.store.catch_up(5.0)
+        assert held.store.catch_up(3600)
         assert [row[0] for row in rows(tmp_path)] == [1, 3]
         assert held.budget_keeper.standing()[0].calls == 2
         assert held.budget_keeper.writes_lost == 0
@@ -518,7 +518,7 @@ async def test_a_cost_that_cannot_be_written_is_counted_told_and_still_charged(
             assert await payment.reserve() is None
             attempt.sent, attempt.usage = True, Usage(7, 7)
             payment.close(attempt)
-        assert held.store.catch_up(5.0)
+        assert held.store.catch_up(3600)
         assert rows(tmp_path) == [(1, RESERVED, 0), (2, 14_000, 1)]
         assert held.budget_keeper.standing()[0].nano_usd == 28_000
         assert held.budget_keeper.writes_lost == 1
@@ -534,7 +534,7 @@ async def test_a_shadow_charge_that_cannot_be_written_is_counted_in_memory(
     async with budget_keeper(tmp_path, overlay=SHADOW) as held:
         monkeypatch.setattr(budget_store, "reserve", fails)
         assert await held.payment()[2].reserve() is None
-        assert held.store.catch_up(5.0)
+        assert held.store.catch_up(3600)
         assert (held.budget_keeper.standing()[0].calls, held.budget_keeper.writes_lost) == (1, 1)
 
 

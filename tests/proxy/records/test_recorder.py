@@ -103,7 +103,7 @@ def test_an_urgent_write_does_not_wait_for_a_whole_batch(
                 ledger.note(answered(request_id=f"r{number}"))
         assert len(ids(ledger, 200)) == 100
         [found] = urgent
-        assert found.result(5) == [(10,)]
+        assert found.result() == [(10,)]
 
 
 def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
@@ -136,14 +136,18 @@ def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
 # --- A disk that fails ------------------------------------------------------------------------
 
 
-def test_records_wait_while_the_file_is_locked_and_are_written_once_later(tmp_path: Path) -> None:
-    with opened(tmp_path) as store:
+def test_records_wait_while_the_file_is_locked_and_are_written_once_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with opened(tmp_path) as store, monkeypatch.context() as hasty:
         ledger = Ledger(store)
+        hasty.setattr(module, "_CATCH_UP_S", 0.01)
         with locked(tmp_path):
             for number in range(3):
                 ledger.note(answered(request_id=f"kept-{number}"))
             assert ledger.archive.find("kept-1") is None
             assert repr(ledger) == "<Ledger 3 waiting, 0 dropped>"
+        hasty.undo()
         assert ledger.archive.find("kept-1") is not None
         assert execute(tmp_path, "SELECT count(*) FROM calls") == [(3,)]
         assert ledger.dropped == 0

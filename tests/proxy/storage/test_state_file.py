@@ -49,7 +49,7 @@ def modes(directory: Path) -> set[int]:
 def test_the_file_its_log_and_its_directory_are_the_owners_alone(tmp_path: Path) -> None:
     directory = tmp_path / "deep" / "state"
     with opened(directory) as store:
-        store.submit(lambda db: db.execute("INSERT INTO facts VALUES ('a', 1)")).result(5)
+        store.submit(lambda db: db.execute("INSERT INTO facts VALUES ('a', 1)")).result()
         names = {path.name for path in directory.iterdir()}
         assert names == {FILE_NAME, f"{FILE_NAME}-wal", f"{FILE_NAME}-shm"}
         assert modes(directory) == {0o600}

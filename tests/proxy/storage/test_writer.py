@@ -20,7 +20,7 @@ from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage import writer as module
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
 from modelsplit_proxy.storage.state_lock import StateBusyError, StateLock
-from support.stores import execute, locked, make_first_version, opened, until_failing
+from support.stores import execute, locked, locked_out, make_first_version, opened, until_failing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,11 +72,11 @@ def fill(store: Store) -> None:
     def no_more_pages(db: sqlite3.Connection) -> None:
         db.execute("PRAGMA max_page_count = 1")  # SQLite takes the present size instead
 
-    store.submit(no_more_pages, urgent=True).result(5)
+    store.submit(no_more_pages, urgent=True).result()
 
 
 def make_room(store: Store) -> None:
-    store.submit(lambda db: db.execute("PRAGMA max_page_count = 100000"), urgent=True).result(5)
+    store.submit(lambda db: db.execute("PRAGMA max_page_count = 100000"), urgent=True).result()
 
 
 def big(name: str) -> Callable[[sqlite3.Connection], None]:
@@ -125,7 +125,7 @@ def test_a_file_that_another_process_holds_is_not_migrated_or_set_aside(tmp_path
 @pytest.mark.parametrize("urgent", [True, False])
 def test_a_result_comes_when_the_job_is_committed(tmp_path: Path, urgent: bool) -> None:
     with opened(tmp_path) as store:
-        assert store.submit(put("a"), urgent=urgent).result(5) == "a"
+        assert store.submit(put("a"), urgent=urgent).result() == "a"
         assert execute(tmp_path, "SELECT name FROM facts") == [("a",)]
 
 
@@ -135,7 +135,7 @@ def test_jobs_that_wait_are_written_in_one_transaction_in_order(tmp_path: Path) 
         before = store.commits
         futures = [store.submit(put(f"u{number}"), urgent=True) for number in range(50)]
         held.let_go()
-        assert [future.result(5) for future in futures] == [f"u{n}" for n in range(50)]
+        assert [future.result() for future in futures] == [f"u{n}" for n in range(50)]
         assert store.commits == before + 2  # the held one, and all the others
         assert len(store.read("SELECT name FROM facts")) == 50
 
@@ -151,8 +151,8 @@ def test_urgent_jobs_overtake_routine_ones(tmp_path: Path) -> None:
         routine = store.submit(noted("routine"))
         urgent = store.submit(noted("urgent"), urgent=True)
         held.let_go()
-        routine.result(5)
-        urgent.result(5)
+        routine.result()
+        urgent.result()
     assert order == ["urgent", "routine"]
 
 
@@ -168,11 +168,11 @@ def test_a_job_that_fails_undoes_itself_and_nobody_else(tmp_path: Path) -> None:
         twice = store.submit(put("first"), urgent=True)
         last = store.submit(put("last"), urgent=True)
         held.let_go()
-        assert (first.result(5), last.result(5)) == ("first", "last")
+        assert (first.result(), last.result()) == ("first", "last")
         with pytest.raises(LookupError, match="no such budget"):
-            failing.result(5)
+            failing.result()
         with pytest.raises(sqlite3.IntegrityError):
-            twice.result(5)
+            twice.result()
         assert facts(store) == ["first", "last"]
         assert store.error is None
 
@@ -185,7 +185,7 @@ def test_a_job_nobody_wants_any_more_is_not_run(tmp_path: Path, urgent: bool) ->
         kept = store.submit(put("kept"), urgent=urgent)
         assert gone.cancel()
         held.let_go()
-        kept.result(5)
+        kept.result()
         assert facts(store) == ["kept"]
 
 
@@ -195,7 +195,7 @@ def test_more_routine_jobs_than_one_transaction_takes_are_all_written(tmp_path: 
         futures = [store.submit(put(f"r{number}")) for number in range(1200)]
         before = store.commits
         held.let_go()
-        assert store.catch_up(5)
+        assert store.catch_up(3600)
         assert all(future.done() for future in futures)
         assert store.read("SELECT count(*) FROM facts") == [(1200,)]
         assert store.commits - before == 4
@@ -210,8 +210,8 @@ def test_urgent_commits_are_synced_and_routine_ones_are_not(tmp_path: Path) -> N
 
     with opened(tmp_path) as store:
         for _ in range(2):
-            assert store.submit(level, urgent=True).result(5) == 2
-            assert store.submit(level).result(5) == 1
+            assert store.submit(level, urgent=True).result() == 2
+            assert store.submit(level).result() == 1
 
 
 def test_what_waits_is_told(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ async def test_a_disk_that_does_not_answer_fails_the_job_in_time(tmp_path: Path)
             await store.commit(put("late"))
         held.let_go()
         await asyncio.wrap_future(held.future)
-        assert store.catch_up(5)
+        assert store.catch_up(3600)
         assert facts(store) == []
 
 
@@ -258,7 +258,7 @@ async def test_a_client_that_leaves_takes_its_job_along(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await task
         held.let_go()
-        assert await asyncio.to_thread(store.catch_up, 5)
+        assert await asyncio.to_thread(store.catch_up, 3600)
         assert facts(store) == []
 
 
@@ -268,18 +268,18 @@ async def test_a_client_that_leaves_takes_its_job_along(tmp_path: Path) -> None:
 def test_urgent_jobs_fail_while_the_file_is_locked_and_routine_ones_wait(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with opened(tmp_path, urgent_s=0.1) as store:
+    with opened(tmp_path) as store:
         routine = store.submit(put("kept"))
-        routine.result(5)
-        with locked(tmp_path):
+        routine.result()
+        with locked_out(store):
             waits = store.submit(put("waits"))
             for _ in range(2):
                 with pytest.raises(StoreError, match="database is locked"):
-                    store.submit(put("urgent"), urgent=True).result(5)
+                    store.submit(put("urgent"), urgent=True).result()
             assert not waits.done()
             assert store.error == "database is locked"
-        assert waits.result(5) == "waits"
-        assert store.submit(put("again"), urgent=True).result(5) == "again"
+        assert waits.result() == "waits"
+        assert store.submit(put("again"), urgent=True).result() == "again"
         assert store.error is None
         assert facts(store) == ["again", "kept", "waits"]
     assert caplog.text.count("cannot be written: database is locked") == 1
@@ -292,7 +292,7 @@ def test_a_lock_shorter_than_the_bound_only_delays(tmp_path: Path) -> None:
             future = store.submit(put("a"), urgent=True)
             until_failing(store)
             assert not future.done()
-        assert future.result(5) == "a"
+        assert future.result() == "a"
 
 
 def test_an_urgent_job_given_up_while_locked_never_reaches_the_file(tmp_path: Path) -> None:
@@ -301,7 +301,7 @@ def test_an_urgent_job_given_up_while_locked_never_reaches_the_file(tmp_path: Pa
             future = store.submit(put("given up"), urgent=True)
             until_failing(store)
             assert future.cancel()
-        assert store.catch_up(5)
+        assert store.catch_up(3600)
         assert facts(store) == []
         with pytest.raises(CancelledError):
             future.result()
@@ -315,10 +315,10 @@ def test_a_full_disk_fails_urgent_jobs_at_once_and_keeps_routine_ones(tmp_path: 
         fill(store)
         waits = store.submit(big("waits"))
         with pytest.raises(StoreError, match="cannot be written: database or disk is full"):
-            store.submit(big("urgent"), urgent=True).result(5)
+            store.submit(big("urgent"), urgent=True).result()
         make_room(store)
-        waits.result(5)
-        assert store.catch_up(5)
+        waits.result()
+        assert store.catch_up(3600)
         assert facts(store) == ["waits"]
         assert execute(tmp_path, "PRAGMA integrity_check") == [("ok",)]
 
@@ -327,11 +327,11 @@ def test_reading_does_not_end_the_trouble_of_a_full_disk(tmp_path: Path) -> None
     with opened(tmp_path, urgent_s=60.0) as store:
         fill(store)
         with pytest.raises(StoreError):
-            store.submit(big("urgent"), urgent=True).result(5)
-        store.submit(lambda db: db.execute("SELECT 1").fetchone(), urgent=True).result(5)
+            store.submit(big("urgent"), urgent=True).result()
+        store.submit(lambda db: db.execute("SELECT 1").fetchone(), urgent=True).result()
         assert store.error == "database or disk is full"
         make_room(store)
-        store.submit(big("later"), urgent=True).result(5)
+        store.submit(big("later"), urgent=True).result()
         assert store.error is None
 
 
@@ -355,21 +355,24 @@ def test_a_file_that_is_locked_at_the_start_is_opened_when_it_is_free(
             )
             waits = store.submit(put("waits"))
             with pytest.raises(StoreError, match="cannot be written: database is locked"):
-                store.submit(put("urgent"), urgent=True).result(5)
+                store.submit(put("urgent"), urgent=True).result()
             assert not waits.done()
-        assert waits.result(5) == "waits"
+        assert waits.result() == "waits"
         assert is_well(store)
         assert store.checked
         assert store.read("SELECT count(*) FROM calls") == [(2,)]
     assert caplog.text.count("cannot be written: database is locked") == 1
 
 
-def test_a_store_that_never_opened_can_be_closed(tmp_path: Path) -> None:
+def test_a_store_that_never_opened_can_be_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CLOSE_S", 0.05)
     make_first_version(tmp_path, rows=2)
     with locked(tmp_path), opened(tmp_path) as store:
         lost = store.submit(put("lost"))
     with pytest.raises(StoreError, match="database is locked"):
-        lost.result(5)
+        lost.result()
     assert execute(tmp_path, "PRAGMA user_version") == [(1,)]
 
 
@@ -385,7 +388,7 @@ store = Store(Path(sys.argv[1]), SystemClock())
 assert store.error is not None
 waits = store.submit(lambda db: db.execute("INSERT INTO facts VALUES ('kept', 1)").rowcount)
 resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-assert waits.result(20) == 1
+assert waits.result() == 1
 assert store.error is None
 store.close()
 """
@@ -423,7 +426,7 @@ def test_close_on_a_locked_file_ends_and_says_what_is_lost(
         closing = threading.Thread(target=store.close)
         closing.start()
         with pytest.raises(StoreError, match="database is locked"):
-            lost.result(5)
+            lost.result()
         closing.join()
     assert "1 writes to" in caplog.text
     assert "are lost: database is locked" in caplog.text
@@ -434,8 +437,8 @@ def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:
         pass
     for urgent in (True, False):
         with pytest.raises(StoreError, match="cannot be written: it is closed"):
-            store.submit(put("late"), urgent=urgent).result(5)
-    assert not store.catch_up(5)
+            store.submit(put("late"), urgent=urgent).result()
+    assert not store.catch_up(3600)
 
 
 def test_a_line_of_routine_jobs_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -444,11 +447,11 @@ def test_a_line_of_routine_jobs_has_an_end(tmp_path: Path, monkeypatch: pytest.M
         held = Held(store)
         kept = [store.submit(put(f"r{number}")) for number in range(3)]
         with pytest.raises(StoreError, match="3 writes wait for it"):
-            store.submit(put("one too many")).result(5)
+            store.submit(put("one too many")).result()
         urgent = store.submit(put("urgent"), urgent=True)
         held.let_go()
-        assert [future.result(5) for future in kept] == ["r0", "r1", "r2"]
-        assert urgent.result(5) == "urgent"
+        assert [future.result() for future in kept] == ["r0", "r1", "r2"]
+        assert urgent.result() == "urgent"
 
 
 # --- Readers ----------------------------------------------------------------------------------
@@ -456,7 +459,7 @@ def test_a_line_of_routine_jobs_has_an_end(tmp_path: Path, monkeypatch: pytest.M
 
 def test_readers_do_not_wait_for_the_writer_and_cannot_write(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        store.submit(put("a"), urgent=True).result(5)
+        store.submit(put("a"), urgent=True).result()
         held = Held(store)
         assert store.read("SELECT name FROM facts WHERE name = ?", ("a",)) == [("a",)]
         with pytest.raises(StoreError, match="cannot be read: attempt to write a readonly"):

@@ -1,0 +1,29 @@
+"""The product's own bounds on the disk, far away: a busy machine must not run into one.
+
+A test of such a bound sets it to what it expects to run into.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_proxy.records import recorder, request_log
+from modelsplit_proxy.storage import state_file, writer
+
+if TYPE_CHECKING:
+    import pytest
+
+FAR_AWAY_S: Final = 3600.0
+BOUNDS: Final = (
+    (recorder, "_CATCH_UP_S"),
+    (request_log, "_CLOSE_S"),
+    (state_file, "_CHECK_S"),
+    (state_file, "_READ_MAX_S"),
+    (writer, "_CLOSE_S"),
+    (writer, "_JOIN_S"),
+)
+
+
+def set_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in BOUNDS:
+        monkeypatch.setattr(module, name, FAR_AWAY_S)
