@@ -129,9 +129,8 @@ MAY_NAME_ROUTES = frozenset(
         "modelsplit_proxy.protocol.endpoints",
         "modelsplit_proxy.protocol.routes",
         "modelsplit_proxy.passthrough.intercept",
-        "modelsplit_proxy.app",
-        "modelsplit_proxy.cli.check",
         "modelsplit_proxy.cli.demo",
+        "modelsplit_proxy.watch.installed_models",
         "modelsplit_proxy.watch.loaded_models",
         "modelsplit_proxy.watch.upstream_probe",
     }

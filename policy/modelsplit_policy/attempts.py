@@ -6,7 +6,9 @@ latter, ``Tried`` says what this module needs to know, and ``next_step`` decides
 follows:
 
 - A second attempt follows where the failure is one another model may be spared
-  (``fallback``), and where that helps a call that only loads (``loading``).
+  (``fallback``), where that helps a call that only loads (``loading``), and where the other
+  model is not known to be of no use: not installed, or without what the request needs
+  (``capabilities``).
 - After an answer that did not fit its schema it follows at once: ahead of its role's line,
   while the first attempt still holds its seat, so that nobody comes between.
 - The wait in line is capped for the whole call, not for each attempt.
@@ -28,6 +30,7 @@ from modelsplit_policy.failures import BUDGET, ErrorCode, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from modelsplit_policy.capabilities import Unable
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_policy.vocabulary import Loading
@@ -86,10 +89,12 @@ class Ask(NamedTuple):
 class Tell(NamedTuple):
     """The call ends unanswered, told by this attempt (0: the first).
 
-    An attempt after that one explains nothing (``explains``).
+    An attempt after that one explains nothing (``explains``). ``unable``: why no other was
+    made, where its model is known to be of no use.
     """
 
     attempt: int
+    unable: Unable | None = None
 
 
 def worth_asking(
@@ -98,18 +103,22 @@ def worth_asking(
     prefers_resident: bool,
     loaded: Callable[[str], bool | None],
     has_room: Callable[[str], bool],
+    unable: Callable[[Candidate], Unable | None],
 ) -> tuple[Candidate, ...]:
     """The candidates, without a primary whose cold start the policy wants avoided.
 
     ``prefers_resident``: the role does. ``loaded``: whether a model is, None if nobody
-    knows; ``has_room``: whether the budgets of calls would let one to a model through. An
-    experiment's arm is asked all the same: else both arms would measure the fallback.
+    knows; ``has_room``: whether the budgets of calls would let one to a model through;
+    ``unable``: why a model cannot serve the request, None if it may. An experiment's arm is
+    asked all the same: else both arms would measure the fallback.
     """
     candidates = route.candidates
     if not prefers_resident or route.arm is not None or len(candidates) < 2:
         return candidates
     primary, second = candidates
     if loaded(primary.model) is not False or loaded(second.model) is not True:
+        return candidates
+    if unable(second) is not None:
         return candidates
     return (second,) if has_room(second.model) else candidates
 
@@ -119,18 +128,30 @@ def first_step(candidates: Sequence[Candidate]) -> Ask:
     return Ask(candidates[0])
 
 
+def _nobody_knows(candidate: Candidate) -> Unable | None:
+    del candidate
+    return None
+
+
 def next_step(
-    candidates: Sequence[Candidate], loads: Loading | None, tried: Sequence[Tried]
+    candidates: Sequence[Candidate],
+    loads: Loading | None,
+    tried: Sequence[Tried],
+    unable: Callable[[Candidate], Unable | None] = _nobody_knows,
 ) -> Ask | Tell:
     """What follows the attempts made so far, of which there is at least one.
 
-    ``loads``: what the call does to its model if it asks it nothing.
+    ``loads``: what the call does to its model if it asks it nothing. ``unable``: why a model
+    is known to be of no use to the call, None if it may be; asked of a second model alone.
     """
     made, last = len(tried), tried[-1]
     if made > 1 and not explains(last):
         return Tell(made - 2)
     if made == len(candidates) or not may_follow(last.failure, loads):
         return Tell(made - 1)
+    useless = unable(candidates[made])
+    if useless is not None:
+        return Tell(made - 1, useless)
     waited_s = sum(attempt.waited_s for attempt in tried)
     return Ask(candidates[made], waited_s, retries_at_once(last.failure))
 

@@ -27,11 +27,10 @@ from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
-from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.origin_guard import Guard
 from modelsplit_proxy.http.read_budget import ReadBudget
 from modelsplit_proxy.http.server import Edge, EdgeServer, ReadLimits
-from modelsplit_proxy.http.upstream import UpstreamError, UpstreamTarget
+from modelsplit_proxy.http.upstream import UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import Gate
 from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
@@ -67,8 +66,8 @@ from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.storage.retention import Retention, RetentionLimits
 from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
-from modelsplit_proxy.watch import installed_models
 from modelsplit_proxy.watch.health import Monitor, Watched
+from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.learned import LearnedKeeper
 from modelsplit_proxy.watch.loaded_models import Residency
 from modelsplit_proxy.watch.upstream_probe import Probe
@@ -85,9 +84,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modelsplit")
 
 _ADMIN_CONNECTIONS: Final = 256
-# How long to wait for the list of installed models, and how large it may be.
-_COMPARE_S: Final = 10.0
-_TAGS_MAX_BYTES: Final = 4 * 1024 * 1024
 # An Ollama that is there answers in milliseconds; one that hangs must not delay our start.
 _FIRST_LOOK_S: Final = 0.5
 # How long calls turned away at the end of the drain have to send their answer.
@@ -137,6 +133,7 @@ class App:
         self.last_good = LastGood()
         self._limits()
         self.residency = Residency(self.pool, str(upstream), self.gate, self._tasks)
+        self.installed = InstalledModels(self.pool, str(upstream), policy)
         self._learned = LearnedKeeper(
             self.admission.host().parallelism,
             self.residency,
@@ -238,6 +235,7 @@ class App:
                 self.pool, self.target, self.last_good, self.clock, self.lifecycle
             ),
             last_good=self.last_good,
+            installed=self.installed,
             metrics=self.metrics,
             lifecycle=self.lifecycle,
         )
@@ -248,6 +246,7 @@ class App:
             replies=ReplyParts(self.policy, self.budget_keeper, self.clock, self.lifecycle),
             policy=self.policy,
             roles=self.roles,
+            installed=self.installed,
             client_seats=self.client_seats,
             rate=self.rate,
             max_body_bytes=self._settings.max_body_bytes,
@@ -318,7 +317,7 @@ class App:
         await self._recall()
         for warning in (*self._pricing.warnings, *warnings(self.policy)):
             logger.warning("%s", warning)
-        self._tasks.run(self._compare_with_installed(), "installed")
+        self._tasks.keep(self.installed.watch, "installed")
         self._tasks.keep(self.probe.watch, "probe")
         self._tasks.keep(self.residency.watch, "residency")
         self._tasks.keep(self._learned.watch, "learned")
@@ -336,26 +335,12 @@ class App:
         recalling = self._tasks.start(self._learned.look(), "recalling")
         await asyncio.wait([recalling], timeout=_FIRST_LOOK_S)
 
-    async def _compare_with_installed(self) -> None:
-        """Say once what the policy names and Ollama lacks; nothing depends on the answer."""
-        try:
-            async with asyncio.timeout(_COMPARE_S):
-                _, body = await fetch(
-                    self.pool, self.target.authority, "/api/tags", _TAGS_MAX_BYTES
-                )
-        except (TimeoutError, UpstreamError):
-            return
-        found = installed_models.names(body)
-        if found is None:
-            return  # not a list of models: nothing is known to be missing
-        for warning in installed_models.warnings(self.policy, found):
-            logger.warning("%s", warning)
-
     async def _first_look(self) -> None:
         """Begin with what Ollama says of itself, if it says so at once; never wait for it."""
         looks = [
             self._tasks.start(self.probe.ask(), "first probe"),
             self._tasks.start(self.residency.ask(), "first residency"),
+            self._tasks.start(self.installed.ask(), "first list"),
         ]
         await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
 

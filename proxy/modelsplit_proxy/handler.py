@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.passthrough.last_good import LastGood
     from modelsplit_proxy.protocol.routes import Route, Routes
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.watch.installed_models import InstalledModels
 
 logger = logging.getLogger("modelsplit")
 
@@ -55,6 +56,7 @@ class HandlerParts:
     passthrough: PassthroughParts
     questions: QuestionParts
     last_good: LastGood
+    installed: InstalledModels
     metrics: Metrics
     lifecycle: Lifecycle
 
@@ -117,6 +119,7 @@ class Handler:
             # A pull that broke off may have changed something; what was refused has not.
             if route.kind is Kind.MANAGEMENT and down.status < 400:
                 self._parts.last_good.forget()
+                self._parts.installed.want()
             if down.status:
                 self._parts.metrics.passed(route.kind, down.status)
 

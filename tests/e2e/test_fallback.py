@@ -127,7 +127,76 @@ async def test_a_model_that_neither_has_is_not_found() -> None:
         assert answer["x-should-retry"] == "false"
         assert answer.json == {"error": "model 'qwen3:4b' not found"}
         assert (answer["X-LLM-Attempt"], answer["X-LLM-Model"]) == ("1", "qwen3:4b")
-        assert models_asked(up) == ["qwen3:4b", "qwen3:8b"]
+        # That the second is not there either was known.
+        assert models_asked(up) == ["qwen3:4b"]
+        [record] = await up.calls.wait()
+        told = decisions.of_call(record)
+        assert (told["no_fallback"], told["unable"]) == (
+            "not_installed",
+            {"model": "qwen3:8b", "lacks": []},
+        )
+
+
+TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
+MESSAGES = [{"role": "user", "content": "hi"}]
+# The shipped EXECUTOR: what a request needs, and what its second model lacks of that.
+INCAPABLE = [
+    ("/api/chat", {"messages": MESSAGES, "tools": TOOLS, "stream": False}, ["tools"]),
+    ("/api/chat", {"messages": MESSAGES, "think": True, "stream": False}, ["thinking"]),
+    ("/api/generate", {"prompt": "hi", "think": "high", "stream": False}, ["thinking"]),
+    ("/v1/chat/completions", {"messages": MESSAGES, "tools": TOOLS}, ["tools"]),
+    ("/v1/messages", {"messages": MESSAGES, "tools": TOOLS, "max_tokens": 9}, ["tools"]),
+    ("/v1/responses", {"input": "hi", "reasoning": {"effort": "low"}}, ["thinking"]),
+]
+
+
+@pytest.mark.parametrize(("route", "body", "lacks"), INCAPABLE)
+async def test_a_second_model_without_what_the_request_needs_is_not_tried(
+    route: str, body: dict[str, Any], lacks: list[str]
+) -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}', model="qwen3:8b")
+        answer = await client.request("POST", route, {"model": "executor", **body})
+        assert (answer.status, answer["X-LLM-Error-Code"]) == (500, "E_UPSTREAM_LOCAL")
+        assert answer.get("x-should-retry") is None
+        assert models_asked(up) == ["qwen3:8b"]
+        [record] = await up.calls.wait()
+        told = decisions.of_call(record)
+        assert (told["no_fallback"], told["unable"]) == (
+            "incapable",
+            {"model": "gemma3:12b", "lacks": lacks},
+        )
+        async with up.admin() as admin:
+            said = await admin.request("GET", f"/requests/{record.request_id}?format=text")
+        assert (
+            "fallback   no: the second model lacks what the request needs (incapable); "
+            f"gemma3:12b has no {lacks[0]}\n" in said.body.decode()
+        )
+
+
+async def test_a_request_that_needs_less_goes_to_the_same_second_model() -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.sim.faults.add(Kind.STATUS, status=500, model="qwen3:8b")
+        answer = await client.request("POST", ROUTE, call(ROUTE, "executor"))
+        assert (answer.status, answer["X-LLM-Model"]) == (200, "gemma3:12b")
+
+
+async def test_of_a_model_that_nobody_has_told_of_nothing_is_assumed() -> None:
+    async with running(WARM) as up, up.client() as client:
+        up.app.installed.facts = {}
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}', model="qwen3:8b")
+        body = {"model": "executor", "messages": MESSAGES, "tools": TOOLS, "stream": False}
+        answer = await client.request("POST", "/api/chat", body)
+        assert (answer.status, models_asked(up)) == (500, ["qwen3:8b", "gemma3:12b"])
+
+
+async def test_a_loaded_fallback_that_cannot_serve_the_request_is_not_preferred() -> None:
+    overlay = {"roles": {"EXECUTOR": {"prefer_resident_fallback": True}}}
+    async with running(WARM, overlay) as up, up.client() as client:
+        await warm(up, "gemma3:12b")
+        body = {"model": "executor", "messages": MESSAGES, "stream": False}
+        answer = await client.request("POST", "/api/chat", body | {"tools": TOOLS})
+        assert (answer.status, answer["X-LLM-Model"]) == (200, "qwen3:8b")
 
 
 # What Ollama says of a model that cannot serve a request: status, and its own words.

@@ -24,6 +24,7 @@ from modelsplit_policy.attempts import (
     wait_left_s,
     worth_asking,
 )
+from modelsplit_policy.capabilities import Unable
 from modelsplit_policy.config.model import ArmPolicy
 from modelsplit_policy.failures import BUDGET, ERRORS, ErrorCode, Failure, Reason
 from modelsplit_policy.fallback import is_cause
@@ -72,6 +73,31 @@ def test_no_attempt_follows_a_no_that_is_the_seconds_too(failure: Failure) -> No
 
 def test_without_a_second_candidate_the_first_attempt_is_told() -> None:
     assert next_step((FIRST,), None, [Tried(BROKEN, seated=True)]) == Tell(0)
+
+
+@pytest.mark.parametrize("useless", [Unable(SECOND.model), Unable(SECOND.model, ("tools",))])
+@pytest.mark.parametrize("failure", [BROKEN, LATE, UNFIT, ABSENT])
+def test_a_second_model_that_is_known_to_be_of_no_use_is_not_asked(
+    failure: Failure, useless: Unable
+) -> None:
+    asked: list[Candidate] = []
+
+    def unable(candidate: Candidate) -> Unable | None:
+        asked.append(candidate)
+        return useless
+
+    step = next_step(BOTH, None, [Tried(failure, seated=True)], unable)
+    assert step == Tell(0, useless)
+    assert asked == [SECOND]
+
+
+@pytest.mark.parametrize("failure", [FULL, SPENT, REJECTED, CUT])
+def test_nobody_is_judged_where_no_attempt_would_follow(failure: Failure) -> None:
+    def unable(candidate: Candidate) -> Unable | None:
+        raise AssertionError(candidate)
+
+    assert next_step(BOTH, None, [Tried(failure, seated=True)], unable) == Tell(0)
+    assert next_step((FIRST,), None, [Tried(BROKEN, seated=True)], unable) == Tell(0)
 
 
 def test_after_an_answer_that_does_not_fit_the_second_goes_ahead_of_the_line() -> None:
@@ -205,6 +231,7 @@ def test_a_cold_primary_is_left_out_where_the_fallback_is_loaded_and_has_room(
         prefers_resident=prefers,
         loaded=known.__getitem__,
         has_room=lambda model: room and model == SECOND.model,
+        unable=lambda _: None,
     )
     assert asked == ((SECOND,) if left_out else BOTH)
 
@@ -214,9 +241,24 @@ def test_a_cold_primary_is_left_out_where_the_fallback_is_loaded_and_has_room(
 )
 def test_an_arm_and_a_primary_without_a_fallback_are_asked_cold(call: Route) -> None:
     asked = worth_asking(
-        call, prefers_resident=True, loaded=lambda _: False, has_room=lambda _: True
+        call,
+        prefers_resident=True,
+        loaded=lambda _: False,
+        has_room=lambda _: True,
+        unable=lambda _: None,
     )
     assert asked == call.candidates
+
+
+def test_a_loaded_fallback_that_cannot_serve_the_request_is_not_preferred() -> None:
+    asked = worth_asking(
+        route(),
+        prefers_resident=True,
+        loaded={FIRST.model: False, SECOND.model: True}.__getitem__,
+        has_room=lambda _: True,
+        unable=lambda candidate: Unable(candidate.model, ("tools",)),
+    )
+    assert asked == BOTH
 
 
 # --- The order of no --------------------------------------------------------------------------

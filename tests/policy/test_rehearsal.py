@@ -127,6 +127,7 @@ class Rehearsed:
             prefers_resident=self.row.prefer_resident_fallback,
             loaded=house.known.loaded,
             has_room=lambda model: house.budgets.check(house.now, self._charge(model)) is None,
+            unable=lambda _: None,
         )
         self.step: Ask | Tell = first_step(self.candidates)
         self.tried: list[Tried] = []

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 def is_own_question(head: bytes) -> bool:
     """True for what the proxy asks on its own account; a client's request carries Via."""
-    asks = head.startswith((b"GET /api/version ", b"GET /api/ps ", b"GET /api/tags "))
+    asks = head.startswith(
+        (b"GET /api/version ", b"GET /api/ps ", b"GET /api/tags ", b"POST /api/show ")
+    )
     return asks and b"\r\nvia:" not in head.lower()
 
 

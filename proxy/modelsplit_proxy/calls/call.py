@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import overload, roles
 from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
@@ -27,8 +28,10 @@ from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.tasks import in_steps
 
 if TYPE_CHECKING:
+    from modelsplit_policy.capabilities import Unable
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.roles import Candidate, Roles, Route
+    from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
@@ -41,6 +44,10 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import Routing
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.watch.installed_models import InstalledModels
+
+# What a second model would not have said had it been as it was known to be.
+_SURPRISES: Final = frozenset({Reason.NOT_INSTALLED, Reason.UPSTREAM_REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class CallParts:
     replies: ReplyParts
     policy: Policy
     roles: Roles
+    installed: InstalledModels
     client_seats: ClientSeats
     rate: ArrivalLimit
     max_body_bytes: int
@@ -136,7 +144,7 @@ class InferenceCall:
     ) -> Setback | None:
         """Ask the candidates in turn. None: the client is answered. Else what to tell it."""
         record, parts = self.record, self._parts
-        candidates = self._worth_asking(route, routing)
+        candidates = self._worth_asking(route, routing, sent)
         setbacks: list[Setback] = []
         tried: list[Tried] = []
         last: AttemptRun | None = None
@@ -154,7 +162,8 @@ class InferenceCall:
                     return None
                 setbacks.append(setback)
                 tried.append(Tried(setback.failure, not record.call.seatless, run.waited_s))
-                step = next_step(candidates, record.loading, tried)
+                unable = partial(self._unable, sent, route.role)
+                step = next_step(candidates, record.loading, tried, unable)
                 if isinstance(step, Tell):
                     break
                 record.call.fall_back()
@@ -162,12 +171,26 @@ class InferenceCall:
         finally:
             if last is not None:
                 last.release()
+        record.unable = step.unable
+        if step.unable is not None or (len(tried) > 1 and tried[-1].failure.reason in _SURPRISES):
+            parts.installed.want()
         if step.attempt < len(setbacks) - 1:
             record.unseated = record.attempts.pop()
             routing.provider = route.provider
         return setbacks[step.attempt]
 
-    def _worth_asking(self, route: Route, routing: Routing) -> tuple[Candidate, ...]:
+    def _unable(self, sent: OutgoingRequest, role: Role, candidate: Candidate) -> Unable | None:
+        """Why a candidate is known to be of no use to this call; None: it may be."""
+        record, parts = self.record, self._parts
+        if parts.attempts.plans.of(role, candidate).provider is Provider.CLOUD:
+            return None  # whose models are not ours to know
+        needs = None if record.loading is not None else record.endpoint.needs
+        needed = () if needs is None else tuple(needs(sent.body.fields.plain))
+        return parts.installed.unable(candidate.model, needed)
+
+    def _worth_asking(
+        self, route: Route, routing: Routing, sent: OutgoingRequest
+    ) -> tuple[Candidate, ...]:
         """The candidates, without a primary whose cold start the policy wants avoided."""
         parts = self._parts
         if not parts.policy.roles[route.role].prefer_resident_fallback:
@@ -179,6 +202,7 @@ class InferenceCall:
             has_room=lambda model: parts.attempts.budget_keeper.has_room(
                 model, route.role, route.provider
             ),
+            unable=partial(self._unable, sent, route.role),
         )
         if candidates is not route.candidates:
             routing.starts_at_fallback = True

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.capabilities import ModelFacts
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Failure
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.watch.installed_models import ListedModel
 
 _ONLINE_TIMEOUT_S = 5.0
 
@@ -113,9 +115,12 @@ def show_errors(error: PolicyError) -> None:
 def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
     """What the policy names and Ollama lacks, or a sentence why that is unknown."""
     connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=_ONLINE_TIMEOUT_S)
+    facts = {}
     try:
-        connection.request("GET", "/api/tags")
-        found = installed_models.names(connection.getresponse().read())
+        connection.request("GET", installed_models.LIST)
+        found = installed_models.listed(connection.getresponse().read())
+        if found is not None:
+            facts = dict(_facts(policy, found, connection))
     except (OSError, http.client.HTTPException) as error:
         yield f"Ollama at http://{upstream} cannot be asked: {error}"
         return
@@ -124,7 +129,27 @@ def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
     if found is None:
         yield f"Ollama at http://{upstream} answered /api/tags with something else"
     else:
-        yield from installed_models.warnings(policy, found)
+        yield from installed_models.warnings(policy, frozenset(found))
+        yield from installed_models.gaps(policy, facts)
+
+
+def _facts(
+    policy: Policy, found: Mapping[str, ListedModel], connection: http.client.HTTPConnection
+) -> Iterator[tuple[str, ModelFacts]]:
+    """What is known of each installed model that the policy names, by canonical name."""
+    for name in installed_models.named(policy).keys() & found.keys():
+        can = found[name].capabilities
+        if can is None:
+            can = _shown(found[name].name, connection)
+        yield name, ModelFacts(installed=True, capabilities=can)
+
+
+def _shown(model: str, connection: http.client.HTTPConnection) -> frozenset[str] | None:
+    try:
+        connection.request("POST", installed_models.DETAILS, installed_models.question(model))
+        return installed_models.shown(connection.getresponse().read())
+    except (OSError, http.client.HTTPException):
+        return None  # what is not known is not warned of
 
 
 def _check_config(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

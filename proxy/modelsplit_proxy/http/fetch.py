@@ -1,4 +1,4 @@
-"""A question of our own to the upstream: one small GET, its whole answer."""
+"""A question of our own to the upstream: one small request, its whole answer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream_pool import Pool
 
 
-async def fetch(pool: Pool, authority: str, path: str, limit: int) -> tuple[int, bytes]:
-    """Status and body of ``GET path``; UpstreamError if it breaks or exceeds ``limit`` bytes."""
+async def fetch(
+    pool: Pool, authority: str, path: str, limit: int, body: bytes = b""
+) -> tuple[int, bytes]:
+    """Status and body of ``GET path``, or of a POST if there is a body to send.
+
+    UpstreamError if it breaks or exceeds ``limit`` bytes.
+    """
     connection = await pool.acquire()
     exchange = connection.start(head_request=False)
     try:
-        host = authority.encode("ascii")
-        connection.write(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (path.encode("ascii"), host))
+        method, length = b"GET", b""
+        if body:
+            method, length = b"POST", b"Content-Length: %d\r\n" % len(body)
+        line = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n"
+        names = (method, path.encode("ascii"), authority.encode("ascii"), length)
+        connection.write(line % names + body)
         head = await exchange.ready()
         collector = Collector(exchange, limit)
         result = await collector.run(Bounds)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import re
     from collections.abc import Callable, Iterable, Mapping
 
+    from modelsplit_policy.capabilities import Capability
     from modelsplit_policy.endpoints import EndpointFacts
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.go_json import Fields
@@ -69,7 +70,8 @@ class Endpoint:
     ``facts`` are for the policy. ``streams`` is what it does unless told by ``stream``; None:
     it never streams. ``read_form`` finds the model in a form (body, content type, query) and
     raises BodyError; None: the body is JSON. ``wanted_format`` finds the form in which the
-    answer is wanted; None: such a request asks for none.
+    answer is wanted; None: such a request asks for none. ``needs`` gives what a request needs
+    its model to be able to, from its decoded fields; None: nothing that can be said.
 
     The answer:
     ``is_held``: it is whole, whatever its head says. ``answer_keys``: a whole answer is a JSON
@@ -87,6 +89,7 @@ class Endpoint:
     streams: bool | None = None
     read_form: Callable[[bytes, str, str], Body] | None = None
     wanted_format: Callable[[Fields], Wanted | None] | None = None
+    needs: Callable[[Mapping[str, Any]], Iterable[Capability]] | None = None
     is_held: bool = False
     answer_keys: frozenset[str] = frozenset()
     texts: Callable[[dict[str, Any]], Iterable[Any]] | None = None

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from modelsplit_policy.endpoints import EndpointFacts
-from modelsplit_proxy.protocol import answer_check, answer_format, answer_text, waiting_pieces
+from modelsplit_proxy.protocol import (
+    answer_check,
+    answer_format,
+    answer_text,
+    request_needs,
+    waiting_pieces,
+)
 from modelsplit_proxy.protocol.endpoint import Endpoint
 from modelsplit_proxy.protocol.form_body import read_form
 from modelsplit_proxy.protocol.wire_formats import ANTHROPIC, OLLAMA, OPENAI
@@ -21,6 +27,7 @@ ENDPOINTS: Final = (
         EndpointFacts(content="prompt", takes_options=True, binding=("context", "raw", "template")),
         streams=True,
         wanted_format=answer_format.of_format,
+        needs=request_needs.of_generate,
         texts=answer_text.of_generate,
         unfinished=answer_check.not_done,
         waiting_piece=waiting_pieces.of_generate,
@@ -32,6 +39,7 @@ ENDPOINTS: Final = (
         EndpointFacts(content="messages", takes_options=True),
         streams=True,
         wanted_format=answer_format.of_format,
+        needs=request_needs.of_chat,
         texts=answer_text.of_chat,
         unfinished=answer_check.not_done,
         waiting_piece=waiting_pieces.of_chat,
@@ -58,6 +66,7 @@ ENDPOINTS: Final = (
         EndpointFacts(bounds=_OPENAI_BOUNDS),
         streams=False,
         wanted_format=answer_format.of_response_format,
+        needs=request_needs.of_chat_completions,
         texts=answer_text.of_choices,
         unfinished=answer_check.no_finish_reason,
         waiting_piece=waiting_pieces.comment,
@@ -68,6 +77,7 @@ ENDPOINTS: Final = (
         OPENAI,
         EndpointFacts(bounds=_OPENAI_BOUNDS),
         streams=False,
+        needs=request_needs.of_completions,
         texts=answer_text.of_choices,
         unfinished=answer_check.no_finish_reason,
         waiting_piece=waiting_pieces.comment,
@@ -85,6 +95,7 @@ ENDPOINTS: Final = (
         EndpointFacts(bounds=("max_output_tokens",)),
         streams=False,
         wanted_format=answer_format.of_text_format,
+        needs=request_needs.of_responses,
         texts=answer_text.of_response,
         waiting_piece=waiting_pieces.comment,
         answer_keys=frozenset({"output"}),
@@ -113,6 +124,7 @@ ENDPOINTS: Final = (
         EndpointFacts(bounds=("max_tokens",), needs_bound=True),
         streams=False,
         wanted_format=answer_format.of_output_format,
+        needs=request_needs.of_messages,
         texts=answer_text.of_message,
         unfinished=answer_check.no_stop_reason,
         waiting_piece=waiting_pieces.comment,

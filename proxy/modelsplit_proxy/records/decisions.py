@@ -28,6 +28,8 @@ def of_call(record: CallRecord) -> dict[str, Any]:
         out["no_fallback"] = why
     if record.unseated is not None:
         out["unseated"] = _unseated(record.unseated)
+    if record.unable is not None:
+        out["unable"] = {"model": record.unable.model[:256], "lacks": list(record.unable.lacks)}
     return out
 
 
@@ -50,12 +52,15 @@ def why_no_fallback(record: CallRecord) -> str | None:
     ``no_cause``: another model could not have helped. ``no_seat``: the second model found none.
     ``no_budget``: its budget had no room for it, or could not be counted. ``breaker_open``: calls
     to it, or to its provider, were stopped. ``turned_away``: it was asked, and would not serve such
-    a request. ``client_gone``: nobody was left to answer.
+    a request. ``not_installed``, ``incapable``: it was not asked, being known not to be there, or
+    to lack what the request needs. ``client_gone``: nobody was left to answer.
     """
     if record.failure is None or len(record.attempts) > 1:
         return None
     if record.routing is None or not record.attempts:
         return "not_asked"
+    if record.unable is not None:
+        return record.unable.word
     if record.unseated is not None:
         return _why_unseated(record.unseated)
     ended_as = {State.ABANDONED: "client_gone", State.TRUNCATED: "begun"}.get(record.call.state)

@@ -52,6 +52,8 @@ _NO_FALLBACK: Final = MappingProxyType(
         "no_budget": "the second model's budget had no room for it",
         "breaker_open": "calls to the second model were stopped",
         "turned_away": "the second model would not serve such a request",
+        "not_installed": "the second model is not installed",
+        "incapable": "the second model lacks what the request needs",
     }
 )
 # Fields that are told in a place of their own, or say nothing to a person.
@@ -64,7 +66,8 @@ _TOLD: Final = frozenset(
         *("upstream_wait_ms",),
         *("planner_latency_ms", "load_ms", "prompt_tokens", "output_tokens"),
         *("error_code", "error_context", "error_provider", "reason", "error"),
-        *("attempts", "candidates", "no_fallback", "unseated", "stream", "cost_usd"),
+        *("attempts", "candidates", "no_fallback", "unseated", "unable"),
+        *("stream", "cost_usd"),
         *("budgets", "budget_refused"),
     }
 )
@@ -218,11 +221,18 @@ def _fallback(call: Mapping[str, Any]) -> Iterator[str]:
         yield _row("fallback", f"yes: the first attempt ended with {call['fallback_cause']}")
     elif "no_fallback" in call:
         why = call["no_fallback"]
-        yield _row("fallback", f"no: {_NO_FALLBACK.get(why, why)} ({why})")
+        yield _row("fallback", f"no: {_NO_FALLBACK.get(why, why)} ({why}){_lacking(call)}")
     elif call["fallback_used"]:
         yield _row("fallback", "yes: the call began with it")
     elif call["outcome"] == "ok":
         yield _row("fallback", "no: the first attempt answered")
+
+
+def _lacking(call: Mapping[str, Any]) -> str:
+    unable = call.get("unable")
+    if unable is None:
+        return ""
+    return f"; {unable['model']}" + f" has no {', '.join(unable['lacks'])}" * bool(unable["lacks"])
 
 
 def _rest(call: Mapping[str, Any]) -> Iterator[str]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelsplit_policy.budgets import Standing
+    from modelsplit_policy.capabilities import Unable
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
@@ -119,6 +120,7 @@ class CallRecord:
     ``holds_back``, ``pair``: of a call that failed, whether Ollama may have held its answer
     back, and a digest of who asked what; None: it was not sent.
     ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
+    ``unable``: why a second model was not asked at all, being known to be of no use.
     ``values``: what ``values.finished`` made of the call when it had ended.
     """
 
@@ -134,6 +136,7 @@ class CallRecord:
     bound: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     unseated: Attempt | None = None
+    unable: Unable | None = None
     queue_position: int | None = None
     call: Call = field(default_factory=Call)
     failure: Failure | None = None

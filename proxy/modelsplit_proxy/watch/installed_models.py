@@ -1,32 +1,98 @@
-"""What Ollama has installed, against what the policy names.
+"""What Ollama has installed and what that can do, against what the policy names.
 
-An alias never hides an installed model silently, and a model that a role relies on is
-missed before its first call: ``check-config --online`` and the start-up log say so.
+An alias never hides an installed model silently, and a model that a role relies on, or that
+cannot stand in for its primary, is missed before its first call: ``check-config --online``
+and the start-up log say so. While the process runs, what is known of the policy's models
+spares calls a fallback that would be turned away.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from modelsplit_policy import capabilities
+from modelsplit_policy.capabilities import ModelFacts
 from modelsplit_policy.model_names import canonical, canonical_stored
 from modelsplit_policy.vocabulary import Provider
+from modelsplit_proxy.http.fetch import fetch
+from modelsplit_proxy.http.upstream import UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from modelsplit_policy.capabilities import Capability, Unable
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.vocabulary import Role
+    from modelsplit_proxy.http.upstream_pool import Pool
+
+logger = logging.getLogger("modelsplit")
+
+LIST: Final = "/api/tags"
+DETAILS: Final = "/api/show"
+# How long to wait for the answers, and how large one may be.
+_TIMEOUT_S: Final = 10.0
+_MAX_BYTES: Final = 4 * 1024 * 1024
+# Between an answer and the next question: where something has changed, or looks wrong;
+# while nothing is known; at most.
+_AT_LEAST_S: Final = 2.0
+_UNKNOWN_S: Final = 10.0
+_AT_MOST_S: Final = 300.0
 
 
-def names(body: bytes) -> frozenset[str] | None:
-    """The canonical names in an answer of ``/api/tags``; None if it is something else."""
+class ListedModel(NamedTuple):
+    """One model in Ollama's list. ``capabilities`` None: it does not say."""
+
+    name: str
+    digest: str
+    capabilities: frozenset[str] | None
+
+
+def listed(body: bytes) -> dict[str, ListedModel] | None:
+    """The models in an answer of ``/api/tags``, by canonical name; None: it is something else."""
     try:
         models = orjson.loads(body)["models"]
-        return frozenset(canonical_stored(str(model["name"])) for model in models)
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return {canonical_stored(str(model["name"])): _listed(model) for model in models}
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _listed(model: Mapping[str, Any]) -> ListedModel:
+    return ListedModel(str(model["name"]), str(model.get("digest")), _capabilities(model))
+
+
+def _capabilities(model: Mapping[str, Any]) -> frozenset[str] | None:
+    """An Ollama that knows of none leaves them out."""
+    value = model.get("capabilities")
+    return frozenset(map(str, value)) if isinstance(value, list) and value else None
+
+
+def shown(body: bytes) -> frozenset[str] | None:
+    """The capabilities in an answer of ``/api/show``; None if it names none."""
+    try:
+        return _capabilities(orjson.loads(body))
+    except (orjson.JSONDecodeError, AttributeError):
+        return None
+
+
+def question(model: str) -> bytes:
+    """What to ask ``/api/show``."""
+    return orjson.dumps({"model": model})
+
+
+def named(policy: Policy) -> dict[str, str]:
+    """Our own models that roles and experiments name: canonical name to the policy's spelling."""
+    return {
+        canonical(model): model
+        for role, row in policy.roles.items()
+        if row.provider is Provider.LOCAL
+        for model in (row.primary, row.fallback, *_arms(policy, role))
+        if model is not None
+    }
 
 
 def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
@@ -42,9 +108,130 @@ def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
                 yield f"{role}: {model} is not installed; try `ollama pull {model}`"
 
 
+def gaps(policy: Policy, facts: Mapping[str, ModelFacts]) -> Iterator[str]:
+    """One sentence for every model that cannot stand in for the primary of its role."""
+    for role, row in policy.roles.items():
+        if row.primary is None or row.provider is not Provider.LOCAL:
+            continue
+        primary = facts.get(canonical(row.primary))
+        for model in filter(None, (row.fallback, *_arms(policy, role))):
+            lacks = capabilities.gap(primary, facts.get(canonical(model)))
+            what = "have no second model" if model == row.fallback else "are refused in that arm"
+            if lacks:
+                yield (
+                    f"{role}: {model} lacks {', '.join(lacks)}, which {row.primary} has; "
+                    f"calls that need it {what}"
+                )
+
+
 def _arms(policy: Policy, role: Role) -> tuple[str, ...]:
     """Models that only an enabled experiment asks."""
     row = policy.roles[role]
     tests = [test for test in policy.experiments if test.enabled and test.role is role]
     models = [arm.model for test in tests for arm in test.arms]
     return tuple(model for model in models if model not in {row.primary, row.fallback})
+
+
+class InstalledModels:
+    """Keeps what is known of one host's models true.
+
+    ``facts``: of each of our own models that the policy names, by canonical name; empty while
+    nobody has told.
+    """
+
+    def __init__(self, pool: Pool, authority: str, policy: Policy) -> None:
+        self._pool = pool
+        self._authority = authority
+        self._policy = policy
+        self._named = named(policy)
+        # By digest: what a model can do changes only with the model.
+        self._shown: dict[str, frozenset[str]] = {}
+        self._sooner = asyncio.Event()
+        self._wanted = False
+        self._answered = -math.inf
+        self._told = False
+        self.facts: Mapping[str, ModelFacts] = {}
+
+    def __repr__(self) -> str:
+        return f"<InstalledModels {len(self.facts)} known>"
+
+    def unable(self, model: str, needs: Iterable[Capability]) -> Unable | None:
+        """Why one of our own models cannot serve a request with these needs; None: it may."""
+        return capabilities.unable(model, self.facts.get(canonical(model)), needs)
+
+    def want(self) -> None:
+        """Something has changed, or was not as it was known to be."""
+        self._wanted = True
+        self._sooner.set()
+
+    async def watch(self) -> None:
+        """Ask for ever; a task of the process."""
+        while True:
+            await self._until_due()
+            await self.ask()
+
+    async def ask(self) -> None:
+        """Ask once. Without an answer what was known stays: no call has one either."""
+        self._wanted = False
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                found = await self._installed()
+                facts = None if found is None else await self._facts(found)
+        except (TimeoutError, UpstreamError):
+            found = facts = None
+        self._answered = asyncio.get_running_loop().time()
+        if found is not None and facts is not None:
+            self.facts = facts
+            self._tell(found)
+
+    async def _installed(self) -> dict[str, ListedModel] | None:
+        status, body = await fetch(self._pool, self._authority, LIST, _MAX_BYTES)
+        return listed(body) if status == 200 else None
+
+    async def _facts(self, found: Mapping[str, ListedModel]) -> dict[str, ModelFacts]:
+        present = {model.digest for model in found.values()}
+        self._shown = {digest: can for digest, can in self._shown.items() if digest in present}
+        facts = {}
+        for name in self._named:
+            model = found.get(name)
+            known = None if model is None else await self._known(model)
+            facts[name] = ModelFacts(model is not None, known)
+        return facts
+
+    async def _known(self, model: ListedModel) -> frozenset[str] | None:
+        """What the list says a model can do, or what Ollama says when asked about it."""
+        if model.capabilities is not None or model.digest in self._shown:
+            return model.capabilities or self._shown[model.digest]
+        body = question(model.name)
+        status, answer = await fetch(self._pool, self._authority, DETAILS, _MAX_BYTES, body)
+        can = shown(answer) if status == 200 else None
+        if can is not None:
+            self._shown[model.digest] = can
+        return can
+
+    def _tell(self, found: Iterable[str]) -> None:
+        """Say once what the policy names and Ollama lacks; nothing depends on it."""
+        if self._told:
+            return
+        self._told = True
+        for warning in (
+            *warnings(self._policy, frozenset(found)),
+            *gaps(self._policy, self.facts),
+        ):
+            logger.warning("%s", warning)
+
+    def _due(self) -> float:
+        if self._wanted:
+            return self._answered + _AT_LEAST_S
+        return self._answered + (_AT_MOST_S if self.facts else _UNKNOWN_S)
+
+    async def _until_due(self) -> None:
+        """Wait until it is time to ask; that may come sooner while it is waited for."""
+        time = asyncio.get_running_loop().time
+        while (left_s := self._due() - time()) > 0:
+            self._sooner.clear()
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._sooner.wait()
+            except TimeoutError:
+                continue

@@ -23,15 +23,22 @@ SHIPPED_MODELS = ["qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"]
 
 
 @contextmanager
-def ollama(tags: bytes) -> Iterator[Address]:
-    """A server that answers everything with ``tags``."""
+def ollama(tags: bytes, show: bytes = b"") -> Iterator[Address]:
+    """A server that answers every GET with ``tags``, and every POST with ``show``."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            self._answer(tags)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self._answer(show)
+
+        def _answer(self, body: bytes) -> None:
             self.send_response(200)
-            self.send_header("Content-Length", str(len(tags)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(tags)
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             return
@@ -48,8 +55,10 @@ def installed(*names: str) -> bytes:
     return json.dumps({"models": [{"name": name} for name in names]}).encode()
 
 
-def checked(tags: bytes, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    with ollama(tags) as upstream:
+def checked(
+    tags: bytes, capsys: pytest.CaptureFixture[str], show: bytes = b"not JSON"
+) -> list[str]:
+    with ollama(tags, show) as upstream:
         assert check.config(None, {}, upstream, as_json=True) == 0
     out: dict[str, Any] = json.loads(capsys.readouterr().out)
     return list(out["warnings"])
@@ -112,6 +121,30 @@ def test_online_a_missing_model_is_told_with_what_to_do(capsys: pytest.CaptureFi
     assert checked(installed("QWEN3:4B", "qwen3:8b", "gemma3:12b"), capsys) == [
         "HEAVY: gpt-oss:20b is not installed; try `ollama pull gpt-oss:20b`"
     ]
+
+
+def test_online_a_fallback_that_cannot_stand_in_is_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The shipped EXECUTOR: its second model cannot serve a call with tools."""
+    can = {name: ["completion", "tools"] for name in SHIPPED_MODELS} | {"gemma3:12b": ["vision"]}
+    rows = [{"name": name, "capabilities": can[name]} for name in SHIPPED_MODELS]
+    executor, heavy = checked(json.dumps({"models": rows}).encode(), capsys)
+    assert executor == (
+        "EXECUTOR: gemma3:12b lacks completion, tools, which qwen3:8b has; "
+        "calls that need it have no second model"
+    )
+    assert heavy.startswith("HEAVY: gpt-oss:20b lacks vision, which gemma3:12b has; ")
+
+
+def test_online_an_ollama_whose_list_does_not_say_is_asked_for_each_model(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [{"name": name, "capabilities": ["completion", "tools"]} for name in SHIPPED_MODELS]
+    del rows[2]["capabilities"]
+    show = b'{"capabilities":["completion"]}'
+    [warning] = checked(json.dumps({"models": rows}).encode(), capsys, show)
+    assert warning.startswith("EXECUTOR: gemma3:12b lacks tools, which qwen3:8b has")
 
 
 def test_online_an_alias_that_hides_a_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+from typing import Any
 
+import orjson
 import pytest
 
+from modelsplit_policy.capabilities import Capability, ModelFacts, Unable
+from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.watch import installed_models
 from modelsplit_sim.config import SimConfig
 from support.harness import policy, running
+from support.scripted import response
 
 
 def test_names_are_read_without_latest_and_nothing_else_passes_for_a_list() -> None:
     body = b'{"models":[{"name":"qwen3:4b"},{"name":"mine:latest"}]}'
-    assert installed_models.names(body) == frozenset({"qwen3:4b", "mine"})
+    found = installed_models.listed(body)
+    assert found is not None
+    assert set(found) == {"qwen3:4b", "mine"}
     for other in (b"", b"[]", b'{"models":null}', b'{"models":[{}]}', b"not json"):
-        assert installed_models.names(other) is None
+        assert installed_models.listed(other) is None
 
 
 def test_a_hidden_model_and_missing_ones_are_told() -> None:
@@ -24,6 +33,122 @@ def test_a_hidden_model_and_missing_ones_are_told() -> None:
         'alias "planner" of PLANNER hides the installed model of that name',
         "HEAVY: gpt-oss:20b is not installed; try `ollama pull gpt-oss:20b`",
     ]
+
+
+def test_what_a_model_can_do_is_read_where_the_list_says_it() -> None:
+    rows = [
+        {"name": "a", "digest": "1", "capabilities": ["completion", "tools"]},
+        {"name": "b", "digest": "2", "capabilities": []},
+        {"name": "c", "capabilities": "tools"},
+    ]
+    found = installed_models.listed(orjson.dumps({"models": rows}))
+    assert found is not None
+    assert [found[name].capabilities for name in "abc"] == [
+        frozenset({"completion", "tools"}),
+        None,
+        None,
+    ]
+
+
+@pytest.mark.parametrize("answer", [b"", b"[]", b"7", b"{}", b'{"capabilities":null}'])
+def test_an_answer_about_a_model_that_names_nothing_is_no_knowledge(answer: bytes) -> None:
+    assert installed_models.shown(answer) is None
+
+
+async def test_the_start_up_log_names_what_a_fallback_lacks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, logger="modelsplit")
+    async with running() as up:
+        await up.until(lambda: "lacks" in caplog.text)
+    assert (
+        "EXECUTOR: gemma3:12b lacks thinking, tools, which qwen3:8b has; "
+        "calls that need it have no second model" in caplog.text
+    )
+
+
+def test_an_arm_that_lacks_what_its_role_has_is_told() -> None:
+    arms = [
+        {"name": "a", "model": "qwen3:8b", "weight": 1},
+        {"name": "b", "model": "tiny:1b", "weight": 1},
+    ]
+    row = {"name": "t", "role": "EXECUTOR", "enabled": True, "sticky": "job", "arms": arms}
+    rules = policy({"experiments": [row]}).policy
+    talks = ModelFacts(True, frozenset({"completion", "tools"}))
+    facts = {"qwen3:8b": talks, "tiny:1b": ModelFacts(True, frozenset({"completion"}))}
+    [told] = installed_models.gaps(rules, facts)
+    assert told == (
+        "EXECUTOR: tiny:1b lacks tools, which qwen3:8b has; "
+        "calls that need it are refused in that arm"
+    )
+
+
+class Ollama:
+    """Answers as one whose list says nothing of capabilities. ``asked``: for which, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.digest = "1"
+        self.can = ["completion"]
+        self.broken = False
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not self.broken:
+                head = (await reader.readuntil(b"\r\n\r\n")).lower()
+                _, _, length = head.partition(b"content-length: ")
+                body = await reader.readexactly(int(length.split()[0]) if length else 0)
+                writer.write(response(orjson.dumps(self._answer(head, body))))
+        writer.close()
+
+    def _answer(self, head: bytes, body: bytes) -> dict[str, Any]:
+        if head.startswith(b"get /api/tags "):
+            return {"models": [{"name": "gemma3:12b", "digest": self.digest}]}
+        if not head.startswith(b"post /api/show "):
+            return {}
+        self.asked.append(orjson.loads(body)["model"])
+        return {"capabilities": self.can}
+
+
+async def test_an_older_ollama_is_asked_once_for_each_model_of_the_policy() -> None:
+    ollama = Ollama()
+    async with await asyncio.start_server(ollama.serve, "127.0.0.1", 0) as upstream:
+        target = Address("127.0.0.1", upstream.sockets[0].getsockname()[1])
+        async with running(upstream=target) as up:
+            known = up.app.installed
+            await known.ask()
+            assert known.facts["gemma3:12b"] == ModelFacts(True, frozenset({"completion"}))
+            assert known.facts["qwen3:8b"] == ModelFacts(installed=False)
+            assert known.unable("GEMMA3:12b", [Capability.TOOLS]) == Unable(
+                "GEMMA3:12b", ("tools",)
+            )
+            assert known.unable("nobody:1b", [Capability.TOOLS]) is None
+            assert set(ollama.asked) == {"gemma3:12b"}
+            before = len(ollama.asked)
+            await known.ask()
+            assert len(ollama.asked) == before
+            # Pulled again, it is another model.
+            ollama.digest, ollama.can = "2", ["completion", "tools"]
+            await known.ask()
+            assert known.unable("gemma3:12b", [Capability.TOOLS]) is None
+            # Without an answer what was known stays.
+            ollama.broken = True
+            await known.ask()
+            assert known.facts["qwen3:8b"] == ModelFacts(installed=False)
+
+
+async def test_a_model_that_comes_or_goes_through_us_is_known_soon() -> None:
+    async with running(SimConfig(models=("qwen3:4b", "qwen3:8b"))) as up, up.client() as client:
+        known = up.app.installed
+        await up.until(lambda: bool(known.facts))
+        assert not known.facts["gemma3:12b"].installed
+        body = {"source": "qwen3:8b", "destination": "gemma3:12b"}
+        assert (await client.request("POST", "/api/copy", body)).status == 200
+        await up.until(lambda: known.facts["gemma3:12b"].installed)
+        assert (
+            await client.request("DELETE", "/api/delete", {"model": "gemma3:12b"})
+        ).status == 200
+        await up.until(lambda: not known.facts["gemma3:12b"].installed)
 
 
 async def test_the_start_up_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
