@@ -662,12 +662,12 @@ class Admission:
                 continue
             if self._pool_hold(pool) is not None:
                 continue
-            found = self._candidate(pool, now, probing=probing)
-            if found is None:
+            candidate = self._candidate(pool, now, probing=probing)
+            if candidate is None:
                 continue
-            right = (not pool.claims(), not found.ticket.front, self._rank(pool))
+            right = (not pool.claims(), not candidate.ticket.front, self._rank(pool))
             if best is None or right < best[0]:
-                best = (right, pool, found)
+                best = (right, pool, candidate)
         if best is None:
             return None
         _, pool, (tag, ticket, host) = best

@@ -103,13 +103,13 @@ class Approvals:
 
     def lost_at(self) -> float | None:
         """When counts were last lost, unless an operator has said since that it is no matter."""
-        found = None
+        lost_at = None
         for change in self.changes:
             if change.action is ApprovalAction.LOST:
-                found = change.at
+                lost_at = change.at
             elif change.action is ApprovalAction.RESET:
-                found = None
-        return found
+                lost_at = None
+        return lost_at
 
     def _not_revoked(self) -> list[Change]:
         revoked = {

@@ -40,27 +40,27 @@ class BreakerNews:
 
     def of(self, step: BreakerTransition, now: float) -> str | None:
         """What to say of a step, without whose breaker it is; None: nothing."""
-        told = self._told.get(step.key)
-        if not _is_news(step, told, now):
-            if told is not None and step.new is not State.HALF_OPEN:
-                told.untold += 1
+        last = self._told.get(step.key)
+        if not _is_news(step, last, now):
+            if last is not None and step.new is not State.HALF_OPEN:
+                last.untold += 1
             return None
-        more = 0 if told is None else told.untold
+        more = 0 if last is None else last.untold
         self._keep(step.key, _Told(step.new, now))
         steps = f"{more} more step{'' if more == 1 else 's'} since it was last told"
         text = f"{step.old} -> {step.new}: {step.why}"
         return f"{text} ({steps})" if more else text
 
-    def _keep(self, key: BreakerKey, told: _Told) -> None:
+    def _keep(self, key: BreakerKey, last: _Told) -> None:
         self._told.pop(key, None)
         if len(self._told) > MODELS_MAX:
             del self._told[next(iter(self._told))]
-        self._told[key] = told
+        self._told[key] = last
 
 
-def _is_news(step: BreakerTransition, told: _Told | None, now: float) -> bool:
+def _is_news(step: BreakerTransition, last: _Told | None, now: float) -> bool:
     if step.new is State.HALF_OPEN:
         return False
     if step.new is State.CLOSED:
-        return told is not None and told.state is State.OPEN
-    return told is None or now - told.at >= EVERY_S
+        return last is not None and last.state is State.OPEN
+    return last is None or now - last.at >= EVERY_S

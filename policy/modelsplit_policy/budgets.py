@@ -266,7 +266,7 @@ class Budgets:
             if window.counts(charge) and not window.policy.shadow
             if (refusal := window.refusal(now, charge.nano_usd)) is not None
         ]
-        return max(refusals, key=lambda one: _rank(one.opens_in_s), default=None)
+        return max(refusals, key=lambda exhausted: _rank(exhausted.opens_in_s), default=None)
 
     def reserve(self, now: float, charge: Charge) -> Reservation | Exhausted:
         """Count the charge in every budget that it concerns, or in none."""

@@ -159,13 +159,13 @@ def compare(
         by_arm.setdefault(call.arm, []).append(call)
     moved = _moved(by_arm.values())
     samples = {
-        name: _samples(call for call in found if call.cluster not in moved)
-        for name, found in by_arm.items()
+        name: _samples(call for call in observed if call.cluster not in moved)
+        for name, observed in by_arm.items()
     }
     pairs = [*_pairs(samples)]
     level = 1 - (1 - LEVEL) / max(1, len(pairs))
     return Comparison(
-        arms=tuple(_arm(name, found, samples[name]) for name, found in by_arm.items()),
+        arms=tuple(_arm(name, observed, samples[name]) for name, observed in by_arm.items()),
         findings=tuple(
             _finding(measure, arm, against, samples, level, dealt)
             for measure, arm, against in pairs
@@ -179,8 +179,8 @@ def _moved(arms: Iterable[Iterable[Observation]]) -> set[str]:
     """Clusters that are in more than one arm."""
     seen: set[str] = set()
     moved: set[str] = set()
-    for found in arms:
-        clusters = {call.cluster for call in found}
+    for observed in arms:
+        clusters = {call.cluster for call in observed}
         moved |= seen & clusters
         seen |= clusters
     return moved
@@ -191,14 +191,14 @@ _Samples = dict[str, list[list[float]]]
 
 def _samples(calls: Iterable[Observation]) -> _Samples:
     """The clusters of every measure that any call says something of."""
-    found: dict[str, dict[str, list[float]]] = {}
+    by_measure: dict[str, dict[str, list[float]]] = {}
     for call in calls:
         for measure in MEASURES:
             value = measure.value(call)
             if value is not None:
-                clusters = found.setdefault(measure.name, {})
+                clusters = by_measure.setdefault(measure.name, {})
                 clusters.setdefault(call.cluster, []).append(value)
-    return {name: [*clusters.values()] for name, clusters in found.items()}
+    return {name: [*clusters.values()] for name, clusters in by_measure.items()}
 
 
 def _arm(name: str, calls: Sequence[Observation], samples: _Samples) -> Arm:
@@ -230,30 +230,30 @@ def _finding(
     level: float,
     dealt: str,
 ) -> Finding:
-    one = measure.estimate(samples[arm][measure.name], level)
-    other = measure.estimate(samples[against][measure.name], level)
-    assert one is not None
-    assert other is not None
-    found = difference(one, other)
-    verdict = Verdict.DIFFERENT if found.is_told else Verdict.NO_DIFFERENCE_YET
-    if min(one.clusters, other.clusters) < MIN_CLUSTERS:
+    own = measure.estimate(samples[arm][measure.name], level)
+    reference = measure.estimate(samples[against][measure.name], level)
+    assert own is not None
+    assert reference is not None
+    gap = difference(own, reference)
+    verdict = Verdict.DIFFERENT if gap.is_told else Verdict.NO_DIFFERENCE_YET
+    if min(own.clusters, reference.clusters) < MIN_CLUSTERS:
         verdict = Verdict.NOT_ENOUGH_DATA
-        have = f"{one.clusters} {dealt} in {arm}, {other.clusters} in {against}"
+        have = f"{own.clusters} {dealt} in {arm}, {reference.clusters} in {against}"
         text = f"{verdict}: {have}; {MIN_CLUSTERS} are needed in each"
-    elif found.is_told:
-        word = measure.less if found.value < 0 else measure.more
-        text = f"{arm} is {word} by {_size(measure, found)}"
+    elif gap.is_told:
+        word = measure.less if gap.value < 0 else measure.more
+        text = f"{arm} is {word} by {_size(measure, gap)}"
     else:
-        text = f"{verdict} ({_span(measure, found.low, found.high)} {measure.unit})"
-    return Finding(measure.name, arm, against, verdict, found, text)
+        text = f"{verdict} ({_span(measure, gap.low, gap.high)} {measure.unit})"
+    return Finding(measure.name, arm, against, verdict, gap, text)
 
 
-def _size(measure: Measure, found: Difference) -> str:
+def _size(measure: Measure, gap: Difference) -> str:
     """How large a difference is, whatever its sign, with its interval."""
-    low, high = found.low, found.high
-    if found.value < 0:
-        low, high = _less(found.high), _less(found.low)
-    size = f"{abs(found.value) * measure.scale:.3g} {measure.unit}"
+    low, high = gap.low, gap.high
+    if gap.value < 0:
+        low, high = _less(gap.high), _less(gap.low)
+    size = f"{abs(gap.value) * measure.scale:.3g} {measure.unit}"
     return f"{size} ({_span(measure, low, high, sign='')})"
 
 

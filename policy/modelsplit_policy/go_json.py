@@ -482,7 +482,7 @@ class Fields:
             self._is_plain = self._scan is None and is_plain(self.plain) and not _hides(self._raw)
         if self._is_plain:
             return [self.plain[name]] if name in self.plain else []
-        return [_decoded(self._raw, one) for one in self.scan.members if one.name == name]
+        return [_decoded(self._raw, member) for member in self.scan.members if member.name == name]
 
     @property
     def scan(self) -> Scan:

@@ -369,7 +369,7 @@ class HealthGuard:
     def _worst(self, readings: tuple[_Reading, ...]) -> tuple[Level, str]:
         if not readings:
             return Level.OK, ""
-        reading = max(readings, key=lambda one: SEVERITY[self._levels[one.signal]])
+        reading = max(readings, key=lambda candidate: SEVERITY[self._levels[candidate.signal]])
         level = self._levels[reading.signal]
         return level, reading.cause(level) if level is not Level.OK else ""
 
@@ -385,22 +385,22 @@ def _readings(signals: Signals, rules: HealthRules) -> Iterator[_Reading]:
     """Every signal's value, in the order in which Signal names them."""
     down = signals.upstream_up is False
     yield _Reading(Signal.UPSTREAM, float(down), _YES, "the upstream is down")
-    said = "the provider's breaker is open"
-    yield _Reading(Signal.PROVIDER_BREAKER, float(signals.provider_open), _YES, said)
-    said = f"breakers open for {_count(signals.models_open, 'model')}"
-    yield _Reading(Signal.MODEL_BREAKERS, signals.models_open, rules.model_breakers, said, _plain)
-    said = f"event-loop lag p99 {_ms(signals.lag_p99_s)}"
+    text = "the provider's breaker is open"
+    yield _Reading(Signal.PROVIDER_BREAKER, float(signals.provider_open), _YES, text)
+    text = f"breakers open for {_count(signals.models_open, 'model')}"
+    yield _Reading(Signal.MODEL_BREAKERS, signals.models_open, rules.model_breakers, text, _plain)
+    text = f"event-loop lag p99 {_ms(signals.lag_p99_s)}"
     # With too few samples it is not known.
     lag_s = signals.lag_p99_s if signals.lag_samples >= rules.lag_samples else 0.0
-    yield _Reading(Signal.LAG, lag_s, rules.lag, said, _ms)
-    line = max(signals.lines, key=lambda one: one.pressure, default=None)
+    yield _Reading(Signal.LAG, lag_s, rules.lag, text, _ms)
+    line = max(signals.lines, key=lambda queue: queue.pressure, default=None)
     pressure = 0.0 if line is None else line.pressure
-    said = f"queue pressure {_plain(pressure)}, {line}"
-    yield _Reading(Signal.QUEUE, pressure, rules.queue, said, _plain)
-    said = f"{_count(signals.timeouts, 'timeout')} in {rules.timeouts_window_s:g} s"
-    yield _Reading(Signal.TIMEOUTS, signals.timeouts, rules.timeouts, said, _plain)
-    said = f"a seat is held for {signals.silence_s:.0f} s by a call whose answer has not begun"
-    yield _Reading(Signal.SILENCE, signals.silence_s, rules.silence, said, _seconds)
+    text = f"queue pressure {_plain(pressure)}, {line}"
+    yield _Reading(Signal.QUEUE, pressure, rules.queue, text, _plain)
+    text = f"{_count(signals.timeouts, 'timeout')} in {rules.timeouts_window_s:g} s"
+    yield _Reading(Signal.TIMEOUTS, signals.timeouts, rules.timeouts, text, _plain)
+    text = f"a seat is held for {signals.silence_s:.0f} s by a call whose answer has not begun"
+    yield _Reading(Signal.SILENCE, signals.silence_s, rules.silence, text, _seconds)
 
 
 def _ms(seconds: float) -> str:

@@ -112,11 +112,11 @@ def mean(sample: Sequence[Cluster], level: float) -> Estimate | None:
     return Estimate(value, low, high, n, clusters, _effective(sample, level))
 
 
-def difference(one: Estimate, other: Estimate) -> Difference:
-    """``one`` less ``other``, for estimates from samples that share no cluster."""
-    value = one.value - other.value
-    low = _beyond(one.value, one.low, other.value, other.high)
-    high = _beyond(one.value, one.high, other.value, other.low)
+def difference(left: Estimate, right: Estimate) -> Difference:
+    """``left`` less ``right``, for estimates from samples that share no cluster."""
+    value = left.value - right.value
+    low = _beyond(left.value, left.low, right.value, right.high)
+    high = _beyond(left.value, left.high, right.value, right.low)
     return Difference(
         value, None if low is None else value - low, None if high is None else value + high
     )

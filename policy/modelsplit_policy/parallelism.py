@@ -344,10 +344,6 @@ class Parallelism:
     def running(self) -> int:
         return len(self._flights)
 
-    def flights(self) -> Iterable[Flight]:
-        """Who runs, in the order in which they began."""
-        return self._flights
-
     @property
     def settled(self) -> bool:
         """True if no probe is under way whose effect is not yet known."""

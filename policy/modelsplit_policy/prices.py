@@ -40,9 +40,9 @@ class Price:
 FREE: Final = Price()
 
 
-def price_from(said: PricePolicy) -> Price:
+def price_from(row: PricePolicy) -> Price:
     """The price an operator wrote into the policy."""
-    return Price(said.input, said.output, said.usd_per_hour)
+    return Price(row.input, row.output, row.usd_per_hour)
 
 
 class Prices:

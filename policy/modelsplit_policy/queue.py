@@ -125,14 +125,14 @@ class RoleQueue:
 
     def heads(self) -> list[tuple[bool, float, int, Ticket]]:
         """The first call of every lane, best first."""
-        found = []
+        firsts = []
         for lane in self._lanes.values():
             while lane[0][3] not in self._waiting:
                 heapq.heappop(lane)
-            found.append(lane[0])
-        if len(found) > 1:
-            found.sort(key=_order)
-        return found
+            firsts.append(lane[0])
+        if len(firsts) > 1:
+            firsts.sort(key=_order)
+        return firsts
 
     @property
     def models(self) -> Mapping[str, int]:

@@ -152,8 +152,8 @@ class Roles:
         known = self._plain.get(model)
         if known is not None:
             return known
-        found = self.route(Ask(model))
-        return found if isinstance(found, Failure) else self._plain.keep(model, model, found)
+        route = self.route(Ask(model))
+        return route if isinstance(route, Failure) else self._plain.keep(model, model, route)
 
     def route(self, ask: Ask) -> Route | Failure:
         """Decide; a Failure says what the client should have sent instead."""
@@ -204,19 +204,19 @@ class Roles:
             )
         return target
 
-    def _context(self, role: Role, said: str) -> Context | Failure:
+    def _context(self, role: Role, raw: str) -> Context | Failure:
         row = self._policy.roles[role]
         # Only HEAVY and CLOUD work for more than one activity, so only they may say which.
-        if not said or role not in {Role.HEAVY, Role.CLOUD}:
+        if not raw or role not in {Role.HEAVY, Role.CLOUD}:
             return row.context
         try:
-            return Context(said.upper())
+            return Context(raw.upper())
         except ValueError:
             known = ", ".join(Context)
             return Failure(
                 ErrorCode.BAD_REQUEST,
                 Reason.BAD_HEADER,
-                f"X-LLM-Context {_quoted(said)} is unknown; use one of {known}",
+                f"X-LLM-Context {_quoted(raw)} is unknown; use one of {known}",
                 "Unknown Context",
             )
 
@@ -246,16 +246,16 @@ class Roles:
             arm=arm,
         )
 
-    def _first_model(self, said: str, row: RolePolicy, *, names_model: bool) -> str:
+    def _first_model(self, named: str, row: RolePolicy, *, names_model: bool) -> str:
         """What the client named; for an alias the role's own model, if it has one.
 
         CHAT has none: there an alias is the model it stands for.
         """
         if names_model:
-            return said
-        alias_of = self._aliases.get(self._names.canonical(said))
+            return named
+        alias_of = self._aliases.get(self._names.canonical(named))
         own = None if alias_of is None else self._policy.roles[alias_of].primary
-        return row.primary or own or said
+        return row.primary or own or named
 
     def _test(self, ask: Ask, role: Role, reason: RouteReason) -> ExperimentPolicy | None:
         """The experiment of a call that starts where the policy says, if that is the primary."""
@@ -295,15 +295,15 @@ def _role_named(name: str) -> Role | None:
     return Role.__members__.get(name.strip().upper())
 
 
-def _quoted(said: str) -> str:
-    return f'"{said_back(said)}"'
+def _quoted(raw: str) -> str:
+    return f'"{said_back(raw)}"'
 
 
-def _unknown_role(said: str) -> Failure:
+def _unknown_role(raw: str) -> Failure:
     known = ", ".join(Role)
     return Failure(
         ErrorCode.BAD_REQUEST,
         Reason.UNKNOWN_ROLE,
-        f"X-LLM-Role {_quoted(said)} is unknown; use one of {known}",
+        f"X-LLM-Role {_quoted(raw)} is unknown; use one of {known}",
         "Unknown Role",
     )

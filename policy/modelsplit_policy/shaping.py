@@ -355,10 +355,10 @@ def _is_unset(value: Any) -> bool:
     return value is None or (isinstance(value, float) and not math.isfinite(value))
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(left: Any, right: Any) -> bool:
     """Equal to Ollama: 8192 is 8192.0, but true is not 1."""
-    alike = isinstance(one, bool) is isinstance(other, bool)
-    return one is other or (alike and bool(one == other))
+    alike = isinstance(left, bool) is isinstance(right, bool)
+    return left is right or (alike and bool(left == right))
 
 
 def _shown(value: Any) -> str:

@@ -382,8 +382,8 @@ class App:
             await self._last_words()
 
     async def _last_words(self) -> None:
-        told = self._tasks.start(self.lifecycle.idle(), "last words")
-        await asyncio.wait([told], timeout=_LAST_WORDS_S)
+        idle = self._tasks.start(self.lifecycle.idle(), "last words")
+        await asyncio.wait([idle], timeout=_LAST_WORDS_S)
 
     async def _close_parts(self) -> None:
         if self._admin is not None:

@@ -290,10 +290,10 @@ class Admin:
         since_us = read_since(query, parts.clock.wall())
         policy, data = parts.policy, parts.ledger.trials
         try:
-            told = await asyncio.to_thread(report, policy, data, query.get("name"), since_us)
+            fields = await asyncio.to_thread(report, policy, data, query.get("name"), since_us)
         except UnknownExperimentError as error:
             return _failed(str(error), ErrorCode.BAD_REQUEST, 404)
-        return _json(told)
+        return _json(fields)
 
     async def _requests(self, asked: PageAsked) -> Page | Pages:
         """Finished calls as JSON or as lines, newest first; or all as a trace, oldest first."""
@@ -302,10 +302,10 @@ class Admin:
         if asked.query.get("format") == "trace":
             return await self._trace(self._parts.ledger.archive.in_order(query))
         limit = read_number("limit", asked.query.get("limit"), 100, _MAX_LATEST)
-        found = await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit)
+        calls = await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit)
         if _wants_text(asked, "trace"):
-            return _text(request_log.listing(found))
-        return _json(found)
+            return _text(request_log.listing(calls))
+        return _json(calls)
 
     async def _trace(self, pages: Iterator[list[dict[str, Any]]]) -> Pages:
         """Page by page: nothing grows with the number of calls."""
@@ -316,15 +316,15 @@ class Admin:
         """One call, running or finished, as JSON or in words."""
         request_id = asked.item
         live = self._parts.live
-        found = live.find(request_id)
-        if found is None:
-            found = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
-        if found is None:
-            found = live.begins(request_id)
-        if found is None:
+        fields = live.find(request_id)
+        if fields is None:
+            fields = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
+        if fields is None:
+            fields = live.begins(request_id)
+        if fields is None:
             text = f'no call has the request id "{request_id[:128]}"'
             return _failed(text, ErrorCode.BAD_REQUEST, 404)
-        return _text(explain.text(found)) if _wants_text(asked) else _json(found)
+        return _text(explain.text(fields)) if _wants_text(asked) else _json(fields)
 
     def _upstream(self) -> dict[str, Any]:
         probe = self._parts.probe
@@ -378,11 +378,11 @@ def dry_run(model: str, role: str, key: str) -> Ask:
 
 def _wants_text(asked: PageAsked, *others: str) -> bool:
     """``?format=text``, or a client that would rather have text than anything else."""
-    said = asked.query.get("format")
-    if said is not None and said not in {"text", "json"}:
+    wanted = asked.query.get("format")
+    if wanted is not None and wanted not in {"text", "json"}:
         known = ", ".join(("text", *others))
-        raise QueryError(f'format "{said_back(said, 20)}" is unknown; use {known} or json')
-    return said == "text" or (said is None and asked.accept.startswith("text/plain"))
+        raise QueryError(f'format "{said_back(wanted, 20)}" is unknown; use {known} or json')
+    return wanted == "text" or (wanted is None and asked.accept.startswith("text/plain"))
 
 
 def route_fields(route: Route) -> dict[str, Any]:

@@ -68,15 +68,15 @@ def _timings(record: CallRecord) -> str:
     return known
 
 
-def _text(said: str) -> str:
+def _text(name: str) -> str:
     """A model name as a header value.
 
     It came out of JSON and may hold anything: what a header cannot carry is
     percent-encoded, and the length is bounded.
     """
-    if _PLAIN.fullmatch(said) is not None:
-        return said
-    safe = (c if " " <= c <= "~" else "".join(f"%{b:02X}" for b in _utf8(c)) for c in said[:256])
+    if _PLAIN.fullmatch(name) is not None:
+        return name
+    safe = (c if " " <= c <= "~" else "".join(f"%{b:02X}" for b in _utf8(c)) for c in name[:256])
     return "".join(safe)
 
 

@@ -107,17 +107,17 @@ def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
         added = _with(change, at=now, until=now + seconds, nano_usd=nano(usd))
         number = budget_store.add_change(db, added)
     until = desk.now.wall + seconds
-    found = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
-    found["reason"] = change.reason
+    fields = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
+    fields["reason"] = change.reason
     words = f"{budget_text.amount(usd)} USD for the cloud until {budget_text.stamp(until)}"
-    show(found, [f"approval {number}: {words}, {_signed(change)}"], as_json=args.json)
+    show(fields, [f"approval {number}: {words}, {_signed(change)}"], as_json=args.json)
     return ExitCode.OK
 
 
 def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
     with _writing(desk) as db:
         now = resume(budget_store.anchor(db), desk.now)
-        valid = {one.id for one in Approvals(budget_store.changes(db)).in_force(now)}
+        valid = {approval.id for approval in Approvals(budget_store.changes(db)).in_force(now)}
         wanted = valid if args.id is None else valid & {args.id}
         for number in sorted(wanted):
             budget_store.add_change(db, _with(change, at=now, target=number))
@@ -137,14 +137,14 @@ def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
             budget_store.add_change(db, _with(change, at=now))
     if lost_at is None:
         raise _nothing("no counts were lost, so there is nothing to reset")
-    told = "what was lost is taken as not used, by a running proxy too"
-    show({"reset": True}, [told], as_json=args.json)
+    text = "what was lost is taken as not used, by a running proxy too"
+    show({"reset": True}, [text], as_json=args.json)
     return ExitCode.OK
 
 
-def _with(change: Change, **said: Any) -> Change:
+def _with(change: Change, **changes: Any) -> Change:
     fields = {name: getattr(change, name) for name in Change.__slots__}
-    return Change(**(fields | said))
+    return Change(**(fields | changes))
 
 
 # 2. Showing.
@@ -168,7 +168,7 @@ def _show(
     if desk.running is not None:
         # The running proxy goes by its own policy.
         standings = desk.running["spending"]["budgets"]
-    found = {
+    fields = {
         "state": str(desk.directory),
         "running": desk.running is not None,
         "budgets": standings,
@@ -185,7 +185,7 @@ def _show(
         ],
         "history": [_change(one) for one in book.changes],
     }
-    show(found, _lines(found), as_json=args.json)
+    show(fields, _lines(fields), as_json=args.json)
     return ExitCode.OK
 
 
@@ -203,29 +203,31 @@ def _change(change: Change) -> dict[str, Any]:
     }
 
 
-def _lines(found: dict[str, Any]) -> Iterator[str]:
-    for budget in found["budgets"]:
+def _lines(fields: dict[str, Any]) -> Iterator[str]:
+    for budget in fields["budgets"]:
         yield f"budget   {budget_text.line(budget)}"
-    for one in found["approvals"]:
+    for entry in fields["approvals"]:
         yield (
-            f"approval {one['id']}  {budget_text.amount(one['usd_left'])} of "
-            f"{budget_text.amount(one['usd'])} USD left until "
-            f"{_minute(one['until'])}, by {one['by']}: {one['reason']}"
+            f"approval {entry['id']}  {budget_text.amount(entry['usd_left'])} of "
+            f"{budget_text.amount(entry['usd'])} USD left until "
+            f"{_minute(entry['until'])}, by {entry['by']}: {entry['reason']}"
         )
-    if not found["approvals"]:
+    if not fields["approvals"]:
         yield "approval none: the cloud is closed"
-    if found["history"]:
+    if fields["history"]:
         yield ""
-    for one in found["history"]:
-        yield f"{_minute(one['at'])}  {_what(one)}, by {one['by']}: {one['reason']}"
+    for entry in fields["history"]:
+        yield f"{_minute(entry['at'])}  {_what(entry)}, by {entry['by']}: {entry['reason']}"
 
 
-def _what(one: dict[str, Any]) -> str:
-    if one["action"] == ApprovalAction.APPROVE:
-        days = "1 day" if one["days"] == 1 else f"{one['days']:g} days"
-        return f"approve {one['id']}: {budget_text.amount(one['usd'])} USD for {days}"
+def _what(entry: dict[str, Any]) -> str:
+    if entry["action"] == ApprovalAction.APPROVE:
+        days = "1 day" if entry["days"] == 1 else f"{entry['days']:g} days"
+        return f"approve {entry['id']}: {budget_text.amount(entry['usd'])} USD for {days}"
     return (
-        f"revoke {one['revokes']}" if one["action"] == ApprovalAction.REVOKE else str(one["action"])
+        f"revoke {entry['revokes']}"
+        if entry["action"] == ApprovalAction.REVOKE
+        else str(entry["action"])
     )
 
 
@@ -240,16 +242,16 @@ def _signed(change: Change) -> str:
     return f"by {change.by}: {change.reason}"
 
 
-def _number(flag: str, said: float, most: float) -> float:
-    if not (math.isfinite(said) and 0 < said <= most):
-        raise SettingError(f"{flag} {said:g} is not more than 0 and at most {most:.0f}")
-    return said
+def _number(flag: str, value: float, most: float) -> float:
+    if not (math.isfinite(value) and 0 < value <= most):
+        raise SettingError(f"{flag} {value:g} is not more than 0 and at most {most:.0f}")
+    return value
 
 
-def _text(flag: str, said: str) -> str:
-    if not said.strip() or len(said) > _TEXT_MAX or not said.isprintable():
+def _text(flag: str, raw: str) -> str:
+    if not raw.strip() or len(raw) > _TEXT_MAX or not raw.isprintable():
         raise SettingError(f"{flag} must be 1 to {_TEXT_MAX} printable characters")
-    return said.strip()
+    return raw.strip()
 
 
 def _nothing(text: str) -> CommandError:
@@ -263,9 +265,9 @@ def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return run(args, settings_of(args, environ), environ)
 
 
-def _verb(name: str, told: str, *arguments: Argument) -> Command:
-    description = f"{told[0].upper()}{told[1:]}. Exit 0: done; 1: not; 2: wrong usage."
-    return Command(name, told, description, _command, (*arguments, JSON, _STATE, _ADMIN))
+def _verb(name: str, summary: str, *arguments: Argument) -> Command:
+    description = f"{summary[0].upper()}{summary[1:]}. Exit 0: done; 1: not; 2: wrong usage."
+    return Command(name, summary, description, _command, (*arguments, JSON, _STATE, _ADMIN))
 
 
 _STATE: Final = Argument(

@@ -48,13 +48,13 @@ def config(
         else:
             sys.stderr.write(f"{error}\n")
         return ExitCode.FAILED
-    found = [*prices.read(loaded.policy, SystemClock().wall()).warnings]
-    found += warnings(loaded.policy)
+    sentences = [*prices.read(loaded.policy, SystemClock().wall()).warnings]
+    sentences += warnings(loaded.policy)
     if upstream is not None:
-        found += _online_warnings(loaded.policy, upstream)
-    value = {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": found}
+        sentences += _online_warnings(loaded.policy, upstream)
+    value = {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": sentences}
     lines = [f"{loaded.source}: ok ({loaded.short_digest})"]
-    show(value, [*lines, *(f"warning: {warning}" for warning in found)], as_json=as_json)
+    show(value, [*lines, *(f"warning: {warning}" for warning in sentences)], as_json=as_json)
     return ExitCode.OK
 
 
@@ -118,18 +118,18 @@ def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
     facts = {}
     try:
         connection.request("GET", installed_models.LIST)
-        found = installed_models.listed(connection.getresponse().read())
-        if found is not None:
-            facts = dict(_facts(policy, found, connection))
+        installed = installed_models.listed(connection.getresponse().read())
+        if installed is not None:
+            facts = dict(_facts(policy, installed, connection))
     except (OSError, http.client.HTTPException) as error:
         yield f"Ollama at http://{upstream} cannot be asked: {error}"
         return
     finally:
         connection.close()
-    if found is None:
+    if installed is None:
         yield f"Ollama at http://{upstream} answered /api/tags with something else"
     else:
-        yield from installed_models.warnings(policy, frozenset(found))
+        yield from installed_models.warnings(policy, frozenset(installed))
         yield from installed_models.gaps(policy, facts)
 
 

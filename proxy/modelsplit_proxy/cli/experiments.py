@@ -26,14 +26,14 @@ def run(admin: Address, name: str | None, since: str | None, *, as_json: bool) -
     asked = {"name": name, "since": since}
     query = urlencode({key: value for key, value in asked.items() if value is not None})
     try:
-        status, told = admin_client.get(admin, f"/experiments?{query}", _TIMEOUT_S)
+        status, fields = admin_client.get(admin, f"/experiments?{query}", _TIMEOUT_S)
     except admin_client.NotRunningError as error:
         talk(str(error))
         return ExitCode.NOT_RUNNING
     if status != 200:
-        talk(told.get("error", f"the answer was a {status}"))
+        talk(fields.get("error", f"the answer was a {status}"))
         return ExitCode.USAGE if status == http.client.BAD_REQUEST else ExitCode.FAILED
-    show(told, experiment_report.lines(told), as_json=as_json)
+    show(fields, experiment_report.lines(fields), as_json=as_json)
     return ExitCode.OK
 
 

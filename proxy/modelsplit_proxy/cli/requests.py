@@ -59,8 +59,8 @@ class RequestsArguments:
 
 def read_arguments(args: argparse.Namespace) -> RequestsArguments:
     """Raises QueryError where the flags contradict each other."""
-    said = {word: getattr(args, word) for word in WORDS if getattr(args, word)}
-    words = {word: "1" if value is True else str(value) for word, value in said.items()}
+    values = {word: getattr(args, word) for word in WORDS if getattr(args, word)}
+    words = {word: "1" if value is True else str(value) for word, value in values.items()}
     if args.id == "":
         raise QueryError("the ID is empty; give the first letters of one, or none for a list")
     if args.id is not None and (words or args.export or args.limit is not None):
@@ -96,14 +96,14 @@ class _Proxy:
         self._admin = admin
 
     def one(self, request_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = self._json(f"/requests/{quote(request_id, safe='')}")
-        return found
+        fields: dict[str, Any] = self._json(f"/requests/{quote(request_id, safe='')}")
+        return fields
 
     def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._json(
+        calls: list[dict[str, Any]] = self._json(
             f"/requests?{urlencode({**words, 'limit': limit})}"
         )
-        return found
+        return calls
 
     def export(self, words: dict[str, str]) -> Iterator[bytes]:
         connection = self._ask(f"/requests?{urlencode({**words, 'format': 'trace'})}")
@@ -146,12 +146,12 @@ class _Proxy:
         if response.status == http.client.OK:
             return response
         try:
-            said = orjson.loads(response.read())["error"]
+            error = orjson.loads(response.read())["error"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
             text = f"http://{self._admin} answered {response.status}, not as we do"
             raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
         code = ExitCode.USAGE if response.status == http.client.BAD_REQUEST else ExitCode.FAILED
-        raise CommandError(said, code)
+        raise CommandError(error, code)
 
 
 class _File:
@@ -161,7 +161,7 @@ class _File:
         self._clock = clock
         try:
             self._path = state / FILE_NAME if state.is_dir() else state
-            found = self._path.is_file()
+            exists = self._path.is_file()
             readable = os.access(
                 self._path, os.R_OK, effective_ids=os.access in os.supports_effective_ids
             )
@@ -171,7 +171,7 @@ class _File:
             raise StoreError(
                 f"the state file in {state} cannot be read: {error.strerror}"
             ) from error
-        if not found:
+        if not exists:
             raise StoreError(f"no state file there: {self._path}")
         if not readable:
             raise StoreError(state_access.not_ours(self._path))
@@ -184,10 +184,10 @@ class _File:
         self._archive = Archive(self._read)
 
     def one(self, request_id: str) -> dict[str, Any]:
-        found = self._archive.find(request_id)
-        if found is None:
+        fields = self._archive.find(request_id)
+        if fields is None:
             raise CommandError(f'no call has the request id "{request_id[:128]}"', ExitCode.FAILED)
-        return found
+        return fields
 
     def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
         return self._archive.latest(read_query(words, self._clock.wall()), limit)

@@ -33,8 +33,8 @@ def title(version: str = genai_prices.__version__) -> str:
 
 def look_up(models: Iterable[str], now: datetime) -> Mapping[str, Price]:
     """The prices of those ``models`` that the table knows, as they stand at ``now``."""
-    found = {model: _price(model, now) for model in models}
-    return {model: price for model, price in found.items() if price is not None}
+    prices = {model: _price(model, now) for model in models}
+    return {model: price for model, price in prices.items() if price is not None}
 
 
 def _price(model: str, now: datetime) -> Price | None:
@@ -46,8 +46,8 @@ def _price(model: str, now: datetime) -> Price | None:
     return None if usd_in is None or usd_out is None else Price(usd_in, usd_out)
 
 
-def _usd(said: Decimal | TieredPrices | None) -> float | None:
+def _usd(price: Decimal | TieredPrices | None) -> float | None:
     """Dollars per million tokens; what very long prompts cost more is left out. None: no price."""
-    if said is None:
+    if price is None:
         return 0.0
-    return quantity(float(said if isinstance(said, Decimal) else said.base))
+    return quantity(float(price if isinstance(price, Decimal) else price.base))

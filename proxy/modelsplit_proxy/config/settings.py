@@ -119,35 +119,35 @@ OPTIONS: Final = (
 
 def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
     """Combine flags and environment; raise SettingError on the first that cannot be read."""
-    said = {option.name: _said(option, flags, environ) for option in OPTIONS}
-    log_format = said["log-format"][0]
+    raw = {option.name: _said(option, flags, environ) for option in OPTIONS}
+    log_format = raw["log-format"][0]
     if log_format not in {"json", "text", "auto"}:
         raise SettingError(f'--log-format "{log_format}" is unknown; use json, text or auto')
-    policy, keys = said["policy"][0], said["keys"][0]
+    policy, keys = raw["policy"][0], raw["keys"][0]
     settings = Settings(
-        listen=_address("--listen", said["listen"][0]),
-        admin=_address("--admin", said["admin"][0]),
-        upstream=_upstream(said["upstream"][0]),
+        listen=_address("--listen", raw["listen"][0]),
+        admin=_address("--admin", raw["admin"][0]),
+        upstream=_upstream(raw["upstream"][0]),
         policy=Path(policy) if policy else None,
         keys=Path(keys) if keys else None,
-        state=_state(said["state"][0], environ),
+        state=_state(raw["state"][0], environ),
         client_header_timeout_s=_seconds(
-            "--client-header-timeout", said["client-header-timeout"][0]
+            "--client-header-timeout", raw["client-header-timeout"][0]
         ),
-        client_body_timeout_s=_seconds("--client-body-timeout", said["client-body-timeout"][0]),
-        connect_timeout_s=_seconds("--connect-timeout", said["connect-timeout"][0]),
-        stall_timeout_s=_seconds("--stall-timeout", said["stall-timeout"][0]),
-        drain_s=_seconds("--drain", said["drain"][0]),
-        max_body_bytes=_bytes("--max-body", said["max-body"][0]),
-        request_memory_bytes=_bytes("--request-memory", said["request-memory"][0]),
-        max_connections=_count("--max-connections", said["max-connections"][0]),
-        keep_records_s=_seconds("--keep-records", said["keep-records"][0]),
-        max_records_bytes=_bytes("--max-records-size", said["max-records-size"][0]),
+        client_body_timeout_s=_seconds("--client-body-timeout", raw["client-body-timeout"][0]),
+        connect_timeout_s=_seconds("--connect-timeout", raw["connect-timeout"][0]),
+        stall_timeout_s=_seconds("--stall-timeout", raw["stall-timeout"][0]),
+        drain_s=_seconds("--drain", raw["drain"][0]),
+        max_body_bytes=_bytes("--max-body", raw["max-body"][0]),
+        request_memory_bytes=_bytes("--request-memory", raw["request-memory"][0]),
+        max_connections=_count("--max-connections", raw["max-connections"][0]),
+        keep_records_s=_seconds("--keep-records", raw["keep-records"][0]),
+        max_records_bytes=_bytes("--max-records-size", raw["max-records-size"][0]),
         log_format=log_format,
-        allow_hosts=said["allow-host"],
-        allow_origins=said["allow-origin"],
-        boot_id=said["boot-id"][0],
-        take_over=_switch("--take-over", said["take-over"][0]),
+        allow_hosts=raw["allow-host"],
+        allow_origins=raw["allow-origin"],
+        boot_id=raw["boot-id"][0],
+        take_over=_switch("--take-over", raw["take-over"][0]),
     )
     if settings.upstream == settings.listen and settings.listen.port != 0:
         raise SettingError(
@@ -178,61 +178,61 @@ def _said(
     return (variable or option.default,)
 
 
-def _address(flag: str, said: str) -> Address:
-    host, colon, port = said.rpartition(":")
+def _address(flag: str, raw: str) -> Address:
+    host, colon, port = raw.rpartition(":")
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65535:
-        raise SettingError(f'{flag} "{said}" is not HOST:PORT, as in {_EXAMPLES[flag]}')
+        raise SettingError(f'{flag} "{raw}" is not HOST:PORT, as in {_EXAMPLES[flag]}')
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 
-def _upstream(said: str) -> Address:
+def _upstream(raw: str) -> Address:
     try:
-        parts = urlsplit(said if "//" in said else f"//{said}", scheme="http")
+        parts = urlsplit(raw if "//" in raw else f"//{raw}", scheme="http")
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port, parts = None, None, urlsplit("")
     if host is None or parts.scheme != "http" or parts.path not in {"", "/"}:
         raise SettingError(
-            f'--upstream "{said}" is not an http URL without a path, as in http://127.0.0.1:11434'
+            f'--upstream "{raw}" is not an http URL without a path, as in http://127.0.0.1:11434'
         )
     return Address(host, 11434 if port is None else port)
 
 
-def _seconds(flag: str, said: str) -> float:
-    match = _DURATION.fullmatch(said)
+def _seconds(flag: str, raw: str) -> float:
+    match = _DURATION.fullmatch(raw)
     if match is None:
-        raise SettingError(f'{flag} "{said}" is not a duration, as in 500ms, 10s, 2m or 30d')
+        raise SettingError(f'{flag} "{raw}" is not a duration, as in 500ms, 10s, 2m or 30d')
     seconds = float(match[1]) * _SECONDS[match[2] or "s"]
     if quantity(seconds * 1e6) is None:  # microseconds are what is counted in
-        raise SettingError(f'{flag} "{said}" is longer than 285 years')
+        raise SettingError(f'{flag} "{raw}" is longer than 285 years')
     return seconds
 
 
-def _switch(flag: str, said: str) -> bool:
-    if said.lower() not in _YES | _NO:
-        raise SettingError(f'{flag} "{said}" is neither yes nor no')
-    return said.lower() in _YES
+def _switch(flag: str, raw: str) -> bool:
+    if raw.lower() not in _YES | _NO:
+        raise SettingError(f'{flag} "{raw}" is neither yes nor no')
+    return raw.lower() in _YES
 
 
-def _bytes(flag: str, said: str) -> int:
-    match = _SIZE.fullmatch(said)
+def _bytes(flag: str, raw: str) -> int:
+    match = _SIZE.fullmatch(raw)
     if match is None:
-        raise SettingError(f'{flag} "{said}" is not a size, as in 512KiB, 64MiB or 1GiB')
+        raise SettingError(f'{flag} "{raw}" is not a size, as in 512KiB, 64MiB or 1GiB')
     size = count(int(match[1]) * (_BYTES[match[2]] if match[2] else 1))
     if size is None:
-        raise SettingError(f'{flag} "{said}" is more than 8388607GiB')
+        raise SettingError(f'{flag} "{raw}" is more than 8388607GiB')
     return size
 
 
-def _count(flag: str, said: str) -> int:
-    if _COUNT.fullmatch(said) is None:
-        raise SettingError(f'{flag} "{said}" is not a number from 1 to 999999')
-    return int(said)
+def _count(flag: str, raw: str) -> int:
+    if _COUNT.fullmatch(raw) is None:
+        raise SettingError(f'{flag} "{raw}" is not a number from 1 to 999999')
+    return int(raw)
 
 
-def _state(said: str, environ: Mapping[str, str]) -> Path:
-    if said:
-        return Path(said)
+def _state(raw: str, environ: Mapping[str, str]) -> Path:
+    if raw:
+        return Path(raw)
     # systemd may list several directories; ours is the first.
     if systemd := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
         return Path(systemd)

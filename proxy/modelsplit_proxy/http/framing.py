@@ -82,12 +82,12 @@ class Chunks:
         # The CRLF itself may be split between two reads.
         end = at if self._line[-1:] == b"\r" and data[at : at + 1] == b"\n" else None
         if end is None:
-            found = data.find(_CRLF, at)
-            if found < 0:
+            crlf = data.find(_CRLF, at)
+            if crlf < 0:
                 self._line += data[at:]
                 self._bound(len(self._line))
                 return len(data)
-            end = found + 1
+            end = crlf + 1
         line = self._line + data[at : end + 1]
         self._line = b""
         if self._in_trailers:

@@ -161,9 +161,9 @@ def _named_by_connection(raw: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]
     return frozenset(part.strip().lower() for value in values for part in value.split(b","))
 
 
-def hops_left(said: str) -> int | None:
+def hops_left(raw: str) -> int | None:
     """What ``Max-Forwards`` allows (RFC 9110 §7.6.2); None if it is no number."""
-    return int(said) if _HOPS.fullmatch(said) is not None else None
+    return int(raw) if _HOPS.fullmatch(raw) is not None else None
 
 
 def one_hop_less(raw: Iterable[tuple[bytes, bytes]], left: int) -> tuple[tuple[bytes, bytes], ...]:
@@ -172,8 +172,8 @@ def one_hop_less(raw: Iterable[tuple[bytes, bytes]], left: int) -> tuple[tuple[b
     return (*others, (b"Max-Forwards", b"%d" % (left - 1)))
 
 
-def valid_request_id(said: str | None) -> bool:
-    return said is not None and _REQUEST_ID.fullmatch(said) is not None
+def valid_request_id(raw: str | None) -> bool:
+    return raw is not None and _REQUEST_ID.fullmatch(raw) is not None
 
 
 def loops(raw: Iterable[tuple[bytes, bytes]]) -> bool:

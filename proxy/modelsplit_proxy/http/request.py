@@ -117,8 +117,8 @@ class Request:
     @property
     def content_length(self) -> int | None:
         """What the client says of its body's size in bytes."""
-        said = self.headers.get("Content-Length")
-        return None if said is None else int(said)
+        raw = self.headers.get("Content-Length")
+        return None if raw is None else int(raw)
 
     @property
     def has_body(self) -> bool:

@@ -108,8 +108,8 @@ def _coding(message: RawRequestMessage) -> Failure | None:
     """The upstream gets the body without its framing: what else was done to it would be lost."""
     if message.version == _HTTP10:
         return bad_http("HTTP/1.0 has no Transfer-Encoding")
-    said = ",".join(message.headers.getall("Transfer-Encoding")).lower()
-    codings = [coding.strip(" \t") for coding in said.split(",")]
+    raw = ",".join(message.headers.getall("Transfer-Encoding")).lower()
+    codings = [coding.strip(" \t") for coding in raw.split(",")]
     if codings == ["chunked"]:
         return None
     if codings[-1] == "chunked" and codings.count("chunked") == 1 and "identity" not in codings:

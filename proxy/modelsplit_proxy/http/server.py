@@ -238,9 +238,9 @@ class ClientConnection(web.RequestHandler):
 
     def _end_of_head(self, data: bytes) -> int:
         """The place behind the end of a head begun before; 0 where ``data`` has none."""
-        found = (self._head_tail + data[:3]).find(_HEAD_END)
-        if found >= 0:
-            return found + 4 - len(self._head_tail)
+        place = (self._head_tail + data[:3]).find(_HEAD_END)
+        if place >= 0:
+            return place + 4 - len(self._head_tail)
         return data.find(_HEAD_END) + 4 if _HEAD_END in data else 0
 
     def _in_first_line(self, head: bytes) -> bool:

@@ -253,9 +253,9 @@ class BudgetKeeper:
             return self._refuse(payment, reservation)
         self._count(payment, reservation)
         if must:
-            return await self._write(payment)
+            return await self._write(payment, reservation)
         # Shadow budgets alone: nothing is refused, so nothing waits for the disk.
-        line = self._line(payment)
+        line = self._line(payment, reservation)
         self._submit(f"the charge of {line.request_id}", lambda db: budget_store.reserve(db, line))
         return None
 
@@ -265,7 +265,7 @@ class BudgetKeeper:
         if reservation is None:
             return
         if not attempt.sent or _turned_away(payment, attempt):
-            self._undo(payment)
+            self._undo(payment, reservation)
             self._note(payment)
             return
         keeper, charged = self._keeper, reservation.charge.nano_usd
@@ -324,45 +324,43 @@ class BudgetKeeper:
         self.refusals.shadow.update(reservation.over)
         self._note(payment)
 
-    async def _write(self, payment: AttemptCharge) -> Failure | None:
-        line = self._line(payment)
+    async def _write(self, payment: AttemptCharge, reservation: Reservation) -> Failure | None:
+        line = self._line(payment, reservation)
         try:
             await self._store.commit(lambda db: budget_store.reserve(db, line))
         except asyncio.CancelledError:
-            self._undo(payment)
+            self._undo(payment, reservation)
             raise
         except RevokedError:
-            self._undo(payment)
+            self._undo(payment, reservation)
             denied = Denied(Reason.APPROVAL_REVOKED, payment.approval)
             charge = payment.charge
             return budget_text.not_approved(denied, charge.model, charge.nano_usd)
         except NotKeeperError:
             self._lose()
-            self._undo(payment)
+            self._undo(payment, reservation)
             return self._closed()
         except StoreError as error:
-            self._undo(payment)
+            self._undo(payment, reservation)
             return budget_text.unavailable(self._why(error))
         except _UNWRITABLE as error:
             _tell_unwritten(f"the charge of {line.request_id}", error)
-            self._undo(payment)
+            self._undo(payment, reservation)
             return budget_text.unavailable("this charge cannot be written")
         self._written = line.anchor
         return None
 
-    def _line(self, payment: AttemptCharge) -> ChargeRow:
-        assert payment.reservation is not None
+    def _line(self, payment: AttemptCharge, reservation: Reservation) -> ChargeRow:
         approval = None if payment.approval is None else payment.approval.id
         record = payment.record
         return ChargeRow(
-            self._keeper, self._time.anchor(), payment.reservation, approval, record.request_id
+            self._keeper, self._time.anchor(), reservation, approval, record.request_id
         )
 
-    def _undo(self, payment: AttemptCharge) -> None:
+    def _undo(self, payment: AttemptCharge, reservation: Reservation) -> None:
         """As if it had never been reserved, here and on disk."""
         keeper = self._keeper
-        reservation, payment.reservation = payment.reservation, None
-        assert reservation is not None
+        payment.reservation = None
         self._budgets.give_back(reservation)
         if payment.approval is not None:
             self._approvals.charge(payment.approval.id, -reservation.charge.nano_usd)

@@ -95,27 +95,27 @@ class Keyring:
 
     def caller(self, sent: CIMultiDictProxy[str]) -> Caller | Failure:
         """Who sent these request headers, or what to answer where that is nobody we know."""
-        found: Key | None = None
+        first: Key | None = None
         consumed = set()
         presented = list(_presented(sent))
         for header, secret in presented:
             key = self._find(secret)
             if key is not None:
-                found = found or key
+                first = first or key
                 consumed.add(header)
-        if found is not None:
-            return Caller(found, frozenset(consumed))
+        if first is not None:
+            return Caller(first, frozenset(consumed))
         return _wrong_key() if presented else _no_key()
 
     def _find(self, secret: str) -> Key | None:
         if len(secret) > KEY_MAX:
             return None
         digest = digest_of(secret)
-        found = None
+        match = None
         for key in self.keys:
             if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+                match = key
+        return match
 
 
 def digest_of(secret: str) -> bytes:

@@ -118,18 +118,18 @@ def _no_json(text: str, error: orjson.JSONDecodeError) -> FormatFinding:
     start = text.lstrip()
     where = f"character {error.pos} of {len(text)}"
     if not start:
-        said = "the text is empty"
+        problem = "the text is empty"
     elif start.startswith("```"):
-        said = "the text is fenced with ```; it must be JSON and nothing else"
+        problem = "the text is fenced with ```; it must be JSON and nothing else"
     elif start.startswith("<think"):
-        said = "the text begins with a thinking tag; it must be JSON and nothing else"
+        problem = "the text begins with a thinking tag; it must be JSON and nothing else"
     elif "end of data" in error.msg:
-        said = f"the text ends in the middle of its JSON, after {len(text)} characters"
+        problem = f"the text ends in the middle of its JSON, after {len(text)} characters"
     elif "after document" in error.msg:
-        said = f"more text follows the JSON, from {where}"
+        problem = f"more text follows the JSON, from {where}"
     else:
-        said = f"the text is not JSON, from {where}"
-    return FormatFinding(said)
+        problem = f"the text is not JSON, from {where}"
+    return FormatFinding(problem)
 
 
 def _dict(value: Any) -> dict[str, Any]:

@@ -117,13 +117,13 @@ def _of_choice(choice: dict[str, Any]) -> Any:
     return _in_message(_dict(choice.get("delta") or choice.get("message")))
 
 
-def of_response(said: dict[str, Any]) -> Iterator[Any]:
+def of_response(fields: dict[str, Any]) -> Iterator[Any]:
     """A response object, or the event at the end of a stream, which holds all of it again."""
-    if said.get("type") in _FINAL_EVENTS:
-        said = _dict(said.get("response"))
-    if said.get("object") != "response":
+    if fields.get("type") in _FINAL_EVENTS:
+        fields = _dict(fields.get("response"))
+    if fields.get("object") != "response":
         return
-    for item in _dicts(said.get("output")):
+    for item in _dicts(fields.get("output")):
         if str(item.get("type")).endswith("_call"):
             raise NoTextError
         for part in _dicts(item.get("content")):
@@ -133,16 +133,16 @@ def of_response(said: dict[str, Any]) -> Iterator[Any]:
                 yield part.get("text")
 
 
-def of_message(said: dict[str, Any]) -> Iterator[Any]:
+def of_message(fields: dict[str, Any]) -> Iterator[Any]:
     """Anthropic's: a message with its blocks, or an event with one block or a part of it."""
-    if _REFUSAL in (said.get("stop_reason"), _dict(said.get("delta")).get("stop_reason")):
+    if _REFUSAL in (fields.get("stop_reason"), _dict(fields.get("delta")).get("stop_reason")):
         raise NoTextError
-    block = _dict(said.get("content_block") or said.get("delta"))
-    for one in [*_dicts(said.get("content")), block]:
-        if str(one.get("type")).endswith("tool_use"):
+    block = _dict(fields.get("content_block") or fields.get("delta"))
+    for part in [*_dicts(fields.get("content")), block]:
+        if str(part.get("type")).endswith("tool_use"):
             raise NoTextError
-        if one.get("type") in {"text", "text_delta"}:
-            yield one.get("text")
+        if part.get("type") in {"text", "text_delta"}:
+            yield part.get("text")
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -150,4 +150,4 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []

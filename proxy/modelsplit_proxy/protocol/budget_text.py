@@ -32,12 +32,12 @@ _BY_MAX: Final = 40
 def refusal(exhausted: Exhausted, wall: float) -> Failure:
     """Why a budget lets no call through, and when it will. ``wall``: the time now."""
     standing = exhausted.standing
-    said: dict[Reason, Callable[[Exhausted], str]] = {
+    texts: dict[Reason, Callable[[Exhausted], str]] = {
         Reason.CALLS: _calls,
         Reason.USD: _money,
         Reason.COUNTS_LOST: _lost,
     }
-    text = f'budget "{standing.name}" {said[exhausted.reason](exhausted)}'
+    text = f'budget "{standing.name}" {texts[exhausted.reason](exhausted)}'
     if exhausted.opens_in_s is not None:
         text += f"{span(exhausted.opens_in_s)}, at {moment(wall + exhausted.opens_in_s, wall)}"
     return Failure(ErrorCode.BUDGET_EXHAUSTED, exhausted.reason, text, "Budget Exhausted")
@@ -120,11 +120,15 @@ def header_lines(standings: Iterable[Standing]) -> list[bytes]:
     Draft-ietf-httpapi-ratelimit-headers. ``t`` is when the next of what is counted leaves the
     window. A budget of money alone is told in cents, with a unit of our own.
     """
-    told = [one for one in standings if not one.shadow]
-    if not told:
+    enforced = [standing for standing in standings if not standing.shadow]
+    if not enforced:
         return []
-    policies = ", ".join(f'"{one.name}";{_quota(one)};w={one.window_s}' for one in told)
-    states = ", ".join(f'"{one.name}";r={_left(one)}{_frees(one)}' for one in told)
+    policies = ", ".join(
+        f'"{standing.name}";{_quota(standing)};w={standing.window_s}' for standing in enforced
+    )
+    states = ", ".join(
+        f'"{standing.name}";r={_left(standing)}{_frees(standing)}' for standing in enforced
+    )
     text = f"RateLimit-Policy: {policies}\r\nRateLimit: {states}\r\n"
     return [text.encode("ascii")]
 
@@ -167,19 +171,19 @@ def fields(standing: Standing) -> dict[str, Any]:
     }
 
 
-def line(said: dict[str, Any]) -> str:
+def line(fields: dict[str, Any]) -> str:
     """The same in one line for people, from its fields."""
     parts = []
-    if said["max_calls"] is not None:
-        parts.append(f"{said['calls']}/{said['max_calls']} calls")
-    if said["max_usd"] is not None:
-        parts.append(f"{amount(said['usd'])}/{amount(said['max_usd'])} USD")
-    text = f"{said['name']}  {', '.join(parts)} in {said['window']}"
-    if said["frees_in_s"] is not None:
-        text += f", next free in {span(said['frees_in_s'])}"
-    if said["counts_lost"]:
+    if fields["max_calls"] is not None:
+        parts.append(f"{fields['calls']}/{fields['max_calls']} calls")
+    if fields["max_usd"] is not None:
+        parts.append(f"{amount(fields['usd'])}/{amount(fields['max_usd'])} USD")
+    text = f"{fields['name']}  {', '.join(parts)} in {fields['window']}"
+    if fields["frees_in_s"] is not None:
+        text += f", next free in {span(fields['frees_in_s'])}"
+    if fields["counts_lost"]:
         text += "; taken as used up: its counts were lost"
-    return f"{text}  (shadow)" if said["shadow"] else text
+    return f"{text}  (shadow)" if fields["shadow"] else text
 
 
 def usd(nano_usd: int) -> str:

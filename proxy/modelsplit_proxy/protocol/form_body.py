@@ -81,7 +81,7 @@ def _name(head: bytes) -> bytes:
     headers = [_HEADER.fullmatch(line) for line in head.split(b"\r\n") if line]
     if None in headers:
         raise _bad("a part of the form has a malformed header")
-    pairs = [(found[1].lower(), found[2]) for found in headers if found is not None]
+    pairs = [(header[1].lower(), header[2]) for header in headers if header is not None]
     dispositions = [value for name, value in pairs if name == b"content-disposition"]
     if len(dispositions) != 1:
         raise _bad("a part of the form has no Content-Disposition, or several")
@@ -98,20 +98,20 @@ def _name(head: bytes) -> bytes:
 def _parameters(disposition: bytes) -> dict[bytes, bytes]:
     kind, _, _ = disposition.partition(b";")
     rest = disposition[len(kind) :]
-    found = {}
+    parameters = {}
     at = 0
     while at < len(rest):
         match = _PARAMETER.match(rest, at)
         if match is None:
             break
         key = match[1].lower()
-        if key in found or key == b"name*":
+        if key in parameters or key == b"name*":
             break
-        found[key] = match[3] if match[2] is None else match[2]
+        parameters[key] = match[3] if match[2] is None else match[2]
         at = match.end()
     if kind.strip().lower() != b"form-data" or at < len(rest):
         raise _bad("a part of the form has a Content-Disposition that cannot be read")
-    return found
+    return parameters
 
 
 def _bad(what: str) -> BodyError:

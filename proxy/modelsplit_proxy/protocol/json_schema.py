@@ -130,22 +130,22 @@ def _path(raw: bytes, parts: list[str | int]) -> str:
 def _complaint(error: ValidationError) -> str:
     match error.kind:
         case Kind.Required(property=name):
-            said = f'"{name}" is a required property'
+            complaint = f'"{name}" is a required property'
         case Kind.Type(types=types):
-            said = f"{_word(error.instance)}, not {' or '.join(types)}"
+            complaint = f"{_word(error.instance)}, not {' or '.join(types)}"
         case Kind.AdditionalProperties():
-            said = "a property that is not allowed"
+            complaint = "a property that is not allowed"
         case Kind.FalseSchema():
-            said = "not allowed here"
+            complaint = "not allowed here"
         case Kind.Enum() | Kind.Constant():
-            said = "not one of the allowed values"
+            complaint = "not one of the allowed values"
         case Kind.AnyOf() | Kind.OneOfNotValid():
-            said = "fits none of the alternatives"
+            complaint = "fits none of the alternatives"
         case Kind.OneOfMultipleValid():
-            said = "fits more than one of the alternatives"
+            complaint = "fits more than one of the alternatives"
         case kind:
-            said = f"does not fit {kind.name} {getattr(kind, 'limit', '')}".rstrip()
-    return said
+            complaint = f"does not fit {kind.name} {getattr(kind, 'limit', '')}".rstrip()
+    return complaint
 
 
 _WORDS: Final = {dict: "object", list: "array", str: "string", bool: "boolean", int: "integer"}

@@ -50,9 +50,9 @@ NOTHING: Final = Asked()
 
 def request_id(headers: CIMultiDictProxy[str]) -> str:
     """The client's own id if it is one we can repeat everywhere, else a new one."""
-    said = headers.get("X-Request-Id")
-    if said is not None and valid_request_id(said):
-        return said
+    raw = headers.get("X-Request-Id")
+    if raw is not None and valid_request_id(raw):
+        return raw
     return new_id()
 
 
@@ -66,9 +66,9 @@ def read_asked(headers: CIMultiDictProxy[str]) -> Asked:
     if "x-llm-" not in "\n".join(headers).lower():
         return NOTHING
     for name in _NAMES:
-        said = headers.getall(name, ())
-        if len(set(said)) > 1:
-            raise _bad(name, ", ".join(said), "send it once")
+        values = headers.getall(name, ())
+        if len(set(values)) > 1:
+            raise _bad(name, ", ".join(values), "send it once")
     return _asked(headers)
 
 
@@ -87,35 +87,35 @@ def _asked(headers: CIMultiDictProxy[str]) -> Asked:
 
 
 def _one_of(headers: CIMultiDictProxy[str], name: str, allowed: tuple[str, ...]) -> int:
-    said = headers.get(name, "0")
-    if said not in allowed:
-        raise _bad(name, said, f"send {' or '.join(allowed)}")
-    return int(said)
+    raw = headers.get(name, "0")
+    if raw not in allowed:
+        raise _bad(name, raw, f"send {' or '.join(allowed)}")
+    return int(raw)
 
 
 def _milliseconds(headers: CIMultiDictProxy[str], name: str, *, least: int = 0) -> int | None:
-    said = headers.get(name)
-    if said is None:
+    raw = headers.get(name)
+    if raw is None:
         return None
-    if _NUMBER.fullmatch(said) is None or int(said) < least:
-        raise _bad(name, said, f"send whole milliseconds{', at least 1' if least else ''}")
-    return int(said)
+    if _NUMBER.fullmatch(raw) is None or int(raw) < least:
+        raise _bad(name, raw, f"send whole milliseconds{', at least 1' if least else ''}")
+    return int(raw)
 
 
 def _telemetry(headers: CIMultiDictProxy[str]) -> bool:
-    said = headers.get("X-LLM-Telemetry")
-    if said is not None and said.lower() != "body":
-        raise _bad("X-LLM-Telemetry", said, "send body")
-    return said is not None
+    raw = headers.get("X-LLM-Telemetry")
+    if raw is not None and raw.lower() != "body":
+        raise _bad("X-LLM-Telemetry", raw, "send body")
+    return raw is not None
 
 
 def _job_id(headers: CIMultiDictProxy[str]) -> str | None:
-    said = headers.get("X-LLM-Job-Id")
-    if said is not None and _JOB_ID.fullmatch(said) is None:
-        raise _bad("X-LLM-Job-Id", said, "send 1 to 128 letters, digits, '.', '_', ':' or '-'")
-    return said
+    raw = headers.get("X-LLM-Job-Id")
+    if raw is not None and _JOB_ID.fullmatch(raw) is None:
+        raise _bad("X-LLM-Job-Id", raw, "send 1 to 128 letters, digits, '.', '_', ':' or '-'")
+    return raw
 
 
-def _bad(name: str, said: str, advice: str) -> AskedError:
-    message = f'{name} "{said_back(said)}" cannot be read; {advice}'
+def _bad(name: str, raw: str, advice: str) -> AskedError:
+    message = f'{name} "{said_back(raw)}" cannot be read; {advice}'
     return AskedError(Failure(ErrorCode.BAD_REQUEST, Reason.BAD_HEADER, message, "Bad Header"))

@@ -120,16 +120,16 @@ def _edges(
 ) -> Iterator[tuple[list[int], dict[str, Any]]]:
     for key, value in schema.items():
         if key == "$ref":
-            edges, found = node.here, _target(value, root)
+            edges, children = node.here, _target(value, root)
         elif key in _HERE:
-            edges, found = node.here, _schemas(key, value)
+            edges, children = node.here, _schemas(key, value)
         elif key in _BELOW:
-            edges, found = node.below, _schemas(key, value)
+            edges, children = node.below, _schemas(key, value)
         elif key in _ONE_OF_BELOW:
-            edges, found = node.one_of_below, _schemas(key, value)
+            edges, children = node.one_of_below, _schemas(key, value)
         else:
             continue
-        for child in found:
+        for child in children:
             yield edges, child
 
 
@@ -137,8 +137,8 @@ def _schemas(key: str, value: Any) -> Iterable[dict[str, Any]]:
     """The schemas that a keyword holds; ``true`` and ``false`` cost nothing."""
     if key in _MAPS and isinstance(value, dict):
         value = list(value.values())
-    found = value if isinstance(value, list) else [value]
-    return [schema for schema in found if isinstance(schema, dict)]
+    values = value if isinstance(value, list) else [value]
+    return [schema for schema in values if isinstance(schema, dict)]
 
 
 def _target(reference: Any, root: dict[str, Any]) -> Iterable[dict[str, Any]]:
@@ -147,10 +147,10 @@ def _target(reference: Any, root: dict[str, Any]) -> Iterable[dict[str, Any]]:
         return [root]
     if not isinstance(reference, str) or not reference.startswith("#/"):
         raise RefusedError("the schema refers to another document, or by an anchor")
-    found: Any = root
+    target: Any = root
     for part in unquote(reference[2:]).split("/"):
-        found = _step(found, part.replace("~1", "/").replace("~0", "~"))
-    return [found] if isinstance(found, dict) else []
+        target = _step(target, part.replace("~1", "/").replace("~0", "~"))
+    return [target] if isinstance(target, dict) else []
 
 
 def _step(holder: Any, part: str) -> Any:
@@ -173,7 +173,7 @@ def _weight(schema: dict[str, Any]) -> int:
     options = schema.get("enum")
     compared = [*(options if isinstance(options, list) else []), schema.get("const")]
     # Strings and numbers are looked up at once; objects and arrays are compared one by one.
-    size = sum(len(orjson.dumps(one)) for one in compared if isinstance(one, dict | list))
+    size = sum(len(orjson.dumps(value)) for value in compared if isinstance(value, dict | list))
     return (
         1
         + (len(required) if isinstance(required, list) else 0)
@@ -186,16 +186,16 @@ def _grow(nodes: dict[int, _Node], order: list[int], root: int) -> SchemaCosts:
     """Costs for one more level of nesting at a time, until a level adds nothing."""
     levels = max(1, min(_MAX_LEVELS, _MAX_ROUNDS_TIMES_NODES // len(nodes)))
     before: dict[int, int] = dict.fromkeys(nodes, 0)
-    found: list[int] = []
-    while len(found) < levels:
+    costs: list[int] = []
+    while len(costs) < levels:
         now: dict[int, int] = {}
         for key in order:
             now[key] = _cost(nodes[key], now, before)
         if now == before:
-            return SchemaCosts(tuple(found), any_depth=True)
-        found.append(now[root])
+            return SchemaCosts(tuple(costs), any_depth=True)
+        costs.append(now[root])
         before = now
-    return SchemaCosts(tuple(found), any_depth=False)
+    return SchemaCosts(tuple(costs), any_depth=False)
 
 
 def _cost(node: _Node, here: dict[int, int], below: dict[int, int]) -> int:

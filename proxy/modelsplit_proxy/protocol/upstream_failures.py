@@ -39,27 +39,27 @@ def failure_of_status(
 
 
 def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Failure:
-    said = _said(body)
+    message = _said(body)
     if status == 404 and _names_a_model(body):
         return Failure(
             ErrorCode.MODEL_NOT_FOUND,
             Reason.NOT_INSTALLED,
-            f"Ollama does not have {model[:70]}: {said}",
+            f"Ollama does not have {model[:70]}: {message}",
             "Not Found",
         )
     if status == 503:
         return Failure(
             ErrorCode.OVERLOAD_THROTTLED,
             Reason.UPSTREAM_BUSY,
-            f"Ollama is overloaded: {said}",
+            f"Ollama is overloaded: {message}",
             "Upstream Busy",
             retry_after_s=_BUSY_RETRY_S,
         )
     if status >= 500:
         code = for_provider(ErrorCode.UPSTREAM_LOCAL, provider)
-        reason = _reason_of_500(status, said)
-        return Failure(code, reason, f"Ollama answered {status}: {said}", "Upstream Failed")
-    return _rejected(status, said)
+        reason = _reason_of_500(status, message)
+        return Failure(code, reason, f"Ollama answered {status}: {message}", "Upstream Failed")
+    return _rejected(status, message)
 
 
 def no_success(status: int, provider: Provider) -> Failure:
@@ -137,9 +137,9 @@ _CLIENT_CODES: Final = {
 }
 
 
-def _rejected(status: int, said: str) -> Failure:
+def _rejected(status: int, message: str) -> Failure:
     code = _CLIENT_CODES.get(status, ErrorCode.BAD_REQUEST)
-    text = f"Ollama refused the request with {status}: {said}"
+    text = f"Ollama refused the request with {status}: {message}"
     return Failure(code, Reason.UPSTREAM_REJECTED, text, "Refused")
 
 

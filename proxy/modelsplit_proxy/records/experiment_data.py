@@ -59,8 +59,8 @@ class TrialData:
 
 
 def _observation(row: tuple[Any, ...], sticky: str) -> Observation:
-    call_id, arm, job, client, request, *told = row
-    total_us, outcome, reason, attempts, schema, cost, *first = told
+    call_id, arm, job, client, request, *rest = row
+    total_us, outcome, reason, attempts, schema, cost, *first = rest
     first_outcome, dispatched_us, tokens, eval_us = first
     end = _end(outcome, reason, sent=dispatched_us is not None)
     return Observation(

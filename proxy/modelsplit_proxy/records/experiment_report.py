@@ -35,31 +35,33 @@ class UnknownExperimentError(Exception):
 
 def report(policy: Policy, data: TrialData, name: str | None, since_us: int) -> dict[str, Any]:
     """Compare the arms of one experiment, or of all. Blocks on disk; may raise StoreError."""
-    kept = {found.name: found for found in data.kept(since_us)}
-    told = {test.name: test for test in policy.experiments}
-    names = [*told, *(found for found in kept if found not in told)]
+    kept = {entry.name: entry for entry in data.kept(since_us)}
+    tests = {test.name: test for test in policy.experiments}
+    names = [*tests, *(entry for entry in kept if entry not in tests)]
     if name is not None and name not in names:
         known = ", ".join(names)[:100] or "none"
         raise UnknownExperimentError(f'no experiment is named "{name[:64]}"; known: {known}')
     wanted = names if name is None else [name]
     return {
         "level": LEVEL,
-        "experiments": [_experiment(one, told, kept, data, since_us) for one in wanted],
+        "experiments": [
+            _experiment(known_name, tests, kept, data, since_us) for known_name in wanted
+        ],
     }
 
 
 def _experiment(
     name: str,
-    told: Mapping[str, ExperimentPolicy],
+    tests: Mapping[str, ExperimentPolicy],
     kept: Mapping[str, KeptCalls],
     data: TrialData,
     since_us: int,
 ) -> dict[str, Any]:
-    test, found = told.get(name), kept.get(name)
-    role = found.role if found is not None else ""
+    test, entry = tests.get(name), kept.get(name)
+    role = entry.role if entry is not None else ""
     sticky = "job" if test is None else test.sticky
     models = {} if test is None else {arm.name: arm.model for arm in test.arms}
-    calls = [] if found is None else data.calls(name, sticky, since_us)
+    calls = [] if entry is None else data.calls(name, sticky, since_us)
     compared = compare(calls, [*models], _DEALT[sticky])
     return {
         "experiment": name,
@@ -68,9 +70,9 @@ def _experiment(
         "in_policy": test is not None,
         "enabled": test is not None and test.enabled,
         "calls": len(calls),
-        "left_out": 0 if found is None else max(0, found.calls - MOST_CALLS),
-        "first_at": None if found is None else rfc3339(found.first_us / 1e6),
-        "last_at": None if found is None else rfc3339(found.last_us / 1e6),
+        "left_out": 0 if entry is None else max(0, entry.calls - MOST_CALLS),
+        "first_at": None if entry is None else rfc3339(entry.first_us / 1e6),
+        "last_at": None if entry is None else rfc3339(entry.last_us / 1e6),
         "moved": compared.moved,
         "level_of_each": round(compared.level, 6),
         "arms": [_arm(arm, models.get(arm.name)) for arm in compared.arms],
@@ -85,69 +87,69 @@ def _arm(arm: Arm, model: str | None) -> dict[str, Any]:
         "calls": arm.calls,
         "clusters": arm.clusters,
         **{end.value: count for end, count in arm.ends.items()},
-        "measures": {name: _estimate(found) for name, found in arm.measures.items()},
+        "measures": {name: _estimate(estimate) for name, estimate in arm.measures.items()},
     }
 
 
-def _estimate(found: Estimate) -> dict[str, Any]:
+def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {
-        "value": found.value,
-        "low": found.low,
-        "high": found.high,
-        "n": found.n,
-        "effective_n": round(found.effective, 1),
+        "value": estimate.value,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.n,
+        "effective_n": round(estimate.effective, 1),
     }
 
 
-def _finding(found: Finding) -> dict[str, Any]:
+def _finding(finding: Finding) -> dict[str, Any]:
     return {
-        "measure": found.measure,
-        "arm": found.arm,
-        "against": found.against,
-        "verdict": found.verdict,
-        "difference": found.difference.value,
-        "low": found.difference.low,
-        "high": found.difference.high,
-        "text": found.text,
+        "measure": finding.measure,
+        "arm": finding.arm,
+        "against": finding.against,
+        "verdict": finding.verdict,
+        "difference": finding.difference.value,
+        "low": finding.difference.low,
+        "high": finding.difference.high,
+        "text": finding.text,
     }
 
 
 # --- For people ----------------------------------------------------------------------------
 
 
-def lines(told: Mapping[str, Any]) -> Iterator[str]:
+def lines(report: Mapping[str, Any]) -> Iterator[str]:
     """The report as text."""
-    if not told["experiments"]:
+    if not report["experiments"]:
         yield "no experiments: the policy has none, and no call is kept of any"
-    for number, one in enumerate(told["experiments"]):
+    for number, entry in enumerate(report["experiments"]):
         if number:
             yield ""
-        yield from _lines_of(one)
+        yield from _lines_of(entry)
 
 
-def _lines_of(one: Mapping[str, Any]) -> Iterator[str]:
-    off = "switched off" if one["in_policy"] else "no longer in the policy"
-    state = "running" if one["enabled"] else off
-    dealt = _DEALT[one["sticky"]]
-    yield f"{one['experiment']}  {one['llm_role']}, by {one['sticky']}, {state}"
-    if not one["calls"]:
+def _lines_of(row: Mapping[str, Any]) -> Iterator[str]:
+    off = "switched off" if row["in_policy"] else "no longer in the policy"
+    state = "running" if row["enabled"] else off
+    dealt = _DEALT[row["sticky"]]
+    yield f"{row['experiment']}  {row['llm_role']}, by {row['sticky']}, {state}"
+    if not row["calls"]:
         yield "  no calls yet"
         return
-    yield f"  {one['calls']} calls from {one['first_at'][:16]}Z to {one['last_at'][:16]}Z"
-    if one["left_out"]:
-        yield f"  {one['left_out']} older calls are left out"
-    if one["moved"]:
-        yield f"  {one['moved']} {dealt} changed their arm (a weight was changed) and are left out"
+    yield f"  {row['calls']} calls from {row['first_at'][:16]}Z to {row['last_at'][:16]}Z"
+    if row["left_out"]:
+        yield f"  {row['left_out']} older calls are left out"
+    if row["moved"]:
+        yield f"  {row['moved']} {dealt} changed their arm (a weight was changed) and are left out"
     yield ""
-    yield from _table(one, dealt)
-    if one["findings"]:
+    yield from _table(row, dealt)
+    if row["findings"]:
         yield ""
-        yield from _findings(one)
+        yield from _findings(row)
 
 
-def _table(one: Mapping[str, Any], dealt: str) -> Iterator[str]:
+def _table(entry: Mapping[str, Any], dealt: str) -> Iterator[str]:
     """A column for each arm: people compare along lines."""
-    rows = [*_rows(one["arms"], dealt)]
+    rows = [*_rows(entry["arms"], dealt)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     widths[0] = _TITLE  # in line with the findings below
     for row in rows:
@@ -163,28 +165,28 @@ def _rows(arms: list[dict[str, Any]], dealt: str) -> Iterator[list[str]]:
         yield [dealt, *(str(arm["clusters"]) for arm in arms)]
     for measure in MEASURES:
         title, scale, unit = SHOWN[measure.name]
-        found = [arm["measures"].get(measure.name) for arm in arms]
-        if any(found):
-            yield [title, *(_cell(one, scale, unit) for one in found)]
+        estimates = [arm["measures"].get(measure.name) for arm in arms]
+        if any(estimates):
+            yield [title, *(_cell(estimate, scale, unit) for estimate in estimates)]
     for title, key in (("clients gone", "client_gone"), ("turned away", "turned_away")):
         if any(arm[key] for arm in arms):
             yield [title, *(str(arm[key]) for arm in arms)]
 
 
-def _cell(found: Mapping[str, Any] | None, scale: float, unit: str) -> str:
-    if found is None:
+def _cell(estimate: Mapping[str, Any] | None, scale: float, unit: str) -> str:
+    if estimate is None:
         return "-"
     low, high = (
-        "?" if found[end] is None else f"{found[end] * scale:.3g}" for end in ("low", "high")
+        "?" if estimate[end] is None else f"{estimate[end] * scale:.3g}" for end in ("low", "high")
     )
-    return f"{found['value'] * scale:.3g}{unit} ({low}..{high})"
+    return f"{estimate['value'] * scale:.3g}{unit} ({low}..{high})"
 
 
-def _findings(one: Mapping[str, Any]) -> Iterator[str]:
+def _findings(entry: Mapping[str, Any]) -> Iterator[str]:
     against = ""
-    for found in one["findings"]:
-        pair = f"{found['arm']} against {found['against']}"
+    for finding in entry["findings"]:
+        pair = f"{finding['arm']} against {finding['against']}"
         if pair != against:
             yield f"  {pair} ({LEVEL:.0%} for all of this together)"
         against = pair
-        yield f"  {SHOWN[found['measure']][0]:{_TITLE}}  {found['text']}"
+        yield f"  {SHOWN[finding['measure']][0]:{_TITLE}}  {finding['text']}"

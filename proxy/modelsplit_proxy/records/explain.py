@@ -103,20 +103,20 @@ def lines(call: Mapping[str, Any]) -> Iterator[str]:
     yield from _rest(call)
 
 
-def _row(name: str, said: str) -> str:
-    return f"{name:{_NAME}} {said}"
+def _row(name: str, text: str) -> str:
+    return f"{name:{_NAME}} {text}"
 
 
 def _outcome(call: Mapping[str, Any]) -> str:
     total = _s(call["job_e2e_latency_ms"])
     if call["outcome"] == "running":
         return f"still running ({call['state']}) after {total}"
-    said = f"{call['outcome']}, status {call['status'] or '-'}, after {total}"
+    text = f"{call['outcome']}, status {call['status'] or '-'}, after {total}"
     if call["llm_queue_wait_ms"] >= 1:
-        said += f", of which {_s(call['llm_queue_wait_ms'])} in line"
+        text += f", of which {_s(call['llm_queue_wait_ms'])} in line"
     if "error" in call:
-        said += f"; {call['reason']}: {call['error']}"
-    return said
+        text += f"; {call['reason']}: {call['error']}"
+    return text
 
 
 def _role(call: Mapping[str, Any]) -> str:
@@ -124,8 +124,8 @@ def _role(call: Mapping[str, Any]) -> str:
         return "none: it was refused before a role was chosen"
     asked, used = call["requested_model"], call["llm_model"]
     why = _WHY_ROLE.get(call["route_reason"], call["route_reason"])
-    said = f"{call['llm_role']} ({call['llm_provider']}), because {why}"
-    return f"{said}; asked for {asked or '-'}, used {used or '-'}"
+    text = f"{call['llm_role']} ({call['llm_provider']}), because {why}"
+    return f"{text}; asked for {asked or '-'}, used {used or '-'}"
 
 
 def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
@@ -187,21 +187,21 @@ def _pool(pool: Mapping[str, Any]) -> str:
 
 
 def _end(attempt: Mapping[str, Any]) -> str:
-    said = ["ended well" if attempt["outcome"] == "ok" else f"ended: {attempt['outcome']}"]
+    parts = ["ended well" if attempt["outcome"] == "ok" else f"ended: {attempt['outcome']}"]
     if attempt["reason"]:
-        said[0] += f" {attempt['reason']}"
+        parts[0] += f" {attempt['reason']}"
     if attempt.get("error"):
-        said.append(attempt["error"])
+        parts.append(attempt["error"])
     tokens = attempt["prompt_tokens"], attempt["output_tokens"]
     if tokens != (None, None):
-        said.append(f"tokens {_or(tokens[0])} in, {_or(tokens[1])} out")
+        parts.append(f"tokens {_or(tokens[0])} in, {_or(tokens[1])} out")
     times = (("load", "load_ms"), ("prompt", "prompt_ms"), ("answer", "eval_ms"))
     known = [f"{name} {_s(attempt[key])}" for name, key in times if attempt[key] is not None]
     if (attempt["upstream_wait_ms"] or 0) >= 1:
         known.append(f"waiting inside Ollama {_s(attempt['upstream_wait_ms'])}")
     if known:
-        said.append(f"of its time {', '.join(known)}")
-    return "; ".join(said)
+        parts.append(f"of its time {', '.join(known)}")
+    return "; ".join(parts)
 
 
 def _unseated(attempt: Mapping[str, Any]) -> Iterator[str]:
@@ -247,8 +247,8 @@ def _rest(call: Mapping[str, Any]) -> Iterator[str]:
             yield _row(name, ", ".join(map(str, value)) if listed else str(value))
 
 
-def _at(moment_ms: float, said: str) -> str:
-    return f"{'':{_NAME}} {moment_ms / 1000:8.3f} s  {said}"
+def _at(moment_ms: float, text: str) -> str:
+    return f"{'':{_NAME}} {moment_ms / 1000:8.3f} s  {text}"
 
 
 def _s(milliseconds: float) -> str:

@@ -64,87 +64,87 @@ class Query:
         return text, [value for _, values in parts for value in values]
 
 
-def read_query(said: Mapping[str, str], now_wall: float) -> Query:
+def read_query(values: Mapping[str, str], now_wall: float) -> Query:
     """Read the words of ``WORDS``; others are not looked at. Raises QueryError."""
-    since_us = _moment("since", said.get("since"), now_wall)
-    until_us = _moment("until", said.get("until"), now_wall)
+    since_us = _moment("since", values.get("since"), now_wall)
+    until_us = _moment("until", values.get("until"), now_wall)
     if since_us is not None and until_us is not None and since_us >= until_us:
-        since, until = said_back(said["since"], 30), said_back(said["until"], 30)
+        since, until = said_back(values["since"], 30), said_back(values["until"], 30)
         raise QueryError(f'since "{since}" is not before until "{until}": no call is between them')
     return Query(
-        role=_role(said.get("role")),
-        model=said.get("model"),
-        client=said.get("client"),
-        job=said.get("job"),
-        outcome=_outcome(said.get("outcome")),
-        failed=_flag("failed", said.get("failed")),
+        role=_role(values.get("role")),
+        model=values.get("model"),
+        client=values.get("client"),
+        job=values.get("job"),
+        outcome=_outcome(values.get("outcome")),
+        failed=_flag("failed", values.get("failed")),
         since_us=since_us,
         until_us=until_us,
     )
 
 
-def only(said: Mapping[str, str], known: tuple[str, ...]) -> None:
+def only(values: Mapping[str, str], known: tuple[str, ...]) -> None:
     """A mistyped filter must not show every call as if all of them fitted. Raises QueryError."""
-    for word in said:
+    for word in values:
         if word not in known:
             raise QueryError(f'"{said_back(word, 20)}" is unknown here; use {", ".join(known)}')
 
 
-def read_since(said: Mapping[str, str], now_wall: float) -> int:
+def read_since(values: Mapping[str, str], now_wall: float) -> int:
     """``since`` alone: wall microseconds, 0 if nothing was said. Raises QueryError."""
-    return _moment("since", said.get("since"), now_wall) or 0
+    return _moment("since", values.get("since"), now_wall) or 0
 
 
-def read_number(name: str, said: str | None, default: int, most: int) -> int:
+def read_number(name: str, raw: str | None, default: int, most: int) -> int:
     """A count, ``most`` at most. Raises QueryError."""
-    if said is None:
+    if raw is None:
         return default
-    if not said.isascii() or not said.isdigit():
-        raise QueryError(f'{name} "{said_back(said, 20)}" is not a number')
-    return min(most, int(said[:9]))
+    if not raw.isascii() or not raw.isdigit():
+        raise QueryError(f'{name} "{said_back(raw, 20)}" is not a number')
+    return min(most, int(raw[:9]))
 
 
-def _role(said: str | None) -> Role | None:
-    if said is None:
+def _role(raw: str | None) -> Role | None:
+    if raw is None:
         return None
     known = {role.lower(): role for role in Role}
-    role = known.get(said.lower())
+    role = known.get(raw.lower())
     if role is None:
         names = ", ".join(Role)
-        raise QueryError(f'role "{said_back(said, 20)}" is unknown; the roles are {names}')
+        raise QueryError(f'role "{said_back(raw, 20)}" is unknown; the roles are {names}')
     return role
 
 
-def _outcome(said: str | None) -> str | None:
-    if said is None or said in _ENDINGS or said in set(ErrorCode):
-        return said
+def _outcome(raw: str | None) -> str | None:
+    if raw is None or raw in _ENDINGS or raw in set(ErrorCode):
+        return raw
     known = f"{', '.join(_ENDINGS)} or an error code, as {ErrorCode.OVERLOAD_THROTTLED}"
-    raise QueryError(f'outcome "{said_back(said, 40)}" is unknown; use {known}')
+    raise QueryError(f'outcome "{said_back(raw, 40)}" is unknown; use {known}')
 
 
-def _flag(name: str, said: str | None) -> bool:
-    if said is None or said.lower() in _NO:
+def _flag(name: str, raw: str | None) -> bool:
+    if raw is None or raw.lower() in _NO:
         return False
-    if said.lower() in _YES:
+    if raw.lower() in _YES:
         return True
-    raise QueryError(f'{name} "{said_back(said, 20)}" is neither 1 nor 0')
+    raise QueryError(f'{name} "{said_back(raw, 20)}" is neither 1 nor 0')
 
 
-def _moment(name: str, said: str | None, now_wall: float) -> int | None:
+def _moment(name: str, raw: str | None, now_wall: float) -> int | None:
     """``1h`` is an hour ago; else a date or a time, UTC unless it says otherwise."""
-    if said is None:
+    if raw is None:
         return None
-    ago = _AGO.fullmatch(said)
+    ago = _AGO.fullmatch(raw)
     if ago is not None:
         # Nothing is older than the clock's own beginning.
         return max(0, round((now_wall - float(ago[1]) * _SECONDS[ago[2]]) * 1e6))
     try:
-        moment = datetime.fromisoformat(said)
+        moment = datetime.fromisoformat(raw)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=UTC)
         return round(moment.timestamp() * 1e6)
     except (ValueError, OverflowError):
         raise QueryError(
-            f'{name} "{said_back(said, 30)}" is neither a time ago, as in 90s, 30m, 1h or 7d, '
+            f'{name} "{said_back(raw, 30)}" is neither a time ago, as in 90s, 30m, 1h or 7d, '
             "nor a time, as in 2026-11-23T01:30:00Z"
         ) from None

@@ -41,10 +41,10 @@ class Archive:
 
         Raises AmbiguousError if several begin so.
         """
-        found = self._newest(request_id) or self._begins(request_id)
-        if found is None:
+        row = self._newest(request_id) or self._begins(request_id)
+        if row is None:
             return None
-        return rows.call_fields(found) | {"attempts": self._attempts(found[0])}
+        return rows.call_fields(row) | {"attempts": self._attempts(row[0])}
 
     def latest(self, query: Query, limit: int) -> list[dict[str, Any]]:
         """The last calls to come, newest first."""
@@ -70,13 +70,13 @@ class Archive:
     def job(self, job_id: str) -> dict[str, Any] | None:
         """What is summed up of a job."""
         text = f"SELECT {', '.join(_JOB)} FROM jobs WHERE job_id = ?"
-        found = self._read(text, (job_id,))
-        return rows.job_fields(_JOB, found[0]) if found else None
+        found_rows = self._read(text, (job_id,))
+        return rows.job_fields(_JOB, found_rows[0]) if found_rows else None
 
     def _newest(self, request_id: str) -> rows.Row | None:
         text = f"SELECT {rows.CALL} FROM calls WHERE request_id = ? ORDER BY id DESC LIMIT 1"
-        found = self._read(text, (request_id,))
-        return found[0] if found else None
+        found_rows = self._read(text, (request_id,))
+        return found_rows[0] if found_rows else None
 
     def _begins(self, letters: str) -> rows.Row | None:
         if len(letters) < _PREFIX_MIN:

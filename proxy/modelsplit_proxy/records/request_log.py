@@ -60,10 +60,7 @@ class RequestLog:
     async def close(self) -> None:
         """Write what is left; a sink that is stuck gets a moment, then the rest is lost."""
         while self._waiting or self._writing is not None:
-            if self._writing is None:
-                self._flush()
-            writing = self._writing
-            assert writing is not None
+            writing = self._writing or self._flush()
             done, _ = await asyncio.wait([writing], timeout=_CLOSE_S)
             if not done:
                 self._waiting.clear()
@@ -74,15 +71,17 @@ class RequestLog:
             self._written(writing)
         self._writer.shutdown()
 
-    def _flush(self) -> None:
+    def _flush(self) -> asyncio.Future[None]:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         records, self._waiting = self._waiting, []
         dropped, self._dropped = self._dropped, 0
         loop = asyncio.get_running_loop()
-        self._writing = loop.run_in_executor(self._writer, self._write, records, dropped)
-        self._writing.add_done_callback(self._written)
+        writing = loop.run_in_executor(self._writer, self._write, records, dropped)
+        self._writing = writing
+        writing.add_done_callback(self._written)
+        return writing
 
     def _write(self, records: list[CallRecord], dropped: int) -> None:
         """In the writer's thread. Ended calls change no more, so they can be read here."""
@@ -101,9 +100,9 @@ class RequestLog:
         try:
             return self._format(log_fields(record))
         except Exception as error:  # noqa: BLE001 - one call's line takes no other along
-            told = {"event": "request", "request_id": record.request_id}
-            told["unsaid"] = repr(error)[:200]
-            return tellable.dumps(told, orjson.OPT_APPEND_NEWLINE)
+            fields = {"event": "request", "request_id": record.request_id}
+            fields["unsaid"] = repr(error)[:200]
+            return tellable.dumps(fields, orjson.OPT_APPEND_NEWLINE)
 
     def _written(self, done: asyncio.Future[None]) -> None:
         """One write has ended; told once by the future, and perhaps once by ``close``."""

@@ -33,7 +33,7 @@ _OF_ATTEMPT: Final = (
 
 def lines(page: list[dict[str, Any]]) -> bytes:
     """Calls as JSON Lines."""
-    return b"".join(tellable.dumps(one, orjson.OPT_APPEND_NEWLINE) for one in page)
+    return b"".join(tellable.dumps(fields, orjson.OPT_APPEND_NEWLINE) for fields in page)
 
 
 def call(row: Row, attempts: list[dict[str, Any]]) -> dict[str, Any]:

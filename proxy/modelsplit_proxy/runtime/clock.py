@@ -36,15 +36,15 @@ class SystemClock:
     wall = staticmethod(time.time)
 
 
-def boot_id(said: str = "") -> str | None:
+def boot_id(raw: str = "") -> str | None:
     """Which boot of the machine this is; None where nobody says and the system hides it."""
-    if not said:
+    if not raw:
         try:
-            said = _BOOT_ID.read_text(encoding="ascii")
+            raw = _BOOT_ID.read_text(encoding="ascii")
         except OSError:
             return None
     # systemd writes it without the dashes.
-    return said.strip().replace("-", "").lower() or None
+    return raw.strip().replace("-", "").lower() or None
 
 
 def machine_clocks(boot: str | None) -> Callable[[], ClockReading]:

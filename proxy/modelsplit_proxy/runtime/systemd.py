@@ -109,11 +109,11 @@ def by_name(
     A name holds several when one socket unit has several ``ListenStream=`` lines.
     """
     names = environ.get("LISTEN_FDNAMES", "").split(":")
-    found: dict[str, list[socket.socket]] = {}
+    named: dict[str, list[socket.socket]] = {}
     for index, sock in enumerate(sockets):
         name = names[index] if index < len(names) else ""
-        found.setdefault(name or UNNAMED, []).append(sock)
-    return found
+        named.setdefault(name or UNNAMED, []).append(sock)
+    return named
 
 
 def _address(path: str) -> bytes:

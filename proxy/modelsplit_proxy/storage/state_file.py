@@ -219,13 +219,13 @@ def _check(db: sqlite3.Connection) -> bool:
     """True: all of it is well. False: as much as could be read in time is."""
     with _interrupted_after(_CHECK_S, db):
         try:
-            (said,) = db.execute(_CHECK).fetchone()
+            (verdict,) = db.execute(_CHECK).fetchone()
         except sqlite3.OperationalError as error:
             if primary_code(error) != sqlite3.SQLITE_INTERRUPT:
                 raise
             return False
-    if said != "ok":
-        raise _DamagedError(str(said).replace("\n", " ")[:200])
+    if verdict != "ok":
+        raise _DamagedError(str(verdict).replace("\n", " ")[:200])
     return True
 
 
@@ -302,8 +302,8 @@ def _say_damaged(path: Path, moved: Path, damage: _DamagedError) -> None:
 
 
 def _fact(db: sqlite3.Connection, name: str) -> Any:
-    with closing(db.execute("SELECT value FROM facts WHERE name = ?", (name,))) as found:
-        row = found.fetchone()
+    with closing(db.execute("SELECT value FROM facts WHERE name = ?", (name,))) as cursor:
+        row = cursor.fetchone()
     return None if row is None else row[0]
 
 

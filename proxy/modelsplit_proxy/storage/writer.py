@@ -283,10 +283,11 @@ class Store:
 
     # 2. The writer thread.
 
-    def _open(self, file: StateFile) -> None:
+    def _open(self, file: StateFile) -> StateFile:
         file.db.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
         file.db.execute("PRAGMA journal_size_limit = 67108864")
         self._file = file
+        return file
 
     def _write_until_closed(self) -> None:
         try:
@@ -308,20 +309,20 @@ class Store:
 
     def _connected(self) -> sqlite3.Connection:
         """The connection; _TroubleError if the file still cannot be opened."""
-        if self._file is None:
+        file = self._file
+        if file is None:
             now = self._clock.now()
             if now < self._open_due:
                 raise _TroubleError(self.error or "", busy=False)
             self._open_due = now + _OPEN_EVERY_S
             try:
-                file = open_state(
+                opened = open_state(
                     self._directory, self._clock, busy_ms=_BUSY_MS, before=self._take_lock
                 )
-                self._open(file)
+                file = self._open(opened)
             except StoreError as error:
                 raise _TroubleError(_why(error), busy=False) from error
-        assert self._file is not None
-        return self._file.db
+        return file.db
 
     def _turn(self) -> None:
         """Wait for something to write and write it."""

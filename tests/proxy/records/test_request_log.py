@@ -169,10 +169,8 @@ async def test_closing_in_the_moment_a_write_has_ended_ends() -> None:
     lines: list[bytes] = []
     log = RequestLog(sink, as_json=True)
     log.finished(answered())
-    log._flush()
+    writing = log._flush()
     written.wait(5)
-    writing = log._writing
-    assert writing is not None
     while not writing.done():  # noqa: ASYNC110 - the state right after it, with no event
         await asyncio.sleep(0)
     log._writing = writing
