@@ -130,6 +130,11 @@ def _document(rng: Random) -> bytes:
     return b'{"response":"%b","done":true}%b' % (words, space)
 
 
+def _vectors(rng: Random) -> bytes:
+    numbers = b",".join(b"%.6f" % rng.random() for _ in range(rng.choice([1, 300, 40_000])))
+    return b'{"model":"m:1b","embeddings":[[%b]]}' % numbers
+
+
 def _bytes(rng: Random) -> bytes:
     return rng.randbytes(rng.choice([0, 1, 2, 300, 300, 5000, 200_000]))
 
@@ -144,7 +149,7 @@ STREAMED: tuple[tuple[str, bytes, Make], ...] = (
 )
 HELD: tuple[tuple[str, bytes, Make], ...] = (
     ("/api/generate", JSON, _document),
-    ("/api/embed", JSON, _document),
+    ("/api/embed", JSON, _vectors),
 )
 PASSED: tuple[tuple[str, bytes, Make], ...] = (
     ("/api/pull", NDJSON, _ndjson),
