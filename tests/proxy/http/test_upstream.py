@@ -102,6 +102,17 @@ async def test_a_paused_connection_reads_again_when_it_is_given_back() -> None:
         assert len(upstream.peers) == 1
 
 
+@pytest.mark.parametrize(
+    ("answer", "empty"),
+    [(response(b""), True), (CHUNKED + b"0\r\n\r\n", True), (response(b"a"), False)],
+)
+async def test_an_answer_without_a_body_is_empty(answer: bytes, *, empty: bool) -> None:
+    async with pooled(says(answer)) as (pool, _):
+        exchange = await begin(pool)
+        await exchange.ready()
+        assert exchange.is_empty is empty
+
+
 async def test_whoever_has_a_whole_answer_cannot_pause_the_connection_for_the_next() -> None:
     async with pooled(says(response(b"a"))) as (pool, upstream):
         done = await begin(pool)

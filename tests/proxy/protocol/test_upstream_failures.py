@@ -150,3 +150,32 @@ def test_a_request_that_only_passes_through_has_a_first_byte_timeout() -> None:
 
 def test_a_request_target_is_said_back_printable() -> None:
     upstream_failures.first_byte_timeout(1.0, "/x\udcff\n").message.encode()
+
+
+# --- A success that is none -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"", "Ollama answered 200 with nothing in it"),
+        (b" \n", "Ollama answered 200 with nothing in it"),
+        (b'{"error":"out of memory"}', "Ollama answered 200 and an error: out of memory"),
+        (b'{"error":{"message":"no"}}', "Ollama answered 200 and an error: no"),
+        (b"<html>", "Ollama answered 200 with something else than a song"),
+        (b'{"error":null}', "Ollama answered 200 with something else than a song"),
+        (b'{"error', "Ollama answered 200 with something else than a song"),
+    ],
+)
+def test_a_success_that_is_no_answer_says_what_came(body: bytes, said: str) -> None:
+    failure = upstream_failures.no_answer(body, "a song", Provider.CLOUD)
+    assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_CLOUD, Reason.NO_ANSWER)
+    assert failure.message == said
+    assert is_cause(failure)
+
+
+def test_another_success_than_200_says_its_status() -> None:
+    failure = upstream_failures.no_success(302, Provider.LOCAL)
+    assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.NO_ANSWER)
+    assert failure.message.startswith("Ollama answered 302 ")
+    assert upstream_failures.no_byte(Provider.LOCAL).status == 502
