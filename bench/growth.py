@@ -147,7 +147,7 @@ def records(stage: Stage) -> str:
         cpu = [show(found.plain("records", name, "cpu_us_each")) for name, _ in both]
         rss = [show(found.plain("records", name, "rss_mib")) for name, _ in both]
         lookups = [[finding_ms(target, one) for _, target in both] for one in (False, True)]
-        lost = [str(ledger(target)["dropped"]) for _, target in both]
+        lost = [str(recorder(target)["dropped"]) for _, target in both]
     ratio = show(found.ratio("records", "full", "cpu_us_each", "empty"))
     lines = [
         ["CPU µs a call", *cpu, ratio],
@@ -200,7 +200,7 @@ def timed(port: int, path: str) -> tuple[float, int]:
     return (time.perf_counter() - began) * 1000, len(text.encode())
 
 
-def ledger(target: Target) -> dict[str, Any]:
+def recorder(target: Target) -> dict[str, Any]:
     assert target.admin_port is not None
     told: dict[str, Any] = json.loads(fetch(target.admin_port, "/stats"))["ledger"]
     return told
@@ -256,7 +256,7 @@ def served(stage: Stage) -> str:
             points.append((total, told["rss_mib"]))
             cpu.append(told["cpu_us_each"])
             say(f"{total:,.0f} calls, {told['rss_mib']:.1f} MiB, {cpu[-1]:.0f} µs a call")
-        lost = ledger(target)["dropped"]
+        lost = recorder(target)["dropped"]
     half = points[slices // 2 :]
     lines = [
         ["calls", f"{total:,.0f}"],

@@ -38,7 +38,7 @@ from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.record import CallRecord
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.retention import Retention, RetentionLimits
@@ -213,15 +213,15 @@ async def lag_of(seconds: float, work: Callable[[], None] | None) -> list[float]
 class Noting:
     """Notes ``RATE`` calls a second, ten at a time; they are made beforehand."""
 
-    def __init__(self, ledger: Ledger, seconds: float) -> None:
+    def __init__(self, recorder: Recorder, seconds: float) -> None:
         calls = Calls()
-        self._ledger = ledger
+        self._recorder = recorder
         self._records = [calls.one(time.time()) for _ in range(round(RATE * seconds * 1.2))]
 
     def __call__(self) -> None:
         for _ in range(RATE // 100):
             if self._records:
-                self._ledger.note(self._records.pop())
+                self._recorder.call_ended(self._records.pop())
 
 
 @contextlib.contextmanager
@@ -240,25 +240,25 @@ def held(path: Path) -> Iterator[None]:
 
 async def lags(folder: Path, seconds: float) -> list[list[Any]]:
     store = Store(folder, SystemClock())
-    ledger = Ledger(store)
-    out = [_lag_row("nothing to do", await lag_of(seconds, None), store, ledger)]
+    recorder = Recorder(store)
+    out = [_lag_row("nothing to do", await lag_of(seconds, None), store, recorder)]
     for name, outside in (
         (f"{RATE} calls a second", contextlib.nullcontext()),
         (f"{RATE} calls a second, file locked", held(store.path)),
     ):
-        noting = Noting(ledger, seconds)
+        noting = Noting(recorder, seconds)
         with outside:
             late = await lag_of(seconds, noting)
-            out.append(_lag_row(name, late, store, ledger))
-        await _written(store, ledger)
-    noting = Noting(ledger, seconds)
+            out.append(_lag_row(name, late, store, recorder))
+        await _written(store, recorder)
+    noting = Noting(recorder, seconds)
     hang = store.submit(lambda _: time.sleep(seconds), urgent=True)
     late = await lag_of(seconds, noting)
-    out.append(_lag_row(f"{RATE} calls a second, disk hangs", late, store, ledger))
+    out.append(_lag_row(f"{RATE} calls a second, disk hangs", late, store, recorder))
     await asyncio.wrap_future(hang)
-    await _written(store, ledger)
+    await _written(store, recorder)
     [(count,)] = store.read("SELECT count(*) FROM calls")
-    out.append(["rows written after all of it", f"{count:,}", "", "", "", f"{ledger.dropped}"])
+    out.append(["rows written after all of it", f"{count:,}", "", "", "", f"{recorder.dropped}"])
     store.close()
     return out
 
@@ -266,11 +266,11 @@ async def lags(folder: Path, seconds: float) -> list[list[Any]]:
 async def commits(folder: Path, seconds: float) -> list[list[str]]:
     """How long a call that is counted waits for its place on the disk, up to 100 a second."""
     store = Store(folder, SystemClock())
-    ledger = Ledger(store)
+    recorder = Recorder(store)
     out = []
     for name, noting in (
         ("nothing else", None),
-        (f"{RATE} calls a second noted", Noting(ledger, seconds)),
+        (f"{RATE} calls a second noted", Noting(recorder, seconds)),
     ):
         took: list[float] = []
         pacing = asyncio.get_running_loop().create_task(lag_of(seconds, noting))
@@ -282,7 +282,7 @@ async def commits(folder: Path, seconds: float) -> list[list[str]]:
         await pacing
         shown = [f"{1000 * quantile(took, share):.2f}" for share in (0.5, 0.99)]
         out.append([name, *shown, f"{1000 * max(took):.1f}"])
-    await _written(store, ledger)
+    await _written(store, recorder)
     store.close()
     return out
 
@@ -292,26 +292,26 @@ def _charge(db: sqlite3.Connection) -> None:
     db.execute("UPDATE budget_clock SET ledger = ledger + 1")
 
 
-async def _written(store: Store, ledger: Ledger) -> None:
-    while not await asyncio.to_thread(store.catch_up, 30.0) or ledger.waiting:
+async def _written(store: Store, recorder: Recorder) -> None:
+    while not await asyncio.to_thread(store.catch_up, 30.0) or recorder.waiting:
         pass
 
 
-def _lag_row(name: str, late: list[float], store: Store, ledger: Ledger) -> list[Any]:
+def _lag_row(name: str, late: list[float], store: Store, recorder: Recorder) -> list[Any]:
     shown = [f"{1000 * quantile(late, share):.2f}" for share in (0.5, 0.99, 0.999)]
-    return [name, *shown, f"{1000 * max(late):.1f}", f"{ledger.dropped} / {store.error or '-'}"]
+    return [name, *shown, f"{1000 * max(late):.1f}", f"{recorder.dropped} / {store.error or '-'}"]
 
 
 # --- A large file --------------------------------------------------------------------------------
 
 
 def fill(folder: Path, count: int) -> tuple[float, float]:
-    """Have ``count`` calls in the file, written through the ledger.
+    """Have ``count`` calls in the file, written through the recorder.
 
     Rows a second of the last 50 000, and bytes of file a call. A file that was kept is filled up.
     """
     store = Store(folder, SystemClock())
-    ledger = Ledger(store)
+    recorder = Recorder(store)
     [(there,)] = store.read("SELECT count(*) FROM calls")
     calls, now = Calls(there), time.time()
     spent, timed, chunk = 0.0, 0, 2000
@@ -322,14 +322,14 @@ def fill(folder: Path, count: int) -> tuple[float, float]:
         ]
         start = time.perf_counter()
         for record in share:
-            ledger.note(record)
-        while not store.catch_up(60.0) or ledger.waiting:
+            recorder.call_ended(record)
+        while not store.catch_up(60.0) or recorder.waiting:
             pass
         if begin >= count - _TIMED:
             spent += time.perf_counter() - start
             timed += len(share)
     store.close()
-    assert ledger.dropped == 0
+    assert recorder.dropped == 0
     return timed / spent if spent else math.nan, (folder / FILE_NAME).stat().st_size / count
 
 
@@ -351,7 +351,7 @@ def questions(folder: Path) -> list[list[str]]:
     start = time.perf_counter()
     store = Store(folder, SystemClock())
     opened_s = time.perf_counter() - start
-    archive = Ledger(store).archive
+    reader = Recorder(store).reader
     [(some_id,)] = store.read(
         "SELECT request_id FROM calls WHERE id = (SELECT max(id) * 2 / 5 FROM calls)"
     )
@@ -361,20 +361,20 @@ def questions(folder: Path) -> list[list[str]]:
         return round((now - hours * 3600) * 1e6)
 
     asked: dict[str, Callable[[], Any]] = {
-        "one call, explained": lambda: archive.find(some_id),
-        "one call by its first 8 letters": lambda: archive.find(some_id[:8]),
-        "an id of nobody": lambda: archive.find("zzzzzzzz"),
-        "the last 100": lambda: archive.latest(Query(), 100),
-        "the last 100 failed of PLANNER": lambda: archive.latest(
+        "one call, explained": lambda: reader.find(some_id),
+        "one call by its first 8 letters": lambda: reader.find(some_id[:8]),
+        "an id of nobody": lambda: reader.find("zzzzzzzz"),
+        "the last 100": lambda: reader.latest(Query(), 100),
+        "the last 100 failed of PLANNER": lambda: reader.latest(
             Query(role=Role.PLANNER, failed=True), 100
         ),
-        "the same since 1 h": lambda: archive.latest(
+        "the same since 1 h": lambda: reader.latest(
             Query(role=Role.PLANNER, failed=True, since_us=since(1)), 100
         ),
-        "failed of HEAVY, of which there are none": lambda: archive.latest(
+        "failed of HEAVY, of which there are none": lambda: reader.latest(
             Query(role=Role.HEAVY, failed=True), 100
         ),
-        "the first 1000 of the trace": lambda: next(archive.in_order(Query())),
+        "the first 1000 of the trace": lambda: next(reader.in_order(Query())),
         "gate, 5 h": lambda: store.read(GATE, (since(5),)),
         "gate, 24 h": lambda: store.read(GATE, (since(24),)),
         "gate, all 30 days": lambda: store.read(GATE, (0,)),

@@ -19,12 +19,12 @@ from modelsplit_proxy.cli import check
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.policy_file import merge, shipped
 from modelsplit_proxy.records import experiment_report
-from modelsplit_proxy.records.experiment_data import MOST_CALLS, KeptCalls, TrialData
+from modelsplit_proxy.records.experiment_data import MOST_CALLS, ExperimentData, KeptCalls
 
 PAGE = (Path(__file__).parents[1] / "docs" / "experiments.md").read_text(encoding="utf-8")
 
 
-class Calls(TrialData):
+class Calls(ExperimentData):
     """A hundred jobs of each arm of the example, made up and always the same."""
 
     def __init__(self) -> None:

@@ -51,7 +51,7 @@ from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.routes import Routes
 from modelsplit_proxy.records.call_ended import CallEnded
 from modelsplit_proxy.records.live import LiveCalls
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.records.request_log import RequestLog
 from modelsplit_proxy.runtime.clock import (
     BudgetClock,
@@ -125,7 +125,7 @@ class App:
         self.lifecycle = Lifecycle()
         self._pricing = prices.read(policy, clock.wall())
         self.store = Store(settings.state, clock, lock=lock or StateLock(settings.state))
-        self._ledger = Ledger(self.store)
+        self._recorder = Recorder(self.store)
         upstream = settings.upstream
         self.target = UpstreamTarget(upstream.host, upstream.port, str(upstream))
         self.pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
@@ -192,19 +192,19 @@ class App:
         """Who is told of finished calls, and who renders what was counted."""
         registry = self.metrics.registry
         self.metrics.watch(self.admission, self.pool, self.lag, self.monitor)
-        trials = ExperimentMetrics(self.policy, registry, LATENCY_S)
+        experiments = ExperimentMetrics(self.policy, registry, LATENCY_S)
         registry.register(self._costs)
-        registry.register(StoreMetrics(self.store, self._ledger))
+        registry.register(StoreMetrics(self.store, self._recorder))
         registry.register(BudgetMetrics(self.budget_keeper))
         registry.register(CallEndedMetrics(self.ended))
         for name, listener in (
-            ("metrics", self.metrics.finished),
+            ("metrics", self.metrics.call_ended),
             ("costs", self._costs.call_ended),
-            ("experiments", trials.call_ended),
-            ("records", self._ledger.note),
+            ("experiments", experiments.call_ended),
+            ("records", self._recorder.call_ended),
             ("loaded_models", self.residency.call_ended),
             ("health", self.monitor.call_ended),
-            ("log", self.log.finished),
+            ("log", self.log.call_ended),
         ):
             self.ended.listen(name, listener)
 
@@ -288,7 +288,7 @@ class App:
             residency=self.residency,
             monitor=self.monitor,
             lag=self.lag,
-            ledger=self._ledger,
+            recorder=self._recorder,
             costs=self._costs,
             store=self.store,
             tasks=self._tasks,

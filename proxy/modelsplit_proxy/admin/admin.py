@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.metrics.calls import Metrics
     from modelsplit_proxy.metrics.costs import Costs
     from modelsplit_proxy.records.live import LiveCalls
-    from modelsplit_proxy.records.recorder import Ledger
+    from modelsplit_proxy.records.recorder import Recorder
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.loop_lag import LoopLag
@@ -133,7 +133,7 @@ class AdminParts:
     residency: Residency
     monitor: Monitor
     lag: LoopLag
-    ledger: Ledger
+    recorder: Recorder
     costs: Costs
     store: Store
     tasks: Tasks
@@ -203,7 +203,7 @@ class Admin:
                 "error": trouble,
                 "health": health,
                 "upstream": self._upstream(),
-                "ledger": self._ledger(),
+                "ledger": self._recorder(),
             }
         )
 
@@ -245,7 +245,7 @@ class Admin:
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
                 "cost": parts.costs.fields(),
                 "spending": budget_metrics.fields(parts.budget_keeper),
-                "ledger": self._ledger(),
+                "ledger": self._recorder(),
                 "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
             }
         )
@@ -281,14 +281,14 @@ class Admin:
         parts = self._parts
         since = {"since": asked.query.get("since", "1d")}
         since_us = read_since(since, parts.clock.wall())
-        read, table = parts.ledger.read, parts.costs.table
+        read, table = parts.recorder.read, parts.costs.table
         return _json(await asyncio.to_thread(cost_history.spent, read, since_us, table))
 
     async def _experiments(self, asked: PageAsked) -> Page:
         """What experiments have shown so far, or the one that is named."""
         parts, query = self._parts, asked.query
         since_us = read_since(query, parts.clock.wall())
-        policy, data = parts.policy, parts.ledger.trials
+        policy, data = parts.policy, parts.recorder.experiments
         try:
             fields = await asyncio.to_thread(report, policy, data, query.get("name"), since_us)
         except UnknownExperimentError as error:
@@ -300,9 +300,9 @@ class Admin:
         only(asked.query, (*WORDS, "limit", "format"))
         query = read_query(asked.query, self._parts.clock.wall())
         if asked.query.get("format") == "trace":
-            return await self._trace(self._parts.ledger.archive.in_order(query))
+            return await self._trace(self._parts.recorder.reader.in_order(query))
         limit = read_number("limit", asked.query.get("limit"), 100, _MAX_LATEST)
-        calls = await asyncio.to_thread(self._parts.ledger.archive.latest, query, limit)
+        calls = await asyncio.to_thread(self._parts.recorder.reader.latest, query, limit)
         if _wants_text(asked, "trace"):
             return _text(request_log.listing(calls))
         return _json(calls)
@@ -318,7 +318,7 @@ class Admin:
         live = self._parts.live
         fields = live.find(request_id)
         if fields is None:
-            fields = await asyncio.to_thread(self._parts.ledger.archive.find, request_id)
+            fields = await asyncio.to_thread(self._parts.recorder.reader.find, request_id)
         if fields is None:
             fields = live.begins(request_id)
         if fields is None:
@@ -335,8 +335,8 @@ class Admin:
             "error": probe.error,
         }
 
-    def _ledger(self) -> dict[str, Any]:
-        return storage_metrics.fields(self._parts.store, self._parts.ledger)
+    def _recorder(self) -> dict[str, Any]:
+        return storage_metrics.fields(self._parts.store, self._parts.recorder)
 
     def _parallelism(self) -> dict[str, Any]:
         """What is known of how many calls at once are useful."""

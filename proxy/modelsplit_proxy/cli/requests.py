@@ -18,7 +18,7 @@ from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import explain, request_log, trace
 from modelsplit_proxy.records.query import WORDS, QueryError, read_query
-from modelsplit_proxy.records.reader import AmbiguousError, Archive
+from modelsplit_proxy.records.reader import AmbiguousError, RecordReader
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
@@ -181,7 +181,7 @@ class _File:
                 f"the state file {self._path} is of schema {version}, this modelsplit reads "
                 f"{SCHEMA_VERSION}; `modelsplit serve` brings older files forward"
             )
-        self._archive = Archive(self._read)
+        self._archive = RecordReader(self._read)
 
     def one(self, request_id: str) -> dict[str, Any]:
         fields = self._archive.find(request_id)

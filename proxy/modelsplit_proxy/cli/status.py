@@ -110,17 +110,18 @@ def _seats(stats: dict[str, Any]) -> Iterator[str]:
             yield f"task     {watcher.name} failed {watcher.failures} times, {now}: {watcher.error}"
 
 
-def _state_file(ledger: dict[str, Any]) -> Iterator[str]:
+def _state_file(recorder: dict[str, Any]) -> Iterator[str]:
     """Said only where something is wrong with it."""
-    if ledger["error"] is not None:
+    if recorder["error"] is not None:
         yield (
-            f"state    CANNOT BE WRITTEN: {ledger['error']}; {ledger['waiting']} writes wait, "
-            f"{ledger['dropped']} records lost"
+            f"state    CANNOT BE WRITTEN: {recorder['error']}; {recorder['waiting']} writes wait, "
+            f"{recorder['dropped']} records lost"
         )
-    elif ledger["dropped"]:
-        yield f"state    {ledger['dropped']} records of calls are lost; the log says which and why"
-    if ledger["set_aside"] is not None:
-        yield f"state    the file was damaged: kept as {ledger['set_aside']}, a new one begun"
+    elif recorder["dropped"]:
+        lost = recorder["dropped"]
+        yield f"state    {lost} records of calls are lost; the log says which and why"
+    if recorder["set_aside"] is not None:
+        yield f"state    the file was damaged: kept as {recorder['set_aside']}, a new one begun"
 
 
 def cost_line(cost: dict[str, Any]) -> str:

@@ -195,7 +195,7 @@ class Metrics:
             self._upstream_wait.at[role,] = Series(WAIT_S)
             self._first_byte.at[role,] = Series(LATENCY_S)
 
-    def finished(self, record: CallRecord) -> None:
+    def call_ended(self, record: CallRecord) -> None:
         """Count one call that has ended, however it ended."""
         routing = record.routing
         role = OTHER if routing is None else routing.role

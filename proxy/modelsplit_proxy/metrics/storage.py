@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-    from modelsplit_proxy.records.recorder import Ledger
+    from modelsplit_proxy.records.recorder import Recorder
     from modelsplit_proxy.storage.writer import Store
 
 
-def fields(store: Store, ledger: Ledger) -> dict[str, Any]:
+def fields(store: Store, recorder: Recorder) -> dict[str, Any]:
     """What ``/stats`` and ``/healthz`` say of it."""
     return {
         "error": store.error,
         "waiting": store.waiting,
-        "dropped": ledger.dropped,
+        "dropped": recorder.dropped,
         "checked": store.checked,
         "set_aside": None if store.set_aside is None else store.set_aside.name,
         "counts_lost_at": None if store.lost_at is None else rfc3339(store.lost_at),
@@ -32,9 +32,9 @@ def fields(store: Store, ledger: Ledger) -> dict[str, Any]:
 class StoreMetrics:
     """The same for Prometheus, read at the scrape."""
 
-    def __init__(self, store: Store, ledger: Ledger) -> None:
+    def __init__(self, store: Store, recorder: Recorder) -> None:
         self._store = store
-        self._ledger = ledger
+        self._recorder = recorder
 
     def collect(self) -> Iterator[Metric]:
         store = self._store
@@ -54,5 +54,5 @@ class StoreMetrics:
         yield CounterMetricFamily(
             "modelsplit_records_dropped",
             "Records of finished calls that could not be kept.",
-            self._ledger.dropped,
+            self._recorder.dropped,
         )

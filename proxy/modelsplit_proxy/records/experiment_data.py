@@ -42,7 +42,7 @@ class KeptCalls:
     last_us: int
 
 
-class TrialData:
+class ExperimentData:
     """Finds the calls of experiments. Everything blocks on disk and may raise StoreError."""
 
     def __init__(self, read: Read) -> None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.comparison import Arm, Finding
     from modelsplit_policy.config.model import ExperimentPolicy, Policy
     from modelsplit_policy.intervals import Estimate
-    from modelsplit_proxy.records.experiment_data import KeptCalls, TrialData
+    from modelsplit_proxy.records.experiment_data import ExperimentData, KeptCalls
 
 _DEALT: Final = {"job": "jobs", "client": "clients", "request": "calls"}
 SHOWN: Final = {
@@ -33,7 +33,7 @@ class UnknownExperimentError(Exception):
     """No experiment has this name. The text lists those that are known."""
 
 
-def report(policy: Policy, data: TrialData, name: str | None, since_us: int) -> dict[str, Any]:
+def report(policy: Policy, data: ExperimentData, name: str | None, since_us: int) -> dict[str, Any]:
     """Compare the arms of one experiment, or of all. Blocks on disk; may raise StoreError."""
     kept = {entry.name: entry for entry in data.kept(since_us)}
     tests = {test.name: test for test in policy.experiments}
@@ -54,7 +54,7 @@ def _experiment(
     name: str,
     tests: Mapping[str, ExperimentPolicy],
     kept: Mapping[str, KeptCalls],
-    data: TrialData,
+    data: ExperimentData,
     since_us: int,
 ) -> dict[str, Any]:
     test, entry = tests.get(name), kept.get(name)

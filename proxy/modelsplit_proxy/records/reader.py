@@ -30,7 +30,7 @@ class AmbiguousError(Exception):
     """Several calls begin with these letters. The text names some."""
 
 
-class Archive:
+class RecordReader:
     """Finds finished calls. Everything blocks on disk and may raise StoreError."""
 
     def __init__(self, read: Read) -> None:

@@ -15,8 +15,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.records import rows
-from modelsplit_proxy.records.experiment_data import TrialData
-from modelsplit_proxy.records.reader import Archive
+from modelsplit_proxy.records.experiment_data import ExperimentData
+from modelsplit_proxy.records.reader import RecordReader
 from modelsplit_proxy.storage.state_file import StoreError
 from modelsplit_proxy.storage.writer import is_trouble
 
@@ -42,8 +42,8 @@ _CATCH_UP_S: Final = 1.0
 _CATCH_UP_TRIES: Final = _MAX_WAITING // _BATCH + 2
 
 
-class Ledger:
-    """Takes in finished calls; ``archive`` and ``trials`` find them again. Thread-safe."""
+class Recorder:
+    """Takes in finished calls; ``reader`` and ``experiments`` find them again. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -56,18 +56,18 @@ class Ledger:
         self._settled = 0
         self.dropped = 0
         # A call that has been noted is found there, even if it is not on disk yet.
-        self.archive = Archive(self.read)
-        self.trials = TrialData(self.read)
+        self.reader = RecordReader(self.read)
+        self.experiments = ExperimentData(self.read)
 
     def __repr__(self) -> str:
-        return f"<Ledger {len(self._waiting)} waiting, {self.dropped} dropped>"
+        return f"<Recorder {len(self._waiting)} waiting, {self.dropped} dropped>"
 
     @property
     def waiting(self) -> int:
         """Records that are not on disk yet."""
         return len(self._waiting)
 
-    def note(self, record: CallRecord) -> None:
+    def call_ended(self, record: CallRecord) -> None:
         """Queue a finished call; never blocks."""
         with self._lock:
             if len(self._waiting) >= _MAX_WAITING:

@@ -48,7 +48,7 @@ class RequestLog:
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="request-log")
         self._writing: asyncio.Future[None] | None = None
 
-    def finished(self, record: CallRecord) -> None:
+    def call_ended(self, record: CallRecord) -> None:
         """Note a finished call; never blocks."""
         if len(self._waiting) >= _MAX_WAITING:
             self._dropped += 1

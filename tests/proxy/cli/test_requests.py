@@ -19,7 +19,7 @@ from modelsplit_proxy.cli.main import build_parser
 from modelsplit_proxy.cli.output import CommandError, talk
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.records.query import QueryError
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
 from modelsplit_sim.config import SimConfig
@@ -56,10 +56,10 @@ async def of(up: Running, *arguments: str) -> int:
 def kept(directory: Path) -> Iterator[str]:
     """Three calls in a file that nobody has open; yields the directory's name."""
     with opened(directory) as store:
-        ledger = Ledger(store)
-        ledger.note(answered(request_id="good", job_id="job-1"))
-        ledger.note(turned_away(request_id="refused", started_wall=1795393800.0))
-        ledger.note(fallen_back(request_id="fell-back", started_wall=1795393700.0))
+        recorder = Recorder(store)
+        recorder.call_ended(answered(request_id="good", job_id="job-1"))
+        recorder.call_ended(turned_away(request_id="refused", started_wall=1795393800.0))
+        recorder.call_ended(fallen_back(request_id="fell-back", started_wall=1795393700.0))
     yield str(directory)
 
 

@@ -145,7 +145,7 @@ async def test_what_is_lost_is_shown_though_all_is_well_again(
 ) -> None:
     async with running() as up:
         assert "lost" not in (await shown(up, capsys))[1]
-        up.app._ledger.dropped = 3
+        up.app._recorder.dropped = 3
         up.app.budget_keeper.writes_lost = 2
         _, text = await shown(up, capsys)
         async with up.admin() as admin:

@@ -170,7 +170,7 @@ def check_views(scraped: Scraped) -> None:
 
 def test_the_seed_names_are_the_same_observations_in_milliseconds(metrics: Metrics) -> None:
     for record in (answered(), answered(CHAT), fallen_back(), turned_away(), begun()):
-        metrics.finished(record)
+        metrics.call_ended(record)
     scraped = Scraped(metrics)
     check_views(scraped)
     assert scraped.total("job_e2e_latency_ms_count") == 4
@@ -187,7 +187,7 @@ def test_the_documents_wait_and_latency_are_told_apart_by_what_ollama_says(
         prompt_eval_s=0.5, eval_s=1.0, total_s=2.5
     )
     for record in (waited, answered(CHAT), fallen_back(), turned_away(), begun()):
-        metrics.finished(record)
+        metrics.call_ended(record)
     scraped = Scraped(metrics)
     assert scraped.total("modelsplit_upstream_wait_seconds_sum", role="PLANNER") == 0.75
     assert scraped.total("modelsplit_upstream_wait_unknown_total") == 2
@@ -208,7 +208,7 @@ def test_whatever_the_latencies_the_views_agree(ends: list[float]) -> None:
     for end in ends:
         record = answered()
         record.ended = record.attempts[0].ended = 100.5 + end
-        metrics.finished(record)
+        metrics.call_ended(record)
     check_views(Scraped(metrics))
 
 
@@ -226,7 +226,7 @@ def test_the_objectives_thresholds_are_bucket_edges(metrics: Metrics) -> None:
 
 
 def test_an_answered_call_is_counted_once_with_its_tokens(metrics: Metrics) -> None:
-    metrics.finished(answered())
+    metrics.call_ended(answered())
     scraped = Scraped(metrics)
     labels = {"role": "PLANNER", "provider": "LOCAL", "model": "qwen3:4b", "outcome": "ok"}
     assert scraped.values("modelsplit_requests_total", **labels) == [1.0]
@@ -244,7 +244,7 @@ def test_an_answered_call_is_counted_once_with_its_tokens(metrics: Metrics) -> N
 
 
 def test_a_fallback_is_counted_by_its_cause_and_as_one_request(metrics: Metrics) -> None:
-    metrics.finished(fallen_back())
+    metrics.call_ended(fallen_back())
     scraped = Scraped(metrics)
     cause = {"role": "PLANNER", "code": REFUSED.code.value}
     assert scraped.values("modelsplit_fallbacks_total", **cause) == [1.0]
@@ -253,7 +253,7 @@ def test_a_fallback_is_counted_by_its_cause_and_as_one_request(metrics: Metrics)
 
 
 def test_a_call_turned_away_is_an_error_with_its_reason_and_its_wait(metrics: Metrics) -> None:
-    metrics.finished(turned_away())
+    metrics.call_ended(turned_away())
     scraped = Scraped(metrics)
     labels = {"role": "PLANNER", "code": "E_OVERLOAD_THROTTLED", "reason": "queue_full"}
     assert scraped.values("modelsplit_errors_total", **labels) == [1.0]
@@ -266,7 +266,7 @@ def test_a_client_that_left_is_not_an_error_of_ours(metrics: Metrics) -> None:
     record = routed()
     record.call.step(Event.CLIENT_GONE)
     record.failure = Failure(ErrorCode.CLIENT_GONE, Reason.QUEUED, "gone", "Gone")
-    metrics.finished(record)
+    metrics.call_ended(record)
     scraped = Scraped(metrics)
     assert scraped.total("modelsplit_requests_total", outcome="client_gone") == 1
     assert scraped.total("modelsplit_requests_total", outcome="error") == 0
@@ -275,7 +275,7 @@ def test_a_client_that_left_is_not_an_error_of_ours(metrics: Metrics) -> None:
 def test_a_call_refused_before_it_had_a_role_is_counted_under_other(metrics: Metrics) -> None:
     record = begun()
     record.failure = Failure(ErrorCode.BAD_REQUEST, Reason.BAD_JSON, "x", "X")
-    metrics.finished(record)
+    metrics.call_ended(record)
     scraped = Scraped(metrics)
     labels = {"role": "other", "provider": "other", "model": "other", "outcome": "error"}
     assert scraped.values("modelsplit_requests_total", **labels) == [1.0]
@@ -284,8 +284,8 @@ def test_a_call_refused_before_it_had_a_role_is_counted_under_other(metrics: Met
 
 
 def test_an_sdks_retry_is_counted(metrics: Metrics) -> None:
-    metrics.finished(answered(client_retry=True))
-    metrics.finished(answered())
+    metrics.call_ended(answered(client_retry=True))
+    metrics.call_ended(answered())
     assert Scraped(metrics).values("modelsplit_client_retries_total") == [1.0]
 
 
@@ -316,12 +316,12 @@ def test_the_loops_lag_is_shown_in_both_units(metrics: Metrics, lag: LoopLag) ->
 
 
 def test_a_client_that_invents_models_adds_no_series(metrics: Metrics) -> None:
-    metrics.finished(answered(CHAT))
+    metrics.call_ended(answered(CHAT))
     before = Scraped(metrics).series()
     for number in range(400):
         record = answered(CHAT)
         record.requested_model = record.attempts[-1].model = f'evil"{number}\n\udcff'
-        metrics.finished(record)
+        metrics.call_ended(record)
     after = Scraped(metrics)
     assert after.series() == before
     assert after.total("modelsplit_requests_total", model="other") == 401
@@ -341,7 +341,7 @@ def test_open_breakers_of_unknown_models_are_one_series() -> None:
 
 def test_every_bounded_label_has_a_value_of_its_closed_set(metrics: Metrics) -> None:
     for record in (answered(), answered(CHAT), fallen_back(), turned_away(), begun()):
-        metrics.finished(record)
+        metrics.call_ended(record)
     closed = label_values()
     for sample in Scraped(metrics).samples:
         for label, value in sample.labels.items():
@@ -351,7 +351,7 @@ def test_every_bounded_label_has_a_value_of_its_closed_set(metrics: Metrics) -> 
 
 def test_labels_are_the_same_few_words_everywhere(metrics: Metrics) -> None:
     for record in (answered(), fallen_back(), turned_away()):
-        metrics.finished(record)
+        metrics.call_ended(record)
     metrics.passed("other", 200)
     used = set(re.findall(r'[{,](\w+)="', Scraped(metrics).text))
     assert used <= {

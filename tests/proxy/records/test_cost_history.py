@@ -8,7 +8,7 @@ import pytest
 
 from modelsplit_policy.prices import Price
 from modelsplit_proxy.records import cost_history
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from support.calls import call
 from support.harness import running
 from support.records import answered, turned_away
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 START = 1795393743.25
 
 
-def note(ledger: Ledger, price: Price | None, at_s: float = 0.0) -> None:
+def note(recorder: Recorder, price: Price | None, at_s: float = 0.0) -> None:
     record = answered(started_wall=START + at_s)
     record.attempts[0].price = price
-    ledger.note(record)
+    recorder.call_ended(record)
 
 
 def test_sums_are_by_role_and_model_and_begin_when_asked(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         for at_s in (0.0, 10.0, 20.0):
-            note(ledger, Price(15.0, 75.0), at_s)
-        note(ledger, None, 30.0)
-        ledger.note(turned_away(started_wall=START + 40))
-        spent = cost_history.spent(ledger.read, round((START + 5) * 1e6), "table 1")
+            note(recorder, Price(15.0, 75.0), at_s)
+        note(recorder, None, 30.0)
+        recorder.call_ended(turned_away(started_wall=START + 40))
+        spent = cost_history.spent(recorder.read, round((START + 5) * 1e6), "table 1")
     assert spent == {
         "estimate": True,
         "since": "2026-11-23T00:29:08.250Z",
@@ -51,13 +51,13 @@ def test_names_without_end_do_not_make_it_longer(
 ) -> None:
     monkeypatch.setattr(cost_history, "_MOST_PARTS", 2)
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         for number in range(4):
             record = answered()
             record.attempts[0].model = f"m{number}"
             record.attempts[0].price = Price(input=float(number))
-            ledger.note(record)
-        spent = cost_history.spent(ledger.read, 0, None)
+            recorder.call_ended(record)
+        spent = cost_history.spent(recorder.read, 0, None)
     assert [part["model"] for part in spent["parts"]] == ["m3", "m2"]
     assert spent["usd"] == pytest.approx((1 + 2 + 3) * 11 / 1e6)
 

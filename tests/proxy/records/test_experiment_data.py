@@ -1,4 +1,4 @@
-"""The calls of an experiment, written by the ledger and read back for a comparison."""
+"""The calls of an experiment, written by the recorder and read back for a comparison."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from modelsplit_policy.comparison import End, Observation
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.prices import Price
 from modelsplit_proxy.records import experiment_data as module
-from modelsplit_proxy.records.experiment_data import KeptCalls, TrialData
+from modelsplit_proxy.records.experiment_data import ExperimentData, KeptCalls
 from modelsplit_proxy.records.record import CallRecord, Variant
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from support.records import PLANNER, QUEUE_FULL, answered, fallen_back, routed
 from support.stores import execute, opened
 
@@ -29,22 +29,22 @@ OPEN = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.BREAKER_OPEN, "is stopped", 
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
     with opened(tmp_path) as store:
-        yield Ledger(store)
+        yield Recorder(store)
 
 
-def only(ledger: Ledger, record: CallRecord, sticky: str = "job") -> Observation:
-    ledger.note(record)
-    [found] = ledger.trials.calls("t", sticky, 0)
+def only(recorder: Recorder, record: CallRecord, sticky: str = "job") -> Observation:
+    recorder.call_ended(record)
+    [found] = recorder.experiments.calls("t", sticky, 0)
     return found
 
 
-def test_an_answered_call_tells_everything(ledger: Ledger) -> None:
+def test_an_answered_call_tells_everything(recorder: Recorder) -> None:
     record = answered(variant=A, job_id="j1", schema="valid")
     attempt = record.attempts[0]
     attempt.price, attempt.usage = Price(1.0, 1.0), attempt.usage._replace(eval_s=0.5)
-    assert only(ledger, record) == Observation(
+    assert only(recorder, record) == Observation(
         arm="a",
         cluster="job:j1",
         end=End.ANSWERED,
@@ -65,24 +65,24 @@ def test_an_answered_call_tells_everything(ledger: Ledger) -> None:
     ],
 )
 def test_what_was_dealt_together_belongs_together(
-    ledger: Ledger, sticky: str, job: str | None, cluster: str
+    recorder: Recorder, sticky: str, job: str | None, cluster: str
 ) -> None:
-    assert only(ledger, answered(variant=A, job_id=job), sticky).cluster == cluster
+    assert only(recorder, answered(variant=A, job_id=job), sticky).cluster == cluster
 
 
 def test_an_answer_of_the_fallback_is_an_answer_and_its_speed_is_not_the_arms(
-    ledger: Ledger,
+    recorder: Recorder,
 ) -> None:
-    found = only(ledger, fallen_back(variant=A))
+    found = only(recorder, fallen_back(variant=A))
     assert (found.end, found.latency_s, found.tokens_per_s) == (End.ANSWERED, 4.0, None)
 
 
 def test_a_first_answer_that_did_not_fit_counts_although_the_fallbacks_did(
-    ledger: Ledger,
+    recorder: Recorder,
 ) -> None:
     record = fallen_back(variant=A, schema="valid")
     record.attempts[0].failure = UNFIT
-    assert only(ledger, record).unfit is True
+    assert only(recorder, record).unfit is True
 
 
 @pytest.mark.parametrize(
@@ -90,13 +90,13 @@ def test_a_first_answer_that_did_not_fit_counts_although_the_fallbacks_did(
     [("valid", False), ("invalid", True), ("unchecked: too large", None), (None, None)],
 )
 def test_whether_the_arms_own_answer_fitted(
-    ledger: Ledger, schema: str | None, unfit: bool | None
+    recorder: Recorder, schema: str | None, unfit: bool | None
 ) -> None:
-    assert only(ledger, answered(variant=A, schema=schema)).unfit is unfit
+    assert only(recorder, answered(variant=A, schema=schema)).unfit is unfit
 
 
-def test_what_a_fallback_answered_says_nothing_of_the_arms_schema(ledger: Ledger) -> None:
-    assert only(ledger, fallen_back(variant=A, schema="valid")).unfit is None
+def test_what_a_fallback_answered_says_nothing_of_the_arms_schema(recorder: Recorder) -> None:
+    assert only(recorder, fallen_back(variant=A, schema="valid")).unfit is None
 
 
 def failed(failure: Failure, *, sent: bool) -> CallRecord:
@@ -119,40 +119,42 @@ def failed(failure: Failure, *, sent: bool) -> CallRecord:
     ],
 )
 def test_a_call_without_an_answer_ends_in_three_ways(
-    ledger: Ledger, failure: Failure, sent: bool, end: End
+    recorder: Recorder, failure: Failure, sent: bool, end: End
 ) -> None:
-    assert only(ledger, failed(failure, sent=sent)).end is end
+    assert only(recorder, failed(failure, sent=sent)).end is end
 
 
 def test_only_calls_of_this_experiment_since_then_and_the_newest_of_them(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(5):
-        ledger.note(answered(variant=A, request_id=f"r{number}", started_wall=START + number))
-    ledger.note(answered(variant=Variant("other", "x"), started_wall=START + 9))
-    ledger.note(answered())
+        recorder.call_ended(
+            answered(variant=A, request_id=f"r{number}", started_wall=START + number)
+        )
+    recorder.call_ended(answered(variant=Variant("other", "x"), started_wall=START + 9))
+    recorder.call_ended(answered())
     since = round((START + 1) * 1e6)
-    assert len(ledger.trials.calls("t", "job", since)) == 4
+    assert len(recorder.experiments.calls("t", "job", since)) == 4
     monkeypatch.setattr(module, "MOST_CALLS", 2)
-    newest = ledger.trials.calls("t", "job", 0)
+    newest = recorder.experiments.calls("t", "job", 0)
     assert [found.cluster for found in newest] == ["request:r4", "request:r3"]
 
 
-def test_experiments_with_calls_are_listed(ledger: Ledger) -> None:
-    assert ledger.trials.kept(0) == []
+def test_experiments_with_calls_are_listed(recorder: Recorder) -> None:
+    assert recorder.experiments.kept(0) == []
     for number in range(3):
-        ledger.note(answered(variant=A, started_wall=START + number))
+        recorder.call_ended(answered(variant=A, started_wall=START + number))
     us = round(START * 1e6)
-    assert ledger.trials.kept(0) == [KeptCalls("t", "PLANNER", 3, us, us + 2_000_000)]
-    assert ledger.trials.kept(us + 2_000_000) == [
+    assert recorder.experiments.kept(0) == [KeptCalls("t", "PLANNER", 3, us, us + 2_000_000)]
+    assert recorder.experiments.kept(us + 2_000_000) == [
         KeptCalls("t", "PLANNER", 1, us + 2_000_000, us + 2_000_000)
     ]
 
 
-def test_other_calls_are_not_looked_at(ledger: Ledger, tmp_path: Path) -> None:
+def test_other_calls_are_not_looked_at(recorder: Recorder, tmp_path: Path) -> None:
     """A file of a million calls may hold ten of an experiment."""
-    ledger.note(answered(variant=A))
-    TrialData(ledger.read).kept(0)
+    recorder.call_ended(answered(variant=A))
+    ExperimentData(recorder.read).kept(0)
     for query in (module._NAMES, module._CALLS):
         plan = execute(tmp_path, "EXPLAIN QUERY PLAN " + query.replace("?", "1"))
         assert "calls_by_experiment" in str(plan)

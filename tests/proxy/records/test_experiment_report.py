@@ -8,7 +8,7 @@ import pytest
 
 from modelsplit_proxy.records.experiment_report import UnknownExperimentError, lines, report
 from modelsplit_proxy.records.record import CallRecord, Variant
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from support.harness import policy
 from support.records import answered, turned_away
 from support.stores import opened
@@ -23,19 +23,19 @@ TEST = {"name": "t", "role": "PLANNER", "arms": ARMS, "sticky": "job", "enabled"
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
+def recorder(tmp_path: Path) -> Iterator[Recorder]:
     with opened(tmp_path) as store:
-        yield Ledger(store)
+        yield Recorder(store)
 
 
-def note(ledger: Ledger, arm: str, number: int, took_s: float, name: str = "t") -> None:
+def note(recorder: Recorder, arm: str, number: int, took_s: float, name: str = "t") -> None:
     record = answered(
         request_id=f"{arm}{number}",
         job_id=f"{arm}-{number}",
         variant=Variant(name, arm),
         started_wall=START + number,
     )
-    ledger.note(ended(record, took_s))
+    recorder.call_ended(ended(record, took_s))
 
 
 def ended(record: CallRecord, took_s: float) -> CallRecord:
@@ -43,16 +43,16 @@ def ended(record: CallRecord, took_s: float) -> CallRecord:
     return record
 
 
-def told(ledger: Ledger, **changes: Any) -> dict[str, Any]:
+def told(recorder: Recorder, **changes: Any) -> dict[str, Any]:
     document = policy({"experiments": [TEST | changes]}).policy
-    return report(document, ledger.trials, None, 0)
+    return report(document, recorder.experiments, None, 0)
 
 
-def test_arms_are_compared_and_the_whole_is_plain_values(ledger: Ledger) -> None:
+def test_arms_are_compared_and_the_whole_is_plain_values(recorder: Recorder) -> None:
     for number in range(40):
-        note(ledger, "small", number, 1.0 + number % 10 / 10)
-        note(ledger, "large", number, 2.0 + number % 10 / 10)
-    [one] = told(ledger)["experiments"]
+        note(recorder, "small", number, 1.0 + number % 10 / 10)
+        note(recorder, "large", number, 2.0 + number % 10 / 10)
+    [one] = told(recorder)["experiments"]
     assert {key: one[key] for key in ("experiment", "llm_role", "sticky", "calls", "moved")} == {
         "experiment": "t",
         "llm_role": "PLANNER",
@@ -74,12 +74,12 @@ def test_arms_are_compared_and_the_whole_is_plain_values(ledger: Ledger) -> None
     assert (p50["verdict"], p50["difference"]) == ("different", pytest.approx(1.0))
 
 
-def test_it_reads_as_columns_and_sentences(ledger: Ledger) -> None:
+def test_it_reads_as_columns_and_sentences(recorder: Recorder) -> None:
     for number in range(40):
-        note(ledger, "small", number, 1.0)
-        note(ledger, "large", number, 2.0)
-    ledger.note(turned_away(request_id="x", job_id="x", variant=Variant("t", "large")))
-    text = [*lines(told(ledger))]
+        note(recorder, "small", number, 1.0)
+        note(recorder, "large", number, 2.0)
+    recorder.call_ended(turned_away(request_id="x", job_id="x", variant=Variant("t", "large")))
+    text = [*lines(told(recorder))]
     assert text[0] == "t  PLANNER, by job, running"
     assert text[1] == "  81 calls from 2026-11-23T00:29Z to 2026-11-23T00:29Z"
     table = [line.split() for line in text[3:]]
@@ -96,50 +96,50 @@ def test_it_reads_as_columns_and_sentences(ledger: Ledger) -> None:
     assert not any(line.startswith("  cost") for line in text[-4:]), "both cost nothing"
 
 
-def test_an_experiment_without_calls_says_so(ledger: Ledger) -> None:
-    assert [*lines(told(ledger, enabled=False))] == [
+def test_an_experiment_without_calls_says_so(recorder: Recorder) -> None:
+    assert [*lines(told(recorder, enabled=False))] == [
         "t  PLANNER, by job, switched off",
         "  no calls yet",
     ]
 
 
-def test_one_that_left_the_policy_is_still_reported(ledger: Ledger) -> None:
-    note(ledger, "x", 1, 1.0, name="old")
-    gone = report(policy({"experiments": []}).policy, ledger.trials, None, 0)
+def test_one_that_left_the_policy_is_still_reported(recorder: Recorder) -> None:
+    note(recorder, "x", 1, 1.0, name="old")
+    gone = report(policy({"experiments": []}).policy, recorder.experiments, None, 0)
     [one] = gone["experiments"]
     assert (one["experiment"], one["in_policy"], one["enabled"]) == ("old", False, False)
     assert next(lines(gone)) == "old  PLANNER, by job, no longer in the policy"
 
 
-def test_a_name_nobody_knows_is_refused_with_those_that_are_known(ledger: Ledger) -> None:
+def test_a_name_nobody_knows_is_refused_with_those_that_are_known(recorder: Recorder) -> None:
     document = policy({"experiments": [TEST]}).policy
     with pytest.raises(UnknownExperimentError, match='no experiment is named "x"; known: t'):
-        report(document, ledger.trials, "x", 0)
+        report(document, recorder.experiments, "x", 0)
     with pytest.raises(UnknownExperimentError, match="known: none"):
-        report(policy({"experiments": []}).policy, ledger.trials, "x", 0)
+        report(policy({"experiments": []}).policy, recorder.experiments, "x", 0)
 
 
-def test_without_any_experiment_it_says_so(ledger: Ledger) -> None:
-    nothing = report(policy({"experiments": []}).policy, ledger.trials, None, 0)
+def test_without_any_experiment_it_says_so(recorder: Recorder) -> None:
+    nothing = report(policy({"experiments": []}).policy, recorder.experiments, None, 0)
     assert [*lines(nothing)] == ["no experiments: the policy has none, and no call is kept of any"]
 
 
-def test_what_is_missing_and_what_moved_is_said(ledger: Ledger) -> None:
-    note(ledger, "small", 1, 1.0)
+def test_what_is_missing_and_what_moved_is_said(recorder: Recorder) -> None:
+    note(recorder, "small", 1, 1.0)
     for arm in ("small", "large"):
-        ledger.note(answered(request_id=arm, job_id="moved", variant=Variant("t", arm)))
-    found = told(ledger)
+        recorder.call_ended(answered(request_id=arm, job_id="moved", variant=Variant("t", arm)))
+    found = told(recorder)
     text = [*lines(found)]
     assert "  1 jobs changed their arm (a weight was changed) and are left out" in text
     found["experiments"][0]["left_out"] = 7
     assert "  7 older calls are left out" in [*lines(found)]
 
 
-def test_a_limit_that_is_not_known_is_a_question_mark(ledger: Ledger) -> None:
+def test_a_limit_that_is_not_known_is_a_question_mark(recorder: Recorder) -> None:
     for arm in ("small", "large"):
         for number in range(3):
-            note(ledger, arm, number, 1.0)
-    text = [*lines(told(ledger))]
+            note(recorder, arm, number, 1.0)
+    text = [*lines(told(recorder))]
     assert "P50 1 s (?..?) 1 s (?..?)" in [" ".join(line.split()) for line in text]
     few = "3 jobs in large, 3 in small; 20 are needed in each"
     assert f"  P50           not enough data: {few}" in text

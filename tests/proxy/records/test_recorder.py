@@ -13,7 +13,7 @@ from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records import recorder as module
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.query import Query
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from support.records import answered, begun, fallen_back, turned_away
 from support.stores import execute, locked, opened
 
@@ -25,46 +25,46 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
 
 
-def ids(ledger: Ledger, limit: int = 10) -> list[str]:
-    return [call["request_id"] for call in ledger.archive.latest(Query(), limit)]
+def ids(recorder: Recorder, limit: int = 10) -> list[str]:
+    return [call["request_id"] for call in recorder.reader.latest(Query(), limit)]
 
 
 def test_close_writes_what_is_left_and_the_next_process_reads_it(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
-        ledger.note(answered(request_id="a"))
-        ledger.note(turned_away(request_id="b", started_wall=1795393800.0))
+        recorder = Recorder(store)
+        recorder.call_ended(answered(request_id="a"))
+        recorder.call_ended(turned_away(request_id="b", started_wall=1795393800.0))
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
-        found = ledger.archive.find("a")
+        recorder = Recorder(store)
+        found = recorder.reader.find("a")
         assert found is not None
         assert (found["llm_model"], found["outcome"]) == ("qwen3:4b", "ok")
-        assert ids(ledger) == ["b", "a"]
+        assert ids(recorder) == ["b", "a"]
 
 
 def test_a_call_that_has_been_noted_is_found_at_once(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
-        ledger.note(fallen_back(request_id="now"))
-        found = ledger.archive.find("now")
+        recorder = Recorder(store)
+        recorder.call_ended(fallen_back(request_id="now"))
+        found = recorder.reader.find("now")
         assert found is not None
         assert found["fallback_cause"] == "E_UNREACHABLE_LOCAL"
-        assert repr(ledger) == "<Ledger 0 waiting, 0 dropped>"
+        assert repr(recorder) == "<Recorder 0 waiting, 0 dropped>"
 
 
 def test_a_call_that_never_got_a_role_is_kept_too(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        Ledger(store).note(begun(request_id="early"))
+        Recorder(store).call_ended(begun(request_id="early"))
     found = execute(tmp_path, "SELECT request_id, role, started_us, total_us FROM calls")
     assert found == [("early", None, 1795393743250000, 0)]
 
 
 def test_more_calls_than_one_batch_takes(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         for number in range(1201):
-            ledger.note(answered(request_id=f"r{number}"))
-        assert len(ids(ledger, 2000)) == 1201
+            recorder.call_ended(answered(request_id=f"r{number}"))
+        assert len(ids(recorder, 2000)) == 1201
     assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(1201,)]
 
 
@@ -73,12 +73,12 @@ def test_a_line_that_is_long_is_written_without_a_pause(
 ) -> None:
     """A batch every fifth of a second would be a thousand calls a second and no more."""
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         hurried = threading.Event()
         monkeypatch.setattr(store, "hurry", hurried.set)
         with locked(tmp_path):
             for number in range(500):
-                ledger.note(answered(request_id=f"r{number}"))
+                recorder.call_ended(answered(request_id=f"r{number}"))
         assert hurried.wait(5)
 
 
@@ -97,23 +97,23 @@ def test_an_urgent_write_does_not_wait_for_a_whole_batch(
 
     monkeypatch.setattr(rows, "call_row", call_row)
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         with locked(tmp_path):
             for number in range(100):
-                ledger.note(answered(request_id=f"r{number}"))
-        assert len(ids(ledger, 200)) == 100
+                recorder.call_ended(answered(request_id=f"r{number}"))
+        assert len(ids(recorder, 200)) == 100
         [found] = urgent
         assert found.result() == [(10,)]
 
 
 def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
-        ledger.note(answered(request_id="a", job_id="job-1"))
-        ledger.note(turned_away(request_id="b", job_id="job-1", started_wall=1795393800.0))
-        ledger.note(answered(request_id="c", job_id="job-2"))
-        ledger.note(answered(request_id="d"))
-        assert ledger.archive.job("job-1") == {
+        recorder = Recorder(store)
+        recorder.call_ended(answered(request_id="a", job_id="job-1"))
+        recorder.call_ended(turned_away(request_id="b", job_id="job-1", started_wall=1795393800.0))
+        recorder.call_ended(answered(request_id="c", job_id="job-2"))
+        recorder.call_ended(answered(request_id="d"))
+        assert recorder.reader.job("job-1") == {
             "job_id": "job-1",
             "first_at": "2026-11-23T00:29:03.250Z",
             "last_at": "2026-11-23T00:30:02.000Z",
@@ -129,7 +129,7 @@ def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
             "cost_usd": 0.0,
             "cost_unknown": 1,
         }
-        assert ledger.archive.job("nobody's") is None
+        assert recorder.reader.job("nobody's") is None
     assert execute(tmp_path, "SELECT count(*) FROM jobs") == [(2,)]
 
 
@@ -140,17 +140,17 @@ def test_records_wait_while_the_file_is_locked_and_are_written_once_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with opened(tmp_path) as store, monkeypatch.context() as hasty:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         hasty.setattr(module, "_CATCH_UP_S", 0.01)
         with locked(tmp_path):
             for number in range(3):
-                ledger.note(answered(request_id=f"kept-{number}"))
-            assert ledger.archive.find("kept-1") is None
-            assert repr(ledger) == "<Ledger 3 waiting, 0 dropped>"
+                recorder.call_ended(answered(request_id=f"kept-{number}"))
+            assert recorder.reader.find("kept-1") is None
+            assert repr(recorder) == "<Recorder 3 waiting, 0 dropped>"
         hasty.undo()
-        assert ledger.archive.find("kept-1") is not None
+        assert recorder.reader.find("kept-1") is not None
         assert execute(tmp_path, "SELECT count(*) FROM calls") == [(3,)]
-        assert ledger.dropped == 0
+        assert recorder.dropped == 0
 
 
 def test_records_beyond_what_can_wait_are_dropped_and_counted(
@@ -158,26 +158,26 @@ def test_records_beyond_what_can_wait_are_dropped_and_counted(
 ) -> None:
     monkeypatch.setattr(module, "_MAX_WAITING", 3)
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         with locked(tmp_path):
             for number in range(5):
-                ledger.note(answered(request_id=f"r{number}"))
-            assert repr(ledger) == "<Ledger 3 waiting, 2 dropped>"
-        assert sorted(ids(ledger)) == ["r0", "r1", "r2"]
+                recorder.call_ended(answered(request_id=f"r{number}"))
+            assert repr(recorder) == "<Recorder 3 waiting, 2 dropped>"
+        assert sorted(ids(recorder)) == ["r0", "r1", "r2"]
 
 
 def test_records_that_cannot_be_written_are_dropped_counted_and_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         execute(tmp_path, "ALTER TABLE calls RENAME TO away")
-        ledger.note(answered(request_id="lost"))
-        ledger._catch_up()
+        recorder.call_ended(answered(request_id="lost"))
+        recorder._catch_up()
         execute(tmp_path, "ALTER TABLE away RENAME TO calls")
-        ledger.note(answered(request_id="kept"))
-        assert ids(ledger) == ["kept"]
-        assert ledger.dropped == 1
+        recorder.call_ended(answered(request_id="kept"))
+        assert ids(recorder) == ["kept"]
+        assert recorder.dropped == 1
     assert "the record of lost is lost: OperationalError: no such table: calls" in caplog.text
 
 
@@ -185,25 +185,25 @@ def test_a_record_that_cannot_be_written_takes_no_other_along(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         with locked(tmp_path):
             for name in ("before", "odd", "after"):
                 record = answered(request_id=name)
                 if name == "odd":
                     record.status = object()  # type: ignore[assignment]
-                ledger.note(record)
-        assert sorted(ids(ledger)) == ["after", "before"]
-        assert repr(ledger) == "<Ledger 0 waiting, 1 dropped>"
+                recorder.call_ended(record)
+        assert sorted(ids(recorder)) == ["after", "before"]
+        assert repr(recorder) == "<Recorder 0 waiting, 1 dropped>"
     assert caplog.text.count("the record of odd is lost") == 1
     assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(2,)]
 
 
 def test_a_call_that_ends_after_the_store_has_closed_harms_nobody(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
     for _ in range(2):
-        ledger.note(answered())
-    assert repr(ledger) == "<Ledger 2 waiting, 0 dropped>"
+        recorder.call_ended(answered())
+    assert repr(recorder) == "<Recorder 2 waiting, 0 dropped>"
 
 
 # --- A record that cannot be written by its own fault ------------------------------------------
@@ -243,20 +243,20 @@ def test_whatever_is_wrong_with_a_record_the_others_are_written(
 ) -> None:
     make, error = POISONED[name]
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         with locked(tmp_path):
             for number in range(5):
-                ledger.note(answered(request_id=f"before-{number}"))
+                recorder.call_ended(answered(request_id=f"before-{number}"))
             record = make()
             if name.endswith("model"):
                 record.requested_model = "a\ud800"
-            ledger.note(record)
-            ledger.note(with_tokens("after", 7))
-        assert len(ids(ledger)) == 6
-        ledger.note(answered(request_id="later"))
-        assert len(ids(ledger)) == 7
-        assert repr(ledger) == "<Ledger 0 waiting, 1 dropped>"
-        job = ledger.archive.job("job-1")
+            recorder.call_ended(record)
+            recorder.call_ended(with_tokens("after", 7))
+        assert len(ids(recorder)) == 6
+        recorder.call_ended(answered(request_id="later"))
+        assert len(ids(recorder)) == 7
+        assert repr(recorder) == "<Recorder 0 waiting, 1 dropped>"
+        job = recorder.reader.job("job-1")
         assert job is not None
         assert (job["calls"], job["output_tokens"]) == (1, 7)
     [said] = [r.getMessage() for r in caplog.records if "is lost" in r.getMessage()]
@@ -278,11 +278,11 @@ def test_an_error_of_a_kind_that_nobody_foresaw_is_the_records_own(
 
     monkeypatch.setattr(rows, "call_row", call_row)
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
         for name in ("a", "odd", "b"):
-            ledger.note(answered(request_id=name))
-        assert sorted(ids(ledger)) == ["a", "b"]
-        assert ledger.dropped == 1
+            recorder.call_ended(answered(request_id=name))
+        assert sorted(ids(recorder)) == ["a", "b"]
+        assert recorder.dropped == 1
 
 
 def test_where_not_even_one_by_one_works_the_line_still_moves(
@@ -290,19 +290,19 @@ def test_where_not_even_one_by_one_works_the_line_still_moves(
 ) -> None:
     """Each batch that fails costs the record before it: nothing stands still for ever."""
     with opened(tmp_path) as store:
-        ledger = Ledger(store)
+        recorder = Recorder(store)
 
         def fails(db: object) -> tuple[int, int]:
             del db
             raise RuntimeError("no way")
 
         with monkeypatch.context() as broken:
-            broken.setattr(ledger, "_write", fails)
-            broken.setattr(ledger, "_write_one_by_one", fails)
+            broken.setattr(recorder, "_write", fails)
+            broken.setattr(recorder, "_write_one_by_one", fails)
             for name in ("a", "b", "c"):
-                ledger.note(answered(request_id=name))
-            ledger._catch_up()
-            assert repr(ledger) == "<Ledger 0 waiting, 3 dropped>"
-        ledger.note(answered(request_id="d"))
-        assert ids(ledger) == ["d"]
+                recorder.call_ended(answered(request_id=name))
+            recorder._catch_up()
+            assert repr(recorder) == "<Recorder 0 waiting, 3 dropped>"
+        recorder.call_ended(answered(request_id="d"))
+        assert ids(recorder) == ["d"]
     assert caplog.text.count("is lost: RuntimeError: no way") == 3

@@ -41,8 +41,8 @@ class Slow:
 async def test_a_finished_call_is_one_line_of_json() -> None:
     written: list[bytes] = []
     log = RequestLog(written.append, as_json=True)
-    log.finished(answered())
-    log.finished(turned_away())
+    log.call_ended(answered())
+    log.call_ended(turned_away())
     await log.close()
     lines = [orjson.loads(line) for line in b"".join(written).splitlines()]
     assert [line["outcome"] for line in lines] == ["ok", "E_OVERLOAD_THROTTLED"]
@@ -53,7 +53,7 @@ async def test_lines_are_written_a_moment_later_without_being_asked() -> None:
     arrived = asyncio.Event()
     loop = asyncio.get_running_loop()
     log = RequestLog(lambda _: loop.call_soon_threadsafe(arrived.set), as_json=True)
-    log.finished(answered())
+    log.call_ended(answered())
     await arrived.wait()
     await log.close()
 
@@ -61,10 +61,10 @@ async def test_lines_are_written_a_moment_later_without_being_asked() -> None:
 async def test_a_stuck_sink_does_not_hold_up_calls_and_loses_nothing() -> None:
     sink = Slow()
     log = RequestLog(sink, as_json=True)
-    log.finished(answered(request_id="first"))
+    log.call_ended(answered(request_id="first"))
     await asyncio.to_thread(sink.entered.wait, 10)
     for number in range(100):
-        log.finished(answered(request_id=f"r{number}"))
+        log.call_ended(answered(request_id=f"r{number}"))
     closing = asyncio.get_running_loop().create_task(log.close())
     sink.go.set()
     await closing
@@ -77,9 +77,9 @@ async def test_a_sink_that_stays_stuck_does_not_hold_up_the_end(
     monkeypatch.setattr(request_log, "_CLOSE_S", 0.0)
     sink = Slow()
     log = RequestLog(sink, as_json=True)
-    log.finished(answered(request_id="first"))
+    log.call_ended(answered(request_id="first"))
     await asyncio.to_thread(sink.entered.wait, 10)
-    log.finished(answered(request_id="lost"))
+    log.call_ended(answered(request_id="lost"))
     await log.close()
     sink.go.set()
     await log.close()  # nothing is left
@@ -89,9 +89,9 @@ def test_after_close_nothing_is_left_to_happen() -> None:
     async def still_due() -> list[asyncio.TimerHandle]:
         sink = Slow()
         log = RequestLog(sink, as_json=True)
-        log.finished(answered())
+        log.call_ended(answered())
         await asyncio.to_thread(sink.entered.wait, 10)
-        log.finished(answered())
+        log.call_ended(answered())
         sink.go.set()
         await log.close()
         timers = asyncio.get_running_loop()._scheduled  # type: ignore[attr-defined]
@@ -108,7 +108,7 @@ async def test_lines_beyond_what_is_reasonable_are_dropped_and_counted(
     written: list[bytes] = []
     log = RequestLog(written.append, as_json=True)
     for _ in range(10):
-        log.finished(answered())
+        log.call_ended(answered())
     await log.close()
     *lines, told = b"".join(written).splitlines()
     assert len(lines) == 3
@@ -121,7 +121,7 @@ async def test_a_sink_that_fails_is_not_the_calls_business(error: Exception) -> 
         raise error
 
     log = RequestLog(broken, as_json=True)
-    log.finished(answered())
+    log.call_ended(answered())
     await log.close()
 
 
@@ -150,7 +150,7 @@ async def test_no_model_name_can_forge_a_line_or_move_the_cursor() -> None:
     log = RequestLog(written.append, as_json=False)
     record = answered()
     record.requested_model = "x\n00:00:00.000 \x1b[2J\r\u2028\ud83d" + "y" * 5000
-    log.finished(record)
+    log.call_ended(record)
     await log.close()
     data = b"".join(written)
     assert len(data.decode().splitlines()) == 1
@@ -168,7 +168,7 @@ async def test_closing_in_the_moment_a_write_has_ended_ends() -> None:
 
     lines: list[bytes] = []
     log = RequestLog(sink, as_json=True)
-    log.finished(answered())
+    log.call_ended(answered())
     writing = log._flush()
     written.wait(5)
     while not writing.done():  # noqa: ASYNC110 - the state right after it, with no event
@@ -197,7 +197,7 @@ async def test_a_call_that_cannot_be_said_has_a_line_and_takes_no_other_along(
     written: list[bytes] = []
     log = RequestLog(written.append, as_json=as_json)
     for record in (answered(request_id="first"), *poisoned(), answered(request_id="last")):
-        log.finished(record)
+        log.call_ended(record)
     await log.close()
     lines = b"".join(written).splitlines()
     assert len(lines) == 6

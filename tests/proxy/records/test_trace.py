@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelsplit_proxy.records.query import Query
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from support.records import fallen_back, turned_away
 from support.stores import opened
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 def traced(directory: Path, record: CallRecord) -> dict[str, Any]:
     with opened(directory) as store:
-        ledger = Ledger(store)
-        ledger.note(record)
-        [[call]] = ledger.archive.in_order(Query())
+        recorder = Recorder(store)
+        recorder.call_ended(record)
+        [[call]] = recorder.reader.in_order(Query())
     return call
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy.records.query import Query
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.storage import migrations, state_file
 from modelsplit_proxy.storage.migrations import MIGRATIONS, SCHEMA_VERSION
@@ -33,15 +33,15 @@ def tables(directory: Path) -> dict[str, list[tuple[object, ...]]]:
 def test_a_file_of_the_first_version_keeps_its_calls(tmp_path: Path) -> None:
     make_first_version(tmp_path, rows=25)
     with opened(tmp_path) as store:
-        archive = Ledger(store).archive
-        found = archive.find("old-7")
+        reader = Recorder(store).reader
+        found = reader.find("old-7")
         assert found is not None
         assert found.pop("attempts") == []
         then = {"ts": "2026-11-23T00:29:10.500Z", "started_at": "2026-11-23T00:29:07.500Z"}
         since = {"cost_usd": None, "loading": None, "budgets": (), "budget_refused": None}
         since["upstream_wait_ms"] = None
         assert found == first_record("old-7") | then | since
-        assert [call["request_id"] for call in archive.latest(Query(), 2)] == ["old-24", "old-23"]
+        assert [call["request_id"] for call in reader.latest(Query(), 2)] == ["old-24", "old-23"]
     assert execute(tmp_path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert execute(tmp_path, "PRAGMA auto_vacuum") == [(2,)]
 
@@ -67,7 +67,7 @@ def test_a_step_that_fails_leaves_the_version_before_it(
     assert execute(tmp_path, "PRAGMA user_version") == [(version,)]
     monkeypatch.undo()
     with opened(tmp_path) as store:
-        assert len(Ledger(store).archive.latest(Query(), 10)) == 3
+        assert len(Recorder(store).reader.latest(Query(), 10)) == 3
 
 
 def test_versions_are_counted_by_steps() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelsplit_proxy.records.query import Query
-from modelsplit_proxy.records.recorder import Ledger
+from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.storage import retention as module
 from modelsplit_proxy.storage.retention import Retention, RetentionLimits, Step
 from modelsplit_proxy.storage.state_file import FILE_NAME
@@ -39,17 +39,19 @@ class Clock:
         return START + self.at
 
 
-def fill(store: Store, count: int, **changes: Any) -> Ledger:
+def fill(store: Store, count: int, **changes: Any) -> Recorder:
     """``count`` calls, one a second: r0, r1, …"""
-    ledger = Ledger(store)
+    recorder = Recorder(store)
     for number in range(count):
-        ledger.note(answered(request_id=f"r{number}", started_wall=START + number, **changes))
-    ledger.archive.find("r0")
-    return ledger
+        recorder.call_ended(
+            answered(request_id=f"r{number}", started_wall=START + number, **changes)
+        )
+    recorder.reader.find("r0")
+    return recorder
 
 
-def ids(ledger: Ledger) -> list[str]:
-    return [call["request_id"] for call in ledger.archive.latest(Query(), 10_000)][::-1]
+def ids(recorder: Recorder) -> list[str]:
+    return [call["request_id"] for call in recorder.reader.latest(Query(), 10_000)][::-1]
 
 
 def steps(store: Store, retention: Retention) -> int:
@@ -62,10 +64,10 @@ def steps(store: Store, retention: Retention) -> int:
 
 def test_calls_go_when_they_are_too_old_and_their_attempts_with_them(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = fill(store, 10)
+        recorder = fill(store, 10)
         retention = Retention(store, Clock(at=67.0), RetentionLimits(60.0, PLENTY))
         assert store.submit(retention.step).result() == (True, 7)
-        assert ids(ledger) == ["r7", "r8", "r9"]
+        assert ids(recorder) == ["r7", "r8", "r9"]
         assert execute(tmp_path, "SELECT count(*) FROM attempts") == [(3,)]
         assert steps(store, retention) == 0
 
@@ -73,7 +75,7 @@ def test_calls_go_when_they_are_too_old_and_their_attempts_with_them(tmp_path: P
 def test_jobs_go_when_their_last_call_is_too_old(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         fill(store, 5, job_id="old")
-        Ledger(store).note(answered(job_id="young", started_wall=START + 100))
+        Recorder(store).call_ended(answered(job_id="young", started_wall=START + 100))
         assert store.catch_up(3600)
         steps(store, Retention(store, Clock(at=110.0), RetentionLimits(60.0, PLENTY)))
         assert execute(tmp_path, "SELECT job_id FROM jobs") == [("young",)]
@@ -81,12 +83,12 @@ def test_jobs_go_when_their_last_call_is_too_old(tmp_path: Path) -> None:
 
 def test_the_oldest_go_until_the_file_is_small_enough_and_shorter(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
-        ledger = fill(store, 6000)
+        recorder = fill(store, 6000)
         execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
         before = (tmp_path / FILE_NAME).stat().st_size
         retention = Retention(store, Clock(), RetentionLimits(AGES, before // 2))
         assert steps(store, retention) > 6
-        left = ids(ledger)
+        left = ids(recorder)
         assert 1000 < len(left) < 3200
         assert left[-1] == "r5999"
         execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -98,16 +100,16 @@ def test_the_oldest_go_until_the_file_is_small_enough_and_shorter(tmp_path: Path
 def test_one_step_is_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CALLS_AT_ONCE", 3)
     with opened(tmp_path) as store:
-        ledger = fill(store, 10)
+        recorder = fill(store, 10)
         retention = Retention(store, Clock(at=1000.0), RetentionLimits(60.0, PLENTY))
         assert store.submit(retention.step).result() == (True, 3)
-        assert ids(ledger) == [f"r{number}" for number in range(3, 10)]
+        assert ids(recorder) == [f"r{number}" for number in range(3, 10)]
 
 
 async def test_a_step_that_came_to_nothing_counts_for_nothing(tmp_path: Path) -> None:
     """The disk is full at the first try: it is run again, and its calls are counted once."""
     with opened(tmp_path) as store:
-        ledger = await asyncio.to_thread(fill, store, 3)
+        recorder = await asyncio.to_thread(fill, store, 3)
         retention = Retention(store, Clock(at=1000.0), RetentionLimits(60.0, PLENTY))
         counted: list[int] = []
 
@@ -124,15 +126,15 @@ async def test_a_step_that_came_to_nothing_counts_for_nothing(tmp_path: Path) ->
         await retention.prune()
         assert counted == [0, 0, 3]
         assert repr(retention).endswith("3 calls pruned>")
-        assert await asyncio.to_thread(ids, ledger) == []
+        assert await asyncio.to_thread(ids, recorder) == []
 
 
 def test_what_is_no_record_is_never_touched(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         execute(tmp_path, "INSERT INTO facts VALUES ('kept', 1)")
-        ledger = fill(store, 20)
+        recorder = fill(store, 20)
         steps(store, Retention(store, Clock(at=AGES * 2), RetentionLimits(0.0, 0)))
-        assert ids(ledger) == []
+        assert ids(recorder) == []
         assert execute(tmp_path, "SELECT name FROM facts") == [("kept",)]
 
 
@@ -141,7 +143,7 @@ async def test_it_prunes_by_itself_and_goes_on_after_a_disk_that_failed(
 ) -> None:
     monkeypatch.setattr(module, "_EVERY_S", 0.0)
     with opened(tmp_path) as store:
-        ledger = await asyncio.to_thread(fill, store, 3)
+        recorder = await asyncio.to_thread(fill, store, 3)
         retention = Retention(store, Clock(at=1000.0), RetentionLimits(60.0, PLENTY))
         watching = asyncio.get_running_loop().create_task(retention.watch())
         with locked(tmp_path):
@@ -149,7 +151,7 @@ async def test_it_prunes_by_itself_and_goes_on_after_a_disk_that_failed(
         while retention.pruned < 3:  # noqa: ASYNC110 - nobody sets an event
             await asyncio.sleep(0)
         watching.cancel()
-        assert await asyncio.to_thread(ids, ledger) == []
+        assert await asyncio.to_thread(ids, recorder) == []
 
 
 async def test_a_closed_store_ends_a_round(tmp_path: Path) -> None:
