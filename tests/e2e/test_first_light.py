@@ -38,7 +38,8 @@ TAGS = (
 )
 MAYBE = ("X-LLM-Variant", "X-LLM-Error-Code", "RateLimit", "RateLimit-Policy", "Retry-After")
 TIMING = re.compile(
-    r"queue;dur=[0-9.]+(, load;dur=[0-9.]+)?(, ttfb;dur=[0-9.]+)?(, total;dur=[0-9.]+)?"
+    r"queue;dur=[0-9.]+(, load;dur=[0-9.]+)?(, upstream_wait;dur=[0-9.]+)?"
+    r"(, ttfb;dur=[0-9.]+)?(, total;dur=[0-9.]+)?"
 )
 
 
