@@ -105,6 +105,7 @@ class Reason(StrEnum):
     QUEUED = "queued"
     BEFORE_FIRST_BYTE = "before_first_byte"
     STREAMING = "streaming"
+    CLIENT_STALLED = "client_stalled"
     UPSTREAM_REJECTED = "upstream_rejected"
     BUG = "bug"
 
@@ -272,7 +273,12 @@ ERRORS: Final = MappingProxyType(
         ErrorCode.SCHEMA_INVALID: _spec(502, "api_error", Reason.SCHEMA, Reason.CUT),
         ErrorCode.LOOP: _spec(508, "api_error", Reason.VIA, retry=False),
         ErrorCode.CLIENT_GONE: _spec(
-            499, "api_error", Reason.QUEUED, Reason.BEFORE_FIRST_BYTE, Reason.STREAMING
+            499,
+            "api_error",
+            Reason.QUEUED,
+            Reason.BEFORE_FIRST_BYTE,
+            Reason.STREAMING,
+            Reason.CLIENT_STALLED,
         ),
         ErrorCode.INTERNAL: _spec(500, "api_error", Reason.BUG),
     }

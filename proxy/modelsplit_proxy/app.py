@@ -155,6 +155,7 @@ class App:
                 Handler(self._handler_parts()),
                 limits=self._read_limits,
                 error_page=refused_request,
+                send_timeout_s=settings.client_send_timeout_s,
             )
         )
         self._admin: Edge | None = None
@@ -401,7 +402,12 @@ class App:
         # Its own connections: a full house at the proxy port shuts no operator out.
         limits = replace(self._read_limits, max_connections=_ADMIN_CONNECTIONS)
         self._admin_handler = Admin(self._admin_parts())
-        server = EdgeServer(self._admin_handler, limits=limits, error_page=refused_admin_request)
+        server = EdgeServer(
+            self._admin_handler,
+            limits=limits,
+            error_page=refused_admin_request,
+            send_timeout_s=self._settings.client_send_timeout_s,
+        )
         self._admin = Edge(server)
         await self._admin.listen(sock)
 

@@ -240,6 +240,8 @@ async def test_a_stream_waits_for_a_client_that_does_not_read() -> None:
         in_front_of(upstream.port, stall_timeout_s=0.3) as proxy,
         proxy.client() as client,
     ):
+        # Questions of our own would take the connection that is looked at below.
+        await proxy.app._tasks.close()
         await client.open()
         assert client.writer is not None
         client.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -255,6 +257,33 @@ async def test_a_stream_waits_for_a_client_that_does_not_read() -> None:
         # The connection to the upstream reads again.
         assert (await client.request("POST", "/api/show", b"{}")).body == b'{"next":1}'
         assert len(upstream.peers) == 1
+
+
+async def test_one_that_takes_nothing_of_its_answer_gives_its_seat_back() -> None:
+    line = b'{"model":"m:1b","response":"%b","done":false}\n' % (b"x" * 64_000)
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n")
+        peer.send(b"Transfer-Encoding: chunked\r\n\r\n")
+        while True:
+            peer.send(chunk(line))
+            await peer.flush()
+
+    async with (
+        raw_upstream(script) as upstream,
+        in_front_of(upstream.port, client_send_timeout_s=0.2) as proxy,
+        proxy.client() as client,
+    ):
+        await client.open()
+        assert client.writer is not None
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.ask("POST", GENERATE, call(GENERATE, "m:1b", stream=True))
+        [record] = await proxy.calls.wait()
+        assert record.failure is not None
+        assert (record.failure.code, record.failure.reason) == ("E_CLIENT_GONE", "client_stalled")
+        assert (record.outcome, record.status) == ("client_gone", 499)
+        assert proxy.seats() == (0, 0)
 
 
 async def test_one_that_asks_and_never_reads_is_not_answered_for_ever() -> None:

@@ -142,6 +142,7 @@ def settings(upstream_port: int, state: Path, **changes: Any) -> Settings:
         "state": state,
         "client_header_timeout_s": 600.0,
         "client_body_timeout_s": 600.0,
+        "client_send_timeout_s": 300.0,
         "connect_timeout_s": 600.0,
         "stall_timeout_s": 60.0,
         "drain_s": 5.0,

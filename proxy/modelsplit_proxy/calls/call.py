@@ -317,12 +317,13 @@ class InferenceCall:
         call = self.record.call
         if call.ended:
             return
-        reason = call.client_is
+        reason, text = call.client_is, "the client closed the connection"
+        if self._reply.down.client_stalled:
+            reason = Reason.CLIENT_STALLED
+            text = "the client took nothing of its answer for longer than --client-send-timeout"
         call.step(Event.CLIENT_GONE)
         self.record.status = 499
-        self.record.failure = Failure(
-            ErrorCode.CLIENT_GONE, reason, "the client closed the connection", "Client Gone"
-        )
+        self.record.failure = Failure(ErrorCode.CLIENT_GONE, reason, text, "Client Gone")
 
     def _finish(self) -> None:
         record = self.record

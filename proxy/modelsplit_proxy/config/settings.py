@@ -55,6 +55,7 @@ class Settings:
     state: Path
     client_header_timeout_s: float
     client_body_timeout_s: float
+    client_send_timeout_s: float
     connect_timeout_s: float
     stall_timeout_s: float
     drain_s: float
@@ -102,6 +103,7 @@ OPTIONS: Final = (
     Option("take-over", "", "ask the modelsplit that has the state to drain first", switch=True),
     Option("client-header-timeout", "10s", "longest time for a request's head to arrive"),
     Option("client-body-timeout", "30s", "longest silence inside a request's body"),
+    Option("client-send-timeout", "5m", "longest time a client may take nothing of its answer"),
     Option("connect-timeout", "2s", "longest time to connect to the upstream"),
     Option("stall-timeout", "60s", "longest silence inside an answer that has begun"),
     Option("drain", "30s", "how long running answers may take to end on SIGTERM"),
@@ -135,6 +137,7 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
             "--client-header-timeout", raw["client-header-timeout"][0]
         ),
         client_body_timeout_s=_seconds("--client-body-timeout", raw["client-body-timeout"][0]),
+        client_send_timeout_s=_seconds("--client-send-timeout", raw["client-send-timeout"][0]),
         connect_timeout_s=_seconds("--connect-timeout", raw["connect-timeout"][0]),
         stall_timeout_s=_seconds("--stall-timeout", raw["stall-timeout"][0]),
         drain_s=_seconds("--drain", raw["drain"][0]),

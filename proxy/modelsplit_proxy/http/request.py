@@ -36,6 +36,7 @@ class Connection(Protocol):
     ``body_hold``: what is held of its body. ``collecting``: its body is being read whole, and
     nothing has begun yet. ``ending``: why no unfinished body is waited for; None while we serve.
     ``last``: no request follows this one. ``unfinished``: it has not come whole, and may never.
+    ``stalled``: the client has been cut because it took nothing of its answer.
     ``unread``: the client may be sending what will not be read.
     """
 
@@ -50,6 +51,8 @@ class Connection(Protocol):
     def ending(self) -> Failure | None: ...
     @property
     def last(self) -> bool: ...
+    @property
+    def stalled(self) -> bool: ...
     @property
     def unfinished(self) -> bool: ...
     @property

@@ -34,6 +34,7 @@ from aiohttp.web_protocol import _ErrInfo
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_proxy.http.framing import Chunks, Framing, FramingError, Length
+from modelsplit_proxy.http.keepalive import keep_alive
 from modelsplit_proxy.http.read_budget import HeldBytes, ReadBudget
 from modelsplit_proxy.http.request import AnswerSource, Connection, Request
 from modelsplit_proxy.http.request_head import (
@@ -61,9 +62,9 @@ HIGH_WATER_BYTES: Final = 128 * 1024
 # Idle connections live as long as nginx's default keepalive_timeout.
 KEEPALIVE_S: Final = 75.0
 
-# nginx's send_timeout: a client that takes nothing for so long while much waits for it has
-# gone, whatever TCP says, and must not hold a seat.
-SEND_TIMEOUT_S: Final = 60.0
+# A client that takes nothing for so long while much waits for it must not hold a seat any
+# longer. nginx waits for a minute; a terminal that somebody has paused, for longer.
+SEND_TIMEOUT_S: Final = 300.0
 # Longest silence of a client inside a body that it has begun: half of nginx's
 # client_body_timeout.
 BODY_TIMEOUT_S: Final = 30.0
@@ -125,6 +126,7 @@ class ClientConnection(web.RequestHandler):
     ``busy``: a request has come and its answer has not ended. ``last``: none follows it.
     ``collecting``: the body under way is being read whole, and nothing has begun yet.
     ``ending``: why no unfinished body is waited for any more; None while we serve.
+    ``stalled``: it has been cut because its client took nothing of its answer.
     """
 
     _parser: Any  # never None while bytes come
@@ -151,6 +153,7 @@ class ClientConnection(web.RequestHandler):
         "last",
         "remote",
         "source",
+        "stalled",
     )
 
     def __init__(self, manager: EdgeServer, **kwargs: Any) -> None:
@@ -174,11 +177,13 @@ class ClientConnection(web.RequestHandler):
         self.last = False
         self.collecting = False
         self.ending: Failure | None = None
+        self.stalled = False
         self.source: AnswerSource | None = None
         self.remote = ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        keep_alive(transport)
         cast("asyncio.WriteTransport", transport).set_write_buffer_limits(high=HIGH_WATER_BYTES)
         peer = transport.get_extra_info("peername")
         self.remote = str(peer[0] if isinstance(peer, (list, tuple)) else peer or "")
@@ -547,6 +552,7 @@ class ClientConnection(web.RequestHandler):
             return
         size = cast("asyncio.WriteTransport", self.transport).get_write_buffer_size()
         if waiting is not None and size >= waiting:
+            self.stalled = True
             self.cut()
             return
         self._send_timer = self._loop.call_later(
@@ -765,6 +771,11 @@ class Downstream:
     @property
     def writing_paused(self) -> bool:
         return self._connection.writing_paused
+
+    @property
+    def client_stalled(self) -> bool:
+        """Whether the client has been cut because it took nothing of its answer."""
+        return self._connection.stalled
 
     def feed_from(self, source: AnswerSource | None) -> None:
         """Let ``source`` know when the client is slow (None: nobody)."""

@@ -24,6 +24,7 @@ from typing import Final, Protocol, cast
 
 import httptools
 
+from modelsplit_proxy.http.keepalive import keep_alive
 from modelsplit_proxy.http.upstream_state import ENDED, RECEIVING, TRANSITIONS, Event, State
 
 
@@ -361,6 +362,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        keep_alive(transport)
 
     def data_received(self, data: bytes) -> None:
         exchange = self._exchange

@@ -37,6 +37,7 @@ def test_without_a_word_the_defaults_are_the_contracts() -> None:
         state=Path("/home/me/.local/state/modelsplit"),
         client_header_timeout_s=10.0,
         client_body_timeout_s=30.0,
+        client_send_timeout_s=300.0,
         connect_timeout_s=2.0,
         stall_timeout_s=60.0,
         drain_s=30.0,
