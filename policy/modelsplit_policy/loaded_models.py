@@ -9,7 +9,8 @@ nothing is assumed. What is known is advice, never a condition.
 The list of loaded models names each runner once, and a model may have many names (``ollama
 cp``): whether one is loaded is told by its digest, which the list of installed models has. A
 model of that list that runs elsewhere, and one that is in neither, is never known to be
-loaded or not.
+loaded or not. Neither is one that was made of another (``FROM``) and shares its runner under
+a digest of its own: it is told by that it answers at once and is in no list.
 
 Moments are seconds of one monotonic clock of the caller's, whose work the asking is.
 """
@@ -36,6 +37,8 @@ KEEP_S: Final = 120.0
 # Between two questions for what is installed: at most, and at least where a name is missed.
 INSTALLED_AT_MOST_S: Final = 60.0
 INSTALLED_AT_LEAST_S: Final = 5.0
+# What Ollama calls loading where the model is loaded takes less, any load more.
+WARM_LOAD_S: Final = 0.2
 
 NOTHING: Final[Mapping[str, bool]] = MappingProxyType({})
 
@@ -64,6 +67,7 @@ class LoadedModels:
         "_installed",
         "_known_at",
         "_missed",
+        "_shared",
         "_wanted",
         "host",
         "known",
@@ -77,6 +81,8 @@ class LoadedModels:
         # Of the loaded models, and of those that are installed and run here by their names.
         self._digests: frozenset[str] = frozenset()
         self._installed: dict[str, str] = {}
+        # Names of installed models that answer under the name of another.
+        self._shared: set[str] = set()
         self._asked_installed = -math.inf
         self._missed = False
         self._answered = self._known_at = -math.inf
@@ -171,6 +177,17 @@ class LoadedModels:
                 for row in installed
                 if row.digest and not row.remote and not runs_in_cloud(row.name)
             }
+            self._shared.intersection_update(self._installed)
+            self._infer()
+
+    def answered(self, model: str, load_s: float | None) -> None:
+        """A model that is known not to be loaded has answered; ``load_s``: it took so long to load.
+
+        If that is no load, what answered is loaded and not listed. If it is listed after all,
+        what was known was old.
+        """
+        if load_s is not None and load_s < WARM_LOAD_S:
+            self._shared.add(canonical(model))
             self._infer()
 
     def _infer(self) -> None:
@@ -179,4 +196,8 @@ class LoadedModels:
             return
         digests = self._digests
         known = {name: digest in digests for name, digest in self._installed.items()}
-        self.known = MappingProxyType(known | dict.fromkeys(self.models, True))
+        known.update(dict.fromkeys(self.models, True))
+        self._shared = {name for name in self._shared if not known.get(name)}
+        for name in self._shared:
+            known.pop(name, None)
+        self.known = MappingProxyType(known)

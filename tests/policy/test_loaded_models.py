@@ -110,6 +110,27 @@ def test_what_runs_elsewhere_is_never_being_loaded(row: Listed, name: str) -> No
     assert known.loaded(name) is None
 
 
+def test_a_model_made_of_another_that_answers_at_once_is_not_being_loaded() -> None:
+    """It shares the runner of the other, which is listed under that one's name and digest."""
+    known = asked("qwen3:4b")
+    assert known.loaded("x") is False
+    known.answered("x", None)
+    known.answered("x", 1.5)
+    assert known.loaded("x") is False, "it was loaded for it"
+    known.answered("x:latest", 0.03)
+    assert known.loaded("x") is None
+    known.observe(rows("qwen3:4b"), 101.0)
+    assert known.loaded("x") is None
+    known.observe(rows("x"), 102.0)
+    assert known.loaded("x") is True, "it is listed: what was known before was old"
+    known.observe((), 103.0)
+    assert known.loaded("x") is False
+    known.answered("x", 0.03)
+    known.learn(rows("qwen3:4b"), 104.0)
+    known.learn(rows(*INSTALLED), 105.0)
+    assert known.loaded("x") is False, "gone, and another by its name"
+
+
 def test_a_model_that_no_list_names_is_unknown_and_a_reason_to_ask_for_the_installed() -> None:
     known = asked("x", now=100.0)
     later = 100.0 + INSTALLED_AT_LEAST_S

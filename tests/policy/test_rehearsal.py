@@ -69,6 +69,8 @@ class House:
         self.known = LoadedModels()
         self.timeouts = Timeouts(HealthRules().timeouts_window_s)
         self.guard = HealthGuard(HealthRules())
+        # Since when the host has left the question for its version open.
+        self.mute_since: float | None = None
 
     def after(self, seconds: float) -> None:
         self.now += seconds
@@ -165,14 +167,20 @@ class Rehearsed:
             no = checks[check]()
             if no is not None:
                 return no
-        limits = Limits(self.candidate.timeout_s, self.house.policy.load_timeout_ms / 1000, STALL_S)
+        limits = Limits(
+            self.candidate.timeout_s,
+            self.house.policy.load_timeout_ms / 1000,
+            STALL_S,
+            first_byte_s=self.row.first_byte_timeout_ms / 1000,
+        )
         self.limits = limits
         self.deadline = Deadline(limits, self.house.now)
         return None
 
     def looks(self, *, asked: bool = False) -> Look:
         loaded = self.house.known.loaded(self.candidate.model)
-        return self.deadline.look(self.house.now, loaded, asked=asked)
+        mute_since = self.house.mute_since
+        return self.deadline.look(self.house.now, loaded, asked=asked, mute_since=mute_since)
 
     def begins_to_answer(self) -> None:
         self.deadline.begun(self.house.now)
@@ -184,7 +192,11 @@ class Rehearsed:
 
     def is_late(self, reason: Reason) -> Failure:
         return deadlines.failure_of(
-            reason, self.limits, model=self.candidate.model, provider=self.route.provider
+            reason,
+            self.limits,
+            model=self.candidate.model,
+            provider=self.route.provider,
+            down=self.house.mute_since is not None,
         )
 
     def completes(self) -> None:
@@ -486,3 +498,55 @@ def test_a_cold_planner_goes_to_the_fallback_that_is_loaded() -> None:
     assert call.asks_for_a_seat() is None
     assert call.is_sent() is None
     assert call.looks() == Look(30.0)
+
+
+def test_a_host_that_hangs_costs_each_call_its_time_once_and_opens_the_providers_breaker() -> None:
+    """It is stopped at 0 s, with one planner's model loaded; at 3 s its version is asked for."""
+    parallel = {name: {"parallel": 6} for name in (FIRST, "llama3.2:1b")}
+    together: dict[str, Any] = {"global": {"max_concurrent": 6, "parallel": 6}}
+    house = House(rules(None, models=parallel, **together))
+    house.ps(FIRST)
+    planner, chat = house.call(), house.call("llama3.2:1b")
+    for call in (planner, chat):
+        assert call.asks_for_a_seat() is None
+        assert call.is_sent() is None
+    assert (planner.looks(), chat.looks()) == (Look(15.0), Look(900.0))
+    house.at(8.0)
+    house.mute_since = 3.0
+    assert (planner.looks(), chat.looks()) == (Look(15.0), Look(33.0))
+
+    # 15.5 s: the role is out of time, and no second model is asked.
+    house.at(15.0)
+    assert planner.looks().asks
+    house.at(15.5)
+    late = planner.looks(asked=True).ended_by
+    assert late is Reason.ROLE_TIMEOUT
+    assert planner.is_set_back(planner.is_late(late)) == Tell(0)
+    assert planner.told.reason is Reason.UPSTREAM_MUTE
+
+    # 33 s: nothing has come for half a minute, of the version either.
+    house.at(33.0)
+    late = chat.looks().ended_by
+    assert late is Reason.UPSTREAM_MUTE
+    assert chat.is_set_back(chat.is_late(late)) == Tell(0)
+    assert house.seats() == (0, 0)
+
+    for _ in range(3):
+        call = house.call()
+        assert call.asks_for_a_seat() is None
+        assert call.is_sent() is None
+        call.is_set_back(call.is_late(Reason.ROLE_TIMEOUT))
+    assert why(house.call().asks_for_a_seat()) == "breaker_open"
+    assert [str(view.key) for view in house.breakers.snapshot(house.now)] == ["LOCAL"]
+
+
+def test_a_prompt_that_is_read_for_ten_minutes_by_a_host_that_answers_is_not_cut() -> None:
+    house = House(rules())
+    call = house.call("llama3.2:1b")
+    assert call.asks_for_a_seat() is None
+    assert call.is_sent() is None
+    for minute in range(1, 11):
+        house.at(60.0 * minute)
+        assert call.looks() == Look(900.0)
+    call.begins_to_answer()
+    assert call.deadline.bounds().deadline is None

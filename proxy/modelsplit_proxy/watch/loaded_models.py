@@ -71,7 +71,9 @@ class Residency:
 
     def call_ended(self, record: CallRecord) -> None:
         """A call has ended: what is loaded may have changed."""
-        del record
+        attempts, known = record.attempts, self.known.known
+        if attempts and attempts[-1].model in known and not known[attempts[-1].model]:
+            self.known.answered(attempts[-1].model, attempts[-1].usage.load_s)
         if self.known.want():
             self._sooner.set()
 

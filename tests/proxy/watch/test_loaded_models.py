@@ -13,6 +13,7 @@ from modelsplit_policy import loaded_models
 from modelsplit_policy.loaded_models import Listed
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.watch import loaded_models as watch_loaded_models
 from modelsplit_proxy.watch.loaded_models import Residency
@@ -123,6 +124,18 @@ async def test_a_model_that_runs_elsewhere_is_not_being_loaded() -> None:
         sim.faults.add(Kind.STATUS, status=200, body=tags.decode(), path="/api/tags")
         await under.ask()
         assert (under.models, under.loaded("far")) == (frozenset(), None)
+
+
+async def test_one_that_answers_at_once_and_is_in_no_list_is_not_being_loaded() -> None:
+    async with asking() as (under, _, _):
+        await under.ask()
+        assert under.loaded("qwen3:4b") is False
+        for load_s, loaded in ((2.0, False), (0.03, None)):
+            record = answered()
+            assert record.model == "qwen3:4b"
+            record.attempts[-1].usage = Usage(load_s=load_s)
+            under.call_ended(record)
+            assert under.loaded("qwen3:4b") is loaded
 
 
 async def test_without_a_list_of_what_is_installed_nothing_is_being_loaded() -> None:
