@@ -27,7 +27,7 @@ would end, while nobody's wait is about to end, and when the last probe's effect
 while a call of a protected role is so likely to come that holding it free pays (``rhythm``).
 
 *Forecasts.* Once sixteen calls of a role and model have ended, a call whose expected wait is
-longer than it may wait is refused at once, with what was expected.
+longer by half than it may wait is refused at once, with what was expected.
 
 *Order.* Whoever finds a seat and nobody with a better right takes it at once. The others
 wait in their role's line (``queue``: first come first served, fair between clients). When
@@ -77,7 +77,7 @@ PATIENCE_S: Final = 2.0
 # Finished calls of a role and model that a forecast needs, and how many times as long as allowed
 # the expected wait must be: it is a mean, and half of all waits are shorter.
 _FORECAST_NEEDS: Final = 16
-_FORECAST_MARGIN: Final = 1.25
+_FORECAST_MARGIN: Final = 1.5
 # Roles and models whose service times are remembered.
 _MODELS_MAX: Final = 256
 # How soon at the earliest it is looked again whether a moment for a probe has come.
