@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kit import mean, options, show, table
-from modelsplit_policy.admission import Admission, PoolLimits
+from modelsplit_policy.admission import Admission
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
+from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Role
 

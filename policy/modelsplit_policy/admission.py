@@ -57,53 +57,30 @@ from modelsplit_policy.failures import Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Parallelism
-from modelsplit_policy.queue import RoleQueue
-from modelsplit_policy.rhythm import Rhythm
+from modelsplit_policy.pools import Pool, PoolLimits
+from modelsplit_policy.queue_view import Runner, Waiter
 from modelsplit_policy.tickets import Crowd, Hold, Place, Seats, Ticket
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelsplit_policy.config.model import Policy, RolePolicy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.parallelism import Report
     from modelsplit_policy.vocabulary import Host
 
-# How fast the mean service time follows what is seen; about the last eight calls count.
-SMOOTHING: Final = 0.2
 # How long a call may be passed over because its model is not loaded. About a cold load.
 PATIENCE_S: Final = 2.0
-# Finished calls of a role and model that a forecast needs, and how many times as long as allowed
-# the expected wait must be: it is a mean, and half of all waits are shorter.
-_FORECAST_NEEDS: Final = 16
+# How many times as long as allowed an expected wait must be for a refusal: it is a mean, and half
+# of all waits are shorter.
 _FORECAST_MARGIN: Final = 1.5
-# Roles and models whose service times are remembered.
-_MODELS_MAX: Final = 256
 # How soon at the earliest it is looked again whether a moment for a probe has come.
 _LOOK_S: Final = 0.05
 # A protected call is likely to come if it does so in one case of two.
 _LIKELY: Final = 0.5
 # One in so many calls that would be refused by forecast waits after all: the check on it.
 _FORECAST_CHECK: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """One role's limits. ``seats`` None: only the global cap (or, for cloud, none) holds.
-
-    ``protected``: others keep out of its calls' way. ``starts_late``: its calls are rather
-    started at the end of their wait than refused.
-    """
-
-    seats: int | None
-    max_queue: int
-    counts_globally: bool = True
-    reserved: int = 0
-    lends: bool = False
-    ageing_s: float = 0.0
-    protected: bool = False
-    starts_late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,37 +95,6 @@ class Shedding:
     health: str = field(default="", compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
-    """One call in line, as statistics show it. Seconds.
-
-    ``place``: in its role's line, 1 is the next. ``expected_s``: how long it is expected to
-    wait from now on; None: too little is known.
-    """
-
-    request_id: str
-    role: Role
-    model: str
-    client: str
-    waited_s: float
-    hold: Hold
-    place: int
-    expected_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Runner:
-    """One call that has its seat. ``host`` None: none of ours. ``overdue``: started late."""
-
-    request_id: str
-    role: Role
-    model: str
-    client: str
-    host: Host | None
-    running_s: float
-    overdue: bool
-
-
 @dataclass(slots=True)
 class Forecast:
     """How often a foreseen wait was wrong.
@@ -159,65 +105,6 @@ class Forecast:
     refused: int = 0
     checked: int = 0
     wrong: int = 0
-
-
-class _Service:
-    """How long calls of one role and model keep their seats, on average of the last ones."""
-
-    __slots__ = ("count", "mean_s")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean_s = 0.0
-
-    def note(self, held_s: float) -> None:
-        self.count += 1
-        self.mean_s += max(SMOOTHING, 1 / self.count) * (held_s - self.mean_s)
-
-
-class _Pool:
-    """One role's seats and its line. ``kept``: reserved seats that nobody else may use now."""
-
-    __slots__ = ("kept", "limits", "line", "rhythm", "running", "service_s", "services")
-
-    def __init__(self, limits: PoolLimits) -> None:
-        self.limits = limits
-        self.running = 0
-        self.kept = 0 if limits.lends else limits.reserved
-        self.line = RoleQueue()
-        self.service_s = 1.0
-        self.services: dict[str, _Service] = {}
-        self.rhythm = Rhythm()
-
-    def moved(self, change: int) -> int:
-        """So many more calls run; by how many seats that changes what is kept."""
-        before = self.kept
-        self.running += change
-        if not self.limits.lends:
-            self.kept = max(0, self.limits.reserved - self.running)
-        return self.kept - before
-
-    def claims(self) -> bool:
-        """True if this role runs fewer calls than it has reserved."""
-        return self.running < self.limits.reserved
-
-    def served(self, model: str, held_s: float) -> None:
-        self.service_s += SMOOTHING * (held_s - self.service_s)
-        service = self.services.get(model)
-        if service is None:
-            if len(self.services) >= _MODELS_MAX:
-                del self.services[next(iter(self.services))]
-            service = self.services[model] = _Service()
-        service.note(held_s)
-
-    def length_s(self, model: str) -> float:
-        """How long a call of ``model`` is expected to keep its seat."""
-        service = self.services.get(model)
-        return self.service_s if service is None else service.mean_s
-
-    def foresees(self, model: str) -> bool:
-        service = self.services.get(model)
-        return service is not None and service.count >= _FORECAST_NEEDS
 
 
 class _Candidate(NamedTuple):
@@ -238,7 +125,7 @@ class Admission:
         *,
         forecasts: bool,
     ) -> None:
-        self._pools = {role: _Pool(limits) for role, limits in pools.items()}
+        self._pools = {role: Pool(limits) for role, limits in pools.items()}
         self._hosts = tuple(hosts)
         self._by_host = {host.host: host for host in hosts}
         self._global_seats = sum(host.seats for host in hosts)
@@ -344,7 +231,7 @@ class Admission:
             for ticket in self._seated
         ]
 
-    def _expected_s(self, pool: _Pool, ticket: Ticket, place: int) -> float | None:
+    def _expected_s(self, pool: Pool, ticket: Ticket, place: int) -> float | None:
         if not pool.foresees(ticket.model):
             return None
         return self.expected_wait_s(ticket, place - 1)
@@ -465,7 +352,7 @@ class Admission:
 
     # Seats.
 
-    def _takes_at_once(self, pool: _Pool, ticket: Ticket, now: float) -> bool:
+    def _takes_at_once(self, pool: Pool, ticket: Ticket, now: float) -> bool:
         """Seat a newcomer if nobody has a better right."""
         if self._pool_hold(pool) is not None:
             return False
@@ -484,7 +371,7 @@ class Admission:
         self._seat(ticket, pool, host, now)
         return True
 
-    def _host_for(self, pool: _Pool, model: str, now: float, *, probing: bool) -> HostSeats | None:
+    def _host_for(self, pool: Pool, model: str, now: float, *, probing: bool) -> HostSeats | None:
         """The host where one more call of ``model`` may run, if there is one.
 
         ``probing``: run to see what it shows; else within what is known to be useful.
@@ -505,7 +392,7 @@ class Admission:
                 best = host
         return best
 
-    def _may_probe(self, pool: _Pool, host: HostSeats, model: str, now: float) -> bool:
+    def _may_probe(self, pool: Pool, host: HostSeats, model: str, now: float) -> bool:
         learned = host.parallelism
         if not learned.probe_due(model, now):
             return False
@@ -515,7 +402,7 @@ class Admission:
         length_s = pool.length_s(model)
         return self._nobody_minds(pool, model, now) and self._is_moment(host, length_s, now)
 
-    def _nobody_minds(self, pool: _Pool, model: str, now: float) -> bool:
+    def _nobody_minds(self, pool: Pool, model: str, now: float) -> bool:
         """True if a call of ``model`` may make those that run slower for once.
 
         It must be known how long such calls are, where there is somebody to be careful for.
@@ -553,7 +440,7 @@ class Admission:
             return False
         return left_s >= length_s / 4
 
-    def _is_kept(self, pool: _Pool, host: HostSeats, model: str, now: float) -> bool:
+    def _is_kept(self, pool: Pool, host: HostSeats, model: str, now: float) -> bool:
         """True if the host's last useful seat is better held free for a protected role."""
         learned = host.parallelism
         if pool.limits.protected or learned.running + 1 < learned.host:
@@ -583,7 +470,7 @@ class Admission:
                 best = host
         return best
 
-    def _hard_hold(self, pool: _Pool, model: str) -> Hold | None:
+    def _hard_hold(self, pool: Pool, model: str) -> Hold | None:
         """The hard limit that keeps the next call of this role and model from a seat."""
         hold = self._pool_hold(pool)
         if hold is not None or not pool.limits.counts_globally:
@@ -594,7 +481,7 @@ class Admission:
                 return None
         return hold
 
-    def _pool_hold(self, pool: _Pool) -> Hold | None:
+    def _pool_hold(self, pool: Pool) -> Hold | None:
         limits = pool.limits
         if limits.seats is not None and pool.running >= limits.seats:
             return Hold.ROLE_CAP
@@ -609,7 +496,7 @@ class Admission:
             return Hold.RESERVED
         return None
 
-    def _seat(self, ticket: Ticket, pool: _Pool, host: HostSeats | None, now: float) -> None:
+    def _seat(self, ticket: Ticket, pool: Pool, host: HostSeats | None, now: float) -> None:
         """``host`` None: a role that runs on none of ours."""
         ticket.place = Place.SEATED
         ticket.seated = now
@@ -625,7 +512,7 @@ class Admission:
             ticket.host = host.host
             ticket.flight = host.take(ticket.model, now, pool.length_s(ticket.model))
 
-    def _unseat(self, ticket: Ticket, pool: _Pool, now: float, report: Report | None) -> None:
+    def _unseat(self, ticket: Ticket, pool: Pool, now: float, report: Report | None) -> None:
         del self._seated[ticket]
         self._kept += pool.moved(-1)
         held_s = now - ticket.seated
@@ -654,7 +541,7 @@ class Admission:
         )
 
     def _seat_best(self, now: float, *, probing: bool) -> Ticket | None:
-        best: tuple[tuple[bool, bool, float], _Pool, _Candidate] | None = None
+        best: tuple[tuple[bool, bool, float], Pool, _Candidate] | None = None
         # Nothing that counts globally may start in this pass, whatever its model.
         idle = self._none_takes_any(probing=probing)
         for pool in self._pools.values():
@@ -683,11 +570,11 @@ class Admission:
                 return False
         return True
 
-    def _rank(self, pool: _Pool) -> float:
+    def _rank(self, pool: Pool) -> float:
         """The moment this role's claim counts from: the smaller, the earlier its turn."""
         return pool.line.oldest().arrived + pool.limits.ageing_s
 
-    def _candidate(self, pool: _Pool, now: float, *, probing: bool) -> _Candidate | None:
+    def _candidate(self, pool: Pool, now: float, *, probing: bool) -> _Candidate | None:
         """The call of this role that goes next, among those whose model may run."""
         if not pool.limits.counts_globally:
             return None if probing else _first(pool)
@@ -719,7 +606,7 @@ class Admission:
                 return ticket
         return None
 
-    def _host_for_overdue(self, pool: _Pool, model: str) -> HostSeats | None:
+    def _host_for_overdue(self, pool: Pool, model: str) -> HostSeats | None:
         """Where an overdue call of ``model`` may start beside the others."""
         best: HostSeats | None = None
         for host in self._hosts:
@@ -761,7 +648,7 @@ class Admission:
         ticket.place = Place.GONE
         return self.refusal(reason, ticket, now, foreseen_s)
 
-    def _foreseen_s(self, pool: _Pool, ticket: Ticket) -> float:
+    def _foreseen_s(self, pool: Pool, ticket: Ticket) -> float:
         """How long a call that joins now is expected to wait; 0 where too little is known."""
         if not self._forecasts or not pool.foresees(ticket.model):
             return 0.0
@@ -811,7 +698,7 @@ class Admission:
         ticket.doubted = True
         return False
 
-    def _drained_s(self, pool: _Pool, foreseen_s: float | None) -> float:
+    def _drained_s(self, pool: Pool, foreseen_s: float | None) -> float:
         """Until the line as it stands has drained, or as it was foreseen."""
         if foreseen_s is not None:
             return foreseen_s
@@ -819,7 +706,7 @@ class Admission:
         return pool.service_s * (len(pool.line) + 1) / max(1, seats)
 
 
-def _first(pool: _Pool) -> _Candidate | None:
+def _first(pool: Pool) -> _Candidate | None:
     """The head of a line whose calls run on no host of ours."""
     for _, tag, _, ticket in pool.line.heads():
         return _Candidate(tag, ticket, None)
@@ -863,33 +750,3 @@ def _limits(role: Role, row: RolePolicy) -> PoolLimits:
         protected=role is Role.PLANNER or row.reserved > 0,
         starts_late=row.when_late == "start",
     )
-
-
-def shown(waiters: list[Waiter]) -> Iterator[dict[str, object]]:
-    """Waiters as plain values, for JSON."""
-    for waiter in waiters:
-        expected_s = waiter.expected_s
-        yield {
-            "request_id": waiter.request_id,
-            "llm_role": waiter.role,
-            "model": waiter.model,
-            "client": waiter.client,
-            "waited_ms": round(waiter.waited_s * 1000, 1),
-            "hold": waiter.hold,
-            "place": waiter.place,
-            "expected_wait_ms": None if expected_s is None else round(expected_s * 1000, 1),
-        }
-
-
-def shown_running(runners: list[Runner]) -> Iterator[dict[str, object]]:
-    """Runners as plain values, for JSON."""
-    for runner in runners:
-        yield {
-            "request_id": runner.request_id,
-            "llm_role": runner.role,
-            "model": runner.model,
-            "client": runner.client,
-            "host": runner.host,
-            "running_ms": round(runner.running_s * 1000, 1),
-            "overdue": runner.overdue,
-        }

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from modelsplit_policy.admission import PATIENCE_S, Admission, PoolLimits, Shedding
+from modelsplit_policy.admission import PATIENCE_S, Admission, Shedding
 from modelsplit_policy.failures import Failure, Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
+from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import Role
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from modelsplit_policy.admission import Admission, PoolLimits
+from modelsplit_policy.admission import Admission
 from modelsplit_policy.breaker import BreakerRules, Breakers, Outcome, Scope
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Provider, Role
 

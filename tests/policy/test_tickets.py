@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from modelsplit_policy.admission import Admission, PoolLimits, Shedding
+from modelsplit_policy.admission import Admission, Shedding
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Crowd, Hold, Seats, Ticket
 from modelsplit_policy.vocabulary import Role
 

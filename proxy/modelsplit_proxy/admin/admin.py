@@ -16,9 +16,9 @@ from urllib.parse import unquote
 import orjson
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from modelsplit_policy.admission import shown, shown_running
 from modelsplit_policy.experiments import shares
 from modelsplit_policy.failures import ErrorCode, Failure, said_back
+from modelsplit_policy.queue_view import shown, shown_running
 from modelsplit_policy.roles import Ask, Route
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.http.server import Downstream, date_line

@@ -350,11 +350,12 @@ async def test_a_background_task_that_fails_is_started_again_and_told() -> None:
         assert [watcher["name"] for watcher in stats["watchers"]] == [
             "probe",
             "residency",
+            "learned",
             "health",
             "retention",
             "budgets",
         ]
-        assert stats["watchers"][2] == {
+        assert stats["watchers"][3] == {
             "name": "health",
             "running": False,
             "failures": 1,

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from modelsplit_policy.admission import Admission, PoolLimits
+from modelsplit_policy.admission import Admission
 from modelsplit_policy.failures import Failure, Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
+from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.limits.admission_queue import Gate
