@@ -257,13 +257,15 @@ def test_where_sharing_costs_nothing_in_all_an_overdue_call_starts_beside_one_ot
 
 def test_where_nobody_knows_what_company_costs_an_overdue_call_shows_it() -> None:
     under_test = knowing({}, GUARDED)
-    ask(under_test, EXECUTOR, now=0.0)
+    running = ask(under_test, EXECUTOR, now=0.0)
     planner = ask(under_test, PLANNER, now=0.1, model="n")
     under_test.due(planner)
     assert under_test.fill(1.1) == [planner]
     waiting = ask(under_test, EXECUTOR, now=1.2, model="o")
     under_test.due(waiting)
-    assert under_test.fill(8.0) == [], "one at a time, and its effect is not known yet"
+    assert under_test.fill(8.0) == [], "one at a time"
+    assert leave(under_test, planner, 8.5) == [], "it failed: what it cost is not known yet"
+    assert leave(under_test, running, 9.0) == [waiting]
 
 
 def test_a_burst_of_planners_does_not_wait_for_one_of_them_to_show_it() -> None:
@@ -285,16 +287,18 @@ def test_what_the_policy_gives_is_obeyed_by_overdue_calls_too() -> None:
 
 
 def test_no_probe_while_a_planner_runs_or_waits() -> None:
+    """Each executor comes in the moment in which it would be a good probe otherwise."""
     under_test = knowing({}, GUARDED)
     for began in (0.0, 2.0):  # how long executors of both models take
         for model in "no":
             leave(under_test, ask(under_test, EXECUTOR, now=began, model=model), began + 1.0)
     planner = ask(under_test, PLANNER, now=10.0)
-    assert ask(under_test, EXECUTOR, now=10.1, model="n").place is Place.WAITING
+    assert ask(under_test, EXECUTOR, now=10.6, model="n").place is Place.WAITING
     [executor] = leave(under_test, planner, 11.0)
     late = ask(under_test, PLANNER, now=11.1)
     assert late.place is Place.WAITING
-    assert ask(under_test, EXECUTOR, now=11.2, model="o").place is Place.WAITING
+    assert ask(under_test, EXECUTOR, now=11.6, model="o").place is Place.WAITING
+    assert [ticket.model for ticket in leave(under_test, late, 11.61)] == ["o"], "nobody minds now"
     leave(under_test, executor, 12.0)
 
 

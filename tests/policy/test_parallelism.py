@@ -197,13 +197,13 @@ def test_what_two_at_once_show_says_nothing_of_three() -> None:
     assert one.contention < 0.2
 
 
-def test_a_model_is_not_known_to_take_two_because_another_call_of_it_failed_at_once() -> None:
+def test_a_model_is_not_known_to_take_two_because_another_call_of_it_failed() -> None:
     """It never reached a runner: a 501, say."""
     one = Parallelism(cap=6, host=6, models={})
     for at in range(0, 30, 3):
         failing = one.start("m", float(at), resident=True)
         working = one.start("m", at + 0.01, resident=True)
-        one.end(failing, at + 0.02, 0.02, None)
+        one.end(failing, at + 0.5, 0.5, None)
         one.end(working, at + 1.01, 1.0, WORK)
     assert one.slots("m") == 1
 

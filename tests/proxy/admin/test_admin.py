@@ -347,15 +347,9 @@ async def test_a_background_task_that_fails_is_started_again_and_told() -> None:
     async with running() as up, up.admin() as admin:
         up.app._tasks._watchers["health"].failed("KeyError: 'x'", asyncio.get_running_loop().time())
         stats = (await admin.request("GET", "/stats")).json
-        assert [watcher["name"] for watcher in stats["watchers"]] == [
-            "probe",
-            "residency",
-            "learned",
-            "health",
-            "retention",
-            "budgets",
-        ]
-        assert stats["watchers"][3] == {
+        watchers = {watcher["name"]: watcher for watcher in stats["watchers"]}
+        assert {"probe", "residency", "learned", "retention", "budgets"} <= watchers.keys()
+        assert watchers["health"] == {
             "name": "health",
             "running": False,
             "failures": 1,
