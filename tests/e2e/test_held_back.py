@@ -65,17 +65,19 @@ def silent_for(seconds: float, route: str, first: bytes | None = None) -> Any:
     return script
 
 
-async def test_the_bound_of_an_answer_with_tools_is_that_of_parsing() -> None:
+@pytest.mark.parametrize("asked", [{"tools": TOOLS}, {"think": True}])
+async def test_the_bound_of_an_answer_with_tools_is_that_of_parsing(asked: dict[str, Any]) -> None:
     overlay: Overlay = {"silent_parse_timeout_ms": 300}
     async with (
         raw_upstream(silent_for(60, CHAT)) as upstream,
         in_front_of(upstream.port, overlay, stall_timeout_s=STALL_S) as up,
         up.client() as client,
     ):
-        answer = await client.request("POST", CHAT, call(CHAT, "m:1b", stream=True, tools=TOOLS))
+        answer = await client.request("POST", CHAT, call(CHAT, "m:1b", stream=True, **asked))
         error = answer.lines[-1]
         assert (error["error_code"], error["reason"]) == ("E_TIMEOUT_LOCAL", "stall")
         assert "silent for 0.3 s" in error["error"]
+        assert up.app.breakers.snapshot() == (), "nobody's failure"
 
 
 async def test_without_tools_silence_is_a_stall() -> None:
@@ -86,6 +88,7 @@ async def test_without_tools_silence_is_a_stall() -> None:
     ):
         answer = await client.request("POST", CHAT, call(CHAT, "m:1b", stream=True))
         assert "silent for 0.1 s" in answer.lines[-1]["error"]
+        assert len(up.app.breakers.snapshot()) == 1
 
 
 @pytest.mark.parametrize("route", [GENERATE, CHAT, OPENAI, ANTHROPIC])

@@ -70,7 +70,7 @@ class AttemptParts:
 class OutgoingRequest:
     """What the client sent, ready to be sent on. ``consumed``: headers that stop here."""
 
-    __slots__ = ("_ends", "_held", "asked", "body", "consumed", "request", "target")
+    __slots__ = ("_ends", "asked", "body", "consumed", "request", "target")
 
     def __init__(
         self,
@@ -86,13 +86,11 @@ class OutgoingRequest:
         self.body = body
         self.consumed = consumed
         self._ends = b""
-        self._held = False
 
     def forget(self) -> None:
         """It will not be sent again: a long body need not live as long as its answer."""
-        raw, fields = self.body.raw, self.body.fields.plain
+        raw = self.body.raw
         self._ends = raw[:_END_BYTES] + raw[-_END_BYTES:]
-        self._held = "tools" in fields or "format" in fields or "response_format" in fields
         self.body = _FORGOTTEN
         connection = self.request.connection
         if connection.body_hold.size:
@@ -102,15 +100,6 @@ class OutgoingRequest:
         """A digest of who asks what, the same at any time; to be asked for rarely."""
         raw = self.body.raw
         return pair_of(client, self._ends or raw[:_END_BYTES] + raw[-_END_BYTES:])
-
-    @property
-    def holds_back(self) -> bool:
-        """Whether Ollama may hold its answer back while it parses it, and be silent so long.
-
-        A tool call is collected before any of it is sent, and so may be an answer with a schema.
-        """
-        fields = self.body.fields.plain
-        return self._held or any(key in fields for key in ("tools", "format", "response_format"))
 
 
 class AttemptRun:
@@ -326,7 +315,7 @@ class AttemptRun:
     def _circumstances(self) -> Circumstances:
         """Of a failure; the record keeps what the body, soon forgotten, says of it."""
         record = self._record
-        record.holds_back = self._sent.holds_back
+        record.holds_back = self._held_back is True
         record.pair = self._pair()
         return Circumstances(record.deadline_was_clients, record.holds_back)
 
