@@ -67,25 +67,25 @@ class Held:
         self.store = store
         self.clocks = clocks
 
-    def payment(
+    def attempt_charge(
         self, candidate: Candidate = HEAVY, fields: dict[str, Any] | None = None, size: int = 100
     ) -> tuple[CallRecord, Attempt, AttemptCharge]:
         """A call, its first attempt, and what that is charged."""
         record = routed(ROUTES[candidate.model])
         price = self.budget_keeper._prices.of(candidate.model, Provider.CLOUD)
         attempt = record.attempt(candidate, 100.0, price)
-        payment = self.budget_keeper.payment(
+        attempt_charge = self.budget_keeper.attempt_charge(
             record, routing(record), candidate, fields_of(fields or {}), size
         )
-        assert payment is not None
-        return record, attempt, payment
+        assert attempt_charge is not None
+        return record, attempt, attempt_charge
 
     async def sent(self, candidate: Candidate = HEAVY) -> str | None:
         """One call through to its end; the reason if it was refused."""
-        _, attempt, payment = self.payment(candidate)
-        refused = await payment.check() or await payment.reserve()
+        _, attempt, attempt_charge = self.attempt_charge(candidate)
+        refused = await attempt_charge.check() or await attempt_charge.reserve()
         attempt.sent = refused is None
-        payment.close(attempt)
+        attempt_charge.close(attempt)
         return None if refused is None else refused.reason
 
 

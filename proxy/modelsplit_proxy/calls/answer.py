@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_proxy.calls.attempt_plan import AttemptPlan
-    from modelsplit_proxy.calls.early_headers import Patience
+    from modelsplit_proxy.calls.early_headers import EarlyHeaders
     from modelsplit_proxy.calls.reply import Reply
     from modelsplit_proxy.calls.telemetry import Telemetry
     from modelsplit_proxy.calls.validation import Validation
@@ -57,9 +57,9 @@ class AnswerReader:
 
     __slots__ = (
         "_attempt",
+        "_early_headers",
         "_model",
         "_parts",
-        "_patience",
         "_provider",
         "_record",
         "_reply",
@@ -79,7 +79,7 @@ class AnswerReader:
         limits: Limits,
         *,
         validation: Validation | None,
-        patience: Patience | None,
+        early_headers: EarlyHeaders | None,
         telemetry: Telemetry | None,
     ) -> None:
         self._parts = parts
@@ -88,7 +88,7 @@ class AnswerReader:
         self._model = plan.candidate.model
         self.limits = limits
         self._validation = validation
-        self._patience = patience
+        self._early_headers = early_headers
         self._telemetry = telemetry
         self._role = plan.role
         self._provider = plan.provider
@@ -135,7 +135,7 @@ class AnswerReader:
         failure = self._what_is_wrong(head, held)
         if failure is not None:
             return self.set_back(failure, head, body)
-        if self._patience is not None and self._patience.committed:
+        if self._early_headers is not None and self._early_headers.committed:
             return self._whole_in_stream(body)
         if self._telemetry is not None and not head.get(b"content-encoding"):
             body = self._telemetry.whole(body)
@@ -258,7 +258,7 @@ class AnswerReader:
             self._validation.stream(kept.body)
 
     def _holds_streams(self, head: UpstreamHead) -> bool:
-        early = self._patience is not None and self._patience.committed
+        early = self._early_headers is not None and self._early_headers.committed
         readable = not head.get(b"content-encoding")
         return self._row.on_stream == "hold" and readable and not early
 

@@ -24,7 +24,7 @@ from modelsplit_policy.shaping import NOTHING, answer_bound, apply
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_proxy.calls.answer import AnswerParts, AnswerReader
 from modelsplit_proxy.calls.deadlines import LateError, first_byte
-from modelsplit_proxy.calls.early_headers import Patience, asks_for_stream
+from modelsplit_proxy.calls.early_headers import EarlyHeaders, asks_for_stream
 from modelsplit_proxy.calls.telemetry import Telemetry
 from modelsplit_proxy.calls.validation import Validation
 from modelsplit_proxy.http import headers
@@ -109,14 +109,14 @@ class AttemptRun:
         "_admitted",
         "_attempt",
         "_before",
+        "_charge",
         "_deadline",
+        "_early_headers",
         "_held_back",
         "_limits",
         "_parts",
-        "_patience",
-        "_payment",
         "_plan",
-        "_reading",
+        "_reader",
         "_record",
         "_reply",
         "_routing",
@@ -143,15 +143,17 @@ class AttemptRun:
         self._attempt = record.attempt(candidate, parts.clock.now(), plan.price)
         usual = plan.row.total_timeout_ms is None and sent.asked.timeout_ms is None
         self._limits = plan.limits if usual else self._read_limits()
-        self._patience = None if plan.row.early_headers_after_ms is None else self._read_patience()
-        self._reading = AnswerReader(
+        self._early_headers = (
+            None if plan.row.early_headers_after_ms is None else self._read_early_headers()
+        )
+        self._reader = AnswerReader(
             parts.answers,
             record,
             reply,
             plan,
             self._limits,
             validation=self._read_validation() if plan.row.validate_output else None,
-            patience=self._patience,
+            early_headers=self._early_headers,
             telemetry=Telemetry(record, routing, parts.clock) if sent.asked.telemetry else None,
         )
         self._deadline: Deadline
@@ -159,7 +161,7 @@ class AttemptRun:
         self._ticket: Ticket | None = None
         self._admitted: Allowed | None = None
         self._before: Failure | None = None
-        self._payment = self._read_payment() if plan.counted else None
+        self._charge = self._read_charge() if plan.counted else None
 
     async def run(
         self, *, waited_s: float, after: AttemptRun | None, before: Failure | None = None
@@ -175,26 +177,26 @@ class AttemptRun:
         if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
         stopped = parts.breakers.check(self._plan.provider, self._plan.model, self._pair)
-        if stopped is None and self._payment is not None:
-            stopped = await self._payment.check()
+        if stopped is None and self._charge is not None:
+            stopped = await self._charge.check()
         if stopped is not None:
             attempt.ended = attempt.asked
             if after is not None:
                 after.release()
-            return self._reading.set_back(stopped)
+            return self._reader.set_back(stopped)
         self._ticket = ticket = self._claim(waited_s, front=after is not None)
         keeps_seat = False
         try:
             refused = await self._take_seat(ticket, after)
             if refused is not None:
-                return self._reading.set_back(refused)
+                return self._reader.set_back(refused)
             setback = await self._dispatch()
             keeps_seat = setback is not None and retries_at_once(setback.failure)
             return setback
         finally:
             attempt.ended = parts.clock.now()
-            if self._payment is not None:
-                self._payment.close(attempt)
+            if self._charge is not None:
+                self._charge.close(attempt)
             if not keeps_seat:
                 self.release()
 
@@ -285,15 +287,15 @@ class AttemptRun:
     async def _dispatch(self) -> Setback | None:
         """Have the call counted and ask the model's breaker once more: it is about to be sent."""
         record, breakers = self._record, self._parts.breakers
-        if self._payment is not None:
-            refused = await self._payment.reserve()
+        if self._charge is not None:
+            refused = await self._charge.reserve()
             if refused is not None:
-                return self._reading.set_back(refused)
+                return self._reader.set_back(refused)
         self._attempt.dispatched = self._parts.clock.now()
         record.call.step(Event.DISPATCH)
         admitted = breakers.admit(self._plan.provider, self._plan.model, self._pair)
         if isinstance(admitted, Failure):
-            return self._reading.set_back(admitted)
+            return self._reader.set_back(admitted)
         self._admitted = admitted
         self._attempt.trial = admitted.trial
         try:
@@ -325,21 +327,25 @@ class AttemptRun:
         try:
             connection = await parts.pool.acquire()
         except UpstreamError as error:
-            return self._reading.broken(error)
+            return self._reader.broken(error)
         exchange = connection.start(head_request=False)
         try:
             self._attempt.sent = True
             connection.write(self._request_bytes())
             setback = await self._answer(exchange, deadline)
-            return setback if self._patience is None else self._in_band(setback, self._patience)
+            return (
+                setback
+                if self._early_headers is None
+                else self._in_band(setback, self._early_headers)
+            )
         finally:
             # Unless its answer is complete, this cuts the upstream off, which is what
             # makes Ollama stop computing for nobody.
             exchange.abort()
 
-    def _in_band(self, setback: Setback | None, patience: Patience) -> Setback | None:
+    def _in_band(self, setback: Setback | None, early_headers: EarlyHeaders) -> Setback | None:
         """After an early head a setback can only be told inside the stream."""
-        if setback is None or not patience.committed:
+        if setback is None or not early_headers.committed:
             return setback
         failure = setback.failure
         if self._before is not None and not explains(Tried(failure, seated=True)):
@@ -376,19 +382,19 @@ class AttemptRun:
 
     async def _answer(self, exchange: Exchange, deadline: Deadline) -> Setback | None:
         try:
-            if self._patience is not None:
-                self._patience.start()
+            if self._early_headers is not None:
+                self._early_headers.start()
             head = await first_byte(exchange, deadline, self._parts.known, self._plan.model)
         except UpstreamError as error:
-            return self._reading.broken(error)
+            return self._reader.broken(error)
         except LateError as late:
-            return self._reading.set_back(self._reading.late(late.reason))
+            return self._reader.set_back(self._reader.late(late.reason))
         finally:
-            if self._patience is not None:
-                self._patience.stop()
+            if self._early_headers is not None:
+                self._early_headers.stop()
         self._begun(head)
         self._deadline = deadline
-        return await self._reading.run(exchange, head, self._bounds)
+        return await self._reader.run(exchange, head, self._bounds)
 
     def _begun(self, head: UpstreamHead) -> None:
         """The upstream answers: what waits to hear of that is told."""
@@ -423,12 +429,12 @@ class AttemptRun:
             return bounds
         bounds = bounds.held_back(self._plan.held_back_s)
         assert bounds.stall_s is not None
-        self._reading.limits = self._limits._replace(stall_s=bounds.stall_s)
+        self._reader.limits = self._limits._replace(stall_s=bounds.stall_s)
         return bounds
 
-    def _read_payment(self) -> AttemptCharge | None:
+    def _read_charge(self) -> AttemptCharge | None:
         body = self._sent.body
-        return self._parts.budget_keeper.payment(
+        return self._parts.budget_keeper.attempt_charge(
             self._record, self._routing, self._plan.candidate, body.fields, len(body.raw)
         )
 
@@ -445,8 +451,8 @@ class AttemptRun:
         validation.bound = answer_bound(shape, record.endpoint.facts, fields)
         return validation
 
-    def _read_patience(self) -> Patience | None:
+    def _read_early_headers(self) -> EarlyHeaders | None:
         after_ms = self._plan.row.early_headers_after_ms
         if after_ms is None or not asks_for_stream(self._record.endpoint, self._sent.body.fields):
             return None
-        return Patience(self._reply, self._record, self._parts.clock, after_ms / 1000)
+        return EarlyHeaders(self._reply, self._record, self._parts.clock, after_ms / 1000)

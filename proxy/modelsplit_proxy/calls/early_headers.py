@@ -39,7 +39,7 @@ def asks_for_stream(endpoint: Endpoint, fields: Fields) -> bool:
     return endpoint.streams if given in ([], [None]) else given[0] is True
 
 
-class Patience:
+class EarlyHeaders:
     """Sends the early head after ``after_s`` seconds, then a piece every ``after_s``."""
 
     def __init__(self, reply: Reply, record: CallRecord, clock: Clock, after_s: float) -> None:

@@ -181,7 +181,7 @@ class BudgetKeeper:
 
     # 2. For calls.
 
-    def payment(
+    def attempt_charge(
         self,
         record: CallRecord,
         routing: Routing,
@@ -218,27 +218,31 @@ class BudgetKeeper:
         now = [standing for standing in self.standing() if standing.name in record.budgets]
         return budget_text.header_lines(now)
 
-    # 3. For payments.
+    # 3. For what attempts are charged.
 
-    async def check(self, payment: AttemptCharge) -> Failure | None:
+    async def check(self, attempt_charge: AttemptCharge) -> Failure | None:
         """Why the call would be refused now; counts nothing."""
-        charge = payment.charge
+        charge = attempt_charge.charge
         cloud = charge.provider is Provider.CLOUD
         if not (cloud or self._budgets.enforced(charge)):
             return None
         if (closed := self._closed()) is not None:
             return closed
         if cloud:
-            return await self._refresh() or self._check_cloud(payment) or self._check(payment)
-        refused = self._check(payment)
+            return (
+                await self._refresh()
+                or self._check_cloud(attempt_charge)
+                or self._check(attempt_charge)
+            )
+        refused = self._check(attempt_charge)
         if refused is not None and refused.reason is Reason.COUNTS_LOST:
             # Somebody may have said since that it is no matter.
-            return await self._refresh() or self._check(payment)
+            return await self._refresh() or self._check(attempt_charge)
         return refused
 
-    async def reserve(self, payment: AttemptCharge) -> Failure | None:
+    async def reserve(self, attempt_charge: AttemptCharge) -> Failure | None:
         """Count it, here and on disk; then it may be sent. Else why it may not."""
-        charge = payment.charge
+        charge = attempt_charge.charge
         cloud = charge.provider is Provider.CLOUD
         must = cloud or self._budgets.enforced(charge)
         if (closed := self._closed()) is not None:
@@ -247,34 +251,34 @@ class BudgetKeeper:
             approval = self._approvals.choose(self._time.now(), charge.nano_usd)
             if isinstance(approval, Denied):
                 return budget_text.not_approved(approval, charge.model, charge.nano_usd)
-            payment.approval = approval
+            attempt_charge.approval = approval
         reservation = self._budgets.reserve(self._time.now(), charge)
         if isinstance(reservation, Exhausted):
-            return self._refuse(payment, reservation)
-        self._count(payment, reservation)
+            return self._refuse(attempt_charge, reservation)
+        self._count(attempt_charge, reservation)
         if must:
-            return await self._write(payment, reservation)
+            return await self._write(attempt_charge, reservation)
         # Shadow budgets alone: nothing is refused, so nothing waits for the disk.
-        line = self._line(payment, reservation)
+        line = self._line(attempt_charge, reservation)
         self._submit(f"the charge of {line.request_id}", lambda db: budget_store.reserve(db, line))
         return None
 
-    def close_payment(self, payment: AttemptCharge, attempt: Attempt) -> None:
+    def settle(self, attempt_charge: AttemptCharge, attempt: Attempt) -> None:
         """The attempt has ended: settle, or give back what was not sent, or not computed."""
-        reservation = payment.reservation
+        reservation = attempt_charge.reservation
         if reservation is None:
             return
-        if not attempt.sent or _turned_away(payment, attempt):
-            self._undo(payment, reservation)
-            self._note(payment)
+        if not attempt.sent or _turned_away(attempt_charge, attempt):
+            self._undo(attempt_charge, reservation)
+            self._note(attempt_charge)
             return
         keeper, charged = self._keeper, reservation.charge.nano_usd
         cost = _cost(attempt, charged)
         self._budgets.settle(reservation, cost)
-        if payment.approval is not None:
-            self._approvals.charge(payment.approval.id, cost - charged)
+        if attempt_charge.approval is not None:
+            self._approvals.charge(attempt_charge.approval.id, cost - charged)
         self._submit(
-            f"the cost of {payment.record.request_id}",
+            f"the cost of {attempt_charge.record.request_id}",
             lambda db: budget_store.settle(db, keeper, reservation.id, cost),
         )
 
@@ -292,81 +296,83 @@ class BudgetKeeper:
             self._taken_over = True
             logger.error(_REFUSED_HERE)
 
-    def _check_cloud(self, payment: AttemptCharge) -> Failure | None:
-        charge = payment.charge
-        if not payment.priced:
-            self._note(payment)
+    def _check_cloud(self, attempt_charge: AttemptCharge) -> Failure | None:
+        charge = attempt_charge.charge
+        if not attempt_charge.priced:
+            self._note(attempt_charge)
             return budget_text.price_unknown(charge.model)
         denied = self._approvals.choose(self._time.now(), charge.nano_usd)
         if isinstance(denied, Denied):
-            self._note(payment)
+            self._note(attempt_charge)
             return budget_text.not_approved(denied, charge.model, charge.nano_usd)
         return None
 
-    def _check(self, payment: AttemptCharge) -> Failure | None:
-        exhausted = self._budgets.check(self._time.now(), payment.charge)
-        return None if exhausted is None else self._refuse(payment, exhausted)
+    def _check(self, attempt_charge: AttemptCharge) -> Failure | None:
+        exhausted = self._budgets.check(self._time.now(), attempt_charge.charge)
+        return None if exhausted is None else self._refuse(attempt_charge, exhausted)
 
-    def _refuse(self, payment: AttemptCharge, exhausted: Exhausted) -> Failure:
+    def _refuse(self, attempt_charge: AttemptCharge, exhausted: Exhausted) -> Failure:
         name = exhausted.standing.name
         self.refusals.refused[name] += 1
-        self._note(payment, name)
+        self._note(attempt_charge, name)
         return budget_text.refusal(exhausted, self._time.read().wall)
 
-    def _note(self, payment: AttemptCharge, refused: str | None = None) -> None:
-        standings = self._budgets.standing(self._time.now(), payment.charge)
-        payment.record.note_budgets(standings, refused)
+    def _note(self, attempt_charge: AttemptCharge, refused: str | None = None) -> None:
+        standings = self._budgets.standing(self._time.now(), attempt_charge.charge)
+        attempt_charge.record.note_budgets(standings, refused)
 
-    def _count(self, payment: AttemptCharge, reservation: Reservation) -> None:
-        payment.reservation = reservation
-        if payment.approval is not None:
-            self._approvals.charge(payment.approval.id, reservation.charge.nano_usd)
+    def _count(self, attempt_charge: AttemptCharge, reservation: Reservation) -> None:
+        attempt_charge.reservation = reservation
+        if attempt_charge.approval is not None:
+            self._approvals.charge(attempt_charge.approval.id, reservation.charge.nano_usd)
         self.refusals.shadow.update(reservation.over)
-        self._note(payment)
+        self._note(attempt_charge)
 
-    async def _write(self, payment: AttemptCharge, reservation: Reservation) -> Failure | None:
-        line = self._line(payment, reservation)
+    async def _write(
+        self, attempt_charge: AttemptCharge, reservation: Reservation
+    ) -> Failure | None:
+        line = self._line(attempt_charge, reservation)
         try:
             await self._store.commit(lambda db: budget_store.reserve(db, line))
         except asyncio.CancelledError:
-            self._undo(payment, reservation)
+            self._undo(attempt_charge, reservation)
             raise
         except RevokedError:
-            self._undo(payment, reservation)
-            denied = Denied(Reason.APPROVAL_REVOKED, payment.approval)
-            charge = payment.charge
+            self._undo(attempt_charge, reservation)
+            denied = Denied(Reason.APPROVAL_REVOKED, attempt_charge.approval)
+            charge = attempt_charge.charge
             return budget_text.not_approved(denied, charge.model, charge.nano_usd)
         except NotKeeperError:
             self._lose()
-            self._undo(payment, reservation)
+            self._undo(attempt_charge, reservation)
             return self._closed()
         except StoreError as error:
-            self._undo(payment, reservation)
+            self._undo(attempt_charge, reservation)
             return budget_text.unavailable(self._why(error))
         except _UNWRITABLE as error:
             _tell_unwritten(f"the charge of {line.request_id}", error)
-            self._undo(payment, reservation)
+            self._undo(attempt_charge, reservation)
             return budget_text.unavailable("this charge cannot be written")
         self._written = line.anchor
         return None
 
-    def _line(self, payment: AttemptCharge, reservation: Reservation) -> ChargeRow:
-        approval = None if payment.approval is None else payment.approval.id
-        record = payment.record
+    def _line(self, attempt_charge: AttemptCharge, reservation: Reservation) -> ChargeRow:
+        approval = None if attempt_charge.approval is None else attempt_charge.approval.id
+        record = attempt_charge.record
         return ChargeRow(
             self._keeper, self._time.anchor(), reservation, approval, record.request_id
         )
 
-    def _undo(self, payment: AttemptCharge, reservation: Reservation) -> None:
+    def _undo(self, attempt_charge: AttemptCharge, reservation: Reservation) -> None:
         """As if it had never been reserved, here and on disk."""
         keeper = self._keeper
-        payment.reservation = None
+        attempt_charge.reservation = None
         self._budgets.give_back(reservation)
-        if payment.approval is not None:
-            self._approvals.charge(payment.approval.id, -reservation.charge.nano_usd)
+        if attempt_charge.approval is not None:
+            self._approvals.charge(attempt_charge.approval.id, -reservation.charge.nano_usd)
         # Behind whatever wrote it, should that still be on its way.
         self._submit(
-            f"what was given back of {payment.record.request_id}",
+            f"what was given back of {attempt_charge.record.request_id}",
             lambda db: budget_store.give_back(db, keeper, reservation.id),
         )
 
@@ -441,16 +447,16 @@ class AttemptCharge:
         return await self._budget_keeper.reserve(self)
 
     def close(self, attempt: Attempt) -> None:
-        self._budget_keeper.close_payment(self, attempt)
+        self._budget_keeper.settle(self, attempt)
 
 
 def _tell_unwritten(what: str, error: BaseException) -> None:
     logger.error("%s cannot be written: %s: %s", what, type(error).__name__, error)
 
 
-def _turned_away(payment: AttemptCharge, attempt: Attempt) -> bool:
-    embeds = payment.record.endpoint.facts.embeds
-    return computed_nothing(attempt.upstream_status, payment.charge.provider, embeds=embeds)
+def _turned_away(attempt_charge: AttemptCharge, attempt: Attempt) -> bool:
+    embeds = attempt_charge.record.endpoint.facts.embeds
+    return computed_nothing(attempt.upstream_status, attempt_charge.charge.provider, embeds=embeds)
 
 
 def _cost(attempt: Attempt, charged: int) -> int:

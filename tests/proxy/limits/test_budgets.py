@@ -61,9 +61,9 @@ def written(directory: Path, change: Change) -> int:
 
 async def test_what_no_budget_looks_at_is_charged_nothing(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
-        record, _, _ = held.payment()
+        record, _, _ = held.attempt_charge()
         routing(record).role = Role.CHAT
-        other = held.budget_keeper.payment(record, routing(record), OPUS, fields_of({}), 10)
+        other = held.budget_keeper.attempt_charge(record, routing(record), OPUS, fields_of({}), 10)
         assert other is None
         assert held.budget_keeper.header_lines(record) == []
     assert rows(tmp_path) == []
@@ -71,13 +71,13 @@ async def test_what_no_budget_looks_at_is_charged_nothing(tmp_path: Path) -> Non
 
 async def test_a_call_is_on_disk_before_it_may_be_sent_and_settled_after(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
-        record, attempt, payment = held.payment()
-        assert await payment.check() is None
+        record, attempt, attempt_charge = held.attempt_charge()
+        assert await attempt_charge.check() is None
         assert rows(tmp_path) == []
-        assert await payment.reserve() is None
+        assert await attempt_charge.reserve() is None
         assert rows(tmp_path) == [(1, 0, 0)]
         attempt.sent = True
-        payment.close(attempt)
+        attempt_charge.close(attempt)
         held.store.catch_up(3600)
         assert rows(tmp_path) == [(1, 0, 1)]
         (standing,) = record.budgets.values()
@@ -96,8 +96,8 @@ async def test_a_refusal_says_which_budget_when_and_how(tmp_path: Path) -> None:
         for _ in range(2):
             assert await held.sent() is None
             held.clocks.wait(60.0)
-        record, _, payment = held.payment()
-        failure = await payment.check()
+        record, _, attempt_charge = held.attempt_charge()
+        failure = await attempt_charge.check()
         assert failure is not None
         assert failure.message == (
             'budget "two" is used up: 2 of 2 calls in 1h; the next one is free in 58 min, '
@@ -115,10 +115,10 @@ async def test_a_refusal_says_which_budget_when_and_how(tmp_path: Path) -> None:
 
 async def test_what_was_not_sent_is_given_back(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
-        _, attempt, payment = held.payment()
-        assert await payment.reserve() is None
-        payment.close(attempt)
-        payment.close(attempt)
+        _, attempt, attempt_charge = held.attempt_charge()
+        assert await attempt_charge.reserve() is None
+        attempt_charge.close(attempt)
+        attempt_charge.close(attempt)
         (heavy, _) = held.budget_keeper.standing()
         assert heavy.calls == 0
     assert rows(tmp_path) == []
@@ -126,9 +126,9 @@ async def test_what_was_not_sent_is_given_back(tmp_path: Path) -> None:
 
 async def test_a_call_cancelled_while_it_is_written_down_does_not_count(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
-        _, _, payment = held.payment()
+        _, _, attempt_charge = held.attempt_charge()
         with locked(tmp_path):
-            waiting = asyncio.get_running_loop().create_task(payment.reserve())
+            waiting = asyncio.get_running_loop().create_task(attempt_charge.reserve())
             await asyncio.sleep(0)
             assert held.budget_keeper.standing()[0].calls == 1
             waiting.cancel()
@@ -145,8 +145,8 @@ async def test_a_shadow_budget_refuses_nothing_and_tells_what_it_would_have(tmp_
         (standing,) = held.budget_keeper.standing()
         assert standing.calls == 5
         assert held.budget_keeper.refusals.shadow == {"two": 3}
-        record, _, payment = held.payment()
-        assert await payment.reserve() is None
+        record, _, attempt_charge = held.attempt_charge()
+        assert await attempt_charge.reserve() is None
         assert log_fields(record)["budgets"][0]["shadow"] is True
         assert held.budget_keeper.header_lines(record) == []
     assert len(rows(tmp_path)) == 6
@@ -158,8 +158,8 @@ async def test_a_shadow_budget_refuses_nothing_and_tells_what_it_would_have(tmp_
 async def test_with_a_locked_file_what_must_be_counted_is_refused(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
         with locked_out(held.store):
-            _, _, payment = held.payment()
-            failure = await payment.reserve()
+            _, _, attempt_charge = held.attempt_charge()
+            failure = await attempt_charge.reserve()
         assert failure is not None
         assert (failure.code, failure.reason) == ("E_BUDGET_EXHAUSTED", "ledger_unavailable")
         assert failure.phrase == "Budget Ledger Unavailable"
@@ -189,8 +189,8 @@ async def test_nothing_that_counts_is_sent_before_the_file_is_read(tmp_path: Pat
         )
         assert await fresh.sent() == "ledger_unavailable"
         assert await fresh.sent(OPUS) == "ledger_unavailable"
-        _, _, payment = fresh.payment()
-        assert (await payment.reserve()) is not None
+        _, _, attempt_charge = fresh.attempt_charge()
+        assert (await attempt_charge.reserve()) is not None
         await fresh.budget_keeper.open()
         assert await fresh.sent() is None
 
@@ -216,8 +216,8 @@ async def test_an_earlier_process_is_counted_and_its_numbers_are_not_reused(tmp_
 async def test_what_was_in_flight_when_the_process_was_killed_stays_counted(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path, overlay=TWO) as held:
         assert await held.sent() is None
-        _, _, payment = held.payment()
-        assert await payment.reserve() is None
+        _, _, attempt_charge = held.attempt_charge()
+        assert await attempt_charge.reserve() is None
     async with budget_keeper(tmp_path, overlay=TWO) as held:
         assert await held.sent() == "calls"
 
@@ -283,8 +283,8 @@ async def test_that_another_process_charges_now_is_noticed_without_a_call_and_sa
             await old.budget_keeper.look()
             assert await old.sent() == "ledger_unavailable"
             assert await old.sent(OPUS) == "ledger_unavailable"
-            _, _, payment = old.payment()
-            failure = await payment.reserve()
+            _, _, attempt_charge = old.attempt_charge()
+            failure = await attempt_charge.reserve()
             assert failure is not None
             assert "another modelsplit has opened it" in failure.message
     assert caplog.text.count("refused here") == 1
@@ -299,8 +299,8 @@ async def test_lost_counts_are_taken_as_used_up_across_restarts(tmp_path: Path) 
     for _ in range(2):
         async with budget_keeper(tmp_path, clocks, TWO) as held:
             assert await held.sent() == "counts_lost"
-            record, _, payment = held.payment()
-            failure = await payment.check()
+            record, _, attempt_charge = held.attempt_charge()
+            failure = await attempt_charge.check()
             assert failure is not None
             assert "modelsplit budget reset opens it" in failure.message
             assert b'RateLimit: "two";r=0;t=' in held.budget_keeper.header_lines(record)[0]
@@ -336,10 +336,10 @@ async def test_the_cloud_needs_an_approval_and_sees_one_at_once(tmp_path: Path) 
 async def test_an_approval_revoked_in_the_last_moment_sends_nothing(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
         approval = approve(tmp_path)
-        _, _, payment = held.payment(OPUS)
-        assert await payment.check() is None
+        _, _, attempt_charge = held.attempt_charge(OPUS)
+        assert await attempt_charge.check() is None
         revoke(tmp_path, approval)
-        failure = await payment.reserve()
+        failure = await attempt_charge.reserve()
         assert failure is not None
         assert failure.reason == "approval_revoked"
         assert failure.message == (
@@ -352,14 +352,14 @@ async def test_an_approval_revoked_in_the_last_moment_sends_nothing(tmp_path: Pa
 async def test_money_is_reserved_at_the_most_and_settled_with_the_truth(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
         approve(tmp_path, usd=0.2)
-        _, attempt, payment = held.payment(OPUS, {"max_tokens": 1000}, size=1000)
-        assert await payment.check() is None
-        assert await payment.reserve() is None
+        _, attempt, attempt_charge = held.attempt_charge(OPUS, {"max_tokens": 1000}, size=1000)
+        assert await attempt_charge.check() is None
+        assert await attempt_charge.reserve() is None
         most = nano(1000 * 15e-6 + 1000 * 75e-6)
         assert rows(tmp_path) == [(1, most, 0)]
         assert held.budget_keeper.approved()[1] == pytest.approx(0.11)
         attempt.sent, attempt.usage = True, Usage(prompt_tokens=200, output_tokens=100)
-        payment.close(attempt)
+        attempt_charge.close(attempt)
         cost = nano(200 * 15e-6 + 100 * 75e-6)
         assert held.budget_keeper.standing()[1].nano_usd == cost
         assert held.budget_keeper.approved()[1] == pytest.approx(0.2 - 0.0105)
@@ -369,22 +369,22 @@ async def test_money_is_reserved_at_the_most_and_settled_with_the_truth(tmp_path
 async def test_what_it_cost_is_unknown_so_the_most_stays_charged(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
         approve(tmp_path)
-        _, attempt, payment = held.payment(OPUS, {"max_tokens": 1000}, size=1000)
-        assert await payment.check() is None
-        assert await payment.reserve() is None
+        _, attempt, attempt_charge = held.attempt_charge(OPUS, {"max_tokens": 1000}, size=1000)
+        assert await attempt_charge.check() is None
+        assert await attempt_charge.reserve() is None
         attempt.sent = True
-        payment.close(attempt)
+        attempt_charge.close(attempt)
     assert rows(tmp_path) == [(1, nano(0.09), 1)]
 
 
 async def test_what_the_upstream_turned_away_is_as_if_it_had_not_been(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
         approve(tmp_path)
-        _, attempt, payment = held.payment(OPUS)
-        assert await payment.check() is None
-        assert await payment.reserve() is None
+        _, attempt, attempt_charge = held.attempt_charge(OPUS)
+        assert await attempt_charge.check() is None
+        assert await attempt_charge.reserve() is None
         attempt.sent, attempt.upstream_status = True, 404
-        payment.close(attempt)
+        attempt_charge.close(attempt)
         assert held.budget_keeper.standing()[1].calls == 0
     assert rows(tmp_path) == []
 
@@ -392,8 +392,8 @@ async def test_what_the_upstream_turned_away_is_as_if_it_had_not_been(tmp_path: 
 async def test_an_approval_does_not_cover_what_is_not_left_of_it(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path) as held:
         approve(tmp_path, usd=0.01)
-        _, _, payment = held.payment(OPUS, {"max_tokens": 1000}, size=1000)
-        failure = await payment.check()
+        _, _, attempt_charge = held.attempt_charge(OPUS, {"max_tokens": 1000}, size=1000)
+        failure = await attempt_charge.check()
         assert failure is not None
         assert failure.reason == "approval_spent"
         assert failure.message == (
@@ -468,10 +468,10 @@ RESERVED = 1_100_000  # billionths, for 100 bytes and 1000 tokens
 async def test_a_cost_that_is_none_leaves_what_was_reserved(tmp_path: Path, usage: Usage) -> None:
     """However such numbers came here: no sum grows by them, and none shrinks."""
     async with budget_keeper(tmp_path, overlay=PRICED) as held:
-        _, attempt, payment = held.payment()
-        assert await payment.reserve() is None
+        _, attempt, attempt_charge = held.attempt_charge()
+        assert await attempt_charge.reserve() is None
         attempt.sent, attempt.usage = True, usage
-        payment.close(attempt)
+        attempt_charge.close(attempt)
         assert held.store.catch_up(3600)
         assert rows(tmp_path) == [(1, RESERVED, 1)]
         assert held.budget_keeper.standing()[0].nano_usd == RESERVED
@@ -485,16 +485,16 @@ async def test_a_charge_that_cannot_be_written_refuses_its_call_and_no_other(
     tmp_path: Path, model: Any, error: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with budget_keeper(tmp_path, overlay=TWO) as held:
-        payments = [held.payment()[2] for _ in range(3)]
-        payments[1].charge = replace(payments[1].charge, model=model)
+        charges = [held.attempt_charge()[2] for _ in range(3)]
+        charges[1].charge = replace(charges[1].charge, model=model)
         for budget in held.budget_keeper._budgets._windows:
             budget._models = None
-        refused = await asyncio.gather(*(payment.reserve() for payment in payments[:2]))
+        refused = await asyncio.gather(*(charge.reserve() for charge in charges[:2]))
         assert [None if one is None else one.reason for one in refused] == [
             None,
             "ledger_unavailable",
         ]
-        assert await payments[2].reserve() is None
+        assert await charges[2].reserve() is None
         assert held.store.catch_up(3600)
         assert [row[0] for row in rows(tmp_path)] == [1, 3]
         assert held.budget_keeper.standing()[0].calls == 2
@@ -514,10 +514,10 @@ async def test_a_cost_that_cannot_be_written_is_counted_told_and_still_charged(
     monkeypatch.setattr(budget_store, "settle", poisoned)
     async with budget_keeper(tmp_path, overlay=PRICED) as held:
         for _ in range(2):
-            _, attempt, payment = held.payment()
-            assert await payment.reserve() is None
+            _, attempt, attempt_charge = held.attempt_charge()
+            assert await attempt_charge.reserve() is None
             attempt.sent, attempt.usage = True, Usage(7, 7)
-            payment.close(attempt)
+            attempt_charge.close(attempt)
         assert held.store.catch_up(3600)
         assert rows(tmp_path) == [(1, RESERVED, 0), (2, 14_000, 1)]
         assert held.budget_keeper.standing()[0].nano_usd == 28_000
@@ -533,7 +533,7 @@ async def test_a_shadow_charge_that_cannot_be_written_is_counted_in_memory(
 
     async with budget_keeper(tmp_path, overlay=SHADOW) as held:
         monkeypatch.setattr(budget_store, "reserve", fails)
-        assert await held.payment()[2].reserve() is None
+        assert await held.attempt_charge()[2].reserve() is None
         assert held.store.catch_up(3600)
         assert (held.budget_keeper.standing()[0].calls, held.budget_keeper.writes_lost) == (1, 1)
 
