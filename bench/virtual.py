@@ -87,6 +87,18 @@ def pinned(file: Path, n: int) -> Policy:
     return policy(file, {"global": every, "models": models, "roles": {"PLANNER": {"reserved": 0}}})
 
 
+def patient(file: Path) -> Policy:
+    """One call at a time with longer waits, as it was recorded: a bound to show."""
+    waits = {"EXECUTOR": 15_000, "CHAT": 30_000, "HEAVY": 30_000}
+    roles: dict[str, Any] = {
+        role: {"max_wait_ms": wait_ms, "allow_long_wait": True} for role, wait_ms in waits.items()
+    }
+    roles["PLANNER"] = {"reserved": 0}
+    every = {"max_concurrent": 1, "parallel": 1, "forecast": False}
+    models = {model: {"parallel": 1} for model in MODELS}
+    return policy(file, {"global": every, "models": models, "roles": roles})
+
+
 def caps() -> PlainCaps:
     return PlainCaps({Role.PLANNER: 2, Role.EXECUTOR: 5, Role.HEAVY: 1}, 6)
 
@@ -98,6 +110,7 @@ def ways(file: Path, label: str) -> list[Way]:
         Way(label, own, "admission"),
         Way(f"{label}, after a restart", own, "admission", again=True),
         *(Way(f"{names[n]} at a time", pinned(file, n), "admission") for n in STATIC),
+        Way("one by one, waits of 15 and 30 s: a bound", patient(file), "admission"),
         Way("caps 2 / 5 / 1 / 6, first come first served", own, caps),
         Way("direct, one model", own, None, ONE),
         Way("direct, split", own, None, SPLIT),

@@ -77,6 +77,8 @@ PATIENCE_S: Final = 2.0
 _FORECAST_MARGIN: Final = 1.5
 # How soon at the earliest it is looked again whether a moment for a probe has come.
 _LOOK_S: Final = 0.05
+# More protected calls than these in line are a burst.
+_PAIR: Final = 2
 # A protected call is likely to come if it does so in one case of two.
 _LIKELY: Final = 0.5
 # One in so many calls that would be refused by forecast waits after all: the check on it.
@@ -626,7 +628,7 @@ class Admission:
         Not in a burst of protected calls: all of them would wait for it.
         """
         for pool in self._protected:
-            if len(pool.line) > 1:
+            if len(pool.line) > _PAIR:
                 return False
         return host.parallelism.settled
 

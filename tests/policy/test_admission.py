@@ -271,11 +271,11 @@ def test_where_nobody_knows_what_company_costs_an_overdue_call_shows_it() -> Non
 def test_a_burst_of_planners_does_not_wait_for_one_of_them_to_show_it() -> None:
     under_test = knowing({}, GUARDED)
     running = ask(under_test, EXECUTOR, now=0.0)
-    first, second = (ask(under_test, PLANNER, now=0.1, model="n") for _ in range(2))
-    for ticket in (first, second):
+    burst = [ask(under_test, PLANNER, now=0.1, model="n") for _ in range(3)]
+    for ticket in burst:
         under_test.due(ticket)
     assert under_test.fill(1.1) == []
-    assert leave(under_test, running, 1.5)[0] is first
+    assert leave(under_test, running, 1.5)[0] is burst[0]
 
 
 def test_what_the_policy_gives_is_obeyed_by_overdue_calls_too() -> None:
