@@ -6,8 +6,9 @@ A call waits for a decision (PENDING), may stand in line (QUEUED), holds a seat
 
 What the table promises, and the tests check on it:
 
-- A seat is held exactly in ADMITTED, DISPATCHED and STREAMING. Entering that group takes
-  the seat and leaving it gives the seat back, FALL_BACK included.
+- A seat is held in ADMITTED, DISPATCHED and STREAMING. Entering that group takes the seat and
+  leaving it gives the seat back, FALL_BACK included. (Of a retry at once the proxy keeps the
+  first attempt's seat until the second stands in line, so that nobody comes between.)
 - COMMIT is the only door into STREAMING, and FALL_BACK does not exist behind it: once the
   client has a byte, no second model may speak.
 - Every state that is not final accepts CLIENT_GONE. Final states accept nothing.

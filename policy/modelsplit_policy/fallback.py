@@ -2,7 +2,8 @@
 
 Only before the client has a byte, only once, and only for a failure that another model may
 be spared: the upstream could not be reached, answered with a failure or "busy", does not
-have the model, took longer than the role allows, or is not asked while its breaker is open.
+have the model, took longer than the role allows, gave an answer that does not fit its schema,
+or is not asked while its breaker is open.
 Never because the line was too long (the second model stands in the same line), never for
 what the client did wrong, in whatever words the upstream says so, never for an answer that
 the upstream could not read, or that was cut at the length it may have, never for a budget that

@@ -1,8 +1,8 @@
 """The front door: every request comes in here and leaves with an answer.
 
-In order: may this request speak to us at all, is it a loop, is it a call to a model or
-anything else. The broad ``except`` here is the one per request: whatever goes wrong below,
-the client is told in its own dialect, or its connection breaks visibly.
+In order: is it a call to a model or anything else, is it a loop, may this request speak to us
+at all, and whose key it brings. The broad ``except`` here is the one per request: whatever
+goes wrong below, the client is told in its own dialect, or its connection breaks visibly.
 """
 
 from __future__ import annotations
