@@ -172,6 +172,7 @@ WHOSE: Final[Mapping[ErrorCode, Mapping[Reason, Blame]]] = MappingProxyType(
             Reason.QUEUED: _OURS,
             Reason.BEFORE_FIRST_BYTE: _OURS,
             Reason.STREAMING: _OURS,
+            Reason.CLIENT_STALLED: _OURS,
         },
         ErrorCode.INTERNAL: {Reason.BUG: _OURS},
     }
