@@ -68,13 +68,13 @@ MODELS_MAX: Final = 256
 _PAIRS_MAX: Final = 64
 
 
-class State(StrEnum):
+class BreakerState(StrEnum):
     CLOSED = "closed"
     OPEN = "open"
     HALF_OPEN = "half_open"
 
 
-class Event(StrEnum):
+class BreakerEvent(StrEnum):
     TRIP = "trip"
     TRY = "try"
     SUCCEED = "succeed"
@@ -85,13 +85,13 @@ class Event(StrEnum):
 
 TRANSITIONS: Final = MappingProxyType(
     {
-        (State.CLOSED, Event.TRIP): State.OPEN,
-        (State.OPEN, Event.TRY): State.HALF_OPEN,
-        (State.HALF_OPEN, Event.SUCCEED): State.CLOSED,
-        (State.HALF_OPEN, Event.FAIL): State.OPEN,
-        (State.HALF_OPEN, Event.GIVE_BACK): State.OPEN,
-        (State.OPEN, Event.FORGET): State.CLOSED,
-        (State.HALF_OPEN, Event.FORGET): State.CLOSED,
+        (BreakerState.CLOSED, BreakerEvent.TRIP): BreakerState.OPEN,
+        (BreakerState.OPEN, BreakerEvent.TRY): BreakerState.HALF_OPEN,
+        (BreakerState.HALF_OPEN, BreakerEvent.SUCCEED): BreakerState.CLOSED,
+        (BreakerState.HALF_OPEN, BreakerEvent.FAIL): BreakerState.OPEN,
+        (BreakerState.HALF_OPEN, BreakerEvent.GIVE_BACK): BreakerState.OPEN,
+        (BreakerState.OPEN, BreakerEvent.FORGET): BreakerState.CLOSED,
+        (BreakerState.HALF_OPEN, BreakerEvent.FORGET): BreakerState.CLOSED,
     }
 )
 
@@ -124,9 +124,9 @@ LESSONS: Final = MappingProxyType(
 )
 _OF_A_TRIAL: Final = MappingProxyType(
     {
-        Outcome.SUCCESS: Event.SUCCEED,
-        Outcome.FAILURE: Event.FAIL,
-        Outcome.IGNORE: Event.GIVE_BACK,
+        Outcome.SUCCESS: BreakerEvent.SUCCEED,
+        Outcome.FAILURE: BreakerEvent.FAIL,
+        Outcome.IGNORE: BreakerEvent.GIVE_BACK,
     }
 )
 
@@ -187,8 +187,8 @@ class BreakerTransition:
     """One breaker's step, with its cause in words; to be logged."""
 
     key: BreakerKey
-    old: State
-    new: State
+    old: BreakerState
+    new: BreakerState
     why: str
 
 
@@ -212,7 +212,7 @@ class BreakerView:
     """One breaker as statistics show it. ``trial_in_s`` is 0 where a call may go now."""
 
     key: BreakerKey
-    state: State
+    state: BreakerState
     failures: int
     trial_in_s: float
     why: str
@@ -236,7 +236,7 @@ class _Breaker:
 
     def __init__(self, key: BreakerKey, generation: int) -> None:
         self.key = key
-        self.state = State.CLOSED
+        self.state = BreakerState.CLOSED
         self.failures = 0
         # Who asked what in those that a request may have caused; and whether one was not so.
         self.pairs: set[int] = set()
@@ -257,7 +257,7 @@ class _Breaker:
 
     def is_old(self, now: float, memory_s: float) -> bool:
         """Nothing was learnt for so long that it counts no more. A trial under way counts."""
-        if self.state is State.HALF_OPEN:
+        if self.state is BreakerState.HALF_OPEN:
             return False
         return now - max(self.failed_at, self.trial_at) > memory_s
 
@@ -300,7 +300,7 @@ class Breakers:
         rows = ", ".join(
             f"{breaker.key} {breaker.state}{why and f' ({why})'}"
             for breaker in self._kept.values()
-            if (why := breaker.why) or breaker.state is not State.CLOSED
+            if (why := breaker.why) or breaker.state is not BreakerState.CLOSED
         )
         return f"<Breakers {rows or 'all closed'}>"
 
@@ -339,7 +339,7 @@ class Breakers:
             return refused
         steps = tuple(chain.from_iterable(self._enter(key, now) for key in keys))
         marks = tuple((key, self._generation_of(key)) for key in keys)
-        trial = any(step.new is State.HALF_OPEN for step in steps)
+        trial = any(step.new is BreakerState.HALF_OPEN for step in steps)
         return Allowed(trial, marks, steps)
 
     def _all_closed(self, provider: Provider, model: str | None, host: Host) -> Allowed:
@@ -431,7 +431,7 @@ class Breakers:
         return tuple(chain.from_iterable(self._heal(breaker, why) for breaker in healed))
 
     def _heal(self, breaker: _Breaker, why: str) -> tuple[BreakerTransition, ...]:
-        if breaker.state is not State.CLOSED:
+        if breaker.state is not BreakerState.CLOSED:
             return (self._forget(breaker, why),)
         self._clear(breaker)
         return ()
@@ -453,9 +453,9 @@ class Breakers:
     def _wait_s(self, key: BreakerKey, now: float, pair: Pair = None) -> float:
         """Seconds until a call may pass; 0 or less: now. How long a trial takes is a guess."""
         breaker = self._kept.get(key)
-        if breaker is None or breaker.state is State.CLOSED:
+        if breaker is None or breaker.state is BreakerState.CLOSED:
             return 0.0
-        if breaker.state is State.HALF_OPEN:
+        if breaker.state is BreakerState.HALF_OPEN:
             return breaker.open_s
         wait_s = breaker.trial_at - now
         if wait_s <= 0 and pair is not None and breaker.pairs and pair() in breaker.pairs:
@@ -466,11 +466,11 @@ class Breakers:
     def _enter(self, key: BreakerKey, now: float) -> tuple[BreakerTransition, ...]:
         """A call passes this breaker, which does not refuse it."""
         breaker = self._kept.get(key)
-        if breaker is None or breaker.state is not State.OPEN:
+        if breaker is None or breaker.state is not BreakerState.OPEN:
             return ()
         if breaker.is_old(now, self._rules.memory_s):
             return (self._forget(breaker, f"nobody asked for {self._rules.memory_s:g} s"),)
-        return (self._step(breaker, Event.TRY, f"trial after {breaker.why}"),)
+        return (self._step(breaker, BreakerEvent.TRY, f"trial after {breaker.why}"),)
 
     def _learn(
         self,
@@ -484,7 +484,7 @@ class Breakers:
         if generation != self._generation_of(key):
             return ()
         breaker = self._kept.get(key)
-        if breaker is not None and breaker.state is State.HALF_OPEN:
+        if breaker is not None and breaker.state is BreakerState.HALF_OPEN:
             # Of this generation there is one admission, the trial.
             return (self._trial_ended(breaker, lesson, now, why, pair),)
         if lesson is Outcome.FAILURE:
@@ -506,30 +506,30 @@ class Breakers:
         if not breaker.certain and len(breaker.pairs) < self._rules.pairs:
             return forgotten
         breaker.rest(now, self._rules.open_s)
-        return (*forgotten, self._step(breaker, Event.TRIP, breaker.why))
+        return (*forgotten, self._step(breaker, BreakerEvent.TRIP, breaker.why))
 
     def _trial_ended(
         self, breaker: _Breaker, lesson: Outcome, now: float, why: str, pair: int | None
     ) -> BreakerTransition:
         says = f": {why}" if why else ""
         if lesson is Outcome.SUCCESS:
-            step = self._step(breaker, Event.SUCCEED, f"the trial succeeded{says}")
+            step = self._step(breaker, BreakerEvent.SUCCEED, f"the trial succeeded{says}")
             self._clear(breaker)
             return step
         if lesson is Outcome.FAILURE:
             breaker.count(now, why, pair)
             self._keep(breaker)
             breaker.rest(now, self._open_again_s(breaker))
-            return self._step(breaker, Event.FAIL, f"the trial failed, {breaker.why}")
+            return self._step(breaker, BreakerEvent.FAIL, f"the trial failed, {breaker.why}")
         breaker.trial_at = now
-        return self._step(breaker, Event.GIVE_BACK, f"the trial said nothing{says}")
+        return self._step(breaker, BreakerEvent.GIVE_BACK, f"the trial said nothing{says}")
 
     def _open_again_s(self, breaker: _Breaker) -> float:
         if breaker.key.model is None:
             return self._rules.open_s
         return min(2 * breaker.open_s, self._rules.open_max_s)
 
-    def _step(self, breaker: _Breaker, event: Event, why: str) -> BreakerTransition:
+    def _step(self, breaker: _Breaker, event: BreakerEvent, why: str) -> BreakerTransition:
         old = breaker.state
         breaker.state = TRANSITIONS[old, event]
         self._generation += 1
@@ -544,7 +544,7 @@ class Breakers:
             self._providers[breaker.key] = breaker.generation
 
     def _forget(self, breaker: _Breaker, why: str) -> BreakerTransition:
-        step = self._step(breaker, Event.FORGET, why)
+        step = self._step(breaker, BreakerEvent.FORGET, why)
         self._clear(breaker)
         return step
 
@@ -560,9 +560,9 @@ class Breakers:
         if len(models) < MODELS_MAX:
             return ()
         # A trial under way is worth keeping; where all are, the oldest goes all the same.
-        at_rest = (kept for kept in models if kept.state is not State.HALF_OPEN)
+        at_rest = (kept for kept in models if kept.state is not BreakerState.HALF_OPEN)
         oldest = next(at_rest, models[0])
-        if oldest.state is State.CLOSED:
+        if oldest.state is BreakerState.CLOSED:
             del self._kept[oldest.key]
             return ()
         return (self._forget(oldest, f"{MODELS_MAX} models failed since"),)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.breaker import MODELS_MAX, State
+from modelsplit_policy.breaker import MODELS_MAX, BreakerState
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import BreakerKey, BreakerTransition
@@ -23,7 +23,7 @@ EVERY_S: Final = 60.0
 class _Told:
     """What was told last of one breaker, and how many steps were not told since."""
 
-    state: State
+    state: BreakerState
     at: float
     untold: int = 0
 
@@ -42,7 +42,7 @@ class BreakerNews:
         """What to say of a step, without whose breaker it is; None: nothing."""
         last = self._told.get(step.key)
         if not _is_news(step, last, now):
-            if last is not None and step.new is not State.HALF_OPEN:
+            if last is not None and step.new is not BreakerState.HALF_OPEN:
                 last.untold += 1
             return None
         more = 0 if last is None else last.untold
@@ -59,8 +59,8 @@ class BreakerNews:
 
 
 def _is_news(step: BreakerTransition, last: _Told | None, now: float) -> bool:
-    if step.new is State.HALF_OPEN:
+    if step.new is BreakerState.HALF_OPEN:
         return False
-    if step.new is State.CLOSED:
-        return last is not None and last.state is State.OPEN
+    if step.new is BreakerState.CLOSED:
+        return last is not None and last.state is BreakerState.OPEN
     return last is None or now - last.at >= EVERY_S

@@ -108,7 +108,7 @@ _LINE_MIN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
+class Threshold:
     """A level is entered at ``enter`` or above and left at ``leave`` or below."""
 
     enter: float
@@ -123,8 +123,8 @@ class Edge:
 class Band:
     """Where one signal turns bad, and where worse."""
 
-    degraded: Edge
-    critical: Edge
+    degraded: Threshold
+    critical: Threshold
 
     def __post_init__(self) -> None:
         if self.critical.enter < self.degraded.enter or self.critical.leave < self.degraded.leave:
@@ -139,12 +139,12 @@ class Band:
         return Level.OK
 
 
-def _stands(edge: Edge, value: float, *, already: bool) -> bool:
+def _stands(edge: Threshold, value: float, *, already: bool) -> bool:
     return value > edge.leave if already else value >= edge.enter
 
 
 # Yes or no: a yes is critical.
-_YES: Final = Band(Edge(1, 0), Edge(1, 0))
+_YES: Final = Band(Threshold(1, 0), Threshold(1, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,21 +154,21 @@ class HealthRules:
     # Seconds, p99. Beside eight busy threads on two cores it is about 40 ms, and one stall of
     # a container's CPU quota is 100 ms: that is a busy host, not a late loop. At 250 ms streams
     # stutter, at a second every timer in the process is wrong by that much.
-    lag: Band = Band(Edge(0.250, 0.150), Edge(1.0, 0.6))
+    lag: Band = Band(Threshold(0.250, 0.150), Threshold(1.0, 0.6))
     # How many samples the p99 needs to count: three of so many are above it.
     lag_samples: int = 300
     # Share, 0 to 1. At three quarters there is still room to act; at 0.95 the next burst is
     # refused with "queue full", whoever it is from.
-    queue: Band = Band(Edge(0.75, 0.50), Edge(0.95, 0.75))
+    queue: Band = Band(Threshold(0.75, 0.50), Threshold(0.95, 0.75))
     # Calls in ``timeouts_window_s``. One or two slow answers happen every day; five in a
     # minute are what opens a breaker, and fifteen mean that seats turn over on timeouts alone.
-    timeouts: Band = Band(Edge(5, 3), Edge(15, 10))
+    timeouts: Band = Band(Threshold(5, 3), Threshold(15, 10))
     # Models. One is an incident of that model; three of the handful a box can hold are the box.
-    model_breakers: Band = Band(Edge(1, 0), Edge(3, 1))
+    model_breakers: Band = Band(Threshold(1, 0), Threshold(3, 1))
     timeouts_window_s: float = 60.0
     # Seconds. A long prompt takes minutes to read on a slow machine; what takes ten holds a seat
     # that the others miss, and at fifteen it is given up.
-    silence: Band = Band(Edge(600, 540), Edge(900, 840))
+    silence: Band = Band(Threshold(600, 540), Threshold(900, 840))
     sheds: frozenset[Signal] = frozenset({Signal.QUEUE, Signal.TIMEOUTS})
     # Longer than a line's usual wait cap, so that the calls that filled it are gone.
     hold_s: float = 10.0
@@ -190,8 +190,8 @@ def rules_of(policy: HealthPolicy) -> HealthRules:
 
 def _band(policy: BandPolicy, unit: float = 1) -> Band:
     return Band(
-        Edge(policy.degraded / unit, policy.degraded_until / unit),
-        Edge(policy.critical / unit, policy.critical_until / unit),
+        Threshold(policy.degraded / unit, policy.degraded_until / unit),
+        Threshold(policy.critical / unit, policy.critical_until / unit),
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Shedding
 from modelsplit_policy.blame import USUAL, Blame, blame
-from modelsplit_policy.breaker import State
+from modelsplit_policy.breaker import BreakerState
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import Level, QueueState, Signals
 from modelsplit_policy.vocabulary import Role
@@ -85,7 +85,7 @@ def _is_late(failure: Failure, circumstances: Circumstances) -> bool:
 
 def not_closed(views: Iterable[BreakerView]) -> list[BreakerView]:
     """The breakers that do not simply let calls through."""
-    return [view for view in views if view.state is not State.CLOSED]
+    return [view for view in views if view.state is not BreakerState.CLOSED]
 
 
 def signals(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _ESCALATES_TO: Final = MappingProxyType({Role.EXECUTOR: Role.HEAVY, Role.HEAVY: Role.CLOUD})
 
 
-class Ask(NamedTuple):
+class RouteRequest(NamedTuple):
     """What a client said about one call. Empty strings: it said nothing.
 
     ``job``, ``client`` and ``request``: who it is, for experiments. ``loads``: it asks the
@@ -152,10 +152,10 @@ class Roles:
         known = self._plain.get(model)
         if known is not None:
             return known
-        route = self.route(Ask(model))
+        route = self.route(RouteRequest(model))
         return route if isinstance(route, Failure) else self._plain.keep(model, model, route)
 
-    def route(self, ask: Ask) -> Route | Failure:
+    def route(self, ask: RouteRequest) -> Route | Failure:
         """Decide; a Failure says what the client should have sent instead."""
         if ask.model and self._names.read(ask.model) is None:
             return unreadable(ask.model)
@@ -173,7 +173,7 @@ class Roles:
             return context
         return self._resolve(ask, role, reason, context, is_alias=name in self._aliases)
 
-    def _infer(self, ask: Ask, name: str) -> tuple[Role | None, RouteReason]:
+    def _infer(self, ask: RouteRequest, name: str) -> tuple[Role | None, RouteReason]:
         if ask.role:
             return _role_named(ask.role), RouteReason.HEADER
         by_alias = self._aliases.get(name)
@@ -221,7 +221,13 @@ class Roles:
             )
 
     def _resolve(
-        self, ask: Ask, role: Role, reason: RouteReason, context: Context, *, is_alias: bool
+        self,
+        ask: RouteRequest,
+        role: Role,
+        reason: RouteReason,
+        context: Context,
+        *,
+        is_alias: bool,
     ) -> Route:
         row = self._policy.roles[role]
         names_model = bool(ask.model) and not is_alias and reason is not RouteReason.ESCALATION
@@ -257,7 +263,7 @@ class Roles:
         own = None if alias_of is None else self._policy.roles[alias_of].primary
         return row.primary or own or named
 
-    def _test(self, ask: Ask, role: Role, reason: RouteReason) -> ExperimentPolicy | None:
+    def _test(self, ask: RouteRequest, role: Role, reason: RouteReason) -> ExperimentPolicy | None:
         """The experiment of a call that starts where the policy says, if that is the primary."""
         elsewhere = reason is RouteReason.ESCALATION or ask.retry_level > 0
         return None if elsewhere else self._tests.get(role)
@@ -274,7 +280,7 @@ def _candidates(row: RolePolicy, arm: ArmPolicy | None, model: str) -> tuple[Can
     return (first, _fallback(row))
 
 
-def _arm(test: ExperimentPolicy, ask: Ask) -> ArmPolicy | None:
+def _arm(test: ExperimentPolicy, ask: RouteRequest) -> ArmPolicy | None:
     # `ollama stop planner` means the model of this client's calls. Where each call is dealt
     # by itself, it means the one that the name stands for outside any experiment.
     request = "" if ask.loads else ask.request

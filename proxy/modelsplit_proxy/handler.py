@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.metrics.calls import Metrics
     from modelsplit_proxy.passthrough.intercept import Intercept
     from modelsplit_proxy.passthrough.last_good import LastGood
-    from modelsplit_proxy.protocol.routes import Route, Routes
+    from modelsplit_proxy.protocol.routes import PathRoute, Routes
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.watch.installed_models import InstalledModels
 
@@ -125,7 +125,7 @@ class Handler:
 
     async def _pass(
         self,
-        route: Route,
+        route: PathRoute,
         request: Request,
         target: str,
         down: Downstream,
@@ -155,7 +155,7 @@ class Handler:
         self._parts.metrics.passed(Kind.OTHER, down.status)
 
     async def _options(
-        self, route: Route, request: Request, target: str, down: Downstream, caller: Caller
+        self, route: PathRoute, request: Request, target: str, down: Downstream, caller: Caller
     ) -> Failure | None:
         """Let an OPTIONS go one hop further, if it may (RFC 9110 §7.6.2)."""
         hops = headers.hops_left(request.headers["Max-Forwards"])

@@ -21,8 +21,8 @@ from modelsplit_policy.deadlines import Deadline, Limits, failure_of
 from modelsplit_policy.failures import Failure, Reason
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Report
-from modelsplit_policy.roles import Ask as Wish
 from modelsplit_policy.roles import Roles, Route
+from modelsplit_policy.roles import RouteRequest as Wish
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Provider, Role
 

@@ -23,7 +23,7 @@ import pytest
 
 from modelsplit_policy.approvals import ApprovalAction, Change
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers
-from modelsplit_policy.breaker import State as Breaker
+from modelsplit_policy.breaker import BreakerState as Breaker
 from modelsplit_policy.budgets import nano
 from modelsplit_policy.call import State
 from modelsplit_policy.failures import ErrorCode, Failure, Reason

@@ -17,15 +17,15 @@ from modelsplit_policy.breaker import (
     MODELS_MAX,
     TRANSITIONS,
     Allowed,
+    BreakerEvent,
     BreakerKey,
     BreakerRules,
     Breakers,
+    BreakerState,
     BreakerTransition,
     BreakerView,
-    Event,
     Outcome,
     Scope,
-    State,
     outcome_of,
     rules_of,
 )
@@ -61,7 +61,7 @@ def refusing(breakers: Breakers, model: str | None, now: float) -> Stopped:
     asked = {BreakerKey(Provider.LOCAL), BreakerKey(Provider.LOCAL, model)}
     views = [view for view in breakers.snapshot(now) if view.key in asked]
     view = max(views, key=lambda view: view.trial_in_s)
-    assert view.state is not State.CLOSED
+    assert view.state is not BreakerState.CLOSED
     return Stopped(view.key, view.trial_in_s, view.why)
 
 
@@ -156,7 +156,7 @@ def test_a_success_ends_the_streak() -> None:
 def test_a_streak_older_than_the_memory_starts_afresh() -> None:
     traffic = Traffic(memory_s=60).call(*[STATUS] * 4).after(61).call(STATUS)
     (view,) = traffic.shown()
-    assert (view.state, view.failures) == (State.CLOSED, 1)
+    assert (view.state, view.failures) == (BreakerState.CLOSED, 1)
     assert traffic.after(61).shown() == ()
 
 
@@ -287,7 +287,7 @@ def test_a_trial_whose_client_left_gives_its_place_to_the_next() -> None:
 def test_a_models_trial_that_does_not_reach_the_provider_says_nothing_of_the_model() -> None:
     traffic = Traffic().open(STATUS).after(1).call(REFUSED)
     views = {view.key.model: (view.state, view.failures) for view in traffic.shown()}
-    assert views == {None: (State.CLOSED, 1), "qwen3:8b": (State.OPEN, 5)}
+    assert views == {None: (BreakerState.CLOSED, 1), "qwen3:8b": (BreakerState.OPEN, 5)}
 
 
 def test_a_providers_trial_lasts_until_the_upstream_answers_not_until_it_is_done() -> None:
@@ -332,7 +332,7 @@ def test_a_trial_that_ends_twice_ends_once() -> None:
     trial = traffic.admitted()
     traffic.end(trial, LEFT)
     traffic.end(trial, WELL)
-    assert traffic.shown()[0].state is State.OPEN
+    assert traffic.shown()[0].state is BreakerState.OPEN
 
 
 def test_asking_before_queueing_takes_no_trial() -> None:
@@ -360,7 +360,7 @@ def test_a_trial_under_way_is_never_forgotten() -> None:
     traffic = Traffic(memory_s=60).open(STATUS).after(1)
     traffic.admitted()
     traffic.after(600).refused()
-    assert traffic.shown()[0].state is State.HALF_OPEN
+    assert traffic.shown()[0].state is BreakerState.HALF_OPEN
 
 
 def test_nor_is_one_that_took_long_and_said_nothing() -> None:
@@ -417,13 +417,17 @@ def test_the_snapshot_tells_what_to_expect() -> None:
     assert traffic.shown() == (
         BreakerView(
             BreakerKey(Provider.LOCAL, "a"),
-            State.OPEN,
+            BreakerState.OPEN,
             5,
             0.75,
             "5 failures in a row, last: status 500",
         ),
         BreakerView(
-            BreakerKey(Provider.LOCAL), State.CLOSED, 1, 0.0, "1 failure, last: connection refused"
+            BreakerKey(Provider.LOCAL),
+            BreakerState.CLOSED,
+            1,
+            0.0,
+            "1 failure, last: connection refused",
         ),
     )
     assert traffic.after(5).shown()[0].trial_in_s == 0.0
@@ -452,9 +456,9 @@ def test_rules_that_make_no_breaker_are_refused(wrong: dict[str, float]) -> None
 
 
 def test_half_open_is_entered_by_a_try_and_left_by_every_ending_of_a_trial() -> None:
-    into = [event for (_, event), state in TRANSITIONS.items() if state is State.HALF_OPEN]
-    assert into == [Event.TRY]
-    assert all((State.HALF_OPEN, event) in TRANSITIONS for event in _OF_A_TRIAL.values())
+    into = [event for (_, event), state in TRANSITIONS.items() if state is BreakerState.HALF_OPEN]
+    assert into == [BreakerEvent.TRY]
+    assert all((BreakerState.HALF_OPEN, event) in TRANSITIONS for event in _OF_A_TRIAL.values())
     assert set(_OF_A_TRIAL) == set(Outcome)
 
 
@@ -620,16 +624,16 @@ class AnyTraffic(RuleBasedStateMachine):
         self.breakers = Breakers(self.given)
         self.now = 0.0
         self.out: list[Allowed] = []
-        self.states: dict[BreakerKey, State] = {}
+        self.states: dict[BreakerKey, BreakerState] = {}
         self.trials: dict[BreakerKey, Allowed | None] = {}
 
     def replay(self, steps: tuple[BreakerTransition, ...], call: Allowed | None = None) -> None:
         for step in steps:
-            assert self.states.get(step.key, State.CLOSED) is step.old
+            assert self.states.get(step.key, BreakerState.CLOSED) is step.old
             assert step.old is not step.new
             assert step.why
             self.states[step.key] = step.new
-            if step.new is State.HALF_OPEN:
+            if step.new is BreakerState.HALF_OPEN:
                 assert step.key not in self.trials
                 self.trials[step.key] = call
             else:
@@ -647,7 +651,7 @@ class AnyTraffic(RuleBasedStateMachine):
             assert verdict == foretold
             stopped = refusing(self.breakers, model, self.now)
             assert 0 < stopped.retry_after_s <= self.given.open_max_s
-            assert self.states[stopped.key] is not State.CLOSED
+            assert self.states[stopped.key] is not BreakerState.CLOSED
             assert stopped.why in verdict.message
             return
         assert foretold is None
@@ -668,7 +672,7 @@ class AnyTraffic(RuleBasedStateMachine):
         on_trial = [key for key, trial in self.trials.items() if trial is call]
         self.replay(self.breakers.ended(call, *ending, self.now, "so it went"))
         for key in on_trial:
-            assert self.states[key] is not State.HALF_OPEN
+            assert self.states[key] is not BreakerState.HALF_OPEN
 
     @precondition(lambda self: self.trials)
     @rule(data=st.data())
@@ -698,8 +702,10 @@ class AnyTraffic(RuleBasedStateMachine):
     @invariant()
     def the_snapshot_agrees_with_the_steps(self) -> None:
         shown = {view.key: view.state for view in self.breakers.snapshot(self.now)}
-        assert all(self.states.get(key, State.CLOSED) is state for key, state in shown.items())
-        assert self.trials.keys() == {k for k, s in shown.items() if s is State.HALF_OPEN}
+        assert all(
+            self.states.get(key, BreakerState.CLOSED) is state for key, state in shown.items()
+        )
+        assert self.trials.keys() == {k for k, s in shown.items() if s is BreakerState.HALF_OPEN}
 
 
 TestAnyTraffic = AnyTraffic.TestCase
@@ -739,10 +745,10 @@ class Crowd:
         self.breakers.call_ended(allowed, wrong, self.now, completed=completed, pair=lambda: pair)
         return True
 
-    def state(self, model: str | None = "m") -> State:
+    def state(self, model: str | None = "m") -> BreakerState:
         key = BreakerKey(Provider.LOCAL, model)
         states = [view.state for view in self.breakers.snapshot(self.now) if view.key == key]
-        return states[0] if states else State.CLOSED
+        return states[0] if states else BreakerState.CLOSED
 
 
 BROKEN = failure(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS)
@@ -756,16 +762,16 @@ UNFIT = failure(ErrorCode.SCHEMA_INVALID, Reason.SCHEMA)
 def test_one_client_with_one_body_opens_nothing(wrong: Failure) -> None:
     crowd = Crowd()
     assert all(crowd.ends(1, wrong) for _ in range(50))
-    assert (crowd.state(), crowd.state(None)) == (State.CLOSED, State.CLOSED)
+    assert (crowd.state(), crowd.state(None)) == (BreakerState.CLOSED, BreakerState.CLOSED)
 
 
 @pytest.mark.parametrize(("wrong", "model"), [(BROKEN, "m"), (RESET, None)])
 def test_five_failures_of_two_open_it(wrong: Failure, model: str | None) -> None:
     crowd = Crowd()
     for pair in (1, 1, 1, 1, 2):
-        assert crowd.state(model) is State.CLOSED
+        assert crowd.state(model) is BreakerState.CLOSED
         assert crowd.ends(pair, wrong)
-    assert crowd.state(model) is State.OPEN
+    assert crowd.state(model) is BreakerState.OPEN
     assert not crowd.ends(3, None)
 
 
@@ -776,7 +782,7 @@ def test_what_no_request_can_cause_needs_no_second_client(
     crowd = Crowd()
     for _ in range(5):
         assert crowd.ends(1, wrong)
-    assert crowd.state(model) is State.OPEN
+    assert crowd.state(model) is BreakerState.OPEN
 
 
 def test_a_bad_client_beside_a_good_one_stops_neither() -> None:
@@ -817,7 +823,7 @@ def test_a_trial_that_was_answered_and_did_not_fit_closes() -> None:
         crowd.ends(pair, BROKEN)
     crowd.now = 1.0
     assert crowd.ends(9, UNFIT)
-    assert crowd.state() is State.CLOSED
+    assert crowd.state() is BreakerState.CLOSED
 
 
 @given(
@@ -833,7 +839,7 @@ def test_nothing_opens_by_what_one_pair_alone_may_have_caused(
     for pair, wrong in calls:
         crowd.ends(pair, wrong)
     for key, uncertain in (("m", BROKEN), (None, RESET)):
-        if crowd.state(key) is not State.CLOSED:
+        if crowd.state(key) is not BreakerState.CLOSED:
             certain = CRASHED if key == "m" else AWAY
             pairs = {pair for pair, wrong in calls if wrong is uncertain}
             assert len(pairs) >= 2 or any(wrong is certain for _, wrong in calls)
@@ -848,7 +854,11 @@ def test_an_answer_to_somebody_else_closes_what_nobody_listening_has_opened() ->
         crowd.ends(pair, AWAY)
     assert not crowd.ends(9, None)
     (step,) = crowd.breakers.answered(Provider.LOCAL)
-    assert (step.old, step.new, step.why) == (State.OPEN, State.CLOSED, "the provider answers")
+    assert (step.old, step.new, step.why) == (
+        BreakerState.OPEN,
+        BreakerState.CLOSED,
+        "the provider answers",
+    )
     assert all(crowd.ends(pair, None) for pair in range(9))
     assert crowd.breakers.answered(Provider.LOCAL) == ()
 
@@ -860,7 +870,7 @@ def test_it_says_nothing_of_models_nor_of_connections_that_were_cut() -> None:
     for pair in range(5):
         crowd.ends(pair, RESET, "n")
     assert crowd.breakers.answered(Provider.LOCAL) == ()
-    assert (crowd.state(), crowd.state(None)) == (State.OPEN, State.OPEN)
+    assert (crowd.state(), crowd.state(None)) == (BreakerState.OPEN, BreakerState.OPEN)
 
 
 def test_a_provider_that_was_away_and_is_back_starts_with_a_clean_slate() -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.breaker import MODELS_MAX, BreakerKey, BreakerTransition, State
+from modelsplit_policy.breaker import MODELS_MAX, BreakerKey, BreakerState, BreakerTransition
 from modelsplit_policy.breaker_news import EVERY_S, BreakerNews
 from modelsplit_policy.vocabulary import Provider
 
 KEY = BreakerKey(Provider.LOCAL)
-TRIP = BreakerTransition(KEY, State.CLOSED, State.OPEN, "5 failures in a row")
-TRY = BreakerTransition(KEY, State.OPEN, State.HALF_OPEN, "trial")
-FAIL = BreakerTransition(KEY, State.HALF_OPEN, State.OPEN, "the trial failed")
-HEAL = BreakerTransition(KEY, State.HALF_OPEN, State.CLOSED, "the trial succeeded")
+TRIP = BreakerTransition(KEY, BreakerState.CLOSED, BreakerState.OPEN, "5 failures in a row")
+TRY = BreakerTransition(KEY, BreakerState.OPEN, BreakerState.HALF_OPEN, "trial")
+FAIL = BreakerTransition(KEY, BreakerState.HALF_OPEN, BreakerState.OPEN, "the trial failed")
+HEAL = BreakerTransition(KEY, BreakerState.HALF_OPEN, BreakerState.CLOSED, "the trial succeeded")
 
 
 def test_an_outage_of_an_hour_is_about_a_line_a_minute() -> None:
@@ -55,10 +55,10 @@ def test_each_breaker_has_its_own_news_and_they_are_bounded() -> None:
 def test_what_was_told_last_is_true_within_a_minute_of_steps(
     steps: list[BreakerTransition], every_s: float
 ) -> None:
-    news, said, wrong_since, state = BreakerNews(), State.CLOSED, None, State.CLOSED
-    for number, step in enumerate(step for step in steps if step.new is not State.HALF_OPEN):
+    news, said, wrong_since, state = BreakerNews(), BreakerState.CLOSED, None, BreakerState.CLOSED
+    for number, step in enumerate(step for step in steps if step.new is not BreakerState.HALF_OPEN):
         at = number * every_s
-        if step.old is not State.HALF_OPEN and state is State.OPEN:
+        if step.old is not BreakerState.HALF_OPEN and state is BreakerState.OPEN:
             continue
         state = step.new
         if news.of(step, at) is not None:

@@ -15,7 +15,6 @@ from modelsplit_policy.health import (
     SHEDDING,
     Access,
     Band,
-    Edge,
     HealthGuard,
     HealthRules,
     HealthTransition,
@@ -23,6 +22,7 @@ from modelsplit_policy.health import (
     QueueState,
     Signal,
     Signals,
+    Threshold,
     rules_of,
 )
 from modelsplit_policy.vocabulary import Role
@@ -30,7 +30,7 @@ from modelsplit_policy.vocabulary import Role
 WELL = Signals(upstream_up=True)
 OK, DEGRADED, CRITICAL = Level.OK, Level.DEGRADED, Level.CRITICAL
 RULES = HealthRules(
-    lag=Band(Edge(0.050, 0.030), Edge(0.250, 0.150)),
+    lag=Band(Threshold(0.050, 0.030), Threshold(0.250, 0.150)),
     lag_samples=0,
     sheds=frozenset(MAY_SHED.values()),
 )
@@ -301,13 +301,13 @@ def test_the_shedding_table_is_whole_and_never_kinder_at_a_worse_level() -> None
 
 def test_a_level_must_be_left_below_where_it_is_entered() -> None:
     with pytest.raises(ValueError, match="left below"):
-        Edge(0.05, 0.05)
+        Threshold(0.05, 0.05)
 
 
-@pytest.mark.parametrize("critical", [Edge(4, 3), Edge(6, 1)])
-def test_critical_must_lie_above_degraded(critical: Edge) -> None:
+@pytest.mark.parametrize("critical", [Threshold(4, 3), Threshold(6, 1)])
+def test_critical_must_lie_above_degraded(critical: Threshold) -> None:
     with pytest.raises(ValueError, match="above degraded"):
-        Band(Edge(5, 3), critical)
+        Band(Threshold(5, 3), critical)
 
 
 def test_the_repr_is_for_an_incident() -> None:

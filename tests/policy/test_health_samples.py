@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from modelsplit_policy import admission
 from modelsplit_policy.admission import Shedding
 from modelsplit_policy.blame import Circumstances
-from modelsplit_policy.breaker import BreakerKey, BreakerView, State
+from modelsplit_policy.breaker import BreakerKey, BreakerState, BreakerView
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
 from modelsplit_policy.health import HealthGuard, HealthRules, QueueState, Signals
@@ -100,7 +100,7 @@ def test_silence_while_an_answer_is_held_back_is_nobodys_failure() -> None:
 # --- The guard's inputs -----------------------------------------------------------------------
 
 
-def view(model: str | None, state: State) -> BreakerView:
+def view(model: str | None, state: BreakerState) -> BreakerView:
     return BreakerView(BreakerKey(Provider.LOCAL, model), state, 5, 1.0, "")
 
 
@@ -109,10 +109,10 @@ def test_breakers_lines_and_what_was_measured_become_signals() -> None:
     for number in range(3):
         seats.ask(Ticket(Role.HEAVY, "m", 100.0 + number, max_wait_s=10.0), 100.0 + number)
     breakers = [
-        view(None, State.HALF_OPEN),
-        view("one", State.OPEN),
-        view("two", State.HALF_OPEN),
-        view("three", State.CLOSED),
+        view(None, BreakerState.HALF_OPEN),
+        view("one", BreakerState.OPEN),
+        view("two", BreakerState.HALF_OPEN),
+        view("three", BreakerState.CLOSED),
     ]
     assert [str(stopped.key) for stopped in not_closed(breakers)] == [
         "LOCAL",

@@ -36,8 +36,8 @@ from modelsplit_policy.health import HealthGuard, HealthRules, Level
 from modelsplit_policy.health_samples import Timeouts, shedding, signals
 from modelsplit_policy.loaded_models import Listed, LoadedModels
 from modelsplit_policy.model_names import canonical
-from modelsplit_policy.roles import Ask as Wish
 from modelsplit_policy.roles import Candidate, Roles, Route
+from modelsplit_policy.roles import RouteRequest as Wish
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Role
 

@@ -19,7 +19,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from modelsplit_policy.experiments import shares
 from modelsplit_policy.failures import ErrorCode, Failure, said_back
 from modelsplit_policy.queue_view import shown, shown_running
-from modelsplit_policy.roles import Ask, Route
+from modelsplit_policy.roles import Route, RouteRequest
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.http.server import Downstream, date_line
 from modelsplit_proxy.metrics import budgets as budget_metrics
@@ -371,9 +371,9 @@ def _breaker(view: BreakerView) -> dict[str, Any]:
     }
 
 
-def dry_run(model: str, role: str, key: str) -> Ask:
+def dry_run(model: str, role: str, key: str) -> RouteRequest:
     """What a client would ask; ``key``: its job, client or request, whichever counts."""
-    return Ask(model=model, role=role, job=key, client=key, request=key)
+    return RouteRequest(model=model, role=role, job=key, client=key, request=key)
 
 
 def _wants_text(asked: PageAsked, *others: str) -> bool:

@@ -256,9 +256,9 @@ class InferenceCall:
         self.record.bound = is_bound(self.record.endpoint.facts, body.fields)
         return self.record.bound
 
-    def _ask(self, body: Body) -> roles.Ask:
+    def _ask(self, body: Body) -> roles.RouteRequest:
         asked = self._asked
-        return roles.Ask(
+        return roles.RouteRequest(
             model=body.model,
             role=asked.role,
             context=asked.context,

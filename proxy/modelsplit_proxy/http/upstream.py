@@ -25,7 +25,13 @@ from typing import Final, Protocol, cast
 import httptools
 
 from modelsplit_proxy.http.keepalive import keep_alive
-from modelsplit_proxy.http.upstream_state import ENDED, RECEIVING, TRANSITIONS, Event, State
+from modelsplit_proxy.http.upstream_state import (
+    ENDED,
+    RECEIVING,
+    TRANSITIONS,
+    ConnectionEvent,
+    ConnectionState,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +269,7 @@ class UpstreamConnection(asyncio.Protocol):
         # Made while the upstream takes no more, for whoever waits until it does.
         self._writable: asyncio.Future[None] | None = None
         self._paused = False
-        self._state = State.IDLE
+        self._state = ConnectionState.IDLE
         self.idle_since = 0.0
         # The message being received; ``start`` begins the next one.
         self._phrase = b""
@@ -309,7 +315,7 @@ class UpstreamConnection(asyncio.Protocol):
 
         ``body_follows``: the request is written piece by piece, up to ``sent``.
         """
-        self._state = TRANSITIONS[self._state, Event.START]
+        self._state = TRANSITIONS[self._state, ConnectionEvent.START]
         self._phrase, self._headers, self._framing_bytes = b"", [], 0
         self._head_request, self._sending = head_request, body_follows
         exchange = self._exchange = Exchange(self, self._loop)
@@ -393,8 +399,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         exchange = self._exchange
-        if exchange is not None and self._state is State.BODY_TO_EOF:
-            self._state = TRANSITIONS[self._state, Event.END_CLOSING]
+        if exchange is not None and self._state is ConnectionState.BODY_TO_EOF:
+            self._state = TRANSITIONS[self._state, ConnectionEvent.END_CLOSING]
             self._finish(exchange)
         return False
 
@@ -431,7 +437,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._phrase += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._state is not State.HEAD:
+        if self._state is not ConnectionState.HEAD:
             # A trailer, or the head of an answer nobody asked for: neither belongs to
             # the head that has been handed on.
             return
@@ -440,7 +446,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._state is not State.HEAD:
+        if self._state is not ConnectionState.HEAD:
             return
         status = self._parser.get_status_code()
         _check_first_line(self._parser.get_http_version(), status, self._phrase)
@@ -452,7 +458,9 @@ class UpstreamConnection(asyncio.Protocol):
         unsized = length is None and not chunked and not bodiless
         assert self._exchange is not None
         self._exchange.head = UpstreamHead(status, self._phrase, self._headers, length)
-        self._state = TRANSITIONS[self._state, Event.UNSIZED if unsized else Event.SIZED]
+        self._state = TRANSITIONS[
+            self._state, ConnectionEvent.UNSIZED if unsized else ConnectionEvent.SIZED
+        ]
         if self._head_request:
             # llhttp cannot know that this answers a HEAD and would wait for the body.
             self.on_message_complete()
@@ -470,11 +478,13 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.on_early(piece)
 
     def on_message_complete(self) -> None:
-        if self._state is not State.BODY:
+        if self._state is not ConnectionState.BODY:
             return
         # llhttp clears its keep-alive flag after this callback.
         fit = self._parser.should_keep_alive() and not self._sending
-        self._state = TRANSITIONS[self._state, Event.END if fit else Event.END_CLOSING]
+        self._state = TRANSITIONS[
+            self._state, ConnectionEvent.END if fit else ConnectionEvent.END_CLOSING
+        ]
 
     # inside
 
@@ -495,10 +505,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._exchange = None
         if self._head_request:
             self._parser = httptools.HttpResponseParser(self)
-        if self._state is State.WHOLE and self.open:
+        if self._state is ConnectionState.WHOLE and self.open:
             if self._paused:  # by a slow client; nobody but the next answer would notice
                 self.resume()
-            self._state = TRANSITIONS[self._state, Event.REST]
+            self._state = TRANSITIONS[self._state, ConnectionEvent.REST]
             self._owner.give_back(self)
         else:
             self.close()
@@ -506,11 +516,11 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _surplus(self) -> None:
         """Bytes have come that belong to no answer: they must not begin the next one."""
-        self._state = TRANSITIONS[self._state, Event.SURPLUS]
+        self._state = TRANSITIONS[self._state, ConnectionEvent.SURPLUS]
 
     def _cut(self) -> None:
-        if self._state is not State.CLOSED:
-            self._state = TRANSITIONS[self._state, Event.CUT]
+        if self._state is not ConnectionState.CLOSED:
+            self._state = TRANSITIONS[self._state, ConnectionEvent.CUT]
 
     def _fail(self, fault: Fault, detail: str) -> None:
         exchange, self._exchange = self._exchange, None

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Final
 
 
-class State(StrEnum):
+class ConnectionState(StrEnum):
     IDLE = "idle"
     HEAD = "head"
     BODY = "body"
@@ -31,7 +31,7 @@ class State(StrEnum):
     CLOSED = "closed"
 
 
-class Event(StrEnum):
+class ConnectionEvent(StrEnum):
     """What happens to a connection.
 
     SIZED and UNSIZED: a final head was read; its body has an end of its own, or ends with the
@@ -51,27 +51,27 @@ class Event(StrEnum):
 
 TRANSITIONS: Final = MappingProxyType(
     {
-        (State.IDLE, Event.START): State.HEAD,
-        (State.IDLE, Event.CUT): State.CLOSED,
-        (State.HEAD, Event.SIZED): State.BODY,
-        (State.HEAD, Event.UNSIZED): State.BODY_TO_EOF,
-        (State.HEAD, Event.CUT): State.CLOSED,
-        (State.BODY, Event.END): State.WHOLE,
-        (State.BODY, Event.END_CLOSING): State.MUST_CLOSE,
-        (State.BODY, Event.CUT): State.CLOSED,
-        (State.BODY_TO_EOF, Event.END_CLOSING): State.MUST_CLOSE,
-        (State.BODY_TO_EOF, Event.CUT): State.CLOSED,
-        (State.WHOLE, Event.SURPLUS): State.MUST_CLOSE,
-        (State.WHOLE, Event.REST): State.IDLE,
-        (State.WHOLE, Event.CUT): State.CLOSED,
-        (State.MUST_CLOSE, Event.SURPLUS): State.MUST_CLOSE,
-        (State.MUST_CLOSE, Event.CUT): State.CLOSED,
+        (ConnectionState.IDLE, ConnectionEvent.START): ConnectionState.HEAD,
+        (ConnectionState.IDLE, ConnectionEvent.CUT): ConnectionState.CLOSED,
+        (ConnectionState.HEAD, ConnectionEvent.SIZED): ConnectionState.BODY,
+        (ConnectionState.HEAD, ConnectionEvent.UNSIZED): ConnectionState.BODY_TO_EOF,
+        (ConnectionState.HEAD, ConnectionEvent.CUT): ConnectionState.CLOSED,
+        (ConnectionState.BODY, ConnectionEvent.END): ConnectionState.WHOLE,
+        (ConnectionState.BODY, ConnectionEvent.END_CLOSING): ConnectionState.MUST_CLOSE,
+        (ConnectionState.BODY, ConnectionEvent.CUT): ConnectionState.CLOSED,
+        (ConnectionState.BODY_TO_EOF, ConnectionEvent.END_CLOSING): ConnectionState.MUST_CLOSE,
+        (ConnectionState.BODY_TO_EOF, ConnectionEvent.CUT): ConnectionState.CLOSED,
+        (ConnectionState.WHOLE, ConnectionEvent.SURPLUS): ConnectionState.MUST_CLOSE,
+        (ConnectionState.WHOLE, ConnectionEvent.REST): ConnectionState.IDLE,
+        (ConnectionState.WHOLE, ConnectionEvent.CUT): ConnectionState.CLOSED,
+        (ConnectionState.MUST_CLOSE, ConnectionEvent.SURPLUS): ConnectionState.MUST_CLOSE,
+        (ConnectionState.MUST_CLOSE, ConnectionEvent.CUT): ConnectionState.CLOSED,
     }
 )
 """Where each event leads. Read by subscript: a function call less for each byte's way."""
 
-RECEIVING: Final = frozenset({State.BODY, State.BODY_TO_EOF})
-ENDED: Final = frozenset({State.WHOLE, State.MUST_CLOSE})
+RECEIVING: Final = frozenset({ConnectionState.BODY, ConnectionState.BODY_TO_EOF})
+ENDED: Final = frozenset({ConnectionState.WHOLE, ConnectionState.MUST_CLOSE})
 
 
 def diagram() -> str:
@@ -80,8 +80,8 @@ def diagram() -> str:
     return "\n".join(
         [
             "stateDiagram-v2",
-            f"    [*] --> {State.IDLE}",
+            f"    [*] --> {ConnectionState.IDLE}",
             *edges,
-            f"    {State.CLOSED} --> [*]",
+            f"    {ConnectionState.CLOSED} --> [*]",
         ]
     )

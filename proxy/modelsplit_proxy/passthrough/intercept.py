@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Action
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.server import Downstream
-    from modelsplit_proxy.protocol.routes import Route
+    from modelsplit_proxy.protocol.routes import PathRoute
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Intercept:
         self._rules = rules
         self._max_body_bytes = max_body_bytes
 
-    async def plan(self, route: Route, target: str, request: Request, down: Downstream) -> Plan:
+    async def plan(self, route: PathRoute, target: str, request: Request, down: Downstream) -> Plan:
         if route.action is not None:
             return await self._change(route.action, request, down)
         match route.label:
@@ -89,7 +89,7 @@ class Intercept:
             case _:
                 return _PASS
 
-    def _list(self, route: Route, target: str, merge: model_lists.Merge) -> Plan:
+    def _list(self, route: PathRoute, target: str, merge: model_lists.Merge) -> Plan:
         if not self._catalogue.aliases:
             return _PASS
         # A HEAD is asked as a GET: its length is that of the list with the aliases.

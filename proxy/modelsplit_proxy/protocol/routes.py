@@ -35,7 +35,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class PathRoute:
     """One row: ``label`` is the path, with a star for its last segment where any will do.
 
     ``endpoint``: the row of an inference route, None for any other.
@@ -48,17 +48,17 @@ class Route:
     endpoint: Endpoint | None = None
 
 
-def _rows(kind: Kind, *rows: str, action: Action | None = None) -> list[tuple[str, Route]]:
+def _rows(kind: Kind, *rows: str, action: Action | None = None) -> list[tuple[str, PathRoute]]:
     """Rows written as ``METHOD /path``, several methods separated by commas."""
     table = []
     for row in rows:
         methods, _, path = row.partition(" ")
-        route = Route(path, kind, dialect_of(path), action)
+        route = PathRoute(path, kind, dialect_of(path), action)
         table += [(method, route) for method in methods.split(",")]
     return table
 
 
-def _changes(action: Action, *rows: str) -> list[tuple[str, Route]]:
+def _changes(action: Action, *rows: str) -> list[tuple[str, PathRoute]]:
     return _rows(Kind.MANAGEMENT, *rows, action=action)
 
 
@@ -102,7 +102,7 @@ _PASSED: Final = (
 """What is no inference route, kind by kind."""
 
 _UNKNOWN: Final = MappingProxyType(
-    {dialect: Route("other", Kind.OTHER, dialect) for dialect in Dialect}
+    {dialect: PathRoute("other", Kind.OTHER, dialect) for dialect in Dialect}
 )
 
 
@@ -114,7 +114,8 @@ class Routes:
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         calls = (
-            Route(row.label, Kind.INFERENCE, row.wire.dialect, endpoint=row) for row in endpoints
+            PathRoute(row.label, Kind.INFERENCE, row.wire.dialect, endpoint=row)
+            for row in endpoints
         )
         self.rows = (*(("POST", route) for route in calls), *_PASSED)
         whole = {(method, route.label): route for method, route in self.rows}
@@ -125,7 +126,7 @@ class Routes:
             if label[-1] == "*"
         }
 
-    def classify(self, method: str, target: str) -> Route:
+    def classify(self, method: str, target: str) -> PathRoute:
         """The row of a request.
 
         ``target`` is the origin-form request target, query included.

@@ -11,16 +11,16 @@ from modelsplit_proxy.http.upstream_state import (
     ENDED,
     RECEIVING,
     TRANSITIONS,
-    Event,
-    State,
+    ConnectionEvent,
+    ConnectionState,
     diagram,
 )
 
 ARCHITECTURE = Path(__file__).parents[3] / "ARCHITECTURE.md"
 
 
-def walked(*events: Event) -> State:
-    state = State.IDLE
+def walked(*events: ConnectionEvent) -> ConnectionState:
+    state = ConnectionState.IDLE
     for event in events:
         state = TRANSITIONS[state, event]
     return state
@@ -29,25 +29,52 @@ def walked(*events: Event) -> State:
 @pytest.mark.parametrize(
     ("life", "end"),
     [
-        ([Event.START, Event.SIZED, Event.END, Event.REST], State.IDLE),
-        ([Event.START, Event.SIZED, Event.END_CLOSING], State.MUST_CLOSE),
-        ([Event.START, Event.UNSIZED, Event.END_CLOSING], State.MUST_CLOSE),
-        ([Event.START, Event.SIZED, Event.END, Event.SURPLUS, Event.SURPLUS], State.MUST_CLOSE),
-        ([Event.START, Event.CUT], State.CLOSED),
+        (
+            [
+                ConnectionEvent.START,
+                ConnectionEvent.SIZED,
+                ConnectionEvent.END,
+                ConnectionEvent.REST,
+            ],
+            ConnectionState.IDLE,
+        ),
+        (
+            [ConnectionEvent.START, ConnectionEvent.SIZED, ConnectionEvent.END_CLOSING],
+            ConnectionState.MUST_CLOSE,
+        ),
+        (
+            [ConnectionEvent.START, ConnectionEvent.UNSIZED, ConnectionEvent.END_CLOSING],
+            ConnectionState.MUST_CLOSE,
+        ),
+        (
+            [
+                ConnectionEvent.START,
+                ConnectionEvent.SIZED,
+                ConnectionEvent.END,
+                ConnectionEvent.SURPLUS,
+                ConnectionEvent.SURPLUS,
+            ],
+            ConnectionState.MUST_CLOSE,
+        ),
+        ([ConnectionEvent.START, ConnectionEvent.CUT], ConnectionState.CLOSED),
     ],
 )
-def test_a_connection_is_where_its_events_lead(life: list[Event], end: State) -> None:
+def test_a_connection_is_where_its_events_lead(
+    life: list[ConnectionEvent], end: ConnectionState
+) -> None:
     assert walked(*life) is end
 
 
 def test_only_a_whole_answer_leads_back_to_the_pool() -> None:
-    assert [state for (state, _), after in TRANSITIONS.items() if after is State.IDLE] == [
-        State.WHOLE
-    ]
+    assert [
+        state for (state, _), after in TRANSITIONS.items() if after is ConnectionState.IDLE
+    ] == [ConnectionState.WHOLE]
 
 
 def test_an_exchange_begins_on_an_idle_connection_only() -> None:
-    assert [state for state, event in TRANSITIONS if event is Event.START] == [State.IDLE]
+    assert [state for state, event in TRANSITIONS if event is ConnectionEvent.START] == [
+        ConnectionState.IDLE
+    ]
 
 
 def test_an_answer_ends_only_after_its_head() -> None:
@@ -56,13 +83,13 @@ def test_an_answer_ends_only_after_its_head() -> None:
 
 
 def test_every_state_but_the_last_can_be_cut() -> None:
-    assert {state for state, event in TRANSITIONS if event is Event.CUT} == set(State) - {
-        State.CLOSED
-    }
+    assert {state for state, event in TRANSITIONS if event is ConnectionEvent.CUT} == set(
+        ConnectionState
+    ) - {ConnectionState.CLOSED}
 
 
 def test_what_was_cut_does_nothing_more() -> None:
-    assert not [event for state, event in TRANSITIONS if state is State.CLOSED]
+    assert not [event for state, event in TRANSITIONS if state is ConnectionState.CLOSED]
 
 
 def test_the_picture_in_the_architecture_is_the_table() -> None:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from modelsplit_policy.blame import USUAL, Circumstances
-from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers, State
+from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers, BreakerState
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -144,7 +144,7 @@ def test_timeouts_at_our_own_deadline_count() -> None:
     for _ in range(5):
         end(breakers, LATE)
     [view] = breakers.snapshot()
-    assert (str(view.key), view.state, view.failures) == ("LOCAL/m", State.OPEN, 5)
+    assert (str(view.key), view.state, view.failures) == ("LOCAL/m", BreakerState.OPEN, 5)
 
 
 def test_an_outage_is_told_once_then_counted(caplog: pytest.LogCaptureFixture) -> None:

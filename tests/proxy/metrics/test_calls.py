@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelsplit_policy.admission import from_policy
-from modelsplit_policy.breaker import BreakerKey, BreakerView, State
+from modelsplit_policy.breaker import BreakerKey, BreakerState, BreakerView
 from modelsplit_policy.call import Event
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.health import Level
@@ -65,7 +65,7 @@ class Quiet:
         self._keys = [BreakerKey(Provider.LOCAL, model) for model in opened]
 
     def open_breakers(self) -> list[BreakerView]:
-        return [BreakerView(key, State.OPEN, 3, 10.0, "why") for key in self._keys]
+        return [BreakerView(key, BreakerState.OPEN, 3, 10.0, "why") for key in self._keys]
 
 
 def watching(lag: LoopLag, monitor: Quiet) -> Metrics:
