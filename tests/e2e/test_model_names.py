@@ -10,6 +10,7 @@ import pytest
 
 from modelsplit_policy.vocabulary import Role
 from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
 from support.calls import BODIES, DIALECTS, call
 from support.harness import Overlay, running
 
@@ -140,6 +141,8 @@ async def test_a_budget_used_up_is_used_up_under_every_spelling(route: str) -> N
 async def test_what_is_sent_under_one_spelling_counts_for_the_others() -> None:
     async with running(LISTED, budget(3)) as up, up.client() as client:
         spellings = (MODEL, "GPT-OSS:20b", "gpt-oss:20b:local ")
+        # The stand-in lacks what is not spelled as in its list, and a 404 would not count.
+        up.sim.faults.add(Kind.STATUS, status=500, path=ROUTE)
         for name in spellings:
             await client.request("POST", ROUTE, call(ROUTE, name))
         for name in SAME:
