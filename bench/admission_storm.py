@@ -4,9 +4,9 @@ First the policy alone: calls come, end, give up, come due, models load, time pa
 every operation: no cap is exceeded, no seat is lost or doubled, nobody waits who may run.
 The caps and the reasons to wait are worked out here anew, from the bench's own books.
 
-Then calls through the Gate on an event loop, each cancelled after a random number of turns of
-that loop, so that the cancellation meets every await there is; at the end nothing runs and
-nobody waits.
+Then calls through the admission queue on an event loop, each cancelled after a random number
+of turns of that loop, so that the cancellation meets every await there is; at the end nothing
+runs and nobody waits.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ class Storm:
     def _load(self) -> None:
         loaded = frozenset(self.rng.sample(MODELS, self.rng.randint(0, 3)))
         known = {} if self.rng.random() < 0.2 else {model: model in loaded for model in MODELS}
-        self.books.under_test.residency(known)
+        self.books.under_test.loaded_models(known)
         self.done["residency"] += 1
 
     def _pass(self) -> None:
@@ -239,16 +239,16 @@ def storm(operations: int, seed: int) -> dict[str, Any]:
     }
 
 
-# Through the Gate.
+# Through the admission queue.
 
 
 class Crowd:
-    """Calls through one Gate; each notes how far it came."""
+    """Calls through one admission queue; each notes how far it came."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
         self.admission = make(learns=True)
-        self.gate = Gate(self.admission, SystemClock())
+        self.admission_queue = AdmissionQueue(self.admission, SystemClock())
         self.ends: Counter[str] = Counter()
         self.peak = 0
 
@@ -266,23 +266,23 @@ class Crowd:
         try:
             await asyncio.sleep(0)
             stage = "in line"
-            refusal = self.gate.ask(ticket)
+            refusal = self.admission_queue.ask(ticket)
             if ticket.place is Place.WAITING:
-                refusal = await self.gate.wait(ticket)
+                refusal = await self.admission_queue.wait(ticket)
             stage = "refused" if refusal is not None else "running"
             await self._run(ticket)
             stage = "refused" if refusal is not None else "served"
         finally:
             granted = stage == "in line" and ticket.place is Place.SEATED
             self.ends["granted as it left" if granted else stage] += 1
-            self.gate.leave(ticket)
+            self.admission_queue.leave(ticket)
 
     async def _run(self, ticket: Ticket) -> None:
         if ticket.place is not Place.SEATED:
             return
         self.peak = max(self.peak, self.admission.running_local)
         await asyncio.sleep(0)
-        self.gate.first_byte(ticket)
+        self.admission_queue.first_byte(ticket)
         for _ in range(self.rng.randrange(6)):
             await asyncio.sleep(0)
 
@@ -313,7 +313,7 @@ async def through_gate(calls: int, seed: int) -> dict[str, Any]:
         "peak": crowd.peak,
         "running": sum(crowd.admission.running(role) for role in Role),
         "waiting": sum(crowd.admission.waiting(role) for role in Role),
-        "remembered": len(crowd.gate._waiting),  # noqa: SLF001 - what is being judged
+        "remembered": len(crowd.admission_queue._waiting),  # noqa: SLF001 - what is being judged
     }
 
 
@@ -326,7 +326,7 @@ def text(policy: dict[str, Any], gate: dict[str, Any]) -> str:
         ["of which", ", ".join(f"{name} {count}" for name, count in policy["done"].items())],
     ]
     gate_rows = [
-        ["calls through the Gate", gate["calls"]],
+        ["calls through the admission queue", gate["calls"]],
         ["calls/s", f"{gate['calls'] / gate['seconds']:.0f}"],
         ["ended", ", ".join(f"{name} {count}" for name, count in gate["ends"].items())],
         ["most at once", f"{gate['peak']} of {GLOBAL_SEATS}"],
@@ -339,7 +339,7 @@ def text(policy: dict[str, Any], gate: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Random operations against admission, checked.")
     parser.add_argument("--operations", type=int, default=OPERATIONS)
-    parser.add_argument("--calls", type=int, default=CALLS, help="through the Gate")
+    parser.add_argument("--calls", type=int, default=CALLS, help="through the admission queue")
     parser.add_argument("--seed", type=int, default=1)
     given = options(parser)
     policy = storm(given.operations, given.seed)

@@ -336,7 +336,7 @@ class Admission:
         if flight is not None and flight.loading and ticket.host is not None:
             self._by_host[ticket.host].parallelism.first_byte(flight, now)
 
-    def residency(self, models: Mapping[str, bool], host: Host = DEFAULT_HOST) -> None:
+    def note_loaded(self, models: Mapping[str, bool], host: Host = DEFAULT_HOST) -> None:
         """Whether the host has a model loaded, by canonical name; of others nobody knows."""
         self._by_host[host].loaded = models
 

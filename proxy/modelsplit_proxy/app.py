@@ -32,7 +32,7 @@ from modelsplit_proxy.http.read_budget import ReadBudget
 from modelsplit_proxy.http.server import Edge, EdgeServer, ReadLimits
 from modelsplit_proxy.http.upstream import UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
-from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import BudgetKeeper
@@ -69,7 +69,7 @@ from modelsplit_proxy.storage.writer import Store
 from modelsplit_proxy.watch.health import Monitor, Watched
 from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.learned import LearnedKeeper
-from modelsplit_proxy.watch.loaded_models import Residency
+from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
 from modelsplit_proxy.watch.upstream_probe import Probe
 
 if TYPE_CHECKING:
@@ -132,11 +132,13 @@ class App:
         self.probe = Probe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
-        self.residency = Residency(self.pool, str(upstream), self.gate, self._tasks)
+        self.loaded_models = LoadedModelsWatch(
+            self.pool, str(upstream), self.admission_queue, self._tasks
+        )
         self.installed = InstalledModels(self.pool, str(upstream), policy)
         self._learned = LearnedKeeper(
             self.admission.host().parallelism,
-            self.residency,
+            self.loaded_models,
             self.probe,
             self.store,
             str(upstream),
@@ -170,7 +172,7 @@ class App:
         own_limits = None if self.keyring is None else self.keyring.limits(policy.clients)
         budget_clock = BudgetClock(machine_clocks(boot_id(self._settings.boot_id)))
         self.admission = admission.from_policy(policy)
-        self.gate = Gate(self.admission, clock)
+        self.admission_queue = AdmissionQueue(self.admission, clock)
         self.breakers = BreakerKeeper(Breakers(breaker.rules_of(policy.breakers)), clock)
         self.budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, budget_clock)
         self.rate = ArrivalLimit(policy.clients, own_limits)
@@ -203,7 +205,7 @@ class App:
             ("costs", self._costs.call_ended),
             ("experiments", experiments.call_ended),
             ("records", self._recorder.call_ended),
-            ("loaded_models", self.residency.call_ended),
+            ("loaded_models", self.loaded_models.call_ended),
             ("health", self.monitor.call_ended),
             ("log", self.log.call_ended),
         ):
@@ -262,9 +264,9 @@ class App:
         return AttemptParts(
             answers=AnswerParts(self.target, self.lifecycle, self.probe),
             plans=AttemptPlans(self.policy, self._pricing.prices, self.budget_keeper, stall_s),
-            gate=self.gate,
+            admission_queue=self.admission_queue,
             pool=self.pool,
-            known=Known(self.residency, self.probe),
+            known=Known(self.loaded_models, self.probe),
             breakers=self.breakers,
             budget_keeper=self.budget_keeper,
             clock=self.clock,
@@ -286,7 +288,7 @@ class App:
             lifecycle=self.lifecycle,
             target=self.target,
             probe=self.probe,
-            residency=self.residency,
+            loaded_models=self.loaded_models,
             monitor=self.monitor,
             lag=self.lag,
             recorder=self._recorder,
@@ -320,7 +322,7 @@ class App:
             logger.warning("%s", warning)
         self._tasks.keep(self.installed.watch, "installed")
         self._tasks.keep(self.probe.watch, "probe")
-        self._tasks.keep(self.residency.watch, "residency")
+        self._tasks.keep(self.loaded_models.watch, "residency")
         self._tasks.keep(self._learned.watch, "learned")
         self._tasks.keep(self.monitor.watch, "health")
         self._tasks.keep(self._retention().watch, "retention")
@@ -340,7 +342,7 @@ class App:
         """Begin with what Ollama says of itself, if it says so at once; never wait for it."""
         looks = [
             self._tasks.start(self.probe.ask(), "first probe"),
-            self._tasks.start(self.residency.ask(), "first residency"),
+            self._tasks.start(self.loaded_models.ask(), "first residency"),
             self._tasks.start(self.installed.ask(), "first list"),
         ]
         await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
@@ -371,7 +373,7 @@ class App:
         """Tell those still in line, and let that leave before the connections are cut."""
         if not any(self.admission.waiting(role) for role in Role):
             return
-        self.gate.refuse_all(Reason.DRAINING)
+        self.admission_queue.refuse_all(Reason.DRAINING)
         await self._last_words()
 
     async def _cut_short(self) -> None:

@@ -178,7 +178,9 @@ class VirtualRun:
         loaded = self.host.loaded
         if loaded != self._told:
             self._told = loaded
-            self.admission.residency({model: model in loaded for model in self._installed | loaded})
+            self.admission.note_loaded(
+                {model: model in loaded for model in self._installed | loaded}
+            )
             self._fill()
 
     # A call.

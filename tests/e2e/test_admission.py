@@ -129,7 +129,7 @@ async def crowded(
         finally:
             crowd.leave()
         await up.until(lambda: up.seats() == (0, 0))
-        assert not up.app.gate._waiting
+        assert not up.app.admission_queue._waiting
 
 
 def order(up: Running) -> list[str]:
@@ -212,8 +212,8 @@ async def test_one_clients_burst_does_not_stand_in_front_of_anothers_call() -> N
 async def test_a_waiter_whose_model_is_loaded_goes_first_for_two_seconds_at_most() -> None:
     async with crowded(ONE_BY_ONE) as (up, crowd):
         [held] = await crowd.hold(CHAT)
-        await up.app.residency.ask()
-        assert up.app.residency.models == frozenset({CHAT})
+        await up.app.loaded_models.ask()
+        assert up.app.loaded_models.models == frozenset({CHAT})
         await crowd.wait(TINY, "cold")
         await crowd.wait(CHAT, "warm")
         held.reset()
@@ -224,7 +224,7 @@ async def test_a_waiter_whose_model_is_loaded_goes_first_for_two_seconds_at_most
 async def test_two_seconds_of_waiting_for_others_models_are_enough() -> None:
     async with crowded(ONE_BY_ONE) as (up, crowd):
         [held] = await crowd.hold(CHAT)
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         await crowd.wait(TINY, "cold")
         joined = up.app.clock.now()
         await crowd.wait(CHAT, "warm")
@@ -381,7 +381,7 @@ async def test_what_was_learned_is_known_after_a_restart(tmp_path: Path) -> None
             load = Load(up, tokens=24)
             up.sim = sim
             await load.until(4, steady=4, at_most=60)
-            await up.app.residency.ask()
+            await up.app.loaded_models.ask()
             before = (await stats(up))["parallelism"]
         async with in_front_of(sim.port, LEARNING, state=tmp_path) as up:
             after = (await stats(up))["parallelism"]

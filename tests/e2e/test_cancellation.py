@@ -163,7 +163,7 @@ async def cold(up: Running) -> None:
     """Nothing is loaded, and the proxy knows."""
     for key in list(up.sim.scheduler.runners):
         up.sim.scheduler.unload(key)
-    await up.app.residency.ask()
+    await up.app.loaded_models.ask()
 
 
 async def breaking(up: Running) -> None:
@@ -273,7 +273,7 @@ class Victim:
             await self._send(client)
             if blocker is not None:
                 await up.until(lambda: self._may_go_on() or len(up.calls.records) > ended)
-                up.app.gate.leave(blocker)
+                up.app.admission_queue.leave(blocker)
             await up.calls.wait(ended + 1)
 
     def _may_go_on(self) -> bool:
@@ -282,9 +282,9 @@ class Victim:
         return self._up.seats()[1] == 1 and not leaves
 
     def _blocker(self) -> Ticket:
-        gate, clock = self._up.app.gate, self._up.app.clock
+        admission_queue, clock = self._up.app.admission_queue, self._up.app.clock
         ticket = Ticket(Role.PLANNER, PRIMARY, clock.now())
-        assert gate.ask(ticket) is None
+        assert admission_queue.ask(ticket) is None
         assert ticket.place is Place.SEATED
         return ticket
 
@@ -312,9 +312,9 @@ async def whole(up: Running, state: Path) -> None:
     await up.sim.wait_for(lambda sim: not sim.active)
     assert len(app.live) == 0
     assert up.seats() == (0, 0)
-    assert not app.gate._waiting
+    assert not app.admission_queue._waiting
     assert app.client_seats._here == {}
-    assert up.app.residency.known._hurried == 0
+    assert up.app.loaded_models.known._hurried == 0
     assert all(view.state is not Breaker.HALF_OPEN for view in app.breakers.snapshot())
     await connections(up)
     await charges(up, state)

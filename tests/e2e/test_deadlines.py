@@ -73,7 +73,7 @@ def loading(sim: Sim) -> bool:
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_slow_load_is_neither_cut_nor_thrown_away(*, stream: bool) -> None:
     async with running(SLOW, bounds()) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         began = now()
         answer = await ask(up, call(ROUTE, "planner", stream=stream))
         assert now() - began > LOAD_S - 0.1 > ROLE_S
@@ -96,7 +96,7 @@ async def test_a_stream_after_a_slow_load_has_the_roles_whole_time(route: str) -
     slow = SimConfig(tokens=tokens, token_rate=rate, load_ms=700, models=MODELS)
     assert tokens / rate < ROLE_S < 0.7
     async with running(slow, bounds()) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         answer = await ask(up, call(route, "planner", stream=True), route=route)
         assert (answer.status, answer.whole) == (200, True)
         [record] = await up.calls.wait()
@@ -107,7 +107,7 @@ async def test_the_roles_clock_starts_when_the_model_is_there() -> None:
     """It loads, and then says nothing: the prompt is read for longer than the role allows."""
     mute = SimConfig(load_ms=700, prefill_ms=500, max_loaded=5, models=MODELS)
     async with running(mute, bounds()) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         began = now()
         headers = {"X-LLM-No-Fallback": "1"}
         answer = await ask(up, call(ROUTE, "planner", stream=True), headers)
@@ -136,7 +136,7 @@ async def test_a_load_without_end_is_bounded_by_its_own_number() -> None:
     overlay = {**bounds(), "load_timeout_ms": 300}
     endless = SimConfig(load_ms=60_000, max_loaded=5, models=MODELS)
     async with running(endless, overlay) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         began = now()
         answer = await ask(up, call(ROUTE, "planner"), {"X-LLM-No-Fallback": "1"})
         assert 0.25 < now() - began < ROLE_S
@@ -163,7 +163,7 @@ async def test_a_load_that_takes_too_long_is_a_cause_for_the_fallback() -> None:
 async def test_chat_has_no_bound_but_that_of_a_load() -> None:
     overlay: Overlay = {"load_timeout_ms": 300}
     async with running(SLOW, overlay) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         told(await ask(up, call(ROUTE, CHAT)), "load_timeout", "0.3 s", CHAT)
         assert len(up.asked) == 1
 
@@ -183,7 +183,7 @@ async def test_a_model_that_went_unseen_is_asked_about_before_its_load_is_given_
     async with running(SLOW, bounds()) as up:
         await warm(up, FIRST)
         await evict(up.sim, FIRST)
-        assert up.app.residency.loaded(FIRST) is True
+        assert up.app.loaded_models.loaded(FIRST) is True
         before = len(up.asked)
         answer = await ask(up, call(ROUTE, "planner", stream=True))
         assert (answer.status, answer.whole, answer["X-LLM-Attempt"]) == (200, True, "1")
@@ -197,7 +197,7 @@ async def test_a_model_that_went_unseen_is_asked_about_before_its_load_is_given_
 async def test_where_ollama_does_not_tell_the_role_has_its_own_time_and_no_more() -> None:
     async with running(SLOW, bounds()) as up:
         up.sim.faults.add(Kind.STATUS, status=500, path="/api/ps")
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         began = now()
         answer = await ask(up, call(ROUTE, "planner"), {"X-LLM-No-Fallback": "1"})
         assert now() - began < ROLE_S + 0.5
@@ -280,7 +280,7 @@ def gone(sim: Sim) -> bool:
 class TestAClientThatLeaves:
     async def test_during_a_load(self, how: str, *, stream: bool) -> None:
         async with running(SLOW, bounds()) as up, up.client() as client:
-            await up.app.residency.ask()
+            await up.app.loaded_models.ask()
             await client.ask("POST", ROUTE, call(ROUTE, "planner", stream=stream))
             await up.sim.wait_for(loading)
             async with leaving(up, client, how):

@@ -100,7 +100,7 @@ async def struck(up: Running, fault: str, model: str) -> None:
     rule = FAULTS[fault]
     target = PRIMARY if model == PLANNER else CHAT
     if fault == "slow load":
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
     else:
         await warm(up, target)
     if rule is None:

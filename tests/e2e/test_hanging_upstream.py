@@ -101,7 +101,7 @@ async def test_no_call_holds_its_seat_for_ever_and_no_second_model_is_asked(
     loaded: tuple[str, ...],
 ) -> None:
     async with ollama(*loaded) as upstream, in_front_of(upstream.port, PLAIN) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         upstream.hang()
         answers = await asyncio.gather(ask(up, "planner"), ask(up, CHAT))
         assert [told(answer) for answer in answers] == [MUTE, MUTE]
@@ -116,7 +116,7 @@ async def test_a_role_that_is_out_of_time_while_it_hangs_asks_no_second_model(
     monkeypatch.setattr(deadlines, "MUTE_S", 60.0)
     overlay = {"roles": {"PLANNER": {"validate": False, "timeout_ms": 200}}}
     async with ollama(FIRST, SECOND) as upstream, in_front_of(upstream.port, overlay) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         upstream.hang()
         await up.until(lambda: up.app.probe.up is False)
         answer = await ask(up, "planner")
@@ -128,7 +128,7 @@ async def test_a_role_that_is_out_of_time_while_it_hangs_asks_no_second_model(
 
 async def test_it_is_seen_in_health_and_opens_the_providers_breaker_until_it_is_back() -> None:
     async with ollama(FIRST, SECOND, CHAT) as upstream, in_front_of(upstream.port, PLAIN) as up:
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         upstream.hang()
         await up.until(lambda: up.app.probe.up is False)
         up.app.monitor.look()

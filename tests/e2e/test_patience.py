@@ -89,7 +89,7 @@ async def test_the_resident_fallback_may_be_preferred_to_a_cold_start() -> None:
     overlay = {"roles": {"PLANNER": {"prefer_resident_fallback": True}}}
     async with running(SimConfig(tokens=2), overlay) as up, up.client() as client:
         await client.request("POST", "/api/generate", {"model": "qwen3:8b", "prompt": "warm it"})
-        await up.app.residency.ask()
+        await up.app.loaded_models.ask()
         answer = await client.request("POST", "/api/generate", {"model": "planner", "prompt": "x"})
     assert answer["X-LLM-Model"] == "qwen3:8b"
     assert answer["X-LLM-Route-Reason"] == "fallback"

@@ -177,7 +177,7 @@ def test_a_role_stands_for_its_longest_waiter_however_fair_its_line_is() -> None
 
 def test_of_two_calls_of_a_role_the_one_whose_model_is_loaded_goes_first_for_a_while() -> None:
     under_test = make(seats=1, pools={PLANNER: PoolLimits(seats=2, max_queue=4)})
-    under_test.residency({"m": True, "n": False})
+    under_test.note_loaded({"m": True, "n": False})
     running = ask(under_test, CHAT, now=0.0)
     cold = ask(under_test, CHAT, now=0.1, model="n")
     warm = ask(under_test, CHAT, now=0.2, model="m")
@@ -560,7 +560,7 @@ class AnyOrderOfEvents(RuleBasedStateMachine):
 
     @rule(models=st.dictionaries(st.sampled_from("mno"), st.booleans()))
     def load(self, models: dict[str, bool]) -> None:
-        self.under_test.residency(models)
+        self.under_test.note_loaded(models)
         self.settle()
 
     @invariant()

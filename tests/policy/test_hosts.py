@@ -58,7 +58,7 @@ def test_a_seated_ticket_says_on_which_host_and_one_in_line_says_none() -> None:
 
 def test_calls_go_where_the_model_is_loaded_then_where_fewest_run() -> None:
     admission = fleet(seats(NEAR), seats(FAR))
-    admission.residency({"n": True}, FAR)
+    admission.note_loaded({"n": True}, FAR)
     assert [ask(admission, "n").host, ask(admission, "m").host] == [FAR, NEAR]
     assert [ask(admission, "m").host, ask(admission, "m").host] == [NEAR, FAR]
     assert ask(admission).place is Place.WAITING

@@ -88,7 +88,7 @@ class House:
         models = {model for row in rows for model in (row.primary, row.fallback) if model}
         self.known.learn([Listed(model, f"sha of {model}") for model in models], self.now)
         self.known.observe([Listed(name, f"sha of {name}") for name in names], self.now)
-        self.admission.residency(self.known.known)
+        self.admission.note_loaded(self.known.known)
 
     def call(self, model: str = "planner") -> Rehearsed:
         route = self.roles.route(Wish(model))

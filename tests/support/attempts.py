@@ -28,12 +28,12 @@ from modelsplit_proxy.http.request import Request
 from modelsplit_proxy.http.server import Downstream
 from modelsplit_proxy.http.upstream import BodySink, UpstreamError, UpstreamHead, UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
-from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
-from modelsplit_proxy.watch.loaded_models import Residency
+from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
 from modelsplit_proxy.watch.upstream_probe import Probe
 from support.bodies import read_body
 from support.budget_keepers import without_a_file
@@ -248,7 +248,7 @@ class Ticking:
 
 
 class Loaded:
-    """A residency where everything is loaded, or nothing is."""
+    """A watch where everything is loaded, or nothing is."""
 
     def __init__(self, *, loaded: bool = True) -> None:
         self._loaded = loaded
@@ -274,7 +274,7 @@ class Trial:
         upstream: Upstream,
         *,
         overlay: Overlay | None = None,
-        gate: Seats | None = None,
+        admission_queue: Seats | None = None,
         asked: Asked = NOTHING,
         loaded: bool = True,
         stall_s: float = 5.0,
@@ -284,7 +284,7 @@ class Trial:
         body: bytes = b'{"model":"planner","prompt":"hi"}',
     ) -> None:
         self.upstream = upstream
-        self.gate = gate or Seats()
+        self.admission_queue = admission_queue or Seats()
         self.clock = Ticking()
         self.probe = cast("Probe", SimpleNamespace(up=True, mute_since=None))
         self.breakers = BreakerKeeper(Breakers(BreakerRules()), self.clock)
@@ -295,9 +295,9 @@ class Trial:
         self.parts = AttemptParts(
             answers=AnswerParts(target, lifecycle, self.probe),
             plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
-            gate=cast("Gate", self.gate),
+            admission_queue=cast("AdmissionQueue", self.admission_queue),
             pool=cast("Pool", upstream),
-            known=Known(cast("Residency", Loaded(loaded=loaded)), self.probe),
+            known=Known(cast("LoadedModelsWatch", Loaded(loaded=loaded)), self.probe),
             breakers=self.breakers,
             budget_keeper=budget_keeper,
             clock=self.clock,
@@ -321,7 +321,10 @@ class Trial:
     @property
     def left_once(self) -> bool:
         """One seat was asked for, and given back."""
-        return self.gate.left == self.gate.tickets and len(self.gate.tickets) == 1
+        return (
+            self.admission_queue.left == self.admission_queue.tickets
+            and len(self.admission_queue.tickets) == 1
+        )
 
     def open_breaker(self, *models: str) -> None:
         """Five failures in a row, of each of these."""

@@ -208,8 +208,8 @@ async def warm(up: Running, *models: str) -> None:
             assert answer.status == 200
     assert set(models) <= set(up.sim.loaded)
     # An answer that was under way when the last load ended may still overwrite a newer one.
-    while not all(up.app.residency.loaded(model) for model in models):
-        await up.app.residency.ask()
+    while not all(up.app.loaded_models.loaded(model) for model in models):
+        await up.app.loaded_models.ask()
 
 
 @contextlib.asynccontextmanager

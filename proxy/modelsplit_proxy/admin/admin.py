@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
     from modelsplit_proxy.watch.health import Monitor
-    from modelsplit_proxy.watch.loaded_models import Residency
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import Probe
 
     _Handler = Callable[["PageAsked"], Awaitable["Page | Pages"]]
@@ -130,7 +130,7 @@ class AdminParts:
     guard: Guard
     loaded: LoadedPolicy
     probe: Probe
-    residency: Residency
+    loaded_models: LoadedModelsWatch
     monitor: Monitor
     lag: LoopLag
     recorder: Recorder
@@ -341,7 +341,7 @@ class Admin:
     def _parallelism(self) -> dict[str, Any]:
         """What is known of how many calls at once are useful."""
         learned = self._parts.admission.host().parallelism
-        models = self._parts.residency.models
+        models = self._parts.loaded_models.models
         return {
             "host": learned.host,
             "contention": round(learned.contention, 3),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
     from modelsplit_proxy.http.upstream_pool import Pool
-    from modelsplit_proxy.limits.admission_queue import Gate
+    from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
     from modelsplit_proxy.protocol.request_headers import Asked
@@ -59,7 +59,7 @@ class AttemptParts:
 
     answers: AnswerParts
     plans: AttemptPlans
-    gate: Gate
+    admission_queue: AdmissionQueue
     pool: Pool
     known: Known
     breakers: BreakerKeeper
@@ -201,7 +201,7 @@ class AttemptRun:
                 self.release()
 
     def _needs_seat(self) -> bool:
-        resident = self._parts.known.residency.loaded(self._plan.model) is True
+        resident = self._parts.known.loaded_models.loaded(self._plan.model) is True
         fields = self._sent.body.fields
         return needs_seat(self._record.loading, fields, resident=resident)
 
@@ -221,7 +221,7 @@ class AttemptRun:
         """Give the seat back; harmless twice."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
-            self._parts.gate.leave(ticket, self._report())
+            self._parts.admission_queue.leave(ticket, self._report())
 
     @property
     def waited_s(self) -> float:
@@ -248,20 +248,24 @@ class AttemptRun:
         )
 
     async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:
-        gate, call, clock = self._parts.gate, self._record.call, self._parts.clock
+        admission_queue, call, clock = (
+            self._parts.admission_queue,
+            self._record.call,
+            self._parts.clock,
+        )
         attempt = self._attempt
-        refusal = gate.ask(ticket)
+        refusal = admission_queue.ask(ticket)
         if after is not None:
             after.release()
         if ticket.place is not Place.SEATED:
-            attempt.crowd = gate.crowd(ticket)
+            attempt.crowd = admission_queue.crowd(ticket)
         if ticket.place is Place.WAITING:
             attempt.ahead = ticket.ahead
             call.step(Event.ENQUEUE)
-            refusal = await gate.wait(ticket)
+            refusal = await admission_queue.wait(ticket)
             if refusal is not None:
-                attempt.crowd_at_end = gate.crowd(ticket)
-        attempt.seats = gate.seats(ticket)
+                attempt.crowd_at_end = admission_queue.crowd(ticket)
+        attempt.seats = admission_queue.seats(ticket)
         if refusal is not None:
             self._record.queue_position = ticket.position
             return refusal
@@ -401,7 +405,7 @@ class AttemptRun:
         self._attempt.first_byte = self._parts.clock.now()
         self._attempt.upstream_status = head.status
         if self._ticket is not None:
-            self._parts.gate.first_byte(self._ticket)
+            self._parts.admission_queue.first_byte(self._ticket)
         if self._admitted is not None:
             self._parts.breakers.reached(self._admitted)
 

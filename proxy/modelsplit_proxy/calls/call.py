@@ -198,7 +198,7 @@ class InferenceCall:
         candidates = worth_asking(
             route,
             prefers_resident=True,
-            loaded=parts.attempts.known.residency.loaded,
+            loaded=parts.attempts.known.loaded_models.loaded,
             has_room=lambda model: parts.attempts.budget_keeper.has_room(
                 model, route.role, route.provider
             ),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.deadlines import Deadline, Look
     from modelsplit_policy.failures import Reason
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
-    from modelsplit_proxy.watch.loaded_models import Residency
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import Probe
 
 # A timer of the loop may fire so much before its moment.
@@ -25,7 +25,7 @@ _COARSE_S: Final = 0.01
 class Known(NamedTuple):
     """What is known of the upstream."""
 
-    residency: Residency
+    loaded_models: LoadedModelsWatch
     probe: Probe
 
 
@@ -42,7 +42,7 @@ async def first_byte(
 ) -> UpstreamHead:
     """Wait for the answer to begin; LateError or UpstreamError if it does not."""
     sent = deadline.sent
-    loaded = known.residency.loaded(model)
+    loaded = known.loaded_models.loaded(model)
     look = deadline.look(sent, loaded, mute_since=known.probe.mute_since)
     if not look.hurried:
         until = look.until
@@ -66,7 +66,7 @@ async def _wait(
     if look.hurried:
         return await _while_loading(exchange, deadline, known, model, look)
     if look.asks:
-        await known.residency.ask(LAST_LOOK_S)
+        await known.loaded_models.ask(LAST_LOOK_S)
         # It may have begun meanwhile.
         head = await exchange.ready_by(asyncio.get_running_loop().time())
     else:
@@ -78,7 +78,7 @@ async def _while_loading(
     exchange: Exchange, deadline: Deadline, known: Known, model: str, look: Look
 ) -> tuple[UpstreamHead | None, Look]:
     """Wait while the model is being loaded: until the answer begins, or there is another look."""
-    with known.residency.hurried():
+    with known.loaded_models.hurried():
         while look.hurried:
             head = await exchange.ready_by(look.until)
             if head is not None:
@@ -96,7 +96,7 @@ def _next_look(deadline: Deadline, known: Known, model: str, look: Look) -> Look
         now = max(now, look.until)
     return deadline.look(
         now,
-        known.residency.loaded(model),
+        known.loaded_models.loaded(model),
         asked=look.asks,
         mute_since=known.probe.mute_since,
     )

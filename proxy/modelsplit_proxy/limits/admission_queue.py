@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
 
 
-class Gate:
+class AdmissionQueue:
     """Lets calls in one by one, as admission says."""
 
     def __init__(self, admission: Admission, clock: Clock) -> None:
@@ -34,7 +34,7 @@ class Gate:
         self._look: tuple[float, asyncio.TimerHandle] | None = None
 
     def __repr__(self) -> str:
-        return f"<Gate {len(self._waiting)} waiting, {self._admission!r}>"
+        return f"<AdmissionQueue {len(self._waiting)} waiting, {self._admission!r}>"
 
     def ask(self, ticket: Ticket) -> Failure | None:
         """Take a seat or a place in line (``ticket.place`` says which), or be refused."""
@@ -78,7 +78,7 @@ class Gate:
 
     def resident(self, models: Mapping[str, bool]) -> None:
         """Whether a model is loaded, by canonical name; of others nobody knows."""
-        self._admission.residency(models)
+        self._admission.note_loaded(models)
         self._fill()
 
     def refuse_all(self, reason: Reason) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Host
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.loaded_models import Residency
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import Probe
 
 logger = logging.getLogger("modelsplit")
@@ -47,7 +47,7 @@ class LearnedKeeper:
     def __init__(
         self,
         parallelism: Parallelism,
-        residency: Residency,
+        loaded_models: LoadedModelsWatch,
         probe: Probe,
         store: Store,
         upstream: str,
@@ -56,7 +56,7 @@ class LearnedKeeper:
     ) -> None:
         self.host = host
         self._parallelism = parallelism
-        self._residency = residency
+        self._loaded_models = loaded_models
         self._probe = probe
         self._store = store
         self._upstream = upstream
@@ -83,7 +83,7 @@ class LearnedKeeper:
             return
         if version != self._version and not await self._read(version):
             return
-        for name, digest in self._residency.digests.items():
+        for name, digest in self._loaded_models.digests.items():
             self._recall_model(name, digest)
         if self._clock.now() >= self._write_due:
             self.keep()
@@ -95,7 +95,7 @@ class LearnedKeeper:
         if version is None or parallelism.lessons == self._written:
             return
         self._written = parallelism.lessons
-        at, digests = self._clock.wall(), self._residency.digests
+        at, digests = self._clock.wall(), self._loaded_models.digests
         values = {_HOST: parallelism.learned(self._clock.now()).text()}
         for name, model in parallelism.learned_models().items():
             if name in digests:

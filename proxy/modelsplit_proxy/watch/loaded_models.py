@@ -1,7 +1,7 @@
 """Which models are loaded, asked of Ollama's ``/api/ps``: gently, and after calls.
 
 ``modelsplit_policy.loaded_models`` keeps what is known and says when to ask again; this module
-asks, one question at a time, and tells the gate. Now and then it asks for what is installed
+asks, one question at a time, and tells the queue. Now and then it asks for what is installed
 (``/api/tags``), too, which tells the many names of a model apart.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelsplit_proxy.http.upstream_pool import Pool
-    from modelsplit_proxy.limits.admission_queue import Gate
+    from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.tasks import Tasks
 
@@ -29,16 +29,18 @@ _TIMEOUT_S: Final = 2.0
 _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
-class Residency:
-    """Keeps what is known of one host's models true, and the gate informed of it.
+class LoadedModelsWatch:
+    """Keeps what is known of one host's models true, and the admission queue informed.
 
     ``loaded``: whether a model is loaded; None if nobody knows.
     """
 
-    def __init__(self, pool: Pool, authority: str, gate: Gate, tasks: Tasks) -> None:
+    def __init__(
+        self, pool: Pool, authority: str, admission_queue: AdmissionQueue, tasks: Tasks
+    ) -> None:
         self._pool = pool
         self._authority = authority
-        self._gate = gate
+        self._admission_queue = admission_queue
         self._tasks = tasks
         # The question that is open; done: none is.
         self._question: asyncio.Task[None] | None = None
@@ -47,7 +49,7 @@ class Residency:
         self.loaded = self.known.loaded
 
     def __repr__(self) -> str:
-        return f"<Residency {self.known!r}>"
+        return f"<LoadedModelsWatch {self.known!r}>"
 
     @property
     def models(self) -> frozenset[str] | None:
@@ -112,7 +114,7 @@ class Residency:
                 with contextlib.suppress(TimeoutError):
                     known.learn(await self._list("/api/tags"), time())
             known.observe(loaded, time())
-        self._gate.resident(known.known)
+        self._admission_queue.resident(known.known)
 
     async def _until_due(self) -> None:
         """Wait until it is time to ask; that may come sooner while it is waited for."""

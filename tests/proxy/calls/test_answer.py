@@ -35,7 +35,7 @@ async def test_a_held_answer_is_shown_whole() -> None:
     assert trial.record.call.state is State.COMPLETED
     assert trial.record.usage.output_tokens == 7
     assert trial.record.streamed is False
-    assert trial.gate.began == 1
+    assert trial.admission_queue.began == 1
     assert trial.left_once
 
 

@@ -69,7 +69,7 @@ async def test_what_the_policy_changes_in_it_is_noted() -> None:
 
 
 async def test_without_a_seat_nothing_is_sent() -> None:
-    trial = Trial(answers(200, GOOD), gate=Seats(refusal=FULL))
+    trial = Trial(answers(200, GOOD), admission_queue=Seats(refusal=FULL))
     setback = await set_back(trial)
     assert setback.failure.reason is Reason.QUEUE_FULL
     assert trial.upstream.written == b""
@@ -78,14 +78,14 @@ async def test_without_a_seat_nothing_is_sent() -> None:
 
 
 async def test_a_wait_in_line_counts_and_ends_with_a_seat() -> None:
-    trial = Trial(answers(200, GOOD), gate=Seats(waits=True))
+    trial = Trial(answers(200, GOOD), admission_queue=Seats(waits=True))
     run = trial.attempt()
     running = asyncio.create_task(run.run(waited_s=0.0, after=None))
     await asyncio.sleep(0)
     assert trial.record.call.state is State.QUEUED
     assert trial.upstream.written == b""
     trial.clock.at += 2.5
-    trial.gate.granted.set()
+    trial.admission_queue.granted.set()
     assert await running is None
     assert run.waited_s == 2.5
     assert trial.left_once
@@ -95,14 +95,14 @@ async def test_the_wait_is_one_for_all_attempts_and_a_client_may_shorten_it() ->
     for asked_ms, waited_s, left_s in [(None, 0.0, 8.0), (None, 3.0, 5.0), (2000, 0.5, 1.5)]:
         trial = Trial(answers(200, GOOD), asked=Asked(max_wait_ms=asked_ms))
         await trial.run(waited_s=waited_s)
-        assert trial.gate.tickets[0].max_wait_s == left_s
+        assert trial.admission_queue.tickets[0].max_wait_s == left_s
     longer = Trial(answers(200, GOOD), asked=Asked(max_wait_ms=60_000))
     await longer.run(waited_s=9.0)
-    assert longer.gate.tickets[0].max_wait_s == 0.0
+    assert longer.admission_queue.tickets[0].max_wait_s == 0.0
 
 
 async def test_whoever_leaves_the_line_takes_nothing_along() -> None:
-    trial = Trial(answers(200, GOOD), gate=Seats(waits=True))
+    trial = Trial(answers(200, GOOD), admission_queue=Seats(waits=True))
     running = asyncio.create_task(trial.attempt().run(waited_s=0.0, after=None))
     await asyncio.sleep(0)
     running.cancel()
@@ -127,12 +127,12 @@ async def test_a_call_that_is_cancelled_upstream_cuts_it_off_and_gives_its_seat_
 async def test_only_a_whole_answer_reports_how_fast_it_ran() -> None:
     whole = Trial(answers(200, GOOD))
     await whole.run()
-    [report] = whole.gate.reports
+    [report] = whole.admission_queue.reports
     assert report is not None
     assert report.tokens == 7
     broken = Trial(answers(200, TOKEN, kind=NDJSON, error=CUT))
     await broken.run()
-    assert broken.gate.reports == [None]
+    assert broken.admission_queue.reports == [None]
 
 
 async def test_an_answer_that_does_not_fit_keeps_its_seat_until_the_retry_has_one() -> None:
@@ -143,7 +143,7 @@ async def test_an_answer_that_does_not_fit_keeps_its_seat_until_the_retry_has_on
     assert setback is not None
     assert setback.failure.reason is Reason.SCHEMA
     assert retries_at_once(setback.failure)
-    assert trial.gate.left == []
+    assert trial.admission_queue.left == []
     run.release()
     assert trial.left_once
 
@@ -156,17 +156,17 @@ async def test_a_model_that_is_stopped_is_not_even_queued_for() -> None:
     trial.open_breaker("qwen3:4b")
     setback = await set_back(trial)
     assert setback.failure.reason is Reason.BREAKER_OPEN
-    assert trial.gate.tickets == []
+    assert trial.admission_queue.tickets == []
     assert trial.upstream.written == b""
     assert trial.record.attempts[-1].seated is None
 
 
 async def test_a_breaker_that_opened_meanwhile_stops_the_call_at_the_door() -> None:
-    trial = Trial(answers(200, GOOD), gate=Seats(waits=True))
+    trial = Trial(answers(200, GOOD), admission_queue=Seats(waits=True))
     running = asyncio.create_task(trial.attempt().run(waited_s=0.0, after=None))
     await asyncio.sleep(0)
     trial.open_breaker("qwen3:4b")
-    trial.gate.granted.set()
+    trial.admission_queue.granted.set()
     setback = await running
     assert setback is not None
     assert setback.failure.reason is Reason.BREAKER_OPEN

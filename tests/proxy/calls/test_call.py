@@ -12,7 +12,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.tickets import Ticket
 from modelsplit_proxy.calls import answer as calls_answer
 from modelsplit_proxy.config.settings import Address
-from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import AttemptCharge
@@ -132,7 +132,7 @@ async def no_budget(*_: object) -> Failure:
     return no(Reason.CALLS)
 
 
-def no_seat(_: Gate, ticket: Ticket) -> Failure:
+def no_seat(_: AdmissionQueue, ticket: Ticket) -> Failure:
     del ticket
     return no(Reason.QUEUE_FULL)
 
@@ -150,7 +150,7 @@ SAYS: list[tuple[Check, type, str, Any, Reason]] = [
         Reason.BREAKER_OPEN,
     ),
     (Check.BUDGET, AttemptCharge, "check", no_budget, Reason.CALLS),
-    (Check.SEAT, Gate, "ask", no_seat, Reason.QUEUE_FULL),
+    (Check.SEAT, AdmissionQueue, "ask", no_seat, Reason.QUEUE_FULL),
     (Check.BUDGET, AttemptCharge, "reserve", no_budget, Reason.CALLS),
     (
         Check.BREAKER,

@@ -19,7 +19,7 @@ from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 
 if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange
-    from modelsplit_proxy.watch.loaded_models import Residency
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import Probe
 
 pytestmark = pytest.mark.flowing_time
@@ -30,7 +30,7 @@ LIMITS = Limits(role_s=0.1, load_s=0.3, stall_s=60.0)
 
 
 class Known:
-    """A residency that knows what the test says; ``told`` is what asking would find out."""
+    """A watch that knows what the test says; ``told`` is what asking would find out."""
 
     def __init__(self, loaded: bool | None, *told: bool | None) -> None:
         self.now = loaded
@@ -99,7 +99,7 @@ class Waiting:
         self.at(seconds, lambda: setattr(self.known, "now", True))
 
     async def head(self) -> UpstreamHead:
-        known = Upstream(cast("Residency", self.known), cast("Probe", self.probe))
+        known = Upstream(cast("LoadedModelsWatch", self.known), cast("Probe", self.probe))
         return await first_byte(cast("Exchange", self.exchange), self.deadline, known, MODEL)
 
     async def late(self) -> Reason:

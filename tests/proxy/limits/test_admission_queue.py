@@ -1,4 +1,4 @@
-"""The gate under cancellation: whoever leaves, and whenever, the seat goes to the next."""
+"""The line under cancellation: whoever leaves, and whenever, the seat goes to the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Hold, Place, Ticket
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.runtime.clock import SystemClock
 from support.fake_time import clock
 
@@ -30,7 +30,7 @@ class Under:
         parallelism = Parallelism(cap=6, host=host, models=models)
         self.admission = Admission(pools, [HostSeats(6, {}, parallelism)], forecasts=False)
         self.clock = clock() or SystemClock()
-        self.gate = Gate(self.admission, self.clock)
+        self.admission_queue = AdmissionQueue(self.admission, self.clock)
 
     def ticket(self, role: Role = Role.HEAVY, wait_s: float = 30.0, **more: Any) -> Ticket:
         return Ticket(role, "m", self.clock.now(), max_wait_s=wait_s, **more)
@@ -38,19 +38,19 @@ class Under:
     def seated(self, role: Role = Role.HEAVY) -> Ticket:
         """A call that has its seat."""
         ticket = self.ticket(role)
-        assert self.gate.ask(ticket) is None
+        assert self.admission_queue.ask(ticket) is None
         assert ticket.place is Place.SEATED
         return ticket
 
     async def call(self, ticket: Ticket) -> Failure | None:
         """What the product does with a ticket: the seat goes back whatever happens."""
         try:
-            refusal = self.gate.ask(ticket)
+            refusal = self.admission_queue.ask(ticket)
             if ticket.place is Place.WAITING:
-                refusal = await self.gate.wait(ticket)
+                refusal = await self.admission_queue.wait(ticket)
             return refusal
         finally:
-            self.gate.leave(ticket)
+            self.admission_queue.leave(ticket)
 
     async def waiter(self, ticket: Ticket) -> asyncio.Task[Failure | None]:
         """A task in which a call stands in line."""
@@ -61,7 +61,7 @@ class Under:
 
     def is_empty(self) -> bool:
         line = any(self.admission.waiting(role) for role in Role)
-        return not line and not self.admission.running_local and not self.gate._waiting
+        return not line and not self.admission.running_local and not self.admission_queue._waiting
 
 
 async def ended(task: asyncio.Task[Failure | None]) -> None:
@@ -74,8 +74,8 @@ async def test_a_free_seat_is_taken_without_waiting() -> None:
     under = Under()
     ticket = under.seated()
     assert under.admission.running(Role.HEAVY) == 1
-    assert repr(under.gate).startswith("<Gate 0 waiting")
-    under.gate.leave(ticket)
+    assert repr(under.admission_queue).startswith("<AdmissionQueue 0 waiting")
+    under.admission_queue.leave(ticket)
     assert under.is_empty()
 
 
@@ -84,8 +84,8 @@ async def test_a_seat_that_comes_free_wakes_the_next_in_line() -> None:
     first = under.seated()
     one, two = under.ticket(), under.ticket()
     waiting = [await under.waiter(one), await under.waiter(two)]
-    assert repr(under.gate).startswith("<Gate 2 waiting")
-    under.gate.leave(first)
+    assert repr(under.admission_queue).startswith("<AdmissionQueue 2 waiting")
+    under.admission_queue.leave(first)
     assert (one.place, two.place) == (Place.SEATED, Place.WAITING)
     assert await asyncio.gather(*waiting) == [None, None]
     assert under.is_empty()
@@ -102,7 +102,7 @@ async def test_cancelled_before_its_grant() -> None:
     leaving.cancel()
     await ended(leaving)
     assert (leaver.place, heir.place) == (Place.GONE, Place.WAITING)
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert await inheriting is None
     assert under.is_empty()
 
@@ -113,7 +113,7 @@ async def test_cancelled_in_the_same_step_just_before_its_grant() -> None:
     leaver, heir = under.ticket(), under.ticket()
     leaving, inheriting = await under.waiter(leaver), await under.waiter(heir)
     leaving.cancel()
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert leaver.place is Place.SEATED, "the seat was given to one who has left already"
     await ended(leaving)
     assert heir.place is not Place.WAITING
@@ -126,7 +126,7 @@ async def test_cancelled_in_the_same_step_just_after_its_grant() -> None:
     first = under.seated()
     leaver, heir = under.ticket(), under.ticket()
     leaving, inheriting = await under.waiter(leaver), await under.waiter(heir)
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     leaving.cancel()
     assert leaver.place is Place.SEATED
     await ended(leaving)
@@ -141,12 +141,12 @@ async def test_cancelled_while_it_holds_its_seat() -> None:
 
     async def work() -> Failure | None:
         try:
-            under.gate.ask(held)
+            under.admission_queue.ask(held)
             working.set()
             await asyncio.Event().wait()
             return None
         finally:
-            under.gate.leave(held)
+            under.admission_queue.leave(held)
 
     leaving = asyncio.create_task(work())
     await working.wait()
@@ -171,10 +171,10 @@ async def test_cancelled_in_the_same_step_as_it_is_turned_away() -> None:
     leaver = under.ticket()
     leaving = await under.waiter(leaver)
     leaving.cancel()
-    under.gate.refuse_all(Reason.DRAINING)
+    under.admission_queue.refuse_all(Reason.DRAINING)
     await ended(leaving)
     assert leaver.place is Place.GONE
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert under.is_empty()
 
 
@@ -184,10 +184,10 @@ async def test_cancelled_in_the_same_step_as_its_wait_ends() -> None:
     leaver = under.ticket()
     leaving = await under.waiter(leaver)
     leaving.cancel()
-    under.gate._due(leaver)
-    under.gate._turn_away(leaver, Reason.QUEUE_TIMEOUT)
+    under.admission_queue._due(leaver)
+    under.admission_queue._turn_away(leaver, Reason.QUEUE_TIMEOUT)
     await ended(leaving)
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert under.is_empty()
 
 
@@ -198,7 +198,7 @@ async def test_a_row_of_leavers_passes_the_seat_along() -> None:
     heir = await under.waiter(under.ticket())
     for leaver in leavers:
         leaver.cancel()
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert await heir is None
     for leaver in leavers:
         await ended(leaver)
@@ -210,7 +210,7 @@ async def test_cancelled_any_number_of_steps_after_the_release(moment: int) -> N
     under = Under()
     first = under.seated()
     leaving, inheriting = [await under.waiter(under.ticket()) for _ in range(2)]
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     for _ in range(moment):
         await asyncio.sleep(0)
     leaving.cancel()
@@ -230,7 +230,7 @@ async def test_a_wait_that_ends_is_a_refusal_and_frees_the_place() -> None:
     assert refusal.reason is Reason.QUEUE_TIMEOUT
     assert refusal.message.startswith("role HEAVY is overloaded: no seat came free in ")
     assert "(1/1 running, 1/8 waiting)" in refusal.message
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert under.is_empty()
 
 
@@ -241,7 +241,7 @@ async def test_a_full_line_is_a_refusal_that_owes_nothing() -> None:
     refusal = await under.call(under.ticket())
     assert refusal is not None
     assert refusal.reason is Reason.QUEUE_FULL
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert await asyncio.gather(*waiting) == [None] * 8
     assert under.is_empty()
 
@@ -252,13 +252,13 @@ async def test_an_overdue_call_starts_before_its_wait_ends_where_nobody_knows_be
     first = under.seated(Role.PLANNER)
     held = under.ticket(Role.PLANNER, wait_s=0.2)
     asked = under.clock.now()
-    assert under.gate.ask(held) is None
+    assert under.admission_queue.ask(held) is None
     assert [waiter.hold for waiter in under.admission.waiters(asked)] == [Hold.PARALLELISM]
-    assert await under.gate.wait(held) is None
+    assert await under.admission_queue.wait(held) is None
     assert under.clock.now() - asked >= 0.2 * 15 / 16 - 0.01
     assert (held.place, held.overdue) == (Place.SEATED, True)
-    under.gate.leave(held)
-    under.gate.leave(first)
+    under.admission_queue.leave(held)
+    under.admission_queue.leave(first)
     assert under.is_empty()
 
 
@@ -269,7 +269,7 @@ async def test_a_call_that_would_only_slow_others_is_refused_when_its_wait_ends(
     refusal = await under.call(under.ticket(Role.PLANNER, wait_s=0.03))
     assert refusal is not None
     assert refusal.reason is Reason.QUEUE_TIMEOUT
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert under.is_empty()
 
 
@@ -284,11 +284,11 @@ async def test_a_seat_held_free_for_a_planner_that_does_not_come_is_given_after_
         under.admission.ask(planner, at)
         under.admission.leave(planner, at + 0.01)
     waiting = under.ticket()
-    assert under.gate.ask(waiting) is None
+    assert under.admission_queue.ask(waiting) is None
     assert [waiter.hold for waiter in under.admission.waiters(now)] == [Hold.RESERVED]
-    assert await under.gate.wait(waiting) is None
+    assert await under.admission_queue.wait(waiting) is None
     assert under.clock.now() - now >= 0.09
-    under.gate.leave(waiting)
+    under.admission_queue.leave(waiting)
     assert under.is_empty()
 
 
@@ -298,7 +298,7 @@ async def test_a_call_held_by_a_cap_is_not_started_by_the_end_of_its_wait() -> N
     refusal = await under.call(under.ticket(wait_s=0.03))
     assert refusal is not None
     assert under.admission.running(Role.HEAVY) == 1
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
     assert under.is_empty()
 
 
@@ -308,7 +308,7 @@ async def test_no_patience_at_all_is_no_endless_wait() -> None:
     refusal = await under.call(under.ticket(wait_s=0.0))
     assert refusal is not None
     assert refusal.reason is Reason.QUEUE_TIMEOUT
-    under.gate.leave(first)
+    under.admission_queue.leave(first)
 
 
 # Ending it all.
@@ -318,12 +318,12 @@ async def test_refuse_all_turns_away_everyone_in_line_and_nobody_who_is_seated()
     under = Under()
     first = under.seated()
     waiting = [await under.waiter(under.ticket()) for _ in range(3)]
-    under.gate.refuse_all(Reason.DRAINING)
+    under.admission_queue.refuse_all(Reason.DRAINING)
     refusals = await asyncio.gather(*waiting)
     assert [refusal and refusal.reason for refusal in refusals] == [Reason.DRAINING] * 3
     assert first.place is Place.SEATED
-    under.gate.refuse_all(Reason.DRAINING)
-    under.gate.leave(first)
+    under.admission_queue.refuse_all(Reason.DRAINING)
+    under.admission_queue.leave(first)
     assert under.is_empty()
 
 
@@ -331,8 +331,8 @@ async def test_a_seat_granted_in_the_same_step_is_not_taken_back_by_refuse_all()
     under = Under()
     first = under.seated()
     granted = await under.waiter(under.ticket())
-    under.gate.leave(first)
-    under.gate.refuse_all(Reason.DRAINING)
+    under.admission_queue.leave(first)
+    under.admission_queue.refuse_all(Reason.DRAINING)
     assert await granted is None
     assert under.is_empty()
 
@@ -340,21 +340,21 @@ async def test_a_seat_granted_in_the_same_step_is_not_taken_back_by_refuse_all()
 async def test_leaving_twice_gives_one_seat_back() -> None:
     under = Under()
     one, two = under.seated(Role.PLANNER), under.seated(Role.PLANNER)
-    under.gate.leave(one)
-    under.gate.leave(one)
+    under.admission_queue.leave(one)
+    under.admission_queue.leave(one)
     assert under.admission.running(Role.PLANNER) == 1
-    under.gate.leave(two)
-    under.gate.leave(two)
+    under.admission_queue.leave(two)
+    under.admission_queue.leave(two)
     assert under.is_empty()
 
 
 async def test_leaving_without_having_asked_is_harmless() -> None:
     under = Under()
-    under.gate.leave(under.ticket())
+    under.admission_queue.leave(under.ticket())
     assert under.is_empty()
 
 
-# What else the gate passes on.
+# What else it passes on.
 
 
 async def test_models_that_were_loaded_decide_who_goes_first() -> None:
@@ -363,8 +363,8 @@ async def test_models_that_were_loaded_decide_who_goes_first() -> None:
     cold = Ticket(Role.HEAVY, "n", under.clock.now(), max_wait_s=30)
     warm = under.ticket()
     tasks = [await under.waiter(cold), await under.waiter(warm)]
-    under.gate.resident({"m": True, "n": False})
-    under.gate.leave(first)
+    under.admission_queue.resident({"m": True, "n": False})
+    under.admission_queue.leave(first)
     assert (cold.place, warm.place) == (Place.WAITING, Place.SEATED)
     assert await asyncio.gather(*tasks) == [None, None]
     assert under.is_empty()
@@ -377,13 +377,13 @@ async def test_a_first_byte_and_a_report_reach_what_is_learned(
     reports: list[Report | None] = []
     learned = under.admission.host().parallelism
     monkeypatch.setattr(learned, "end", lambda *args: reports.append(args[-1]))
-    under.gate.resident({"m": False})
+    under.admission_queue.resident({"m": False})
     ticket = under.seated()
     assert ticket.flight is not None
     assert ticket.flight.loading
-    under.gate.first_byte(ticket)
+    under.admission_queue.first_byte(ticket)
     assert not ticket.flight.loading
     report = Report(tokens=9, eval_s=1.0)
-    under.gate.leave(ticket, report)
-    under.gate.leave(ticket, report)
+    under.admission_queue.leave(ticket, report)
+    under.admission_queue.leave(ticket, report)
     assert reports == [report]

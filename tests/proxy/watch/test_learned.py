@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.loaded_models import Residency
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import Probe
 
 UPSTREAM = "127.0.0.1:11434"
@@ -35,8 +35,8 @@ def keeper(
     store: Store, seen: Seen, learned: Parallelism | None = None, upstream: str = UPSTREAM
 ) -> tuple[LearnedKeeper, Parallelism]:
     parallelism = learned or Parallelism(cap=6, host=None, models={})
-    residency, probe = cast("Residency", seen), cast("Probe", seen)
-    made = LearnedKeeper(parallelism, residency, probe, store, upstream, SystemClock())
+    loaded_models, probe = cast("LoadedModelsWatch", seen), cast("Probe", seen)
+    made = LearnedKeeper(parallelism, loaded_models, probe, store, upstream, SystemClock())
     return made, parallelism
 
 

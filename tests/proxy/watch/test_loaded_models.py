@@ -12,11 +12,11 @@ import pytest
 from modelsplit_policy import loaded_models
 from modelsplit_policy.loaded_models import Listed
 from modelsplit_proxy.http.upstream_pool import Pool
-from modelsplit_proxy.limits.admission_queue import Gate
+from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.watch import loaded_models as watch_loaded_models
-from modelsplit_proxy.watch.loaded_models import Residency
+from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
@@ -47,12 +47,18 @@ class Told:
 
 
 @contextlib.asynccontextmanager
-async def asking(**config: Any) -> AsyncIterator[tuple[Residency, Sim, Told]]:
+async def asking(**config: Any) -> AsyncIterator[tuple[LoadedModelsWatch, Sim, Told]]:
     async with Sim(SimConfig(**{"tokens": 1, "max_loaded": 3} | config)) as sim:
         pool = Pool("127.0.0.1", sim.port, connect_timeout_s=600)
         told, tasks = Told(), Tasks()
         try:
-            yield Residency(pool, f"127.0.0.1:{sim.port}", cast("Gate", told), tasks), sim, told
+            yield (
+                LoadedModelsWatch(
+                    pool, f"127.0.0.1:{sim.port}", cast("AdmissionQueue", told), tasks
+                ),
+                sim,
+                told,
+            )
         finally:
             await tasks.close()
             pool.close()
@@ -70,14 +76,14 @@ def asked(sim: Sim) -> int:
 
 async def test_what_is_loaded_is_told_to_the_gate_by_canonical_names() -> None:
     async with asking(models=("Tiny:latest", "qwen3:4b", "other")) as (under, sim, told):
-        assert repr(under) == "<Residency <LoadedModels default unknown>>"
+        assert repr(under) == "<LoadedModelsWatch <LoadedModels default unknown>>"
         await under.ask()
         assert told.models == [{"tiny": False, "qwen3:4b": False, "other": False}]
         await load(sim, "Tiny")
         await load(sim, "qwen3:4b")
         await under.ask()
         assert under.models == frozenset(told.loaded[-1]) == frozenset({"tiny", "qwen3:4b"})
-        assert repr(under) == "<Residency <LoadedModels default ['qwen3:4b', 'tiny']>>"
+        assert repr(under) == "<LoadedModelsWatch <LoadedModels default ['qwen3:4b', 'tiny']>>"
 
 
 @pytest.mark.parametrize(
