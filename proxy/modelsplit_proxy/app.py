@@ -28,8 +28,8 @@ from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
 from modelsplit_proxy.http.origin_guard import Guard
-from modelsplit_proxy.http.read_budget import ReadBudget
-from modelsplit_proxy.http.server import Edge, EdgeServer, ReadLimits
+from modelsplit_proxy.http.read_budget import ReadBudget, ReadLimits
+from modelsplit_proxy.http.server import Edge, EdgeServer
 from modelsplit_proxy.http.upstream import UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import AdmissionQueue

@@ -16,7 +16,7 @@ from modelsplit_policy import overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_proxy.calls.call import CallParts, InferenceCall, internal_failure
 from modelsplit_proxy.http import cors, headers, request_head
-from modelsplit_proxy.http.server import Downstream, date_line
+from modelsplit_proxy.http.downstream import Downstream, date_line
 from modelsplit_proxy.limits import client_keys
 from modelsplit_proxy.limits.client_keys import ANYBODY
 from modelsplit_proxy.passthrough.intercept import Question

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from modelsplit_policy.call import State
-from modelsplit_proxy.http.server import ClientConnection
+from modelsplit_proxy.http.client_connection import ClientConnection
 from modelsplit_proxy.http.upstream import UpstreamConnection
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind

@@ -18,7 +18,7 @@ from support.serving import serving
 from support.wire import Answer
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.http.downstream import Downstream
 
 TAGS = "/api/tags"
 

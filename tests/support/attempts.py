@@ -24,8 +24,8 @@ from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingReq
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
 from modelsplit_proxy.calls.deadlines import Known
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
+from modelsplit_proxy.http.downstream import Downstream
 from modelsplit_proxy.http.request import Request
-from modelsplit_proxy.http.server import Downstream
 from modelsplit_proxy.http.upstream import BodySink, UpstreamError, UpstreamHead, UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import Pool
 from modelsplit_proxy.limits.admission_queue import AdmissionQueue

@@ -12,8 +12,8 @@ from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol.stream_end import Tail
 
 if TYPE_CHECKING:
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import AnswerSource
-    from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.http.upstream import BodySink, Exchange
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,11 +12,15 @@ from aiohttp import web
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_proxy.handler import refused_request
-from modelsplit_proxy.http.read_budget import ReadBudget
+from modelsplit_proxy.http.client_connection import ClientConnection
+from modelsplit_proxy.http.downstream import Downstream
+from modelsplit_proxy.http.read_budget import ReadBudget, ReadLimits
 from modelsplit_proxy.http.request import Request
-from modelsplit_proxy.http.server import Downstream, Edge, EdgeServer, ReadLimits
+from modelsplit_proxy.http.server import Edge, EdgeServer
 from support.wire import Client
 
+GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: localhost\r\n"
 DRAINING = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.DRAINING, "the server stops", "Draining", 2)
 Serve = Callable[[Request, Downstream], Awaitable[None]]
 
@@ -68,3 +73,29 @@ def say(down: Downstream, body: bytes, *, length: int | None = None, close: bool
     down.head(200, "OK", [], length=length, close=close)
     down.write(body)
     down.end()
+
+
+async def hello(request: Request, down: Downstream) -> None:
+    await request.content.read()
+    say(down, b"hello", length=5)
+
+
+def only(up: Serving) -> ClientConnection:
+    (connection,) = up.edge.connections
+    return connection
+
+
+class Recorder:
+    """A Source that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+        self.changed = asyncio.Event()
+
+    def pause(self) -> None:
+        self.told.append("pause")
+        self.changed.set()
+
+    def resume(self) -> None:
+        self.told.append("resume")
+        self.changed.set()

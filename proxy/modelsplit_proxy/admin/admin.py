@@ -21,7 +21,7 @@ from modelsplit_policy.failures import ErrorCode, Failure, said_back
 from modelsplit_policy.queue_view import shown, shown_running
 from modelsplit_policy.roles import Route, RouteRequest
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.http.server import Downstream, date_line
+from modelsplit_proxy.http.downstream import Downstream, date_line
 from modelsplit_proxy.metrics import budgets as budget_metrics
 from modelsplit_proxy.metrics import storage as storage_metrics
 from modelsplit_proxy.protocol import tellable

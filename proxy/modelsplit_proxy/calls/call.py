@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.roles import Candidate, Roles, Route
     from modelsplit_policy.vocabulary import Role
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
     from modelsplit_proxy.limits.client_keys import Caller
     from modelsplit_proxy.limits.client_seats import ClientSeats

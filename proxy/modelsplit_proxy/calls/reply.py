@@ -14,7 +14,7 @@ from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.calls import response_headers
 from modelsplit_proxy.http import cors, headers
-from modelsplit_proxy.http.server import date_line
+from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.protocol import answer_check, error_body, upstream_failures
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.http.upstream import UpstreamHead
     from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.protocol.stream_end import StreamVerdict

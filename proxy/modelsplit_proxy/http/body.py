@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_proxy.http.server import FREE_BYTES, BodyEndedError, no_room
+from modelsplit_proxy.http.client_connection import FREE_BYTES, BodyEndedError
+from modelsplit_proxy.http.read_budget import no_room
 
 if TYPE_CHECKING:
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.server import Downstream
 
 
 class BodyError(Exception):

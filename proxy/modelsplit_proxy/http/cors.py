@@ -14,14 +14,14 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import Reason
+from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.http.headers import REQUEST_NAMES, RESPONSE_NAMES, VIA_LINE
-from modelsplit_proxy.http.server import date_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from modelsplit_policy.failures import Failure
-    from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.http.downstream import Downstream
 
 _STAINLESS: Final = (
     *(b"Arch", b"Async", b"Custom-Poll-Interval", b"Helper-Method", b"Lang", b"Os"),

@@ -6,6 +6,15 @@ before more is read, so that no number of strangers can make the process grow.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Final
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+
+# Longest silence of a client inside a body that it has begun: half of nginx's
+# client_body_timeout.
+BODY_TIMEOUT_S: Final = 30.0
+
 
 class ReadBudget:
     """``limit`` and ``used`` are bytes."""
@@ -37,3 +46,25 @@ class HeldBytes:
         self._budget.used += more
         self.size = size
         return True
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLimits:
+    """How much, how long and from how many a server reads. Seconds."""
+
+    budget: ReadBudget
+    head_timeout_s: float
+    body_timeout_s: float = BODY_TIMEOUT_S
+    max_connections: int = 2048
+
+
+def no_room(budget: ReadBudget) -> Failure:
+    """So much is arriving already that this request cannot be held."""
+    return Failure(
+        ErrorCode.OVERLOAD_THROTTLED,
+        Reason.REQUEST_MEMORY,
+        f"requests that are still arriving hold {budget.limit / 2**20:g} MiB already "
+        "(--request-memory); retry in 2 s",
+        "Too Much Arriving",
+        retry_after_s=2,
+    )

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import ManagementPolicy
     from modelsplit_policy.go_json import Fields
     from modelsplit_policy.vocabulary import Action
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.protocol.routes import PathRoute
 
 

@@ -23,8 +23,8 @@ from modelsplit_proxy.protocol import upstream_failures
 
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.http.upstream import Exchange, UpstreamConnection, UpstreamTarget
     from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.runtime.lifecycle import Lifecycle

@@ -21,8 +21,8 @@ from modelsplit_proxy.protocol import upstream_failures
 
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead, UpstreamTarget
     from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.passthrough.intercept import Question, Wording

@@ -15,8 +15,8 @@ from modelsplit_proxy.protocol.stream_end import DONE, LineKind, Usage, json_obj
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import AnswerSource
-    from modelsplit_proxy.http.server import Downstream
     from modelsplit_proxy.protocol.endpoint import WireFormat
 
 # The longest mark of an end.

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from modelsplit_proxy.http.body import BodyError, _gathered, read_whole
+from modelsplit_proxy.http.client_connection import ClientConnection
 from modelsplit_proxy.http.read_budget import HeldBytes, ReadBudget
 from modelsplit_proxy.http.request import Request
-from modelsplit_proxy.http.server import ClientConnection
 from support.raw import chunk
 from support.serving import say, serving
 from support.waiting import until
 from support.work import tracing
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.http.server import Downstream
+    from modelsplit_proxy.http.downstream import Downstream
 
 LIMIT = 1000
 

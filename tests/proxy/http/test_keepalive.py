@@ -17,8 +17,8 @@ from support.serving import serving
 from support.waiting import until
 
 if TYPE_CHECKING:
+    from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.server import Downstream
 
 linux = pytest.mark.skipif(not hasattr(socket, "TCP_KEEPIDLE"), reason="the names are Linux's")
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from modelsplit_proxy.http.downstream import Downstream
 from modelsplit_proxy.http.request import Request
-from modelsplit_proxy.http.server import Downstream
 from support.serving import say, serving
 
 
