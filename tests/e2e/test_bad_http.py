@@ -33,6 +33,7 @@ REFUSED = [
      b"POST /api/generate HTTP/1.0\r\n" + HOST + CHUNKED + b"\r\n" + FRAMED),
     ("length and chunks", 400, POST + CHUNKED + b"Content-Length: 4\r\n\r\n" + FRAMED),
     ("the same length twice", 400, POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}"),
+    ("a length of pages of zeros", 400, POST + b"Content-Length: " + b"0" * 5000 + b"2\r\n\r\n{}"),
     ("no version", 400, b"GET /api/version\r\n"),
     ("version 0.9", 400, b"GET /api/version HTTP/0.9\r\n" + HOST + b"\r\n"),
     ("a call without a version", 400, b"POST /api/generate\r\n\r\n" + BODY),
@@ -215,3 +216,17 @@ async def test_tiny_chunks_are_a_body_like_any_other() -> None:
         await client.send(b"".join(chunk(body[at : at + 1]) for at in range(len(body))))
         await client.send(b"0\r\n\r\n")
         assert (await client.answer()).json["done"] is True
+
+
+@pytest.mark.parametrize("more", [b"", b"Connection: close\r\n", b"Upgrade: x\r\n"])
+async def test_a_connect_with_a_body_is_refused_like_any(
+    more: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To the parser it has none, and what follows is a malformed request."""
+    async with running() as up, up.client() as client:
+        head = b"CONNECT localhost:80 HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n"
+        await client.send(head + more + b"\r\nhello")
+        answer = await client.answer()
+        assert (answer.status, answer.json["reason"]) == (403, "method_denied")
+        assert await client.at_eof()
+        assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -10,8 +10,10 @@ import pytest
 
 from modelsplit_proxy.http.client_connection import HELD_BYTES
 from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
 from support.calls import call
-from support.harness import Running, running
+from support.harness import Running, in_front_of, running
+from support.scripted import response, scripted
 from support.wire import Client
 
 HEAD = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n"
@@ -122,6 +124,55 @@ async def test_a_large_body_is_charged_until_it_is_sent_on() -> None:
         for _ in range(3):
             assert (await client.request("POST", GENERATE, body)).status == 200
             await up.until(lambda: budget(up) == 0)
+
+
+async def test_a_body_that_came_in_one_piece_is_charged_while_its_call_waits() -> None:
+    async with (
+        running(ENDLESS, request_memory_bytes=100_000, max_body_bytes=100_000) as up,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        up.sim.faults.add(Kind.HANG, path=GENERATE)
+        body = {**WHOLE, "prompt": "x" * 40_000}
+        for count in (1, 2):
+            client = await stack.enter_async_context(up.client())
+            await client.ask("POST", GENERATE, body)
+            await up.until(lambda count=count: budget(up) >= count * 40_000)  # type: ignore[misc]
+        late = await stack.enter_async_context(up.client())
+        answer = await late.request("POST", GENERATE, body)
+        assert (answer.status, answer.json["reason"]) == (503, "request_memory")
+
+
+# Answers.
+
+
+@pytest.mark.parametrize("target", ["/v1/embeddings", GENERATE])
+async def test_answers_that_nobody_takes_are_held_within_bounds(target: str) -> None:
+    """Without room an answer is passed on as it comes, and no faster than it is taken."""
+    large = response(b'{"response":"%b","done":true,"model":"m"}' % (b"a" * 7 * 2**20))
+    async with (
+        scripted(large) as upstream,
+        in_front_of(upstream.port) as up,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        answers = up.app._read_limits.answers
+        answers.limit = 10 * 2**20
+        clients = []
+        for _ in range(3):
+            client = await stack.enter_async_context(up.client())
+            await client.open()
+            assert client.writer is not None
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            await client.ask("POST", target, call(target, "qwen3:8b"))
+            clients.append(client)
+        await up.until(lambda: len(upstream.asked) == 3)
+        await up.until(lambda: answers.used > 7 * 2**20)
+        assert answers.used <= answers.limit
+        for client in clients:
+            assert client.writer is not None
+            client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            answer = await client.answer()
+            assert (answer.status, len(answer.body)) == (200, len(large.partition(b"\r\n\r\n")[2]))
+        await up.until(lambda: answers.used == 0)
 
 
 async def test_nothing_is_read_of_a_body_whose_call_was_refused() -> None:

@@ -36,17 +36,21 @@ _STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
 class Calls:
     """A profile function. ``python`` and ``native``: calls by what was called.
 
-    ``within``: count only what happens inside this function, itself included.
+    ``within``: count only what happens inside this function, itself included; ``rounds``: the
+    totals after each time that it has run.
     """
 
     within: CodeType | None = None
     python: Counter[str] = field(default_factory=Counter)
     native: Counter[str] = field(default_factory=Counter)
+    rounds: list[tuple[int, int]] = field(default_factory=list)
     _inside: int = 0
 
     def __call__(self, frame: FrameType, event: str, called: object) -> None:
         if frame.f_code is self.within and event in {"call", "return"}:
             self._inside += 1 if event == "call" else -1
+            if not self._inside:
+                self.rounds.append(self.totals)
         if self.within is not None and not self._inside:
             return
         if event == "call":

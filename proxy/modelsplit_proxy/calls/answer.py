@@ -115,7 +115,7 @@ class AnswerReader:
         self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
     ) -> Setback | None:
         """A JSON answer: look at it whole before the client sees any of it."""
-        collector = Collector(exchange, HOLD_BYTES)
+        collector = Collector(exchange, HOLD_BYTES, self._reply.down.hold)
         result = await collector.run(bounds)
         if isinstance(result, UpstreamError):
             return self.broken(result)
@@ -270,7 +270,7 @@ class AnswerReader:
         bounds: Callable[[], Bounds],
     ) -> Setback | None:
         """A stream that must be valid before the client sees any of it."""
-        collector = Collector(exchange, HOLD_BYTES)
+        collector = Collector(exchange, HOLD_BYTES, self._reply.down.hold)
         result = await collector.run(bounds)
         if collector.overflowed:
             await self._spill(exchange, head, collector, bounds)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.calls.deadlines import Known
     from modelsplit_proxy.calls.reply import Reply, Setback
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
+    from modelsplit_proxy.http.upstream import Exchange, UpstreamConnection, UpstreamHead
     from modelsplit_proxy.http.upstream_pool import Pool
     from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 # What tells two bodies apart that are not the same: their first and their last bytes.
 _END_BYTES: Final = 4096
+# A request of more goes in two writes, without a copy.
+_ONE_WRITE_BYTES: Final = 64 * 1024
+
 _FORGOTTEN: Final = Body(b"", Fields(b"", {}), "", None)
 
 
@@ -335,7 +338,7 @@ class AttemptRun:
         exchange = connection.start(head_request=False)
         try:
             self._attempt.sent = True
-            connection.write(self._request_bytes())
+            self._write_request(connection)
             setback = await self._answer(exchange, deadline)
             return (
                 setback
@@ -357,18 +360,21 @@ class AttemptRun:
         self._reply.break_early(failure)
         return None
 
-    def _request_bytes(self) -> bytes:
+    def _write_request(self, connection: UpstreamConnection) -> None:
         sent = self._sent
         body = self._body_bytes()
+        size = len(body)
         target = sent.target.encode("utf-8", "surrogateescape")
-        return b"".join(
-            (
-                b"POST %b HTTP/1.1\r\n%b" % (target, self._parts.answers.target.host_line),
-                *headers.request_lines(sent.request.raw_headers, sent.consumed),
-                b"%bContent-Length: %d\r\n\r\n" % (headers.VIA_LINE, len(body)),
-                body,
-            )
+        head = (
+            b"POST %b HTTP/1.1\r\n%b" % (target, self._parts.answers.target.host_line),
+            *headers.request_lines(sent.request.raw_headers, sent.consumed),
+            b"%bContent-Length: %d\r\n\r\n" % (headers.VIA_LINE, size),
         )
+        if size <= _ONE_WRITE_BYTES:
+            connection.write(b"".join((*head, body)))
+        else:  # a copy would live until the upstream has taken it
+            connection.write(b"".join(head))
+            connection.write(body)
 
     def _body_bytes(self) -> bytes:
         """The client's bytes naming the candidate, unless the policy shapes the request."""

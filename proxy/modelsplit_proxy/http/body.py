@@ -48,8 +48,11 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
         body = content.read_nowait() if content.is_eof() else await _gathered(request, limit)
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
-    if len(body) > limit:
+    size = len(body)
+    if size > limit:
         raise too_large(limit)
+    if size > FREE_BYTES and not request.connection.body_hold.set(size):
+        raise BodyError(no_room(request.connection.budget))
     return body
 
 

@@ -61,6 +61,11 @@ HELD_BYTES: Final = 64 * 1024
 # long to read why, before a close that may cost it the answer.
 DISCARDED_BYTES: Final = 256 * 1024
 LINGER_S: Final = 1.0
+# Apache's usual rate (mod_reqtimeout): a body that comes more slowly, in bytes a second, beyond a
+# first body timeout, holds a connection and what it takes for nothing.
+MIN_BODY_RATE: Final = 500
+# What a piece of a body costs beside its bytes.
+PIECE_BYTES: Final = 64
 
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -123,10 +128,13 @@ class ClientConnection(web.RequestHandler):
         "_head_timer",
         "_held",
         "_past_first_line",
+        "_rate_bytes",
+        "_rate_from",
         "_receiving",
         "_refused",
         "_send_timer",
         "_server",
+        "answer_hold",
         "body_hold",
         "busy",
         "collecting",
@@ -144,6 +152,9 @@ class ClientConnection(web.RequestHandler):
         self._send_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._body_at = 0.0  # when bytes of a body came last
+        # Of a body: what came since when, while it was read.
+        self._rate_bytes = 0
+        self._rate_from = 0.0
         self._head_bytes = 0  # of an unfinished head
         self._head_tail = b""  # its last bytes: its end may be split between two reads
         self._past_first_line = False
@@ -154,6 +165,7 @@ class ClientConnection(web.RequestHandler):
         self._refused = False  # nothing more is read
         self._discard = 0
         self.body_hold = HeldBytes(server.limits.budget)
+        self.answer_hold = HeldBytes(server.limits.answers)
         self.busy = False
         self.last = False
         self.collecting = False
@@ -177,6 +189,7 @@ class ClientConnection(web.RequestHandler):
         self._cancel_body_timer()
         self._head_hold.set(0)
         self.body_hold.set(0)
+        self.answer_hold.set(0)
         self._held = bytearray()
         self.source = None
         super().connection_lost(exc)
@@ -329,6 +342,8 @@ class ClientConnection(web.RequestHandler):
     def next_request(self) -> None:
         """The answer has ended and the connection is kept: begin what came meanwhile."""
         self.busy = False
+        if self._head_hold.size:
+            self._head_hold.set(len(self._held))  # its body has been read
         if not self._held:
             return
         held, self._held = bytes(self._held), bytearray()
@@ -351,7 +366,11 @@ class ClientConnection(web.RequestHandler):
         elif "Content-Length" in message.headers:
             size = int(message.headers["Content-Length"])
             if len(rest) == size:  # the usual case: it is all here
-                _, upgraded, _ = self._parser.feed_data(rest)
+                try:
+                    _, upgraded, _ = self._parser.feed_data(rest)
+                except HttpProcessingError as error:  # CONNECT has no body to the parser
+                    self.break_body(BodyEndedError(str(error)))
+                    return
                 if upgraded:
                     self._parser.set_upgraded(False)
                 return
@@ -359,7 +378,8 @@ class ClientConnection(web.RequestHandler):
         else:  # CONNECT
             self._hold(rest)
             return
-        self._body_at = self._loop.time()
+        self._body_at = self._rate_from = self._loop.time()
+        self._rate_bytes = 0
         timeout_s = self._server.limits.body_timeout_s
         self._body_timer = self._loop.call_later(timeout_s, self._watch_body)
         if rest:
@@ -370,6 +390,7 @@ class ClientConnection(web.RequestHandler):
         self._body_at = self._loop.time()
         try:
             taken = framing.take(data)
+            self._rate_bytes += taken
             _, upgraded, _ = self._parser.feed_data(data[:taken])
         except (FramingError, HttpProcessingError) as error:
             self.break_body(BodyEndedError(str(error)))
@@ -379,9 +400,14 @@ class ClientConnection(web.RequestHandler):
         if framing.ended:
             self._framing = None
             self._cancel_body_timer()
-        elif not self._head_hold.set(self._receiving._size):  # noqa: SLF001 - what nobody has read yet
+        elif not self._head_hold.set(self._unread_bytes()):
             self.break_body(BodyEndedError("", no_room(self.budget)))
         return data[taken:]
+
+    def _unread_bytes(self) -> int:
+        """What the body holds that nobody has read yet; each piece is an object of its own."""
+        unread = self._receiving
+        return unread._size + PIECE_BYTES * len(unread._buffer)  # noqa: SLF001 - as above
 
     def forget_body(self) -> None:
         """Nothing is held any more of the body that has come whole."""
@@ -397,10 +423,16 @@ class ClientConnection(web.RequestHandler):
             self.break_body(BodyEndedError(str(error)))
 
     def _watch_body(self) -> None:
-        """Look whether the client still sends; while we do not read, the silence is ours."""
+        """Look whether the client still sends, and enough; while we do not read, it is ours."""
         timeout_s = self._server.limits.body_timeout_s
         now = self._loop.time()
-        left_s = timeout_s if self._reading_paused else self._body_at + timeout_s - now
+        if self._reading_paused:
+            left_s, self._rate_from, self._rate_bytes = timeout_s, now, 0
+        elif now - self._rate_from > timeout_s + self._rate_bytes / MIN_BODY_RATE:
+            self.break_body(BodyEndedError("", _dripping(timeout_s)))
+            return
+        else:
+            left_s = self._body_at + timeout_s - now
         if left_s > 0:
             self._body_timer = self._loop.call_later(left_s, self._watch_body)
         else:
@@ -567,10 +599,23 @@ def _too_many_connections(limit: int) -> Failure:
 
 
 def _silent(timeout_s: float) -> Failure:
+    return _too_slow(
+        f"nothing more of the request's body came for {timeout_s:g} s (--client-body-timeout)"
+    )
+
+
+def _dripping(timeout_s: float) -> Failure:
+    return _too_slow(
+        f"the request's body comes more slowly than {MIN_BODY_RATE} bytes a second after its "
+        f"first {timeout_s:g} s (--client-body-timeout)"
+    )
+
+
+def _too_slow(message: str) -> Failure:
     return Failure(
         ErrorCode.BAD_REQUEST,
         Reason.BODY_TIMEOUT,
-        f"nothing more of the request's body came for {timeout_s:g} s (--client-body-timeout)",
+        message,
         "Request Timeout",
         own_status=408,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_proxy.http.bounds import Watch
 
@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.deadlines import Bounds
     from modelsplit_policy.failures import Reason
+    from modelsplit_proxy.http.read_budget import HeldBytes
     from modelsplit_proxy.http.upstream import Exchange, UpstreamError
+
+
+# An answer of so much is held without asking anybody.
+SMALL_BYTES: Final = 64 * 1024
 
 
 class BodyCopy:
@@ -40,12 +45,17 @@ class BodyCopy:
 
 
 class Collector:
-    """Holds one answer's body until it is whole or too large to hold."""
+    """Holds one answer's body until it is whole, or too large to hold.
 
-    __slots__ = ("_done", "_exchange", "_held", "_limit", "_over", "_result", "overflowed")
+    ``hold``: where it is charged if it is no small one (None: nowhere); without room there it is
+    too large as well.
+    """
 
-    def __init__(self, exchange: Exchange, limit: int) -> None:
+    __slots__ = ("_done", "_exchange", "_held", "_hold", "_limit", "_over", "_result", "overflowed")
+
+    def __init__(self, exchange: Exchange, limit: int, hold: HeldBytes | None = None) -> None:
         self._exchange = exchange
+        self._hold = hold
         self._limit = limit
         self._over = False
         self._result: UpstreamError | None = None
@@ -76,13 +86,17 @@ class Collector:
 
     def data(self, piece: bytes) -> None:
         self._held += piece
-        if len(self._held) > self._limit:
+        size = len(self._held)
+        if size > self._limit or (size > SMALL_BYTES and not self._fits(size)):
             self.overflowed = True
             self._exchange.pause()
             self._finish(None)
 
     def ended(self, error: UpstreamError | None) -> None:
         self._finish(error)
+
+    def _fits(self, size: int) -> bool:
+        return self._hold is None or self._hold.set(size)
 
     def _finish(self, result: UpstreamError | None) -> None:
         if self._over:

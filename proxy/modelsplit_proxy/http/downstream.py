@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp.abc import AbstractStreamWriter
 
+    from modelsplit_proxy.http.read_budget import HeldBytes
     from modelsplit_proxy.http.request import AnswerSource, Connection, Request
 
 _NO_BODY_STATUS: Final = frozenset({204, 304})
@@ -60,6 +61,8 @@ class Answered(web.StreamResponse):
             return
         if connection.writing_paused:
             await connection.taken()
+        if connection.answer_hold.size:
+            connection.answer_hold.set(0)
         connection.next_request()
 
 
@@ -107,6 +110,11 @@ class Downstream:
     def client_stalled(self) -> bool:
         """Whether the client has been cut because it took nothing of its answer."""
         return self._connection.stalled
+
+    @property
+    def hold(self) -> HeldBytes:
+        """What is held of the answer, until the client has taken most of it."""
+        return self._connection.answer_hold
 
     def feed_from(self, source: AnswerSource | None) -> None:
         """Let ``source`` know when the client is slow (None: nobody)."""

@@ -1,12 +1,12 @@
-"""How much of requests may be held in memory while they are still arriving.
+"""How much of requests may be held in memory until they are sent on, and of answers until taken.
 
-One budget for all connections of the process. What a connection holds is charged to it
+One budget of each for all connections of the process. What a connection holds is charged to it
 before more is read, so that no number of strangers can make the process grow.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
@@ -14,6 +14,9 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason
 # Longest silence of a client inside a body that it has begun: half of nginx's
 # client_body_timeout.
 BODY_TIMEOUT_S: Final = 30.0
+# What is held of answers: of those that are looked at whole before the client sees any of them,
+# and that a client does not take. Beyond it they are passed on unseen, as fast as they are taken.
+ANSWER_BYTES: Final = 64 * 1024 * 1024
 
 
 class ReadBudget:
@@ -56,6 +59,7 @@ class ReadLimits:
     head_timeout_s: float
     body_timeout_s: float = BODY_TIMEOUT_S
     max_connections: int = 2048
+    answers: ReadBudget = field(default_factory=lambda: ReadBudget(ANSWER_BYTES))
 
 
 def no_room(budget: ReadBudget) -> Failure:

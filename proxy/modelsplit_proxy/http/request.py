@@ -33,8 +33,9 @@ class AnswerSource(Protocol):
 class Connection(Protocol):
     """The connection a request came on, as far as reading and answering it needs it.
 
-    ``body_hold``: what is held of its body. ``collecting``: its body is being read whole, and
-    nothing has begun yet. ``ending``: why no unfinished body is waited for; None while we serve.
+    ``body_hold``: what is held of its body. ``answer_hold``: what is held of its answer, until
+    the client has taken most of it. ``collecting``: its body is being read whole, and nothing
+    has begun yet. ``ending``: why no unfinished body is waited for; None while we serve.
     ``last``: no request follows this one. ``unfinished``: it has not come whole, and may never.
     ``stalled``: the client has been cut because it took nothing of its answer.
     ``unread``: the client may be sending what will not be read.
@@ -43,6 +44,8 @@ class Connection(Protocol):
     source: AnswerSource | None
     collecting: bool
 
+    @property
+    def answer_hold(self) -> HeldBytes: ...
     @property
     def body_hold(self) -> HeldBytes: ...
     @property

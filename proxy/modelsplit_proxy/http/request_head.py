@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 MAX_LINE_BYTES: Final = 64 * 1024
 MAX_HEAD_BYTES: Final = 128 * 1024
 MAX_HEADERS: Final = 128
+# All that a 64-bit size has. Python itself reads no number of some thousand zeros.
+_SIZE_DIGITS: Final = 20
 
 _HTTP10: Final = (1, 0)
 _HTTP11: Final = (1, 1)
@@ -46,8 +48,10 @@ def flaw_of(message: RawRequestMessage) -> Failure | None:
     version = message.version
     if version != _HTTP11 and version != _HTTP10:  # noqa: PLR1714 - the usual first, at once
         return _version(version)
-    if "Transfer-Encoding" in headers:
-        flaw = _coding(message)
+    if "Transfer-Encoding" in headers or (
+        "Content-Length" in headers and headers["Content-Length"][_SIZE_DIGITS:]
+    ):
+        flaw = _framing(message)
         if flaw is not None:
             return flaw
     if "#" in message.path:
@@ -102,6 +106,12 @@ def _version(version: tuple[int, int]) -> Failure:
     if version < _HTTP10:
         return bad_http(NO_VERSION)
     return bad_http(OTHER_VERSION, 505)
+
+
+def _framing(message: RawRequestMessage) -> Failure | None:
+    if "Transfer-Encoding" not in message.headers:
+        return bad_http(f"a Content-Length has {_SIZE_DIGITS} digits at most")
+    return _coding(message)
 
 
 def _coding(message: RawRequestMessage) -> Failure | None:

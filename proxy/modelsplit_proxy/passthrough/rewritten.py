@@ -134,7 +134,7 @@ class Questioning:
             bound.reschedule(None)
             await self._pass(exchange, head)
             return
-        collector = Collector(exchange, _LIMIT_BYTES)
+        collector = Collector(exchange, _LIMIT_BYTES, self._down.hold)
         result = await collector.run(Bounds)
         if isinstance(result, UpstreamError):
             raise result

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from modelsplit_proxy.http.client_connection import HIGH_WATER_BYTES, LINGER_S
+from modelsplit_policy.failures import Reason
+from modelsplit_proxy.http.client_connection import (
+    HIGH_WATER_BYTES,
+    LINGER_S,
+    PIECE_BYTES,
+    BodyEndedError,
+)
 from modelsplit_proxy.http.request import Request
 from support.fake_time import passes
 from support.raw import chunk
@@ -271,3 +277,79 @@ async def test_a_handler_that_fails_breaks_the_line_and_is_logged(
             assert not (await client.answer()).whole
             assert await client.at_eof()
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.fake_time
+@pytest.mark.parametrize("size", [20, 20_000])
+async def test_a_body_that_drips_is_ended_and_one_that_is_slow_is_not(size: int) -> None:
+    """However short the silences: what counts is how much came in all the time."""
+    told: list[BodyEndedError] = []
+    read = 0
+
+    async def serve(request: Request, down: Downstream) -> None:
+        nonlocal read
+        try:
+            while piece := await request.content.readany():
+                read += len(piece)
+        except BodyEndedError as error:
+            told.append(error)
+        say(down, b"seen", length=4, close=True)
+
+    async with serving(serve, body_timeout_s=30) as up, up.client() as client:
+        await client.send(POST + b"Content-Length: %d\r\n\r\n" % (10 * size))
+        for count in range(1, 11):
+            await client.send(b"a" * size)
+            await until(lambda count=count: read == count * size)  # type: ignore[misc]
+            await passes(20)
+            if told:
+                break
+        assert (await client.answer()).body == b"seen"
+    if size == 20:
+        (error,) = told
+        assert error.failure is not None
+        assert (error.failure.status, error.failure.reason) == (408, Reason.BODY_TIMEOUT)
+        assert "500 bytes a second" in error.failure.message
+        assert count == 3
+    else:
+        assert not told
+
+
+async def test_pieces_of_a_body_that_nobody_reads_are_charged_as_objects() -> None:
+    release = asyncio.Event()
+
+    async def serve(request: Request, down: Downstream) -> None:
+        await release.wait()
+        await request.content.read()
+        say(down, b"read", length=4)
+
+    async with serving(serve) as up, up.client() as client:
+        chunks = chunk(b"a") * 1000
+        await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        await until(lambda: up.edge.connections and only(up)._framing is not None)
+        await until(lambda: only(up)._receiving._size == 1000)
+        assert only(up).budget.used == 1000 * (1 + PIECE_BYTES)
+        release.set()
+        await client.send(b"0\r\n\r\n")
+        assert (await client.answer()).body == b"read"
+        assert only(up).budget.used == 0
+
+
+async def test_what_is_held_of_an_answer_is_given_back_when_it_is_taken() -> None:
+    size = 4 * 2**20
+
+    async def serve(request: Request, down: Downstream) -> None:
+        del request
+        assert down.hold.set(size)
+        say(down, b"a" * size, length=size)
+
+    async with serving(serve) as up, up.client() as client:
+        await client.open()
+        assert client.writer is not None
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await client.send(GET)
+        await until(lambda: up.edge.connections and only(up)._send_timer)
+        assert only(up).answer_hold.size == size
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert (await client.answer()).whole
+        await until(lambda: only(up).answer_hold.size == 0)
+        assert only(up)._server.limits.answers.used == 0

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 
 from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.http.collect import BodyCopy, Collector
+from modelsplit_proxy.http.collect import SMALL_BYTES, BodyCopy, Collector
+from modelsplit_proxy.http.read_budget import HeldBytes, ReadBudget
 
 if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange
@@ -26,6 +27,23 @@ async def test_a_collector_keeps_a_whole_answer() -> None:
     exchange.end()
     assert await soon(running) is None
     assert (collector.body, collector.overflowed) == (b"abc", False)
+
+
+async def test_a_collector_stops_reading_where_its_budget_has_no_room() -> None:
+    budget = ReadBudget(3 * SMALL_BYTES)
+    first, second = HeldBytes(budget), HeldBytes(budget)
+    for hold, overflowed in ((first, False), (second, True)):
+        exchange = FakeExchange(b"a" * SMALL_BYTES)
+        collector = Collector(cast("Exchange", exchange), 10**6, hold)
+        running = asyncio.get_running_loop().create_task(collector.run(Bounds))
+        await asyncio.sleep(0)
+        assert hold.size == 0  # small ones are not charged
+        exchange.deal(b"b" * SMALL_BYTES)
+        exchange.end()
+        assert await soon(running) is None
+        assert collector.overflowed is overflowed
+        assert len(collector.body) == 2 * SMALL_BYTES
+    assert (first.size, second.size) == (2 * SMALL_BYTES, 0)
 
 
 async def test_a_collector_stops_reading_at_its_limit() -> None:

@@ -59,6 +59,7 @@ def test_it_is_served(message: RawRequestMessage) -> None:
         (400, head("POST", "/", "1.1", (CODING, "chunked, chunked"))),
         (400, head("POST", "/", "1.1", (CODING, "identity, chunked"))),
         (400, head("POST", "/", "1.1", (CODING, ""))),
+        (400, head("POST", "/", "1.1", ("Content-Length", "0" * 20 + "1"))),
         (400, head("GET", "/a#b")),
         (405, head("TRACE")),
         (417, head("POST", "/", "1.1", (EXPECT, "100-continue, more"))),
