@@ -27,11 +27,11 @@ from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
-from modelsplit_proxy.http.origin_guard import Guard
+from modelsplit_proxy.http.origin_guard import OriginGuard
 from modelsplit_proxy.http.read_budget import ReadBudget, ReadLimits
 from modelsplit_proxy.http.server import Edge, EdgeServer
 from modelsplit_proxy.http.upstream import UpstreamTarget
-from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
 from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -39,7 +39,7 @@ from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.limits.client_seats import ClientSeats
 from modelsplit_proxy.metrics.budgets import BudgetMetrics
 from modelsplit_proxy.metrics.call_ended import CallEndedMetrics
-from modelsplit_proxy.metrics.calls import LATENCY_S, Metrics
+from modelsplit_proxy.metrics.calls import LATENCY_S, CallMetrics
 from modelsplit_proxy.metrics.costs import Costs
 from modelsplit_proxy.metrics.experiments import ExperimentMetrics
 from modelsplit_proxy.metrics.storage import StoreMetrics
@@ -66,11 +66,11 @@ from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.storage.retention import Retention, RetentionLimits
 from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
-from modelsplit_proxy.watch.health import Monitor, Watched
+from modelsplit_proxy.watch.health import HealthMonitor, Watched
 from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.learned import LearnedKeeper
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-from modelsplit_proxy.watch.upstream_probe import Probe
+from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -128,8 +128,10 @@ class App:
         self._recorder = Recorder(self.store)
         upstream = settings.upstream
         self.target = UpstreamTarget(upstream.host, upstream.port, str(upstream))
-        self.pool = Pool(upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s)
-        self.probe = Probe(self.pool, self.target)
+        self.pool = UpstreamPool(
+            upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s
+        )
+        self.probe = UpstreamProbe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
         self.loaded_models = LoadedModelsWatch(
@@ -148,7 +150,7 @@ class App:
         self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
-        self.metrics = Metrics(policy)
+        self.metrics = CallMetrics(policy)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
         self._count()
         self._read_limits = _read_limits(settings)
@@ -178,7 +180,7 @@ class App:
         self.rate = ArrivalLimit(policy.clients, own_limits)
         self.client_seats = ClientSeats(policy.clients, own_limits)
 
-    def _monitor(self) -> Monitor:
+    def _monitor(self) -> HealthMonitor:
         rules = health.rules_of(self.policy.health)
         watched = Watched(
             self.policy,
@@ -189,7 +191,7 @@ class App:
             self.live,
             self.clock,
         )
-        return Monitor(HealthGuard(rules), rules, watched)
+        return HealthMonitor(HealthGuard(rules), rules, watched)
 
     def _count(self) -> None:
         """Who is told of finished calls, and who renders what was counted."""
@@ -221,7 +223,7 @@ class App:
     def _handler_parts(self) -> HandlerParts:
         settings = self._settings
         return HandlerParts(
-            guard=Guard(
+            guard=OriginGuard(
                 settings.listen.host,
                 settings.allow_hosts,
                 settings.allow_origins,
@@ -275,7 +277,7 @@ class App:
     def _admin_parts(self) -> AdminParts:
         settings = self._settings
         return AdminParts(
-            guard=Guard(settings.admin.host, settings.allow_hosts, ()),
+            guard=OriginGuard(settings.admin.host, settings.allow_hosts, ()),
             loaded=self._loaded,
             policy=self.policy,
             roles=self.roles,

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from modelsplit_proxy.http.origin_guard import Guard
+    from modelsplit_proxy.http.origin_guard import OriginGuard
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.limits.client_keys import Caller, Keyring
-    from modelsplit_proxy.metrics.calls import Metrics
+    from modelsplit_proxy.metrics.calls import CallMetrics
     from modelsplit_proxy.passthrough.intercept import Intercept
     from modelsplit_proxy.passthrough.last_good import LastGood
     from modelsplit_proxy.protocol.routes import PathRoute, Routes
@@ -48,7 +48,7 @@ logger = logging.getLogger("modelsplit")
 class HandlerParts:
     """What outlives a request. ``keyring`` None: nobody needs a key."""
 
-    guard: Guard
+    guard: OriginGuard
     routes: Routes
     keyring: Keyring | None
     calls: CallParts
@@ -57,7 +57,7 @@ class HandlerParts:
     questions: QuestionParts
     last_good: LastGood
     installed: InstalledModels
-    metrics: Metrics
+    metrics: CallMetrics
     lifecycle: Lifecycle
 
 

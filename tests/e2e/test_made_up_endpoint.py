@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.failures import Failure
     from modelsplit_proxy.protocol.error_body import Scene
-    from modelsplit_proxy.protocol.held_answer import Held
+    from modelsplit_proxy.protocol.held_answer import HeldAnswer
     from support.harness import Running
 
 # --- The dialect ------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ def texts(answer: dict[str, Any]) -> Iterator[Any]:
     yield answer.get("words")
 
 
-def unfinished(held: Held) -> str | None:
+def unfinished(held: HeldAnswer) -> str | None:
     return None if held.fields.get("over") is True else "it broke off in the middle of a word"
 
 

@@ -27,14 +27,14 @@ from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.downstream import Downstream
 from modelsplit_proxy.http.request import Request
 from modelsplit_proxy.http.upstream import BodySink, UpstreamError, UpstreamHead, UpstreamTarget
-from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-from modelsplit_proxy.watch.upstream_probe import Probe
+from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 from support.bodies import read_body
 from support.budget_keepers import without_a_file
 from support.endpoints import endpoint
@@ -286,7 +286,7 @@ class Trial:
         self.upstream = upstream
         self.admission_queue = admission_queue or Seats()
         self.clock = Ticking()
-        self.probe = cast("Probe", SimpleNamespace(up=True, mute_since=None))
+        self.probe = cast("UpstreamProbe", SimpleNamespace(up=True, mute_since=None))
         self.breakers = BreakerKeeper(Breakers(BreakerRules()), self.clock)
         rules = policy(overlay).policy
         budget_keeper = without_a_file(rules)
@@ -296,7 +296,7 @@ class Trial:
             answers=AnswerParts(target, lifecycle, self.probe),
             plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
             admission_queue=cast("AdmissionQueue", self.admission_queue),
-            pool=cast("Pool", upstream),
+            pool=cast("UpstreamPool", upstream),
             known=Known(cast("LoadedModelsWatch", Loaded(loaded=loaded)), self.probe),
             breakers=self.breakers,
             budget_keeper=budget_keeper,

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator
 
 from modelsplit_proxy.http.upstream import Exchange, UpstreamError, UpstreamHead
-from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from support.raw import RawUpstream, Script, raw_upstream
 from support.waiting import until
 
@@ -34,9 +34,9 @@ class Sink:
 
 
 @contextlib.asynccontextmanager
-async def pooled(script: Script) -> AsyncIterator[tuple[Pool, RawUpstream]]:
+async def pooled(script: Script) -> AsyncIterator[tuple[UpstreamPool, RawUpstream]]:
     async with raw_upstream(script) as upstream:
-        pool = Pool("127.0.0.1", upstream.port, connect_timeout_s=600)
+        pool = UpstreamPool("127.0.0.1", upstream.port, connect_timeout_s=600)
         try:
             yield pool, upstream
         finally:
@@ -44,14 +44,14 @@ async def pooled(script: Script) -> AsyncIterator[tuple[Pool, RawUpstream]]:
             await until(lambda: not pool.open_connections)
 
 
-async def begin(pool: Pool, *, head_request: bool = False) -> Exchange:
+async def begin(pool: UpstreamPool, *, head_request: bool = False) -> Exchange:
     connection = await pool.acquire()
     exchange = connection.start(head_request=head_request)
     connection.write(GET)
     return exchange
 
 
-async def ask(pool: Pool) -> tuple[UpstreamHead, bytes]:
+async def ask(pool: UpstreamPool) -> tuple[UpstreamHead, bytes]:
     exchange = await begin(pool)
     head = await exchange.ready()
     sink = Sink()

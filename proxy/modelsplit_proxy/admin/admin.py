@@ -49,12 +49,12 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import ArmPolicy, ExperimentPolicy, Policy
     from modelsplit_policy.roles import Roles
     from modelsplit_proxy.config.policy_file import LoadedPolicy
-    from modelsplit_proxy.http.origin_guard import Guard
+    from modelsplit_proxy.http.origin_guard import OriginGuard
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import UpstreamTarget
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import BudgetKeeper
-    from modelsplit_proxy.metrics.calls import Metrics
+    from modelsplit_proxy.metrics.calls import CallMetrics
     from modelsplit_proxy.metrics.costs import Costs
     from modelsplit_proxy.records.live import LiveCalls
     from modelsplit_proxy.records.recorder import Recorder
@@ -63,9 +63,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.loop_lag import LoopLag
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.health import Monitor
+    from modelsplit_proxy.watch.health import HealthMonitor
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-    from modelsplit_proxy.watch.upstream_probe import Probe
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
     _Handler = Callable[["PageAsked"], Awaitable["Page | Pages"]]
 
@@ -122,16 +122,16 @@ class AdminParts:
     admission: Admission
     breakers: BreakerKeeper
     budget_keeper: BudgetKeeper
-    metrics: Metrics
+    metrics: CallMetrics
     live: LiveCalls
     clock: Clock
     lifecycle: Lifecycle
     target: UpstreamTarget
-    guard: Guard
+    guard: OriginGuard
     loaded: LoadedPolicy
-    probe: Probe
+    probe: UpstreamProbe
     loaded_models: LoadedModelsWatch
-    monitor: Monitor
+    monitor: HealthMonitor
     lag: LoopLag
     recorder: Recorder
     costs: Costs

@@ -19,7 +19,7 @@ from modelsplit_proxy.http.collect import BodyCopy, Collector
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol import answer_check, upstream_failures
-from modelsplit_proxy.protocol.held_answer import Held
+from modelsplit_proxy.protocol.held_answer import HeldAnswer
 from modelsplit_proxy.protocol.splice import SplicedDown
 from modelsplit_proxy.protocol.stream_end import Tail
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.stream_end import StreamVerdict
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
-    from modelsplit_proxy.watch.upstream_probe import Probe
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 # A JSON answer is held until it is whole, so that one that breaks can still be replaced.
 # Beyond this size (only embeddings get there) it is passed on as it comes.
@@ -49,7 +49,7 @@ class AnswerParts:
 
     target: UpstreamTarget
     lifecycle: Lifecycle
-    probe: Probe
+    probe: UpstreamProbe
 
 
 class AnswerReader:
@@ -129,7 +129,7 @@ class AnswerReader:
     def _whole(self, head: UpstreamHead, body: bytes) -> Setback | None:
         """The answer is here: give it to the client, or say what is wrong with it."""
         record = self._record
-        held = Held(body)
+        held = HeldAnswer(body)
         if head.status == 200:  # counted whatever becomes of it: it was computed
             self._attempt.usage = answer_check.usage_of(record.endpoint, held)
         failure = self._what_is_wrong(head, held)
@@ -144,7 +144,7 @@ class AnswerReader:
         self._reply.complete()
         return None
 
-    def _what_is_wrong(self, head: UpstreamHead, held: Held) -> Failure | None:
+    def _what_is_wrong(self, head: UpstreamHead, held: HeldAnswer) -> Failure | None:
         record = self._record
         if head.status >= 400:
             return upstream_failures.failure_of_status(

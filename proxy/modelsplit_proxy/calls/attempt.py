@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.calls.reply import Reply, Setback
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import Exchange, UpstreamConnection, UpstreamHead
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
@@ -63,7 +63,7 @@ class AttemptParts:
     answers: AnswerParts
     plans: AttemptPlans
     admission_queue: AdmissionQueue
-    pool: Pool
+    pool: UpstreamPool
     known: Known
     breakers: BreakerKeeper
     budget_keeper: BudgetKeeper

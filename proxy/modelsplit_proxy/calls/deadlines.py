@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Reason
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-    from modelsplit_proxy.watch.upstream_probe import Probe
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 # A timer of the loop may fire so much before its moment.
 _COARSE_S: Final = 0.01
@@ -26,7 +26,7 @@ class Known(NamedTuple):
     """What is known of the upstream."""
 
     loaded_models: LoadedModelsWatch
-    probe: Probe
+    probe: UpstreamProbe
 
 
 class LateError(Exception):

@@ -9,11 +9,11 @@ from modelsplit_proxy.http.collect import Collector
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
 
 
 async def fetch(
-    pool: Pool, authority: str, path: str, limit: int, body: bytes = b""
+    pool: UpstreamPool, authority: str, path: str, limit: int, body: bytes = b""
 ) -> tuple[int, bytes]:
     """Status and body of ``GET path``, or of a POST if there is a body to send.
 

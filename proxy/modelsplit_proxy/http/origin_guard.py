@@ -24,7 +24,7 @@ _HOST_MAX: Final = 255
 _LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "0.0.0.0", "::1"})
 
 
-class Guard:
+class OriginGuard:
     """The allow-lists: loopback names and the listen address always, more by setting.
 
     ``machine``: this host's name, where all names are allowed that Ollama answers to as well.

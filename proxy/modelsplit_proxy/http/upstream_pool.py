@@ -18,7 +18,7 @@ MAX_IDLE: Final = 32
 IDLE_S: Final = 60.0
 
 
-class Pool:
+class UpstreamPool:
     """Connections to one host: reused when idle, opened when not, never waited for.
 
     ``name`` and ``port``: where it listens. ``host``: which it is. A connection that nobody has
@@ -38,7 +38,8 @@ class Pool:
         self._open: set[UpstreamConnection] = set()
 
     def __repr__(self) -> str:
-        return f"<Pool {self._name}:{self._port} {len(self._open)} open, {len(self._idle)} idle>"
+        counts = f"{len(self._open)} open, {len(self._idle)} idle"
+        return f"<UpstreamPool {self._name}:{self._port} {counts}>"
 
     @property
     def open_connections(self) -> int:

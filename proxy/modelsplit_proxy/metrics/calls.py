@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from modelsplit_policy.breaker import BreakerView
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.vocabulary import Loading
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.loop_lag import LoopLag
-    from modelsplit_proxy.watch.health import Monitor
+    from modelsplit_proxy.watch.health import HealthMonitor
 
 # Local models take from tens of milliseconds to ten minutes; OpenTelemetry's own buckets
 # stop at 82 s. The SLO thresholds (2 s, 5 s, 70 s) and role timeouts are edges.
@@ -53,7 +53,7 @@ _OUTCOMES: Final = ("ok", "client_gone", "error")
 OTHER: Final = "other"
 
 
-class Metrics:
+class CallMetrics:
     """All of the process's own metrics on one registry."""
 
     def __init__(self, policy: Policy) -> None:
@@ -265,7 +265,9 @@ class Metrics:
             if usage.output_tokens:
                 self._tokens.at[role, asked, "output"] += usage.output_tokens
 
-    def watch(self, admission: Admission, pool: Pool, lag: LoopLag, monitor: Monitor) -> None:
+    def watch(
+        self, admission: Admission, pool: UpstreamPool, lag: LoopLag, monitor: HealthMonitor
+    ) -> None:
         """Add what is read at scrape time rather than counted."""
         self.registry.register(_Live(admission, pool, monitor, lag, self.model_label))
         self._count_lag(lag)
@@ -301,8 +303,8 @@ class _Live:
     def __init__(
         self,
         admission: Admission,
-        pool: Pool,
-        monitor: Monitor,
+        pool: UpstreamPool,
+        monitor: HealthMonitor,
         lag: LoopLag,
         model_label: Callable[[str], str],
     ) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import Exchange, UpstreamConnection, UpstreamTarget
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.tasks import Tasks
 
@@ -40,7 +40,7 @@ _QUESTIONS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class PassthroughParts:
     """What outlives the request."""
 
-    pool: Pool
+    pool: UpstreamPool
     target: UpstreamTarget
     lifecycle: Lifecycle
     tasks: Tasks

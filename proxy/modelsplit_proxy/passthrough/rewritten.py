@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead, UpstreamTarget
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.passthrough.intercept import Question, Wording
     from modelsplit_proxy.passthrough.last_good import LastGood
     from modelsplit_proxy.runtime.clock import Clock
@@ -41,7 +41,7 @@ _TIMEOUT_S: Final = 60.0
 class QuestionParts:
     """What outlives the question."""
 
-    pool: Pool
+    pool: UpstreamPool
     target: UpstreamTarget
     last_good: LastGood
     clock: Clock

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Provider
     from modelsplit_proxy.http.upstream import UpstreamHead
     from modelsplit_proxy.protocol.endpoint import Endpoint
-    from modelsplit_proxy.protocol.held_answer import Held
+    from modelsplit_proxy.protocol.held_answer import HeldAnswer
 
 _STREAM_TYPES: Final = (b"application/x-ndjson", b"text/event-stream")
 _CUT: Final = "Ollama's answer stopped in the middle, though it was framed as whole"
@@ -29,7 +29,7 @@ def is_stream(endpoint: Endpoint, head: UpstreamHead) -> bool:
 
 
 def check_whole(
-    endpoint: Endpoint, head: UpstreamHead, held: Held, provider: Provider
+    endpoint: Endpoint, head: UpstreamHead, held: HeldAnswer, provider: Provider
 ) -> Failure | None:
     """A held 200 that only looks like an answer: none, half of one, or Ollama gave up."""
     fields = None if held.is_large else held.fields
@@ -43,7 +43,7 @@ def check_whole(
     return None if text is None else _unterminated(text, provider)
 
 
-def _no_answer(endpoint: Endpoint, held: Held, provider: Provider) -> Failure:
+def _no_answer(endpoint: Endpoint, held: HeldAnswer, provider: Provider) -> Failure:
     keys = " or ".join(f'"{key}"' for key in sorted(endpoint.answer_keys))
     wanted = f"a JSON object with {keys}"
     return upstream_failures.no_answer(held.body, wanted, provider)
@@ -54,13 +54,13 @@ def _unterminated(text: str, provider: Provider) -> Failure:
     return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
 
 
-def _spells(held: Held, keys: frozenset[str]) -> bool:
+def _spells(held: HeldAnswer, keys: frozenset[str]) -> bool:
     """Whether a large object has one of the keys, as far as its bytes say without decoding."""
     is_object = held.body.lstrip()[:1] == b"{"
     return is_object and any(b'"%b"' % key.encode() in held.body for key in keys)
 
 
-def _is_cut(held: Held) -> bool:
+def _is_cut(held: HeldAnswer) -> bool:
     """True for a JSON object without its end; large ones are judged by their last byte."""
     text = held.body.strip()
     if not text.startswith(b"{"):
@@ -79,21 +79,21 @@ def _decodes(text: bytes) -> bool:
 # Why a held answer is not the whole of one, in its dialect; None: it is.
 
 
-def not_done(held: Held) -> str | None:
+def not_done(held: HeldAnswer) -> str | None:
     ends = held.body[:4096] + held.body[-4096:] if held.is_large else b""
     worth_decoding = not held.is_large or b'"done":false' in ends
     return _CUT_OFF if worth_decoding and held.fields.get("done") is False else None
 
 
-def no_finish_reason(held: Held) -> str | None:
+def no_finish_reason(held: HeldAnswer) -> str | None:
     return _CUT_OFF if _lacks(_first_choice(held.fields), "finish_reason") else None
 
 
-def no_stop_reason(held: Held) -> str | None:
+def no_stop_reason(held: HeldAnswer) -> str | None:
     return _CUT_OFF if _lacks(held.fields, "stop_reason") else None
 
 
-def without_a_word(held: Held) -> str | None:
+def without_a_word(held: HeldAnswer) -> str | None:
     if held.body.strip():
         return None
     return "Ollama ended the transcription without a word; it does so when it fails midway"
@@ -116,7 +116,7 @@ def is_object(body: bytes) -> bool:
     return bool(json_object(body))
 
 
-def usage_of(endpoint: Endpoint, held: Held) -> Usage:
+def usage_of(endpoint: Endpoint, held: HeldAnswer) -> Usage:
     """Counts and durations of a held answer."""
     if held.is_large or not endpoint.counts:
         return Usage()

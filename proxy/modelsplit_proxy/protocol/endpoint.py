@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Dialect
     from modelsplit_proxy.protocol.answer_format import Wanted
     from modelsplit_proxy.protocol.error_body import Scene
-    from modelsplit_proxy.protocol.held_answer import Held
+    from modelsplit_proxy.protocol.held_answer import HeldAnswer
     from modelsplit_proxy.protocol.json_body import Body
     from modelsplit_proxy.protocol.stream_end import LineKind, StreamVerdict, Tail, Usage
 
@@ -93,6 +93,6 @@ class Endpoint:
     is_held: bool = False
     answer_keys: frozenset[str] = frozenset()
     texts: Callable[[dict[str, Any]], Iterable[Any]] | None = None
-    unfinished: Callable[[Held], str | None] | None = None
+    unfinished: Callable[[HeldAnswer], str | None] | None = None
     counts: bool = True
     waiting_piece: Callable[[str, str], bytes] | None = None

@@ -10,7 +10,7 @@ from modelsplit_proxy.protocol.stream_end import json_object
 _LARGE_BYTES: Final = 256 * 1024
 
 
-class Held:
+class HeldAnswer:
     """A held answer: its bytes, and what they decode to, at most once and only if asked.
 
     ``is_large``: too large to be worth decoding for what its ends say as well.

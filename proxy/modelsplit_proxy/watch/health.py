@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.loop_lag import LoopLag
-    from modelsplit_proxy.watch.upstream_probe import Probe
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 logger = logging.getLogger("modelsplit")
 
@@ -38,13 +38,13 @@ class Watched:
     policy: Policy
     admission: Admission
     breakers: BreakerKeeper
-    probe: Probe
+    probe: UpstreamProbe
     lag: LoopLag
     live: LiveCalls
     clock: Clock
 
 
-class Monitor:
+class HealthMonitor:
     """Runs the Health Guard."""
 
     def __init__(self, guard: HealthGuard, rules: HealthRules, watched: Watched) -> None:
@@ -53,7 +53,7 @@ class Monitor:
         self._watched = watched
 
     def __repr__(self) -> str:
-        return f"<Monitor {self.guard!r}>"
+        return f"<HealthMonitor {self.guard!r}>"
 
     def call_ended(self, record: CallRecord) -> None:
         """Note how the attempts of a finished call failed."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.capabilities import Capability, Unable
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.vocabulary import Role
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
 
 logger = logging.getLogger("modelsplit")
 
@@ -139,7 +139,7 @@ class InstalledModels:
     nobody has told.
     """
 
-    def __init__(self, pool: Pool, authority: str, policy: Policy) -> None:
+    def __init__(self, pool: UpstreamPool, authority: str, policy: Policy) -> None:
         self._pool = pool
         self._authority = authority
         self._policy = policy

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.storage.writer import Store
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-    from modelsplit_proxy.watch.upstream_probe import Probe
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 logger = logging.getLogger("modelsplit")
 
@@ -48,7 +48,7 @@ class LearnedKeeper:
         self,
         parallelism: Parallelism,
         loaded_models: LoadedModelsWatch,
-        probe: Probe,
+        probe: UpstreamProbe,
         store: Store,
         upstream: str,
         clock: Clock,

@@ -20,7 +20,7 @@ from modelsplit_proxy.http.upstream import UpstreamError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.tasks import Tasks
@@ -36,7 +36,7 @@ class LoadedModelsWatch:
     """
 
     def __init__(
-        self, pool: Pool, authority: str, admission_queue: AdmissionQueue, tasks: Tasks
+        self, pool: UpstreamPool, authority: str, admission_queue: AdmissionQueue, tasks: Tasks
     ) -> None:
         self._pool = pool
         self._authority = authority

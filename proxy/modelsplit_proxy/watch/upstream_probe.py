@@ -18,7 +18,7 @@ from modelsplit_proxy.http.upstream import Fault, UpstreamError
 
 if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import UpstreamTarget
-    from modelsplit_proxy.http.upstream_pool import Pool
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
 
 logger = logging.getLogger("modelsplit")
 
@@ -29,14 +29,16 @@ _TIMEOUT_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 1024
 
 
-class Probe:
+class UpstreamProbe:
     """Watches the upstream's ``/api/version``. ``up`` is None until the first answer.
 
     ``mute_since``: when the first of the questions was asked that it has left unanswered since
     its last answer, in loop time; None: it answers, or there is nobody to.
     """
 
-    def __init__(self, pool: Pool, target: UpstreamTarget, *, every_s: float = _EVERY_S) -> None:
+    def __init__(
+        self, pool: UpstreamPool, target: UpstreamTarget, *, every_s: float = _EVERY_S
+    ) -> None:
         self._pool = pool
         self._target = target
         self._every_s = every_s
@@ -46,7 +48,7 @@ class Probe:
         self.mute_since: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Probe {self._target.authority} up={self.up} {self.version or self.error}>"
+        return f"<UpstreamProbe {self._target.authority} up={self.up} {self.version or self.error}>"
 
     async def watch(self) -> None:
         """Go on asking for ever, after a first ``ask``; a task of the process."""

@@ -20,7 +20,7 @@ from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import Exchange
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-    from modelsplit_proxy.watch.upstream_probe import Probe
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 pytestmark = pytest.mark.flowing_time
 
@@ -99,7 +99,7 @@ class Waiting:
         self.at(seconds, lambda: setattr(self.known, "now", True))
 
     async def head(self) -> UpstreamHead:
-        known = Upstream(cast("LoadedModelsWatch", self.known), cast("Probe", self.probe))
+        known = Upstream(cast("LoadedModelsWatch", self.known), cast("UpstreamProbe", self.probe))
         return await first_byte(cast("Exchange", self.exchange), self.deadline, known, MODEL)
 
     async def late(self) -> Reason:

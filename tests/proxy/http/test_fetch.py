@@ -10,16 +10,18 @@ import pytest
 
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
-from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from support.scripted import Scripted, response, scripted
 
 CHUNKS = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
 
 
 @contextlib.asynccontextmanager
-async def asking(*answers: bytes, hang_up: bool = False) -> AsyncIterator[tuple[Pool, Scripted]]:
+async def asking(
+    *answers: bytes, hang_up: bool = False
+) -> AsyncIterator[tuple[UpstreamPool, Scripted]]:
     async with scripted(*answers, hang_up=hang_up) as upstream:
-        pool = Pool("127.0.0.1", upstream.port, connect_timeout_s=600)
+        pool = UpstreamPool("127.0.0.1", upstream.port, connect_timeout_s=600)
         try:
             yield pool, upstream
         finally:
@@ -85,7 +87,7 @@ async def test_nobody_there() -> None:
     async with scripted() as upstream:
         port = upstream.port
     with pytest.raises(UpstreamError) as raised:
-        await fetch(Pool("127.0.0.1", port, connect_timeout_s=600), "x", "/x", 100)
+        await fetch(UpstreamPool("127.0.0.1", port, connect_timeout_s=600), "x", "/x", 100)
     assert raised.value.fault is Fault.REFUSED
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from modelsplit_policy.failures import Reason
-from modelsplit_proxy.http.origin_guard import Guard
+from modelsplit_proxy.http.origin_guard import OriginGuard
 
-LOOPBACK = Guard("127.0.0.1", ("box.lan", "Proxy.Lan:11435"), ("https://ui.example/",))
-WILDCARD = Guard("0.0.0.0", (), ())
+LOOPBACK = OriginGuard("127.0.0.1", ("box.lan", "Proxy.Lan:11435"), ("https://ui.example/",))
+WILDCARD = OriginGuard("0.0.0.0", (), ())
 
 
-def denied(guard: Guard, host: str | None = None, origin: str | None = None) -> Reason | None:
+def denied(guard: OriginGuard, host: str | None = None, origin: str | None = None) -> Reason | None:
     failure = guard.check(host, origin)
     return None if failure is None else failure.reason
 
@@ -91,27 +91,27 @@ def test_beyond_loopback_any_address_passes_but_names_must_be_allowed(
     listen: str, host: str, reason: Reason | None
 ) -> None:
     """Rebinding needs a name; an address in Host was typed by whoever sends it."""
-    assert denied(Guard(listen, (), ()), host) is reason
+    assert denied(OriginGuard(listen, (), ()), host) is reason
 
 
 def test_what_has_passed_is_remembered_within_bounds() -> None:
-    guard = Guard("127.0.0.1", (), ())
+    guard = OriginGuard("127.0.0.1", (), ())
     for number in range(100):
         assert guard.check(f"h{number}.localhost", None) is None
     assert len(guard._passed) <= 64
     long = "x" * 300 + ".localhost"
-    assert Guard("127.0.0.1", (), ()).check(long, None) is None
+    assert OriginGuard("127.0.0.1", (), ()).check(long, None) is None
     assert guard.check("evil.example", None) is not None
     assert not {long, "evil.example"} & guard._passed
 
 
 def test_the_name_we_listen_on_passes() -> None:
-    assert denied(Guard("Box.Lan", (), ()), "box.lan:11435") is None
+    assert denied(OriginGuard("Box.Lan", (), ()), "box.lan:11435") is None
 
 
 @pytest.mark.parametrize("allowed", ["[2001:db8::1]:11435", "[2001:db8::1]", "2001:db8::1"])
 def test_an_allowed_address_passes_however_it_was_written(allowed: str) -> None:
-    guard = Guard("127.0.0.1", (allowed,), ())
+    guard = OriginGuard("127.0.0.1", (allowed,), ())
     assert denied(guard, "[2001:db8::1]:11435") is None
     assert denied(guard, "[2001:db8::2]:11435") is Reason.HOST_DENIED
     assert denied(guard, "[") is Reason.HOST_DENIED
@@ -126,7 +126,7 @@ def test_a_denied_host_is_told_what_to_do() -> None:
     assert len(failure.message.encode()) < 220
 
 
-MACHINE = Guard("127.0.0.1", (), (), machine="Box")
+MACHINE = OriginGuard("127.0.0.1", (), (), machine="Box")
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_local_pages_desktop_shells_and_allowed_origins_pass(origin: str | None)
 def test_a_star_stands_for_any_text_as_in_ollama_origins(
     allowed: str, origin: str, *, passes: bool
 ) -> None:
-    reason = denied(Guard("127.0.0.1", (), (allowed,)), "localhost", origin)
+    reason = denied(OriginGuard("127.0.0.1", (), (allowed,)), "localhost", origin)
     assert reason is (None if passes else Reason.ORIGIN_DENIED)
 
 
@@ -228,7 +228,7 @@ def test_a_star_stands_for_any_text_as_in_ollama_origins(
         "//localhost",
     ],
 )
-def test_every_other_page_is_denied(guard: Guard, origin: str) -> None:
+def test_every_other_page_is_denied(guard: OriginGuard, origin: str) -> None:
     assert denied(guard, "localhost", origin) is Reason.ORIGIN_DENIED
 
 

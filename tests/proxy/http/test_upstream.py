@@ -15,7 +15,7 @@ from modelsplit_proxy.http.upstream import (
     UpstreamConnection,
     UpstreamError,
 )
-from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from support.pooled import CHUNKED, GET, Sink, ask, begin, pooled
 from support.raw import Peer, chunk, says
 from support.scripted import response
@@ -195,7 +195,7 @@ async def test_a_break_between_ready_and_attach_is_not_lost() -> None:
 
 def by_hand() -> tuple[UpstreamConnection, Exchange]:
     """A connection that is fed without a socket, where the pieces are the test's."""
-    pool = Pool("127.0.0.1", 1, connect_timeout_s=1.0)
+    pool = UpstreamPool("127.0.0.1", 1, connect_timeout_s=1.0)
     connection = UpstreamConnection(pool, asyncio.get_running_loop())
     return connection, connection.start(head_request=False)
 

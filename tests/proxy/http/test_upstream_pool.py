@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
-from modelsplit_proxy.http.upstream_pool import IDLE_S, MAX_IDLE, Pool
+from modelsplit_proxy.http.upstream_pool import IDLE_S, MAX_IDLE, UpstreamPool
 from support.fake_time import passes
 from support.pooled import ask, begin, pooled
 from support.raw import Peer, says
@@ -51,7 +51,7 @@ async def test_an_idle_connection_with_something_to_say_is_not_used(late: bytes)
     """What the kernel has, and the loop has not seen yet, counts."""
     listener = socket.create_server(("127.0.0.1", 0))
     with listener:
-        pool = Pool(*listener.getsockname(), connect_timeout_s=600)
+        pool = UpstreamPool(*listener.getsockname(), connect_timeout_s=600)
         connection = await pool.acquire()
         peer, _ = listener.accept()
         with peer:
@@ -142,11 +142,11 @@ async def test_only_so_many_idle_connections_are_kept() -> None:
 async def test_no_connection_is_an_error_that_says_which() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    pool = Pool("127.0.0.1", port, connect_timeout_s=600)
+    pool = UpstreamPool("127.0.0.1", port, connect_timeout_s=600)
     with pytest.raises(UpstreamError, match="connection refused") as refused:
         await pool.acquire()
     assert refused.value.fault is Fault.REFUSED
-    pool = Pool("no-such-name.invalid", 1, connect_timeout_s=600)
+    pool = UpstreamPool("no-such-name.invalid", 1, connect_timeout_s=600)
     with pytest.raises(UpstreamError, match="does not resolve") as unknown:
         await pool.acquire()
     assert unknown.value.fault is Fault.DNS
@@ -180,7 +180,7 @@ async def test_a_connect_that_hangs_is_bounded() -> None:
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
             fillers.append(filler)
-        pool = Pool(*full.getsockname(), connect_timeout_s=0.1)
+        pool = UpstreamPool(*full.getsockname(), connect_timeout_s=0.1)
         with pytest.raises(UpstreamError) as late:
             await pool.acquire()
         assert late.value.fault is Fault.CONNECT_TIMEOUT

@@ -21,15 +21,15 @@ from modelsplit_policy.health import Level
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.metrics.calls import Metrics, label_values
+from modelsplit_proxy.metrics.calls import CallMetrics, label_values
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from support.records import REFUSED, answered, begun, fallen_back, routed, turned_away
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_proxy.http.upstream_pool import Pool
-    from modelsplit_proxy.watch.health import Monitor
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
+    from modelsplit_proxy.watch.health import HealthMonitor
 
 POLICY = policy_file.load(None).policy
 CHAT = Route(
@@ -68,16 +68,21 @@ class Quiet:
         return [BreakerView(key, BreakerState.OPEN, 3, 10.0, "why") for key in self._keys]
 
 
-def watching(lag: LoopLag, monitor: Quiet) -> Metrics:
-    metrics = Metrics(POLICY)
-    metrics.watch(from_policy(POLICY), cast("Pool", Connections()), lag, cast("Monitor", monitor))
+def watching(lag: LoopLag, monitor: Quiet) -> CallMetrics:
+    metrics = CallMetrics(POLICY)
+    metrics.watch(
+        from_policy(POLICY),
+        cast("UpstreamPool", Connections()),
+        lag,
+        cast("HealthMonitor", monitor),
+    )
     return metrics
 
 
 class Scraped:
     """The exposition, parsed as Prometheus does."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: CallMetrics) -> None:
         self.text = generate_latest(metrics.registry).decode()
         self.families = {f.name: f for f in text_string_to_metric_families(self.text)}
         self.samples = [s for family in self.families.values() for s in family.samples]
@@ -111,14 +116,14 @@ def lag() -> LoopLag:
 
 
 @pytest.fixture
-def metrics(lag: LoopLag) -> Metrics:
+def metrics(lag: LoopLag) -> CallMetrics:
     return watching(lag, Quiet())
 
 
 # --- Before the first call --------------------------------------------------------------------
 
 
-def test_the_series_people_watch_are_there_at_zero(metrics: Metrics) -> None:
+def test_the_series_people_watch_are_there_at_zero(metrics: CallMetrics) -> None:
     scraped = Scraped(metrics)
     for role in Role:
         for outcome in ("ok", "client_gone", "error"):
@@ -135,7 +140,7 @@ def test_the_series_people_watch_are_there_at_zero(metrics: Metrics) -> None:
     assert scraped.values("modelsplit_upstream_connections") == [3.0]
 
 
-def test_every_name_is_ours_or_the_policy_documents(metrics: Metrics) -> None:
+def test_every_name_is_ours_or_the_policy_documents(metrics: CallMetrics) -> None:
     names = set(Scraped(metrics).families)
     assert {n for n in names if not n.startswith("modelsplit_")} == {
         *VIEWS,
@@ -144,7 +149,7 @@ def test_every_name_is_ours_or_the_policy_documents(metrics: Metrics) -> None:
     }
 
 
-def test_our_histograms_count_seconds_and_the_seed_names_milliseconds(metrics: Metrics) -> None:
+def test_our_histograms_count_seconds_and_the_seed_names_milliseconds(metrics: CallMetrics) -> None:
     for name, family in Scraped(metrics).families.items():
         if family.type == "histogram":
             assert name.endswith("_ms" if name in {*VIEWS, *OWN} else "_seconds")
@@ -168,7 +173,7 @@ def check_views(scraped: Scraped) -> None:
         )
 
 
-def test_the_seed_names_are_the_same_observations_in_milliseconds(metrics: Metrics) -> None:
+def test_the_seed_names_are_the_same_observations_in_milliseconds(metrics: CallMetrics) -> None:
     for record in (answered(), answered(CHAT), fallen_back(), turned_away(), begun()):
         metrics.call_ended(record)
     scraped = Scraped(metrics)
@@ -179,7 +184,7 @@ def test_the_seed_names_are_the_same_observations_in_milliseconds(metrics: Metri
 
 
 def test_the_documents_wait_and_latency_are_told_apart_by_what_ollama_says(
-    metrics: Metrics,
+    metrics: CallMetrics,
 ) -> None:
     """Of 2.5 s at Ollama 0.25 were loading and 0.75 waiting for a slot."""
     waited = answered()
@@ -212,7 +217,7 @@ def test_whatever_the_latencies_the_views_agree(ends: list[float]) -> None:
     check_views(Scraped(metrics))
 
 
-def test_the_objectives_thresholds_are_bucket_edges(metrics: Metrics) -> None:
+def test_the_objectives_thresholds_are_bucket_edges(metrics: CallMetrics) -> None:
     """Else a share below the threshold could only be guessed between two edges."""
     scraped = Scraped(metrics)
     for name, objective in POLICY.slo.items():
@@ -225,7 +230,7 @@ def test_the_objectives_thresholds_are_bucket_edges(metrics: Metrics) -> None:
 # --- One call, counted --------------------------------------------------------------------------
 
 
-def test_an_answered_call_is_counted_once_with_its_tokens(metrics: Metrics) -> None:
+def test_an_answered_call_is_counted_once_with_its_tokens(metrics: CallMetrics) -> None:
     metrics.call_ended(answered())
     scraped = Scraped(metrics)
     labels = {"role": "PLANNER", "provider": "LOCAL", "model": "qwen3:4b", "outcome": "ok"}
@@ -243,7 +248,7 @@ def test_an_answered_call_is_counted_once_with_its_tokens(metrics: Metrics) -> N
     assert scraped.total("modelsplit_errors_total") == 0
 
 
-def test_a_fallback_is_counted_by_its_cause_and_as_one_request(metrics: Metrics) -> None:
+def test_a_fallback_is_counted_by_its_cause_and_as_one_request(metrics: CallMetrics) -> None:
     metrics.call_ended(fallen_back())
     scraped = Scraped(metrics)
     cause = {"role": "PLANNER", "code": REFUSED.code.value}
@@ -252,7 +257,7 @@ def test_a_fallback_is_counted_by_its_cause_and_as_one_request(metrics: Metrics)
     assert scraped.total("modelsplit_errors_total") == 0
 
 
-def test_a_call_turned_away_is_an_error_with_its_reason_and_its_wait(metrics: Metrics) -> None:
+def test_a_call_turned_away_is_an_error_with_its_reason_and_its_wait(metrics: CallMetrics) -> None:
     metrics.call_ended(turned_away())
     scraped = Scraped(metrics)
     labels = {"role": "PLANNER", "code": "E_OVERLOAD_THROTTLED", "reason": "queue_full"}
@@ -262,7 +267,7 @@ def test_a_call_turned_away_is_an_error_with_its_reason_and_its_wait(metrics: Me
     assert scraped.total("modelsplit_upstream_duration_seconds_count") == 0
 
 
-def test_a_client_that_left_is_not_an_error_of_ours(metrics: Metrics) -> None:
+def test_a_client_that_left_is_not_an_error_of_ours(metrics: CallMetrics) -> None:
     record = routed()
     record.call.step(Event.CLIENT_GONE)
     record.failure = Failure(ErrorCode.CLIENT_GONE, Reason.QUEUED, "gone", "Gone")
@@ -272,7 +277,7 @@ def test_a_client_that_left_is_not_an_error_of_ours(metrics: Metrics) -> None:
     assert scraped.total("modelsplit_requests_total", outcome="error") == 0
 
 
-def test_a_call_refused_before_it_had_a_role_is_counted_under_other(metrics: Metrics) -> None:
+def test_a_call_refused_before_it_had_a_role_is_counted_under_other(metrics: CallMetrics) -> None:
     record = begun()
     record.failure = Failure(ErrorCode.BAD_REQUEST, Reason.BAD_JSON, "x", "X")
     metrics.call_ended(record)
@@ -283,13 +288,13 @@ def test_a_call_refused_before_it_had_a_role_is_counted_under_other(metrics: Met
     assert scraped.total("modelsplit_request_duration_seconds_count") == 0
 
 
-def test_an_sdks_retry_is_counted(metrics: Metrics) -> None:
+def test_an_sdks_retry_is_counted(metrics: CallMetrics) -> None:
     metrics.call_ended(answered(client_retry=True))
     metrics.call_ended(answered())
     assert Scraped(metrics).values("modelsplit_client_retries_total") == [1.0]
 
 
-def test_what_passes_through_is_counted_by_kind_and_class_of_status(metrics: Metrics) -> None:
+def test_what_passes_through_is_counted_by_kind_and_class_of_status(metrics: CallMetrics) -> None:
     for status in (200, 204, 404, 499, 502):
         metrics.passed("metadata", status)
     metrics.passed("other", 200)
@@ -303,7 +308,7 @@ def test_what_passes_through_is_counted_by_kind_and_class_of_status(metrics: Met
     assert counts == {"2xx": 2, "4xx": 2, "5xx": 1}
 
 
-def test_the_loops_lag_is_shown_in_both_units(metrics: Metrics, lag: LoopLag) -> None:
+def test_the_loops_lag_is_shown_in_both_units(metrics: CallMetrics, lag: LoopLag) -> None:
     for _ in range(50):
         lag.observe(0.012)
     scraped = Scraped(metrics)
@@ -315,7 +320,7 @@ def test_the_loops_lag_is_shown_in_both_units(metrics: Metrics, lag: LoopLag) ->
 # --- Bounds -------------------------------------------------------------------------------------
 
 
-def test_a_client_that_invents_models_adds_no_series(metrics: Metrics) -> None:
+def test_a_client_that_invents_models_adds_no_series(metrics: CallMetrics) -> None:
     metrics.call_ended(answered(CHAT))
     before = Scraped(metrics).series()
     for number in range(400):
@@ -327,7 +332,7 @@ def test_a_client_that_invents_models_adds_no_series(metrics: Metrics) -> None:
     assert after.total("modelsplit_requests_total", model="other") == 401
 
 
-def test_models_of_the_policy_keep_their_names_in_every_spelling(metrics: Metrics) -> None:
+def test_models_of_the_policy_keep_their_names_in_every_spelling(metrics: CallMetrics) -> None:
     labels = [metrics.model_label(name) for name in ("qwen3:4b", "Qwen3:4B", "gpt-oss:20b", "x")]
     assert labels == ["qwen3:4b", "qwen3:4b", "gpt-oss:20b", "other"]
 
@@ -339,7 +344,7 @@ def test_open_breakers_of_unknown_models_are_one_series() -> None:
     assert scraped.values("modelsplit_health_level") == [1.0]
 
 
-def test_every_bounded_label_has_a_value_of_its_closed_set(metrics: Metrics) -> None:
+def test_every_bounded_label_has_a_value_of_its_closed_set(metrics: CallMetrics) -> None:
     for record in (answered(), answered(CHAT), fallen_back(), turned_away(), begun()):
         metrics.call_ended(record)
     closed = label_values()
@@ -349,7 +354,7 @@ def test_every_bounded_label_has_a_value_of_its_closed_set(metrics: Metrics) -> 
                 assert value in closed[label], sample
 
 
-def test_labels_are_the_same_few_words_everywhere(metrics: Metrics) -> None:
+def test_labels_are_the_same_few_words_everywhere(metrics: CallMetrics) -> None:
     for record in (answered(), fallen_back(), turned_away()):
         metrics.call_ended(record)
     metrics.passed("other", 200)

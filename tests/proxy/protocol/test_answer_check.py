@@ -9,7 +9,7 @@ from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.protocol import answer_check
 from modelsplit_proxy.protocol.endpoint import Endpoint
 from modelsplit_proxy.protocol.endpoints import ENDPOINTS
-from modelsplit_proxy.protocol.held_answer import Held
+from modelsplit_proxy.protocol.held_answer import HeldAnswer
 from modelsplit_proxy.protocol.stream_end import Usage
 from support.endpoints import endpoint
 from support.heads import head
@@ -40,7 +40,7 @@ CUT_OFF = b'{"model":"m","response":"no no no","done":false}'
 
 @pytest.mark.parametrize("route", ["/api/generate", "/api/chat"])
 def test_an_answer_that_says_it_is_not_done_is_a_failure(route: str) -> None:
-    failure = answer_check.check_whole(endpoint(route), JSON, Held(CUT_OFF), Provider.LOCAL)
+    failure = answer_check.check_whole(endpoint(route), JSON, HeldAnswer(CUT_OFF), Provider.LOCAL)
     assert failure is not None
     assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
 
@@ -50,7 +50,7 @@ def test_an_answer_that_says_it_is_not_done_is_a_failure(route: str) -> None:
 )
 @pytest.mark.parametrize("row", ENDPOINTS, ids=lambda row: row.label)
 def test_half_an_answer_is_a_failure_on_every_route(row: Endpoint, body: bytes) -> None:
-    failure = answer_check.check_whole(row, JSON, Held(body), Provider.LOCAL)
+    failure = answer_check.check_whole(row, JSON, HeldAnswer(body), Provider.LOCAL)
     assert failure is not None
     assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_LOCAL, Reason.UNTERMINATED)
 
@@ -67,7 +67,7 @@ def test_half_an_answer_is_a_failure_on_every_route(row: Endpoint, body: bytes) 
     ],
 )
 def test_every_other_answer_is_whole(route: str, body: bytes) -> None:
-    assert answer_check.check_whole(endpoint(route), JSON, Held(body), Provider.LOCAL) is None
+    assert answer_check.check_whole(endpoint(route), JSON, HeldAnswer(body), Provider.LOCAL) is None
 
 
 OTHERS = (b"", b" ", b"null", b"[]", b'"done":false', b"<html>", b'{"status":"success"}')
@@ -76,12 +76,12 @@ OTHERS = (b"", b" ", b"null", b"[]", b'"done":false', b"<html>", b'{"status":"su
 @pytest.mark.parametrize("body", [*OTHERS, b'{"other":"%b"}' % (b"x" * 300_000)])
 @pytest.mark.parametrize("row", ENDPOINTS, ids=lambda row: row.label)
 def test_a_body_without_the_keys_of_its_route_is_no_answer(row: Endpoint, body: bytes) -> None:
-    failure = answer_check.check_whole(row, JSON, Held(body), Provider.CLOUD)
+    failure = answer_check.check_whole(row, JSON, HeldAnswer(body), Provider.CLOUD)
     if row.answer_keys:
         assert failure is not None
         assert (failure.code, failure.reason) == (ErrorCode.UPSTREAM_CLOUD, Reason.NO_ANSWER)
     packed = head(200, (b"Content-Encoding", b"br"))
-    assert answer_check.check_whole(row, packed, Held(b"\xff"), Provider.CLOUD) is None
+    assert answer_check.check_whole(row, packed, HeldAnswer(b"\xff"), Provider.CLOUD) is None
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_a_body_without_the_keys_of_its_route_is_no_answer(row: Endpoint, body: 
     ],
 )
 def test_a_held_answer_tells_its_usage(route: str, body: bytes, usage: Usage) -> None:
-    assert answer_check.usage_of(endpoint(route), Held(body)) == usage
+    assert answer_check.usage_of(endpoint(route), HeldAnswer(body)) == usage
 
 
 def test_a_very_large_answer_is_not_decoded_for_its_counts() -> None:
     body = b'{"eval_count":8,"response":"%b"}' % (b"x" * 300_000)
-    assert answer_check.usage_of(endpoint("/api/generate"), Held(body)) == Usage()
+    assert answer_check.usage_of(endpoint("/api/generate"), HeldAnswer(body)) == Usage()

@@ -21,8 +21,8 @@ from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.watch import health
-from modelsplit_proxy.watch.health import Monitor, Watched
-from modelsplit_proxy.watch.upstream_probe import Probe
+from modelsplit_proxy.watch.health import HealthMonitor, Watched
+from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 from support.harness import policy
 from support.records import PLANNER, QUEUE_FULL, answered, begun, fallen_back, routed, turned_away
 
@@ -61,12 +61,12 @@ class Under:
             shipped,
             self.admission,
             self.breakers,
-            cast("Probe", self.probe),
+            cast("UpstreamProbe", self.probe),
             self.lag,
             self.live,
             self.clock,
         )
-        self.monitor = Monitor(HealthGuard(rules), rules, watched)
+        self.monitor = HealthMonitor(HealthGuard(rules), rules, watched)
 
     def look(self) -> Level:
         self.monitor.look()
@@ -103,7 +103,7 @@ def test_nothing_wrong_is_nothing_said(caplog: pytest.LogCaptureFixture) -> None
     assert under.monitor.fields() == {"level": "OK", "cause": "", "shedding": "OK"}
     assert under.admission.shedding == Shedding()
     assert caplog.messages == []
-    assert repr(under.monitor) == "<Monitor <HealthGuard OK, shedding OK>>"
+    assert repr(under.monitor) == "<HealthMonitor <HealthGuard OK, shedding OK>>"
 
 
 def test_levels_are_applied_to_admission_and_told_once_each(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.storage.writer import Store
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-    from modelsplit_proxy.watch.upstream_probe import Probe
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 UPSTREAM = "127.0.0.1:11434"
 FIERCE = LearnedHost((0.0, 0.0, 0.5), (0.0, 0.0, 3.0), 480.0, 1200.0)
@@ -35,7 +35,7 @@ def keeper(
     store: Store, seen: Seen, learned: Parallelism | None = None, upstream: str = UPSTREAM
 ) -> tuple[LearnedKeeper, Parallelism]:
     parallelism = learned or Parallelism(cap=6, host=None, models={})
-    loaded_models, probe = cast("LoadedModelsWatch", seen), cast("Probe", seen)
+    loaded_models, probe = cast("LoadedModelsWatch", seen), cast("UpstreamProbe", seen)
     made = LearnedKeeper(parallelism, loaded_models, probe, store, upstream, SystemClock())
     return made, parallelism
 

@@ -11,7 +11,7 @@ import pytest
 
 from modelsplit_policy import loaded_models
 from modelsplit_policy.loaded_models import Listed
-from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.runtime.tasks import Tasks
@@ -49,7 +49,7 @@ class Told:
 @contextlib.asynccontextmanager
 async def asking(**config: Any) -> AsyncIterator[tuple[LoadedModelsWatch, Sim, Told]]:
     async with Sim(SimConfig(**{"tokens": 1, "max_loaded": 3} | config)) as sim:
-        pool = Pool("127.0.0.1", sim.port, connect_timeout_s=600)
+        pool = UpstreamPool("127.0.0.1", sim.port, connect_timeout_s=600)
         told, tasks = Told(), Tasks()
         try:
             yield (

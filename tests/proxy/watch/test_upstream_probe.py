@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamTarget
-from modelsplit_proxy.http.upstream_pool import Pool
+from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from modelsplit_proxy.watch import upstream_probe
-from modelsplit_proxy.watch.upstream_probe import Probe
+from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def probe(port: int, every_s: float = 5.0) -> Iterator[Probe]:
-    pool = Pool("127.0.0.1", port, connect_timeout_s=600)
+def probe(port: int, every_s: float = 5.0) -> Iterator[UpstreamProbe]:
+    pool = UpstreamPool("127.0.0.1", port, connect_timeout_s=600)
     target = UpstreamTarget("127.0.0.1", port, f"127.0.0.1:{port}")
-    yield Probe(pool, target, every_s=every_s)
+    yield UpstreamProbe(pool, target, every_s=every_s)
     pool.close()
 
 
