@@ -92,6 +92,8 @@ class Books:
         for model, cap in MODEL_SEATS.items():
             self.expect(models[model] <= cap, "model cap")
         self.expect(local + _kept(roles) <= GLOBAL_SEATS, "a reserved seat is taken")
+        late = sum(ticket.overdue for ticket in self.seated if ticket.role is not Role.CLOUD)
+        self.expect(late <= 1, "overdue calls are a crowd")
 
     def _nothing_lost(self, roles: Counter[Role], local: int) -> None:
         waiting = Counter(ticket.role for ticket in self.waiting)
@@ -108,10 +110,8 @@ class Books:
         if _held(ticket, roles, local, models):
             return
         useful = self.under_test.host().parallelism
-        self.expect(not ticket.urgent, "due, and only usefulness holds it")
         self.expect(ticket.role is not Role.CLOUD, "cloud waits for usefulness")
         self.expect(not useful.fits(ticket.model), "fits and waits")
-        self.expect(not useful.may_probe(ticket.model), "a probe is due and it waits")
 
 
 def _kept(roles: Counter[Role]) -> int:

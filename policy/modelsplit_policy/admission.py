@@ -545,7 +545,7 @@ class Admission:
     def _seat_best(self, now: float, *, probing: bool) -> Ticket | None:
         best: tuple[tuple[bool, bool, float], Pool, _Candidate] | None = None
         # Nothing that counts globally may start in this pass, whatever its model.
-        idle = self._none_takes_any(probing=probing)
+        idle = self._none_takes_any(now, probing=probing)
         for pool in self._pools.values():
             if not pool.line or (idle and pool.limits.counts_globally):
                 continue
@@ -565,10 +565,10 @@ class Admission:
         self._seat(ticket, pool, host, now)
         return ticket
 
-    def _none_takes_any(self, *, probing: bool) -> bool:
+    def _none_takes_any(self, now: float, *, probing: bool) -> bool:
         for host in self._hosts:
             learned = host.parallelism
-            if learned.settled if probing else not learned.is_full:
+            if learned.probes_any(now) if probing else not learned.is_full:
                 return False
         return True
 

@@ -356,6 +356,10 @@ class Parallelism:
         slots = self._models.get(model)
         return slots is None or slots.running < slots.known
 
+    def probes_any(self, now: float) -> bool:
+        """True if a probe of some model may be due."""
+        return self.settled and (not self.is_full or self._host_probe_due(now))
+
     def probe_due(self, model: str, now: float) -> bool:
         """True if one call more than known is due, to see what it shows."""
         if not self.settled:
