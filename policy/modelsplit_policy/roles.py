@@ -107,6 +107,18 @@ def named_here(policy: Policy) -> frozenset[str]:
     return frozenset(canonical(name) for role in here for name in named_by(policy, role))
 
 
+def needed_for(policy: Policy, route: Route) -> Role:
+    """The role that a client must be allowed to call for this route.
+
+    CLOUD where the first model is the cloud's and the client's own choice, whichever role it
+    says: what a role is given by the policy is the role's.
+    """
+    if route.provider is not Provider.CLOUD:
+        return route.role
+    given = {canonical(name) for name in named_by(policy, route.role)}
+    return route.role if canonical(route.candidates[0].model) in given else Role.CLOUD
+
+
 class Providers:
     """Who computes the answers of a model, indexed once.
 

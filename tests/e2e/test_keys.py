@@ -195,6 +195,20 @@ async def test_a_role_that_the_key_is_not_for(route: str) -> None:
         assert (allowed.status, allowed["X-LLM-Role"]) == (200, "HEAVY")
 
 
+@pytest.mark.parametrize("role", ["", "EXECUTOR", "HEAVY"])
+@pytest.mark.parametrize("model", ["gpt-oss:20b:cloud", "glm-4.6:Cloud ", "claude-3-opus"])
+async def test_a_model_of_the_cloud_needs_a_key_for_it_whichever_role_is_said(
+    role: str, model: str
+) -> None:
+    ring = Keyring([Key("batch", digest_of(BATCH), frozenset(Role) - {Role.CLOUD})])
+    headers = AS_BATCH | ({"X-LLM-Role": role} if role else {})
+    async with running(keyring=ring) as up, up.client() as client:
+        for route in DIALECTS:
+            refused = await client.request("POST", route, call(route, model), headers)
+            assert (refused.status, reason(refused)) == (403, "role_denied")
+        assert up.asked == []
+
+
 async def test_escalation_is_no_way_around() -> None:
     headers = {"x-api-key": BATCH, "X-LLM-Role": "EXECUTOR", "X-LLM-Escalate": "operator"}
     async with running(keyring=RING) as up, up.client() as client:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.model_names import read
-from modelsplit_policy.roles import Candidate, Roles, Route, RouteRequest
+from modelsplit_policy.roles import Candidate, Roles, Route, RouteRequest, needed_for
 from modelsplit_policy.vocabulary import Provider, Role
 
 SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
@@ -470,3 +470,28 @@ def test_a_bound_call_has_the_model_it_is_for_and_no_other() -> None:
     late = routed(RouteRequest("planner", retry_level=1, bound=True))
     assert (models(late), late.starts_at_fallback) == (["qwen3:4b"], False)
     assert models(routed(RouteRequest("planner")).of_one_model()) == ["qwen3:4b"]
+
+
+@pytest.mark.parametrize(
+    ("model", "role", "needed"),
+    [
+        ("qwen3:8b", "EXECUTOR", Role.EXECUTOR),
+        ("gpt-oss:20b:cloud", "EXECUTOR", Role.CLOUD),
+        ("gpt-oss:20b:cloud", "", Role.CLOUD),
+        ("claude-3-opus", "HEAVY", Role.CLOUD),
+        ("cloud", "CHAT", Role.CLOUD),
+        ("cloud", "", Role.CLOUD),
+        # What the policy gives to a role is the role's.
+        ("planner", "", Role.PLANNER),
+        ("GLM-4.6:cloud ", "PLANNER", Role.PLANNER),
+    ],
+)
+def test_a_cloud_model_of_the_clients_own_choice_needs_the_role_cloud(
+    model: str, role: str, needed: Role
+) -> None:
+    document = json.loads(SHIPPED.read_text(encoding="utf-8"))
+    document["roles"]["PLANNER"]["primary"] = "glm-4.6:cloud"
+    policy = parse(document)
+    route = Roles(policy).route(RouteRequest(model, role=role))
+    assert isinstance(route, Route)
+    assert needed_for(policy, route) is needed

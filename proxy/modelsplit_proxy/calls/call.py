@@ -278,6 +278,8 @@ class InferenceCall:
         if parts.lifecycle.draining:
             return overload.draining()
         denied = self._caller.denied_role(route.role)
+        if denied is None and route.provider is Provider.CLOUD:
+            denied = self._caller.denied_role(roles.needed_for(parts.policy, route))
         if denied is not None:
             return denied
         self._has_client_seat = parts.client_seats.enter(client)
