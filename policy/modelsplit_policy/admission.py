@@ -336,6 +336,10 @@ class Admission:
         if flight is not None and flight.loading and ticket.host is not None:
             self._by_host[ticket.host].parallelism.first_byte(flight, now)
 
+    def away(self, host: Host = DEFAULT_HOST, *, is_away: bool) -> None:
+        """Whether calls for the host wait because nobody listens there."""
+        self._by_host[host].away = is_away
+
     def note_loaded(self, models: Mapping[str, bool], host: Host = DEFAULT_HOST) -> None:
         """Whether the host has a model loaded, by canonical name; of others nobody knows."""
         self._by_host[host].loaded = models

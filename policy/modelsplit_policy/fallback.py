@@ -1,13 +1,14 @@
 """Whether a failed first attempt may be followed by the one fallback.
 
 Only before the client has a byte, only once, and only for a failure that another model may
-be spared: the upstream could not be reached, answered with a failure or "busy", does not
+be spared: it broke off before its answer, answered with a failure or "busy", does not
 have the model, took longer than the role allows, gave an answer that does not fit its schema,
 or is not asked while its breaker is open.
 Never because the line was too long (the second model stands in the same line), never for
 what the client did wrong, in whatever words the upstream says so, never for an answer that
 the upstream could not read, or that was cut at the length it may have, never for a budget that
-says no, never where the upstream is mute: the second model is behind the same silence.
+says no, never where the upstream is not there, or mute: the second model is behind the same
+silence.
 """
 
 from __future__ import annotations
@@ -32,7 +33,16 @@ _CAUSES: Final = frozenset(
     }
 )
 _NO_CAUSES: Final = frozenset(
-    {Reason.UPSTREAM_MUTE, Reason.CUT, Reason.UPSTREAM_REJECTED, Reason.UNREADABLE_ANSWER}
+    {
+        # The second model is behind the same silence.
+        Reason.CONNECT_REFUSED,
+        Reason.CONNECT_TIMEOUT,
+        Reason.DNS,
+        Reason.UPSTREAM_MUTE,
+        Reason.CUT,
+        Reason.UPSTREAM_REJECTED,
+        Reason.UNREADABLE_ANSWER,
+    }
 )
 
 

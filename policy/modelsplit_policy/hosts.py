@@ -23,6 +23,7 @@ class HostSeats:
     """One host's seats. ``model_seats``: caps of single models on it, by canonical name."""
 
     __slots__ = (
+        "away",
         "by_model",
         "host",
         "loaded",
@@ -45,6 +46,8 @@ class HostSeats:
         self.model_seats = dict(model_seats)
         self.parallelism = parallelism
         self.running = 0
+        # Nobody listens there just now, and calls wait for that to change.
+        self.away = False
         # Calls that were started because their wait was about to end.
         self.overdue = 0
         self.by_model: dict[str, int] = {}
@@ -56,6 +59,8 @@ class HostSeats:
 
     def hold(self, model: str) -> Hold | None:
         """The hard limit of this host that keeps the next call of ``model`` from a seat."""
+        if self.away:
+            return Hold.AWAY
         if self.running >= self.seats:
             return Hold.GLOBAL_CAP
         # Few models have caps of their own.

@@ -41,6 +41,7 @@ class Hold(StrEnum):
     MODEL_CAP = "model_cap"
     PARALLELISM = "parallelism"
     TURN = "turn"
+    AWAY = "away"
 
 
 @dataclass(slots=True, eq=False)

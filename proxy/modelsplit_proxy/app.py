@@ -15,6 +15,7 @@ from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard
+from modelsplit_policy.outage import Outage
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.admin.admin import Admin, AdminParts, refused_admin_request
@@ -70,6 +71,7 @@ from modelsplit_proxy.watch.health import HealthMonitor, Watched
 from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.learned import LearnedKeeper
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
+from modelsplit_proxy.watch.presence import Presence
 from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 if TYPE_CHECKING:
@@ -134,6 +136,14 @@ class App:
         self.probe = UpstreamProbe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
+        self.presence = Presence(
+            Outage(policy.global_.restart_wait_ms / 1000),
+            self.admission_queue,
+            self.breakers,
+            self.probe,
+            self.target,
+        )
+        self.probe.tell(self.presence)
         self.loaded_models = LoadedModelsWatch(
             self.pool, str(upstream), self.admission_queue, self._tasks
         )
@@ -270,6 +280,7 @@ class App:
             pool=self.pool,
             known=Known(self.loaded_models, self.probe),
             breakers=self.breakers,
+            presence=self.presence,
             budget_keeper=self.budget_keeper,
             clock=self.clock,
         )
@@ -395,6 +406,7 @@ class App:
             self._admin.stop_accepting(overload.draining())
             await self._admin.close()
         self.lag.stop()
+        self.presence.close()
         await self._tasks.close()
         self.pool.close()
         await self.log.close()

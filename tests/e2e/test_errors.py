@@ -114,9 +114,9 @@ async def test_an_upstream_that_is_away(route: str) -> None:
             "llm_context": "PLANNER",
             "llm_role": "PLANNER",
             "llm_provider": "LOCAL",
-            "llm_model": "qwen3:8b",
-            "llm_attempt": 2,
-            "fallback_used": True,
+            "llm_model": "qwen3:4b",
+            "llm_attempt": 1,
+            "fallback_used": False,
             "reason": "connect_refused",
         }
 

@@ -129,7 +129,8 @@ async def test_what_a_client_sees_of_a_fault(
         words, calls = expected(fault, route, model, stream=stream)
         assert (str(seen(route, answer)), sent) == (words, calls)
         await agrees(up, record, answer, words)
-        tried = 2 if model == PLANNER and calls != 1 else 1
+        # Nobody is there for a second model either.
+        tried = 2 if model == PLANNER and calls > 1 else 1
         assert len(record.attempts) == tried
         assert answer["X-LLM-Attempt"] == str(tried)
 

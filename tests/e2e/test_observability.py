@@ -176,7 +176,10 @@ async def test_failures_are_counted_by_code_and_reason() -> None:
         found = await metrics(up)
         errors = found["modelsplit_errors"]
         assert value(errors, "_total", role="other", code="E_BAD_REQUEST", reason="bad_json") == 1
-        assert value(errors, "_total", role="CHAT", code="E_UPSTREAM_LOCAL", reason="status") == 1
+        assert (
+            value(errors, "_total", role="CHAT", code="E_UPSTREAM_LOCAL", reason="runner_failed")
+            == 1
+        )
 
 
 async def test_a_client_cannot_grow_the_series() -> None:

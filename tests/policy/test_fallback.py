@@ -21,8 +21,12 @@ MAY = {
 REQUESTS = {
     Reason.UPSTREAM_REJECTED,
     Reason.UNREADABLE_ANSWER,
-    Reason.UPSTREAM_MUTE,
     Reason.CUT,
+    # The second model is behind the same silence.
+    Reason.CONNECT_REFUSED,
+    Reason.CONNECT_TIMEOUT,
+    Reason.DNS,
+    Reason.UPSTREAM_MUTE,
 }
 
 

@@ -34,6 +34,7 @@ from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
+from modelsplit_proxy.watch.presence import Presence
 from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 from support.bodies import read_body
 from support.budget_keepers import without_a_file
@@ -62,6 +63,7 @@ class Heard:
         self.heads = 0
         self.ending: str | None = None
         self.writing_paused = False
+        self.hold = None
 
     def head(
         self, status: int, phrase: str, lines: list[bytes], *, length: int | None, close: bool
@@ -299,6 +301,7 @@ class Trial:
             pool=cast("UpstreamPool", upstream),
             known=Known(cast("LoadedModelsWatch", Loaded(loaded=loaded)), self.probe),
             breakers=self.breakers,
+            presence=cast("Presence", SimpleNamespace(call_failed=lambda _: False)),
             budget_keeper=budget_keeper,
             clock=self.clock,
         )

@@ -127,6 +127,8 @@ LEARNING: Overlay = {
 def policy(overlay: Overlay | None = None) -> LoadedPolicy:
     """The shipped policy with ``overlay`` merged over it, key by key."""
     document = policy_file.merge(policy_file.shipped(), {**NO_LEARNING, "load_timeout_ms": 3000})
+    # What a test stops is away: only those of restarts wait for it.
+    document = policy_file.merge(document, {"global": {"restart_wait_ms": 0}})
     document = policy_file.merge(document, overlay or {})
     document.pop("$schema", None)
     return LoadedPolicy(parse(document), "test", "0" * 64)

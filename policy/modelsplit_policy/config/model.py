@@ -134,6 +134,10 @@ class GlobalPolicy(_Part):
     forecast: Flag = Field(
         default=True, description="Refuse at once a call whose wait would exceed its cap."
     )
+    restart_wait_ms: CountOrNone = Field(
+        default=10_000,
+        description="Milliseconds for which calls wait in line for an Ollama that went away.",
+    )
 
 
 class RolePolicy(_Part):

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.request_headers import Asked
     from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.watch.presence import Presence
 
 # What tells two bodies apart that are not the same: their first and their last bytes.
 _END_BYTES: Final = 4096
@@ -66,6 +67,7 @@ class AttemptParts:
     pool: UpstreamPool
     known: Known
     breakers: BreakerKeeper
+    presence: Presence
     budget_keeper: BudgetKeeper
     clock: Clock
 
@@ -125,6 +127,7 @@ class AttemptRun:
         "_routing",
         "_sent",
         "_ticket",
+        "_waits_again",
     )
 
     def __init__(
@@ -162,6 +165,7 @@ class AttemptRun:
         self._deadline: Deadline
         self._held_back: bool | None = None
         self._ticket: Ticket | None = None
+        self._waits_again = False
         self._admitted: Allowed | None = None
         self._before: Failure | None = None
         self._charge = self._read_charge() if plan.counted else None
@@ -194,6 +198,8 @@ class AttemptRun:
             if refused is not None:
                 return self._reader.set_back(refused)
             setback = await self._dispatch()
+            while self._waits_again:
+                setback = await self._once_more(waited_s)
             keeps_seat = setback is not None and retries_at_once(setback.failure)
             return setback
         finally:
@@ -202,6 +208,23 @@ class AttemptRun:
                 self._charge.close(attempt)
             if not keeps_seat:
                 self.release()
+
+    async def _once_more(self, waited_s: float) -> Setback | None:
+        """Nobody listened, and the call may wait for that: the seat back, and in line again.
+
+        Nothing was sent, so it is the same attempt; and it came before those in line.
+        """
+        attempt = self._attempt
+        self._waits_again = False
+        attempt.failure = None
+        if self._charge is not None:
+            self._charge.close(attempt)
+        self.release()
+        self._record.call.fall_back()
+        waited_s += self._parts.clock.now() - attempt.asked
+        self._ticket = ticket = self._claim(waited_s, front=True)
+        refused = await self._take_seat(ticket, None)
+        return await self._dispatch() if refused is None else self._reader.set_back(refused)
 
     def _needs_seat(self) -> bool:
         resident = self._parts.known.loaded_models.loaded(self._plan.model) is True
@@ -308,7 +331,8 @@ class AttemptRun:
         try:
             return await self._exchange()
         finally:
-            failure = self._attempt.failure or record.failure
+            # Whoever waits for the provider has learned nothing that a breaker does not know.
+            failure = None if self._waits_again else self._attempt.failure or record.failure
             breakers.ended(
                 admitted,
                 failure,
@@ -334,6 +358,9 @@ class AttemptRun:
         try:
             connection = await parts.pool.acquire()
         except UpstreamError as error:
+            waits = parts.presence.call_failed(error)
+            # A call of the cloud has no seat of ours that is held back.
+            self._waits_again = waits and self._ticket is not None and self._ticket.host is not None
             return self._reader.broken(error)
         exchange = connection.start(head_request=False)
         try:

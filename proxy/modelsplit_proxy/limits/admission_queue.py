@@ -12,7 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import Reason
-from modelsplit_policy.tickets import Place
+from modelsplit_policy.tickets import Hold, Place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +32,7 @@ class AdmissionQueue:
         self._clock = clock
         self._waiting: dict[Ticket, asyncio.Future[Failure | None]] = {}
         self._look: tuple[float, asyncio.TimerHandle] | None = None
+        self._away: Failure | None = None
 
     def __repr__(self) -> str:
         return f"<AdmissionQueue {len(self._waiting)} waiting, {self._admission!r}>"
@@ -81,6 +82,30 @@ class AdmissionQueue:
         self._admission.note_loaded(models)
         self._fill()
 
+    def hold(self, away: Failure) -> None:
+        """Nobody listens: seat nobody until ``go_on``. Whose wait ends meanwhile is told ``away``.
+
+        Calls of the cloud have no seats of ours, and go on.
+        """
+        self._away = away
+        self._admission.away(is_away=True)
+
+    def go_on(self) -> None:
+        """Somebody listens again."""
+        self._away = None
+        self._admission.away(is_away=False)
+        self._fill()
+
+    def give_up(self) -> None:
+        """Nobody will: tell everyone who waited for it."""
+        away = self._away
+        if away is None:
+            return
+        for ticket in list(self._waiting):
+            if self._admission.why(ticket) is Hold.AWAY:
+                self._turn_away(ticket, Reason.QUEUE_TIMEOUT)
+        self.go_on()
+
     def refuse_all(self, reason: Reason) -> None:
         """Turn away everyone in line."""
         for ticket in list(self._waiting):
@@ -95,6 +120,8 @@ class AdmissionQueue:
         if granted.done():
             return
         refusal = self._admission.refusal(reason, ticket, self._clock.now())
+        if self._away is not None and reason is Reason.QUEUE_TIMEOUT:
+            refusal = self._away
         granted.set_result(refusal)
         self._admission.leave(ticket, self._clock.now())
         self._fill()

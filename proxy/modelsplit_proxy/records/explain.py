@@ -36,6 +36,7 @@ _HOLDS: Final = MappingProxyType(
         "model_cap": "all seats of its model were taken",
         "parallelism": "one more call at once would only have slowed the others",
         "turn": "it was not its turn",
+        "away": "Ollama was away",
     }
 )
 _NO_FALLBACK: Final = MappingProxyType(

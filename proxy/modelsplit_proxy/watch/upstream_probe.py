@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
@@ -25,8 +25,18 @@ logger = logging.getLogger("modelsplit")
 _EVERY_S: Final = 5.0
 # While it is mute: calls are to go on as soon as it is back.
 _EVERY_MUTE_S: Final = 1.0
+# While nobody listens: to find out costs nothing, and calls may wait for it.
+_EVERY_AWAY_S: Final = 0.2
+_NOBODY: Final = frozenset({Fault.REFUSED, Fault.DNS})
 _TIMEOUT_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 1024
+
+
+class ProbeListener(Protocol):
+    """Who is told how each question ended."""
+
+    def answered(self) -> None: ...
+    def failed(self, error: UpstreamError) -> object: ...
 
 
 class UpstreamProbe:
@@ -46,6 +56,20 @@ class UpstreamProbe:
         self.version: str | None = None
         self.error: str | None = None
         self.mute_since: float | None = None
+        self._away = False
+        self._sooner = asyncio.Event()
+        self._listener: ProbeListener | None = None
+
+    def tell(self, listener: ProbeListener) -> None:
+        """Whom to tell of every answer, and of every question that failed."""
+        self._listener = listener
+
+    def call_failed(self, error: UpstreamError) -> None:
+        """A call could not connect: known here at once, and asked again soon."""
+        self._away = error.fault in _NOBODY
+        mute_since = None if self._away else self.mute_since
+        self._note(up=False, version=None, error=str(error), mute_since=mute_since)
+        self._sooner.set()
 
     def __repr__(self) -> str:
         return f"<UpstreamProbe {self._target.authority} up={self.up} {self.version or self.error}>"
@@ -53,10 +77,22 @@ class UpstreamProbe:
     async def watch(self) -> None:
         """Go on asking for ever, after a first ``ask``; a task of the process."""
         while True:
-            mute = self.mute_since is not None
-            await asyncio.sleep(min(self._every_s, _EVERY_MUTE_S) if mute else self._every_s)
+            await self._until_due()
             await self.ask()
             self._pool.look_again()
+
+    async def _until_due(self) -> None:
+        """Wait until it is time to ask; that comes sooner where a call fails to connect."""
+        self._sooner.clear()
+        if not self._away:
+            mute = self.mute_since is not None
+            every_s = min(self._every_s, _EVERY_MUTE_S) if mute else self._every_s
+            try:
+                async with asyncio.timeout(every_s):
+                    await self._sooner.wait()
+            except TimeoutError:
+                return
+        await asyncio.sleep(min(self._every_s, _EVERY_AWAY_S))
 
     async def ask(self) -> None:
         """Ask once and note the answer."""
@@ -71,8 +107,14 @@ class UpstreamProbe:
         except UpstreamError as failed:
             mute_since = since if failed.fault is Fault.CONNECT_TIMEOUT else None
             self._note(up=False, version=None, error=str(failed), mute_since=mute_since)
+            self._away = failed.fault in _NOBODY
+            if self._listener is not None:
+                self._listener.failed(failed)
         else:
+            self._away = False
             self._note(up=True, version=version, error=None, mute_since=None)
+            if self._listener is not None:
+                self._listener.answered()
 
     async def _version(self) -> str:
         status, body = await fetch(self._pool, self._target.authority, "/api/version", _MAX_BYTES)

@@ -204,14 +204,14 @@ async def test_a_breaker_that_opened_meanwhile_stops_the_call_at_the_door() -> N
     ],
     ids=lambda value: value if isinstance(value, str) and "_" in value else "",
 )
-async def test_before_the_first_byte_another_model_may_be_asked(
+async def test_before_the_first_byte_another_model_may_be_asked_if_anybody_is_there(
     upstream: Upstream, code: str, reason: str, status: int
 ) -> None:
     trial = Trial(upstream)
     setback = await set_back(trial)
     failure = setback.failure
     assert (failure.code, failure.reason, failure.status) == (code, reason, status)
-    assert is_cause(failure)
+    assert is_cause(failure) == (not reason.startswith("connect_"))
     assert trial.record.call.state is State.DISPATCHED
     assert trial.left_once
     assert upstream.aborted == (0 if upstream.refused else 1)

@@ -16,6 +16,8 @@ from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
+from support.fake_time import passes
+from support.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,3 +153,18 @@ async def test_after_each_question_those_who_wait_look_again() -> None:
             assert await exchange.ready_by(None) is None
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
+
+
+@pytest.mark.fake_time
+async def test_a_call_that_cannot_connect_is_known_at_once_and_looked_into_soon() -> None:
+    async with Sim(SimConfig(version="1.2.3")) as sim:
+        with probe(sim.port) as asked:
+            await asked.ask()
+            watching = asyncio.ensure_future(asked.watch())
+            await asyncio.sleep(0)
+            asked.call_failed(UpstreamError(Fault.REFUSED, "connection refused"))
+            assert (asked.up, asked.error) == (False, "connection refused")
+            await asyncio.sleep(0)
+            await passes(0.3)
+            await until(lambda: asked.up)
+            watching.cancel()

@@ -1,0 +1,88 @@
+"""Calls wait while Ollama restarts: the line is held until it is back, or for too long away.
+
+``modelsplit_policy.outage`` decides. Whoever fails to connect says so (``lost``), whoever gets
+an answer does (``answered``); this module holds the line, has the probe ask often meanwhile, and
+tells the breakers when the provider is there again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.vocabulary import Provider
+from modelsplit_proxy.http.upstream import Fault
+from modelsplit_proxy.protocol.upstream_failures import failure_of_error
+
+if TYPE_CHECKING:
+    from modelsplit_policy.outage import Outage
+    from modelsplit_proxy.http.upstream import UpstreamError, UpstreamTarget
+    from modelsplit_proxy.limits.admission_queue import AdmissionQueue
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
+
+# Nothing was sent, and nobody is there to send it to.
+_NOBODY = frozenset({Fault.REFUSED, Fault.DNS, Fault.CONNECT_TIMEOUT})
+# Too late to say whether somebody is there.
+_CUT = frozenset({Fault.RESET, Fault.TRUNCATED})
+
+
+class Presence:
+    """Whether the provider behind ``target`` is there, for everyone who has to know."""
+
+    def __init__(
+        self,
+        outage: Outage,
+        admission_queue: AdmissionQueue,
+        breakers: BreakerKeeper,
+        probe: UpstreamProbe,
+        target: UpstreamTarget,
+    ) -> None:
+        self._outage = outage
+        self._queue = admission_queue
+        self._breakers = breakers
+        self._probe = probe
+        self._upstream = f"http://{target.authority}"
+        self._end: asyncio.TimerHandle | None = None
+
+    def __repr__(self) -> str:
+        return f"<Presence {self._outage!r}>"
+
+    def call_failed(self, error: UpstreamError) -> bool:
+        """A call could not connect; whether it waits. Whoever asks whether Ollama is up knows."""
+        self._probe.call_failed(error)
+        return self.failed(error)
+
+    def failed(self, error: UpstreamError) -> bool:
+        """A question or a call has failed; whether calls that were not sent wait now."""
+        if error.fault not in _NOBODY:
+            if error.fault not in _CUT:
+                self.answered()
+            return False
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._outage.lost(now) and (left_s := self._outage.left_s(now)) > 0:
+            self._queue.hold(
+                failure_of_error(error, upstream=self._upstream, provider=Provider.LOCAL)
+            )
+            self._end = loop.call_later(left_s, self._too_long)
+        return self._outage.waits(now)
+
+    def answered(self) -> None:
+        """It has answered something."""
+        returned = self._outage.back()
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+        self._breakers.answered(Provider.LOCAL, returned=returned)
+        if returned:
+            self._queue.go_on()
+
+    def close(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+    def _too_long(self) -> None:
+        self._end = None
+        self._queue.give_up()
