@@ -146,7 +146,7 @@ async def test_a_trial_that_was_answered_and_did_not_fit_its_schema_closes_the_b
 
 
 async def test_silence_while_an_answer_is_held_back_is_nobodys_failure() -> None:
-    async with running(SIM, stall_timeout_s=0.05) as up:
+    async with running(SIM, {"silent_parse_timeout_ms": 1000}, stall_timeout_s=0.05) as up:
         await warm(up, CHAT)
         up.sim.faults.add(Kind.STALL, after=1, path=ROUTE)
         for number in range(6):

@@ -132,7 +132,7 @@ async def test_a_model_that_dies_mid_stream(route: str) -> None:
         [record] = await up.calls.wait()
         assert record.failure is not None
         assert record.failure.code == "E_STREAM_BROKEN_LOCAL"
-        assert record.failure.reason in {"error_line", "unterminated"}
+        assert record.failure.reason in {"runner_failed", "unterminated"}
         if route.startswith("/api/"):
             # The line that Ollama wrote is the last one; ours would be one too many.
             assert answer.lines[-1].keys() == {"error"}
