@@ -148,6 +148,7 @@ class _Slots:
         "most",
         "pace",
         "ready",
+        "running",
     )
 
     def __init__(self, known: int) -> None:
@@ -157,15 +158,12 @@ class _Slots:
         # Calls in a row that were sent beside so many and did not wait after all.
         self.contrary = 0
         self.ready = 0
+        self.running = 0
         self.loading = 0
         self.computing = 0
         self.in_doubt = 0
         self.pace = Pace()
         self.alone = PaceAlone()
-
-    @property
-    def running(self) -> int:
-        return self.ready + self.loading
 
 
 class History:
@@ -613,6 +611,7 @@ class Parallelism:
     def _count(self, flight: Flight, change: int, now: float) -> None:
         """One call of the flight's kind more or fewer, from now on."""
         slots = flight.slots
+        slots.running += change
         if flight.loading:
             slots.loading += change
         else:
