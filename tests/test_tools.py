@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from clients import install
+from clients.absence import absent
 from clients.catalogue import CLIENTS
 from support import tools
 
@@ -44,6 +46,20 @@ def test_a_marker_names_programs_of_the_list(
     for mark in marks:
         item.add_marker(mark)
     assert tools.unlisted([item], ["node", "npm"]) == wrong
+
+
+@pytest.mark.parametrize(
+    ("reason", "outcome"),
+    [
+        (install.Unreachable("no registry"), pytest.skip.Exception),
+        (install.Unavailable("node is v18, not 20 or newer"), pytest.fail.Exception),
+    ],
+)
+def test_only_a_registry_that_does_not_answer_is_an_excuse(
+    reason: install.Unavailable, outcome: type[BaseException]
+) -> None:
+    with pytest.raises(outcome, match=f"curl: {reason}"):
+        absent(reason, "curl")
 
 
 def test_what_is_missing_is_found_out() -> None:

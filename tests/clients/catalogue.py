@@ -15,6 +15,11 @@ class Language(StrEnum):
     PYTHON = "python"
     NODE = "node"
 
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """What has to be installed on the machine for it, besides Python."""
+        return ("node", "npm") if self is Language.NODE else ()
+
 
 class Shows(StrEnum):
     """How much of a failure reaches the user."""
@@ -70,9 +75,7 @@ class Client:
     @property
     def programs(self) -> tuple[str, ...]:
         """What has to be installed on the machine for it, besides Python."""
-        if self.language is Language.NODE:
-            return ("node", "npm")
-        return () if self.packages else (self.title,)
+        return self.language.programs if self.packages else (self.title,)
 
     @property
     def language(self) -> Language:
