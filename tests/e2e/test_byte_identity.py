@@ -36,8 +36,6 @@ from support.told import (
 )
 from support.wire import Answer
 
-pytestmark = pytest.mark.flowing_time
-
 GENERATE = "/api/generate"
 
 

@@ -9,8 +9,6 @@ import pytest
 
 from support.harness import running
 
-pytestmark = pytest.mark.flowing_time
-
 DENIED = {"management": {"deny": ["pull", "delete", "blobs"]}}
 
 
