@@ -38,6 +38,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.harness import Running, running, warm
+from support.waiting import until
 
 GENERATE = "/api/generate"
 PRIMARY, HEAVY, OPUS = "qwen3:4b", "gpt-oss:20b", "claude-3-opus"
@@ -157,6 +158,8 @@ async def stopped(up: Running) -> None:
         admitted = breakers.admit(Provider.LOCAL, PRIMARY)
         assert isinstance(admitted, Allowed)
         breakers.ended(admitted, BROKEN, completed=False)
+    stopped_at = up.app.clock.now()
+    await until(lambda: up.app.clock.now() > stopped_at)
 
 
 async def cold(up: Running) -> None:
