@@ -30,10 +30,10 @@ hypothesis.settings.load_profile("modelsplit")
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], AbstractEventLoop]]:
-    """Every test runs on uvloop, as the product does; whole calls in time that flows."""
+    """Every test runs on uvloop, as the product does."""
     if item.get_closest_marker("fake_time"):
         return {"fake time": FakeTimeLoop}
-    if item.get_closest_marker("flowing_time") or "e2e" in item.path.parts:
+    if item.get_closest_marker("flowing_time"):
         return {"flowing time": FlowingTimeLoop}
     return {"uvloop": uvloop.new_event_loop}
 

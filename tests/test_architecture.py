@@ -519,9 +519,7 @@ def modules_of_tests() -> list[Module]:
 
 def inside(module: Module) -> Iterator[tuple[ast.AST, str, bool]]:
     """Every node, its innermost function, and whether the time there is not the machine's."""
-    marked = module.top == "e2e" or any(
-        TESTS_TIME.search(ast.unparse(node)) for node in module.tree.body if is_mark(node)
-    )
+    marked = any(TESTS_TIME.search(ast.unparse(node)) for node in module.tree.body if is_mark(node))
     pending: list[tuple[ast.AST, str, bool]] = [(module.tree, "<module>", marked)]
     while pending:
         node, function, fake = pending.pop()
@@ -800,7 +798,7 @@ def snippet(source: str, name: str = "modelsplit_policy.roles") -> Module:
 
 LONG = "def f():\n" + "    x = 1\n" * LONGEST_FUNCTION
 PROXY = "modelsplit_proxy.http.relay"
-TEST = "proxy.http.test_relay"
+TEST = "e2e.test_calls"
 BAD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "import asyncio"),
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from time import monotonic"),

@@ -15,6 +15,8 @@ from support.calls import call
 from support.harness import Running, running
 from support.wire import Answer, Client
 
+pytestmark = pytest.mark.flowing_time
+
 TAGS, MODELS, SHOW = "/api/tags", "/v1/models", "/api/show"
 ALIASES = ["planner:latest", "executor:latest", "heavy:latest"]
 

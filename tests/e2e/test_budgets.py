@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer, Client
 
+pytestmark = pytest.mark.flowing_time
 
 ROUTE = "/api/generate"
 MODEL = "gpt-oss:20b"

@@ -36,6 +36,8 @@ from support.told import (
 )
 from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
+
 GENERATE = "/api/generate"
 
 

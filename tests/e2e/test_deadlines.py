@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from support.harness import Overlay, Running
     from support.wire import Answer, Client
 
+pytestmark = pytest.mark.flowing_time
 
 ROUTE = "/api/generate"
 FIRST, SECOND = "qwen3:4b", "qwen3:8b"

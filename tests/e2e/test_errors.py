@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
 
 QUICK = SimConfig(tokens=3, num_parallel=8, max_loaded=4)
 NATIVE = "/api/generate"

@@ -12,6 +12,8 @@ from support.calls import call
 from support.harness import running, warm
 from support.records import routing
 
+pytestmark = pytest.mark.flowing_time
+
 SIM = SimConfig(max_loaded=4, tokens=4)
 ROUTE = "/api/generate"
 ARMS = [

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from support.raw import Peer
     from support.wire import Answer, Client
 
+pytestmark = pytest.mark.flowing_time
 
 WARM = SimConfig(tokens=4, num_parallel=8, max_loaded=4)
 ROUTE = "/api/generate"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
 
 SIM = SimConfig(tokens=6, num_parallel=8, max_loaded=5, models=(*DEFAULT_MODELS, CHAT))
 HASTY = {"roles": {"PLANNER": {"timeout_ms": ROLE_MS, "max_queue": 1}}}

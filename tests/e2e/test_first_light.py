@@ -17,6 +17,7 @@ from support.scripted import response, scripted
 if TYPE_CHECKING:
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
 
 ROUTE = "/api/generate"
 QUICK = SimConfig(tokens=3, num_parallel=8, max_loaded=4)

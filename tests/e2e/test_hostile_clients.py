@@ -21,6 +21,8 @@ from support.scripted import response
 from support.waiting import settled
 from support.wire import Answer, Client
 
+pytestmark = pytest.mark.flowing_time
+
 GENERATE = "/api/generate"
 MODEL = "qwen3:4b"
 STREAM = call(GENERATE, "planner", stream=True)

@@ -28,6 +28,7 @@ from support.work import CountedPattern, Work, tracing
 if TYPE_CHECKING:
     import re
 
+pytestmark = pytest.mark.flowing_time
 
 OK = b"HTTP/1.1 200 OK\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -493,7 +494,7 @@ async def test_an_early_refusal_of_a_large_body_reaches_the_client() -> None:
 async def test_a_stand_in_restarted_in_mid_stream_breaks_the_stream_not_the_service() -> None:
     async with (
         Sim(SimConfig(token_rate=200, tokens=1000)) as sim,
-        in_front_of(sim.port, curious=True) as proxy,
+        in_front_of(sim.port) as proxy,
         proxy.client() as client,
         proxy.client() as other,
     ):

@@ -18,6 +18,8 @@ from support.harness import Running, running
 from support.process import ollama, serving, spawned
 from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
+
 LAPTOP = "ms-the-key-of-the-laptop"
 BATCH = "ms-the-key-of-the-batch"
 RING = Keyring(

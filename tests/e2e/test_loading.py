@@ -15,6 +15,8 @@ from support.harness import Running, running, warm
 from support.records import routing
 from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
+
 GENERATE, CHAT = "/api/generate", "/api/chat"
 # Two planners fill their role, and nobody may wait.
 FULL = {"roles": {"PLANNER": {"max_queue": 0}}}

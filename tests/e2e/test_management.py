@@ -9,6 +9,8 @@ import pytest
 
 from support.harness import running
 
+pytestmark = pytest.mark.flowing_time
+
 DENIED = {"management": {"deny": ["pull", "delete", "blobs"]}}
 
 

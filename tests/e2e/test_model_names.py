@@ -14,6 +14,8 @@ from modelsplit_sim.faults import Kind
 from support.calls import BODIES, DIALECTS, call
 from support.harness import Overlay, running
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/generate"
 MODEL = "gpt-oss:20b"
 LISTED = SimConfig(tokens=4, num_parallel=8, max_loaded=4)

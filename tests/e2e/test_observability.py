@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
 
 ROUTE = "/api/generate"
 QUICK = SimConfig(tokens=4, num_parallel=8, max_loaded=4)

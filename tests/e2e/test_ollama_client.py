@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from support.harness import Running
 
+pytestmark = pytest.mark.flowing_time
 
 QUICK = SimConfig(
     tokens=5, num_parallel=8, max_loaded=5, models=(*DEFAULT_MODELS, "all-minilm-embed:latest")

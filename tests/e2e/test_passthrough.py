@@ -16,6 +16,8 @@ from support.scripted import response
 from support.waiting import settled
 from support.wire import Client
 
+pytestmark = pytest.mark.flowing_time
+
 MIB = 2**20
 GENERATE = "/api/generate"
 

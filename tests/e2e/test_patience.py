@@ -7,6 +7,8 @@ import pytest
 from modelsplit_sim.config import SimConfig
 from support.harness import running
 
+pytestmark = pytest.mark.flowing_time
+
 PATIENT = {"roles": {"PLANNER": {"early_headers_after_ms": 100}}}
 SLOW = SimConfig(load_ms=400, tokens=3)
 

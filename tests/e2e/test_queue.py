@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
 
 ROUTE = "/api/generate"
 # An upstream that would run far more at once than the proxy ever lets it.

@@ -13,6 +13,8 @@ from support.calls import BODIES, call
 from support.harness import running
 from support.records import routing
 
+pytestmark = pytest.mark.flowing_time
+
 # Everything embeds and talks, so that each route answers for each model.
 ABLE = SimConfig(
     tokens=3,

@@ -11,6 +11,8 @@ from modelsplit_sim.config import SimConfig
 from support.harness import running
 from support.scripted import response, scripted
 
+pytestmark = pytest.mark.flowing_time
+
 SCHEMA = {
     "type": "object",
     "properties": {

@@ -17,6 +17,7 @@ from support.scripted import scripted
 if TYPE_CHECKING:
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
 
 QUICK = SimConfig(tokens=5, num_parallel=8, max_loaded=4)
 SLOW = SimConfig(tokens=4, token_rate=20, num_parallel=8, max_loaded=4)

@@ -18,6 +18,8 @@ from support.raw import Peer, chunk, raw_upstream, says
 from support.scripted import response
 from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
+
 GENERATE = "/api/generate"
 BODY = {"X-LLM-Telemetry": "body"}
 KEYS = [

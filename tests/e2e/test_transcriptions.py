@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import call
 from support.harness import Running, running
 from support.wire import Answer, Client
+
+pytestmark = pytest.mark.flowing_time
 
 ROUTE = "/v1/audio/transcriptions"
 AUDIO = bytes(range(256)) * 400

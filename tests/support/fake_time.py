@@ -1,8 +1,7 @@
 """A loop whose time passes only when a test says so. Sockets, files and threads are real.
 
 Whatever takes its time from the loop (``sleep``, ``timeout``, ``call_later``, ``loop.time``,
-the clock of a proxy that ``support.harness`` starts) tells this time. Two markers choose it, and
-every test in ``tests/e2e`` that names none is ``flowing_time``:
+the clock of a proxy that ``support.harness`` starts) tells this time. Two markers choose it:
 
 - ``fake_time``: it stands still until the test lets it pass. For what has no socket: a bound
   that is not meant to fire cannot fire, and one that is meant to fires when it is told.

@@ -167,13 +167,9 @@ async def running(
     *,
     keyring: Keyring | None = None,
     endpoints: Iterable[Endpoint] = ENDPOINTS,
-    curious: bool = True,
     **changes: Any,
 ) -> AsyncIterator[Running]:
-    """Start both, hand them over, stop both. ``changes`` are Settings fields.
-
-    ``curious``: whether the proxy goes on asking the upstream questions of its own.
-    """
+    """Start both, hand them over, stop both. ``changes`` are Settings fields."""
     with tempfile.TemporaryDirectory() as state:
         async with Sim(sim) as stand_in:
             lines: list[bytes] = []
@@ -188,9 +184,6 @@ async def running(
             )
             calls = Finished()
             app.ended.listen("test", calls.note)
-            if not curious:
-                for watcher in (app.installed, app.probe, app.loaded_models):
-                    watcher.watch = _never  # type: ignore[method-assign]
             await app.start()
             # A busy test machine makes the loop late, and the Health Guard would shed for it:
             # only what a test says is a late loop here. What was noted while it started counts
@@ -209,10 +202,6 @@ async def running(
                 await app.stop()
 
 
-async def _never() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
 async def warm(up: Running, *models: str) -> None:
     """Have ``models`` loaded at the stand-in, and the proxy know; ``max_loaded`` must allow it."""
     async with Client(up.sim.port) as client:
@@ -227,12 +216,9 @@ async def warm(up: Running, *models: str) -> None:
 
 @contextlib.asynccontextmanager
 async def in_front_of(
-    port: int, overlay: Overlay | None = None, *, curious: bool = False, **changes: Any
+    port: int, overlay: Overlay | None = None, **changes: Any
 ) -> AsyncIterator[Running]:
-    """The same in front of another upstream on this machine; the stand-in stays unused.
-
-    Questions of the proxy's own would take the connections that such tests count.
-    """
+    """The same in front of another upstream on this machine; the stand-in stays unused."""
     upstream = Address("127.0.0.1", port)
-    async with running(overlay=overlay, upstream=upstream, curious=curious, **changes) as proxy:
+    async with running(overlay=overlay, upstream=upstream, **changes) as proxy:
         yield proxy
