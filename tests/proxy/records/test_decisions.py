@@ -26,12 +26,15 @@ from support.records import (
 CROWD = Crowd(Hold.ROLE_CAP, {"PLANNER": 2}, {"m": 2}, {"PLANNER": 1}, {"m": 1})
 
 
-def failed(**changes: Any) -> CallRecord:
-    """One attempt that found no upstream, and nobody else was asked."""
+RESET = Failure(ErrorCode.UNREACHABLE_LOCAL, Reason.RESET, "the connection broke", "Unreachable")
+
+
+def failed(failure: Failure = RESET, **changes: Any) -> CallRecord:
+    """One attempt that a second model might have been spared, and nobody else was asked."""
     record = routed(**changes)
     attempt = record.attempt(Candidate("qwen3:4b", 15.0), 100.0)
-    attempt.failure, attempt.ended = REFUSED, 101.0
-    record.failure, record.ended = REFUSED, 101.0
+    attempt.failure, attempt.ended = failure, 101.0
+    record.failure, record.ended = failure, 101.0
     return record
 
 
@@ -82,6 +85,7 @@ def no_budget() -> CallRecord:
         (fallen_back(), None),
         (begun(failure=REFUSED), "not_asked"),
         (turned_away(), "no_cause"),
+        (failed(REFUSED), "no_cause"),
         (alone(), "none"),
         (failed(no_fallback=True), "not_wanted"),
         (failed(bound=True), "bound"),
