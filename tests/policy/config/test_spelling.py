@@ -33,7 +33,9 @@ def test_a_misspelt_role_and_a_misspelt_objective_are_guessed_too() -> None:
 
 def test_a_key_like_no_other_gets_the_list_instead_of_a_guess() -> None:
     assert problems(document((("global", "zzz"), 1))) == {
-        "$.global.zzz": "unknown key; known here: max_concurrent, parallel, forecast",
+        "$.global.zzz": (
+            "unknown key; known here: max_concurrent, parallel, forecast, restart_wait_ms"
+        ),
     }
 
 

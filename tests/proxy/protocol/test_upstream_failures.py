@@ -123,9 +123,11 @@ def test_a_broken_exchange_is_told_before_and_after_the_first_byte(fault: Fault)
     code = ErrorCode.TIMEOUT_LOCAL if late else ErrorCode.UNREACHABLE_LOCAL
     assert (before.code, before.reason) == (code, fault.value)
     assert before.status == (504 if late else 502)
-    assert is_cause(before)
+    # A dead server is not asked for another model.
+    reached = fault in {Fault.RESET, Fault.TRUNCATED, Fault.PROTOCOL}
+    assert is_cause(before) == reached
     assert len(before.message) <= 200
-    if fault in {Fault.RESET, Fault.TRUNCATED, Fault.PROTOCOL}:
+    if reached:
         after = upstream_failures.failure_of_break(error, provider=Provider.CLOUD)
         assert (after.code, after.reason) == (ErrorCode.STREAM_BROKEN_CLOUD, fault.value)
         assert len(after.message) <= 200
