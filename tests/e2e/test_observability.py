@@ -132,7 +132,7 @@ async def test_the_parts_of_a_call_add_up_to_the_whole_of_it() -> None:
     assert "waiting inside Ollama" in story.body.decode()
     waits = found["modelsplit_upstream_wait_seconds"]
     assert value(waits, "_count", role="EXECUTOR") == 3
-    ours = value(found["modelsplit_queue_wait_seconds"], "_sum", role="EXECUTOR")
+    ours = value(found["modelsplit_queue_wait_seconds"], "_sum", role="EXECUTOR", outcome="ok")
     both = 1000 * (ours + value(waits, "_sum", role="EXECUTOR"))
     assert value(found["llm_queue_wait_ms"], "_sum") == pytest.approx(both)
 
@@ -142,6 +142,26 @@ async def whole(up: Running, model: str) -> Answer:
         answer = await client.request("POST", ROUTE, call(ROUTE, model))
     assert answer.status == 200
     return answer
+
+
+async def test_an_outage_improves_no_latency() -> None:
+    """Answers take a second; what is refused while Ollama is away takes none."""
+    slow = SimConfig(tokens=10, token_rate=10, num_parallel=8, max_loaded=4)
+    async with running(slow) as up, up.client() as client:
+        assert (await client.request("POST", ROUTE, call(ROUTE, "planner"))).status == 200
+        before = await metrics(up)
+        await up.sim.stop()
+        for role in ["PLANNER"] * 10 + ["NOBODY"] * 5:
+            headers = {"X-LLM-Role": role}
+            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"), headers)
+            assert answer.status in {400, 502, 503}
+        after = await metrics(up)
+    assert value(after["planner_latency_ms"], "_sum") > 1000
+    for name in SEED_HISTOGRAMS:
+        assert after[name].samples == before[name].samples
+    durations = after["modelsplit_request_duration_seconds"]
+    assert value(durations, "_count", role="PLANNER", outcome="ok") == 1
+    assert value(durations, "_count", role="PLANNER", outcome="error") == 10
 
 
 async def test_an_answer_without_durations_has_no_wait_that_is_known() -> None:

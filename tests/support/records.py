@@ -23,6 +23,9 @@ PLANNER = Route(
 REFUSED = Failure(
     ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, "Ollama is not answering", "Unreachable"
 )
+BROKEN = Failure(
+    ErrorCode.STREAM_BROKEN_LOCAL, Reason.UNTERMINATED, "Ollama broke off", "Stream Broken"
+)
 QUEUE_FULL = Failure(
     ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL, "its queue is full", "Queue Full", 4
 )
@@ -78,6 +81,19 @@ def fallen_back(**changes: Any) -> CallRecord:
     _walk(record, Event.ADMIT, Event.DISPATCH, Event.FALL_BACK)
     _walk(record, Event.ENQUEUE, Event.ADMIT, Event.DISPATCH, Event.COMMIT, Event.FINISH)
     record.status, record.ended = 200, 104.0
+    return record
+
+
+def broken_off(**changes: Any) -> CallRecord:
+    """As answered, but Ollama ended its stream 2 s after the first byte, without its end."""
+    record = routed(**changes)
+    attempt = record.attempt(PLANNER.candidates[0], 100.0)
+    attempt.seated, attempt.dispatched, attempt.sent = 100.5, 100.5, True
+    attempt.first_byte, attempt.ended = 101.0, 103.0
+    _walk(record, Event.ENQUEUE, Event.ADMIT, Event.DISPATCH, Event.COMMIT, Event.BREAK)
+    record.status, record.ended = 200, 103.0
+    record.failure = BROKEN
+    attempt.failure = BROKEN
     return record
 
 

@@ -4,6 +4,9 @@ One observation, two names. Histograms are recorded once, in seconds; ``LegacyNa
 the same buckets again in milliseconds under the names the policy document uses, at scrape
 time. Every label value comes from a closed set: models outside the policy are ``other``,
 so that a client inventing names cannot grow the series.
+
+A refusal takes a millisecond. So a histogram of latencies tells calls apart by their outcome,
+or holds answered calls alone: else its quantiles would fall while nobody is answered.
 """
 
 from __future__ import annotations
@@ -84,20 +87,20 @@ class CallMetrics:
         self._wait = Histograms(
             "modelsplit_queue_wait_seconds",
             "Time in line before a seat, or before being turned away.",
-            ("role",),
+            ("role", "outcome"),
             WAIT_S,
             registry,
         )
         self._upstream_wait = Histograms(
             "modelsplit_upstream_wait_seconds",
-            "Inside the upstream, neither loading nor prompt nor answer, where known.",
+            "Answered calls: in the upstream, neither load nor prompt nor answer, where known.",
             ("role",),
             WAIT_S,
             registry,
         )
         self._first_byte = Histograms(
             "modelsplit_time_to_first_byte_seconds",
-            "From a call's start to the first byte of its answer.",
+            "Answered calls: from the start to the first byte of the answer.",
             ("role",),
             LATENCY_S,
             registry,
@@ -115,7 +118,7 @@ class CallMetrics:
         apart = CollectorRegistry()
         self._waits = Histograms(
             "waits",
-            "Time in line and, where known, inside the upstream.",
+            "Answered calls: time in line and, where known, inside the upstream.",
             (),
             WAIT_S,
             apart,
@@ -190,8 +193,8 @@ class CallMetrics:
         for role, outcome in product(Role, _OUTCOMES):
             for family in (self._duration, self._upstream):
                 family.at[role, outcome] = Series(LATENCY_S)
+            self._wait.at[role, outcome] = Series(WAIT_S)
         for role in Role:
-            self._wait.at[role,] = Series(WAIT_S)
             self._upstream_wait.at[role,] = Series(WAIT_S)
             self._first_byte.at[role,] = Series(LATENCY_S)
 
@@ -217,7 +220,7 @@ class CallMetrics:
         self._duration.at[role, outcome].observe(record.total_s)
         if record.attempts:
             wait_s = record.queue_wait_s
-            self._wait.at[role,].observe(wait_s)
+            self._wait.at[role, outcome].observe(wait_s)
             self._attempted(record, role, outcome, model, wait_s)
 
     def _loaded(self, record: CallRecord, loading: Loading, role: str, outcome: str) -> None:
@@ -240,20 +243,13 @@ class CallMetrics:
         if record.schema is not None:
             result = record.schema.partition(":")[0]
             self._schema.at[role, result] += 1
-        inside_s = record.upstream_wait_s
         if (latency_s := record.llm_latency_s) is not None:
             self._upstream.at[role, outcome].observe(latency_s)
+            inside_s = record.attempts[-1].usage.upstream_wait_s
             if inside_s is None:
                 self._unknown_waits.at[()] += 1
-            else:
-                self._upstream_wait.at[role,].observe(inside_s)
-                wait_s += inside_s
-                latency_s -= inside_s
             if outcome == "ok":
-                self._latencies.at[()].observe(latency_s - (record.usage.load_s or 0.0))
-        self._waits.at[()].observe(wait_s)
-        if (first_byte_s := record.first_byte_s) is not None:
-            self._first_byte.at[role,].observe(first_byte_s)
+                self._answered(record, role, latency_s, wait_s, inside_s)
         if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:
             self._fallbacks.at[role, cause.code] += 1
         for attempt in record.attempts:
@@ -265,6 +261,25 @@ class CallMetrics:
             if usage.output_tokens:
                 self._tokens.at[role, asked, "output"] += usage.output_tokens
 
+    def _answered(
+        self,
+        record: CallRecord,
+        role: str,
+        latency_s: float,
+        wait_s: float,
+        inside_s: float | None,
+    ) -> None:
+        """What is told of answered calls alone. ``inside_s``: waiting inside the upstream."""
+        if inside_s is not None:
+            self._upstream_wait.at[role,].observe(inside_s)
+            wait_s += inside_s
+            latency_s -= inside_s
+        attempt = record.attempts[-1]
+        self._latencies.at[()].observe(latency_s - (attempt.usage.load_s or 0.0))
+        self._waits.at[()].observe(wait_s)
+        if attempt.first_byte is not None:
+            self._first_byte.at[role,].observe(attempt.first_byte - record.started)
+
     def watch(
         self, admission: Admission, pool: UpstreamPool, lag: LoopLag, monitor: HealthMonitor
     ) -> None:
@@ -274,7 +289,7 @@ class CallMetrics:
         self.registry.register(
             LegacyNames(
                 {
-                    "job_e2e_latency_ms": (self._duration, {}),
+                    "job_e2e_latency_ms": (self._duration, {"outcome": "ok"}),
                     "planner_latency_ms": (
                         self._duration,
                         {"role": Role.PLANNER, "outcome": "ok"},

@@ -33,7 +33,7 @@ class ExperimentMetrics:
         )
         self._duration = Histograms(
             "modelsplit_experiment_duration_seconds",
-            "Whole time of a call of an experiment's arm.",
+            "Answered calls of an experiment's arm: their whole time.",
             _LABELS,
             edges_s,
             registry,
@@ -51,4 +51,5 @@ class ExperimentMetrics:
         outcome = record.outcome if record.outcome in _OUTCOMES else "error"
         experiment, arm = variant.experiment, variant.arm
         self._requests.at[experiment, arm, outcome] += 1
-        self._duration.at[experiment, arm].observe(record.total_s)
+        if outcome == "ok":
+            self._duration.at[experiment, arm].observe(record.total_s)

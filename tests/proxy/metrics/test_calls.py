@@ -23,7 +23,15 @@ from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.metrics.calls import CallMetrics, label_values
 from modelsplit_proxy.runtime.loop_lag import LoopLag
-from support.records import REFUSED, answered, begun, fallen_back, routed, turned_away
+from support.records import (
+    REFUSED,
+    answered,
+    begun,
+    broken_off,
+    fallen_back,
+    routed,
+    turned_away,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,9 +48,10 @@ CHAT = Route(
     candidates=(Candidate("llava:7b", None),),
     reason=RouteReason.DEFAULT,
 )
+BAD_JSON = Failure(ErrorCode.BAD_REQUEST, Reason.BAD_JSON, "x", "X")
 # The policy document's name, the canonical histogram, and which of its series.
 VIEWS = {
-    "job_e2e_latency_ms": ("modelsplit_request_duration_seconds", {}),
+    "job_e2e_latency_ms": ("modelsplit_request_duration_seconds", {"outcome": "ok"}),
     "planner_latency_ms": (
         "modelsplit_request_duration_seconds",
         {"role": "PLANNER", "outcome": "ok"},
@@ -130,7 +139,7 @@ def test_the_series_people_watch_are_there_at_zero(metrics: CallMetrics) -> None
             wanted = {"role": role.value, "outcome": outcome}
             assert scraped.values("modelsplit_request_duration_seconds_count", **wanted) == [0.0]
             assert scraped.values("modelsplit_upstream_duration_seconds_count", **wanted) == [0.0]
-        assert scraped.values("modelsplit_queue_wait_seconds_count", role=role.value) == [0.0]
+            assert scraped.values("modelsplit_queue_wait_seconds_count", **wanted) == [0.0]
         assert scraped.values("modelsplit_in_flight", role=role.value) == [0.0]
         assert scraped.values("modelsplit_queue_depth", role=role.value) == [0.0]
     for name in VIEWS:
@@ -178,7 +187,7 @@ def test_the_seed_names_are_the_same_observations_in_milliseconds(metrics: CallM
         metrics.call_ended(record)
     scraped = Scraped(metrics)
     check_views(scraped)
-    assert scraped.total("job_e2e_latency_ms_count") == 4
+    assert scraped.total("job_e2e_latency_ms_count") == 3, "answered calls"
     assert scraped.total("planner_latency_ms_count") == 2, "answered calls"
     assert scraped.total("planner_latency_ms_sum") == pytest.approx(3000 + 4000)
 
@@ -196,10 +205,10 @@ def test_the_documents_wait_and_latency_are_told_apart_by_what_ollama_says(
     scraped = Scraped(metrics)
     assert scraped.total("modelsplit_upstream_wait_seconds_sum", role="PLANNER") == 0.75
     assert scraped.total("modelsplit_upstream_wait_unknown_total") == 2
-    ours = scraped.total("modelsplit_queue_wait_seconds_sum")
-    assert ours == pytest.approx(0.5 + 0.5 + 0.25 + 2.0)
+    ours = scraped.total("modelsplit_queue_wait_seconds_sum", outcome="ok")
+    assert ours == pytest.approx(0.5 + 0.5 + 0.25)
     assert scraped.total("llm_queue_wait_ms_sum") == pytest.approx(1000 * (ours + 0.75))
-    assert scraped.total("llm_queue_wait_ms_count") == 4
+    assert scraped.total("llm_queue_wait_ms_count") == 3
     raw = scraped.total("modelsplit_upstream_duration_seconds_sum")
     assert raw == pytest.approx(2.5 + 2.5 + 2.75)
     assert scraped.total("llm_latency_ms_sum") == pytest.approx(1000 * (raw - 0.75 - 0.25 - 0.25))
@@ -225,6 +234,30 @@ def test_the_objectives_thresholds_are_bucket_edges(metrics: CallMetrics) -> Non
             if threshold is not None:
                 edges = {float(edge) for edge in scraped.buckets(name, {})}
                 assert threshold in edges, name
+
+
+# --- Latencies are of answered calls ------------------------------------------------------------
+
+
+def test_an_outage_lets_no_latency_look_better(metrics: CallMetrics) -> None:
+    """Refusals, errors and clients that left take a millisecond, and are no latencies."""
+    metrics.call_ended(answered())
+    before = Scraped(metrics)
+    left = routed()
+    left.call.step(Event.CLIENT_GONE)
+    left.failure = Failure(ErrorCode.CLIENT_GONE, Reason.QUEUED, "gone", "Gone")
+    for record in (turned_away(), broken_off(), left, begun(failure=BAD_JSON)):
+        record.ended = record.started + 0.001
+        metrics.call_ended(record)
+    after = Scraped(metrics)
+    assert after.total("modelsplit_requests_total") == 5
+    histograms = [name for name, family in after.families.items() if family.type == "histogram"]
+    assert {*VIEWS, *OWN} < set(histograms)
+    for name in histograms:
+        labels = {key for series in after.families[name].samples for key in series.labels}
+        answers = {"outcome": "ok"} if "outcome" in labels else {}
+        assert after.buckets(name, answers) == before.buckets(name, answers), name
+        assert after.total(f"{name}_sum", **answers) == before.total(f"{name}_sum", **answers)
 
 
 # --- One call, counted --------------------------------------------------------------------------
@@ -278,9 +311,7 @@ def test_a_client_that_left_is_not_an_error_of_ours(metrics: CallMetrics) -> Non
 
 
 def test_a_call_refused_before_it_had_a_role_is_counted_under_other(metrics: CallMetrics) -> None:
-    record = begun()
-    record.failure = Failure(ErrorCode.BAD_REQUEST, Reason.BAD_JSON, "x", "X")
-    metrics.call_ended(record)
+    metrics.call_ended(begun(failure=BAD_JSON))
     scraped = Scraped(metrics)
     labels = {"role": "other", "provider": "other", "model": "other", "outcome": "error"}
     assert scraped.values("modelsplit_requests_total", **labels) == [1.0]
