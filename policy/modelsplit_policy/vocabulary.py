@@ -53,6 +53,13 @@ class Loading(StrEnum):
     UNLOAD = "unload"
 
 
+class Purpose(StrEnum):
+    """What a client says it asks a model for. Recorded; no route depends on it."""
+
+    FAILURE_ANALYSIS = "failure_analysis"
+    COMPLEX_OUTPUT = "complex_output"
+
+
 class Action(StrEnum):
     """What a request does to the models of the host, or to the account it is known by."""
 

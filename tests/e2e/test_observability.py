@@ -41,7 +41,7 @@ LINE_FIELDS = {
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model", "llm_attempt"),
     *("fallback_used", "fallback_cause", "route_reason", "status", "outcome", "state", "stream"),
     *("llm_queue_wait_ms", "upstream_wait_ms", "llm_latency_ms", "ttfb_ms"),
-    *("job_e2e_latency_ms", "load_ms"),
+    *("call_e2e_latency_ms", "load_ms", "purpose"),
     *("prompt_tokens", "output_tokens", "finish_reason", "cost_usd"),
 }
 
@@ -123,7 +123,7 @@ async def test_the_parts_of_a_call_add_up_to_the_whole_of_it() -> None:
         at_ollama = inside + sum(attempt[part] for part in ("load_ms", "prompt_ms", "eval_ms"))
         assert at_ollama == pytest.approx(record["llm_latency_ms"], rel=0.1, abs=40)
         whole_ms = record["llm_queue_wait_ms"] + at_ollama
-        assert whole_ms == pytest.approx(record["job_e2e_latency_ms"], rel=0.1, abs=40)
+        assert whole_ms == pytest.approx(record["call_e2e_latency_ms"], rel=0.1, abs=40)
         told = dict(part.split(";dur=") for part in answer["Server-Timing"].split(", "))
         assert float(told["upstream_wait"]) == pytest.approx(inside, abs=0.1)
     inside = sorted(record["upstream_wait_ms"] for record in records)
@@ -268,7 +268,7 @@ async def test_a_call_can_be_explained_afterwards() -> None:
         assert record["route_reason"] == "alias"
         assert (record["llm_attempt"], record["fallback_cause"]) == (2, "E_UPSTREAM_LOCAL")
         assert (record["llm_model"], record["outcome"]) == ("qwen3:8b", "ok")
-        assert record["planner_latency_ms"] == record["job_e2e_latency_ms"]
+        assert record["planner_latency_ms"] == record["call_e2e_latency_ms"]
         [latest] = (await admin.request("GET", "/requests?limit=1")).json
         attempts = record.pop("attempts")
         assert [(a["number"], a["model"], a["outcome"]) for a in attempts] == [

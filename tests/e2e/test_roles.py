@@ -116,6 +116,7 @@ async def test_our_headers_stop_here_and_all_others_pass() -> None:
         "X-LLM-Context": "planner",
         "X-LLM-Retry-Level": "0",
         "X-LLM-Job-Id": "job-1",
+        "X-LLM-Purpose": "complex_output",
         "X-LLM-Max-Wait-Ms": "1000",
         "X-LLM-Timeout-Ms": "9000",
         "X-LLM-No-Fallback": "1",
@@ -140,7 +141,7 @@ async def test_our_headers_stop_here_and_all_others_pass() -> None:
         assert got.header("Host") == f"127.0.0.1:{up.sim.port}"
         assert got.header("Via") == "1.1 modelsplit"
         [record] = await up.calls.wait()
-        assert record.job_id == "job-1"
+        assert (record.job_id, record.purpose) == ("job-1", "complex_output")
 
 
 @pytest.mark.parametrize("path", ["/api/generate?x=1", "http://elsewhere.example/api/generate?x=1"])
@@ -193,6 +194,7 @@ async def test_an_unknown_role_is_told_the_known_ones() -> None:
         ({"X-LLM-Timeout-Ms": "9999999999"}, "E_BAD_REQUEST", 400),
         ({"X-LLM-No-Fallback": "yes"}, "E_BAD_REQUEST", 400),
         ({"X-LLM-Job-Id": "a b"}, "E_BAD_REQUEST", 400),
+        ({"X-LLM-Purpose": "curiosity"}, "E_BAD_REQUEST", 400),
         ({"X-LLM-Job-Id": "x" * 129}, "E_BAD_REQUEST", 400),
         ({"X-LLM-Role": "HEAVY", "X-LLM-Context": "LUNCH"}, "E_BAD_REQUEST", 400),
         ({"X-LLM-Escalate": "boredom"}, "E_ESCALATION_DENIED", 403),

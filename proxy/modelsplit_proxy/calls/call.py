@@ -216,6 +216,7 @@ class InferenceCall:
         try:
             self._asked = read_asked(self._request.headers)
             self.record.job_id = self._asked.job_id
+            self.record.purpose = self._asked.purpose
             self.record.no_fallback = self._asked.no_fallback
             raw = await read_whole(self._request, self._reply.down, parts.max_body_bytes)
             body = self._read_at_once(raw)

@@ -42,6 +42,7 @@ REQUEST_NAMES: Final = (
     b"X-LLM-Retry-Level",
     b"X-LLM-Escalate",
     b"X-LLM-Job-Id",
+    b"X-LLM-Purpose",
     b"X-LLM-Max-Wait-Ms",
     b"X-LLM-Timeout-Ms",
     b"X-LLM-No-Fallback",

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.vocabulary import Purpose
 from modelsplit_proxy.http.headers import REQUEST_NAMES, valid_request_id
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Asked:
     retry_level: int = 0
     escalate: str = ""
     job_id: str | None = None
+    purpose: Purpose | None = None
     max_wait_ms: int | None = None
     timeout_ms: int | None = None
     no_fallback: bool = False
@@ -79,6 +81,7 @@ def _asked(headers: CIMultiDictProxy[str]) -> Asked:
         retry_level=_one_of(headers, "X-LLM-Retry-Level", ("0", "1")),
         escalate=headers.get("X-LLM-Escalate", ""),
         job_id=_job_id(headers),
+        purpose=_purpose(headers),
         max_wait_ms=_milliseconds(headers, "X-LLM-Max-Wait-Ms"),
         timeout_ms=_milliseconds(headers, "X-LLM-Timeout-Ms", least=1),
         no_fallback=_one_of(headers, "X-LLM-No-Fallback", ("0", "1")) == 1,
@@ -114,6 +117,16 @@ def _job_id(headers: CIMultiDictProxy[str]) -> str | None:
     if raw is not None and _JOB_ID.fullmatch(raw) is None:
         raise _bad("X-LLM-Job-Id", raw, "send 1 to 128 letters, digits, '.', '_', ':' or '-'")
     return raw
+
+
+def _purpose(headers: CIMultiDictProxy[str]) -> Purpose | None:
+    raw = headers.get("X-LLM-Purpose")
+    if raw is None:
+        return None
+    try:
+        return Purpose(raw)
+    except ValueError:
+        raise _bad("X-LLM-Purpose", raw, f"send {' or '.join(Purpose)}") from None
 
 
 def _bad(name: str, raw: str, advice: str) -> AskedError:

@@ -63,7 +63,7 @@ _TOLD: Final = frozenset(
         *("ts", "event", "request_id", "client", "route", "dialect", "started_at", "state"),
         *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model"),
         *("llm_attempt", "fallback_used", "fallback_cause", "route_reason", "status", "outcome"),
-        *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms"),
+        *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "call_e2e_latency_ms"),
         *("upstream_wait_ms",),
         *("planner_latency_ms", "load_ms", "prompt_tokens", "output_tokens"),
         *("error_code", "error_context", "error_provider", "reason", "error"),
@@ -109,7 +109,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _outcome(call: Mapping[str, Any]) -> str:
-    total = _s(call["job_e2e_latency_ms"])
+    total = _s(call["call_e2e_latency_ms"])
     if call["outcome"] == "running":
         return f"still running ({call['state']}) after {total}"
     text = f"{call['outcome']}, status {call['status'] or '-'}, after {total}"

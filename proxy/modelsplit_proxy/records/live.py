@@ -62,6 +62,6 @@ class LiveCalls:
         return log_fields(record) | {
             "ts": rfc3339(record.started_wall + so_far_s),
             "outcome": "running",
-            "job_e2e_latency_ms": round(so_far_s * 1000, 3),
+            "call_e2e_latency_ms": round(so_far_s * 1000, 3),
             "attempts": rows.attempts_fields(record),
         }

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_policy.tickets import Crowd, Seats
-    from modelsplit_policy.vocabulary import Context, Loading, Role, RouteReason
+    from modelsplit_policy.vocabulary import Context, Loading, Purpose, Role, RouteReason
     from modelsplit_proxy.protocol.endpoint import Endpoint
 
 # A name from a client may be as long as its body; records keep as much as a name needs.
@@ -130,6 +130,7 @@ class CallRecord:
     started: float
     started_wall: float
     job_id: str | None = None
+    purpose: Purpose | None = None
     requested_model: str = ""
     routing: Routing | None = None
     no_fallback: bool = False

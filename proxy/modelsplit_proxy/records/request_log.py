@@ -135,7 +135,7 @@ def text(fields: dict[str, Any]) -> str:
         f"{fields['status'] or '-'!s:>3}",
         f"wait {_ms(fields['llm_queue_wait_ms'])}",
         f"llm {_ms(fields['llm_latency_ms'])}",
-        f"total {_ms(fields['job_e2e_latency_ms'])}",
+        f"total {_ms(fields['call_e2e_latency_ms'])}",
         attempt,
     ]
     if fields["fallback_used"]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.vocabulary import Context, Role
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records import decisions
 from modelsplit_proxy.records.record import NAME_MAX
@@ -44,7 +44,7 @@ def _flag(value: int | None) -> bool | None:
 
 # Column, field of the log line, how it is read; in the order in which calls are shown.
 _SHOWN: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
-    ("total_us", "job_e2e_latency_ms", _ms),
+    ("total_us", "call_e2e_latency_ms", _ms),
     ("wait_us", "llm_queue_wait_ms", _ms),
     ("upstream_wait_us", "upstream_wait_ms", _ms),
     ("llm_us", "llm_latency_ms", _ms),
@@ -52,6 +52,7 @@ _SHOWN: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("load_us", "load_ms", _ms),
     ("request_id", "request_id", _same),
     ("job_id", "job_id", _same),
+    ("purpose", "purpose", _same),
     ("client", "client", _same),
     ("route", "route", _same),
     ("dialect", "dialect", _same),
@@ -122,8 +123,8 @@ _INSERT_ATTEMPT: Final = _inserts("attempts", ("call_id", *_ATTEMPT_COLUMNS))
 UPSERT_JOB: Final = """
 INSERT INTO jobs (
     job_id, first_us, last_us, calls, failures, planner, executor, heavy, cloud, chat,
-    prompt_tokens, output_tokens, cost_usd, cost_unknown
-) VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    executor_calls, prompt_tokens, output_tokens, cost_usd, cost_unknown
+) VALUES (?, ?, ?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (job_id) DO UPDATE SET
     first_us = min(first_us, excluded.first_us),
     last_us = max(last_us, excluded.last_us),
@@ -134,6 +135,8 @@ ON CONFLICT (job_id) DO UPDATE SET
     heavy = heavy + excluded.heavy,
     cloud = cloud + excluded.cloud,
     chat = chat + excluded.chat,
+    executor_calls = executor_calls + excluded.executor_calls,
+    late = late + (excluded.first_us > coalesce(finished_us, ended_us, excluded.first_us)),
     prompt_tokens = prompt_tokens + excluded.prompt_tokens,
     output_tokens = output_tokens + excluded.output_tokens,
     cost_usd = cost_usd + excluded.cost_usd,
@@ -227,12 +230,15 @@ def job_row(record: CallRecord) -> Row:
     """The values of UPSERT_JOB for one more call of the job."""
     started_us = round(record.started_wall * 1e6)
     usage, cost, routing = record.usage, record.cost_usd, record.routing
+    # To load a model is no call that was for something.
+    context = None if routing is None or record.loading is not None else routing.context
     return (
         record.job_id,
         started_us,
         started_us + round(record.total_s * 1e6),
         int(record.outcome != "ok"),
         *(int(routing is not None and routing.role is role) for role in _JOB_ROLES),
+        int(context is Context.EXECUTOR),
         usage.prompt_tokens or 0,
         usage.output_tokens or 0,
         cost or 0.0,
@@ -251,7 +257,7 @@ def call_fields(row: Row) -> dict[str, Any]:
     if more is not None:
         out |= orjson.loads(more)
     if out["llm_role"] == Role.PLANNER and out["loading"] is None:
-        out["planner_latency_ms"] = out["job_e2e_latency_ms"]
+        out["planner_latency_ms"] = out["call_e2e_latency_ms"]
     out["started_at"] = rfc3339_us(started_us)
     out["ts"] = rfc3339_us(started_us + row[2])
     return out

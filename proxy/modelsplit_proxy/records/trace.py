@@ -6,6 +6,7 @@ one ``trace`` version.
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -16,19 +17,44 @@ from modelsplit_proxy.records import rows
 if TYPE_CHECKING:
     from modelsplit_proxy.records.rows import Row
 
-VERSION: Final = 1
+VERSION: Final = 2
+# What a field of an earlier version is called now, by that version.
+_RENAMED: Final = MappingProxyType(
+    {1: MappingProxyType({"job_e2e_latency_ms": "call_e2e_latency_ms"}), 2: MappingProxyType({})}
+)
 # Fields of the log line that are in the trace under the same name.
 _KEPT: Final = (
-    *("started_at", "request_id", "job_id", "client", "route"),
+    *("started_at", "request_id", "job_id", "purpose", "client", "route"),
     *("llm_role", "requested_model", "llm_model", "stream"),
     *("outcome", "status", "fallback_used", "prompt_tokens", "output_tokens"),
-    *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms", "cost_usd"),
+    *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "call_e2e_latency_ms", "cost_usd"),
     "upstream_wait_ms",
 )
 _OF_ATTEMPT: Final = (
     *("model", "outcome", "asked_ms", "seated_ms", "dispatched_ms", "first_ms", "ended_ms"),
     *("load_ms", "prompt_ms", "eval_ms", "upstream_wait_ms", "prompt_tokens", "output_tokens"),
 )
+
+
+class TraceError(ValueError):
+    """A line is none of a trace that can be read here. The text says why."""
+
+
+def read(raw: bytes | str) -> dict[str, Any]:
+    """One line of a trace of any version, its fields named as ``VERSION`` names them.
+
+    Fields that came later are missing. Raises TraceError.
+    """
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise TraceError(f"the line is no JSON: {error}") from None
+    version = fields.get("trace") if isinstance(fields, dict) else None
+    if type(version) is not int or version not in _RENAMED:
+        known = " or ".join(map(str, _RENAMED))
+        raise TraceError(f"the line is no call of a trace of version {known}")
+    names = _RENAMED[version]
+    return {names.get(name, name): value for name, value in fields.items()} | {"trace": VERSION}
 
 
 def lines(page: list[dict[str, Any]]) -> bytes:

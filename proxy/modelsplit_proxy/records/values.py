@@ -33,6 +33,7 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
         "event": "request",
         "request_id": "",
         "job_id": None,
+        "purpose": None,
         "client": "",
         "route": "",
         "dialect": "",
@@ -60,7 +61,7 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
         "upstream_wait_ms": None,
         "llm_latency_ms": None,
         "ttfb_ms": None,
-        "job_e2e_latency_ms": None,
+        "call_e2e_latency_ms": None,
         "load_ms": None,
         "prompt_tokens": None,
         "output_tokens": None,
@@ -69,15 +70,15 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
     }
 )
 # The fields that are values of every call, and those that few calls have: of these, a line has
-# all but ``job_id`` only if there is something to say.
+# all but ``job_id`` and ``purpose`` only if there is something to say.
 ALWAYS: Final = (
-    *("started_at", "job_e2e_latency_ms", "llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms"),
+    *("started_at", "call_e2e_latency_ms", "llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms"),
     *("fallback_used", "stream", "request_id", "client", "route", "dialect"),
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model"),
     *("route_reason", "outcome", "status", "llm_attempt", "prompt_tokens", "output_tokens"),
     *("cost_usd", "load_ms", "upstream_wait_ms", "finish_reason"),
 )
-SELDOM: Final = ("job_id", "experiment", "variant", "reason")
+SELDOM: Final = ("job_id", "experiment", "variant", "reason", "purpose")
 # Fields of every log line that no value says, as they are where nothing is unusual.
 USUAL: Final[Mapping[str, Any]] = MappingProxyType(
     {field: value for field, value in _LINE.items() if field not in {"ts", *ALWAYS, *SELDOM}}
@@ -142,13 +143,15 @@ def put_together(record: CallRecord) -> Finished:
 def _seldom(record: CallRecord) -> tuple[Any, ...]:
     job_id, routing, failure = record.job_id, record.routing, record.failure
     variant = None if routing is None else routing.variant
-    if job_id is None and variant is None and failure is None:
+    purpose = record.purpose
+    if job_id is None and variant is None and failure is None and purpose is None:
         return ()
     return (
         job_id,
         None if variant is None else variant.experiment,
         None if variant is None else variant.arm,
         None if failure is None else str(failure.reason),
+        None if purpose is None else str(purpose),
     )
 
 
@@ -211,7 +214,7 @@ def line(finished: Finished) -> dict[str, Any]:
     ) = always
     out["ts"] = rfc3339_us(started_us + total_us)
     out["started_at"] = rfc3339_us(started_us)
-    out["job_e2e_latency_ms"] = total_us / 1000
+    out["call_e2e_latency_ms"] = total_us / 1000
     out["llm_queue_wait_ms"] = wait_us / 1000
     out["llm_latency_ms"] = None if llm_us is None else llm_us / 1000
     out["ttfb_ms"] = None if first_us is None else first_us / 1000
@@ -220,9 +223,9 @@ def line(finished: Finished) -> dict[str, Any]:
     out["fallback_used"] = fallback == 1
     out["stream"] = stream == 1
     if out["llm_role"] == _PLANNER and "loading" not in unusual:
-        out["planner_latency_ms"] = out["job_e2e_latency_ms"]
+        out["planner_latency_ms"] = out["call_e2e_latency_ms"]
     if seldom:
-        out["job_id"], experiment, variant, _ = seldom
+        out["job_id"], experiment, variant, _, out["purpose"] = seldom
         if experiment is not None:
             out["experiment"], out["variant"] = experiment, variant
     if unusual:

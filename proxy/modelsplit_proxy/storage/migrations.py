@@ -248,6 +248,45 @@ _LEARNED: Final = (
     """,
 )
 
+# What clients tell of their jobs (start, finish and its verdict), how each ended, and the tools
+# they ran; what a call was for. ``state`` and ``ended_us`` are written when a job has ended.
+# Jobs of before were never finished.
+_JOBS: Final = (
+    "ALTER TABLE calls ADD COLUMN purpose TEXT",
+    "ALTER TABLE jobs ADD COLUMN state TEXT NOT NULL DEFAULT 'open'",
+    "ALTER TABLE jobs ADD COLUMN started_us INTEGER",
+    "ALTER TABLE jobs ADD COLUMN finished_us INTEGER",
+    "ALTER TABLE jobs ADD COLUMN verdict TEXT",
+    "ALTER TABLE jobs ADD COLUMN why TEXT",
+    "ALTER TABLE jobs ADD COLUMN ended_us INTEGER",
+    "ALTER TABLE jobs ADD COLUMN executor_calls INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jobs ADD COLUMN tools INTEGER NOT NULL DEFAULT 0",
+    "ALTER TABLE jobs ADD COLUMN late INTEGER NOT NULL DEFAULT 0",
+    """
+    UPDATE jobs SET executor_calls = (
+        SELECT count(*) FROM calls WHERE calls.job_id = jobs.job_id AND context = 'EXECUTOR'
+    )
+    """,
+    """
+    UPDATE jobs SET state = 'expired', ended_us = last_us
+    WHERE last_us < (CAST(strftime('%s', 'now') AS INTEGER) - 3600) * 1000000
+    """,
+    "CREATE INDEX jobs_open ON jobs (last_us) WHERE state = 'open'",
+    "CREATE INDEX jobs_by_ended ON jobs (ended_us) WHERE ended_us NOT NULL",
+    """
+    CREATE TABLE job_tools (
+        id INTEGER PRIMARY KEY,
+        job_id TEXT NOT NULL,
+        at_us INTEGER NOT NULL,
+        duration_us INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        ok INTEGER NOT NULL
+    )
+    """,
+    "CREATE INDEX job_tools_by_job ON job_tools (job_id)",
+    "CREATE INDEX job_tools_by_time ON job_tools (at_us)",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -257,5 +296,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _TRIALS,
     _UPSTREAM_WAIT,
     _LEARNED,
+    _JOBS,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

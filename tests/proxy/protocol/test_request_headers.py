@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from modelsplit_policy.failures import ErrorCode, Reason
+from modelsplit_policy.vocabulary import Purpose
 from modelsplit_proxy.protocol.request_headers import (
     NOTHING,
     Asked,
@@ -38,6 +39,7 @@ def test_everything_a_client_may_ask_for_in_any_case() -> None:
             X_LLM_Retry_Level="1",
             X_LLM_Escalate="operator",
             X_LLM_Job_Id="job:1.2-3_x",
+            X_LLM_Purpose="failure_analysis",
             X_LLM_Max_Wait_Ms="0",
             X_LLM_Timeout_Ms="2500",
             X_LLM_No_Fallback="1",
@@ -50,6 +52,7 @@ def test_everything_a_client_may_ask_for_in_any_case() -> None:
         retry_level=1,
         escalate="operator",
         job_id="job:1.2-3_x",
+        purpose=Purpose.FAILURE_ANALYSIS,
         max_wait_ms=0,
         timeout_ms=2500,
         no_fallback=True,
@@ -78,6 +81,9 @@ def test_the_off_values_are_read_as_off() -> None:
         ("X-LLM-Timeout-Ms", "\u0663", "send whole milliseconds, at least 1"),
         ("X-LLM-Timeout-Ms", "1234567890", "send whole milliseconds, at least 1"),
         ("X-LLM-Job-Id", "", "send 1 to 128 letters, digits, '.', '_', ':' or '-'"),
+        ("X-LLM-Purpose", "", "send failure_analysis or complex_output"),
+        ("X-LLM-Purpose", "Failure_Analysis", "send failure_analysis or complex_output"),
+        ("X-LLM-Purpose", "operator", "send failure_analysis or complex_output"),
         ("X-LLM-Job-Id", "a b", "send 1 to 128 letters, digits, '.', '_', ':' or '-'"),
     ],
 )

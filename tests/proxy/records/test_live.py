@@ -22,7 +22,7 @@ def test_a_running_call_is_told_as_far_as_it_is() -> None:
     live.enter(record)
     found = live.find("now")
     assert found is not None
-    assert (found["outcome"], found["job_e2e_latency_ms"]) == ("running", 1500.0)
+    assert (found["outcome"], found["call_e2e_latency_ms"]) == ("running", 1500.0)
     assert found["ts"] == "2026-11-23T00:29:04.750Z"
     [attempt] = found["attempts"]
     assert (attempt["outcome"], attempt["asked_ms"], attempt["ended_ms"]) == (
@@ -38,7 +38,7 @@ def test_looking_at_a_running_call_does_not_fix_its_record() -> None:
     live.enter(record)
     live.find("now")
     record.ended, record.status = 103.0, 200
-    assert (log_fields(record)["job_e2e_latency_ms"], log_fields(record)["status"]) == (
+    assert (log_fields(record)["call_e2e_latency_ms"], log_fields(record)["status"]) == (
         3000.0,
         200,
     )

@@ -24,10 +24,10 @@ from support.records import (
 )
 
 ALWAYS = {
-    *("ts", "event", "request_id", "job_id", "client", "route", "dialect", "started_at"),
+    *("ts", "event", "request_id", "job_id", "purpose", "client", "route", "dialect", "started_at"),
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model", "llm_attempt"),
     *("fallback_used", "fallback_cause", "route_reason", "status", "outcome", "state", "stream"),
-    *("client_retry", "llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "job_e2e_latency_ms"),
+    *("client_retry", "llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "call_e2e_latency_ms"),
     *("load_ms", "prompt_tokens", "output_tokens", "finish_reason", "cost_usd"),
 }
 ON_FAILURE = {"error", "error_code", "error_context", "error_provider", "reason"}
@@ -64,7 +64,7 @@ def test_an_answered_call_is_one_flat_object() -> None:
             "llm_queue_wait_ms": 500.0,
             "llm_latency_ms": 2500.0,
             "ttfb_ms": 1000.0,
-            "job_e2e_latency_ms": 3000.0,
+            "call_e2e_latency_ms": 3000.0,
             "planner_latency_ms": 3000.0,
             "load_ms": 250.0,
             "prompt_tokens": 11,
@@ -88,7 +88,7 @@ def test_a_fallback_counts_both_waits_and_the_latency_of_the_answer() -> None:
     assert (fields["llm_model"], fields["llm_attempt"]) == ("qwen3:8b", 2)
     assert (fields["fallback_used"], fields["fallback_cause"]) == (True, "E_UNREACHABLE_LOCAL")
     assert (fields["llm_queue_wait_ms"], fields["llm_latency_ms"]) == (250.0, 2750.0)
-    assert (fields["ttfb_ms"], fields["job_e2e_latency_ms"]) == (2000.0, 4000.0)
+    assert (fields["ttfb_ms"], fields["call_e2e_latency_ms"]) == (2000.0, 4000.0)
 
 
 def test_a_call_turned_away_waited_until_then_and_had_no_model() -> None:

@@ -12,7 +12,7 @@ import pytest
 from modelsplit_policy.call import Event
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.prices import Price
-from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_policy.vocabulary import Provider, Purpose, Role
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.records.values import finished, log_fields
@@ -34,6 +34,7 @@ def abandoned() -> CallRecord:
     [
         answered(),
         answered(job_id="job-1", streamed=True, schema="valid"),
+        answered(purpose=Purpose.FAILURE_ANALYSIS),
         answered(request_id="x" * 128, requested_model="m" * 300),
         fallen_back(),
         turned_away(),
@@ -41,7 +42,7 @@ def abandoned() -> CallRecord:
         begun(ended=100.25),
         routed(PLANNER._replace(role=Role.CLOUD, provider=Provider.CLOUD), ended=100.0),
     ],
-    ids=["plain", "job", "long", "fallback", "refused", "left", "early", "cloud"],
+    ids=["plain", "job", "purpose", "long", "fallback", "refused", "left", "early", "cloud"],
 )
 def test_what_the_log_line_says_can_be_read_back(record: CallRecord) -> None:
     said = orjson.loads(orjson.dumps(log_fields(record)))
@@ -116,14 +117,15 @@ def test_attempts_count_from_the_calls_start() -> None:
 
 
 def test_a_job_is_one_more_call() -> None:
-    names = ("job_id", "first_us", "last_us", "calls", "failures", "planner")
+    names = ("job_id", "first_us", "last_us", "calls", "failures", "planner", "executor_calls")
     with closing(sqlite3.connect(":memory:")) as db:
-        for statement in MIGRATIONS[2][-2:]:
+        for statement in (statement for step in MIGRATIONS for statement in step):
             db.execute(statement)
         for record in (answered(job_id="j"), turned_away(job_id="j", started_wall=1000.0)):
             db.execute(rows.UPSERT_JOB, rows.job_row(record))
         [row] = db.execute(f"SELECT {', '.join(names)} FROM jobs").fetchall()
     expected: dict[str, Any] = {"job_id": "j", "calls": 2, "failures": 1, "planner": 2}
+    expected["executor_calls"] = 0
     assert rows.job_fields(names, row) == expected | {
         "first_at": "1970-01-01T00:16:40.000Z",
         "last_at": "2026-11-23T00:29:06.250Z",

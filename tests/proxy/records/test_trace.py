@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from modelsplit_policy.vocabulary import Purpose
+from modelsplit_proxy.records import trace
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.recorder import Recorder
 from support.records import fallen_back, turned_away
@@ -25,11 +29,12 @@ def traced(directory: Path, record: CallRecord) -> dict[str, Any]:
 
 def test_one_line_of_the_trace(tmp_path: Path) -> None:
     assert traced(tmp_path, fallen_back(job_id="job-1", streamed=True)) == {
-        "trace": 1,
+        "trace": 2,
         "arrived": 1795393743.25,
         "started_at": "2026-11-23T00:29:03.250Z",
         "request_id": "req-1",
         "job_id": "job-1",
+        "purpose": None,
         "client": "127.0.0.1",
         "route": "/api/chat",
         "llm_role": "PLANNER",
@@ -45,7 +50,7 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
         "llm_queue_wait_ms": 250.0,
         "llm_latency_ms": 2750.0,
         "ttfb_ms": 2000.0,
-        "job_e2e_latency_ms": 4000.0,
+        "call_e2e_latency_ms": 4000.0,
         "cost_usd": None,
         "upstream_wait_ms": None,
         "service_ms": 3750.0,
@@ -82,6 +87,31 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
             },
         ],
     }
+
+
+def test_a_line_of_the_first_version_is_read_by_renaming() -> None:
+    first = b'{"trace":1,"request_id":"r","job_e2e_latency_ms":4000.0,"llm_queue_wait_ms":1.0}'
+    assert trace.read(first) == {
+        "trace": 2,
+        "request_id": "r",
+        "call_e2e_latency_ms": 4000.0,
+        "llm_queue_wait_ms": 1.0,
+    }
+
+
+def test_a_line_is_read_as_it_was_written(tmp_path: Path) -> None:
+    call = traced(tmp_path, fallen_back(purpose=Purpose.COMPLEX_OUTPUT))
+    assert call["purpose"] == "complex_output"
+    [line] = trace.lines([call]).splitlines()
+    assert trace.read(line) == call
+
+
+@pytest.mark.parametrize(
+    "line", ["", "{", "[]", "{}", '{"trace":3}', '{"trace":true}', '{"trace":"1"}', '{"trace":[]}']
+)
+def test_what_is_no_line_of_a_known_version_is_refused(line: str) -> None:
+    with pytest.raises(trace.TraceError, match="the line is no"):
+        trace.read(line)
 
 
 def test_a_call_that_never_had_a_seat_was_not_served(tmp_path: Path) -> None:

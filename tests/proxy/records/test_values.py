@@ -32,7 +32,7 @@ def test_of_a_call_that_went_well_nothing_is_unusual() -> None:
 
 def test_what_few_calls_have_is_told_beside_the_values() -> None:
     _, seldom, unusual = put_together(rare())
-    assert seldom == ("job-1", "e", "b", None)
+    assert seldom == ("job-1", "e", "b", None, None)
     assert len(seldom) == len(SELDOM)
     assert unusual == {
         "fallback_cause": "E_UNREACHABLE_LOCAL",
@@ -52,9 +52,9 @@ def test_values_are_such_as_sqlites_driver_takes_as_they_are(record: CallRecord)
 def test_the_line_says_the_values_what_is_unusual_and_what_is_as_usual() -> None:
     record = answered()
     said = line(put_together(record))
-    assert said.keys() == {"ts", *ALWAYS, "job_id", *USUAL, "planner_latency_ms"}
+    assert said.keys() == {"ts", *ALWAYS, "job_id", "purpose", *USUAL, "planner_latency_ms"}
     assert USUAL.items() <= said.items()
-    assert (said["job_e2e_latency_ms"], said["fallback_used"], said["stream"]) == (
+    assert (said["call_e2e_latency_ms"], said["fallback_used"], said["stream"]) == (
         3000,
         False,
         False,

@@ -39,8 +39,10 @@ def test_a_file_of_the_first_version_keeps_its_calls(tmp_path: Path) -> None:
         assert found.pop("attempts") == []
         then = {"ts": "2026-11-23T00:29:10.500Z", "started_at": "2026-11-23T00:29:07.500Z"}
         since = {"cost_usd": None, "loading": None, "budgets": (), "budget_refused": None}
-        since["upstream_wait_ms"] = None
-        assert found == first_record("old-7") | then | since
+        since |= {"upstream_wait_ms": None, "purpose": None}
+        expected = first_record("old-7") | then | since
+        expected["call_e2e_latency_ms"] = expected.pop("job_e2e_latency_ms")
+        assert found == expected
         assert [call["request_id"] for call in reader.latest(Query(), 2)] == ["old-24", "old-23"]
     assert execute(tmp_path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
     assert execute(tmp_path, "PRAGMA auto_vacuum") == [(2,)]
