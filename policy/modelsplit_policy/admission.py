@@ -81,6 +81,8 @@ _LOOK_S: Final = 0.05
 _PAIR: Final = 2
 # A protected call is likely to come if it does so in one case of two.
 _LIKELY: Final = 0.5
+# Refusals of which a limit is the cause.
+_HELD: Final = frozenset({Reason.QUEUE_FULL, Reason.QUEUE_TIMEOUT})
 # One in so many calls that would be refused by forecast waits after all: the check on it.
 _FORECAST_CHECK: Final = 16
 
@@ -90,11 +92,13 @@ class Shedding:
     """Roles turned away by the Health Guard: ``enter`` entirely, ``wait`` from the line.
 
     ``health``: its verdict in words, for those who ask later; empty while all is well.
+    ``cause``: what they are turned away for.
     """
 
     enter: frozenset[Role] = frozenset()
     wait: frozenset[Role] = frozenset()
     health: str = field(default="", compare=False)
+    cause: str = field(default="", compare=False)
 
 
 @dataclass(slots=True)
@@ -259,7 +263,7 @@ class Admission:
         for host in self._hosts:
             models.update(host.by_model)
         return Crowd(
-            self.why(ticket),
+            ticket.held or self.why(ticket),
             {role: pool.running for role, pool in pools.items() if pool.running},
             dict(models),
             {role: len(pool.line) for role, pool in pools.items() if pool.line},
@@ -272,14 +276,30 @@ class Admission:
         """What to tell a call that is turned away for ``reason`` now."""
         pool = self._pools[ticket.role]
         ticket.position = pool.line.place(ticket)
+        ticket.held = self.why(ticket)
         return overload.no_seat(
             reason,
             ticket.role,
-            running=(pool.running, pool.limits.seats or self._global_seats),
+            held=self._held_by(ticket, ticket.held) if reason in _HELD else "",
             waiting=(len(pool.line), pool.limits.max_queue),
             retry_after_s=overload.retry_after(self._drained_s(pool, foreseen_s)),
             waited_s=now - ticket.arrived,
             expected=None if foreseen_s is None else (foreseen_s, ticket.max_wait_s),
+            health=self.shedding.cause,
+        )
+
+    def _held_by(self, ticket: Ticket, hold: Hold) -> str:
+        """The limit that the ticket stands at, with its numbers."""
+        host = self._host_of(ticket)
+        kept = [role for role, pool in self._pools.items() if pool.kept and role != ticket.role]
+        protected = [role for role, pool in self._pools.items() if pool.limits.protected]
+        return overload.held_by(
+            hold,
+            self.standing(ticket),
+            model=ticket.model,
+            slots=host.parallelism.slots(ticket.model),
+            host=host.running,
+            kept_for=kept or protected,
         )
 
     # What happens.

@@ -189,6 +189,8 @@ def blame(failure: Failure, circumstances: Circumstances = USUAL) -> Blame:
     millisecond must not shut the model off for others. Nor is it a stall where the answer was
     being held back.
     """
+    if failure.unsent:
+        return Blame.NOBODY
     if failure.reason is Reason.ROLE_TIMEOUT and circumstances.deadline_was_clients:
         return Blame.NOBODY
     if failure.reason is Reason.STALL and circumstances.holds_back:

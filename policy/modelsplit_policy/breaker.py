@@ -10,7 +10,8 @@ Two questions, two breakers. A call asks its provider "are you there?" and its m
 work?". Each ending says which of the two it answers (its Scope):
 
 - Not reached: the provider failed. Its open time is fixed and short, because trying costs
-  one connect, and service must resume within a second of the upstream's return.
+  one connect, and service must resume within a second of the upstream's return. Whom it
+  refuses is told what the last call failed of: one outage has one code.
 - Reached, and then a 5xx, a timeout, a broken or unfinished answer: the model failed, and
   the provider, having been reached, is well. A model's open time doubles with every failed
   trial, because such a trial may hold a seat for minutes.
@@ -50,11 +51,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from modelsplit_policy.blame import CERTAIN, USUAL, Blame, Circumstances, blame
 from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.failures import Failure
-from modelsplit_policy.overload import stopped
+from modelsplit_policy.overload import still_failing, stopped
 from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from modelsplit_policy.config.model import BreakersPolicy
     from modelsplit_policy.vocabulary import Host, Provider
@@ -224,6 +225,7 @@ class _Breaker:
     __slots__ = (
         "certain",
         "failed_at",
+        "failure",
         "failures",
         "generation",
         "key",
@@ -242,6 +244,7 @@ class _Breaker:
         self.pairs: set[int] = set()
         self.certain = False
         self.last = ""
+        self.failure: Failure | None = None
         self.failed_at = 0.0
         self.open_s = 0.0
         self.trial_at = 0.0
@@ -261,8 +264,9 @@ class _Breaker:
             return False
         return now - max(self.failed_at, self.trial_at) > memory_s
 
-    def count(self, now: float, why: str, pair: int | None) -> None:
+    def count(self, now: float, why: str, pair: int | None, failure: Failure | None) -> None:
         self.failures += 1
+        self.failure = failure
         if pair is None:
             self.certain = True
         elif len(self.pairs) < _PAIRS_MAX:
@@ -279,6 +283,7 @@ class _Breaker:
         self.pairs.clear()
         self.certain = False
         self.last = ""
+        self.failure = None
 
 
 class Breakers:
@@ -347,11 +352,19 @@ class Breakers:
         allowed = Allowed(False, tuple((key, self._providers.get(key, 0)) for key in keys))
         return self._calm.keep(model or "", (provider, model, host), allowed)
 
-    def _refusal(self, keys: Iterable[BreakerKey], now: float, pair: Pair) -> Failure | None:
-        """What the breaker of ``keys`` says that refuses longest; None: they let a call pass."""
-        waits = ((self._wait_s(key, now, pair), key) for key in keys)
+    def _refusal(self, keys: tuple[BreakerKey, ...], now: float, pair: Pair) -> Failure | None:
+        """What the breaker of ``keys`` says that refuses longest; None: they let a call pass.
+
+        A provider that is not there is told rather than what its models did before.
+        """
+        waits = [(self._wait_s(key, now, pair), key) for key in keys]
         wait_s, key = max(waits, key=lambda wait: wait[0])
-        return stopped(str(key), self._kept[key].why, wait_s) if wait_s > 0 else None
+        if wait_s <= 0:
+            return None
+        provider = self._kept.get(keys[0])
+        if waits[0][0] > 0 and provider is not None and provider.failure is not None:
+            return still_failing(provider.failure, wait_s)
+        return stopped(str(key), self._kept[key].why, wait_s)
 
     def reached(self, admitted: Allowed, now: float) -> tuple[BreakerTransition, ...]:
         """The upstream has begun to answer: its provider is there, however the call ends.
@@ -388,7 +401,7 @@ class Breakers:
         whose = None
         if outcome is Outcome.FAILURE and failure is not None and pair is not None:
             whose = None if blame(failure, circumstances) in CERTAIN else pair()
-        return self.ended(admitted, outcome, scope, now, why, whose)
+        return self.ended(admitted, outcome, scope, now, why, whose, failure)
 
     def ended(
         self,
@@ -398,17 +411,19 @@ class Breakers:
         now: float,
         why: str = "",
         pair: int | None = None,
+        failure: Failure | None = None,
     ) -> tuple[BreakerTransition, ...]:
         """Learn from how the call ended; ``why`` is its cause in a few words.
 
         ``pair``: who asked what, where the request may have caused it; None: it cannot have.
+        ``failure``: what those are told whom the provider's breaker refuses; None: that it does.
         """
         if not self._kept and outcome is not Outcome.FAILURE:
             return ()
         lessons = zip(admitted.marks, LESSONS[outcome, scope], strict=False)
         return tuple(
             chain.from_iterable(
-                self._learn(key, generation, lesson, now, why, pair)
+                self._learn(key, generation, lesson, now, why, pair, failure)
                 for (key, generation), lesson in lessons
             )
         )
@@ -480,26 +495,27 @@ class Breakers:
         now: float,
         why: str,
         pair: int | None = None,
+        failure: Failure | None = None,
     ) -> tuple[BreakerTransition, ...]:
         if generation != self._generation_of(key):
             return ()
         breaker = self._kept.get(key)
         if breaker is not None and breaker.state is BreakerState.HALF_OPEN:
             # Of this generation there is one admission, the trial.
-            return (self._trial_ended(breaker, lesson, now, why, pair),)
+            return (self._trial_ended(breaker, lesson, now, why, pair, failure),)
         if lesson is Outcome.FAILURE:
-            return self._failed(breaker or _Breaker(key, generation), now, why, pair)
+            return self._failed(breaker or _Breaker(key, generation), now, why, pair, failure)
         if lesson is Outcome.SUCCESS and breaker is not None:
             self._clear(breaker)
         return ()
 
     def _failed(
-        self, breaker: _Breaker, now: float, why: str, pair: int | None
+        self, breaker: _Breaker, now: float, why: str, pair: int | None, failure: Failure | None
     ) -> tuple[BreakerTransition, ...]:
         """A closed breaker's call failed."""
         if breaker.is_old(now, self._rules.memory_s):
             breaker.clear()
-        breaker.count(now, why, pair)
+        breaker.count(now, why, pair, failure)
         forgotten = self._keep(breaker)
         if breaker.failures < self._rules.failures:
             return forgotten
@@ -509,7 +525,13 @@ class Breakers:
         return (*forgotten, self._step(breaker, BreakerEvent.TRIP, breaker.why))
 
     def _trial_ended(
-        self, breaker: _Breaker, lesson: Outcome, now: float, why: str, pair: int | None
+        self,
+        breaker: _Breaker,
+        lesson: Outcome,
+        now: float,
+        why: str,
+        pair: int | None,
+        failure: Failure | None,
     ) -> BreakerTransition:
         says = f": {why}" if why else ""
         if lesson is Outcome.SUCCESS:
@@ -517,7 +539,7 @@ class Breakers:
             self._clear(breaker)
             return step
         if lesson is Outcome.FAILURE:
-            breaker.count(now, why, pair)
+            breaker.count(now, why, pair, failure)
             self._keep(breaker)
             breaker.rest(now, self._open_again_s(breaker))
             return self._step(breaker, BreakerEvent.FAIL, f"the trial failed, {breaker.why}")

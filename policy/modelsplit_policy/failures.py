@@ -306,7 +306,8 @@ class Failure:
     what to do. ``retry_after_s`` is whole seconds, 1 to 30 or what the upstream asks for, and
     only where waiting helps. ``phrase`` is the HTTP reason phrase; some clients show nothing
     else. ``own_status``: sent instead of the code's status. ``retry``: the advice on retrying,
-    where it is known better than by the code.
+    where it is known better than by the code. ``unsent``: the call was not sent, because those
+    before it have failed so.
     """
 
     code: ErrorCode
@@ -316,6 +317,7 @@ class Failure:
     retry_after_s: int | None = None
     own_status: int | None = None
     retry: bool | None = None
+    unsent: bool = False
 
     def __post_init__(self) -> None:
         if self.reason not in ERRORS[self.code].reasons:

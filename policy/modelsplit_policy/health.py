@@ -340,6 +340,11 @@ class HealthGuard:
         """The level to act on."""
         return self._acted.level
 
+    @property
+    def shedding_cause(self) -> str:
+        """What the shedding level is due to, with its number; empty at OK."""
+        return self._acted.cause
+
     def may_queue(self, role: Role) -> bool:
         """Whether a new call of ``role`` that finds no free seat may wait for one."""
         return SHEDDING[self.shedding, role] is Access.LINE

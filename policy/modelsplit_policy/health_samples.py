@@ -122,6 +122,7 @@ def shedding(guard: HealthGuard) -> Shedding:
         enter=frozenset(role for role in Role if not guard.may_enter(role)),
         wait=frozenset(role for role in Role if not guard.may_queue(role)),
         health="" if guard.level is Level.OK else f"{guard.level}: {guard.cause}",
+        cause=guard.shedding_cause,
     )
 
 

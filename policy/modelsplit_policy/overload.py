@@ -7,16 +7,27 @@ two has to translate.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.tickets import Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from modelsplit_policy.tickets import Seats
+    from modelsplit_policy.vocabulary import Role
 
 # The longest a client is ever told to stay away: SDKs sleep whatever they are sent.
 RETRY_AFTER_MAX_S: Final = 30
 # A provider and a model's name of usual length.
 _NAME_MAX: Final = 60
 _STOPPED_MAX: Final = 150
+# Of the Health Guard's cause.
+_HEALTH_MAX: Final = 100
+_MESSAGE_MAX: Final = 200
 _NO_SEAT: Final = MappingProxyType(
     {
         Reason.QUEUE_FULL: ("role {role} is overloaded: its queue is full", "Queue Full"),
@@ -39,23 +50,27 @@ def no_seat(
     reason: Reason,
     role: str,
     *,
-    running: tuple[int, int],
+    held: str,
     waiting: tuple[int, int],
     retry_after_s: int,
     waited_s: float,
     expected: tuple[float, float] | None = None,
+    health: str = "",
 ) -> Failure:
     """A place in line that was not to be had, with the numbers to believe it.
 
-    ``running`` and ``waiting``: so many of how many at most. ``expected``: the wait that was
-    foreseen and the longest that is allowed, where that is why it was refused at once.
+    ``held``: the limit that kept it from a seat (``held_by``), empty: none did. ``waiting``: so
+    many of how many at most. ``expected``: the wait that was foreseen and the longest that is
+    allowed, where that is why it was refused at once. ``health``: why calls are shed.
     """
     what, phrase = _NO_SEAT[reason]
     text = what.format(role=role, waited=waited_s)
     if expected is not None:
         wait, allowed = map(_seconds, expected)
         text = f"role {role} is overloaded: expected wait {wait} s, at most {allowed} s"
-    numbers = f"{running[0]}/{running[1]} running, {waiting[0]}/{waiting[1]} waiting"
+    if reason is Reason.SHED and health:
+        held = said_back(health, _HEALTH_MAX)
+    numbers = f"{held}, {waiting[0]}/{waiting[1]} waiting".removeprefix(", ")
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,
         reason,
@@ -63,6 +78,29 @@ def no_seat(
         phrase,
         retry_after_s=retry_after_s,
     )
+
+
+def held_by(
+    hold: Hold, seats: Seats, *, model: str, slots: int, host: int, kept_for: Iterable[Role]
+) -> str:
+    """The limit that keeps a call from a seat, with its numbers, as in: 2/2 running.
+
+    ``slots``: how many calls of its model at once are worth running; ``host``: how many calls
+    run on the host. ``kept_for``: the roles for which seats are kept free.
+    """
+    name = said_back(model, _NAME_MAX)
+    if hold is Hold.PARALLELISM and host < seats.useful:
+        return f"{seats.model}/{slots} of {name} running"
+    words = {
+        Hold.ROLE_CAP: f"{seats.role}/{seats.role_cap} running",
+        Hold.GLOBAL_CAP: f"{seats.local}/{seats.local_cap} of all roles running",
+        Hold.RESERVED: f"free seats are kept for {', '.join(kept_for)}",
+        Hold.MODEL_CAP: f"{seats.model}/{seats.model_cap} of {name} running",
+        Hold.PARALLELISM: f"the host runs {host}/{seats.useful} calls worth running at once",
+        Hold.TURN: "others were before it",
+        Hold.AWAY: "Ollama is away",
+    }
+    return words[hold]
 
 
 def _seconds(value: float) -> str:
@@ -79,6 +117,18 @@ def stopped(key: str, why: str, wait_s: float) -> Failure:
         f"{text}; retry in {retry_after_s} s",
         "Breaker Open",
         retry_after_s=retry_after_s,
+    )
+
+
+def still_failing(last: Failure, wait_s: float) -> Failure:
+    """Calls to a provider that are refused for now, being told what the ``last`` one failed of."""
+    retry_after_s = retry_after(wait_s)
+    again = f"; asked again in {retry_after_s} s"
+    return replace(
+        last,
+        message=last.message[: _MESSAGE_MAX - len(again)] + again,
+        retry_after_s=retry_after_s,
+        unsent=True,
     )
 
 

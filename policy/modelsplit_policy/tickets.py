@@ -53,8 +53,9 @@ class Ticket:
     ``model``: its canonical name, so that no other spelling passes for another model.
     ``max_wait_s``: how long the call may stand in line; ``max_hold_s``: how much of that
     for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
-    long it keeps its seat says something of the calls of its role. ``host``: where it is
-    seated; None: not yet, or on none of ours.
+    long it keeps its seat says something of the calls of its role. ``held``: what kept it from
+    a seat when it was refused; None: it was not. ``host``: where it is seated; None: not yet, or
+    on none of ours.
     """
 
     role: Role
@@ -73,6 +74,7 @@ class Ticket:
     urgent: bool = False
     overdue: bool = False
     doubted: bool = False
+    held: Hold | None = None
     host: Host | None = None
     flight: Flight | None = None
 

@@ -390,7 +390,7 @@ class PlainCaps:
         return overload.no_seat(
             reason,
             ticket.role,
-            running=running,
+            held=f"{running[0]}/{running[1]} running",
             waiting=(len(self._line), len(self._line)),
             retry_after_s=1,
             waited_s=now - ticket.arrived,

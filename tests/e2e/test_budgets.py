@@ -329,6 +329,17 @@ async def test_the_policys_model_of_the_cloud_is_the_cloud_by_whatever_name(
         assert answer["RateLimit"].startswith(f'"cloud";r={left}')
 
 
+async def test_a_cloud_model_that_nobody_serves_is_told_as_that(tmp_path: Path) -> None:
+    async with running(state=tmp_path) as up, up.client() as client:
+        approve(tmp_path)
+        answer = await client.request("POST", ROUTE, call(ROUTE, "cloud"))
+        assert (answer.status, answer["X-LLM-Provider"]) == (404, "CLOUD")
+        assert answer.json["error"] == (
+            "CLOUD's model claude-3-opus cannot be served: no cloud provider is configured and "
+            "Ollama does not have it; name one of Ollama's cloud models in the policy"
+        )
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-LLM-Role": "EXECUTOR"}])
 async def test_a_model_of_ollamas_cloud_is_the_cloud_whoever_asks(
     tmp_path: Path, headers: dict[str, str]

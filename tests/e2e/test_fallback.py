@@ -126,7 +126,11 @@ async def test_a_model_that_neither_has_is_not_found() -> None:
         assert answer.status == 404
         assert answer["X-LLM-Error-Code"] == "E_MODEL_NOT_FOUND"
         assert answer["x-should-retry"] == "false"
-        assert answer.json == {"error": "model 'qwen3:4b' not found"}
+        # Ollama's own words would not say whose model that is: the client did not name it.
+        assert answer.json["error"] == (
+            "PLANNER's model qwen3:4b is not installed in Ollama; try `ollama pull qwen3:4b`"
+        )
+        assert (answer.json["reason"], answer.json["llm_role"]) == ("not_installed", "PLANNER")
         assert (answer["X-LLM-Attempt"], answer["X-LLM-Model"]) == ("1", "qwen3:4b")
         # That the second is not there either was known.
         assert models_asked(up) == ["qwen3:4b"]
@@ -136,6 +140,35 @@ async def test_a_model_that_neither_has_is_not_found() -> None:
             "not_installed",
             {"model": "qwen3:8b", "lacks": []},
         )
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_every_dialect_says_whose_model_is_missing_and_how_to_install_it(
+    route: str, *, stream: bool
+) -> None:
+    async with running(SimConfig(models=("llama3.2:1b",))) as up, up.client() as client:
+        answer = await client.request("POST", route, call(route, "planner", stream=stream))
+        assert (answer.status, answer["X-LLM-Error-Code"]) == (404, "E_MODEL_NOT_FOUND")
+        assert answer.json["error"]["message"] == (
+            "PLANNER's model qwen3:4b is not installed in Ollama; try `ollama pull qwen3:4b`"
+        )
+
+
+async def test_a_call_that_begins_with_the_fallback_says_that_it_is_missing() -> None:
+    async with running(SimConfig(models=("llama3.2:1b",))) as up, up.client() as client:
+        headers = {"X-LLM-Retry-Level": "1"}
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"), headers)
+        assert answer.status == 404
+        assert answer.json["error"].startswith("PLANNER's fallback qwen3:8b is not installed in")
+
+
+async def test_a_model_that_the_client_named_is_not_found_in_ollamas_own_words() -> None:
+    async with running(SimConfig(models=("llama3.2:1b",))) as up, up.client() as client:
+        for headers in ({}, {"X-LLM-Role": "PLANNER", "X-LLM-No-Fallback": "1"}):
+            answer = await client.request("POST", ROUTE, call(ROUTE, "mine:1"), headers)
+            assert (answer.status, answer.json) == (404, {"error": "model 'mine:1' not found"})
+            assert answer["X-LLM-Error-Code"] == "E_MODEL_NOT_FOUND"
 
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]

@@ -106,7 +106,12 @@ async def test_as_soon_as_it_is_back_nobody_is_refused() -> None:
         await up.sim.stop()
         for number in range(5):
             assert (await ask(up, number)).json["reason"] == "connect_refused"
-        assert (await ask(up, 5)).json["reason"] == "breaker_open"
+        # By now its breaker is open: not asked any more, but it is the same outage.
+        refused = await ask(up, 5)
+        assert (refused.status, refused.json["error_code"]) == (502, "E_UNREACHABLE_LOCAL")
+        assert (refused.json["reason"], refused["Retry-After"]) == ("connect_refused", "1")
+        assert "try `systemctl status ollama`; asked again in 1 s" in refused.json["error"]
+        assert up.calls.records[-1].attempts[0].dispatched is None
         await up.sim.start()
         await up.until(lambda: up.app.probe.up is True)
         assert up.app.breakers.snapshot() == ()

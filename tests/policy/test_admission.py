@@ -126,6 +126,35 @@ def test_a_full_line_refuses_at_once_with_the_numbers() -> None:
     assert 1 <= refusal.retry_after_s <= 30
 
 
+def timed_out(under_test: Admission, ticket: Ticket) -> str:
+    """What a waiting call is told whose time is over; and that its record says the same."""
+    refusal = under_test.refusal(Reason.QUEUE_TIMEOUT, ticket, ticket.arrived + 8.0)
+    held = ticket.held
+    under_test.leave(ticket, ticket.arrived + 8.0)
+    assert under_test.crowd(ticket).hold is held
+    return refusal.message
+
+
+def test_who_waits_in_vain_is_told_the_limit_that_held_it() -> None:
+    alone = make(host=1)
+    ask(alone, CHAT)
+    message = timed_out(alone, ask(alone, HEAVY, model="n"))
+    assert "in 8.0 s (the host runs 1/1 calls worth running at once, 1/" in message
+
+    capped = make(models={"m": 1})
+    ask(capped, EXECUTOR)
+    assert "(1/1 of m running, 1/" in timed_out(capped, ask(capped, CHAT))
+
+    kept = make({PLANNER: PoolLimits(seats=2, max_queue=4, reserved=1)}, seats=2)
+    ask(kept, EXECUTOR)
+    assert "(free seats are kept for PLANNER, 1/" in timed_out(kept, ask(kept, CHAT))
+
+    taken = make(seats=2)
+    ask(taken, PLANNER)
+    ask(taken, EXECUTOR)
+    assert "(2/2 of all roles running, 1/" in timed_out(taken, ask(taken, CHAT))
+
+
 def test_retry_after_follows_how_long_calls_take() -> None:
     slow = make()
     for number in range(30):

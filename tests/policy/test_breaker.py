@@ -231,6 +231,19 @@ def test_of_two_refusals_the_longer_is_told() -> None:
     )
 
 
+def test_a_provider_that_is_not_there_is_told_before_what_its_model_did() -> None:
+    breakers = Breakers(BreakerRules(open_s=1))
+    broken = Failure(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS, "Ollama answered 500", "Failed")
+    away = Failure(ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, "is it running?", "Away")
+    calls = [breakers.admit(Provider.LOCAL, "a", 0.0) for _ in range(10)]
+    for call, (at, failure) in zip(calls, [(0.0, away)] * 5 + [(0.5, broken)] * 5, strict=True):
+        assert isinstance(call, Allowed)
+        breakers.call_ended(call, failure, at, completed=False)
+    told = breakers.check(Provider.LOCAL, "a", 0.6)
+    assert told is not None
+    assert (told.reason, told.retry_after_s, told.unsent) == (Reason.CONNECT_REFUSED, 1, True)
+
+
 def test_a_models_open_time_doubles_and_a_providers_does_not() -> None:
     for ending, expected in ((STATUS, [1, 2, 4, 8, 10, 10]), (REFUSED, [1, 1, 1, 1, 1, 1])):
         traffic = Traffic().open(ending)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_policy import overload
-from modelsplit_policy.failures import Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.tickets import Hold, Seats
+from modelsplit_policy.vocabulary import Role
 
 
 @pytest.mark.parametrize(
@@ -38,7 +40,7 @@ def test_who_gets_no_seat_is_told_with_the_numbers(
     failure = overload.no_seat(
         reason,
         "PLANNER",
-        running=(2, 2),
+        held="2/2 running",
         waiting=(64, 64),
         retry_after_s=7,
         waited_s=8.01,
@@ -47,6 +49,71 @@ def test_who_gets_no_seat_is_told_with_the_numbers(
     assert failure.message == (f"role PLANNER {what} (2/2 running, 64/64 waiting); retry in 7 s")
     assert (failure.status, failure.reason, failure.phrase) == (503, reason, phrase)
     assert failure.retry_after_s == 7
+
+
+@pytest.mark.parametrize(
+    ("hold", "words"),
+    [
+        (Hold.ROLE_CAP, "1/1 running"),
+        (Hold.GLOBAL_CAP, "6/6 of all roles running"),
+        (Hold.RESERVED, "free seats are kept for PLANNER"),
+        (Hold.MODEL_CAP, "2/2 of m running"),
+        (Hold.PARALLELISM, "the host runs 3/3 calls worth running at once"),
+        (Hold.TURN, "others were before it"),
+        (Hold.AWAY, "Ollama is away"),
+    ],
+)
+def test_the_limit_that_held_a_call_is_named_with_its_own_numbers(hold: Hold, words: str) -> None:
+    seats = Seats(1, 1, 6, 6, 2, 2, 3, "")
+    held = overload.held_by(hold, seats, model="m", slots=2, host=3, kept_for=[Role.PLANNER])
+    assert held == words
+
+
+def test_a_model_that_takes_no_more_at_once_is_no_full_host() -> None:
+    seats = Seats(1, 5, 1, 6, 1, None, 3, "")
+    held = overload.held_by(Hold.PARALLELISM, seats, model="m", slots=1, host=1, kept_for=())
+    assert held == "1/1 of m running"
+
+
+@pytest.mark.parametrize("hold", Hold)
+@pytest.mark.parametrize("reason", [Reason.QUEUE_FULL, Reason.QUEUE_TIMEOUT])
+def test_the_sentence_is_short_whatever_held_the_call(hold: Hold, reason: Reason) -> None:
+    seats = Seats(1000, 1000, 1000, 1000, 1000, 1000, 1000, "")
+    held = overload.held_by(
+        hold, seats, model="m" * 300, slots=1000, host=1000, kept_for=[Role.EXECUTOR, Role.PLANNER]
+    )
+    failure = overload.no_seat(
+        reason, "EXECUTOR", held=held, waiting=(1000, 1000), retry_after_s=30, waited_s=999.9
+    )
+    assert len(failure.message) <= 200
+
+
+def test_who_is_shed_is_told_why() -> None:
+    failure = overload.no_seat(
+        Reason.SHED,
+        "CHAT",
+        held="",
+        waiting=(0, 64),
+        retry_after_s=2,
+        waited_s=0.0,
+        health="16 timeouts in 60 s (CRITICAL from 15)",
+    )
+    assert failure.message == (
+        "role CHAT is shed: the service is overloaded (16 timeouts in 60 s (CRITICAL from 15), "
+        "0/64 waiting); retry in 2 s"
+    )
+
+
+def test_a_provider_that_is_still_away_is_told_as_the_last_call_was() -> None:
+    last = Failure(ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, "Ollama is away", "Away")
+    told = overload.still_failing(last, 0.3)
+    assert (told.code, told.reason, told.status, told.phrase) == (
+        *(ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, 502, "Away"),
+    )
+    assert told.message == "Ollama is away; asked again in 1 s"
+    assert (told.retry_after_s, told.unsent) == (1, True)
+    long = Failure(ErrorCode.UNREACHABLE_LOCAL, Reason.DNS, "x" * 200, "Away")
+    assert len(overload.still_failing(long, 0.3).message) == 200
 
 
 def test_a_stopped_model_is_told_with_the_reason() -> None:

@@ -536,7 +536,7 @@ def test_a_host_that_hangs_costs_each_call_its_time_once_and_opens_the_providers
         assert call.asks_for_a_seat() is None
         assert call.is_sent() is None
         call.is_set_back(call.is_late(Reason.ROLE_TIMEOUT))
-    assert why(house.call().asks_for_a_seat()) == "breaker_open"
+    assert why(house.call().asks_for_a_seat()) == "upstream_mute"
     assert [str(view.key) for view in house.breakers.snapshot(house.now)] == ["LOCAL"]
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import deadlines, overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_policy.model_names import canonical
 from modelsplit_proxy.calls.reply import OwnAnswer, Setback
 from modelsplit_proxy.http.collect import BodyCopy, Collector
 from modelsplit_proxy.http.relay import Relay
@@ -134,6 +135,8 @@ class AnswerReader:
             self._attempt.usage = answer_check.usage_of(record.endpoint, held)
         failure = self._what_is_wrong(head, held)
         if failure is not None:
+            if failure.reason is Reason.NOT_INSTALLED and not self._is_clients_own():
+                return self.set_back(self._not_installed())
             return self.set_back(failure, head, body)
         if self._early_headers is not None and self._early_headers.committed:
             return self._whole_in_stream(body)
@@ -329,6 +332,20 @@ class AnswerReader:
             return Failure(code, Reason.STATUS, text, "Upstream Failed")
         text = "Ollama ended its answer without saying that it was done"
         return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
+
+    def _is_clients_own(self) -> bool:
+        """Whether the client itself named the model that was asked."""
+        return canonical(self._record.requested_model) == canonical(self._model)
+
+    def _not_installed(self) -> Failure:
+        """Ollama cannot know whose choice the model was that it does not have."""
+        chosen_as = {self._row.primary: "model", self._row.fallback: "fallback"}
+        return upstream_failures.not_installed(
+            self._model,
+            role=self._role,
+            chosen_as=chosen_as.get(self._model, "model"),
+            provider=self._provider,
+        )
 
     def _early_failure(self, result: UpstreamError | Reason) -> Failure:
         """What ended an attempt before its client saw a byte."""

@@ -7,15 +7,19 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
+from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http.upstream import Fault
 from modelsplit_proxy.protocol import retry_advice
 from modelsplit_proxy.protocol.stream_end import json_object
 
 if TYPE_CHECKING:
-    from modelsplit_policy.vocabulary import Provider
+    from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.http.upstream import UpstreamError, UpstreamHead
 # Ollama says nothing about when to come back; its queue moves in seconds.
 _BUSY_RETRY_S: Final = 2
+_NOT_FOUND: Final = "Not Found"
+# A model's name of usual length, which may be said twice.
+_NAME_MAX: Final = 60
 # An error is told at once or not at all.
 _ERROR_BYTES: Final = 64 * 1024
 
@@ -45,7 +49,7 @@ def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Fai
             ErrorCode.MODEL_NOT_FOUND,
             Reason.NOT_INSTALLED,
             f"Ollama does not have {model[:70]}: {message}",
-            "Not Found",
+            _NOT_FOUND,
         )
     if status == 503:
         return Failure(
@@ -60,6 +64,21 @@ def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Fai
         reason = _reason_of_500(status, message)
         return Failure(code, reason, f"Ollama answered {status}: {message}", "Upstream Failed")
     return _rejected(status, message)
+
+
+def not_installed(model: str, *, role: Role, chosen_as: str, provider: Provider) -> Failure:
+    """What a 404 amounts to for a model that the policy chose, not the client.
+
+    ``chosen_as``: what it is to the role, as in: fallback.
+    """
+    name = said_back(model, _NAME_MAX)
+    text = f"{role}'s {chosen_as} {name} is not installed in Ollama; try `ollama pull {name}`"
+    if provider is Provider.CLOUD:
+        text = (
+            f"{role}'s {chosen_as} {name} cannot be served: no cloud provider is configured and "
+            "Ollama does not have it; name one of Ollama's cloud models in the policy"
+        )
+    return Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, text, _NOT_FOUND)
 
 
 def no_success(status: int, provider: Provider) -> Failure:

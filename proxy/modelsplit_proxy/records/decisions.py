@@ -73,7 +73,7 @@ def _why_unseated(attempt: Attempt) -> str:
     failure = attempt.failure
     if failure is None:
         return "no_seat"
-    if failure.reason is Reason.BREAKER_OPEN:
+    if failure.unsent or failure.reason is Reason.BREAKER_OPEN:
         return "breaker_open"
     return "no_budget" if failure.code in BUDGET else "no_seat"
 

@@ -76,7 +76,9 @@ def test_nobody_there_stops_calls_to_every_model() -> None:
         end(breakers, AWAY, model)
     refused = breakers.check(LOCAL, "never asked for")
     assert refused is not None
-    assert refused.message.startswith("calls to LOCAL are stopped for now: 5 failures in a row")
+    # Told as the last of them was: it is one outage.
+    assert (refused.code, refused.reason) == (AWAY.code, AWAY.reason)
+    assert (refused.message, refused.unsent) == ("refused; asked again in 1 s", True)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.fallback import is_cause
-from modelsplit_policy.vocabulary import Provider
+from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
 from modelsplit_proxy.protocol import upstream_failures
 from support.heads import head
@@ -25,6 +25,29 @@ def of_status(
     )
     assert failure is not None
     return failure
+
+
+def test_a_model_that_the_policy_chose_is_told_with_its_role_and_how_to_install_it() -> None:
+    failure = upstream_failures.not_installed(
+        "qwen3:4b", role=Role.PLANNER, chosen_as="model", provider=Provider.LOCAL
+    )
+    assert (failure.status, failure.code, failure.reason) == (
+        *(404, "E_MODEL_NOT_FOUND", "not_installed"),
+    )
+    assert failure.message == (
+        "PLANNER's model qwen3:4b is not installed in Ollama; try `ollama pull qwen3:4b`"
+    )
+    cloud = upstream_failures.not_installed(
+        "claude-3-opus", role=Role.CLOUD, chosen_as="model", provider=Provider.CLOUD
+    )
+    assert cloud.message == (
+        "CLOUD's model claude-3-opus cannot be served: no cloud provider is configured and Ollama "
+        "does not have it; name one of Ollama's cloud models in the policy"
+    )
+    long = upstream_failures.not_installed(
+        LONG, role=Role.EXECUTOR, chosen_as="fallback", provider=Provider.LOCAL
+    )
+    assert len(long.message) <= 200
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 301, 304])
