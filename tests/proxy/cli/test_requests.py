@@ -109,9 +109,9 @@ async def test_all_calls_are_exported_as_a_trace(capsys: Capture) -> None:
         assert await of(up, "--export") == 0
         calls = [orjson.loads(line) for line in capsys.readouterr().out.splitlines()]
         assert [(call["trace"], call["request_id"]) for call in calls] == [
-            (1, "c0"),
-            (1, "c1"),
-            (1, "c2"),
+            (2, "c0"),
+            (2, "c1"),
+            (2, "c2"),
         ]
         assert await of(up, "--export", "--role", "HEAVY") == 0
         assert capsys.readouterr().out == ""
