@@ -18,7 +18,13 @@ from modelsplit_policy.health import HealthGuard
 from modelsplit_policy.outage import Outage
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.admin.admin import Admin, AdminParts, refused_admin_request
+from modelsplit_proxy.admin.admin import Admin, AdminParts
+from modelsplit_proxy.admin.health import HealthParts
+from modelsplit_proxy.admin.page import refused_admin_request
+from modelsplit_proxy.admin.policy import PolicyParts
+from modelsplit_proxy.admin.reports import ReportParts
+from modelsplit_proxy.admin.requests import RequestParts
+from modelsplit_proxy.admin.stats import StatsParts
 from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
@@ -289,24 +295,40 @@ class App:
         settings = self._settings
         return AdminParts(
             guard=OriginGuard(settings.admin.host, settings.allow_hosts, ()),
+            lifecycle=self.lifecycle,
+            health=HealthParts(
+                monitor=self.monitor,
+                probe=self.probe,
+                target=self.target,
+                budget_keeper=self.budget_keeper,
+                store=self.store,
+                recorder=self._recorder,
+                lifecycle=self.lifecycle,
+                registry=self.metrics.registry,
+                tasks=self._tasks,
+            ),
+            stats=self._stats_parts(),
+            policy=PolicyParts(self._loaded, self.roles),
+            reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
+            requests=RequestParts(self._recorder, self.live, self.clock),
+        )
+
+    def _stats_parts(self) -> StatsParts:
+        return StatsParts(
             loaded=self._loaded,
-            policy=self.policy,
-            roles=self.roles,
             admission=self.admission,
             breakers=self.breakers,
             budget_keeper=self.budget_keeper,
-            metrics=self.metrics,
-            live=self.live,
-            clock=self.clock,
-            lifecycle=self.lifecycle,
-            target=self.target,
             probe=self.probe,
+            target=self.target,
             loaded_models=self.loaded_models,
             monitor=self.monitor,
             lag=self.lag,
-            recorder=self._recorder,
             costs=self._costs,
             store=self.store,
+            recorder=self._recorder,
+            lifecycle=self.lifecycle,
+            clock=self.clock,
             tasks=self._tasks,
         )
 

@@ -13,7 +13,7 @@ from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.admin.admin import dry_run, route_fields
+from modelsplit_proxy.admin.policy import dry_run, route_fields
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
 from modelsplit_proxy.config import policy_file, prices

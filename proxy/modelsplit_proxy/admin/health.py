@@ -1,0 +1,95 @@
+"""Whether the process and its service are well: for watchdogs, load balancers, Prometheus."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from modelsplit_proxy.admin.page import Page, json_page
+from modelsplit_proxy.metrics import storage as storage_metrics
+from modelsplit_proxy.runtime import tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prometheus_client import CollectorRegistry
+
+    from modelsplit_proxy.admin.page import Handler, PageAsked
+    from modelsplit_proxy.http.upstream import UpstreamTarget
+    from modelsplit_proxy.limits.budgets import BudgetKeeper
+    from modelsplit_proxy.records.recorder import Recorder
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.runtime.tasks import Tasks
+    from modelsplit_proxy.storage.writer import Store
+    from modelsplit_proxy.watch.health import HealthMonitor
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
+
+
+@dataclass(frozen=True, slots=True)
+class HealthParts:
+    """What these routes look at."""
+
+    monitor: HealthMonitor
+    probe: UpstreamProbe
+    target: UpstreamTarget
+    budget_keeper: BudgetKeeper
+    store: Store
+    recorder: Recorder
+    lifecycle: Lifecycle
+    registry: CollectorRegistry
+    tasks: Tasks
+
+
+class HealthRoutes:
+    """``/healthz``, ``/readyz``, ``/metrics``."""
+
+    def __init__(self, parts: HealthParts) -> None:
+        self._parts = parts
+        self.routes: Mapping[str, Handler] = {
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/metrics": self._metrics,
+        }
+
+    async def _healthz(self, asked: PageAsked) -> Page:
+        """200 while the process can answer; the upstream's health is told, not judged."""
+        del asked
+        parts = self._parts
+        trouble = parts.budget_keeper.error or parts.store.error
+        trouble = trouble or tasks.trouble(parts.tasks.watchers())
+        return json_page(
+            {
+                "status": "ok" if trouble is None else "degraded",
+                "error": trouble,
+                "health": parts.monitor.fields(),
+                "upstream": upstream_fields(parts.probe, parts.target),
+                "ledger": storage_metrics.fields(parts.store, parts.recorder),
+            }
+        )
+
+    async def _readyz(self, asked: PageAsked) -> Page:
+        """503 while calls would fail: draining, or Ollama known to be away."""
+        del asked
+        parts = self._parts
+        draining = parts.lifecycle.draining
+        ready = not draining and parts.probe.up is not False
+        upstream = upstream_fields(parts.probe, parts.target)
+        body = {"ready": ready, "draining": draining, "upstream": upstream}
+        return json_page(body, status=200 if ready else 503)
+
+    async def _metrics(self, asked: PageAsked) -> Page:
+        del asked
+        text = generate_latest(self._parts.registry)
+        return Page(text, content_type=CONTENT_TYPE_LATEST)
+
+
+def upstream_fields(probe: UpstreamProbe, target: UpstreamTarget) -> dict[str, Any]:
+    """What is known of the upstream, as plain values."""
+    return {
+        "address": f"http://{target.authority}",
+        "up": probe.up,
+        "version": probe.version,
+        "error": probe.error,
+    }

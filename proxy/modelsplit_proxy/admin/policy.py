@@ -1,0 +1,89 @@
+"""The policy in force, and what it would do with a call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_policy.experiments import shares
+from modelsplit_policy.failures import Failure
+from modelsplit_policy.roles import Route, RouteRequest
+from modelsplit_policy.vocabulary import Provider
+from modelsplit_proxy.admin.page import json_page
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_policy.config.model import ArmPolicy, ExperimentPolicy
+    from modelsplit_policy.roles import Roles
+    from modelsplit_proxy.admin.page import Handler, Page, PageAsked
+    from modelsplit_proxy.config.policy_file import LoadedPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyParts:
+    """What these routes look at."""
+
+    loaded: LoadedPolicy
+    roles: Roles
+
+
+class PolicyRoutes:
+    """``/policy``, ``/route``."""
+
+    def __init__(self, parts: PolicyParts) -> None:
+        self._parts = parts
+        self.routes: Mapping[str, Handler] = {"/policy": self._policy, "/route": self._route}
+
+    async def _policy(self, asked: PageAsked) -> Page:
+        del asked
+        loaded = self._parts.loaded
+        policy = loaded.policy.model_dump(mode="json", by_alias=True)
+        return json_page({"source": loaded.source, "digest": loaded.digest, "policy": policy})
+
+    async def _route(self, asked: PageAsked) -> Page:
+        """A dry run: what a call with this model and role would get."""
+        query = asked.query
+        ask = dry_run(query.get("model", ""), query.get("role", ""), query.get("key", ""))
+        route = self._parts.roles.route(ask)
+        if isinstance(route, Failure):
+            body = {"error": route.message, "error_code": route.code}
+            return json_page(body, status=route.status)
+        return json_page(route_fields(route))
+
+
+def dry_run(model: str, role: str, key: str) -> RouteRequest:
+    """What a client would ask; ``key``: its job, client or request, whichever counts."""
+    return RouteRequest(model=model, role=role, job=key, client=key, request=key)
+
+
+def route_fields(route: Route) -> dict[str, Any]:
+    """A route as plain values, for JSON."""
+    fields: dict[str, Any] = {
+        "llm_role": route.role,
+        "llm_context": route.context,
+        "llm_provider": route.provider,
+        "requested_model": route.requested_model,
+        "route_reason": route.reason,
+        "needs_approval": route.provider is Provider.CLOUD,
+        "candidates": [
+            {"model": candidate.model, "timeout_s": candidate.timeout_s}
+            for candidate in route.candidates
+        ],
+    }
+    if route.experiment is not None:
+        fields |= _experiment(route.experiment, route.arm)
+    return fields
+
+
+def _experiment(test: ExperimentPolicy, arm: ArmPolicy | None) -> dict[str, Any]:
+    share = shares(test)
+    return {
+        "experiment": test.name,
+        "variant": None if arm is None else arm.name,
+        "sticky": test.sticky,
+        "arms": [
+            {"name": arm.name, "model": arm.model, "share": round(share[arm.name], 6)}
+            for arm in test.arms
+        ],
+    }

@@ -1,0 +1,137 @@
+"""Everything as it stands now: roles, lines, limits, health, cost."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_policy.queue_view import shown, shown_running
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.admin.health import upstream_fields
+from modelsplit_proxy.admin.page import json_page
+from modelsplit_proxy.metrics import budgets as budget_metrics
+from modelsplit_proxy.metrics import storage as storage_metrics
+from modelsplit_proxy.records import explain
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_policy.admission import Admission
+    from modelsplit_policy.breaker import BreakerView
+    from modelsplit_proxy.admin.page import Handler, Page, PageAsked
+    from modelsplit_proxy.config.policy_file import LoadedPolicy
+    from modelsplit_proxy.http.upstream import UpstreamTarget
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.limits.budgets import BudgetKeeper
+    from modelsplit_proxy.metrics.costs import Costs
+    from modelsplit_proxy.records.recorder import Recorder
+    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.runtime.loop_lag import LoopLag
+    from modelsplit_proxy.runtime.tasks import Tasks
+    from modelsplit_proxy.storage.writer import Store
+    from modelsplit_proxy.watch.health import HealthMonitor
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
+
+
+@dataclass(frozen=True, slots=True)
+class StatsParts:
+    """What these routes look at."""
+
+    loaded: LoadedPolicy
+    admission: Admission
+    breakers: BreakerKeeper
+    budget_keeper: BudgetKeeper
+    probe: UpstreamProbe
+    target: UpstreamTarget
+    loaded_models: LoadedModelsWatch
+    monitor: HealthMonitor
+    lag: LoopLag
+    costs: Costs
+    store: Store
+    recorder: Recorder
+    lifecycle: Lifecycle
+    clock: Clock
+    tasks: Tasks
+
+
+class StatsRoutes:
+    """``/stats``, ``/queue``."""
+
+    def __init__(self, parts: StatsParts) -> None:
+        self._parts = parts
+        self.routes: Mapping[str, Handler] = {"/stats": self._stats, "/queue": self._queue}
+
+    async def _stats(self, asked: PageAsked) -> Page:
+        del asked
+        parts = self._parts
+        # An approval given a moment ago is shown.
+        await parts.budget_keeper.look()
+        return json_page(
+            {
+                "upstream": upstream_fields(parts.probe, parts.target),
+                "policy": {"source": parts.loaded.source, "digest": parts.loaded.digest},
+                "global": {
+                    "running": parts.admission.running_local,
+                    "seats": parts.admission.global_seats,
+                    "lent": parts.admission.lent,
+                    "inside": parts.admission.host().parallelism.inside,
+                },
+                "roles": {role: self._pool(role) for role in Role},
+                "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
+                "parallelism": self._parallelism(),
+                "forecast": asdict(parts.admission.forecast),
+                "health": parts.monitor.fields(),
+                "breakers": [_breaker(view) for view in parts.breakers.snapshot()],
+                "active_requests": parts.lifecycle.active,
+                "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
+                "cost": parts.costs.fields(),
+                "spending": budget_metrics.fields(parts.budget_keeper),
+                "ledger": storage_metrics.fields(parts.store, parts.recorder),
+                "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
+            }
+        )
+
+    async def _queue(self, asked: PageAsked) -> Page:
+        """Who waits, for what and how long still, and who runs."""
+        del asked
+        admission, now = self._parts.admission, self._parts.clock.now()
+        waiting = [
+            row | {"why": explain.hold_in_words(str(row["hold"]))}
+            for row in shown(admission.waiters(now))
+        ]
+        running = list(shown_running(admission.runners(now)))
+        return json_page({"waiting": waiting, "running": running})
+
+    def _parallelism(self) -> dict[str, Any]:
+        """What is known of how many calls at once are useful."""
+        learned = self._parts.admission.host().parallelism
+        models = self._parts.loaded_models.models
+        return {
+            "host": learned.host,
+            "contention": round(learned.contention, 3),
+            "slots": learned.known_models(),
+            "resident": None if models is None else sorted(models),
+        }
+
+    def _pool(self, role: Role) -> dict[str, Any]:
+        admission = self._parts.admission
+        limits = admission.limits(role)
+        return {
+            "running": admission.running(role),
+            "seats": limits.seats,
+            "reserved": limits.reserved,
+            "waiting": admission.waiting(role),
+            "max_queue": limits.max_queue,
+        }
+
+
+def _breaker(view: BreakerView) -> dict[str, Any]:
+    return {
+        "breaker": str(view.key),
+        "state": view.state,
+        "failures": view.failures,
+        "trial_in_s": round(view.trial_in_s, 3),
+        "why": view.why,
+    }

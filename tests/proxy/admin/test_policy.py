@@ -1,0 +1,48 @@
+"""The policy in force and a dry run of it, on the admin port."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from modelsplit_sim.config import SimConfig
+from support.harness import running
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from support.harness import Running
+
+
+@pytest.fixture
+async def up() -> AsyncIterator[Running]:
+    async with running(SimConfig(tokens=2)) as up:
+        yield up
+
+
+async def test_the_policy_in_force(up: Running) -> None:
+    async with up.admin() as admin:
+        shown = (await admin.request("GET", "/policy")).json
+        assert shown["policy"]["roles"]["PLANNER"]["primary"] == "qwen3:4b"
+        assert shown["policy"]["global"]["max_concurrent"] == 6
+        assert (shown["source"], len(shown["digest"])) == ("test", 64)
+
+
+async def test_a_dry_run(up: Running) -> None:
+    async with up.admin() as admin:
+        shown = (await admin.request("GET", "/route?model=planner")).json
+        assert (shown["llm_role"], shown["route_reason"]) == ("PLANNER", "alias")
+        assert shown["candidates"] == [
+            {"model": "qwen3:4b", "timeout_s": 15.0},
+            {"model": "qwen3:8b", "timeout_s": 30.0},
+        ]
+        shown = (await admin.request("GET", "/route?model=x&role=executor")).json
+        assert [c["model"] for c in shown["candidates"]] == ["x", "gemma3:12b"]
+        assert shown["needs_approval"] is False
+        # Nothing is approved, and nobody is asked whether it is.
+        shown = (await admin.request("GET", "/route?model=cloud")).json
+        assert (shown["llm_provider"], shown["needs_approval"]) == ("CLOUD", True)
+        refused = await admin.request("GET", "/route?model=x&role=boss")
+        assert (refused.status, refused.json["error_code"]) == (400, "E_BAD_REQUEST")
+    assert up.asked == []
