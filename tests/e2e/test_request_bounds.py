@@ -13,8 +13,12 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import call
 from support.harness import Running, in_front_of, running
-from support.scripted import response, scripted
+from support.raw import Peer, raw_upstream
+from support.scripted import response
+from support.waiting import settled
 from support.wire import Client
+
+pytestmark = pytest.mark.flowing_time
 
 HEAD = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n"
 GENERATE = "/api/generate"
@@ -145,34 +149,62 @@ async def test_a_body_that_came_in_one_piece_is_charged_while_its_call_waits() -
 # Answers.
 
 
+# An answer of either route, and how much of each of three comes before anything else does: held
+# together, that leaves no room for the rest.
+LARGE = b'{"response":"%b","done":true,"model":"m","data":[]}' % (b"a" * 7 * 2**20)
+FIRST = {"one is whole": (len(LARGE), 0, 0), "each is begun": (3 * 2**20,) * 3}
+
+
+@pytest.mark.parametrize("first", FIRST.values(), ids=FIRST)
 @pytest.mark.parametrize("target", ["/v1/embeddings", GENERATE])
-async def test_answers_that_nobody_takes_are_held_within_bounds(target: str) -> None:
+async def test_answers_that_nobody_takes_are_held_within_bounds(
+    target: str, first: tuple[int, int, int]
+) -> None:
     """Without room an answer is passed on as it comes, and no faster than it is taken."""
-    large = response(b'{"response":"%b","done":true,"model":"m"}' % (b"a" * 7 * 2**20))
+    held = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        head = response(LARGE).removesuffix(LARGE)
+        begun = first[peer.number - 1]
+        peer.send(head + LARGE[:begun])
+        await held.wait()
+        peer.send(LARGE[begun:])
+        await peer.gone()
+
     async with (
-        scripted(large) as upstream,
+        raw_upstream(script) as upstream,
         in_front_of(upstream.port) as up,
         contextlib.AsyncExitStack() as stack,
     ):
         answers = up.app._read_limits.answers
         answers.limit = 10 * 2**20
         clients = []
-        for _ in range(3):
+        for _ in first:
             client = await stack.enter_async_context(up.client())
             await client.open()
             assert client.writer is not None
             client.writer.transport.pause_reading()  # type: ignore[attr-defined]
             await client.ask("POST", target, call(target, "qwen3:8b"))
             clients.append(client)
-        await up.until(lambda: len(upstream.asked) == 3)
-        await up.until(lambda: answers.used > 7 * 2**20)
-        assert answers.used <= answers.limit
+        await upstream.asked(len(first))
+        await up.until(lambda: answers.used >= sum(first))
+        held.set()
+        await settled(lambda: (answers.used, unsent(up)))
+        assert max(first) <= answers.used <= answers.limit
+        assert unsent(up) <= answers.limit
         for client in clients:
             assert client.writer is not None
             client.writer.transport.resume_reading()  # type: ignore[attr-defined]
             answer = await client.answer()
-            assert (answer.status, len(answer.body)) == (200, len(large.partition(b"\r\n\r\n")[2]))
+            assert (answer.status, answer.body == LARGE) == (200, True)
         await up.until(lambda: answers.used == 0)
+
+
+def unsent(up: Running) -> int:
+    """Bytes of answers that the kernel has not taken."""
+    transports = [connection.transport for connection in up.app._edge.connections]
+    return sum(each.get_write_buffer_size() for each in transports if each is not None)
 
 
 async def test_nothing_is_read_of_a_body_whose_call_was_refused() -> None:

@@ -6,6 +6,7 @@ thread is counted: the upstream and the client are plain sockets in threads of t
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import sys
@@ -71,6 +72,31 @@ class Calls:
             yield self
         finally:
             sys.setprofile(None)
+
+
+@contextlib.contextmanager
+def counted_turns() -> Iterator[list[int]]:
+    """Function calls in each turn of the running loop, Python's and native ones together.
+
+    In a turn of the loop everybody who is ready runs once; a step of work that is not
+    interrupted is within one.
+    """
+    loop, calls = asyncio.get_running_loop(), Calls()
+    turns: list[int] = []
+    ended = False
+
+    def turn(before: int) -> None:
+        if not ended:
+            total = sum(calls.totals)
+            turns.append(total - before)
+            loop.call_soon(turn, total)
+
+    loop.call_soon(turn, 0)
+    with calls.counting():
+        try:
+            yield turns
+        finally:
+            ended = True
 
 
 def _module(code: CodeType) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,8 +18,10 @@ from modelsplit_proxy.http.body import BodyError
 from modelsplit_proxy.protocol.json_body import AT_ONCE_BYTES, Body, read_at_once, read_in_steps
 from modelsplit_proxy.runtime.tasks import in_steps
 from support.bodies import read_body
+from support.work import Work, is_linear, tracing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 
@@ -220,6 +223,28 @@ def test_a_body_that_is_nested_without_an_end_is_refused_in_turns(raw: bytes) ->
     assert isinstance(failure, Failure)
     assert "nested more than 10000 deep" in failure.message
     assert max(lines) < 20_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda count: b"{%b}" % b",".join(b'"k%d":1' % i for i in range(count)),
+        lambda count: b'{"n":%b%b}' % (b"[" * (count // 3), b"]" * (count // 3)),
+        lambda count: b'{"n":[%b]}' % b",".join([b"[[[[1]]]]"] * count),
+        lambda count: b'{"n":"%b"}' % (b"\\n" * count),
+    ],
+    ids=["keys", "deep", "bushy", "escapes"],
+)
+def test_four_times_the_body_makes_four_times_the_bytes(body: Callable[[int], bytes]) -> None:
+    def made(count: int) -> int:
+        raw, work = body(count), Work()
+        with contextlib.suppress(StopIteration, BodyError), tracing():
+            step = work.measured(read_in_steps(raw).send)
+            while True:
+                step(None)
+        return work.made
+
+    assert is_linear(made, 6_000)
 
 
 async def test_beside_a_long_body_other_tasks_go_on() -> None:
