@@ -44,12 +44,16 @@ from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.limits.client_seats import ClientSeats
+from modelsplit_proxy.metrics.buckets import LATENCY_S
 from modelsplit_proxy.metrics.budgets import BudgetMetrics
 from modelsplit_proxy.metrics.call_ended import CallEndedMetrics
-from modelsplit_proxy.metrics.calls import LATENCY_S, CallMetrics
+from modelsplit_proxy.metrics.calls import CallMetrics
 from modelsplit_proxy.metrics.costs import Costs
+from modelsplit_proxy.metrics.document_names import DocumentNames
 from modelsplit_proxy.metrics.experiments import ExperimentMetrics
+from modelsplit_proxy.metrics.process import ProcessMetrics, measure_lag
 from modelsplit_proxy.metrics.storage import StoreMetrics
+from modelsplit_proxy.metrics.windows import Windows
 from modelsplit_proxy.passthrough.intercept import Intercept
 from modelsplit_proxy.passthrough.last_good import LastGood
 from modelsplit_proxy.passthrough.passthrough import PassthroughParts
@@ -166,7 +170,10 @@ class App:
         self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
-        self.metrics = CallMetrics(policy)
+        documents = DocumentNames(self.lag)
+        self._windows = Windows(documents.series, clock)
+        self.metrics = CallMetrics(policy, documents)
+        self.metrics.registry.register(documents)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
         self._count()
         self._read_limits = _read_limits(settings)
@@ -212,7 +219,10 @@ class App:
     def _count(self) -> None:
         """Who is told of finished calls, and who renders what was counted."""
         registry = self.metrics.registry
-        self.metrics.watch(self.admission, self.pool, self.lag, self.monitor)
+        measure_lag(self.lag, registry)
+        registry.register(
+            ProcessMetrics(self.admission, self.pool, self.monitor, self.metrics.model_label)
+        )
         experiments = ExperimentMetrics(self.policy, registry, LATENCY_S)
         registry.register(self._costs)
         registry.register(StoreMetrics(self.store, self._recorder))
@@ -319,6 +329,7 @@ class App:
             admission=self.admission,
             breakers=self.breakers,
             budget_keeper=self.budget_keeper,
+            windows=self._windows,
             probe=self.probe,
             target=self.target,
             loaded_models=self.loaded_models,
@@ -362,6 +373,7 @@ class App:
         self._tasks.keep(self.monitor.watch, "health")
         self._tasks.keep(self._retention().watch, "retention")
         self._tasks.keep(self.budget_keeper.watch, "budgets")
+        self._tasks.keep(self._windows.watch, "windows")
 
     async def _read_budgets(self) -> None:
         """Know what was counted before the first call comes; a locked file delays only that."""

@@ -20,6 +20,14 @@ PLANNER = Route(
     candidates=(Candidate("qwen3:4b", 15.0), Candidate("qwen3:8b", 30.0)),
     reason=RouteReason.ALIAS,
 )
+CHAT = Route(
+    role=Role.CHAT,
+    context=Context.CHAT,
+    provider=Provider.LOCAL,
+    requested_model="llava:7b",
+    candidates=(Candidate("llava:7b", None),),
+    reason=RouteReason.DEFAULT,
+)
 REFUSED = Failure(
     ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, "Ollama is not answering", "Unreachable"
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.metrics.costs import Costs
+    from modelsplit_proxy.metrics.windows import Windows
     from modelsplit_proxy.records.recorder import Recorder
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
@@ -48,6 +49,7 @@ class StatsParts:
     loaded_models: LoadedModelsWatch
     monitor: HealthMonitor
     lag: LoopLag
+    windows: Windows
     costs: Costs
     store: Store
     recorder: Recorder
@@ -85,6 +87,7 @@ class StatsRoutes:
                 "health": parts.monitor.fields(),
                 "breakers": [_breaker(view) for view in parts.breakers.snapshot()],
                 "active_requests": parts.lifecycle.active,
+                "latencies": parts.windows.fields(),
                 "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
                 "cost": parts.costs.fields(),
                 "spending": budget_metrics.fields(parts.budget_keeper),

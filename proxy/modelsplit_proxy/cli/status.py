@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from modelsplit_proxy.cli import admin_client
+from modelsplit_proxy.cli import admin_client, latency_table
 from modelsplit_proxy.cli.command import JSON, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, table, talk
 from modelsplit_proxy.protocol import budget_text
@@ -50,6 +50,8 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
     yield _banner(stats)
     yield ""
     yield from table([*_roles(stats)], "<>>><")
+    yield ""
+    yield from latency_table.lines(stats["latencies"])
     yield from _seats(stats)
     yield from _waiters(stats["waiters"])
     yield from _budgets(stats["spending"])

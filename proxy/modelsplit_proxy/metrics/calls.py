@@ -1,9 +1,8 @@
-"""Prometheus metrics: canonical seconds, and the policy document's names as views of them.
+"""Ended calls, counted for Prometheus: canonical names, in seconds.
 
-One observation, two names. Histograms are recorded once, in seconds; ``LegacyNames`` says
-the same buckets again in milliseconds under the names the policy document uses, at scrape
-time. Every label value comes from a closed set: models outside the policy are ``other``,
-so that a client inventing names cannot grow the series.
+What the policy document calls by names of its own is observed here too, where a call is known
+(``document_names``). Every label value comes from a closed set: models outside the policy are
+``other``, so that a client inventing names cannot grow the series.
 
 A refusal takes a millisecond. So a histogram of latencies tells calls apart by their outcome,
 or holds answered calls alone: else its quantiles would fall while nobody is answered.
@@ -15,56 +14,34 @@ from itertools import product
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
 
 from modelsplit_policy.failures import ERRORS
-from modelsplit_policy.health import SEVERITY
 from modelsplit_policy.model_names import ModelNames, canonical
 from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_proxy.metrics.buckets import LATENCY_S, WAIT_S
 from modelsplit_proxy.metrics.families import Counters, Histograms, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-    from prometheus_client.metrics_core import Metric
-
-    from modelsplit_policy.admission import Admission
-    from modelsplit_policy.breaker import BreakerView
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.vocabulary import Loading
-    from modelsplit_proxy.http.upstream_pool import UpstreamPool
+    from modelsplit_proxy.metrics.document_names import DocumentNames
     from modelsplit_proxy.records.record import CallRecord
-    from modelsplit_proxy.runtime.loop_lag import LoopLag
-    from modelsplit_proxy.watch.health import HealthMonitor
 
-# Local models take from tens of milliseconds to ten minutes; OpenTelemetry's own buckets
-# stop at 82 s. The SLO thresholds (2 s, 5 s, 70 s) and role timeouts are edges.
-LATENCY_S: Final = (
-    *(0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 15.0),
-    *(30.0, 60.0, 70.0, 120.0, 300.0, 600.0),
-)
-WAIT_S: Final = (
-    *(0.001, 0.005, 0.025, 0.1, 0.25, 0.5),
-    *(1.0, 2.0, 5.0, 8.0, 10.0, 30.0),
-)
-LAG_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _OUTCOMES: Final = ("ok", "client_gone", "error")
 OTHER: Final = "other"
 
 
 class CallMetrics:
-    """All of the process's own metrics on one registry."""
+    """Counts ended calls, for the process's one registry and under the document's names."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, documents: DocumentNames) -> None:
+        self._documents = documents
         self.registry = CollectorRegistry()
         self._names = ModelNames()
         self._models = {canonical(model): model for model in _policy_models(policy)}
         self._define_histograms()
-        self._define_documents()
         self._define_counters()
         self._create_series()
 
@@ -113,30 +90,6 @@ class CallMetrics:
             registry,
         )
 
-    def _define_documents(self) -> None:
-        """What the policy document means by its names, where no histogram of ours is that."""
-        apart = CollectorRegistry()
-        self._waits = Histograms(
-            "waits",
-            "Answered calls: time in line and, where known, inside the upstream.",
-            (),
-            WAIT_S,
-            apart,
-        )
-        self._latencies = Histograms(
-            "latencies",
-            "Answered calls: from dispatch to the end, less load and upstream wait.",
-            (),
-            LATENCY_S,
-            apart,
-        )
-        self._unknown_waits = Counters(
-            "modelsplit_upstream_wait_unknown",
-            "Calls sent to the upstream whose wait inside it is unknown.",
-            (),
-            self.registry,
-        )
-
     def _define_counters(self) -> None:
         registry = self.registry
         self._requests = Counters(
@@ -167,6 +120,12 @@ class CallMetrics:
             "modelsplit_schema_checks",
             "Answers held against the schema their request asked for.",
             ("role", "result"),
+            registry,
+        )
+        self._unknown_waits = Counters(
+            "modelsplit_upstream_wait_unknown",
+            "Calls sent to the upstream whose wait inside it is unknown.",
+            (),
             registry,
         )
         self._client_retries = Counters(
@@ -217,7 +176,12 @@ class CallMetrics:
             self._errors.at[role, record.failure.code, record.failure.reason] += 1
         if routing is None:
             return
-        self._duration.at[role, outcome].observe(record.total_s)
+        total_s = record.total_s
+        self._duration.at[role, outcome].observe(total_s)
+        if outcome == "ok":
+            self._documents.job_e2e.observe(total_s)
+            if role is Role.PLANNER:
+                self._documents.planner.observe(total_s)
         if record.attempts:
             wait_s = record.queue_wait_s
             self._wait.at[role, outcome].observe(wait_s)
@@ -275,165 +239,10 @@ class CallMetrics:
             wait_s += inside_s
             latency_s -= inside_s
         attempt = record.attempts[-1]
-        self._latencies.at[()].observe(latency_s - (attempt.usage.load_s or 0.0))
-        self._waits.at[()].observe(wait_s)
+        self._documents.llm.observe(latency_s - (attempt.usage.load_s or 0.0))
+        self._documents.queue_wait.observe(wait_s)
         if attempt.first_byte is not None:
             self._first_byte.at[role,].observe(attempt.first_byte - record.started)
-
-    def watch(
-        self, admission: Admission, pool: UpstreamPool, lag: LoopLag, monitor: HealthMonitor
-    ) -> None:
-        """Add what is read at scrape time rather than counted."""
-        self.registry.register(_Live(admission, pool, monitor, lag, self.model_label))
-        self._count_lag(lag)
-        self.registry.register(
-            LegacyNames(
-                {
-                    "job_e2e_latency_ms": (self._duration, {"outcome": "ok"}),
-                    "planner_latency_ms": (
-                        self._duration,
-                        {"role": Role.PLANNER, "outcome": "ok"},
-                    ),
-                    "llm_latency_ms": (self._latencies, {}),
-                    "tool_latency_ms": (self._tool, {}),
-                    "llm_queue_wait_ms": (self._waits, {}),
-                }
-            )
-        )
-
-    def _count_lag(self, lag: LoopLag) -> None:
-        histogram = Histograms(
-            "modelsplit_event_loop_lag_seconds",
-            "How late the event loop came to a fixed tick.",
-            (),
-            LAG_S,
-            self.registry,
-        )
-        lag.listen(histogram.at[()].observe)
-
-
-class _Live:
-    """Seats, lines, connections and loop lag as they stand at the scrape."""
-
-    def __init__(
-        self,
-        admission: Admission,
-        pool: UpstreamPool,
-        monitor: HealthMonitor,
-        lag: LoopLag,
-        model_label: Callable[[str], str],
-    ) -> None:
-        self._admission = admission
-        self._pool = pool
-        self._monitor = monitor
-        self._lag = lag
-        self._model_label = model_label
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._lines()
-        yield from self._learned()
-        yield GaugeMetricFamily(
-            "modelsplit_health_level",
-            "What the Health Guard says: 0 OK, 1 DEGRADED, 2 CRITICAL.",
-            value=SEVERITY[self._monitor.guard.level],
-        )
-        open_breakers = GaugeMetricFamily(
-            "modelsplit_breaker_open",
-            "1 while calls to it are stopped.",
-            labels=["provider", "model"],
-        )
-        # Several models outside the policy share one label; a series may be told only once.
-        for labels in {self._breaker_labels(view) for view in self._monitor.open_breakers()}:
-            open_breakers.add_metric(labels, 1)
-        yield open_breakers
-        yield GaugeMetricFamily(
-            "modelsplit_upstream_connections",
-            "Open connections to the upstream.",
-            value=self._pool.open_connections,
-        )
-        yield GaugeMetricFamily(
-            "event_loop_lag_p99",
-            "P99 of event loop lag over the sliding window, in milliseconds.",
-            value=self._lag.quantile(0.99) * 1000,
-        )
-
-    def _breaker_labels(self, view: BreakerView) -> tuple[str, str]:
-        model = view.key.model
-        return view.key.provider, "" if model is None else self._model_label(model)
-
-    def _learned(self) -> Iterator[Metric]:
-        """What is useful to run at once, and how often a foreseen wait was wrong."""
-        learned, forecast = self._admission.host().parallelism, self._admission.forecast
-        yield GaugeMetricFamily(
-            "modelsplit_parallelism_host",
-            "Calls at once that are worth running on the host.",
-            value=learned.host,
-        )
-        yield GaugeMetricFamily(
-            "modelsplit_parallelism_contention",
-            "How much one more call slows the others: 0 not at all, 1 by its whole share.",
-            value=learned.contention,
-        )
-        yield GaugeMetricFamily(
-            "modelsplit_seats_lent",
-            "Reserved seats in other roles' use.",
-            value=self._admission.lent,
-        )
-        counts = CounterMetricFamily(
-            "modelsplit_forecasts",
-            "Calls whose wait was foreseen to be too long, by what became of them.",
-            labels=["what"],
-        )
-        for what in ("refused", "checked", "wrong"):
-            counts.add_metric([what], getattr(forecast, what))
-        yield counts
-
-    def _lines(self) -> Iterator[Metric]:
-        in_flight = GaugeMetricFamily(
-            "modelsplit_in_flight", "Calls holding a seat.", labels=["role"]
-        )
-        depth = GaugeMetricFamily("modelsplit_queue_depth", "Calls in line.", labels=["role"])
-        for role in Role:
-            in_flight.add_metric([role], self._admission.running(role))
-            depth.add_metric([role], self._admission.waiting(role))
-        yield in_flight
-        yield depth
-
-
-class LegacyNames:
-    """Histograms said again in milliseconds, under the policy document's names."""
-
-    def __init__(self, views: dict[str, tuple[Histograms, dict[str, str]]]) -> None:
-        self._views = views
-
-    def collect(self) -> Iterator[Metric]:
-        for name, (histogram, where) in self._views.items():
-            yield _in_milliseconds(name, histogram, where)
-
-
-def _in_milliseconds(
-    name: str, histogram: Histograms, where: dict[str, str]
-) -> HistogramMetricFamily:
-    """The sum of the histogram's series that match ``where``, times one thousand."""
-    counts: dict[str, float] = {}
-    total = 0.0
-    family = next(iter(histogram.collect()))
-    for sample in family.samples:
-        if any(sample.labels.get(key) != value for key, value in where.items()):
-            continue
-        if sample.name.endswith("_bucket"):
-            edge = sample.labels["le"]
-            counts[edge] = counts.get(edge, 0.0) + sample.value
-        elif sample.name.endswith("_sum"):
-            total += sample.value
-    view = HistogramMetricFamily(name, f"{family.documentation} Milliseconds.")
-    buckets = [(_edge_in_milliseconds(edge), count) for edge, count in counts.items()]
-    view.add_metric([], buckets=buckets, sum_value=total * 1000)
-    return view
-
-
-def _edge_in_milliseconds(edge: str) -> str:
-    return edge if edge == "+Inf" else f"{float(edge) * 1000:g}"
 
 
 def _policy_models(policy: Policy) -> Iterator[str]:

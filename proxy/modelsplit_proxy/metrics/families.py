@@ -54,17 +54,17 @@ class Counters:
 class Series:
     """One series of a histogram: how many values fell between its edges, and their sum."""
 
-    __slots__ = ("_edges", "counts", "total")
+    __slots__ = ("counts", "edges", "total")
 
     def __init__(self, edges: tuple[float, ...]) -> None:
-        self._edges = edges
+        self.edges = edges
         self.counts = [0] * (len(edges) + 1)
         self.total = 0.0
 
     def observe(self, value: float) -> None:
         if not 0 <= value < LIMIT:
             return  # no quantity: it would spoil the sum for good
-        self.counts[bisect_left(self._edges, value)] += 1
+        self.counts[bisect_left(self.edges, value)] += 1
         self.total += value
 
 

@@ -1,0 +1,116 @@
+"""Quantiles of what was counted lately: over the last five minutes and the last five hours.
+
+A series only ever counts up. So a copy of its counts is kept now and then, and what happened
+since is the difference: nothing is done when a value is observed. A figure is as fine as the
+series' buckets, and begins with the process: how far back it reaches is told with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass, field
+from itertools import accumulate
+from operator import sub
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_proxy.runtime.clock import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from modelsplit_proxy.metrics.families import Series
+    from modelsplit_proxy.runtime.clock import Clock
+
+LENGTHS_S: Final = (("5m", 300.0), ("5h", 18000.0))
+# Copies kept of a window. It is never shorter than its name says, and longer by one part.
+_PARTS: Final = 30
+_EVERY_S: Final = LENGTHS_S[0][1] / _PARTS
+# A timer may fire by so much too early.
+_EARLY_S: Final = 0.1
+_QUANTILES: Final = (("p95", 0.95), ("p99", 0.99))
+
+Counts = tuple[int, ...]
+
+
+@dataclass(slots=True)
+class _Window:
+    """``copies``: what had been counted at some moments, the oldest first; never empty."""
+
+    length_s: float
+    copies: deque[tuple[float, Mapping[str, Counts]]] = field(default_factory=deque)
+
+    def keep(self, now: float, counts: Mapping[str, Counts]) -> None:
+        if self.copies and now - self.copies[-1][0] < self.length_s / _PARTS - _EARLY_S:
+            return
+        self.copies.append((now, counts))
+        self._forget(now)
+
+    def oldest(self, now: float) -> tuple[float, Mapping[str, Counts]]:
+        """The latest copy that is as old as the window is long, else the first there was."""
+        self._forget(now)
+        return self.copies[0]
+
+    def _forget(self, now: float) -> None:
+        while len(self.copies) > 1 and now - self.copies[1][0] >= self.length_s:
+            self.copies.popleft()
+
+
+class Windows:
+    """Keeps what was counted in each of ``series`` (seconds), by name."""
+
+    def __init__(self, series: Mapping[str, Series], clock: Clock) -> None:
+        self._series = series
+        self._clock = clock
+        self._windows = {name: _Window(length_s) for name, length_s in LENGTHS_S}
+        self.keep()
+
+    async def watch(self) -> None:
+        """Keep copies for ever; a task of the process."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep a copy of what is counted now, for each window that is due one."""
+        now = self._clock.now()
+        counts = {name: tuple(series.counts) for name, series in self._series.items()}
+        for window in self._windows.values():
+            window.keep(now, counts)
+
+    def fields(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """For ``/stats``: by name and window, quantiles in milliseconds, of how many and since."""
+        now, wall = self._clock.now(), self._clock.wall()
+        out: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in self._series}
+        for label, window in self._windows.items():
+            since, before = window.oldest(now)
+            covered = {"since": rfc3339(wall - (now - since)), "window_s": round(now - since, 3)}
+            for name, series in self._series.items():
+                counts = tuple(map(sub, series.counts, before[name]))
+                out[name][label] = covered | _figures(series.edges, counts)
+        return out
+
+
+def _figures(edges: Sequence[float], counts: Counts) -> dict[str, Any]:
+    values = ((name, quantile(edges, counts, q)) for name, q in _QUANTILES)
+    return {
+        "n": sum(counts),
+        **{name: None if value is None else round(value * 1000, 3) for name, value in values},
+    }
+
+
+def quantile(edges: Sequence[float], counts: Iterable[int], q: float) -> float | None:
+    """Within the bucket of the value that has this rank, by its share of the bucket's.
+
+    As Prometheus's ``histogram_quantile``: beyond the last edge it is the last edge. ``counts``
+    has one more than ``edges``; None: nothing was counted.
+    """
+    upto = list(accumulate(counts))
+    rank = q * upto[-1]
+    if not rank:
+        return None
+    at = next(number for number, count in enumerate(upto) if count >= rank)
+    if at == len(edges):
+        return edges[-1]
+    lower, below = (edges[at - 1], upto[at - 1]) if at else (0.0, 0)
+    return lower + (edges[at] - lower) * (rank - below) / (upto[at] - below)
