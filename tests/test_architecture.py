@@ -36,6 +36,7 @@ SOURCES = (
 POLICY_MAY_IMPORT = frozenset(
     {
         "__future__",
+        "array",
         "bisect",
         "collections",
         "dataclasses",

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, get_args
 import pytest
 
 from modelsplit_policy.config.json_schema import json_schema
-from modelsplit_policy.config.model import LONG_WAIT_MS, OBJECTIVES, WAIT_MS, Condition
+from modelsplit_policy.config.model import LONG_WAIT_MS, WAIT_MS, Condition
 from modelsplit_policy.config.parser import parse
+from modelsplit_policy.slo.names import OBJECTIVES
 from modelsplit_proxy.config.policy_file import ETC, merge, shipped
 
 if TYPE_CHECKING:
@@ -71,8 +72,22 @@ def test_an_entry_says_what_holds_if_the_key_is_left_out(path: str) -> None:
     assert text.strip(), "an entry without a sentence"
 
 
-def test_the_page_names_the_objectives_in_order_and_all_conditions() -> None:
-    assert tuple(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == OBJECTIVES
+def test_the_page_names_the_objectives_in_order_with_their_bounds_and_what_is_shipped() -> None:
+    told = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*?) ?\|$", PAGE, re.MULTILINE)
+    assert [(row[0], tuple(re.findall(r"`(\w+)`", row[1]))) for row in told] == [
+        (name, bounds) for name, (_, bounds) in OBJECTIVES.items()
+    ]
+    assert {row[0]: row[3] for row in told} == {
+        name: ", ".join(
+            f"{bound} {number:g}"
+            for bound, number in shipped()["slo"].get(name, {}).items()
+            if bound != "window"
+        )
+        for name in OBJECTIVES
+    }
+
+
+def test_the_page_names_all_conditions() -> None:
     for condition in get_args(Condition):
         assert f"`{condition}`" in ENTRIES["$.escalation.conditions"][1]
 

@@ -129,6 +129,15 @@ def _beyond(a: float, a_limit: float | None, b: float, b_limit: float | None) ->
     return math.hypot(a - a_limit, b - b_limit)
 
 
+def quantile_ranks(n: int, p: float, level: float) -> tuple[int | None, int | None]:
+    """Ranks, from 1, between which the ``p`` quantile is, of ``n`` independent values.
+
+    None: unbounded on that side.
+    """
+    first, last = _ranks(n, p, level)
+    return None if first < 1 else first, None if last > n else last
+
+
 def wilson(share: float, n: float, level: float) -> tuple[float, float]:
     """Wilson's score interval of a share out of ``n``."""
     z = normal(level)

@@ -28,6 +28,7 @@ from pydantic_core import PydanticCustomError
 
 from modelsplit_policy.model_names import read
 from modelsplit_policy.quantity import LIMIT
+from modelsplit_policy.slo.names import OBJECTIVES
 from modelsplit_policy.vocabulary import Action, Context, Provider, Role
 
 # What a waiting client is promised (milliseconds): shorter, and a model that is only busy
@@ -47,17 +48,6 @@ WINDOW: Final = r"^[1-9][0-9]{0,5}[smhd]$"
 # Written into requests as it stands here, and Go's durations know no days.
 KEEP_ALIVE: Final = r"^[1-9][0-9]{0,5}[smh]$"
 _UNIT_SECONDS: Final = MappingProxyType({"s": 1, "m": 60, "h": 3_600, "d": 86_400})
-
-LATENCIES: Final = (
-    "job_e2e_latency_ms",
-    "planner_latency_ms",
-    "llm_latency_ms",
-    "tool_latency_ms",
-    "llm_queue_wait_ms",
-)
-RATES: Final = ("fallback_rate", "schema_error_rate", "executor_job_rate")
-OBJECTIVES: Final = (*LATENCIES, "event_loop_lag_p99", "timeouts", *RATES)
-"""Every name the `slo` object may hold, in the order reports show them."""
 
 Condition = Literal["failure_analysis", "complex_output", "schema_failed", "operator"]
 Sheds = Literal["event_loop_lag", "queue_pressure", "timeouts"]
@@ -335,13 +325,23 @@ class ExperimentPolicy(_Part):
 
 
 class SloPolicy(_Part):
-    """One objective: it holds while the measured value stays below the number."""
+    """One objective and what it is held to. A bound that is null is not judged."""
 
-    p95: Threshold | None = Field(default=None, description="Milliseconds; latencies only.")
-    p99: Threshold | None = Field(default=None, description="Milliseconds; latencies only.")
+    p95: Threshold | None = Field(
+        default=None, description="Milliseconds that 95 of 100 stay below; latencies only."
+    )
+    p99: Threshold | None = Field(
+        default=None, description="Milliseconds that 99 of 100 stay below; latencies only."
+    )
     max: Threshold | None = Field(
         default=None,
-        description="A count (timeouts), a share of 1 (rates), milliseconds (event_loop_lag_p99).",
+        description="A count, a share of 1 or milliseconds that the value must stay below.",
+    )
+    min: Threshold | None = Field(
+        default=None, description="A share of 1, hours or days that the value must reach."
+    )
+    of_baseline: Threshold | None = Field(
+        default=None, description="Share of the baseline's value: at most it, or at least it."
     )
     window: Window = Field(default="5h", description="What is looked back over.")
 
@@ -477,8 +477,8 @@ class Policy(_Part):
     budgets: tuple[BudgetPolicy, ...] = Field(description="Ceilings on calls and money.")
     escalation: EscalationPolicy = Field(description="How a call may ask for a stronger role.")
     experiments: tuple[ExperimentPolicy, ...] = Field(description="Comparisons of models.")
-    slo: Annotated[Mapping[str, SloPolicy], *_Frozen] = Field(
-        description="Objectives by name.",
+    slo: Annotated[Mapping[str, SloPolicy | None], *_Frozen] = Field(
+        description="Objectives by name. Null: not judged.",
         json_schema_extra={"propertyNames": {"enum": list(OBJECTIVES)}},
     )
     clients: ClientsPolicy = Field(

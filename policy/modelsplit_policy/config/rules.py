@@ -17,10 +17,7 @@ from pydantic import (
 )
 
 from modelsplit_policy.config.model import (
-    LATENCIES,
     LONG_WAIT_MS,
-    OBJECTIVES,
-    RATES,
     WAIT_MS,
     BudgetPolicy,
     EscalationPolicy,
@@ -36,6 +33,7 @@ from modelsplit_policy.config.model import (
 )
 from modelsplit_policy.config.problems import MISSING, Loc, Problem, json_path, problem_at, shown
 from modelsplit_policy.model_names import canonical
+from modelsplit_policy.slo.names import AT_MOST_ALL, BOUNDS, OBJECTIVES
 from modelsplit_policy.vocabulary import Provider, Role
 
 # --- Step 3: rules that span several keys --------------------------------------------------
@@ -296,16 +294,19 @@ def _arms(at: Loc, test: ExperimentPolicy) -> Iterator[Problem]:
 
 def _objectives(draft: _Draft) -> Iterator[Problem]:
     for name, slo in draft.slo.items():
-        if name in LATENCIES and slo.max is not None:
-            yield problem_at(("slo", name, "max"), "does not fit a latency; use p95 or p99")
-        if name in OBJECTIVES and name not in LATENCIES:
-            for key in ("p95", "p99"):
-                if getattr(slo, key) is not None:
-                    yield problem_at(("slo", name, key), "fits latencies only; use max")
-        if name in RATES and slo.max is not None and slo.max > 1:
-            yield problem_at(
-                ("slo", name, "max"), "is a share between 0 and 1; write 0.1 for 10 per cent"
-            )
+        if name not in OBJECTIVES:
+            continue
+        fitting = OBJECTIVES[name][1]
+        for key in BOUNDS:
+            value = getattr(slo, key)
+            if value is None:
+                continue
+            if key not in fitting:
+                yield problem_at(("slo", name, key), f"does not fit it; use {' or '.join(fitting)}")
+            elif name in AT_MOST_ALL and key != "of_baseline" and value > 1:
+                yield problem_at(
+                    ("slo", name, key), "is a share between 0 and 1; write 0.1 for 10 per cent"
+                )
 
 
 RULES: Final = (

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from modelsplit_policy.config.model import OBJECTIVES, Policy
+from modelsplit_policy.config.model import Policy
 from modelsplit_policy.config.problems import EXTENDS, Loc, Problem, Step, problem_at
+from modelsplit_policy.slo.names import OBJECTIVES
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:

@@ -52,15 +52,30 @@ def test_the_shipped_budgets_and_objectives_are_the_published_numbers() -> None:
     assert (heavy.models, heavy.calls, heavy.window_s) == (("gpt-oss:20b",), 10, 3_600)
     assert (cloud.provider, cloud.calls, cloud.usd) == (Provider.CLOUD, 9, 5.0)
     assert cloud.window_s == 86_400
-    bounds = {name: slo.model_dump(exclude_none=True) for name, slo in policy.slo.items()}
+    bounds = {name: slo.model_dump(exclude_none=True) for name, slo in policy.slo.items() if slo}
     assert bounds == {
-        "job_e2e_latency_ms": {"p99": 70_000, "window": "5h"},
+        "job_e2e_latency_ms": {"p95": 60_000, "p99": 70_000, "window": "5h"},
         "planner_latency_ms": {"p95": 5_000, "window": "5h"},
+        "llm_latency_ms": {"p95": 3_000, "window": "5h"},
         "llm_queue_wait_ms": {"p95": 2_000, "window": "5h"},
-        "timeouts": {"max": 5, "window": "5h"},
+        "event_loop_lag_p99": {"max": 100, "window": "5h"},
+        "timeouts": {"max": 5, "of_baseline": 0.5, "window": "5h"},
+        "planner_failure_rate": {"max": 0.01, "window": "5h"},
         "fallback_rate": {"max": 0.1, "window": "5h"},
         "schema_error_rate": {"max": 0.01, "window": "5h"},
+        "error_classification": {"min": 1, "window": "5h"},
         "executor_job_rate": {"max": 0.1, "window": "5h"},
+        "job_success_rate": {"of_baseline": 1, "window": "5h"},
+        "hallucination_rate": {"of_baseline": 0.5, "window": "7d"},
+        "cloud_calls": {"max": 10, "window": "1d"},
+        "uptime": {"min": 0.99, "window": "7d"},
+        "covered_hours": {"min": 12, "window": "12h"},
+        "covered_days": {"min": 6, "window": "7d"},
+        "telemetry_fields": {"min": 1, "window": "12h"},
+        "memory_growth": {"max": 0.1, "window": "12h"},
+        "descriptor_growth": {"max": 0.1, "window": "12h"},
+        "task_growth": {"max": 0.1, "window": "12h"},
+        "state_file_share": {"max": 1.1, "window": "12h"},
     }
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.config.model import OBJECTIVES
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.model_names import canonical
+from modelsplit_policy.slo.names import BOUNDS, OBJECTIVES
 from modelsplit_policy.vocabulary import Role
 from support.policies import SHIPPED, Loc, at, document, experiment, problems
 
@@ -212,6 +212,24 @@ RULES: list[tuple[str, list[tuple[Loc, Any]], str, str]] = [
         "use max",
     ),
     (
+        "what must be reached has a least value",
+        [(("slo", "uptime", "max"), 0.1)],
+        "$.slo.uptime.max",
+        "use min",
+    ),
+    (
+        "a baseline is kept of some",
+        [(("slo", "planner_latency_ms", "of_baseline"), 0.5)],
+        "$.slo.planner_latency_ms.of_baseline",
+        "use p95 or p99",
+    ),
+    (
+        "nothing is there for more than all of the time",
+        [(("slo", "uptime", "min"), 99.5)],
+        "$.slo.uptime.min",
+        "is a share between 0 and 1",
+    ),
+    (
         "a rate is a share",
         [(("slo", "fallback_rate", "max"), 10)],
         "$.slo.fallback_rate.max",
@@ -282,8 +300,10 @@ def test_an_experiment_is_read_for_later_use() -> None:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_can_be_switched_off(name: str) -> None:
-    off = {"p95": None, "p99": None, "max": None}
-    assert parse(document((("slo", name), off))).slo[name].max is None
+    off = parse(document((("slo", name), dict.fromkeys(BOUNDS)))).slo[name]
+    assert off is not None
+    assert off.max is off.of_baseline is None
+    assert parse(document((("slo", name), None))).slo[name] is None
 
 
 def test_two_spellings_of_a_model_are_one_name() -> None:
