@@ -14,6 +14,8 @@ from support.raw import chunk, raw_upstream, says
 from support.scripted import response
 from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
+
 HOST = b"Host: localhost\r\n"
 POST = b"POST /api/generate HTTP/1.1\r\n" + HOST
 BODY = b'{"model":"planner","stream":false}'

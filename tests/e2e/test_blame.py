@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/chat"
 
 SIM = SimConfig(tokens=2, max_loaded=5, num_parallel=4, models=(*DEFAULT_MODELS, CHAT))

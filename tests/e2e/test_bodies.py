@@ -11,6 +11,8 @@ import pytest
 from modelsplit_sim.config import SimConfig
 from support.harness import running
 
+pytestmark = pytest.mark.flowing_time
+
 GENERATE, COMPLETIONS = "/api/generate", "/v1/chat/completions"
 QUICK = SimConfig(tokens=2)
 HI = b'"messages":[{"role":"user","content":"hi"}]'

@@ -40,6 +40,8 @@ from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.harness import Running, running, warm
 from support.waiting import until
 
+pytestmark = pytest.mark.flowing_time
+
 GENERATE = "/api/generate"
 PRIMARY, HEAVY, OPUS = "qwen3:4b", "gpt-oss:20b", "claude-3-opus"
 CLOUD = "glm-4.6:cloud"

@@ -16,6 +16,8 @@ from support.raw import Peer, chunk, raw_upstream
 if TYPE_CHECKING:
     from support.harness import Overlay
 
+pytestmark = pytest.mark.flowing_time
+
 GENERATE, CHAT, OPENAI, ANTHROPIC = (
     "/api/generate",
     "/api/chat",

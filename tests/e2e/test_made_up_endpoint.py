@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.held_answer import HeldAnswer
     from support.harness import Running
 
+pytestmark = pytest.mark.flowing_time
+
 # --- The dialect ------------------------------------------------------------------------------
 # A stream of lines "say {...}", the last of which has "over": true.
 

@@ -20,6 +20,8 @@ from support.scripted import response, scripted
 if TYPE_CHECKING:
     from support.harness import Running
 
+pytestmark = pytest.mark.flowing_time
+
 MODEL = "m:1b"
 MONEY = {
     "models": {MODEL: {"price": {"input": 1.0, "output": 2.0}, "max_output_tokens": 1000}},

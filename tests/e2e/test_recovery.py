@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from support.harness import Running
     from support.wire import Answer
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/chat"
 SIM = SimConfig(tokens=2, max_loaded=5, num_parallel=8, models=(*DEFAULT_MODELS, CHAT))
 WAITS: dict[str, Any] = {"global": {"restart_wait_ms": 10_000}}
