@@ -99,7 +99,7 @@ async def test_a_body_too_large_to_look_into_passes_unread() -> None:
         for sent, headers in ((body, {}), (wire, chunked)):
             answer = await client.request("POST", SHOW, sent, headers)
             assert answer.status == 404
-            assert up.sim.calls[-1].body_size == len(body)
+            assert up.passed_on[-1].body_size == len(body)
         expects = {"Expect": "100-continue", "Content-Length": "19"}
         await client.ask("POST", SHOW, b"", expects)
         assert (await client.head()).status == 100

@@ -144,7 +144,7 @@ async def test_a_megabyte_chunk_arrives_whole() -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with (
         raw_upstream(says(head + chunk(body) + b"0\r\n\r\n")) as upstream,
-        in_front_of(upstream.port) as proxy,
+        in_front_of(upstream.port, curious=False) as proxy,
         proxy.client() as client,
     ):
         for _ in range(2):
@@ -159,7 +159,7 @@ async def test_an_answer_too_large_to_hold_is_passed_on_whole() -> None:
         first = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         async with (
             raw_upstream(says(first + head + wire)) as upstream,
-            in_front_of(upstream.port) as proxy,
+            in_front_of(upstream.port, curious=False) as proxy,
             proxy.client() as client,
         ):
             for _ in range(2):

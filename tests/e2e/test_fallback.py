@@ -456,7 +456,7 @@ async def test_the_second_attempt_waits_in_line_within_what_is_left() -> None:
         up.sim.faults.add(Kind.HANG, path=ROUTE, times=1)
         hasty = {"X-LLM-Timeout-Ms": "150", "X-LLM-Max-Wait-Ms": "200"}
         await one.ask("POST", ROUTE, call(ROUTE, "planner"), hasty)
-        await up.sim.wait_for(lambda sim: len(sim.calls) > 0 and sim.calls[-1].fault == "hang")
+        await up.sim.wait_for(lambda sim: any(sent.fault == "hang" for sent in sim.calls))
         await two.ask("POST", ROUTE, call(ROUTE, "planner", stream=True))
         answer = await one.answer()
         # The seat went to the second call; the first gets its own failure, not the line's.

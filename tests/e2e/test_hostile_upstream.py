@@ -203,7 +203,7 @@ async def test_a_status_without_a_body_has_none(status: int, framing: bytes) -> 
 async def test_an_answer_to_head_ends_with_its_head(framing: bytes, body: bytes) -> None:
     async with (
         raw_upstream(says(OK + framing + b"\r\n" + body, response(b"good"))) as upstream,
-        in_front_of(upstream.port) as proxy,
+        in_front_of(upstream.port, curious=False) as proxy,
         proxy.client() as client,
     ):
         answer = await client.request("HEAD", "/")
@@ -219,7 +219,7 @@ async def test_interim_answers_are_not_the_answer(route: str) -> None:
     )
     async with (
         raw_upstream(says(early + response(b'{"done":1}'))) as upstream,
-        in_front_of(upstream.port) as proxy,
+        in_front_of(upstream.port, curious=False) as proxy,
         proxy.client() as client,
     ):
         for _ in range(2):
@@ -248,7 +248,7 @@ async def test_trailers_do_not_become_headers() -> None:
     trailed = OK + JSON + CHUNKED + b'\r\na\r\n{"done":1}\r\n0\r\nSet-Cookie: poison=1\r\n\r\n'
     async with (
         raw_upstream(says(trailed)) as upstream,
-        in_front_of(upstream.port) as proxy,
+        in_front_of(upstream.port, curious=False) as proxy,
         proxy.client() as client,
     ):
         answer = await client.request("POST", GENERATE, PLAIN)
@@ -262,7 +262,7 @@ async def test_trailers_do_not_become_headers() -> None:
 async def test_a_close_delimited_answer_is_whole_and_framed_anew(route: str) -> None:
     async with (
         raw_upstream(says(OK + JSON + b'\r\n{"done":1}', close=True)) as upstream,
-        in_front_of(upstream.port) as proxy,
+        in_front_of(upstream.port, curious=False) as proxy,
         proxy.client() as client,
     ):
         for _ in range(2):

@@ -105,7 +105,7 @@ async def test_pinned_options_and_clamps_reach_the_upstream_and_the_record() -> 
     async with running(SimConfig(tokens=2), overlay) as up, up.client() as client:
         body = {"model": "planner", "prompt": "x", "keep_alive": -1, "options": {"num_ctx": 8192}}
         answer = await client.request("POST", "/api/generate", body)
-        sent = up.sim.calls[-1].json
+        sent = up.passed_on[-1].json
         [record] = await up.calls.wait()
     assert answer.status == 200
     assert sent["options"] == {"num_ctx": 4096, "num_gpu": 20}

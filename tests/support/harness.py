@@ -91,6 +91,11 @@ class Running:
         """The calls that reached the upstream, our own probes left out."""
         return [call for call in self.sim.calls if call.method == "POST"]
 
+    @property
+    def passed_on(self) -> list[Call]:
+        """The clients' requests that reached the upstream: our own carry no Via."""
+        return [call for call in self.sim.calls if call.header("via") is not None]
+
     def seats(self) -> tuple[int, int]:
         """How many calls hold a seat, and how many wait for one, over all roles."""
         admission = self.app.admission
@@ -167,9 +172,14 @@ async def running(
     *,
     keyring: Keyring | None = None,
     endpoints: Iterable[Endpoint] = ENDPOINTS,
+    curious: bool = True,
     **changes: Any,
 ) -> AsyncIterator[Running]:
-    """Start both, hand them over, stop both. ``changes`` are Settings fields."""
+    """Start both, hand them over, stop both. ``changes`` are Settings fields.
+
+    ``curious``: whether the proxy asks the upstream questions of its own accord. They come at any
+    moment and take connections; a test that counts those does without.
+    """
     with tempfile.TemporaryDirectory() as state:
         async with Sim(sim) as stand_in:
             lines: list[bytes] = []
@@ -184,6 +194,8 @@ async def running(
             )
             calls = Finished()
             app.ended.listen("test", calls.note)
+            if not curious:
+                _ask_nothing(app)
             await app.start()
             # A busy test machine makes the loop late, and the Health Guard would shed for it:
             # only what a test says is a late loop here. What was noted while it started counts
@@ -200,6 +212,20 @@ async def running(
                 yield up
             finally:
                 await app.stop()
+
+
+def _ask_nothing(app: App) -> None:
+    app._first_look = _nothing  # type: ignore[method-assign]
+    for watcher in (app.installed, app.probe, app.loaded_models):
+        watcher.watch = _for_ever  # type: ignore[method-assign]
+
+
+async def _nothing() -> None:
+    pass
+
+
+async def _for_ever() -> None:
+    await asyncio.get_running_loop().create_future()
 
 
 async def warm(up: Running, *models: str) -> None:
