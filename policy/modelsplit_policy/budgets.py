@@ -86,6 +86,8 @@ class Standing:
 
     ``frees_in_s``: when the next of what is counted leaves the window; None: nothing is
     counted. ``presumed``: what was counted is lost, and all of it taken as used.
+    ``nano_usd``: what calls have cost and what is reserved for those under way;
+    ``nano_usd_reserved``: the latter alone.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Standing:
     max_nano_usd: int | None
     frees_in_s: float | None
     presumed: bool
+    nano_usd_reserved: int = 0
 
     @property
     def calls_left(self) -> int | None:
@@ -146,6 +149,8 @@ class _Window:
         self._max_nano = None if policy.usd is None else nano(policy.usd)
         self._window_s = policy.window_s
         self._charges = SlidingWindow()
+        # Money of charges that are not settled, by their ids.
+        self._reserved: dict[int, int] = {}
         self._lost_at: float | None = None
 
     def selects(self, model: str, role: Role, provider: Provider) -> bool:
@@ -203,14 +208,22 @@ class _Window:
             return None
         return self._charges.freed_at(too_much) + self._window_s - now
 
+    def reserve(self, key: int, at: float, nano_usd: int) -> None:
+        """Count a charge whose cost is not known yet, as the most that it may be."""
+        self.add(key, at, nano_usd)
+        if nano_usd:
+            self._reserved[key] = nano_usd
+
     def add(self, key: int, at: float, nano_usd: int) -> None:
         self._charges.add(key, at, nano_usd)
 
     def change(self, key: int, nano_usd: int) -> None:
         """The charge costs so much after all; one that has left the window costs nothing here."""
+        self._reserved.pop(key, None)
         self._charges.change(key, nano_usd)
 
     def remove(self, key: int) -> None:
+        self._reserved.pop(key, None)
         self._charges.remove(key)
 
     def standing(self, now: float) -> Standing:
@@ -227,6 +240,7 @@ class _Window:
             max_nano_usd=self._max_nano,
             frees_in_s=min(leaves) + self._window_s - now if leaves else None,
             presumed=self._lost_at is not None,
+            nano_usd_reserved=min(charges.total, sum(self._reserved.values())),
         )
 
 
@@ -279,7 +293,7 @@ class Budgets:
         reservation = Reservation(self._next_id, now, charge, tuple(over))
         self._next_id += 1
         for window in concerned:
-            window.add(reservation.id, now, charge.nano_usd)
+            window.reserve(reservation.id, now, charge.nano_usd)
         return reservation
 
     def settle(self, reservation: Reservation, nano_usd: int) -> None:

@@ -73,6 +73,42 @@ async def test_one_line_is_one_chunk() -> None:
         assert record.usage.prompt_tokens == answer.lines[-1]["prompt_eval_count"]
 
 
+REASONS = {
+    "/v1/chat/completions": "stop",
+    "/v1/completions": "stop",
+    "/v1/responses": "completed",
+    "/v1/messages": "max_tokens",
+}
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+@pytest.mark.parametrize("route", REASONS)
+async def test_every_record_says_why_the_model_stopped_and_how_many_tokens_came(
+    route: str, *, stream: bool
+) -> None:
+    async with running(SLOW) as up, up.client() as client:
+        body = call(route, "planner", stream=stream)
+        if route == "/v1/messages":
+            body["max_tokens"] = 4
+        answer = await client.request("POST", route, body)
+        assert answer.whole
+        [line] = await up.logged()
+        assert (line["finish_reason"], line["output_tokens"]) == (REASONS[route], 4)
+        # Ollama counts chunks for nobody who does not ask for their usage.
+        silent = stream and "completions" in route
+        assert (line["tokens_estimated"], line["prompt_tokens"] is None) == (silent, silent)
+
+
+async def test_a_stream_with_its_usage_is_not_counted() -> None:
+    route = "/v1/chat/completions"
+    async with running(SLOW) as up, up.client() as client:
+        body = call(route, "planner", stream=True) | {"stream_options": {"include_usage": True}}
+        await client.request("POST", route, body)
+        [line] = await up.logged()
+        assert (line["finish_reason"], line["output_tokens"]) == ("stop", 4)
+        assert (line["tokens_estimated"], line["prompt_tokens"] is None) == (False, False)
+
+
 def in_band(answer: Answer, route: str) -> dict[str, Any]:
     """The error that ends a stream, as its dialect's clients look for it."""
     text = answer.body.decode()

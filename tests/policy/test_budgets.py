@@ -56,6 +56,24 @@ def only(budgets: Budgets, now: float) -> Standing:
     return standing
 
 
+def test_what_is_reserved_is_told_apart_from_what_was_spent() -> None:
+    budgets = Budgets([budget("cloud", provider="CLOUD", usd=5.0)])
+    first, second = reserved(budgets, 0.0, CLOUD), reserved(budgets, 1.0, CLOUD)
+    assert (only(budgets, 1.0).nano_usd, only(budgets, 1.0).nano_usd_reserved) == (
+        *(nano(3.0), nano(3.0)),
+    )
+    budgets.settle(first, nano(0.25))
+    assert (only(budgets, 2.0).nano_usd, only(budgets, 2.0).nano_usd_reserved) == (
+        *(nano(1.75), nano(1.5)),
+    )
+    budgets.give_back(second)
+    assert (only(budgets, 3.0).nano_usd, only(budgets, 3.0).nano_usd_reserved) == (nano(0.25), 0)
+    # What another process had reserved is taken as spent: nobody will settle it.
+    again = Budgets([budget("cloud", provider="CLOUD", usd=5.0)])
+    again.restore(Reservation(1, 0.0, CLOUD))
+    assert (only(again, 1.0).nano_usd, only(again, 1.0).nano_usd_reserved) == (nano(1.5), 0)
+
+
 def test_ten_an_hour_are_ten_and_the_eleventh_waits_for_the_first_to_leave() -> None:
     budgets = heavy()
     for minute in range(10):

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy import deadlines, overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_policy.model_names import canonical
+from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.reply import OwnAnswer, Setback
 from modelsplit_proxy.http.collect import BodyCopy, Collector
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
-from modelsplit_proxy.protocol import answer_check, upstream_failures
+from modelsplit_proxy.protocol import answer_check, stream_end, upstream_failures
 from modelsplit_proxy.protocol.held_answer import HeldAnswer
 from modelsplit_proxy.protocol.splice import SplicedDown
 from modelsplit_proxy.protocol.stream_end import Tail
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.calls.telemetry import Telemetry
     from modelsplit_proxy.calls.validation import Validation
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead, UpstreamTarget
-    from modelsplit_proxy.protocol.stream_end import StreamVerdict
+    from modelsplit_proxy.protocol.stream_end import StreamVerdict, Usage
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
@@ -218,8 +219,8 @@ class AnswerReader:
         if spliced is not None:
             spliced.finish()
         verdict = None if tail is None else record.endpoint.wire.judge(tail)
-        if verdict is not None:
-            self._attempt.usage = verdict.usage
+        if tail is not None and verdict is not None:
+            self._attempt.usage = self._usage(verdict, tail.pieces)
         # The dialect's own end marker decides, not how the connection fared after it.
         if verdict.complete if verdict is not None else result is None:
             self._observe(kept)
@@ -282,7 +283,7 @@ class AnswerReader:
         tail = Tail()
         tail.feed(body)
         verdict = self._record.endpoint.wire.judge(tail)
-        self._attempt.usage = verdict.usage
+        self._attempt.usage = self._usage(verdict, body.count(b"\n\n"))
         if not verdict.complete:
             return self.set_back(self._held_failure(result, verdict))
         unfit = validation.stream(body)
@@ -296,6 +297,15 @@ class AnswerReader:
             spliced.finish()
         self._reply.complete()
         return None
+
+    def _usage(self, verdict: StreamVerdict, pieces: int) -> Usage:
+        """What the stream says of itself; or what came of it, where it does not say how much."""
+        usage = verdict.usage
+        if usage.output_tokens is not None:
+            return usage
+        if verdict.complete and self._record.endpoint.wire.dialect is Dialect.OLLAMA:
+            return usage  # which always says it, or says what is no number
+        return stream_end.counted(usage, pieces, complete=verdict.complete)
 
     def _spliced(self) -> SplicedDown | None:
         """The way to the client where it asked for telemetry in the stream."""

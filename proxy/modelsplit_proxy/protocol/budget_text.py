@@ -165,6 +165,7 @@ def fields(standing: Standing) -> dict[str, Any]:
         "calls": standing.calls,
         "max_calls": standing.max_calls,
         "usd": dollars(standing.nano_usd),
+        "usd_reserved": dollars(standing.nano_usd_reserved),
         "max_usd": None if limit is None else dollars(limit),
         "frees_in_s": None if frees_in_s is None else round(frees_in_s, 3),
         "counts_lost": standing.presumed,
@@ -177,13 +178,21 @@ def line(fields: dict[str, Any]) -> str:
     if fields["max_calls"] is not None:
         parts.append(f"{fields['calls']}/{fields['max_calls']} calls")
     if fields["max_usd"] is not None:
-        parts.append(f"{amount(fields['usd'])}/{amount(fields['max_usd'])} USD")
+        parts.append(_dollars(fields))
     text = f"{fields['name']}  {', '.join(parts)} in {fields['window']}"
     if fields["frees_in_s"] is not None:
         text += f", next free in {span(fields['frees_in_s'])}"
     if fields["counts_lost"]:
         text += "; taken as used up: its counts were lost"
     return f"{text}  (shadow)" if fields["shadow"] else text
+
+
+def _dollars(fields: dict[str, Any]) -> str:
+    """What was spent of how much at most, and what is only reserved for calls under way."""
+    reserved = fields.get("usd_reserved", 0.0)  # which older records do not have
+    spent = max(0.0, fields["usd"] - reserved)
+    text = f"{amount(spent)}/{amount(fields['max_usd'])} USD"
+    return f"{text} and {amount(reserved)} reserved" if reserved else text
 
 
 def usd(nano_usd: int) -> str:

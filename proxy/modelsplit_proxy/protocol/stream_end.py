@@ -43,6 +43,10 @@ _NO_TOKENS: Final = {"prompt_eval_count": 0, "eval_count": 0}
 _NO_PROMPT: Final = frozenset({"load", "unload"})
 
 DONE: Final = b"[DONE]"
+# The one with the reason for stopping, and [DONE].
+_WITHOUT_TOKENS: Final = 2
+# Of a response that goes no further.
+_ENDED: Final = ("completed", "incomplete", "failed", "cancelled")
 _FINAL_RESPONSE_EVENTS: Final = frozenset(
     {"response.completed", "response.incomplete", "response.failed"}
 )
@@ -62,6 +66,7 @@ class Usage(NamedTuple):
     """What a finished answer says of itself. Tokens; seconds.
 
     None where it is silent, or says what is no quantity (``modelsplit_policy.quantity``).
+    ``estimated``: it did not say how many tokens it has, and what came of it was counted.
     """
 
     prompt_tokens: int | None = None
@@ -71,6 +76,7 @@ class Usage(NamedTuple):
     eval_s: float | None = None
     total_s: float | None = None
     finish_reason: str | None = None
+    estimated: bool = False
 
     @property
     def upstream_wait_s(self) -> float | None:
@@ -78,7 +84,7 @@ class Usage(NamedTuple):
 
         None: it did not say enough, as on the OpenAI and Anthropic routes.
         """
-        _, _, load_s, prompt_s, eval_s, total_s, _ = self
+        _, _, load_s, prompt_s, eval_s, total_s, _, _ = self
         if total_s is None or prompt_s is None or eval_s is None:
             return None
         return max(0.0, total_s - (load_s or 0.0) - prompt_s - eval_s)
@@ -100,17 +106,22 @@ class StreamVerdict:
 
 
 class Tail:
-    """Keeps the last lines of a stream, however its bytes were cut."""
+    """Keeps the last lines of a stream, however its bytes were cut.
 
-    __slots__ = ("_open", "_whole")
+    ``pieces``: how many ended a line. Ollama sends each token in a piece of its own.
+    """
+
+    __slots__ = ("_open", "_whole", "pieces")
 
     def __init__(self) -> None:
+        self.pieces = 0
         self._whole: deque[bytes] = deque(maxlen=_KEPT_PIECES)
         self._open = bytearray()
 
     def feed(self, piece: bytes) -> None:
         if not self._open and piece.endswith(b"\n"):
             self._whole.append(piece)
+            self.pieces += 1
         else:
             self._feed_partial(piece)
 
@@ -120,6 +131,7 @@ class Tail:
             self._open += piece[:cut]
             self._whole.append(bytes(self._open))
             self._open.clear()
+            self.pieces += 1
         self._open += piece[cut:]
         if len(self._open) > _LINE_MAX_BYTES:
             self._open = bytearray(_TOO_LONG)
@@ -223,20 +235,49 @@ def ollama_usage(last: Mapping[str, Any]) -> Usage:
 def openai_usage(answer: Mapping[str, Any]) -> Usage:
     """``usage`` of an OpenAI, responses-API or Anthropic object, wherever it sits."""
     holder = answer.get("response") if "response" in answer else answer
-    usage = holder.get("usage") if isinstance(holder, dict) else None
-    if not isinstance(usage, dict):
+    if not isinstance(holder, dict):
         return Usage()
+    usage = holder.get("usage")
+    if not isinstance(usage, dict):
+        return Usage(finish_reason=_finish_reason(holder))
     prompt = usage.get("prompt_tokens", usage.get("input_tokens"))
     output = usage.get("completion_tokens", usage.get("output_tokens"))
-    return Usage(prompt_tokens=count(prompt), output_tokens=count(output))
+    return Usage(
+        prompt_tokens=count(prompt),
+        output_tokens=count(output),
+        finish_reason=_finish_reason(holder),
+    )
+
+
+def _finish_reason(answer: Mapping[str, Any]) -> str | None:
+    """Why the model stopped, of an answer, a chunk or an event: in the upstream's own word."""
+    choices = answer.get("choices")
+    if isinstance(choices, list) and choices:
+        return _str(_dict(choices[0]).get("finish_reason"))
+    status = answer.get("status")
+    if status in _ENDED:
+        return _str(_dict(answer.get("incomplete_details")).get("reason")) or _str(status)
+    holder = _dict(answer.get("delta")) if answer.get("type") == "message_delta" else answer
+    return _str(holder.get("stop_reason"))
 
 
 def _sse_usage(events: list[dict[str, Any]]) -> Usage:
-    for event in reversed(events):
-        usage = openai_usage(event)
-        if usage.output_tokens is not None:
-            return usage
-    return Usage()
+    """The last that counts tokens, with the last reason for stopping."""
+    usages = [openai_usage(event) for event in reversed(events)]
+    counted = next((usage for usage in usages if usage.output_tokens is not None), Usage())
+    reason = next((usage.finish_reason for usage in usages if usage.finish_reason), None)
+    return counted._replace(finish_reason=reason)
+
+
+def counted(usage: Usage, pieces: int, *, complete: bool) -> Usage:
+    """``usage`` with the tokens that were seen, where it does not say how many there are.
+
+    ``pieces``: those of its stream. The last two of one that is complete have no token.
+    """
+    seen = pieces - (_WITHOUT_TOKENS if complete else 0)
+    if usage.output_tokens is not None or seen <= 0:
+        return usage
+    return usage._replace(output_tokens=seen, estimated=True)
 
 
 def _is_whole(event: list[bytes]) -> bool:
@@ -273,6 +314,10 @@ def json_object(line: bytes) -> dict[str, Any]:
         value = orjson.loads(line)
     except orjson.JSONDecodeError:
         return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _dict(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 

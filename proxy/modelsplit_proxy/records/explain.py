@@ -68,7 +68,7 @@ _TOLD: Final = frozenset(
         *("planner_latency_ms", "load_ms", "prompt_tokens", "output_tokens"),
         *("error_code", "error_context", "error_provider", "reason", "error"),
         *("attempts", "candidates", "no_fallback", "unseated", "unable"),
-        *("stream", "cost_usd"),
+        *("stream", "cost_usd", "tokens_estimated"),
         *("budgets", "budget_refused"),
     }
 )
@@ -237,6 +237,8 @@ def _lacking(call: Mapping[str, Any]) -> str:
 
 
 def _rest(call: Mapping[str, Any]) -> Iterator[str]:
+    if call.get("tokens_estimated"):
+        yield _row("tokens", "counted as they came: the upstream did not say how many")
     if call.get("cost_usd") is not None:
         yield _row("cost", f"{call['cost_usd']:.6f} USD (estimate)")
     for budget in call.get("budgets", ()):

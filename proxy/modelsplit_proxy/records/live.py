@@ -57,11 +57,14 @@ class LiveCalls:
         return None
 
     def _fields(self, record: CallRecord) -> dict[str, Any]:
-        now = self._clock.now()
-        so_far_s = now - record.started
-        return log_fields(record) | {
+        fields = log_fields(record)
+        so_far_s = self._clock.now() - record.started
+        so_far_ms = round(so_far_s * 1000, 3)
+        if fields["planner_latency_ms"] is not None:
+            fields["planner_latency_ms"] = so_far_ms
+        return fields | {
             "ts": rfc3339(record.started_wall + so_far_s),
             "outcome": "running",
-            "call_e2e_latency_ms": round(so_far_s * 1000, 3),
+            "call_e2e_latency_ms": so_far_ms,
             "attempts": rows.attempts_fields(record),
         }

@@ -84,9 +84,11 @@ _COLUMNS: Final = ("started_us", *(_COLUMN[field] for field in (*ALWAYS[1:], *SE
 _BLANK: Final[Mapping[str, Any]] = MappingProxyType(
     {
         "ts": None,
+        "planner_latency_ms": None,
         **{field: USUAL[field] for field in ("event", "state", "client_retry")},
         **{field: USUAL[field] for field in ("applied", "budgets", "fallback_cause")},
         **{field: USUAL[field] for field in ("loading", "schema", "budget_refused")},
+        "tokens_estimated": USUAL["tokens_estimated"],
     }
 )
 _NOTHING: Final = (None,) * len(SELDOM)
@@ -200,7 +202,7 @@ def attempt_rows(call_id: int, record: CallRecord) -> Iterator[Row]:
 
 
 def _always_of(attempt: Attempt, started: float) -> Row:
-    prompt_tokens, output_tokens, load_s, prompt_s, eval_s, _, _ = attempt.usage
+    prompt_tokens, output_tokens, load_s, prompt_s, eval_s, _, _, _ = attempt.usage
     return (
         attempt.model[:NAME_MAX],
         attempt.upstream_status,

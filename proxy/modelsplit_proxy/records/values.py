@@ -62,9 +62,11 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
         "llm_latency_ms": None,
         "ttfb_ms": None,
         "call_e2e_latency_ms": None,
+        "planner_latency_ms": None,
         "load_ms": None,
         "prompt_tokens": None,
         "output_tokens": None,
+        "tokens_estimated": False,
         "finish_reason": None,
         "cost_usd": None,
     }
@@ -79,9 +81,10 @@ ALWAYS: Final = (
     *("cost_usd", "load_ms", "upstream_wait_ms", "finish_reason"),
 )
 SELDOM: Final = ("job_id", "experiment", "variant", "reason", "purpose")
+_DERIVED: Final = frozenset({"ts", "planner_latency_ms", *ALWAYS, *SELDOM})
 # Fields of every log line that no value says, as they are where nothing is unusual.
 USUAL: Final[Mapping[str, Any]] = MappingProxyType(
-    {field: value for field, value in _LINE.items() if field not in {"ts", *ALWAYS, *SELDOM}}
+    {field: value for field, value in _LINE.items() if field not in _DERIVED}
 )
 
 
@@ -104,7 +107,7 @@ def log_fields(record: CallRecord) -> dict[str, Any]:
 
 
 def put_together(record: CallRecord) -> Finished:
-    prompt_tokens, output_tokens, load_s, _, _, _, finish_reason = record.usage
+    prompt_tokens, output_tokens, load_s, _, _, _, finish_reason, _ = record.usage
     endpoint, routing = record.endpoint, record.routing
     cost_usd, model = record.cost_usd_by(None), record.model
     # SQLite's driver looks for an adapter of every string of a class of its own: hence ``str``.
@@ -156,7 +159,7 @@ def _seldom(record: CallRecord) -> tuple[Any, ...]:
 
 
 def _unusual(record: CallRecord) -> dict[str, Any]:
-    out: dict[str, Any] = {}
+    out: dict[str, Any] = {"tokens_estimated": True} if record.usage.estimated else {}
     if record.call.state is not _COMPLETED:
         out["state"] = str(record.call.state)
     if len(record.attempts) > 1 and (cause := record.attempts[0].failure) is not None:

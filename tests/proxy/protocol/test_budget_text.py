@@ -114,6 +114,10 @@ def test_lost_counts_leave_nothing() -> None:
             "heavy  10/10 calls, 0.25/5.00 USD in 1h, next free in 12 min  (shadow)",
         ),
         (
+            {"nano_usd": nano(0.45), "nano_usd_reserved": nano(0.2), "max_nano_usd": nano(5.0)},
+            "heavy  10/10 calls, 0.25/5.00 USD and 0.20 reserved in 1h, next free in 12 min",
+        ),
+        (
             {"calls": 0, "presumed": True},
             "heavy  0/10 calls in 1h, next free in 12 min; taken as used up: its counts were lost",
         ),

@@ -16,6 +16,7 @@ from modelsplit_proxy.protocol.stream_end import (
     StreamVerdict,
     Tail,
     Usage,
+    counted,
     ollama_usage,
     openai_usage,
 )
@@ -87,8 +88,8 @@ WHOLE = {
     "generate": (Dialect.OLLAMA, GENERATE, GENERATE_USAGE),
     "openai": (Dialect.OPENAI, OPENAI, Usage()),
     "openai with usage": (Dialect.OPENAI, OPENAI_WITH_USAGE, Usage(11, 6)),
-    "anthropic": (Dialect.ANTHROPIC, ANTHROPIC, Usage(11, 6)),
-    "responses": (Dialect.OPENAI, RESPONSES, Usage(11, 4)),
+    "anthropic": (Dialect.ANTHROPIC, ANTHROPIC, Usage(11, 6, finish_reason="max_tokens")),
+    "responses": (Dialect.OPENAI, RESPONSES, Usage(11, 4, finish_reason="completed")),
 }
 STREAMS = pytest.mark.parametrize(("dialect", "stream", "usage"), WHOLE.values(), ids=WHOLE)
 
@@ -364,4 +365,47 @@ def test_the_wait_inside_the_upstream_is_what_is_left_of_its_total() -> None:
     assert usage._replace(load_s=None).upstream_wait_s == 1.0
     assert usage._replace(total_s=1.7).upstream_wait_s == 0.0, "rounding is no wait"
     for silent in ("total_s", "prompt_eval_s", "eval_s"):
-        assert usage._replace(**{silent: None}).upstream_wait_s is None
+        said: dict[str, Any] = {silent: None}
+        assert usage._replace(**said).upstream_wait_s is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ({"choices": [{"finish_reason": "length"}]}, "length"),
+        ({"choices": [{"delta": {}, "finish_reason": None}]}, None),
+        ({"choices": [7]}, None),
+        ({"choices": []}, None),
+        ({"object": "response", "status": "completed", "output": []}, "completed"),
+        (
+            {
+                "output": [],
+                "status": "incomplete",
+                "incomplete_details": {"reason": "max_output_tokens"},
+            },
+            "max_output_tokens",
+        ),
+        ({"type": "message", "stop_reason": "tool_use", "content": []}, "tool_use"),
+        ({"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}, "max_tokens"),
+        ({"type": "message_delta", "delta": 7}, None),
+        ({"data": []}, None),
+    ],
+)
+def test_why_a_model_stopped_is_read_in_every_dialect(
+    answer: dict[str, Any], reason: str | None
+) -> None:
+    assert openai_usage(answer).finish_reason == reason
+
+
+def test_a_stream_that_does_not_say_how_long_it_is_is_counted() -> None:
+    tail = Tail()
+    for piece in OPENAI.split(b"\n\n")[:-1]:
+        tail.feed(piece + b"\n\n")
+    assert tail.pieces == 3
+    usage = Usage(finish_reason="stop")
+    assert counted(usage, 34, complete=True) == Usage(
+        output_tokens=32, finish_reason="stop", estimated=True
+    )
+    assert counted(usage, 7, complete=False).output_tokens == 7
+    assert counted(usage, 2, complete=True) == usage, "nothing came"
+    assert counted(Usage(11, 6), 34, complete=True) == Usage(11, 6), "it says so itself"
