@@ -10,12 +10,14 @@ from modelsplit_policy.failures import ErrorCode
 from modelsplit_proxy.admin.page import Page, Pages, failed, json_page, text_page, wants_text
 from modelsplit_proxy.records import explain, request_log, trace
 from modelsplit_proxy.records.query import WORDS, only, read_number, read_query
+from modelsplit_proxy.records.reader import newest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelsplit_proxy.admin.page import Handler, PageAsked
     from modelsplit_proxy.records.live import LiveCalls
+    from modelsplit_proxy.records.query import Query
     from modelsplit_proxy.records.recorder import Recorder
     from modelsplit_proxy.runtime.clock import Clock
 
@@ -42,16 +44,23 @@ class RequestRoutes:
         }
 
     async def _requests(self, asked: PageAsked) -> Page | Pages:
-        """Finished calls as JSON or as lines, newest first; or all as a trace, oldest first."""
+        """Calls as JSON or as lines, newest first; or finished ones as a trace, oldest first."""
         only(asked.query, (*WORDS, "limit", "format"))
         query = read_query(asked.query, self._parts.clock.wall())
         if asked.query.get("format") == "trace":
             return await self._trace(self._parts.recorder.reader.in_order(query))
         limit = read_number("limit", asked.query.get("limit"), 100, _MAX_LATEST)
-        calls = await asyncio.to_thread(self._parts.recorder.reader.latest, query, limit)
+        calls = await self._latest(query, limit)
         if wants_text(asked, "trace"):
             return text_page(request_log.listing(calls))
         return json_page(calls)
+
+    async def _latest(self, query: Query, limit: int) -> list[dict[str, Any]]:
+        """Running calls as they are, and finished ones."""
+        # Before the others: one that ends meanwhile is told once, as it ended.
+        running = [call for call in self._parts.live.shown() if query.fits(call)]
+        kept = await asyncio.to_thread(self._parts.recorder.latest, query, limit)
+        return newest([*kept, *running], limit)
 
     async def _trace(self, pages: Iterator[list[dict[str, Any]]]) -> Pages:
         """Page by page: nothing grows with the number of calls."""
@@ -64,7 +73,7 @@ class RequestRoutes:
         live = self._parts.live
         fields = live.find(request_id)
         if fields is None:
-            fields = await asyncio.to_thread(self._parts.recorder.reader.find, request_id)
+            fields = await asyncio.to_thread(self._parts.recorder.find, request_id)
         if fields is None:
             fields = live.begins(request_id)
         if fields is None:

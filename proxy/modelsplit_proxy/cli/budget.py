@@ -37,6 +37,9 @@ examples:
   sudo modelsplit budget show                      a service of systemd's
   modelsplit budget show --state /var/lib/modelsplit
 """
+# Where a service of systemd's, or in a container, has its state.
+_SERVICES: Final = (Path("/var/lib/modelsplit"),)
+_VARIABLES: Final = ("MODELSPLIT_STATE", "STATE_DIRECTORY")
 _DAY_S: Final = 86_400.0
 _DAYS_MAX: Final = 366.0
 _USD_MAX: Final = 1_000_000.0
@@ -47,18 +50,23 @@ _TEXT_MAX: Final = 200
 class Desk:
     """Where the state is and what time it is there. ``running``: the proxy's own statistics.
 
-    ``named``: whether it is where the flag says.
+    ``whose``: why it is that directory, in words. ``named``: whether the flag says so.
     """
 
     directory: Path
+    whose: str
     named: bool
     now: ClockReading
     running: dict[str, Any] | None
 
+    @property
+    def file(self) -> Path:
+        return self.directory / FILE_NAME
+
 
 def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> int:
     """Do one verb; returns the exit code. SettingError, PolicyError or StoreError."""
-    desk = _desk(args, settings)
+    desk = _desk(args, settings, environ)
     if args.verb == "show":
         return _show(desk, args, settings, environ)
     by, reason = _text("--by", args.by), _text("--reason", args.reason)
@@ -67,20 +75,53 @@ def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]
     return verb(desk, args, change)
 
 
-def _desk(args: argparse.Namespace, settings: Settings) -> Desk:
-    """The state of the proxy that runs, unless another is named or none does."""
-    stats = status.ask(settings.admin) if args.state is None else ""
-    running = stats if isinstance(stats, dict) else None
-    directory = settings.state if running is None else Path(running["spending"]["state"])
+def _desk(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> Desk:
+    """The state of the proxy that runs, unless another is named or none does.
+
+    CommandError where none answers and several directories might be meant.
+    """
     now = machine_clocks(boot_id(settings.boot_id))()
-    return Desk(directory, args.state is not None, now, running)
+    if args.state is not None:
+        return Desk(settings.state, "by --state", True, now, None)
+    stats = status.ask(settings.admin)
+    if isinstance(stats, dict):
+        directory = Path(stats["spending"]["state"])
+        return Desk(directory, "the running proxy's", False, now, stats)
+    named = next((name for name in _VARIABLES if environ.get(name)), None)
+    if named is not None:
+        return Desk(settings.state, f"by {named}", False, now, None)
+    _refuse_to_guess(settings.state, args.verb, stats)
+    return Desk(settings.state, "yours; no proxy answers", False, now, None)
+
+
+def _refuse_to_guess(own: Path, verb: str, why: str) -> None:
+    """CommandError where no proxy can be asked, for ``why``, and another's state may be meant."""
+    theirs = [place for place in _SERVICES if place != own and _is_there(place)]
+    is_own = state_access.is_there(own)
+    if not theirs and (is_own or verb == "show"):
+        return
+    places = [*theirs, own] if is_own else theirs
+    known = f", as in {' or '.join(f'--state {place}' for place in places)}" if places else ""
+    raise CommandError(
+        f"{why}; so which state file is meant is not known: name the proxy with --admin ADDRESS, "
+        f"or the file with --state DIR{known}; a first start of `modelsplit serve` makes one",
+        ExitCode.FAILED,
+    )
+
+
+def _is_there(directory: Path) -> bool:
+    try:
+        return directory.exists()
+    except OSError:
+        return True
 
 
 def _find(desk: Desk) -> None:
-    """A mistyped place must not be taken for one where nothing was counted. StoreError."""
+    """Say which file it is; a mistyped place is not one where nothing was counted. StoreError."""
     if state_access.is_there(desk.directory):
+        talk(f"state file {desk.file} ({desk.whose})")
         return
-    path = desk.directory / FILE_NAME
+    path = desk.file
     if desk.running is not None:
         raise StoreError(
             f"no state file there: {path}, where the running proxy has it; "
@@ -109,6 +150,7 @@ def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
     until = desk.now.wall + seconds
     fields = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
     fields["reason"] = change.reason
+    fields["state"] = str(desk.directory)
     words = f"{budget_text.amount(usd)} USD for the cloud until {budget_text.stamp(until)}"
     show(fields, [f"approval {number}: {words}, {_signed(change)}"], as_json=args.json)
     return ExitCode.OK
@@ -123,9 +165,10 @@ def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
             budget_store.add_change(db, _with(change, at=now, target=number))
     if not wanted:
         which = "no approval is" if args.id is None else f"approval {args.id} is not"
-        raise _nothing(f"{which} in force; see: modelsplit budget show")
+        raise _nothing(f"{which} in force in {desk.file}; see: modelsplit budget show")
     lines = [f"approval {number} is revoked" for number in sorted(wanted)]
-    show({"revoked": sorted(wanted)}, lines, as_json=args.json)
+    fields = {"revoked": sorted(wanted), "state": str(desk.directory)}
+    show(fields, lines, as_json=args.json)
     return ExitCode.OK
 
 
@@ -136,9 +179,10 @@ def _reset(desk: Desk, args: argparse.Namespace, change: Change) -> int:
             now = resume(budget_store.anchor(db), desk.now)
             budget_store.add_change(db, _with(change, at=now))
     if lost_at is None:
-        raise _nothing("no counts were lost, so there is nothing to reset")
+        raise _nothing(f"no counts were lost in {desk.file}, so there is nothing to reset")
     text = "what was lost is taken as not used, by a running proxy too"
-    show({"reset": True}, [text], as_json=args.json)
+    fields = {"reset": True, "state": str(desk.directory)}
+    show(fields, [text], as_json=args.json)
     return ExitCode.OK
 
 

@@ -226,7 +226,8 @@ def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 COMMAND: Final = Command(
     "requests",
     "what became of calls: a list, or one of them explained",
-    "Finished calls, the last one last; with ID, one call explained. "
+    "Calls in the order in which they came, the last one last, running ones among them; with ID, "
+    "one call explained. "
     "Exit 0: found; 1: no such call; 2: wrong usage; 3: not running.",
     _command,
     (
@@ -235,7 +236,9 @@ COMMAND: Final = Command(
         Argument("--model", help="calls that asked for or got this model"),
         Argument("--client", help="calls of this client"),
         Argument("--job", help="calls of this job"),
-        Argument("--outcome", help="calls that ended so: ok, client_gone or an error code"),
+        Argument(
+            "--outcome", help="calls that ended so: ok, client_gone, an error code; or running"
+        ),
         Argument("--failed", action="store_true", help="calls that did not end well"),
         Argument("--since", metavar="WHEN", help="30m, 1h, 7d ago, or 2026-11-23T01:30:00Z"),
         Argument("--until", metavar="WHEN", help="calls that came before this"),

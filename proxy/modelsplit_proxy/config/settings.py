@@ -182,7 +182,8 @@ def _said(
 
 
 def _address(flag: str, raw: str) -> Address:
-    host, colon, port = raw.rpartition(":")
+    """``HOST:PORT``, or the URL that we print of it."""
+    host, colon, port = raw.removeprefix("http://").removesuffix("/").rpartition(":")
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65535:
         raise SettingError(f'{flag} "{raw}" is not HOST:PORT, as in {_EXAMPLES[flag]}')
     return Address(host.strip("[]") or "127.0.0.1", int(port))

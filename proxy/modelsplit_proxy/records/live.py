@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from modelsplit_proxy.records import rows
+from modelsplit_proxy.records.query import RUNNING
 from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.runtime.clock import rfc3339
 
@@ -42,6 +43,10 @@ class LiveCalls:
         )
         return max(waits, default=0.0)
 
+    def shown(self) -> list[dict[str, Any]]:
+        """All running calls, each as a finished one is listed."""
+        return [self._listed(record) for record in self._records.values()]
+
     def find(self, request_id: str) -> dict[str, Any] | None:
         """The latest running call with this id, in the shape of a finished one."""
         return self._latest(lambda known_as: known_as == request_id)
@@ -53,10 +58,10 @@ class LiveCalls:
     def _latest(self, fits: Callable[[str], bool]) -> dict[str, Any] | None:
         for record in reversed(self._records.values()):
             if fits(record.request_id):
-                return self._fields(record)
+                return self._listed(record) | {"attempts": rows.attempts_fields(record)}
         return None
 
-    def _fields(self, record: CallRecord) -> dict[str, Any]:
+    def _listed(self, record: CallRecord) -> dict[str, Any]:
         fields = log_fields(record)
         so_far_s = self._clock.now() - record.started
         so_far_ms = round(so_far_s * 1000, 3)
@@ -64,7 +69,6 @@ class LiveCalls:
             fields["planner_latency_ms"] = so_far_ms
         return fields | {
             "ts": rfc3339(record.started_wall + so_far_s),
-            "outcome": "running",
+            "outcome": RUNNING,
             "call_e2e_latency_ms": so_far_ms,
-            "attempts": rows.attempts_fields(record),
         }

@@ -1,4 +1,4 @@
-"""Which finished calls somebody asks for: words in, a WHERE clause out.
+"""Which calls somebody asks for: words in, a WHERE clause out, or a yes or no to one call.
 
 The same words serve the admin route's query and the command line's flags.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import ErrorCode, said_back
 from modelsplit_policy.vocabulary import Role
@@ -20,7 +20,10 @@ _AGO: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|d)")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _YES: Final = frozenset({"1", "true", "yes", ""})
 _NO: Final = frozenset({"0", "false", "no"})
-_ENDINGS: Final = ("ok", "client_gone")
+# What a call that has not ended is told as.
+RUNNING: Final = "running"
+_WELL: Final = frozenset({"ok", RUNNING})
+_ENDINGS: Final = ("ok", "client_gone", RUNNING)
 WORDS: Final = ("role", "model", "client", "job", "outcome", "failed", "since", "until")
 
 
@@ -40,6 +43,24 @@ class Query:
     failed: bool = False
     since_us: int | None = None
     until_us: int | None = None
+
+    def fits(self, call: Mapping[str, Any]) -> bool:
+        """Whether a call is one of them; ``call``: as its log line has it."""
+        started_at = datetime.fromisoformat(call["started_at"]).timestamp() * 1e6
+        failed = call["outcome"] not in _WELL
+        wanted = (
+            (self.role, (call["llm_role"],)),
+            (self.model, (call["llm_model"], call["requested_model"])),
+            (self.client, (call["client"],)),
+            (self.job, (call["job_id"],)),
+            (self.outcome, (call["outcome"],)),
+            (self.failed or None, (failed,)),
+        )
+        return (
+            all(value is None or value in has for value, has in wanted)
+            and (self.since_us is None or started_at >= self.since_us)
+            and (self.until_us is None or started_at < self.until_us)
+        )
 
     def where(self) -> tuple[str, list[object]]:
         """A condition on ``calls`` and its values."""

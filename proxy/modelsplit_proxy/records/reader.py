@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_proxy.records import rows, trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from modelsplit_proxy.records.query import Query
 
@@ -24,6 +24,14 @@ _JOB: Final = (
     *("planner", "executor", "heavy", "cloud", "chat"),
     *("prompt_tokens", "output_tokens", "cost_usd", "cost_unknown"),
 )
+
+
+def newest(calls: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
+    """The last of them to come, newest first, each once: of two that are one call the first."""
+    once: dict[tuple[str, str], dict[str, Any]] = {}
+    for call in calls:
+        once.setdefault((call["request_id"], call["started_at"]), call)
+    return sorted(once.values(), key=lambda call: str(call["started_at"]), reverse=True)[:limit]
 
 
 class AmbiguousError(Exception):

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.experiment_data import ExperimentData
-from modelsplit_proxy.records.reader import RecordReader
+from modelsplit_proxy.records.reader import RecordReader, newest
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.storage.state_file import StoreError
 from modelsplit_proxy.storage.writer import is_trouble
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import sqlite3
     from concurrent.futures import Future
 
+    from modelsplit_proxy.records.query import Query
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.storage.writer import Store
 
@@ -66,6 +68,26 @@ class Recorder:
     def waiting(self) -> int:
         """Records that are not on disk yet."""
         return len(self._waiting)
+
+    def latest(self, query: Query, limit: int) -> list[dict[str, Any]]:
+        """The last calls to come, newest first: on disk or waiting for it. Blocks; StoreError."""
+        kept = self.reader.latest(query, limit)
+        waiting = (log_fields(record) for record in self._unwritten())
+        return newest([*kept, *filter(query.fits, waiting)], limit)
+
+    def find(self, request_id: str) -> dict[str, Any] | None:
+        """As the reader's, among those that wait for the disk too. Blocks."""
+        found = self.reader.find(request_id)
+        if found is not None:
+            return found
+        for record in reversed(self._unwritten()):
+            if record.request_id == request_id:
+                return log_fields(record) | {"attempts": rows.attempts_fields(record)}
+        return None
+
+    def _unwritten(self) -> list[CallRecord]:
+        with self._lock:
+            return list(self._waiting)
 
     def call_ended(self, record: CallRecord) -> None:
         """Queue a finished call; never blocks."""

@@ -15,6 +15,7 @@ import orjson
 
 from modelsplit_policy.failures import said_back
 from modelsplit_proxy.protocol import tellable
+from modelsplit_proxy.records.query import RUNNING
 from modelsplit_proxy.records.values import log_fields
 
 if TYPE_CHECKING:
@@ -122,16 +123,20 @@ def _text_line(fields: dict[str, Any]) -> bytes:
     return (text(fields) + "\n").encode("utf-8", "replace")
 
 
-def text(fields: dict[str, Any]) -> str:
-    """One call on one line for people: when, whose, what became of it, where the time went."""
+def text(fields: dict[str, Any], when: str = "ts") -> str:
+    """One call on one line for people: when, whose, what became of it, where the time went.
+
+    ``when``: the field whose time it begins with.
+    """
     model = fields["llm_model"] or "-"
     if fields["requested_model"] not in {"", model}:
         model = f"{fields['requested_model']} -> {model}"
     attempt = f"attempt {fields['llm_attempt']}"
-    if fields["llm_attempt"] == 1 and fields["llm_latency_ms"] is None:
+    outcome, running = fields["outcome"], fields["outcome"] == RUNNING
+    if fields["llm_attempt"] == 1 and fields["llm_latency_ms"] is None and not running:
         attempt = "not sent "  # no model was asked
     parts = [
-        f"{fields['ts'][11:23]} {fields['llm_role'] or '-':8} {model:32}",
+        f"{fields[when][11:23]} {fields['llm_role'] or '-':8} {model:32}",
         f"{fields['status'] or '-'!s:>3}",
         f"wait {_ms(fields['llm_queue_wait_ms'])}",
         f"llm {_ms(fields['llm_latency_ms'])}",
@@ -140,15 +145,17 @@ def text(fields: dict[str, Any]) -> str:
     ]
     if fields["fallback_used"]:
         parts.append(f"fallback after {fields['fallback_cause'] or 'request'}")
-    if fields["outcome"] != "ok":
-        parts.append(f"{fields['outcome']} {fields.get('reason', '')}".strip())
+    if outcome != "ok":
+        why = fields["state"] if running else fields.get("reason", "")
+        parts.append(f"{outcome} {why}".strip())
     parts.append(fields["request_id"][:12])
     return said_back("  ".join(parts), _TEXT_MAX)
 
 
 def listing(calls: list[dict[str, Any]]) -> str:
-    """Calls, given newest first, as such lines with their day, the last one last."""
-    return "".join(f"{call['ts'][:10]} {text(call)}\n" for call in reversed(calls))
+    """Calls, given newest first, as such lines with the day and time they came, the last last."""
+    when = "started_at"
+    return "".join(f"{call[when][:10]} {text(call, when)}\n" for call in reversed(calls))
 
 
 def _ms(value: float | None) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from modelsplit_proxy.cli import budget
 from modelsplit_proxy.cli import main as cli
 from modelsplit_proxy.runtime.clock import boot_id, machine_clocks
 from modelsplit_proxy.storage.state_file import FILE_NAME
@@ -67,8 +68,8 @@ def test_one_of_several_approvals_is_revoked_and_the_rest_with_one_word(
     at = (*at, "--json")
     for number in (1, 2, 3):
         assert json.loads(said(capsys, *APPROVE, *at))["id"] == number
-    assert json.loads(said(capsys, "revoke", "2", *BY, *at)) == {"revoked": [2]}
-    assert json.loads(said(capsys, "revoke", *BY, *at)) == {"revoked": [1, 3]}
+    assert json.loads(said(capsys, "revoke", "2", *BY, *at)) == {"revoked": [2], "state": at[1]}
+    assert json.loads(said(capsys, "revoke", *BY, *at))["revoked"] == [1, 3]
     history = shown(capsys, *at[:2])["history"]
     assert [(one["action"], one["revokes"]) for one in history] == [
         *[("approve", None)] * 3,
@@ -116,7 +117,7 @@ def test_a_mistyped_place_is_not_taken_for_an_empty_one(
 def test_before_the_first_start_it_says_so_and_an_approval_waits_for_it(
     tmp_path: Path, capsys: Capture
 ) -> None:
-    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    environ = {"MODELSPLIT_STATE": str(tmp_path / "modelsplit")}
     nobody = ("--admin", "127.0.0.1:1")
     path = tmp_path / "modelsplit" / FILE_NAME
     for verb in (("show",), APPROVE):
@@ -127,7 +128,50 @@ def test_before_the_first_start_it_says_so_and_an_approval_waits_for_it(
         )
     assert cli.run(["budget", "show", *nobody], environ) == 0
     out = capsys.readouterr()
-    assert ("5.00 of 5.00 USD left" in out.out, out.err) == (True, "")
+    assert "5.00 of 5.00 USD left" in out.out
+    assert out.err == f"modelsplit: state file {path} (by MODELSPLIT_STATE)\n"
+
+
+@pytest.fixture
+def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Where a user's own proxy and a service would have their state; neither is there yet."""
+    service = tmp_path / "service"
+    monkeypatch.setattr(budget, "_SERVICES", (service,))
+    return tmp_path / "modelsplit", service
+
+
+NOBODY = ("--admin", "127.0.0.1:1")
+
+
+@pytest.mark.parametrize("verb", [APPROVE, ("revoke", *BY), ("reset", *BY)], ids=lambda it: it[0])
+def test_a_change_that_nobody_could_be_meant_by_is_refused(
+    tmp_path: Path, homes: tuple[Path, Path], capsys: Capture, verb: tuple[str, ...]
+) -> None:
+    """No proxy answers where it is looked for: the running one may have its state anywhere."""
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    assert cli.run(["budget", *verb, *NOBODY], environ) == 1
+    assert capsys.readouterr().err.endswith(
+        "so which state file is meant is not known: name the proxy with --admin ADDRESS, or the "
+        "file with --state DIR; a first start of `modelsplit serve` makes one\n"
+    )
+    assert not homes[0].exists()
+
+
+@pytest.mark.parametrize("verb", [("show",), APPROVE], ids=lambda it: it[0])
+def test_where_a_service_has_its_state_too_nobody_guesses(
+    tmp_path: Path, homes: tuple[Path, Path], capsys: Capture, verb: tuple[str, ...]
+) -> None:
+    own, service = homes
+    environ = {"XDG_STATE_HOME": str(tmp_path)}
+    with opened(own):
+        pass
+    assert cli.run(["budget", *verb, *NOBODY], environ) == 0
+    path = own / FILE_NAME
+    told = capsys.readouterr().err
+    assert told == f"modelsplit: state file {path} (yours; no proxy answers)\n"
+    service.mkdir()
+    assert cli.run(["budget", *verb, *NOBODY], environ) == 1
+    assert f"as in --state {service} or --state {own}" in capsys.readouterr().err
 
 
 async def test_a_proxy_whose_file_is_out_of_sight_is_not_given_another(
@@ -174,7 +218,9 @@ async def test_beside_a_running_proxy_it_is_that_proxys_file(
         at = ("--admin", f"127.0.0.1:{up.admin_port}")
         refused = await client.request("POST", "/api/generate", body)
         assert refused.json["reason"] == "no_approval"
-        await asyncio.to_thread(said, capsys, *APPROVE, *at)
+        assert await asyncio.to_thread(cli.run, ["budget", *APPROVE, *at], {}) == 0
+        told = capsys.readouterr().err
+        assert told == f"modelsplit: state file {tmp_path / FILE_NAME} (the running proxy's)\n"
         async with up.admin() as admin:
             spending = (await admin.request("GET", "/stats")).json["spending"]
             assert (spending["approvals"], spending["approved_usd_left"]) == (1, 5.0)

@@ -86,6 +86,26 @@ async def test_the_last_calls_are_listed_the_last_one_last(capsys: Capture) -> N
         assert call["request_id"] == "second"
 
 
+async def test_a_running_call_is_listed_where_it_came(capsys: Capture) -> None:
+    sim = SimConfig(tokens=10**6, token_rate=200)
+    async with running(sim) as up, up.client() as client:
+        body = {"model": "planner", "prompt": "x", "stream": True}
+        await client.ask("POST", "/api/generate", body, {"X-Request-Id": "under-way"})
+        await client.head()
+        assert await of(up) == 0
+        line = capsys.readouterr().out
+        assert line.endswith("attempt 1  running streaming  under-way\n")
+        assert await of(up, "--outcome", "running", "--json") == 0
+        [call] = orjson.loads(capsys.readouterr().out)
+        assert (call["request_id"], call["status"], call["outcome"]) == (
+            *("under-way", 200, "running"),
+        )
+        assert await of(up, "--failed") == 0
+        assert capsys.readouterr().out == ""
+        client.reset()
+        await up.calls.wait()
+
+
 async def test_one_call_is_explained(capsys: Capture) -> None:
     async with running(SimConfig(tokens=2)) as up, up.client() as client:
         body = {"model": "planner", "prompt": "x", "stream": False}

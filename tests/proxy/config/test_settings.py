@@ -118,6 +118,9 @@ def test_state_lies_where_the_system_says(environ: dict[str, str], state: str) -
         ("0.0.0.0:80", Address("0.0.0.0", 80)),
         ("[::1]:11500", Address("::1", 11500)),
         ("localhost:0", Address("localhost", 0)),
+        # As it is printed at the start.
+        ("http://127.0.0.1:11500", Address("127.0.0.1", 11500)),
+        ("http://[::1]:11500/", Address("::1", 11500)),
         (":11500", Address("127.0.0.1", 11500)),  # never all interfaces by an omission
     ],
 )

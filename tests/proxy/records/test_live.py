@@ -32,6 +32,17 @@ def test_a_running_call_is_told_as_far_as_it_is() -> None:
     )
 
 
+def test_running_calls_are_listed_as_finished_ones_are() -> None:
+    live = LiveCalls(Clock())
+    for request_id in ("a", "b"):
+        live.enter(routed(request_id=request_id))
+    first, second = live.shown()
+    assert (first["request_id"], second["request_id"]) == ("a", "b")
+    assert first.keys() == log_fields(routed()).keys()
+    # How long it has taken so far, under both names.
+    assert (first["outcome"], first["planner_latency_ms"]) == ("running", 1500.0)
+
+
 def test_looking_at_a_running_call_does_not_fix_its_record() -> None:
     live = LiveCalls(Clock())
     record = routed(request_id="now")

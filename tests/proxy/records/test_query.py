@@ -6,6 +6,8 @@ import pytest
 
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.records.query import WORDS, Query, QueryError, only, read_number, read_query
+from modelsplit_proxy.records.values import log_fields
+from support.records import answered
 
 NOW = 1795393743.0
 
@@ -55,18 +57,27 @@ def test_a_time_that_is_none(said: str) -> None:
         read_query({"since": said}, NOW)
 
 
+def test_a_running_call_has_not_failed() -> None:
+    call = log_fields(answered())
+    assert Query(failed=True).fits(call | {"outcome": "client_gone"})
+    assert not Query(failed=True).fits(call | {"outcome": "running"})
+    assert Query(outcome="running").fits(call | {"outcome": "running"})
+
+
 def test_a_role_that_is_none_lists_the_known_ones() -> None:
     with pytest.raises(QueryError, match='role "boss" is unknown; the roles are PLANNER, EXECUTOR'):
         read_query({"role": "boss"}, NOW)
 
 
-@pytest.mark.parametrize("said", ["ok", "client_gone", "E_OVERLOAD_THROTTLED"])
+@pytest.mark.parametrize("said", ["ok", "client_gone", "running", "E_OVERLOAD_THROTTLED"])
 def test_an_outcome_is_one_that_calls_have(said: str) -> None:
     assert read_query({"outcome": said}, NOW).outcome == said
 
 
 def test_an_outcome_that_no_call_has() -> None:
-    with pytest.raises(QueryError, match='outcome "E_NOPE" is unknown; use ok, client_gone or an'):
+    with pytest.raises(
+        QueryError, match='outcome "E_NOPE" is unknown; use ok, client_gone, running or an'
+    ):
         read_query({"outcome": "E_NOPE"}, NOW)
 
 

@@ -9,7 +9,7 @@ import pytest
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.records import reader as module
 from modelsplit_proxy.records.query import Query
-from modelsplit_proxy.records.reader import AmbiguousError, RecordReader
+from modelsplit_proxy.records.reader import AmbiguousError, RecordReader, newest
 from modelsplit_proxy.records.recorder import Recorder
 from support.records import answered, begun, fallen_back, turned_away
 from support.stores import opened
@@ -98,6 +98,19 @@ def test_calls_that_are_like_this(reader: RecordReader, query: Query, expected: 
     assert ids(reader.latest(query, 10)) == expected
     in_order = [call for page in reader.in_order(query) for call in page]
     assert ids(in_order) == expected[::-1]
+    # One that is not on disk is judged in the same way.
+    assert ids([call for call in reader.latest(Query(), 10) if query.fits(call)]) == expected
+
+
+def test_of_several_lists_each_call_is_told_once_newest_first(reader: RecordReader) -> None:
+    kept = reader.latest(Query(), 10)
+    running = [kept[2] | {"outcome": "running"}, kept[0] | {"request_id": "other"}]
+    merged = newest([*kept, *running], 10)
+    assert ids(merged) == ["early", "other", "bcde", "abcd-2", "abcd-1"]
+    assert [call["outcome"] for call in merged if call["request_id"] == "abcd-2"] == [
+        "E_OVERLOAD_THROTTLED"
+    ]
+    assert ids(newest(merged, 2)) == ["early", "other"]
 
 
 def test_latest_is_as_many_as_asked(reader: RecordReader) -> None:

@@ -146,6 +146,13 @@ def test_records_wait_while_the_file_is_locked_and_are_written_once_later(
             for number in range(3):
                 recorder.call_ended(answered(request_id=f"kept-{number}"))
             assert recorder.reader.find("kept-1") is None
+            # But nobody is told that there are no such calls.
+            waiting = [call["request_id"] for call in recorder.latest(Query(), 10)]
+            assert sorted(waiting) == ["kept-0", "kept-1", "kept-2"]
+            assert recorder.latest(Query(failed=True), 10) == []
+            found = recorder.find("kept-1")
+            assert found is not None
+            assert [attempt["model"] for attempt in found["attempts"]] == ["qwen3:4b"]
             assert repr(recorder) == "<Recorder 3 waiting, 0 dropped>"
         hasty.undo()
         assert recorder.reader.find("kept-1") is not None

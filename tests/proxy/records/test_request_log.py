@@ -12,9 +12,9 @@ import pytest
 
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records import request_log
-from modelsplit_proxy.records.request_log import RequestLog, text
+from modelsplit_proxy.records.request_log import RequestLog, listing, text
 from modelsplit_proxy.records.values import log_fields
-from support.records import answered, fallen_back, turned_away
+from support.records import answered, begun, fallen_back, turned_away
 
 if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
@@ -137,6 +137,20 @@ def test_a_line_for_people() -> None:
         "00:29:06.250 PLANNER planner -> qwen3:4b 200 "
         "wait 0.50s llm 2.50s total 3.00s attempt 1 req-1"
     )
+
+
+def test_a_list_is_in_the_order_in_which_calls_came_and_says_when_they_came() -> None:
+    slow, quick = log_fields(answered()), log_fields(answered())
+    quick |= {"started_at": "2026-11-23T00:29:04.000Z", "ts": "2026-11-23T00:29:04.100Z"}
+    running = log_fields(begun()) | {"outcome": "running", "state": "queued"}
+    running["started_at"] = "2026-11-23T00:29:05.000Z"
+    lines = listing([running, quick, slow]).splitlines()
+    assert [line[:23] for line in lines] == [
+        "2026-11-23 00:29:03.250",
+        "2026-11-23 00:29:04.000",
+        "2026-11-23 00:29:05.000",
+    ]
+    assert "attempt 1  running queued  " in lines[-1]
 
 
 def test_a_fallback_and_a_failure_say_why() -> None:
