@@ -85,7 +85,7 @@ FLOORS = (
     {"records"},
     {"limits"},
     {"watch", "config"},
-    {"metrics"},
+    {"metrics", "tracing"},
     {"calls", "passthrough", "admin"},
     {"handler"},
     {"app"},
@@ -120,6 +120,8 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         ("modelsplit_proxy.config.prices", "_table"),
         # The schema validator: three megabytes, and many clients never send a schema.
         ("modelsplit_proxy.protocol.answer_format", "_of_schema"),
+        # OpenTelemetry's SDK, an optional package.
+        ("modelsplit_proxy.tracing.setup", "traces"),
     }
 )
 

@@ -77,6 +77,7 @@ from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.storage.retention import Retention, RetentionLimits
 from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
+from modelsplit_proxy.tracing.setup import traces
 from modelsplit_proxy.watch.health import HealthMonitor, Watched
 from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.learned import LearnedKeeper
@@ -170,6 +171,7 @@ class App:
         self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
+        self._traces = traces(settings, clock)
         documents = DocumentNames(self.lag)
         self._windows = Windows(documents.series, clock)
         self.metrics = CallMetrics(policy, documents)
@@ -238,6 +240,8 @@ class App:
             ("log", self.log.call_ended),
         ):
             self.ended.listen(name, listener)
+        if self._traces is not None:
+            self.ended.listen("traces", self._traces.call_ended)
 
     def _retention(self) -> Retention:
         settings = self._settings
@@ -285,6 +289,7 @@ class App:
             live=self.live,
             clock=self.clock,
             lifecycle=self.lifecycle,
+            is_traced=self._traces is not None,
         )
 
     def _attempt_parts(self) -> AttemptParts:
@@ -444,6 +449,8 @@ class App:
         await self._tasks.close()
         self.pool.close()
         await self.log.close()
+        if self._traces is not None:
+            await self._traces.close()
         self.budget_keeper.close()
         self._learned.keep()
         await asyncio.to_thread(self.store.close)

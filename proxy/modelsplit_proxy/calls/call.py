@@ -23,7 +23,7 @@ from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingReq
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.body import BodyError, read_whole
 from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
-from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked
+from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked, trace_context
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.tasks import in_steps
 
@@ -66,6 +66,7 @@ class CallParts:
     live: LiveCalls
     clock: Clock
     lifecycle: Lifecycle
+    is_traced: bool
 
 
 class InferenceCall:
@@ -107,6 +108,8 @@ class InferenceCall:
             started_wall=parts.clock.wall(),
             client_retry=request.headers.get("x-stainless-retry-count", "0") != "0",
         )
+        if parts.is_traced:
+            self.record.trace_context = trace_context(request.headers)
         self._reply = Reply(parts.replies, request, down, self.record)
 
     async def serve(self, refused: Failure | None = None) -> None:

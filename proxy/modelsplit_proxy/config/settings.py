@@ -24,6 +24,8 @@ _SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?")
 _YES: Final = frozenset({"yes", "true", "on", "1"})
 _NO: Final = frozenset({"", "no", "false", "off", "0"})
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
+# Of OTLP, under a collector's URL.
+_TRACES_PATH: Final = "v1/traces"
 _BYTES: Final = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -68,6 +70,7 @@ class Settings:
     allow_hosts: tuple[str, ...]
     allow_origins: tuple[str, ...]
     boot_id: str = ""
+    otlp_endpoint: str = ""
     take_over: bool = False
 
 
@@ -113,6 +116,7 @@ OPTIONS: Final = (
     Option("keep-records", "30d", "how long records of finished calls are kept"),
     Option("max-records-size", "1GiB", "largest state file; the oldest records go first"),
     Option("log-format", "auto", "json, text, or auto: text on a terminal"),
+    Option("otlp-endpoint", "", "OpenTelemetry collector to send traces to; default: none"),
     Option("boot-id", "", "which boot of the machine this is, where the system hides it"),
     Option("allow-host", "", "further Host name to answer to", repeatable=True),
     Option("allow-origin", "", "further browser Origin to answer to", repeatable=True),
@@ -150,6 +154,7 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         allow_hosts=raw["allow-host"],
         allow_origins=raw["allow-origin"],
         boot_id=raw["boot-id"][0],
+        otlp_endpoint=_otlp(raw["otlp-endpoint"][0]),
         take_over=_switch("--take-over", raw["take-over"][0]),
     )
     if settings.upstream == settings.listen and settings.listen.port != 0:
@@ -200,6 +205,26 @@ def _upstream(raw: str) -> Address:
             f'--upstream "{raw}" is not an http URL without a path, as in http://127.0.0.1:11434'
         )
     return Address(host, 11434 if port is None else port)
+
+
+def _otlp(raw: str) -> str:
+    """The URL that takes traces; empty: none is wanted. A URL without a path is a collector's."""
+    if not raw:
+        return ""
+    try:
+        parts = urlsplit(raw)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port, parts = None, None, urlsplit("")
+    known = host and port != 0 and parts.scheme in {"http", "https"}
+    if not known or parts.query or parts.fragment or parts.username is not None:
+        raise SettingError(
+            f'--otlp-endpoint "{raw}" is not a URL of http or https, as in http://127.0.0.1:4318; '
+            "headers are said in OTEL_EXPORTER_OTLP_HEADERS"
+        )
+    if parts.path.endswith(f"/{_TRACES_PATH}"):
+        return raw
+    return f"{raw.rstrip('/')}/{_TRACES_PATH}"
 
 
 def _seconds(flag: str, raw: str) -> float:

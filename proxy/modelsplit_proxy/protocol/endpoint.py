@@ -66,6 +66,8 @@ class WireFormat:
 class Endpoint:
     """One inference route. ``label`` is its path; its method is POST.
 
+    ``operation`` is OpenTelemetry's name for what it does.
+
     The request:
     ``facts`` are for the policy. ``streams`` is what it does unless told by ``stream``; None:
     it never streams. ``read_form`` finds the model in a form (body, content type, query) and
@@ -86,6 +88,7 @@ class Endpoint:
     label: str
     wire: WireFormat
     facts: EndpointFacts = NO_FACTS
+    operation: str = "chat"
     streams: bool | None = None
     read_form: Callable[[bytes, str, str], Body] | None = None
     wanted_format: Callable[[Fields], Wanted | None] | None = None

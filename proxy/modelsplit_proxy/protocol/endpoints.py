@@ -32,6 +32,7 @@ ENDPOINTS: Final = (
         unfinished=answer_check.not_done,
         waiting_piece=waiting_pieces.of_generate,
         answer_keys=frozenset({"response", "done"}),
+        operation="text_completion",
     ),
     Endpoint(
         "/api/chat",
@@ -52,6 +53,7 @@ ENDPOINTS: Final = (
         EndpointFacts(takes_options=True, embeds=True),
         counts=False,
         answer_keys=frozenset({"embeddings"}),
+        operation="embeddings",
     ),
     Endpoint(
         "/api/embeddings",
@@ -59,6 +61,7 @@ ENDPOINTS: Final = (
         EndpointFacts(takes_options=True, embeds=True),
         counts=False,
         answer_keys=frozenset({"embedding"}),
+        operation="embeddings",
     ),
     Endpoint(
         "/v1/chat/completions",
@@ -82,12 +85,14 @@ ENDPOINTS: Final = (
         unfinished=answer_check.no_finish_reason,
         waiting_piece=waiting_pieces.comment,
         answer_keys=frozenset({"choices"}),
+        operation="text_completion",
     ),
     Endpoint(
         "/v1/embeddings",
         OPENAI,
         EndpointFacts(embeds=True),
         answer_keys=frozenset({"data"}),
+        operation="embeddings",
     ),
     Endpoint(
         "/v1/responses",
@@ -107,16 +112,19 @@ ENDPOINTS: Final = (
         read_form=read_form,
         is_held=True,
         unfinished=answer_check.without_a_word,
+        operation="generate_content",
     ),
     Endpoint(
         "/v1/images/generations",
         OPENAI,
         answer_keys=frozenset({"data"}),
+        operation="generate_content",
     ),
     Endpoint(
         "/v1/images/edits",
         OPENAI,
         answer_keys=frozenset({"data"}),
+        operation="generate_content",
     ),
     Endpoint(
         "/v1/messages",

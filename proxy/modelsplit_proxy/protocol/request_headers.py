@@ -63,6 +63,18 @@ def new_id() -> str:
     return f"{random.getrandbits(128):032x}"
 
 
+def trace_context(headers: CIMultiDictProxy[str]) -> dict[str, str]:
+    """The headers of W3C's trace context, by their names in lower case; few or none.
+
+    Two ``traceparent`` are none, as the standard has it.
+    """
+    parents = headers.getall("traceparent", ())
+    if len(parents) != 1:
+        return {}
+    states = ",".join(headers.getall("tracestate", ()))
+    return {"traceparent": parents[0]} | ({"tracestate": states} if states else {})
+
+
 def read_asked(headers: CIMultiDictProxy[str]) -> Asked:
     """Read the ``X-LLM-*`` request headers; raise AskedError naming the first bad one."""
     if "x-llm-" not in "\n".join(headers).lower():

@@ -121,6 +121,7 @@ class CallRecord:
     back, and a digest of who asked what; None: it was not sent.
     ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
     ``unable``: why a second model was not asked at all, being known to be of no use.
+    ``trace_context``: the headers that say which trace it belongs to; None: it is not traced.
     ``values``: what ``values.finished`` made of the call when it had ended.
     """
 
@@ -153,6 +154,7 @@ class CallRecord:
     pair: int | None = None
     loading: Loading | None = None
     ended: float | None = None
+    trace_context: dict[str, str] | None = None
     values: Finished | None = field(default=None, repr=False, compare=False)
 
     def routed(self, route: Route) -> Routing:

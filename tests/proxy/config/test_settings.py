@@ -68,6 +68,35 @@ def test_a_switch_is_yes_or_no(said: str, *, expected: bool) -> None:
     assert read({"MODELSPLIT_TAKE_OVER": said}, take_over="yes").take_over is True
 
 
+@pytest.mark.parametrize(
+    ("said", "takes_traces"),
+    [
+        ("", ""),
+        ("http://127.0.0.1:4318", "http://127.0.0.1:4318/v1/traces"),
+        ("http://127.0.0.1:4318/", "http://127.0.0.1:4318/v1/traces"),
+        ("https://otel.example/otlp", "https://otel.example/otlp/v1/traces"),
+        ("https://otel.example/v1/traces", "https://otel.example/v1/traces"),
+        ("http://[::1]:4318", "http://[::1]:4318/v1/traces"),
+    ],
+)
+def test_a_collector_is_a_url_with_or_without_the_path_of_traces(
+    said: str, takes_traces: str
+) -> None:
+    assert read(otlp_endpoint=said).otlp_endpoint == takes_traces
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        *("127.0.0.1:4318", "grpc://127.0.0.1:4317", "http://", "http://h:99999", "http://h:0"),
+        *("http://u:p@h", "http://h?x=1", "http://h#x", "http://[::1"),
+    ],
+)
+def test_what_is_no_collector_is_named(said: str) -> None:
+    words = refusal({"MODELSPLIT_OTLP_ENDPOINT": said})
+    assert words.startswith(f'--otlp-endpoint "{said}" is not a URL of http or https')
+
+
 def test_a_switch_that_is_neither_is_named() -> None:
     assert refusal({"MODELSPLIT_TAKE_OVER": "maybe"}) == '--take-over "maybe" is neither yes nor no'
 

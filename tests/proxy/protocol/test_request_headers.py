@@ -18,6 +18,7 @@ from modelsplit_proxy.protocol.request_headers import (
     AskedError,
     read_asked,
     request_id,
+    trace_context,
 )
 
 
@@ -106,6 +107,25 @@ def test_a_header_sent_twice_must_say_one_thing() -> None:
     assert refused.value.failure.message == (
         'X-LLM-Role "PLANNER, HEAVY" cannot be read; send it once'
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ([], {}),
+        ([("traceparent", "00-1-2-01")], {"traceparent": "00-1-2-01"}),
+        (
+            [("TraceParent", "p"), ("tracestate", "a=1"), ("TraceState", "b=2")],
+            {"traceparent": "p", "tracestate": "a=1,b=2"},
+        ),
+        ([("traceparent", "p"), ("traceparent", "q")], {}),
+        ([("tracestate", "a=1")], {}),
+    ],
+)
+def test_the_trace_context_is_one_parent_and_all_states(
+    said: list[tuple[str, str]], kept: dict[str, str]
+) -> None:
+    assert trace_context(CIMultiDictProxy(CIMultiDict(said))) == kept
 
 
 @given(said=st.text(st.characters(), max_size=300))
