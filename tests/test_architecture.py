@@ -125,10 +125,12 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
     }
 )
 
-# Where paths of Ollama's stand: the two tables, what is asked otherwise on its way through, and
-# who asks Ollama on our own account.
+# Where paths of Ollama's stand: the two tables, what is asked otherwise on its way through, who
+# asks Ollama on our own account, and the client's two dialects, which ask as its users would.
 MAY_NAME_ROUTES = frozenset(
     {
+        "modelsplit_client.ollama_dialect",
+        "modelsplit_client.openai_dialect",
         "modelsplit_proxy.protocol.endpoints",
         "modelsplit_proxy.protocol.routes",
         "modelsplit_proxy.passthrough.intercept",
@@ -714,7 +716,7 @@ def untested(source: Path, tests: Path) -> list[str]:
     return [str(path.relative_to(tests.parent)) for path in wanted if not path.exists()]
 
 
-@pytest.mark.parametrize("part", ["policy", "proxy"])
+@pytest.mark.parametrize("part", ["policy", "proxy", "client"])
 def test_every_module_has_its_test_file(part: str) -> None:
     missing = untested(ROOT / part / f"modelsplit_{part}", ROOT / "tests" / part)
     assert not missing, "missing: " + ", ".join(missing)
