@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,11 @@ class Report:
 
     path: str
     body: Mapping[str, Any]
+
+    @property
+    def content(self) -> bytes:
+        """The body as JSON; whatever is in it, it can be sent."""
+        return json.dumps(self.body).encode()
 
 
 def checked_id(job_id: str | None) -> str:

@@ -53,8 +53,7 @@ class Settings:
         body = json.dumps(self.speaks.body(call), ensure_ascii=False, allow_nan=False)
         # Half a surrogate pair becomes a question mark: there is no UTF-8 for it.
         content = body.encode(errors="replace")
-        headers = {"Content-Type": "application/json", **self.headers, **calls.headers(call)}
-        return self.base_url + self.speaks.path(call), headers, content
+        return self.base_url + self.speaks.path(call), self.headers | calls.headers(call), content
 
     def patience(self, call: Call) -> float:
         """Seconds for which a call that is turned away is made again."""
@@ -82,7 +81,11 @@ def settings(
     """Checked. Raises ValueError for an address or a dialect that is none."""
     base = _url(base_url)
     # Whole answers and streams alike carry what modelsplit adds only where they are not compressed.
-    headers = {"Accept-Encoding": "identity", "User-Agent": "modelsplit-client"}
+    headers = {
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": "modelsplit-client",
+    }
     if api_key is not None:
         headers["Authorization"] = f"Bearer {api_key}"
     return Settings(

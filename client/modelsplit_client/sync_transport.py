@@ -67,9 +67,12 @@ class Transport:
         url = self._settings.admin_url + report.path
         try:
             response = self._http.post(
-                url, json=report.body, headers=self._settings.headers, timeout=REPORT_TIMEOUT
+                url,
+                content=report.content,
+                headers=self._settings.headers,
+                timeout=REPORT_TIMEOUT,
             )
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: closed meanwhile
             _warn(self._complaints.unreached(error))
             return False
         if not response.is_success:

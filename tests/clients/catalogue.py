@@ -56,10 +56,11 @@ class Client:
     """One row of the matrix.
 
     title: as the README names it above its snippet. packages: whose versions matter, none
-    for a program of the system. script: run for it. alias: what it finds out about `planner` before
-    or besides a call. calls, trouble: the cases it is put through. shows: where it does not
-    show our sentence. tries: how often its own retries make it ask for a throttled call, the
-    first time included. heeds: whether `x-should-retry: false` keeps it from that.
+    for a program of the system and for our own. own: whether it stands in this tree. script:
+    run for it. alias: what it finds out about `planner` before or besides a call. calls, trouble:
+    the cases it is put through. shows: where it does not show our sentence. tries: how often its
+    own retries make it ask for a throttled call, the first time included. heeds: whether
+    `x-should-retry: false` keeps it from that.
     """
 
     title: str
@@ -71,11 +72,16 @@ class Client:
     shows: Mapping[str, Shows] = field(default_factory=dict)
     tries: int = 1
     heeds: bool = True
+    own: bool = False
 
     @property
     def programs(self) -> tuple[str, ...]:
         """What has to be installed on the machine for it, besides Python."""
-        return self.language.programs if self.packages else (self.title,)
+        return self.language.programs if self.packages or self.own else (self.title,)
+
+    @property
+    def streams(self) -> bool:
+        return "stream" in self.calls
 
     @property
     def language(self) -> Language:
@@ -94,6 +100,21 @@ def _without(*cases: str) -> tuple[str, ...]:
 
 
 CLIENTS: Final = (
+    Client(
+        "modelsplit_client",
+        (),
+        "python/modelsplit_python.py",
+        calls=_without("embed", "list", "alias"),
+        own=True,
+    ),
+    Client(
+        "llm-client.mjs",
+        (),
+        "node/llm_client.mjs",
+        calls=("chat", "structured"),
+        trouble=("throttled", "spent", "cloud"),
+        own=True,
+    ),
     Client("curl", (), "python/curl.py", "qwen3"),
     Client("ollama (Python)", ("ollama",), "python/ollama_python.py", "qwen3"),
     Client(

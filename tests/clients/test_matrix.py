@@ -34,12 +34,12 @@ EXPECTED: dict[str, Any] = {
 INSTALLED = {"qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"}
 
 
-def clients(*, package: str = "") -> list[Any]:
-    """All of them, or those that are made of a package."""
+def clients(*, package: str = "", streams: bool = False) -> list[Any]:
+    """All of them, those that are made of a package, or those that stream."""
     return [
         pytest.param(client, id=client.title, marks=needs(client))
         for client in CLIENTS
-        if not package or package in client.packages
+        if (not package or package in client.packages) and (client.streams or not streams)
     ]
 
 
@@ -92,7 +92,7 @@ def test_trouble_is_told(see: See, client: Client, case: str) -> None:
             assert seen.error is None
 
 
-@pytest.mark.parametrize("client", clients())
+@pytest.mark.parametrize("client", clients(streams=True))
 def test_what_comes_too_late_for_a_status_is_told_inside_the_stream(
     see: See, client: Client
 ) -> None:
@@ -107,7 +107,7 @@ def failure(sighting: Sighting, case: str) -> Failure:
     return found
 
 
-@pytest.mark.parametrize("client", clients())
+@pytest.mark.parametrize("client", clients(streams=True))
 def test_a_refused_stream_is_told_as_any_refused_call(see: See, client: Client) -> None:
     seen = see(client).cases
     assert page.told(seen["cloud stream"]) == page.told(seen["cloud"])
@@ -125,7 +125,7 @@ def told(seen: Seen) -> str:
     return seen.error
 
 
-@pytest.mark.parametrize("client", clients())
+@pytest.mark.parametrize("client", clients(streams=True))
 def test_what_came_before_the_break_is_not_lost(see: See, client: Client) -> None:
     seen = see(client).cases["broken"]
     assert ANSWER.startswith("".join(seen.said))

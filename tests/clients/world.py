@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from support.harness import Overlay, Running
 
 FOLDER: Final = Path(__file__).parent
+EXAMPLES: Final = readme.ROOT / "examples"
 BREAKS: Final = ("breaks:1b", "breaks:2b")
 SLOW: Final = (ModelSpec("slow:1b", load_ms=400), ModelSpec("late:1b", load_ms=400))
 SIM: Final = SimConfig(
@@ -145,7 +146,7 @@ def _prepared(client: Client, places: Places, room: Path) -> tuple[Path, Path]:
     script = FOLDER / client.script
     if client.language is Language.PYTHON:
         return places.found[Language.PYTHON], script
-    for source in script.parent.glob("*.mjs"):
+    for source in (*script.parent.glob("*.mjs"), *EXAMPLES.glob("*.mjs")):
         shutil.copy(source, room)
     (room / "node_modules").symlink_to(places.found[Language.NODE])
     return install.node(), room / script.name
@@ -158,7 +159,7 @@ def _environment(client: Client, program: Path, url: str, room: Path) -> dict[st
         "PATH": f"{program.parent}:{os.environ['PATH']}",
         "LANG": "C.UTF-8",
         "HOME": str(room),
-        "PYTHONPATH": str(FOLDER.parent),
+        "PYTHONPATH": f"{FOLDER.parent}:{readme.ROOT / 'client'}",
         # LiteLLM would fetch its price list from the network when it is imported.
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "MODELSPLIT_URL": url,

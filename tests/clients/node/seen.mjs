@@ -22,20 +22,24 @@ export const TOOL = {
   },
 };
 
-// chat(model) gives a text, stream(model) an async iterator of its pieces; the others, anything.
+// chat(model) gives a text, stream(model) an async iterator of its pieces, or there is none; the
+// others, anything.
 export async function run(chat, stream, others) {
-  const cases = {
-    readme,
-    chat: () => chat("planner"),
+  const streams = {
     stream: () => stream("planner"),
-    ...others,
-    throttled: () => chat("heavy"),
-    cloud: () => chat("cloud"),
     "cloud stream": () => stream("cloud"),
-    spent: () => chat("spent:1b"),
     broken: () => stream("breaks:1b"),
     early: () => stream("slow:1b"),
     late: () => stream("late:1b"),
+  };
+  const cases = {
+    readme,
+    chat: () => chat("planner"),
+    ...others,
+    throttled: () => chat("heavy"),
+    cloud: () => chat("cloud"),
+    spent: () => chat("spent:1b"),
+    ...(stream && streams),
   };
   const found = {};
   for (const [name, one] of Object.entries(cases)) found[name] = await seen(one);
