@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from kit import mean, merged, options, quantile, show, table
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.vocabulary import Role
-from modelsplit_sim.virtual_host import Neighbour
+from modelsplit_sim.host_shape import Neighbour
 from modelsplit_sim.virtual_run import PlainCaps, VirtualRun
 from modelsplit_sim.virtual_traffic import Arrival, read_scenario
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.parallelism import Parallelism
-    from modelsplit_sim.virtual_host import HostShape
+    from modelsplit_sim.host_shape import HostShape
     from modelsplit_sim.virtual_run import VirtualCall
 
 ROOT = Path(__file__).resolve().parents[1]

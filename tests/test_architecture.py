@@ -114,6 +114,8 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
     {
         # The stand-in Ollama: two megabytes that a process that serves has no use for.
         ("modelsplit_proxy.cli.commands", "_demo"),
+        # The simulation, and the stand-in's package with it: the same.
+        ("modelsplit_proxy.cli.simulate_command", "_run"),
         # The other commands: half a megabyte.
         ("modelsplit_proxy.cli.main", "_commands"),
         # The table of prices, from an optional package: six megabytes and a tenth of a second.
@@ -140,6 +142,13 @@ MAY_NAME_ROUTES = frozenset(
         "modelsplit_proxy.watch.upstream_probe",
     }
 )
+
+# Who in the proxy may import the stand-in's package: what shows without an Ollama, and what tries
+# without one.
+MAY_IMPORT_SIM = frozenset({"modelsplit_proxy.cli.demo", "modelsplit_proxy.cli.simulate"})
+
+# Replay computes: it reads no clock, opens nothing and waits for nobody. Chance is seeded.
+REPLAY_MAY_IMPORT = POLICY_MAY_IMPORT | {"modelsplit_sim", "operator", "random", "statistics"}
 
 LONGEST_FUNCTION = 80
 
@@ -282,7 +291,7 @@ def policy_does_nothing_but_decide(module: Module) -> Iterator[str]:
 
 
 def packages_point_one_way(module: Module) -> Iterator[str]:
-    """Policy knows nobody; sim does not know the proxy; only ``demo`` joins the two."""
+    """Policy knows nobody; sim does not know the proxy; two commands alone join the two."""
     for node, top in tops(module):
         where = f"{module.name}:{node.lineno}"
         if module.top == "modelsplit_sim" and top == "modelsplit_proxy":
@@ -290,11 +299,22 @@ def packages_point_one_way(module: Module) -> Iterator[str]:
         if (
             top == "modelsplit_sim"
             and module.top == "modelsplit_proxy"
-            and module.name != "modelsplit_proxy.cli.demo"
+            and module.name not in MAY_IMPORT_SIM
         ):
-            yield f"{where}: only modelsplit_proxy.cli.demo may import the stand-in"
+            yield f"{where}: only {', '.join(sorted(MAY_IMPORT_SIM))} may import the stand-in"
         if module.top == "modelsplit_client" and top in {"modelsplit_proxy", "modelsplit_policy"}:
             yield f"{where}: the client speaks HTTP and imports nothing of the server"
+
+
+def replay_only_computes(module: Module) -> Iterator[str]:
+    if not f"{module.name}.".startswith("modelsplit_sim.replay."):
+        return
+    for node, top in tops(module):
+        if top not in REPLAY_MAY_IMPORT:
+            yield f"{module.name}:{node.lineno} imports {top}"
+    for call in ast.walk(module.tree):
+        if isinstance(call, ast.Call) and simple_name(call.func) in IMPURE_CALLS:
+            yield f"{module.name}:{call.lineno} calls {simple_name(call.func)}()"
 
 
 def room_of(name: str) -> str:
@@ -484,6 +504,7 @@ CHECKS = (
     metrics_are_counted_one_way,
     rooms_import_downwards,
     protocol_does_no_io,
+    replay_only_computes,
     no_hidden_import,
     no_module_named_by_a_string,
     no_global,
@@ -831,6 +852,8 @@ BAD = (
     (rooms_import_downwards, "modelsplit_proxy.watch.x", "import modelsplit_proxy.config.keys"),
     (rooms_import_downwards, "modelsplit_proxy.attic.x", ""),
     (rooms_import_downwards, "modelsplit_proxy.services", ""),
+    (replay_only_computes, "modelsplit_sim.replay.run", "import time"),
+    (replay_only_computes, "modelsplit_sim.replay.run", "open('trace.jsonl')"),
     (protocol_does_no_io, "modelsplit_proxy.protocol.splice", "import asyncio"),
     (protocol_does_no_io, "modelsplit_proxy.protocol.splice", "from aiohttp import web"),
     (routes_stand_in_tables, PROXY, "def f(label): return label == '/api/chat'"),
@@ -882,6 +905,8 @@ GOOD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.roles", "from .facts import Role"),
     (policy_imports_only_what_is_pure, "modelsplit_policy.r", "from collections.abc import Set"),
     (packages_point_one_way, "modelsplit_proxy.cli.demo", "from modelsplit_sim import server"),
+    (packages_point_one_way, "modelsplit_proxy.cli.simulate", "from modelsplit_sim import shipped"),
+    (replay_only_computes, "modelsplit_sim.server", "import time"),
     (metrics_are_counted_one_way, PROXY, "from prometheus_client.core import GaugeMetricFamily"),
     (rooms_import_downwards, PROXY, "from modelsplit_proxy.runtime.clock import Clock"),
     (rooms_import_downwards, PROXY, "from modelsplit_proxy.http import bounds"),

@@ -21,7 +21,7 @@ from .virtual_traffic import read_scenario
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .virtual_host import HostShape
+    from .host_shape import HostShape
 
 _OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "load-ms": ("load_ms", float),

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.config.model import Policy
 
-    from .virtual_host import HostShape, Work
+    from .host_shape import HostShape
+    from .virtual_host import Work
     from .virtual_traffic import Arrival
 
 _STALL_S = 60.0

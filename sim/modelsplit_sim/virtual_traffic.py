@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .virtual_host import HostShape, Neighbour
+from .host_file import host_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from .host_shape import HostShape
 
 SCENARIOS = Path(__file__).parent / "scenarios"
 
@@ -82,17 +84,9 @@ def read_scenario(path: Path | str) -> Scenario:
         file = SCENARIOS / f"{path}.json"
     raw = json.loads(file.read_bytes())
     try:
-        return Scenario(_host(raw["host"]), _traffic(raw["traffic"]))
+        return Scenario(host_of(raw["host"]), _traffic(raw["traffic"]))
     except (KeyError, TypeError) as error:
         raise ValueError(f"{file} is no scenario: {error!r}") from None
-
-
-def _host(raw: dict[str, Any]) -> HostShape:
-    neighbour = raw.get("neighbour")
-    known = {field.name for field in fields(HostShape)}
-    if unknown := set(raw) - known:
-        raise TypeError(f"unknown keys {sorted(unknown)}")
-    return HostShape(**raw | {"neighbour": None if neighbour is None else Neighbour(**neighbour)})
 
 
 def _traffic(raw: dict[str, Any]) -> Traffic:

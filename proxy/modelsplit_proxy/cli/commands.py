@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_proxy.cli import budget, check, experiments, keys, requests, serve, status
+from modelsplit_proxy.cli import (
+    budget,
+    check,
+    experiments,
+    keys,
+    requests,
+    serve,
+    simulate_command,
+    status,
+)
 from modelsplit_proxy.cli.command import Argument, Command, settings_of
 
 if TYPE_CHECKING:
@@ -35,6 +44,7 @@ COMMANDS: Final = (
     requests.COMMAND,
     check.CHECK_CONFIG,
     check.ROUTE,
+    simulate_command.COMMAND,
     experiments.COMMAND,
     keys.COMMAND,
     budget.COMMAND,

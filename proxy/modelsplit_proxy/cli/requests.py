@@ -89,6 +89,14 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
     return ExitCode.OK
 
 
+def exported(
+    words: dict[str, str], admin: Address, state: Path | None, clock: Clock
+) -> Iterator[bytes]:
+    """The trace of the calls that ``words`` ask for, in pieces, from where ``run`` asks."""
+    source = _Proxy(admin) if state is None else _File(state, clock)
+    return source.export(words)
+
+
 class _Proxy:
     """The running proxy's admin listener."""
 

@@ -1,0 +1,200 @@
+"""One run in virtual time, from its first call to its last."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from modelsplit_policy.model_names import canonical
+from modelsplit_policy.roles import Roles, Route, RouteRequest
+from modelsplit_policy.vocabulary import Provider
+from modelsplit_sim.virtual_host import VirtualHost
+
+from .clients import Clients
+from .demand import NO_RETRIES, Demand, Retries, Shares
+from .direct import Direct
+from .proxy import VirtualProxy
+from .timeline import Timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_sim.host_shape import HostShape
+    from modelsplit_sim.virtual_host import Work
+
+    from .attempt import CallRun
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """What is tried: a policy, or none at all.
+
+    ``direct`` None: a proxy with this policy. Else no proxy, and every call goes to that model;
+    empty: to its role's primary.
+    """
+
+    name: str
+    policy: Policy
+    direct: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What every contender meets. ``until``: workers send no further call after that."""
+
+    demands: Sequence[Demand]
+    shares: Mapping[tuple[str, str], Shares] = field(default_factory=dict)
+    retries: Retries = NO_RETRIES
+    until: float = math.inf
+
+
+@dataclass(slots=True)
+class Played:
+    """A run that is over. ``calls``: all that came, retries too. ``seconds``: how long it was.
+
+    ``loads``: by model. ``busy_s``: how long the host computed.
+    """
+
+    calls: list[CallRun]
+    seconds: float
+    loads: dict[str, int]
+    busy_s: float
+    shed_s: float = 0.0
+    seat_s: float = 0.0
+
+
+class _Server(Protocol):
+    def start(self) -> None: ...
+    def arrive(self, call: CallRun) -> None: ...
+    def leave(self, call: CallRun) -> None: ...
+    def begun(self, work: Work) -> None: ...
+    def done(self, work: Work) -> None: ...
+    def crashed(self, work: Work) -> None: ...
+    def passed(self) -> None: ...
+
+
+def play(
+    contender: Contender,
+    shape: HostShape,
+    traffic: Traffic,
+    seed: int,
+    progress: Callable[[float], None] | None = None,
+) -> Played:
+    """Replay the traffic to its end. The same seed gives the same run.
+
+    ``progress``: told the moment the run has come to, now and then.
+    """
+    timeline = Timeline()
+    host = VirtualHost(shape, seed, _loaded_at_first(contender, shape, traffic))
+    clients = Clients(traffic.demands, timeline, traffic.retries, seed, traffic.until)
+    server = _server(contender, host, timeline, traffic, clients.ended)
+    clients.server = server
+    server.start()
+    clients.start()
+    steps = 0
+    while clients.left:
+        due, happens = timeline.next_at, host.next_at()
+        if due == happens == math.inf:
+            break
+        _advance(timeline, host, server, min(due, happens))
+        if due < happens:
+            timeline.happen()
+        steps += 1
+        if progress is not None and steps % 20_000 == 0:
+            progress(timeline.now)
+    return _played(contender, clients, timeline, host, server)
+
+
+def _advance(timeline: Timeline, host: VirtualHost, server: _Server, to: float) -> None:
+    timeline.now = to
+    done = host.advance(to)
+    for work in host.begun:
+        server.begun(work)
+    for work in host.crashed:
+        server.crashed(work)
+    for work in done:
+        server.done(work)
+    server.passed()
+
+
+def _server(
+    contender: Contender,
+    host: VirtualHost,
+    timeline: Timeline,
+    traffic: Traffic,
+    told: Callable[[CallRun], None],
+) -> Any:
+    policy = contender.policy
+    if contender.direct is not None:
+        return Direct(policy, contender.direct, host, timeline, told)
+    return VirtualProxy(policy, host, timeline, traffic.shares, told)
+
+
+def _played(
+    contender: Contender, clients: Clients, timeline: Timeline, host: VirtualHost, server: Any
+) -> Played:
+    seats = (
+        attempt.ended - attempt.seated
+        for call in clients.calls
+        for attempt in call.attempts
+        if attempt.seated is not None and attempt.ended is not None
+    )
+    shed_s = 0.0 if contender.direct is not None else server.health.shed_s
+    return Played(clients.calls, timeline.now, host.loads, host.busy_s, shed_s, sum(seats))
+
+
+def models_needed(contender: Contender, demands: Sequence[Demand]) -> dict[str, int]:
+    """By canonical name: every model that the host may be asked for, and by how many calls first.
+
+    Fallbacks and the arms of experiments are among them, with no call of their own.
+    """
+    roles = Roles(contender.policy)
+    needed: dict[str, int] = {}
+    for demand in demands:
+        route = roles.route(
+            RouteRequest(demand.model, demand.role, job=demand.job, client=demand.client)
+        )
+        if not isinstance(route, Route):
+            continue
+        if contender.direct:
+            _count(needed, contender.direct, 1)
+            continue
+        if route.provider is Provider.CLOUD:
+            continue
+        first, *others = route.candidates
+        _count(needed, first.model, 1)
+        if contender.direct is None:
+            arms = route.experiment.arms if route.experiment is not None else ()
+            for model in (*(other.model for other in others), *(arm.model for arm in arms)):
+                _count(needed, model, 0)
+    return needed
+
+
+def missing_figures(contender: Contender, shape: HostShape, demands: Sequence[Demand]) -> list[str]:
+    """Models that may be asked for and of which the host has no figures of their own.
+
+    None where the host has the same figures for every model.
+    """
+    if not shape.models:
+        return []
+    return sorted(set(models_needed(contender, demands)) - set(shape.models))
+
+
+def _count(needed: dict[str, int], model: str, calls: int) -> None:
+    name = canonical(model)
+    needed[name] = needed.get(name, 0) + calls
+
+
+def _loaded_at_first(contender: Contender, shape: HostShape, traffic: Traffic) -> list[str]:
+    """What is loaded when the run begins: the models asked for most, as many as fit."""
+    needed = models_needed(contender, traffic.demands)
+    loaded: list[str] = []
+    loaded_gb = 0.0
+    for model in sorted(needed, key=lambda name: (-needed[name], name)):
+        gb = shape.of(model).gb
+        if needed[model] and shape.has_room(gb, len(loaded), loaded_gb):
+            loaded.append(model)
+            loaded_gb += gb
+    return loaded

@@ -1,0 +1,141 @@
+"""``modelsplit simulate`` from its input to its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import pytest
+
+from modelsplit_proxy.cli.main import run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+HOST = {"name": "plain", "ms_per_token": 10, "prompt_ms": 0, "contention": 0, "spread": 0}
+
+
+def line(number: int, **more: Any) -> dict[str, Any]:
+    """A planner's call of a second, one every three."""
+    fields = {
+        "trace": 2,
+        "arrived": 1000.0 + 3 * number,
+        "route": "/api/chat",
+        "llm_role": "PLANNER",
+        "requested_model": "planner",
+        "llm_model": "qwen3:4b",
+        "outcome": "ok",
+        "prompt_tokens": 10,
+        "output_tokens": 100,
+        "call_e2e_latency_ms": 1000.0,
+        "attempts": [],
+    }
+    return fields | more
+
+
+def written(path: Path, lines: Iterable[dict[str, Any] | str]) -> Path:
+    texts = [each if isinstance(each, str) else json.dumps(each) for each in lines]
+    path.write_text("".join(f"{text}\n" for text in texts))
+    return path
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    return written(tmp_path / "host.json", [HOST])
+
+
+def simulated(*flags: object) -> int:
+    return run(["simulate", *map(str, flags)], {})
+
+
+def test_a_trace_against_a_policy(
+    tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = written(tmp_path / "trace.jsonl", [line(number) for number in range(20)])
+    assert simulated("--trace", trace, "--host-model", host, "--seeds", 2) == 0
+    out, err = capsys.readouterr()
+    assert err == "", "no progress where nobody looks"
+    first, second, *_ = out.splitlines()
+    assert first == (
+        "warning: little was replayed (20 calls, fewer than 200; 1 minutes, less than an hour): "
+        "read the figures as a hint"
+    )
+    assert second == "planner P95 1.0 s, 0.0 % failed"
+    assert "replayed: 20 calls of 0.02 h" in out
+    assert "  length of the answer: 100 % recorded" in out
+
+
+def test_an_older_trace_is_read_as_well(
+    tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = line(0, trace=1)
+    old["job_e2e_latency_ms"] = old.pop("call_e2e_latency_ms")
+    trace = written(tmp_path / "trace.jsonl", [old])
+    assert simulated("--trace", trace, "--host-model", host, "--seeds", 1, "--json") == 0
+    report = orjson.loads(capsys.readouterr().out)
+    assert report["coverage"]["calls"] == 1
+    assert report["policies"][0]["roles"]["PLANNER"]["calls"] == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "says"),
+    [
+        ("{", "line 3: the line is no JSON"),
+        ('{"trace": 9}', "line 3: the line is no call of a trace of version 1 or 2"),
+        (json.dumps(line(0, output_tokens="x")), "line 3: output_tokens is of the wrong kind: x"),
+    ],
+)
+def test_a_broken_line_is_named_by_its_number(
+    broken: str, says: str, tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = written(tmp_path / "trace.jsonl", [line(0), "", broken])
+    assert simulated("--trace", trace, "--host-model", host) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_no_call_is_an_error_too(
+    tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = written(tmp_path / "trace.jsonl", [])
+    assert simulated("--trace", trace, "--host-model", host) == 2
+    assert capsys.readouterr().err == "modelsplit: there is no call in it\n"
+
+
+def test_a_model_without_figures_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = {"qwen3:4b": {"ms_per_token": 10, "load_ms": 1000}}
+    host = written(tmp_path / "host.json", [HOST | {"models": models}])
+    trace = written(tmp_path / "trace.jsonl", [line(0)])
+    assert simulated("--trace", trace, "--host-model", host) == 2
+    assert "may ask for qwen3:8b, of which the host model has no figures" in capsys.readouterr().err
+
+
+def test_two_policies_side_by_side(
+    tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [line(number, arrived=1000.0 + 9 * (number // 4)) for number in range(300)]
+    trace = written(tmp_path / "trace.jsonl", lines)
+    seat = {"roles": {"PLANNER": {"max_queue": 1}}}
+    narrow = written(tmp_path / "narrow.json", [{"extends": "default", **seat}])
+    flags = ("--host-model", host, "--seeds", 3, "--policy", narrow, "--against", "shipped")
+    assert simulated("--trace", trace, *flags) == 0
+    out = capsys.readouterr().out
+    assert "shipped" in out
+    assert "narrow.json" in out
+    assert "with the 95 % interval" in out
+
+
+def test_a_workload_against_no_proxy_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--seeds", 2, "--load", 0.3, "--json", "--against", "direct:qwen3:4b")
+    assert simulated("--workload", "burst", *flags) == 0
+    report = orjson.loads(capsys.readouterr().out)
+    assert [policy["name"] for policy in report["policies"]] == [
+        "direct, qwen3:4b",
+        "shipped default",
+    ]
+    assert report["seeds"] == 2
+    assert report["summary"]
+    assert {gap["role"] for gap in report["differences"]} >= {"PLANNER", "EXECUTOR"}

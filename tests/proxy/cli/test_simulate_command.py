@@ -1,0 +1,45 @@
+"""The arguments of ``modelsplit simulate``, and what they may not say together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from modelsplit_proxy.cli.main import run
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        ([], "say what to replay: one of --trace, --last and --workload"),
+        (["--workload", "mission", "--last", "1h"], "say what to replay"),
+        (["--workload", "day"], 'nothing is shipped as "day"; workloads: burst, '),
+        (["--workload", "swap", "--seeds", "0"], "--seeds 0 is less than 1"),
+        (["--workload", "swap", "--load", "0"], "--load 0 is not above 0"),
+        (["--workload", "swap", "--retries", "11"], "--retries 11 is not between 0 and 10"),
+        (["--workload", "swap", "--host-model", "laptop"], 'nothing is shipped as "laptop"'),
+        (["--workload", "swap", "--host-model", "no.json"], "no.json cannot be read: No such"),
+        (["--trace", "no.jsonl"], "no.jsonl cannot be read: No such file"),
+        (["--trace", "no.jsonl", "--load", "2"], "--load goes with --workload"),
+        (["--workload", "swap", "--policy", "no.json"], "no such file, but --policy names it"),
+        (["--workload", "swap", "--against", "no.json"], "no such file, but --against names it"),
+    ],
+)
+def test_what_cannot_be_simulated_is_wrong_usage(
+    flags: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["simulate", *flags], {}) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run(["simulate", "--help"], {})
+    assert "Exit 0: replayed; 2: wrong usage" in " ".join(capsys.readouterr().out.split())
+
+
+def test_other_commands_do_not_load_the_simulation() -> None:
+    source = (Path(__file__).parents[3] / "proxy/modelsplit_proxy/cli/commands.py").read_text()
+    assert "simulate_command" in source
+    assert "import simulate\n" not in source
