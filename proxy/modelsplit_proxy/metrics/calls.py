@@ -152,8 +152,8 @@ class CallMetrics:
         for role, outcome in product(Role, _OUTCOMES):
             for family in (self._duration, self._upstream):
                 family.at[role, outcome] = Series(LATENCY_S)
-            self._wait.at[role, outcome] = Series(WAIT_S)
         for role in Role:
+            self._wait.at[role, "ok"] = Series(WAIT_S)
             self._upstream_wait.at[role,] = Series(WAIT_S)
             self._first_byte.at[role,] = Series(LATENCY_S)
 

@@ -8,6 +8,7 @@ series' buckets, and begins with the process: how far back it reaches is told wi
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_proxy.runtime.clock import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelsplit_proxy.metrics.families import Series
     from modelsplit_proxy.runtime.clock import Clock
@@ -86,30 +87,29 @@ class Windows:
             since, before = window.oldest(now)
             covered = {"since": rfc3339(wall - (now - since)), "window_s": round(now - since, 3)}
             for name, series in self._series.items():
-                counts = tuple(map(sub, series.counts, before[name]))
-                out[name][label] = covered | _figures(series.edges, counts)
+                upto = list(accumulate(map(sub, series.counts, before[name])))
+                out[name][label] = covered | _figures(series.edges, upto)
         return out
 
 
-def _figures(edges: Sequence[float], counts: Counts) -> dict[str, Any]:
-    values = ((name, quantile(edges, counts, q)) for name, q in _QUANTILES)
+def _figures(edges: Sequence[float], upto: Sequence[int]) -> dict[str, Any]:
+    values = ((name, quantile(edges, upto, q)) for name, q in _QUANTILES)
     return {
-        "n": sum(counts),
+        "n": upto[-1],
         **{name: None if value is None else round(value * 1000, 3) for name, value in values},
     }
 
 
-def quantile(edges: Sequence[float], counts: Iterable[int], q: float) -> float | None:
+def quantile(edges: Sequence[float], upto: Sequence[int], q: float) -> float | None:
     """Within the bucket of the value that has this rank, by its share of the bucket's.
 
-    As Prometheus's ``histogram_quantile``: beyond the last edge it is the last edge. ``counts``
-    has one more than ``edges``; None: nothing was counted.
+    As Prometheus's ``histogram_quantile``: beyond the last edge it is the last edge. ``upto``:
+    how many were counted up to each edge, and in all; None: nothing was counted.
     """
-    upto = list(accumulate(counts))
     rank = q * upto[-1]
     if not rank:
         return None
-    at = next(number for number, count in enumerate(upto) if count >= rank)
+    at = bisect_left(upto, rank)
     if at == len(edges):
         return edges[-1]
     lower, below = (edges[at - 1], upto[at - 1]) if at else (0.0, 0)

@@ -44,7 +44,8 @@ def test_the_series_people_watch_are_there_at_zero(metrics: CallMetrics) -> None
             wanted = {"role": role.value, "outcome": outcome}
             assert scraped.values("modelsplit_request_duration_seconds_count", **wanted) == [0.0]
             assert scraped.values("modelsplit_upstream_duration_seconds_count", **wanted) == [0.0]
-            assert scraped.values("modelsplit_queue_wait_seconds_count", **wanted) == [0.0]
+        wanted = {"role": role.value, "outcome": "ok"}
+        assert scraped.values("modelsplit_queue_wait_seconds_count", **wanted) == [0.0]
     assert scraped.values("modelsplit_client_retries_total") == [0.0]
 
 
