@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_proxy.tracing import otlp
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import call
 from support.collector import Collector
 from support.harness import running
+from support.patience import FAR_AWAY_S
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,6 +25,12 @@ ROUTE = "/api/generate"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 SECRETS = ("canary-prompt", "canary-answer", "canary-key", "canary-query")
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine sends the last spans as late as it likes."""
+    monkeypatch.setattr(otlp, "_LAST_S", FAR_AWAY_S)
 
 
 def endpoint(collector: Collector) -> str:
@@ -86,8 +94,11 @@ async def test_no_word_and_no_key_is_in_a_span() -> None:
 
 @pytest.mark.parametrize("collector", [{"mute": True}, {"status": 503}, None])
 async def test_a_collector_in_trouble_hurts_no_call(
-    collector: dict[str, Any] | None, caplog: pytest.LogCaptureFixture
+    collector: dict[str, Any] | None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(otlp, "_LAST_S", 0.1)
     with Collector(**(collector or {})) as known:
         url = endpoint(known) if collector is not None else "http://127.0.0.1:1/v1/traces"
         async with running(SimConfig(tokens=2), otlp_endpoint=url) as up:

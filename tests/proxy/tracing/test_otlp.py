@@ -9,9 +9,12 @@ import pytest
 
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.tracing import otlp
 from modelsplit_proxy.tracing.otlp import OtlpTraces
 from support.collector import Collector
+from support.patience import FAR_AWAY_S
 from support.records import answered, fallen_back
+from support.waiting import until
 
 if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
@@ -21,6 +24,12 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
 SERVER, CLIENT = 2, 3
 UNSET, ERROR = 0, 2
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine sends the last spans as late as it likes."""
+    monkeypatch.setattr(otlp, "_LAST_S", FAR_AWAY_S)
 
 
 def traces(url: str) -> OtlpTraces:
@@ -93,18 +102,26 @@ async def test_headers_and_the_services_name_are_the_environments(
 
 
 async def test_a_collector_that_is_away_is_told_of_once(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def said() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.name == "modelsplit"]
+
+    monkeypatch.setattr(otlp, "_LAST_S", 0.1)
     told = traces("http://127.0.0.1:1")
-    for _ in range(5000):  # more than the queue holds
+    for _ in range(3000):  # more than the queue holds
         told.call_ended(answered())
+    await until(lambda: bool(said()))
     await told.close()
-    [line] = [record.getMessage() for record in caplog.records if record.name == "modelsplit"]
+    [line] = said()
     assert line.startswith("traces are not taken at http://127.0.0.1:1/v1/traces: ")
     assert "refused" in line or "retries" in line
 
 
-async def test_a_collector_that_never_answers_holds_up_no_end() -> None:
+async def test_a_collector_that_never_answers_holds_up_no_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(otlp, "_LAST_S", 0.1)
     with Collector(mute=True) as collector:
         told = traces(collector.url)
         told.call_ended(answered())
