@@ -60,6 +60,15 @@ class Purpose(StrEnum):
     COMPLEX_OUTPUT = "complex_output"
 
 
+class JobState(StrEnum):
+    """How a job stands. ``expired``: nobody said that it had ended."""
+
+    OPEN = "open"
+    OK = "ok"
+    FAILED = "failed"
+    EXPIRED = "expired"
+
+
 class Action(StrEnum):
     """What a request does to the models of the host, or to the account it is known by."""
 

@@ -20,6 +20,7 @@ from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.admin.admin import Admin, AdminParts
 from modelsplit_proxy.admin.health import HealthParts
+from modelsplit_proxy.admin.jobs import JobParts
 from modelsplit_proxy.admin.page import refused_admin_request
 from modelsplit_proxy.admin.policy import PolicyParts
 from modelsplit_proxy.admin.reports import ReportParts
@@ -51,6 +52,7 @@ from modelsplit_proxy.metrics.calls import CallMetrics
 from modelsplit_proxy.metrics.costs import Costs
 from modelsplit_proxy.metrics.document_names import DocumentNames
 from modelsplit_proxy.metrics.experiments import ExperimentMetrics
+from modelsplit_proxy.metrics.jobs import JobMetrics
 from modelsplit_proxy.metrics.process import ProcessMetrics, measure_lag
 from modelsplit_proxy.metrics.storage import StoreMetrics
 from modelsplit_proxy.metrics.windows import Windows
@@ -61,6 +63,8 @@ from modelsplit_proxy.passthrough.rewritten import QuestionParts
 from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.routes import Routes
 from modelsplit_proxy.records.call_ended import CallEnded
+from modelsplit_proxy.records.job_keeper import JobKeeper
+from modelsplit_proxy.records.job_reader import JobReader
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.records.request_log import RequestLog
@@ -168,14 +172,22 @@ class App:
             clock,
         )
         self.live = LiveCalls(clock)
+        self.jobs = JobKeeper(
+            self.store,
+            self._recorder,
+            self.live,
+            self._tasks,
+            clock,
+            policy.jobs.expire_after_s,
+        )
         self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
         self._traces = traces(settings, clock)
-        documents = DocumentNames(self.lag)
-        self._windows = Windows(documents.series, clock)
-        self.metrics = CallMetrics(policy, documents)
-        self.metrics.registry.register(documents)
+        self._documents = DocumentNames(self.lag)
+        self._windows = Windows(self._documents.series, clock)
+        self.metrics = CallMetrics(policy, self._documents)
+        self.metrics.registry.register(self._documents)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
         self._count()
         self._read_limits = _read_limits(settings)
@@ -230,6 +242,7 @@ class App:
         registry.register(StoreMetrics(self.store, self._recorder))
         registry.register(BudgetMetrics(self.budget_keeper))
         registry.register(CallEndedMetrics(self.ended))
+        self.jobs.listen(JobMetrics(self.jobs, registry, self._documents))
         for name, listener in (
             ("metrics", self.metrics.call_ended),
             ("costs", self._costs.call_ended),
@@ -242,6 +255,7 @@ class App:
             self.ended.listen(name, listener)
         if self._traces is not None:
             self.ended.listen("traces", self._traces.call_ended)
+        self.ended.listen("jobs", self.jobs.call_ended, only_jobs=True)
 
     def _retention(self) -> Retention:
         settings = self._settings
@@ -310,6 +324,7 @@ class App:
         settings = self._settings
         return AdminParts(
             guard=OriginGuard(settings.admin.host, settings.allow_hosts, ()),
+            keyring=self.keyring,
             lifecycle=self.lifecycle,
             health=HealthParts(
                 monitor=self.monitor,
@@ -326,6 +341,7 @@ class App:
             policy=PolicyParts(self._loaded, self.roles),
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
+            jobs=JobParts(self.jobs, JobReader(self._recorder.read), self.live, self.clock),
         )
 
     def _stats_parts(self) -> StatsParts:
@@ -379,6 +395,7 @@ class App:
         self._tasks.keep(self._retention().watch, "retention")
         self._tasks.keep(self.budget_keeper.watch, "budgets")
         self._tasks.keep(self._windows.watch, "windows")
+        self._tasks.keep(self.jobs.watch, "jobs")
 
     async def _read_budgets(self) -> None:
         """Know what was counted before the first call comes; a locked file delays only that."""

@@ -137,8 +137,7 @@ async def test_a_poisoned_answer_is_unknown_and_the_next_one_is_counted(
         async with up.admin() as admin:
             stats = (await admin.request("GET", "/stats")).json
             metrics = (await admin.request("GET", "/metrics")).body.decode()
-        job = up.app._recorder.reader.job("job-1")
-        assert job is not None
+            job = (await admin.request("GET", "/jobs/job-1")).json
         assert (stats["ledger"]["dropped"], stats["spending"]["writes_lost"]) == (0, 0)
         assert "modelsplit_records_dropped_total 0.0" in metrics
         assert "NaN" not in metrics.replace("event_loop_lag_p99", "")

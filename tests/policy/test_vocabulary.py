@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_policy.vocabulary import Context, Dialect, Provider, Role, RouteReason
+from modelsplit_policy.vocabulary import (
+    Context,
+    Dialect,
+    JobState,
+    Provider,
+    Purpose,
+    Role,
+    RouteReason,
+)
 
 if TYPE_CHECKING:
     from enum import StrEnum
@@ -20,6 +28,8 @@ if TYPE_CHECKING:
         (Context, "PLANNER EXECUTOR CHAT"),
         (Provider, "LOCAL CLOUD"),
         (Dialect, "ollama openai anthropic"),
+        (Purpose, "failure_analysis complex_output"),
+        (JobState, "open ok failed expired"),
         (RouteReason, "header alias claim default fallback escalation experiment"),
     ],
 )

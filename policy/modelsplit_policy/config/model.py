@@ -371,6 +371,19 @@ class ManagementPolicy(_Part):
     )
 
 
+class JobsPolicy(_Part):
+    """How jobs are kept."""
+
+    expire_after: Window = Field(
+        default="1h", description="How long after its last event a job expires, as 30m or 1h."
+    )
+
+    @property
+    def expire_after_s(self) -> int:
+        """The same in seconds."""
+        return seconds(self.expire_after)
+
+
 class BreakersPolicy(_Part):
     """When calls to a provider or a model are stopped for a while."""
 
@@ -493,6 +506,7 @@ class Policy(_Part):
     management: ManagementPolicy = Field(
         default=ManagementPolicy(), description="Which changes to models go through."
     )
+    jobs: JobsPolicy = Field(default=JobsPolicy(), description="How jobs are kept.")
 
     @field_validator("roles", mode="before")
     @classmethod

@@ -1,25 +1,30 @@
 """What operators look at: health, metrics, statistics, records. Never a route of Ollama's.
 
 On its own listener, loopback by default, and only under Host names that are ours: a web page
-must not be able to read it through DNS rebinding. The routes are by subject, a module each;
-this one finds the route and answers with what it says.
+must not be able to read it through DNS rebinding. Only reports of jobs are written, and not by
+anybody (``write_guard``). The routes are by subject, a module each; this one finds the route and
+answers with what it says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
-from modelsplit_policy.failures import ErrorCode, said_back
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 from modelsplit_proxy.admin import page
 from modelsplit_proxy.admin.health import HealthParts, HealthRoutes
+from modelsplit_proxy.admin.jobs import JobParts, JobRoutes
 from modelsplit_proxy.admin.page import READ_ONLY, Page, PageAsked, Pages, failed
 from modelsplit_proxy.admin.policy import PolicyParts, PolicyRoutes
 from modelsplit_proxy.admin.reports import ReportParts, ReportRoutes
 from modelsplit_proxy.admin.requests import RequestParts, RequestRoutes
 from modelsplit_proxy.admin.stats import StatsParts, StatsRoutes
+from modelsplit_proxy.http import write_guard
+from modelsplit_proxy.http.body import BodyError, read_whole
 from modelsplit_proxy.http.downstream import Downstream
+from modelsplit_proxy.protocol.job_report import BODY_MAX
 from modelsplit_proxy.records.query import QueryError
 from modelsplit_proxy.records.reader import AmbiguousError
 from modelsplit_proxy.storage.state_file import StoreError
@@ -32,20 +37,29 @@ if TYPE_CHECKING:
     from modelsplit_proxy.admin.page import Handler
     from modelsplit_proxy.http.origin_guard import OriginGuard
     from modelsplit_proxy.http.request import Request
+    from modelsplit_proxy.limits.client_keys import Keyring
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
+
+_WRITE_ONLY: Final = (b"Allow: POST\r\n",)
+_NO_JSON: Final = "Content-Type: reports are JSON; send application/json"
 
 
 @dataclass(frozen=True, slots=True)
 class AdminParts:
-    """Who may look, and what each subject's routes need."""
+    """Who may look and write, and what each subject's routes need.
+
+    ``keyring`` None: nobody but this machine may write.
+    """
 
     guard: OriginGuard
+    keyring: Keyring | None
     lifecycle: Lifecycle
     health: HealthParts
     stats: StatsParts
     policy: PolicyParts
     reports: ReportParts
     requests: RequestParts
+    jobs: JobParts
 
 
 class Admin:
@@ -53,17 +67,20 @@ class Admin:
 
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
+        self._jobs = JobRoutes(parts.jobs)
         self.routes: Mapping[str, Handler] = {
             **HealthRoutes(parts.health).routes,
             **StatsRoutes(parts.stats).routes,
             **PolicyRoutes(parts.policy).routes,
             **ReportRoutes(parts.reports).routes,
             **RequestRoutes(parts.requests).routes,
+            **self._jobs.routes,
         }
+        self.writes = frozenset(self._jobs.reports)
 
     async def __call__(self, request: Request) -> web.StreamResponse:
         down = Downstream(request)
-        answer = await self._answer(request)
+        answer = await self._answer(request, down)
         close = self._parts.lifecycle.draining or not request.content.is_eof()
         if isinstance(answer, Page):
             page.write(down, answer, close=close)
@@ -71,25 +88,79 @@ class Admin:
             await page.stream(request, down, answer, close=close)
         return down.answered()
 
-    async def _answer(self, request: Request) -> Page | Pages:
+    async def _answer(self, request: Request, down: Downstream) -> Page | Pages:
         sent = request.headers
         failure = self._parts.guard.check(sent.get("Host"), sent.get("Origin"))
         if failure is not None:
-            return failed(failure.message, failure.code, failure.status)
-        path, item = request.path, ""
-        if path.startswith("/requests/"):
-            item = unquote(path.removeprefix("/requests/"))
-            path = "/requests/{id}" if path.count("/") == 2 and item else path
-        handler = self.routes.get(path)
-        if handler is None:
-            text = f'the admin port has no page "{said_back(request.path)}"'
-            return failed(text, ErrorCode.BAD_REQUEST, 404)
-        if request.method not in {"GET", "HEAD"}:
-            text = "the admin port only reads: use GET"
-            return failed(text, ErrorCode.BAD_REQUEST, 405, READ_ONLY)
+            return _refused(failure)
+        route, item = _route(request.path)
         try:
-            return await handler(PageAsked(request.query, sent.get("Accept", ""), item))
+            if route in self.writes:
+                return await self._write(request, down, route, item)
+            return await self._read(request, route, item)
         except (QueryError, AmbiguousError) as error:
             return failed(str(error), ErrorCode.BAD_REQUEST, 400)
         except StoreError as error:
             return failed(str(error), ErrorCode.INTERNAL, 503)
+
+    async def _read(self, request: Request, route: str, item: str) -> Page | Pages:
+        handler = self.routes.get(route)
+        if handler is None:
+            text = f'the admin port has no page "{said_back(request.path)}"'
+            return failed(text, ErrorCode.BAD_REQUEST, 404)
+        if request.method not in {"GET", "HEAD"}:
+            text = "the admin port only reads there: use GET"
+            return failed(text, ErrorCode.BAD_REQUEST, 405, READ_ONLY)
+        return await handler(PageAsked(request.query, request.headers.get("Accept", ""), item))
+
+    async def _write(self, request: Request, down: Downstream, route: str, item: str) -> Page:
+        """A report, from somebody who may make one."""
+        if request.method != "POST":
+            text = "reports are posted there: use POST"
+            return failed(text, ErrorCode.BAD_REQUEST, 405, _WRITE_ONLY)
+        failure = write_guard.cross_site(request.headers) or self._stranger(request)
+        if failure is not None:
+            return _refused(failure)
+        if not write_guard.is_json(request.headers):
+            return failed(_NO_JSON, ErrorCode.BAD_REQUEST, 415)
+        try:
+            raw = await read_whole(request, down, BODY_MAX)
+        except BodyError as error:
+            return _refused_body(error.failure)
+        if raw and "Content-Type" not in request.headers:
+            return failed(_NO_JSON, ErrorCode.BAD_REQUEST, 415)
+        return await self._jobs.report(route, item, raw)
+
+    def _stranger(self, request: Request) -> Failure | None:
+        """What to answer a peer that is not this machine and has no key; None: it may write."""
+        if write_guard.is_this_machine(request.remote):
+            return None
+        keyring = self._parts.keyring
+        if keyring is None:
+            return Failure(
+                ErrorCode.FORBIDDEN,
+                Reason.METHOD_DENIED,
+                "only this machine may report here; to let others, start modelsplit with --keys",
+                "Key Needed",
+            )
+        caller = keyring.caller(request.headers)
+        return caller if isinstance(caller, Failure) else None
+
+
+def _route(path: str) -> tuple[str, str]:
+    """A path as a key of the routes, and what stands in it for ``{id}``."""
+    head, *rest = path.removeprefix("/").split("/")
+    if not rest or not rest[0]:
+        return path, ""
+    return "/".join(("", head, "{id}", *rest[1:])), unquote(rest[0])
+
+
+def _refused_body(failure: Failure) -> Page:
+    if failure.code is not ErrorCode.REQUEST_TOO_LARGE:
+        return _refused(failure)
+    return failed(f"body: it is larger than {BODY_MAX} bytes", ErrorCode.BAD_REQUEST, 400)
+
+
+def _refused(failure: Failure) -> Page:
+    lines = page.CHALLENGE if failure.status == 401 else ()
+    return failed(failure.message, failure.code, failure.status, lines)

@@ -29,6 +29,7 @@ logger = logging.getLogger("modelsplit")
 
 # What may be asked of nearly every route.
 READ_ONLY: Final = (b"Allow: GET, HEAD\r\n",)
+CHALLENGE: Final = (b"WWW-Authenticate: Bearer\r\n",)
 _FRESH: Final = (b"X-Content-Type-Options: nosniff\r\n", b"Cache-Control: no-store\r\n")
 _NDJSON: Final = "application/x-ndjson"
 _PHRASES: Final = MappingProxyType(

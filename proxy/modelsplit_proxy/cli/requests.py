@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-import orjson
-
-from modelsplit_proxy.cli import admin_client, state_access
 from modelsplit_proxy.cli.command import JSON, Argument, Command
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
+from modelsplit_proxy.cli.record_source import AdminSource, opened
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import explain, request_log, trace
 from modelsplit_proxy.records.query import WORDS, QueryError, read_query
 from modelsplit_proxy.records.reader import AmbiguousError, RecordReader
 from modelsplit_proxy.runtime.clock import SystemClock
-from modelsplit_proxy.storage import state_file
-from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
-from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
 
 if TYPE_CHECKING:
     import argparse
@@ -33,8 +26,6 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 50
 _LIMIT_MAX: Final = 1000
-# A question to a file of a million calls may take a while.
-_TIMEOUT_S: Final = 30.0
 
 _EXAMPLES: Final = """\
 examples:
@@ -101,65 +92,20 @@ class _Proxy:
     """The running proxy's admin listener."""
 
     def __init__(self, admin: Address) -> None:
-        self._admin = admin
+        self._source = AdminSource(admin)
 
     def one(self, request_id: str) -> dict[str, Any]:
-        fields: dict[str, Any] = self._json(f"/requests/{quote(request_id, safe='')}")
+        fields: dict[str, Any] = self._source.json(f"/requests/{quote(request_id, safe='')}")
         return fields
 
     def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
-        calls: list[dict[str, Any]] = self._json(
+        calls: list[dict[str, Any]] = self._source.json(
             f"/requests?{urlencode({**words, 'limit': limit})}"
         )
         return calls
 
     def export(self, words: dict[str, str]) -> Iterator[bytes]:
-        connection = self._ask(f"/requests?{urlencode({**words, 'format': 'trace'})}")
-        try:
-            response = self._answer(connection)
-            while piece := response.read(65536):
-                yield piece
-        except (OSError, http.client.HTTPException) as error:
-            raise CommandError(f"the trace broke off: {error}", ExitCode.FAILED) from None
-        finally:
-            connection.close()
-
-    def _json(self, target: str) -> Any:
-        connection = self._ask(target)
-        try:
-            return orjson.loads(self._answer(connection).read())
-        except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
-            text = f"http://{self._admin} did not answer as we do: {error}"
-            raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
-        finally:
-            connection.close()
-
-    def _ask(self, target: str) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection(
-            self._admin.host, self._admin.port, timeout=_TIMEOUT_S
-        )
-        try:
-            connection.request("GET", target)
-        except OSError as error:
-            connection.close()
-            raise CommandError(
-                f"nothing answers at http://{self._admin} ({error}); is `modelsplit serve` "
-                "running? Without it, --state DIR reads its file",
-                ExitCode.NOT_RUNNING,
-            ) from None
-        return connection
-
-    def _answer(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
-        response = connection.getresponse()
-        if response.status == http.client.OK:
-            return response
-        try:
-            error = orjson.loads(response.read())["error"]
-        except (orjson.JSONDecodeError, KeyError, TypeError):
-            text = f"http://{self._admin} answered {response.status}, not as we do"
-            raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
-        code = ExitCode.USAGE if response.status == http.client.BAD_REQUEST else ExitCode.FAILED
-        raise CommandError(error, code)
+        return self._source.pieces(f"/requests?{urlencode({**words, 'format': 'trace'})}")
 
 
 class _File:
@@ -167,29 +113,7 @@ class _File:
 
     def __init__(self, state: Path, clock: Clock) -> None:
         self._clock = clock
-        try:
-            self._path = state / FILE_NAME if state.is_dir() else state
-            exists = self._path.is_file()
-            readable = os.access(
-                self._path, os.R_OK, effective_ids=os.access in os.supports_effective_ids
-            )
-        except PermissionError as error:  # a directory that only its owner may look into
-            raise StoreError(state_access.not_ours(state / FILE_NAME)) from error
-        except OSError as error:
-            raise StoreError(
-                f"the state file in {state} cannot be read: {error.strerror}"
-            ) from error
-        if not exists:
-            raise StoreError(f"no state file there: {self._path}")
-        if not readable:
-            raise StoreError(state_access.not_ours(self._path))
-        [(version,)] = self._read("PRAGMA user_version", ())
-        if version != SCHEMA_VERSION:
-            raise StoreError(
-                f"the state file {self._path} is of schema {version}, this modelsplit reads "
-                f"{SCHEMA_VERSION}; `modelsplit serve` brings older files forward"
-            )
-        self._archive = RecordReader(self._read)
+        self._archive = RecordReader(opened(state, clock))
 
     def one(self, request_id: str) -> dict[str, Any]:
         fields = self._archive.find(request_id)
@@ -203,9 +127,6 @@ class _File:
     def export(self, words: dict[str, str]) -> Iterator[bytes]:
         for page in self._archive.in_order(read_query(words, self._clock.wall())):
             yield trace.lines(page)
-
-    def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        return state_file.read(self._path, self._clock, query, values)
 
 
 def _write_one(call: dict[str, Any], *, as_json: bool) -> None:

@@ -82,13 +82,6 @@ class CallMetrics:
             LATENCY_S,
             registry,
         )
-        self._tool = Histograms(
-            "modelsplit_tool_duration_seconds",
-            "Time of tool calls as jobs report them.",
-            (),
-            LATENCY_S,
-            registry,
-        )
 
     def _define_counters(self) -> None:
         registry = self.registry
@@ -178,10 +171,8 @@ class CallMetrics:
             return
         total_s = record.total_s
         self._duration.at[role, outcome].observe(total_s)
-        if outcome == "ok":
-            self._documents.job_e2e.observe(total_s)
-            if role is Role.PLANNER:
-                self._documents.planner.observe(total_s)
+        if outcome == "ok" and role is Role.PLANNER:
+            self._documents.planner.observe(total_s)
         if record.attempts:
             wait_s = record.queue_wait_s
             self._wait.at[role, outcome].observe(wait_s)

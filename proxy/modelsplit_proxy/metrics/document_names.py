@@ -1,7 +1,7 @@
 """The policy document's own names: five histograms in milliseconds, and the event loop's lag.
 
 Each is counted once, in seconds and in fine buckets, by whoever knows what it means: of calls
-``calls``. A scrape shows the edges that our own histograms have; the quantiles over time
+``calls``, of jobs ``jobs``. A scrape shows the edges that our own histograms have; the quantiles over time
 (``windows``) are those of the fine buckets.
 """
 
@@ -27,13 +27,13 @@ LAG: Final = "event_loop_lag_p99"
 # Name: what it means, and the edges that a scrape shows.
 _HISTOGRAMS: Final = MappingProxyType(
     {
-        "job_e2e_latency_ms": ("Answered calls: their whole time.", LATENCY_S),
+        "job_e2e_latency_ms": ("Jobs that were finished: from start to finish.", LATENCY_S),
         "planner_latency_ms": ("Answered calls of PLANNER: their whole time.", LATENCY_S),
         "llm_latency_ms": (
             "Answered calls: from dispatch to the end, less load and upstream wait.",
             LATENCY_S,
         ),
-        "tool_latency_ms": ("Time of tool calls as jobs report them.", LATENCY_S),
+        "tool_latency_ms": ("Time of tools as jobs report them.", LATENCY_S),
         "llm_queue_wait_ms": (
             "Answered calls: time in line and, where known, inside the upstream.",
             WAIT_S,

@@ -22,6 +22,7 @@ class CallEnded:
 
     def __init__(self) -> None:
         self._listeners: list[tuple[str, Callable[[CallRecord], None]]] = []
+        self._of_jobs: list[tuple[str, Callable[[CallRecord], None]]] = []
         self._failures: dict[str, int] = {}
         self._logged: set[tuple[str, type[Exception]]] = set()
 
@@ -30,14 +31,22 @@ class CallEnded:
         """How often each listener has raised, by its name."""
         return self._failures
 
-    def listen(self, name: str, listener: Callable[[CallRecord], None]) -> None:
-        """``name``: for the log and as a metric's label, so one of a closed set."""
-        self._listeners.append((name, listener))
+    def listen(
+        self, name: str, listener: Callable[[CallRecord], None], *, only_jobs: bool = False
+    ) -> None:
+        """``name``: for the log and as a metric's label, so one of a closed set.
+
+        ``only_jobs``: told of calls of jobs alone, behind all others.
+        """
+        (self._of_jobs if only_jobs else self._listeners).append((name, listener))
         self._failures.setdefault(name, 0)
 
     def tell(self, record: CallRecord) -> None:
         """Call every listener; raises nothing of theirs."""
-        for name, listener in self._listeners:
+        listeners = self._listeners
+        if record.job_id is not None:
+            listeners = [*listeners, *self._of_jobs]
+        for name, listener in listeners:
             try:
                 listener(record)
             except Exception as error:  # noqa: BLE001 - the client's answer is whole already

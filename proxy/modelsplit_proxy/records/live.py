@@ -32,6 +32,15 @@ class LiveCalls:
     def leave(self, record: CallRecord) -> None:
         self._records.pop(id(record), None)
 
+    def of_job(self, job_id: str) -> list[CallRecord]:
+        """Those of a job, in the order in which they came."""
+        return [record for record in self._records.values() if record.job_id == job_id]
+
+    def jobs(self) -> frozenset[str]:
+        """The jobs that have a call that runs."""
+        ids = (record.job_id for record in self._records.values())
+        return frozenset(job_id for job_id in ids if job_id is not None)
+
     def longest_silence_s(self) -> float:
         """How long the call has been waiting whose answer has not begun for longest; 0: none."""
         now = self._clock.now()
@@ -58,8 +67,12 @@ class LiveCalls:
     def _latest(self, fits: Callable[[str], bool]) -> dict[str, Any] | None:
         for record in reversed(self._records.values()):
             if fits(record.request_id):
-                return self._listed(record) | {"attempts": rows.attempts_fields(record)}
+                return self.fields(record)
         return None
+
+    def fields(self, record: CallRecord) -> dict[str, Any]:
+        """A running call in the shape of a finished one, with its attempts."""
+        return self._listed(record) | {"attempts": rows.attempts_fields(record)}
 
     def _listed(self, record: CallRecord) -> dict[str, Any]:
         fields = log_fields(record)

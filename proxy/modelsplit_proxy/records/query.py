@@ -1,4 +1,4 @@
-"""Which calls somebody asks for: words in, a WHERE clause out, or a yes or no to one call.
+"""Which calls or jobs somebody asks for: words in, a WHERE clause out, or a yes or no to one.
 
 The same words serve the admin route's query and the command line's flags.
 """
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import ErrorCode, said_back
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.vocabulary import JobState, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +25,7 @@ RUNNING: Final = "running"
 _WELL: Final = frozenset({"ok", RUNNING})
 _ENDINGS: Final = ("ok", "client_gone", RUNNING)
 WORDS: Final = ("role", "model", "client", "job", "outcome", "failed", "since", "until")
+JOB_WORDS: Final = ("state", "since", "until")
 
 
 class QueryError(Exception):
@@ -85,13 +86,43 @@ class Query:
         return text, [value for _, values in parts for value in values]
 
 
+@dataclass(frozen=True, slots=True)
+class JobQuery:
+    """Jobs last heard of within a time (wall microseconds) and of this state. None: any."""
+
+    state: JobState | None = None
+    since_us: int | None = None
+    until_us: int | None = None
+
+    def where(self) -> tuple[str, list[object]]:
+        """A condition on ``jobs`` and its values."""
+        parts: list[tuple[str, object]] = []
+        if self.state is not None:
+            parts.append(("state = ?", str(self.state)))
+        if self.since_us is not None:
+            parts.append(("last_us >= ?", self.since_us))
+        if self.until_us is not None:
+            parts.append(("last_us < ?", self.until_us))
+        return " AND ".join(part for part, _ in parts) or "1", [value for _, value in parts]
+
+    def fits(self, state: JobState, last_us: int) -> bool:
+        """The same of a job that is in no file."""
+        return (
+            self.state in {None, state}
+            and (self.since_us is None or self.since_us <= last_us)
+            and (self.until_us is None or last_us < self.until_us)
+        )
+
+
+def read_job_query(values: Mapping[str, str], now_wall: float) -> JobQuery:
+    """Read the words of ``JOB_WORDS``; others are not looked at. Raises QueryError."""
+    since_us, until_us = _between(values, now_wall, "job")
+    return JobQuery(_job_state(values.get("state")), since_us, until_us)
+
+
 def read_query(values: Mapping[str, str], now_wall: float) -> Query:
     """Read the words of ``WORDS``; others are not looked at. Raises QueryError."""
-    since_us = _moment("since", values.get("since"), now_wall)
-    until_us = _moment("until", values.get("until"), now_wall)
-    if since_us is not None and until_us is not None and since_us >= until_us:
-        since, until = said_back(values["since"], 30), said_back(values["until"], 30)
-        raise QueryError(f'since "{since}" is not before until "{until}": no call is between them')
+    since_us, until_us = _between(values, now_wall, "call")
     return Query(
         role=_role(values.get("role")),
         model=values.get("model"),
@@ -102,6 +133,19 @@ def read_query(values: Mapping[str, str], now_wall: float) -> Query:
         since_us=since_us,
         until_us=until_us,
     )
+
+
+def _between(
+    values: Mapping[str, str], now_wall: float, what: str
+) -> tuple[int | None, int | None]:
+    """``since`` and ``until``, which must leave some time between them."""
+    since_us = _moment("since", values.get("since"), now_wall)
+    until_us = _moment("until", values.get("until"), now_wall)
+    if since_us is not None and until_us is not None and since_us >= until_us:
+        since, until = said_back(values["since"], 30), said_back(values["until"], 30)
+        text = f'since "{since}" is not before until "{until}": no {what} is between them'
+        raise QueryError(text)
+    return since_us, until_us
 
 
 def only(values: Mapping[str, str], known: tuple[str, ...]) -> None:
@@ -134,6 +178,18 @@ def _role(raw: str | None) -> Role | None:
         names = ", ".join(Role)
         raise QueryError(f'role "{said_back(raw, 20)}" is unknown; the roles are {names}')
     return role
+
+
+def _job_state(raw: str | None) -> JobState | None:
+    if raw is None:
+        return None
+    try:
+        return JobState(raw.lower())
+    except ValueError:
+        known = ", ".join(JobState)
+        raise QueryError(
+            f'state "{said_back(raw, 20)}" is unknown; the states are {known}'
+        ) from None
 
 
 def _outcome(raw: str | None) -> str | None:

@@ -19,11 +19,6 @@ _PAGE: Final = 1000
 _PREFIX_MIN: Final = 4
 # Above every character that a request id may have.
 _ABOVE: Final = "\x7f"
-_JOB: Final = (
-    *("job_id", "first_us", "last_us", "calls", "failures"),
-    *("planner", "executor", "heavy", "cloud", "chat"),
-    *("prompt_tokens", "output_tokens", "cost_usd", "cost_unknown"),
-)
 
 
 def newest(calls: Iterable[dict[str, Any]], limit: int) -> list[dict[str, Any]]:
@@ -74,12 +69,6 @@ class RecordReader:
             attempts = self._attempts_of(page)
             yield [trace.call(row, attempts.get(row[0], [])) for row in page]
             call_id, started_us = page[-1][:2]
-
-    def job(self, job_id: str) -> dict[str, Any] | None:
-        """What is summed up of a job."""
-        text = f"SELECT {', '.join(_JOB)} FROM jobs WHERE job_id = ?"
-        found_rows = self._read(text, (job_id,))
-        return rows.job_fields(_JOB, found_rows[0]) if found_rows else None
 
     def _newest(self, request_id: str) -> rows.Row | None:
         text = f"SELECT {rows.CALL} FROM calls WHERE request_id = ? ORDER BY id DESC LIMIT 1"

@@ -163,8 +163,8 @@ class Recorder:
             if len(self._waiting) >= _BATCH:
                 self._store.hurry()
 
-    def _catch_up(self) -> None:
-        """Wait until everything noted so far is on disk, or ``_CATCH_UP_S`` have passed."""
+    def catch_up(self) -> None:
+        """Block until everything noted so far is on disk, or ``_CATCH_UP_S`` have passed."""
         noted = self._noted
         # What is noted while a batch is being written goes with the next one.
         for _ in range(_CATCH_UP_TRIES):
@@ -172,7 +172,7 @@ class Recorder:
                 return
 
     def read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        self._catch_up()
+        self.catch_up()
         return self._store.read(query, values)
 
 

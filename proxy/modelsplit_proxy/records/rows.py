@@ -277,10 +277,3 @@ def attempt_fields(row: Row) -> dict[str, Any]:
         for name in _ATTEMPT_SHOWN
     }
     return out | (orjson.loads(more) if more is not None else {})
-
-
-def job_fields(names: Sequence[str], row: Row) -> dict[str, Any]:
-    """One row of ``jobs`` as plain values."""
-    values = dict(zip(names, row, strict=True))
-    first_us, last_us = values.pop("first_us"), values.pop("last_us")
-    return values | {"first_at": rfc3339_us(first_us), "last_at": rfc3339_us(last_us)}

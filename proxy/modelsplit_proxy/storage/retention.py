@@ -3,7 +3,8 @@
 Calls older than ``keep_s`` go first, then the oldest while the file is larger than
 ``max_bytes``. Each step is one routine job of the store: a few hundred rows, or a few
 hundred pages given back to the disk; urgent writes come between any two. Whatever else the
-file holds (budgets, approvals) is counted for its size and never touched.
+file holds (budgets, approvals) is counted for its size and never touched. Jobs that have ended, and
+what tools they ran, go with the calls of their time; an open job stays.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ _SPARE_PAGES: Final = 64
 
 _OLDER: Final = "SELECT id FROM calls WHERE started_us < ? ORDER BY started_us LIMIT ?"
 _FIRST: Final = "SELECT id FROM calls ORDER BY id LIMIT ?"
+_OLD_JOBS: Final = """
+DELETE FROM jobs WHERE job_id IN (
+    SELECT job_id FROM jobs WHERE last_us < ? AND state != 'open' LIMIT ?
+)
+"""
+_OLD_TOOLS: Final = """
+DELETE FROM job_tools WHERE id IN (SELECT id FROM job_tools WHERE at_us < ? LIMIT ?)
+"""
+# Later than anything.
+_NEVER_US: Final = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,19 +109,20 @@ class Retention:
 
     def _drop_old(self, db: sqlite3.Connection) -> Step:
         before_us = round((self._clock.wall() - self._limits.keep_s) * 1e6)
-        jobs = (
-            "DELETE FROM jobs WHERE job_id IN (SELECT job_id FROM jobs WHERE last_us < ? LIMIT ?)"
-        )
-        gone = db.execute(jobs, (before_us, _CALLS_AT_ONCE)).rowcount
+        more = _drop_jobs(db, before_us)
         calls = _drop(db, _OLDER, (before_us, _CALLS_AT_ONCE))
-        return Step(calls > 0 or gone == _CALLS_AT_ONCE, calls)
+        return Step(calls > 0 or more, calls)
 
     def _drop_first(self, db: sqlite3.Connection) -> Step:
         """Drop the oldest of a file that is too large, until it is well below its limit."""
         used, most = _size(db).used_bytes, self._limits.max_bytes
         self._shrinking = used > (most * _ROOM if self._shrinking else most)
-        calls = _drop(db, _FIRST, (_CALLS_AT_ONCE,)) if self._shrinking else 0
-        return Step(calls > 0, calls)
+        if not self._shrinking:
+            return Step(more=False)
+        calls = _drop(db, _FIRST, (_CALLS_AT_ONCE,))
+        oldest = db.execute("SELECT started_us FROM calls ORDER BY id LIMIT 1").fetchone()
+        more = _drop_jobs(db, _NEVER_US if oldest is None else oldest[0])
+        return Step(calls > 0 or more, calls)
 
     def _give_back(self, db: sqlite3.Connection) -> bool:
         """Shorten the file by some of its free pages."""
@@ -130,6 +142,14 @@ def _drop(db: sqlite3.Connection, query: str, values: tuple[int, ...]) -> int:
     db.executemany("DELETE FROM attempts WHERE call_id = ?", ids)
     db.executemany("DELETE FROM calls WHERE id = ?", ids)
     return len(ids)
+
+
+def _drop_jobs(db: sqlite3.Connection, before_us: int) -> bool:
+    """Drop some ended jobs, and runs of tools, of before; whether there may be more."""
+    counts = [
+        db.execute(query, (before_us, _CALLS_AT_ONCE)).rowcount for query in (_OLD_JOBS, _OLD_TOOLS)
+    ]
+    return _CALLS_AT_ONCE in counts
 
 
 def _size(db: sqlite3.Connection) -> _Size:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_policy.jobs import Job
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records import recorder as module
 from modelsplit_proxy.records import rows
+from modelsplit_proxy.records.job_reader import JobReader
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.recorder import Recorder
 from support.records import answered, begun, fallen_back, turned_away
@@ -113,23 +115,27 @@ def test_calls_of_one_job_are_summed_up(tmp_path: Path) -> None:
         recorder.call_ended(turned_away(request_id="b", job_id="job-1", started_wall=1795393800.0))
         recorder.call_ended(answered(request_id="c", job_id="job-2"))
         recorder.call_ended(answered(request_id="d"))
-        assert recorder.reader.job("job-1") == {
-            "job_id": "job-1",
-            "first_at": "2026-11-23T00:29:03.250Z",
-            "last_at": "2026-11-23T00:30:02.000Z",
+        reader = JobReader(recorder.read)
+        kept = reader.find("job-1")
+        assert kept is not None
+        assert kept.job == Job(1795393743250000, 1795393802000000)
+        assert kept.sums == {
             "calls": 2,
             "failures": 1,
+            "executor_calls": 0,
             "planner": 2,
             "executor": 0,
             "heavy": 0,
             "cloud": 0,
             "chat": 0,
+            "tools": 0,
+            "late": 0,
             "prompt_tokens": 11,
             "output_tokens": 6,
             "cost_usd": 0.0,
             "cost_unknown": 1,
         }
-        assert recorder.reader.job("nobody's") is None
+        assert reader.find("nobody's") is None
     assert execute(tmp_path, "SELECT count(*) FROM jobs") == [(2,)]
 
 
@@ -180,7 +186,7 @@ def test_records_that_cannot_be_written_are_dropped_counted_and_said(
         recorder = Recorder(store)
         execute(tmp_path, "ALTER TABLE calls RENAME TO away")
         recorder.call_ended(answered(request_id="lost"))
-        recorder._catch_up()
+        recorder.catch_up()
         execute(tmp_path, "ALTER TABLE away RENAME TO calls")
         recorder.call_ended(answered(request_id="kept"))
         assert ids(recorder) == ["kept"]
@@ -263,9 +269,9 @@ def test_whatever_is_wrong_with_a_record_the_others_are_written(
         recorder.call_ended(answered(request_id="later"))
         assert len(ids(recorder)) == 7
         assert repr(recorder) == "<Recorder 0 waiting, 1 dropped>"
-        job = recorder.reader.job("job-1")
-        assert job is not None
-        assert (job["calls"], job["output_tokens"]) == (1, 7)
+        kept = JobReader(recorder.read).find("job-1")
+        assert kept is not None
+        assert (kept.sums["calls"], kept.sums["output_tokens"]) == (1, 7)
     [said] = [r.getMessage() for r in caplog.records if "is lost" in r.getMessage()]
     assert re.match(f"the record of odd is lost: .*({error})", said)
 
@@ -308,7 +314,7 @@ def test_where_not_even_one_by_one_works_the_line_still_moves(
             broken.setattr(recorder, "_write_one_by_one", fails)
             for name in ("a", "b", "c"):
                 recorder.call_ended(answered(request_id=name))
-            recorder._catch_up()
+            recorder.catch_up()
             assert repr(recorder) == "<Recorder 0 waiting, 3 dropped>"
         recorder.call_ended(answered(request_id="d"))
         assert ids(recorder) == ["d"]

@@ -1,0 +1,157 @@
+"""``modelsplit jobs``: what became of jobs, from the running proxy or from its file."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, urlencode
+
+from modelsplit_proxy.cli.command import JSON, Argument, Command
+from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
+from modelsplit_proxy.cli.record_source import AdminSource, opened
+from modelsplit_proxy.config.settings import read_settings
+from modelsplit_proxy.records import job_reader, job_text
+from modelsplit_proxy.records.job_reader import JobReader
+from modelsplit_proxy.records.job_story import story
+from modelsplit_proxy.records.query import QueryError, read_job_query
+from modelsplit_proxy.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.runtime.clock import Clock
+
+LIMIT: Final = 50
+_LIMIT_MAX: Final = 1000
+
+_EXAMPLES: Final = """\
+examples:
+  modelsplit jobs                                the last jobs
+  modelsplit jobs --job-state failed --since 1d
+  modelsplit jobs nightly-42                     one job and where its time went
+  modelsplit jobs --state /var/lib/modelsplit    without a running proxy
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class JobsArguments:
+    """What the command line asks. ``words``: those of ``query.JOB_WORDS`` that were said."""
+
+    job_id: str | None
+    words: dict[str, str]
+    limit: int
+    as_json: bool
+
+
+def read_arguments(args: argparse.Namespace) -> JobsArguments:
+    """Raises QueryError where the flags contradict each other."""
+    said = {"state": args.job_state, "since": args.since, "until": args.until}
+    words = {word: value for word, value in said.items() if value}
+    if args.id == "":
+        raise QueryError("the ID is empty; give a job's, or none for a list")
+    if args.id is not None and (words or args.limit is not None):
+        raise QueryError("an ID names one job: it goes with --json and --state only")
+    limit = LIMIT if args.limit is None else args.limit
+    if not 1 <= limit <= _LIMIT_MAX:
+        raise QueryError(f"--limit {limit} is not between 1 and {_LIMIT_MAX}")
+    return JobsArguments(args.id, words, limit, args.json)
+
+
+def run(asked: JobsArguments, admin: Address, state: Path | None, clock: Clock) -> int:
+    """Ask, print, and return the exit code. Raises StoreError for a file that cannot be read."""
+    source = _Proxy(admin) if state is None else _File(state, clock)
+    try:
+        if asked.job_id is not None:
+            job = source.one(asked.job_id)
+            if asked.as_json:
+                show_json(job)
+            else:
+                sys.stdout.write(job_text.text(job))
+        else:
+            _write_list(source.latest(asked.words, asked.limit), as_json=asked.as_json)
+    except QueryError as error:
+        raise CommandError(str(error), ExitCode.USAGE) from None
+    return ExitCode.OK
+
+
+class _Proxy:
+    """The running proxy's admin listener."""
+
+    def __init__(self, admin: Address) -> None:
+        self._source = AdminSource(admin)
+
+    def one(self, job_id: str) -> dict[str, Any]:
+        job: dict[str, Any] = self._source.json(f"/jobs/{quote(job_id, safe='')}")
+        return job
+
+    def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
+        jobs: list[dict[str, Any]] = self._source.json(
+            f"/jobs?{urlencode({**words, 'limit': limit})}"
+        )
+        return jobs
+
+
+class _File:
+    """The state file itself: all but the calls that run."""
+
+    def __init__(self, state: Path, clock: Clock) -> None:
+        self._clock = clock
+        self._reader = JobReader(opened(state, clock))
+
+    def one(self, job_id: str) -> dict[str, Any]:
+        kept = self._reader.find(job_id)
+        if kept is None:
+            raise CommandError(f'no job has the id "{job_id[:128]}"', ExitCode.FAILED)
+        calls, tools = self._reader.calls(job_id), self._reader.tools(job_id)
+        # Of one that is open, nothing is known since its last event.
+        return story(kept, calls, tools, kept.job.last_us)
+
+    def latest(self, words: dict[str, str], limit: int) -> list[dict[str, Any]]:
+        query = read_job_query(words, self._clock.wall())
+        return [job_reader.fields(kept) for kept in self._reader.latest(query, limit)]
+
+
+def _write_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        show_json(jobs)
+        return
+    sys.stdout.write(job_text.listing(jobs))
+    if not jobs:
+        talk("no such jobs")
+
+
+def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    asked = read_arguments(args)
+    # Only the flag asks for the file: the variable says where the proxy keeps it.
+    admin = read_settings({"admin": args.admin}, environ).admin
+    return run(asked, admin, args.state, SystemClock())
+
+
+COMMAND: Final = Command(
+    "jobs",
+    "what became of jobs: a list, or one of them and where its time went",
+    "Jobs, the one last heard of last; with ID, one job: its calls, tools and gaps. "
+    "Exit 0: found; 1: no such job; 2: wrong usage; 3: not running.",
+    _command,
+    (
+        Argument("id", nargs="?", metavar="ID", help="one job, by its whole id"),
+        Argument("--job-state", help="jobs that are so: open, ok, failed or expired"),
+        Argument("--since", metavar="WHEN", help="heard of since 30m, 1h, 7d ago, or a time"),
+        Argument("--until", metavar="WHEN", help="last heard of before this"),
+        Argument(
+            "--limit",
+            type=int,
+            help=f"so many of the last ones (default {LIMIT}, at most {_LIMIT_MAX})",
+        ),
+        JSON,
+        Argument(
+            "--state", type=Path, metavar="DIR", help="read the state file there, without the proxy"
+        ),
+    ),
+    settings=("admin",),
+    example=_EXAMPLES,
+)

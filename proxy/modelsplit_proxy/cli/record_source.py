@@ -1,0 +1,108 @@
+"""Where commands read what is kept: from the running proxy, or from its state file."""
+
+from __future__ import annotations
+
+import http.client
+import os
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_proxy.cli import admin_client, state_access
+from modelsplit_proxy.cli.output import CommandError, ExitCode
+from modelsplit_proxy.storage import state_file
+from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
+from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.records.reader import Read
+    from modelsplit_proxy.runtime.clock import Clock
+
+# A question to a file of a million calls may take a while.
+_TIMEOUT_S: Final = 30.0
+
+
+class AdminSource:
+    """The running proxy's admin listener. Everything raises CommandError."""
+
+    def __init__(self, admin: Address) -> None:
+        self._admin = admin
+
+    def json(self, target: str) -> Any:
+        """One answer."""
+        connection = self._ask(target)
+        try:
+            return orjson.loads(self._answer(connection).read())
+        except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
+            text = f"http://{self._admin} did not answer as we do: {error}"
+            raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
+        finally:
+            connection.close()
+
+    def pieces(self, target: str) -> Iterator[bytes]:
+        """One answer as it comes."""
+        connection = self._ask(target)
+        try:
+            response = self._answer(connection)
+            while piece := response.read(65536):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            raise CommandError(f"the trace broke off: {error}", ExitCode.FAILED) from None
+        finally:
+            connection.close()
+
+    def _ask(self, target: str) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(
+            self._admin.host, self._admin.port, timeout=_TIMEOUT_S
+        )
+        try:
+            connection.request("GET", target)
+        except OSError as error:
+            connection.close()
+            raise CommandError(
+                f"nothing answers at http://{self._admin} ({error}); is `modelsplit serve` "
+                "running? Without it, --state DIR reads its file",
+                ExitCode.NOT_RUNNING,
+            ) from None
+        return connection
+
+    def _answer(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        response = connection.getresponse()
+        if response.status == http.client.OK:
+            return response
+        try:
+            error = orjson.loads(response.read())["error"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            text = f"http://{self._admin} answered {response.status}, not as we do"
+            raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
+        code = ExitCode.USAGE if response.status == http.client.BAD_REQUEST else ExitCode.FAILED
+        raise CommandError(error, code)
+
+
+def opened(state: Path, clock: Clock) -> Read:
+    """What reads the state file there, a directory or the file itself. Raises StoreError."""
+    try:
+        path = state / FILE_NAME if state.is_dir() else state
+        exists = path.is_file()
+        readable = os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids)
+    except PermissionError as error:  # a directory that only its owner may look into
+        raise StoreError(state_access.not_ours(state / FILE_NAME)) from error
+    except OSError as error:
+        raise StoreError(f"the state file in {state} cannot be read: {error.strerror}") from error
+    if not exists:
+        raise StoreError(f"no state file there: {path}")
+    if not readable:
+        raise StoreError(state_access.not_ours(path))
+    read = partial(state_file.read, path, clock)
+    [(version,)] = read("PRAGMA user_version", ())
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"the state file {path} is of schema {version}, this modelsplit reads "
+            f"{SCHEMA_VERSION}; `modelsplit serve` brings older files forward"
+        )
+    return read
