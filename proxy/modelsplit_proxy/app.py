@@ -172,14 +172,7 @@ class App:
             clock,
         )
         self.live = LiveCalls(clock)
-        self.jobs = JobKeeper(
-            self.store,
-            self._recorder,
-            self.live,
-            self._tasks,
-            clock,
-            policy.jobs.expire_after_s,
-        )
+        self.jobs = self._job_keeper()
         self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
@@ -229,6 +222,12 @@ class App:
             self.clock,
         )
         return HealthMonitor(HealthGuard(rules), rules, watched)
+
+    def _job_keeper(self) -> JobKeeper:
+        expire_after_s = self.policy.jobs.expire_after_s
+        return JobKeeper(
+            self.store, self._recorder, self.live, self._tasks, self.clock, expire_after_s
+        )
 
     def _count(self) -> None:
         """Who is told of finished calls, and who renders what was counted."""

@@ -1,7 +1,7 @@
 """The policy document's own names: five histograms in milliseconds, and the event loop's lag.
 
-Each is counted once, in seconds and in fine buckets, by whoever knows what it means: of calls
-``calls``, of jobs ``jobs``. A scrape shows the edges that our own histograms have; the quantiles over time
+Each is counted once, in seconds and in fine buckets, by whoever knows what it means: ``calls``,
+``jobs``. A scrape shows the edges that our own histograms have; the quantiles over time
 (``windows``) are those of the fine buckets.
 """
 

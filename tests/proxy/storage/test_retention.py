@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.storage import retention as module
@@ -76,9 +77,31 @@ def test_jobs_go_when_their_last_call_is_too_old(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         fill(store, 5, job_id="old")
         Recorder(store).call_ended(answered(job_id="young", started_wall=START + 100))
+        Recorder(store).call_ended(answered(job_id="open"))
         assert store.catch_up(3600)
+        execute(tmp_path, "UPDATE jobs SET state = 'expired' WHERE job_id != 'open'")
+        for at_us in (START * 1e6, (START + 100) * 1e6):
+            tool = f"('old', {round(at_us)}, 5, 'grep', 1)"
+            columns = "job_id, at_us, duration_us, name, ok"
+            execute(tmp_path, f"INSERT INTO job_tools ({columns}) VALUES {tool}")
         steps(store, Retention(store, Clock(at=110.0), RetentionLimits(60.0, PLENTY)))
-        assert execute(tmp_path, "SELECT job_id FROM jobs") == [("young",)]
+        assert execute(tmp_path, "SELECT job_id FROM jobs") == [("open",), ("young",)]
+        assert execute(tmp_path, "SELECT count(*) FROM job_tools") == [(1,)]
+
+
+def test_a_file_that_is_too_large_loses_jobs_with_the_calls_of_their_time(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        records = [answered(job_id=f"j{n}", started_wall=START + n) for n in range(1200)]
+        jobs = [rows.job_row(record) for record in records]
+        store.submit(lambda db: db.executemany(rows.UPSERT_JOB, jobs), urgent=True).result()
+        execute(tmp_path, "UPDATE jobs SET state = 'ok' WHERE job_id != 'j0'")
+        fill(store, 3)
+        execute(tmp_path, "PRAGMA wal_checkpoint(TRUNCATE)")
+        retention = Retention(store, Clock(), RetentionLimits(AGES, 1))
+        assert store.submit(retention.step, urgent=True).result() == Step(more=True, calls=3)
+        while store.submit(retention.step, urgent=True).result().more:
+            pass
+        assert execute(tmp_path, "SELECT job_id FROM jobs") == [("j0",)], "it is open"
 
 
 def test_the_oldest_go_until_the_file_is_small_enough_and_shorter(tmp_path: Path) -> None:
