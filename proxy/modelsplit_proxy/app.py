@@ -177,11 +177,7 @@ class App:
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
         self._traces = traces(settings, clock)
-        self._documents = DocumentNames(self.lag)
-        self._windows = Windows(self._documents.series, clock)
-        self.metrics = CallMetrics(policy, self._documents)
-        self.metrics.registry.register(self._documents)
-        self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
+        self._measure()
         self._count()
         self._read_limits = _read_limits(settings)
         self._edge = Edge(
@@ -228,6 +224,15 @@ class App:
         return JobKeeper(
             self.store, self._recorder, self.live, self._tasks, self.clock, expire_after_s
         )
+
+    def _measure(self) -> None:
+        """What counts calls, and by which names."""
+        clock = self.clock
+        self._documents = DocumentNames(self.lag)
+        self._windows = Windows(self._documents.series, clock)
+        self.metrics = CallMetrics(self.policy, self._documents)
+        self.metrics.registry.register(self._documents)
+        self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
 
     def _count(self) -> None:
         """Who is told of finished calls, and who renders what was counted."""
