@@ -13,7 +13,8 @@ import pytest
 from modelsplit_proxy.cli.main import run
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.server import Sim
-from support.process import free_port, redirected, spawned
+from support.ports import kept_port
+from support.process import redirected, spawned
 
 Outcome = tuple[int, str, str]
 Command = Callable[..., Outcome]
@@ -127,8 +128,9 @@ async def test_online(modelsplit: Command, policy: str) -> None:
 
 
 def test_online_without_ollama(modelsplit: Command, policy: str) -> None:
-    upstream = ("--upstream", f"http://127.0.0.1:{free_port()}")
-    code, out, talk = modelsplit("check-config", policy, "--online", *upstream)
+    with kept_port() as port:
+        upstream = ("--upstream", f"http://127.0.0.1:{port}")
+        code, out, talk = modelsplit("check-config", policy, "--online", *upstream)
     assert (code, talk) == (0, "")
     assert "cannot be asked" in out
 

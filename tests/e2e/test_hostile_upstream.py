@@ -15,11 +15,11 @@ from modelsplit_proxy.http.upstream import UpstreamConnection
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.journal import OPEN_STATES
-from modelsplit_sim.server import Sim
 from support.calls import DIALECTS, ERROR_FIELDS, call
 from support.endpoints import endpoint
 from support.fake_time import passes
 from support.harness import Running, in_front_of, running
+from support.ports import stand_in
 from support.raw import Peer, chunk, raw_upstream, says
 from support.scripted import response
 from support.wire import Answer, Client
@@ -493,7 +493,7 @@ async def test_an_early_refusal_of_a_large_body_reaches_the_client() -> None:
 
 async def test_a_stand_in_restarted_in_mid_stream_breaks_the_stream_not_the_service() -> None:
     async with (
-        Sim(SimConfig(token_rate=200, tokens=1000)) as sim,
+        stand_in(SimConfig(token_rate=200, tokens=1000)) as sim,
         in_front_of(sim.port) as proxy,
         proxy.client() as client,
         proxy.client() as other,

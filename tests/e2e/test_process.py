@@ -20,10 +20,10 @@ import orjson
 import pytest
 
 from support.calls import call
+from support.ports import kept_port
 from support.process import (
     BARE,
     Process,
-    free_port,
     hangup,
     ollama,
     redirected,
@@ -189,29 +189,29 @@ async def until_waiting(admin: Client, role: str) -> None:
 
 
 async def test_it_starts_without_ollama_and_serves_when_it_comes(tmp_path: Path) -> None:
-    port = free_port()
-    async with serving(port, tmp_path) as proxy:
-        async with proxy.client() as client:
-            answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
-            assert (answer.status, answer.phrase) == (502, "Ollama Unreachable")
-            assert f"http://127.0.0.1:{port}" in answer.json["error"]
-            async with ollama("--port", str(port), "--tokens", "2"):
+    with kept_port() as port:
+        async with serving(port, tmp_path) as proxy:
+            async with proxy.client() as client:
                 answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
-                assert answer.status == 200
-        proxy.signal(signal.SIGTERM)
-        _, _, talk = await proxy.outcome()
-        assert "Traceback" not in talk
+                assert (answer.status, answer.phrase) == (502, "Ollama Unreachable")
+                assert f"http://127.0.0.1:{port}" in answer.json["error"]
+                async with ollama("--port", str(port), "--tokens", "2"):
+                    answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+                    assert answer.status == 200
+            proxy.signal(signal.SIGTERM)
+            _, _, talk = await proxy.outcome()
+            assert "Traceback" not in talk
 
 
 async def test_an_absent_ollama_is_told_at_the_start(tmp_path: Path) -> None:
-    port = free_port()
     arguments = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--state", str(tmp_path))
-    upstream = ("--upstream", f"127.0.0.1:{port}")
-    async with spawned("modelsplit_proxy", "serve", *arguments, *upstream) as proxy:
-        line = await proxy.talk("is not answering")
-        assert f"http://127.0.0.1:{port}" in line
-        assert "Is it running?" in line
-        await proxy.talk(" listens on http://")
+    with kept_port() as port:
+        upstream = ("--upstream", f"127.0.0.1:{port}")
+        async with spawned("modelsplit_proxy", "serve", *arguments, *upstream) as proxy:
+            line = await proxy.talk("is not answering")
+            assert f"http://127.0.0.1:{port}" in line
+            assert "Is it running?" in line
+            await proxy.talk(" listens on http://")
 
 
 async def test_the_state_is_the_owners_alone(tmp_path: Path) -> None:

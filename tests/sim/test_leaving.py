@@ -8,6 +8,7 @@ import socket
 import pytest
 
 from modelsplit_sim import CallState, Sim, SimConfig
+from support.ports import stand_in
 
 from .client import Client, ask, connect, post
 
@@ -112,7 +113,7 @@ async def test_stopping_does_not_wait_for_a_client_that_reads_nothing() -> None:
 
 
 async def test_the_server_comes_back_on_its_port_with_nothing_loaded() -> None:
-    async with Sim(config()) as sim:
+    async with stand_in(config()) as sim:
         assert (await post(sim, "/api/generate", model="qwen3:4b")).status == 200
         port = sim.port
         await sim.stop()

@@ -31,6 +31,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.journal import Call
 from modelsplit_sim.server import Sim
 from support.fake_time import clock
+from support.ports import stand_in
 from support.wire import Client
 
 Overlay = Mapping[str, Any]
@@ -181,10 +182,10 @@ async def running(
     moment and take connections; a test that counts those does without.
     """
     with tempfile.TemporaryDirectory() as state:
-        async with Sim(sim) as stand_in:
+        async with stand_in(sim) as upstream:
             lines: list[bytes] = []
             app = App(
-                settings(stand_in.port, changes.pop("state", Path(state)), **changes),
+                settings(upstream.port, changes.pop("state", Path(state)), **changes),
                 policy(overlay),
                 sink=lines.append,
                 json_log=True,
@@ -206,7 +207,7 @@ async def running(
             app.store._urgent_s = 3600.0
             # Its thread lives in the machine's time, whatever time this loop tells.
             app.store._clock = SystemClock()
-            up = Running(app, stand_in, lines, calls)
+            up = Running(app, upstream, lines, calls)
             await up.until(lambda: app.budget_keeper.is_open)
             try:
                 yield up

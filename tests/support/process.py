@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from support.ports import kept_port
 from support.wire import Client
 
 if TYPE_CHECKING:
@@ -151,13 +152,16 @@ async def serving_unheard(
 
     ``how``: for ``spawned``.
     """
-    port, admin = free_port(), free_port()
-    arguments = (
-        *("modelsplit_proxy", "serve", "--listen", f"127.0.0.1:{port}"),
-        *("--admin", f"127.0.0.1:{admin}", "--upstream", f"http://127.0.0.1:{upstream}"),
-        *("--state", str(state), *options),
-    )
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    with (
+        kept_port() as port,
+        kept_port() as admin,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager,
+    ):
+        arguments = (
+            *("modelsplit_proxy", "serve", "--listen", f"127.0.0.1:{port}"),
+            *("--admin", f"127.0.0.1:{admin}", "--upstream", f"http://127.0.0.1:{upstream}"),
+            *("--state", str(state), *options),
+        )
         manager.bind(str(state / "notify"))
         manager.setblocking(False)
         env = {"NOTIFY_SOCKET": str(state / "notify")}
@@ -182,9 +186,3 @@ def hangup(disposition: str) -> tuple[str, ...]:
 
 def _port(text: str) -> int:
     return int(text.split(maxsplit=1)[0].rpartition(":")[2])
-
-
-def free_port() -> int:
-    """A port nobody listens on, now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 
 import pytest
 
 from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.config.settings import Address
 from support.harness import running
+from support.ports import kept_port
 
 
 async def test_an_object_comes_with_its_status() -> None:
@@ -22,10 +22,10 @@ async def test_an_object_comes_with_its_status() -> None:
 
 
 def test_where_nothing_listens_it_says_what_to_start() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    with pytest.raises(admin_client.NotRunningError, match=f"127.0.0.1:{port} .*modelsplit serve"):
-        admin_client.get(Address("127.0.0.1", port), "/stats")
+    with kept_port() as port:
+        what = f"127.0.0.1:{port} .*modelsplit serve"
+        with pytest.raises(admin_client.NotRunningError, match=what):
+            admin_client.get(Address("127.0.0.1", port), "/stats")
 
 
 async def test_a_stranger_on_the_port_is_not_taken_for_ours() -> None:

@@ -12,15 +12,15 @@ from modelsplit_proxy.cli import demo
 from modelsplit_proxy.config.settings import Address
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.harness import policy
+from support.ports import kept_port
 
 if TYPE_CHECKING:
     from support.harness import Overlay
 
 
 def test_the_usual_port_is_used_if_it_is_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as spare:
-        port = spare.getsockname()[1]
-    assert demo._free(Address("127.0.0.1", port)) == Address("127.0.0.1", port)
+    with kept_port() as port:
+        assert demo._free(Address("127.0.0.1", port)) == Address("127.0.0.1", port)
 
 
 def test_another_port_is_found_if_it_is_not() -> None:

@@ -11,6 +11,7 @@ from modelsplit_proxy.http.upstream import Fault, UpstreamError
 from modelsplit_proxy.http.upstream_pool import IDLE_S, MAX_IDLE, UpstreamPool
 from support.fake_time import passes
 from support.pooled import ask, begin, pooled
+from support.ports import kept_port
 from support.raw import Peer, says
 from support.scripted import response
 from support.waiting import until
@@ -140,11 +141,10 @@ async def test_only_so_many_idle_connections_are_kept() -> None:
 
 
 async def test_no_connection_is_an_error_that_says_which() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    pool = UpstreamPool("127.0.0.1", port, connect_timeout_s=600)
-    with pytest.raises(UpstreamError, match="connection refused") as refused:
-        await pool.acquire()
+    with kept_port() as port:
+        pool = UpstreamPool("127.0.0.1", port, connect_timeout_s=600)
+        with pytest.raises(UpstreamError, match="connection refused") as refused:
+            await pool.acquire()
     assert refused.value.fault is Fault.REFUSED
     pool = UpstreamPool("no-such-name.invalid", 1, connect_timeout_s=600)
     with pytest.raises(UpstreamError, match="does not resolve") as unknown:

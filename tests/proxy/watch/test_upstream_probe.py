@@ -17,6 +17,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
 from support.fake_time import passes
+from support.ports import stand_in
 from support.waiting import until
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ async def test_an_upstream_that_is_there() -> None:
 
 async def test_only_changes_are_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "modelsplit")
-    async with Sim(SimConfig(version="1.2.3")) as sim:
+    async with stand_in(SimConfig(version="1.2.3")) as sim:
         with probe(sim.port) as asked:
             for _ in range(3):
                 await asked.ask()
@@ -123,7 +124,7 @@ async def test_since_when_it_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_one_that_is_not_there_is_not_mute() -> None:
     """What it was asked breaks by itself."""
-    async with Sim() as sim:
+    async with stand_in() as sim:
         with probe(sim.port) as asked:
             await sim.stop()
             await asked.ask()
