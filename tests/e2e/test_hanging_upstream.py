@@ -1,16 +1,11 @@
-"""An Ollama that hangs: a process that is stopped takes connections and says nothing.
-
-The stand-in is a process of its own here, so that it can be stopped as a whole.
-"""
+"""An Ollama that hangs: it takes connections and says nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -25,7 +20,9 @@ from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import call
 from support.harness import in_front_of, running, warm
-from support.process import BARE
+from support.ports import stand_in
+from support.process import spawned
+from support.stopped import Way, way
 from support.wire import Client
 
 if TYPE_CHECKING:
@@ -48,40 +45,17 @@ def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(defaults, "every_s", 0.05)
 
 
-@dataclass
-class Ollama:
-    """The process; ``port``: where it listens."""
-
-    child: asyncio.subprocess.Process
-    port: int
-
-    def hang(self) -> None:
-        self.child.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        self.child.send_signal(signal.SIGCONT)
-
-
 @contextlib.asynccontextmanager
-async def ollama(*loaded: str) -> AsyncIterator[Ollama]:
-    names = [part for name in (FIRST, SECOND, CHAT) for part in ("--model", name)]
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-m", "modelsplit_sim", "--port", "0", "--tokens", "4", "--max-loaded", "5", *names),
-        stdout=asyncio.subprocess.PIPE,
-        env=BARE,
-    )
-    try:
-        assert child.stdout is not None
-        port = int(orjson.loads(await child.stdout.readline())["port"])
-        async with Client(port) as client:
-            for model in loaded:
-                assert (await client.request("POST", ROUTE, {"model": model})).status == 200
-        yield Ollama(child, port)
-    finally:
-        child.send_signal(signal.SIGCONT)
-        child.kill()
-        await child.wait()
+async def ollama(*loaded: str) -> AsyncIterator[Way]:
+    models = tuple(map(ModelSpec, (FIRST, SECOND, CHAT)))
+    async with (
+        stand_in(SimConfig(tokens=4, max_loaded=5, models=models)) as sim,
+        way(sim.port) as upstream,
+        Client(sim.port) as client,
+    ):
+        for model in loaded:
+            assert (await client.request("POST", ROUTE, {"model": model})).status == 200
+        yield upstream
 
 
 async def ask(up: Running, model: str) -> Answer:
@@ -94,8 +68,20 @@ def told(answer: Answer) -> tuple[int, Any, Any]:
 
 
 MUTE = (504, "E_TIMEOUT_LOCAL", "upstream_mute")
+# Bounds that are further away than a process on a busy machine takes for anything.
+PATIENT: Overlay = {"load_timeout_ms": 600_000, "roles": {"CHAT": {"timeout_ms": 600_000}}}
 
 
+async def test_a_process_that_is_stopped_hangs() -> None:
+    async with (
+        spawned("modelsplit_sim", "--model", CHAT) as upstream,
+        in_front_of(orjson.loads(await upstream.said())["port"], PATIENT) as up,
+    ):
+        upstream.signal(signal.SIGSTOP)
+        assert told(await ask(up, CHAT)) == MUTE
+
+
+@pytest.mark.flowing_time
 @pytest.mark.parametrize("loaded", [(FIRST, SECOND, CHAT), ()])
 async def test_no_call_holds_its_seat_for_ever_and_no_second_model_is_asked(
     loaded: tuple[str, ...],
@@ -110,6 +96,7 @@ async def test_no_call_holds_its_seat_for_ever_and_no_second_model_is_asked(
         assert up.seats() == (0, 0)
 
 
+@pytest.mark.flowing_time
 async def test_a_role_that_is_out_of_time_while_it_hangs_asks_no_second_model(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -126,6 +113,7 @@ async def test_a_role_that_is_out_of_time_while_it_hangs_asks_no_second_model(
         assert len(record.attempts) == 1
 
 
+@pytest.mark.flowing_time
 async def test_it_is_seen_in_health_and_opens_the_providers_breaker_until_it_is_back() -> None:
     async with ollama(FIRST, SECOND, CHAT) as upstream, in_front_of(upstream.port, PLAIN) as up:
         await up.app.loaded_models.ask()
@@ -150,6 +138,7 @@ async def test_it_is_seen_in_health_and_opens_the_providers_breaker_until_it_is_
         assert up.seats() == (0, 0)
 
 
+@pytest.mark.flowing_time
 async def test_a_long_prompt_of_an_ollama_that_answers_is_read_to_its_end() -> None:
     slow = SimConfig(models=(*DEFAULT_MODELS, CHAT), max_loaded=5, prefill_ms=500, tokens=2)
     async with running(slow) as up:
@@ -160,6 +149,7 @@ async def test_a_long_prompt_of_an_ollama_that_answers_is_read_to_its_end() -> N
         assert asyncio.get_running_loop().time() - began > MUTE_S
 
 
+@pytest.mark.flowing_time
 async def test_a_call_that_never_begins_is_given_up_though_ollama_answers_all_else() -> None:
     overlay = {"roles": {"CHAT": {"first_byte_timeout_ms": 300}}}
     async with running(SimConfig(models=(CHAT,)), overlay) as up:
@@ -171,6 +161,7 @@ async def test_a_call_that_never_begins_is_given_up_though_ollama_answers_all_el
         assert up.seats() == (0, 0)
 
 
+@pytest.mark.flowing_time
 async def test_a_second_name_of_a_loaded_model_has_the_roles_time_and_no_more() -> None:
     """/api/ps names the first; that is no load that the role would wait for."""
     models = (ModelSpec(FIRST), ModelSpec("mine:4b", blob=FIRST))
