@@ -35,7 +35,7 @@ from modelsplit_proxy.limits.client_keys import Key, Keyring, digest_of
 from modelsplit_sim.config import SimConfig
 from support.clients import DIALECTS, KINDS, ask, closing, pieces, text
 from support.harness import running
-from support.process import free_port
+from support.ports import kept_port
 from support.scripted import response, scripted
 
 SIM = SimConfig(tokens=5, max_loaded=8, num_parallel=8)
@@ -263,10 +263,11 @@ async def test_failures_of_ollamas_are_told_apart(make: Make) -> None:
 
 
 async def test_an_ollama_that_is_not_there_is_told_apart_from_modelsplit(make: Make) -> None:
-    gone = Address("127.0.0.1", free_port())
-    async with running(upstream=gone) as up, closing(make(up.url)) as client:
-        with pytest.raises(UnreachableError) as caught:
-            await ask(client, "generate", "What next?", "PLANNER")
+    with kept_port() as port:
+        gone = Address("127.0.0.1", port)
+        async with running(upstream=gone) as up, closing(make(up.url)) as client:
+            with pytest.raises(UnreachableError) as caught:
+                await ask(client, "generate", "What next?", "PLANNER")
     assert caught.value.reason == "connect_refused"
 
 
@@ -323,10 +324,11 @@ async def test_an_ollama_alone_answers_too(make: Make) -> None:
 
 
 async def test_nobody_there_is_said_with_the_address(kind: type[Client | AsyncClient]) -> None:
-    url = f"http://127.0.0.1:{free_port()}"
-    async with closing(kind(url)) as client:
-        with pytest.raises(ProxyConnectionError, match=f"modelsplit at {url} does not answer: "):
-            await ask(client, "generate", "What next?", "PLANNER")
+    with kept_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        async with closing(kind(url)) as client:
+            with pytest.raises(ProxyConnectionError, match=f"modelsplit at {url} does not answer"):
+                await ask(client, "generate", "What next?", "PLANNER")
 
 
 async def test_silence_is_bounded_by_the_clients_own_timeout(
@@ -394,11 +396,12 @@ async def test_and_asked_once_where_it_is_not(kind: type[Client | AsyncClient]) 
 async def test_a_job_goes_on_where_nobody_takes_its_reports(
     kind: type[Client | AsyncClient], caplog: pytest.LogCaptureFixture
 ) -> None:
-    admin = f"http://127.0.0.1:{free_port()}"
-    async with running(SIM) as up, closing(kind(up.url, admin_url=admin)) as client:
-        for _ in range(2):
-            assert (await worked(client)).text
-        records = await up.calls.wait(2)
+    with kept_port() as port:
+        admin = f"http://127.0.0.1:{port}"
+        async with running(SIM) as up, closing(kind(up.url, admin_url=admin)) as client:
+            for _ in range(2):
+                assert (await worked(client)).text
+            records = await up.calls.wait(2)
     assert [record.job_id for record in records] == ["build-17", "build-17"]
     [warning] = [record for record in caplog.records if record.name == "modelsplit_client"]
     assert warning.levelno == logging.WARNING

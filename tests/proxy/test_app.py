@@ -18,6 +18,8 @@ from support.harness import policy, running, settings
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/generate"
 
 

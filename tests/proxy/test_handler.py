@@ -20,6 +20,8 @@ from support.wire import Answer
 if TYPE_CHECKING:
     from modelsplit_proxy.http.downstream import Downstream
 
+pytestmark = pytest.mark.flowing_time
+
 TAGS = "/api/tags"
 
 

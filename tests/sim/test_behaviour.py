@@ -15,6 +15,8 @@ from modelsplit_sim.text import json_text, split
 
 from .client import Client, ask, connect, post
 
+pytestmark = pytest.mark.flowing_time
+
 MODEL = "qwen3:4b"
 
 

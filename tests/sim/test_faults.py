@@ -13,6 +13,8 @@ from support.fake_time import passes
 
 from .client import Client, ask, connect, post
 
+pytestmark = pytest.mark.flowing_time
+
 MODEL = "qwen3:4b"
 CHAT = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8}
 DIED = "an error was encountered while running the model: unexpected EOF"

@@ -12,6 +12,8 @@ from support.ports import stand_in
 
 from .client import Client, ask, connect, post
 
+pytestmark = pytest.mark.flowing_time
+
 ENDLESS = {"num_predict": 1_000_000}
 STREAM = {"model": "qwen3:4b", "prompt": "hi", "options": ENDLESS}
 

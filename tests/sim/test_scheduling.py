@@ -12,6 +12,8 @@ from modelsplit_sim.pacing import Compute, SharedPace
 
 from .client import Answer, Client, connect, post
 
+pytestmark = pytest.mark.flowing_time
+
 ENDLESS = 1_000_000
 A, B = "a:1b", "b:1b"
 
@@ -203,7 +205,6 @@ async def test_keep_alive_zero_unloads_after_the_answer() -> None:
         await sim.wait_for(lambda s: s.loaded == [])
 
 
-@pytest.mark.flowing_time
 async def test_tokens_keep_their_pace_without_drift() -> None:
     async with Sim(config(token_rate=500)) as sim:
         await generate(sim, tokens=100)
@@ -212,7 +213,6 @@ async def test_tokens_keep_their_pace_without_drift() -> None:
         assert 0.19 <= spent < 0.6
 
 
-@pytest.mark.flowing_time
 async def test_shared_compute_divides_one_rate_among_all() -> None:
     async with Sim(config(token_rate=400, shared_compute=True, num_parallel=4)) as sim:
         await generate(sim)

@@ -13,6 +13,8 @@ from modelsplit_sim.tools import ToolCall, tool_call
 
 from .client import post
 
+pytestmark = pytest.mark.flowing_time
+
 MODEL = "qwen3:4b"
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 FUNCTION = {"name": "weather", "parameters": SCHEMA}

@@ -9,6 +9,8 @@ from modelsplit_sim.errors import ApiError
 from modelsplit_sim.transcribe import as_chat, read_form
 from support.wire import Client
 
+pytestmark = pytest.mark.flowing_time
+
 TYPE = "multipart/form-data; boundary=B"
 ROUTE = "/v1/audio/transcriptions"
 

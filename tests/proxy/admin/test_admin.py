@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from support.harness import Running
 
+pytestmark = pytest.mark.flowing_time
+
 TARGETS = ("/healthz", "/readyz", "/metrics", "/stats", "/policy", "/route", "/requests")
 
 

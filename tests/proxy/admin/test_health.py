@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from support.harness import Running
 
+pytestmark = pytest.mark.flowing_time
+
 
 @pytest.fixture
 async def up() -> AsyncIterator[Running]:

@@ -24,6 +24,8 @@ from support.calls import call
 from support.harness import Running, running
 from support.scripted import response, scripted
 
+pytestmark = pytest.mark.flowing_time
+
 ROUTE = "/api/generate"
 
 
@@ -86,7 +88,7 @@ async def test_an_answer_in_no_known_type_passes() -> None:
 
 
 async def test_calls_share_connections_to_the_upstream() -> None:
-    async with running(SimConfig(tokens=2)) as up, up.client() as client:
+    async with running(SimConfig(tokens=2), curious=False) as up, up.client() as client:
         for _ in range(10):
             await client.request("POST", ROUTE, call(ROUTE, "planner"))
         assert {sent.connection for sent in up.asked} == {up.asked[0].connection}

@@ -13,6 +13,8 @@ from support.calls import call
 from support.harness import running
 from support.wire import Client
 
+pytestmark = pytest.mark.flowing_time
+
 PAGE = "http://localhost:3000"
 ASKS = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
 # Of the answer to OPTIONS, observed at Ollama.

@@ -19,6 +19,8 @@ from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.runtime.clock import SystemClock
 from support.fake_time import clock
 
+pytestmark = pytest.mark.flowing_time
+
 
 class Under:
     """A gate with one seat for HEAVY and two for PLANNER, and those who came to it."""
@@ -246,7 +248,6 @@ async def test_a_full_line_is_a_refusal_that_owes_nothing() -> None:
     assert under.is_empty()
 
 
-@pytest.mark.flowing_time
 async def test_an_overdue_call_starts_before_its_wait_ends_where_nobody_knows_better() -> None:
     under = Under(host=None)
     first = under.seated(Role.PLANNER)
@@ -262,7 +263,6 @@ async def test_an_overdue_call_starts_before_its_wait_ends_where_nobody_knows_be
     assert under.is_empty()
 
 
-@pytest.mark.flowing_time
 async def test_a_call_that_would_only_slow_others_is_refused_when_its_wait_ends() -> None:
     under = Under(host=1)
     first = under.seated(Role.PLANNER)
@@ -273,7 +273,6 @@ async def test_a_call_that_would_only_slow_others_is_refused_when_its_wait_ends(
     assert under.is_empty()
 
 
-@pytest.mark.flowing_time
 async def test_a_seat_held_free_for_a_planner_that_does_not_come_is_given_after_a_moment() -> None:
     """Nothing else happens meanwhile: no call comes or ends."""
     under = Under(host=1, protected=True)

@@ -11,6 +11,8 @@ from support.harness import in_front_of, running
 from support.raw import Peer, chunk, raw_upstream, says
 from support.scripted import response, scripted
 
+pytestmark = pytest.mark.flowing_time
+
 TAGS = "/api/tags"
 LIST = b'{"models":[{"name":"qwen3:4b","digest":"aa"}]}'
 

@@ -17,6 +17,8 @@ from modelsplit_sim.config import SimConfig
 from support.harness import policy, running
 from support.scripted import response
 
+pytestmark = pytest.mark.flowing_time
+
 
 def test_names_are_read_without_latest_and_nothing_else_passes_for_a_list() -> None:
     body = b'{"models":[{"name":"qwen3:4b"},{"name":"mine:latest"}]}'

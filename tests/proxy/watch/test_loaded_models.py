@@ -23,6 +23,8 @@ from modelsplit_sim.server import Sim
 from support.records import answered
 from support.wire import Client
 
+pytestmark = pytest.mark.flowing_time
+
 
 class Told:
     """A gate that notes what it is told."""

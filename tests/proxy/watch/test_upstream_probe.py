@@ -102,12 +102,12 @@ async def test_it_goes_on_asking() -> None:
 
 async def test_since_when_it_is_mute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Since the first question that it left open, until it answers."""
-    monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.01)
     async with Sim() as sim:
         with probe(sim.port) as asked:
             now = asyncio.get_running_loop().time
             await asked.ask()
             assert asked.mute_since is None
+            monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.01)
             sim.faults.add(Kind.HANG, path="/api/version")
             before = now()
             await asked.ask()
