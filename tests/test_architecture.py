@@ -518,15 +518,12 @@ CHECKS = (
 
 # (module, function) of what may sleep, read the machine's clocks or be bounded in a test, and why.
 # States of other threads are polled (waiting); a client is slow or leaves at any moment on purpose
-# (_drip, _storm); fake time is shown to pass, and a machine that is stuck is played (test_support);
-# where nothing is to happen, a short wait is as good as a long one (sim: TimeoutError is expected).
+# (_drip, _storm); fake time is shown to pass, and a machine that is stuck is played (test_support).
 REAL_TIME_ALLOWED = frozenset(
     {
         ("support.waiting", "blocking_until"),
         ("e2e.test_hostile_clients", "_drip"),
         ("e2e.test_hostile_clients", "_storm"),
-        ("sim.test_behaviour", "test_waiting_for_what_never_comes_times_out"),
-        ("sim.test_scheduling", "_moves_on"),
         ("test_support", "sleeper"),
         ("test_support", "test_flowing_time_passes_while_the_loop_turns"),
         ("test_support", "test_flowing_time_stands_still_while_the_loop_does"),

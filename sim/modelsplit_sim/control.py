@@ -64,9 +64,13 @@ class Control:
         return _json({"faults": []})
 
     async def _wait(self, request: web.Request) -> web.Response:
-        """{"active": 0, "timeout": 2.5}: every number of /state named must be reached at once."""
+        """{"active": 0, "timeout": 2.5}: every number of /state named must be reached at once.
+
+        "timeout": null waits for as long as it takes.
+        """
         wanted: dict[str, Any] = orjson.loads(await request.read())
-        timeout_s = float(wanted.pop("timeout", _WAIT_S))
+        timeout = wanted.pop("timeout", _WAIT_S)
+        timeout_s = None if timeout is None else float(timeout)
         unknown = wanted.keys() - numbers(self._sim).keys()
         if unknown:
             return _json({"error": f"unknown: {sorted(unknown)}"}, 400)

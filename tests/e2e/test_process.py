@@ -31,6 +31,7 @@ from support.process import (
     serving_unheard,
     spawned,
 )
+from support.unfinished import begin, piece, unfinished
 
 if TYPE_CHECKING:
     from support.wire import Client
@@ -38,8 +39,12 @@ if TYPE_CHECKING:
 ROUTE = "/api/generate"
 SLOW = ("--token-rate", "50", "--tokens", "100000", "--num-parallel", "8")
 
-# What the stand-in can do at once, so that nothing has to be learned first.
-PARALLEL = '{"extends":"default","global":{"parallel":8},"models":{"qwen3:4b":{"parallel":8}}}'
+# What the stand-in can do at once, so that nothing has to be learned first; and a line in which
+# nobody runs out of patience while processes start.
+PARALLEL = (
+    '{"extends":"default","global":{"parallel":8},"models":{"qwen3:4b":{"parallel":8}},'
+    '"roles":{"PLANNER":{"max_wait_ms":600000,"allow_long_wait":true}}}'
+)
 ACTIVATED = """
 import os, sys
 fd, *options = sys.argv[1:]
@@ -51,7 +56,7 @@ os.execv(sys.executable, [sys.executable, "-m", "modelsplit_proxy", "serve", *op
 
 async def wait(control: Client, **numbers: int) -> None:
     """Until the stand-in has exactly these numbers."""
-    answer = await control.request("POST", "/wait", {**numbers, "timeout": 10})
+    answer = await control.request("POST", "/wait", {**numbers, "timeout": None})
     assert answer.status == 200, answer.body
 
 
@@ -86,16 +91,20 @@ async def test_the_first_lines_say_where_it_is_and_what_to_do(tmp_path: Path) ->
 
 
 async def test_sigterm_lets_a_stream_end(tmp_path: Path) -> None:
-    async with ollama("--token-rate", "50") as (upstream, _), serving(upstream, tmp_path) as proxy:
-        async with proxy.client() as client:
-            await begin_stream(client, tokens=30)
-            proxy.signal(signal.SIGTERM)
-            await proxy.talk("draining")
-            await refused(proxy)
-            assert client.reader is not None
-            rest = await client.reader.read()
-            assert b'"done":true' in rest
-            assert rest.endswith(b"0\r\n\r\n")
+    async with (
+        unfinished() as (port, upstream),
+        serving(port, tmp_path, "--drain", "10m") as proxy,
+        proxy.client() as client,
+    ):
+        await begin(client)
+        proxy.signal(signal.SIGTERM)
+        await proxy.talk("draining")
+        await refused(proxy)
+        upstream.finish.set()
+        assert client.reader is not None
+        rest = await client.reader.read()
+        assert piece(done=True) in rest
+        assert rest.endswith(b"0\r\n\r\n")
         assert await proxy.ended() == 0
 
 
@@ -118,17 +127,17 @@ async def test_a_second_signal_cuts_visibly(tmp_path: Path, number: signal.Signa
 async def test_a_hangup_drains_and_does_not_cut_however_often_it_comes(tmp_path: Path) -> None:
     """A terminal that is closed may send it twice, by way of its shell and of the kernel."""
     async with (
-        ollama("--token-rate", "50") as (upstream, _),
-        serving(upstream, tmp_path, wrapper=hangup("SIG_DFL")) as proxy,
+        unfinished() as (port, upstream),
+        serving(port, tmp_path, "--drain", "10m", wrapper=hangup("SIG_DFL")) as proxy,
+        proxy.client() as client,
     ):
-        async with proxy.client() as client:
-            await begin_stream(client, tokens=30)
-            proxy.signal(signal.SIGHUP)
-            await proxy.talk("stopping")
-            proxy.signal(signal.SIGHUP)
-            assert client.reader is not None
-            rest = await client.reader.read()
-            assert b'"done":true' in rest
+        await begin(client)
+        proxy.signal(signal.SIGHUP)
+        await proxy.talk("stopping")
+        proxy.signal(signal.SIGHUP)
+        upstream.finish.set()
+        assert client.reader is not None
+        assert piece(done=True) in await client.reader.read()
         assert await proxy.ended() == 0
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import json
 import os
 import resource
@@ -20,12 +18,10 @@ from modelsplit_sim.config import SimConfig
 from support.calls import call
 from support.harness import running
 from support.process import ollama, serving, spawned
-from support.scripted import is_own_question, response
 from support.stores import execute, locked, until_failing
+from support.unfinished import begin, piece, unfinished
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from support.process import Process
     from support.wire import Client
 
@@ -246,46 +242,6 @@ async def test_a_kill_frees_the_state(tmp_path: Path) -> None:
             await proxy.ended()
         async with serving(upstream, tmp_path) as proxy, proxy.client() as client:
             await ask(client, "after")
-
-
-class Unfinished:
-    """An upstream whose answer to a call ends when the test says so."""
-
-    def __init__(self) -> None:
-        self.finish = asyncio.Event()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                if is_own_question(head):
-                    writer.write(response(b'{"version":"0.0.0"}'))
-                    continue
-                writer.write(
-                    b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n"
-                    b"Connection: close\r\n\r\n" + piece(done=False)
-                )
-                await self.finish.wait()
-                writer.write(piece(done=True))
-                break
-        writer.close()
-
-
-def piece(*, done: bool) -> bytes:
-    return json.dumps({"model": "qwen3:4b", "response": "x", "done": done}).encode() + b"\n"
-
-
-@contextlib.asynccontextmanager
-async def unfinished() -> AsyncIterator[tuple[int, Unfinished]]:
-    upstream = Unfinished()
-    async with await asyncio.start_server(upstream.serve, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1], upstream
-
-
-async def begin(client: Client) -> None:
-    """A stream, its first piece read."""
-    await client.ask("POST", ROUTE, call(ROUTE, "planner", stream=True) | {"prompt": "x"})
-    await anext(client.pieces(await client.head()))
 
 
 @pytest.mark.parametrize("draining", [False, True], ids=["serves", "drains already"])
