@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import secrets
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -25,6 +26,7 @@ from modelsplit_proxy.admin.page import refused_admin_request
 from modelsplit_proxy.admin.policy import PolicyParts
 from modelsplit_proxy.admin.reports import ReportParts
 from modelsplit_proxy.admin.requests import RequestParts
+from modelsplit_proxy.admin.slo import SloParts
 from modelsplit_proxy.admin.stats import StatsParts
 from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts
@@ -54,6 +56,7 @@ from modelsplit_proxy.metrics.document_names import DocumentNames
 from modelsplit_proxy.metrics.experiments import ExperimentMetrics
 from modelsplit_proxy.metrics.jobs import JobMetrics
 from modelsplit_proxy.metrics.process import ProcessMetrics, measure_lag
+from modelsplit_proxy.metrics.slo import SloMetrics
 from modelsplit_proxy.metrics.storage import StoreMetrics
 from modelsplit_proxy.metrics.windows import Windows
 from modelsplit_proxy.passthrough.intercept import Intercept
@@ -68,6 +71,7 @@ from modelsplit_proxy.records.job_reader import JobReader
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.records.request_log import RequestLog
+from modelsplit_proxy.records.slo_judge import SloJudge
 from modelsplit_proxy.runtime.clock import (
     BudgetClock,
     Clock,
@@ -83,6 +87,7 @@ from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
 from modelsplit_proxy.tracing.setup import traces
 from modelsplit_proxy.watch.health import HealthMonitor, Watched
+from modelsplit_proxy.watch.heartbeat import HeartbeatKeeper
 from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.learned import LearnedKeeper
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
@@ -206,6 +211,14 @@ class App:
         self.rate = ArrivalLimit(policy.clients, own_limits)
         self.client_seats = ClientSeats(policy.clients, own_limits)
 
+    def _objectives(self) -> None:
+        """What judges them, and what is kept for that alone."""
+        clock, state_limit = self.clock, self._settings.max_records_bytes
+        self._slo_judge = SloJudge(self.policy.slo, self._recorder, self.store, clock)
+        self._heartbeat = HeartbeatKeeper(
+            self.store, self.lag, clock, state_limit, secrets.token_hex(8)
+        )
+
     def _monitor(self) -> HealthMonitor:
         rules = health.rules_of(self.policy.health)
         watched = Watched(
@@ -236,6 +249,7 @@ class App:
 
     def _count(self) -> None:
         """Who is told of finished calls, and who renders what was counted."""
+        self._objectives()
         registry = self.metrics.registry
         measure_lag(self.lag, registry)
         registry.register(
@@ -244,6 +258,7 @@ class App:
         experiments = ExperimentMetrics(self.policy, registry, LATENCY_S)
         registry.register(self._costs)
         registry.register(StoreMetrics(self.store, self._recorder))
+        registry.register(SloMetrics(self._slo_judge, self._tasks, self.clock))
         registry.register(BudgetMetrics(self.budget_keeper))
         registry.register(CallEndedMetrics(self.ended))
         self.jobs.listen(JobMetrics(self.jobs, registry, self._documents))
@@ -346,6 +361,7 @@ class App:
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
             jobs=JobParts(self.jobs, JobReader(self._recorder.read), self.live, self.clock),
+            slo=SloParts(self._slo_judge, self.clock),
         )
 
     def _stats_parts(self) -> StatsParts:
@@ -397,6 +413,7 @@ class App:
         self._tasks.keep(self._learned.watch, "learned")
         self._tasks.keep(self.monitor.watch, "health")
         self._tasks.keep(self._retention().watch, "retention")
+        self._tasks.keep(self._heartbeat.watch, "heartbeat")
         self._tasks.keep(self.budget_keeper.watch, "budgets")
         self._tasks.keep(self._windows.watch, "windows")
         self._tasks.keep(self.jobs.watch, "jobs")
@@ -474,6 +491,7 @@ class App:
             await self._traces.close()
         self.budget_keeper.close()
         self._learned.keep()
+        self._heartbeat.drained()
         await asyncio.to_thread(self.store.close)
 
     async def _start_admin(self, sock: socket.socket) -> None:

@@ -1,13 +1,17 @@
 """A made-up week, since none can be waited for: nothing here was measured.
 
 Calls come in a fixed pattern, so that every figure of a report can be reckoned by hand: a
-planner call every two minutes, every tenth minute a job of one planner call, every two hundredth
-an executor's; a heartbeat a minute.
+planner call every two minutes, a job every five, an executor's call every two hundred; a
+heartbeat a minute.
 """
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from modelsplit_policy.slo.samples import (
@@ -20,6 +24,9 @@ from modelsplit_policy.slo.samples import (
     Review,
     Samples,
 )
+from modelsplit_proxy.records import slo_store
+from modelsplit_proxy.storage.state_file import FILE_NAME
+from support.stores import opened
 
 MINUTE_US = 60_000_000
 HOUR_US = 60 * MINUTE_US
@@ -98,7 +105,7 @@ def passing(now_us: int = NOW_US, days: int = 7) -> History:
             calls.append(planner(f"plan-{minute}", at_us))
         if minute % 200 == 0:
             calls.append(executor(f"exec-{minute}", at_us))
-        if minute % 10 == 0:
+        if minute % 5 == 0:
             job = JobSample(
                 f"job-{minute}",
                 at_us,
@@ -167,3 +174,78 @@ def breaching(now_us: int = NOW_US, days: int = 7) -> History:
 
 
 EMPTY = History()
+
+
+# --- The same as a state file -------------------------------------------------------------
+
+
+def write(directory: Path, history: History, baseline: Baseline | None = COMPARED) -> None:
+    """Make a state file that holds this history, as if a proxy had served through it."""
+    with opened(directory), closing(sqlite3.connect(directory / FILE_NAME)) as db, db:
+        for number, call in enumerate(history.calls, 1):
+            _write_call(db, number, call)
+        for job in history.jobs:
+            _write_job(db, job)
+        for beat in history.heartbeats:
+            slo_store.keep_heartbeat(db, beat)
+        for review in history.reviews:
+            slo_store.keep_review(db, review, review.called_us, None)
+        if baseline is not None:
+            slo_store.keep_baseline(db, baseline, NOW_US)
+
+
+def _write_call(db: sqlite3.Connection, number: int, call: CallSample) -> None:
+    more: dict[str, Any] = {}
+    if call.schema_checked:
+        more["schema"] = "invalid" if call.unfit else "valid"
+    if call.outcome != "ok":
+        more |= {"error_code": call.outcome, "error_context": call.context}
+        if call.has_error_fields:
+            more["error_provider"] = call.provider
+    values = {
+        "id": number,
+        "started_us": call.started_us,
+        "total_us": call.ended_us - call.started_us,
+        "wait_us": call.queue_wait_us,
+        "llm_us": call.llm_latency_us if call.sent else None,
+        "upstream_wait_us": call.upstream_wait_us,
+        "first_us": call.ended_us - call.started_us if call.has_telemetry else None,
+        "request_id": call.request_id,
+        "role": call.role,
+        "context": call.context,
+        "provider": call.provider,
+        "model": call.model,
+        "outcome": call.outcome,
+        "reason": call.reason or (None if call.outcome == "ok" else "bug"),
+        "attempts": max(1, len(call.attempt_codes)),
+        "fallback": int(call.fallback_used),
+        "more": json.dumps(more) if more else None,
+    }
+    _insert(db, "calls", values)
+    for attempt, code in enumerate(call.attempt_codes, 1):
+        _insert(db, "attempts", {"call_id": number, "number": attempt, "outcome": code})
+
+
+def _write_job(db: sqlite3.Connection, job: JobSample) -> None:
+    counts = dict.fromkeys(
+        ("calls", "failures", "planner", "executor", "heavy", "cloud", "chat"), 0
+    )
+    counts |= dict.fromkeys(("prompt_tokens", "output_tokens", "cost_usd", "cost_unknown"), 0)
+    values = {
+        "job_id": job.job_id,
+        "first_us": job.started_us,
+        "last_us": job.ended_us or job.started_us,
+        "started_us": job.started_us,
+        "ended_us": job.ended_us,
+        "state": str(job.state),
+        "executor_calls": int(job.executor),
+    }
+    _insert(db, "jobs", counts | values)
+    for tool_us in job.tools_us:
+        tool = {"job_id": job.job_id, "at_us": job.started_us, "duration_us": tool_us}
+        _insert(db, "job_tools", tool | {"name": "grep", "ok": 1})
+
+
+def _insert(db: sqlite3.Connection, table: str, values: dict[str, Any]) -> None:
+    columns, marks = ", ".join(values), ", ".join("?" * len(values))
+    db.execute(f"INSERT INTO {table} ({columns}) VALUES ({marks})", tuple(values.values()))

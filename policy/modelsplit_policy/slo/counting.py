@@ -135,7 +135,7 @@ class Counts:
             coverage.take(beat.at_us)
         if beat.lag_p99_us is not None:
             for row in self._beat_rows:
-                row.values.take(beat.at_us, beat.lag_p99_us, "")
+                row.values.take(beat.at_us, beat.lag_p99_us, str(beat.at_us))
 
     def role_timeouts(self) -> tuple[RoleTimeouts, ...]:
         """Of every role that had calls."""

@@ -129,7 +129,7 @@ def used_fallback(call: CallSample) -> bool | None:
 
 def did_not_fit(call: CallSample) -> bool | None:
     """Whether an answer did not fit its schema, the first one's or the fallback's."""
-    unfit = call.outcome == _UNFIT or _UNFIT in call.attempt_codes
+    unfit = call.unfit or call.outcome == _UNFIT or _UNFIT in call.attempt_codes
     if (not unfit and not call.schema_checked) or call.reason == _CUT:
         return None
     return unfit

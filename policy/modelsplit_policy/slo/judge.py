@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.slo import facts, verdicts
 from modelsplit_policy.slo.counting import OF_JOBS, Counts, Row
@@ -26,13 +26,26 @@ if TYPE_CHECKING:
 
 DEFAULT_WINDOW_S: Final = 5 * HOUR_S
 _MIB: Final = 1 << 20
-# What is read of a heartbeat, and growth that is none: what a garbage collector leaves, a pool
-# of connections that fills, a few tasks.
-_GROWTH: Final[Mapping[str, tuple[Callable[[Heartbeat], int | None], int]]] = MappingProxyType(
+
+
+class _Holding(NamedTuple):
+    """Something that a process holds: ``slack`` more of it is no growth.
+
+    That is what a garbage collector leaves, a pool of connections that fills, a few tasks.
+    ``scale``: so much is one ``unit``.
+    """
+
+    read: Callable[[Heartbeat], int | None]
+    slack: int
+    scale: int
+    unit: str
+
+
+_GROWTH: Final[Mapping[str, _Holding]] = MappingProxyType(
     {
-        "memory_growth": (lambda beat: beat.rss_bytes, 16 * _MIB),
-        "descriptor_growth": (lambda beat: beat.descriptors, 16),
-        "task_growth": (lambda beat: beat.tasks, 8),
+        "memory_growth": _Holding(lambda beat: beat.rss_bytes, 16 * _MIB, _MIB, "MiB"),
+        "descriptor_growth": _Holding(lambda beat: beat.descriptors, 16, 1, "descriptors"),
+        "task_growth": _Holding(lambda beat: beat.tasks, 8, 1, "tasks"),
     }
 )
 # Of what there may be too few, in words.
@@ -164,7 +177,7 @@ def _finding(row: Row, seen: _Seen) -> Finding:
     judged = Judged(row.objective, row.bound, row.window_s)
     finding = _finder(row)(row, judged, seen)
     no_jobs = row.name in OF_JOBS and finding.n == 0
-    return judged.nothing(verdicts.NO_JOBS) if no_jobs else finding
+    return replace(finding, note=verdicts.NO_JOBS) if no_jobs else finding
 
 
 def _finder(row: Row) -> Callable[[Row, Judged, _Seen], Finding]:
@@ -181,6 +194,13 @@ def _finder(row: Row) -> Callable[[Row, Judged, _Seen], Finding]:
 def _of_values(row: Row, judged: Judged, seen: _Seen) -> Finding:
     del seen
     return verdicts.of_values(judged, row.values, _WHAT[row.name])
+
+
+def _of_lag(row: Row, judged: Judged, seen: _Seen) -> Finding:
+    """The worst minutes are told by when they were."""
+    del seen
+    finding = verdicts.of_values(judged, row.values, _WHAT[row.name])
+    return replace(finding, worst=(), worst_at_us=tuple(map(int, finding.worst)))
 
 
 def _of_share(row: Row, judged: Judged, seen: _Seen) -> Finding:
@@ -216,8 +236,9 @@ def _of_coverage(row: Row, judged: Judged, seen: _Seen) -> Finding:
 
 
 def _of_growth(row: Row, judged: Judged, seen: _Seen) -> Finding:
-    read, slack = _GROWTH[row.name]
-    return verdicts.of_growth(judged, growth(last_run(_beats(row, seen)), read, slack), RUN_HOURS)
+    held = _GROWTH[row.name]
+    grown = growth(last_run(_beats(row, seen)), held.read, held.slack)
+    return verdicts.of_growth(judged, grown, RUN_HOURS, held.scale, held.unit)
 
 
 def _of_uptime(row: Row, judged: Judged, seen: _Seen) -> Finding:
@@ -272,6 +293,7 @@ _BY_NAME: Final = MappingProxyType(
         "memory_growth": _of_growth,
         "descriptor_growth": _of_growth,
         "task_growth": _of_growth,
+        "event_loop_lag_p99": _of_lag,
         "uptime": _of_uptime,
         "state_file_share": _of_state_file,
     }

@@ -23,11 +23,14 @@ class Growth(NamedTuple):
     """``share``: by how much the floor grew, 0.1 for ten per cent; None: nothing is told.
 
     ``hours``: how long the last process has run within the window. ``n``: heartbeats of it.
+    ``early``, ``late``: the least that it held then.
     """
 
     share: float | None
     hours: float
     n: int
+    early: int = 0
+    late: int = 0
 
 
 def last_run(heartbeats: Sequence[Heartbeat]) -> list[Heartbeat]:
@@ -51,7 +54,8 @@ def growth(
     hours = (end - begin) / _HOUR_US
     if early is None or late is None or hours < RUN_HOURS:
         return Growth(None, hours, len(beats))
-    return Growth(max(0, late - early - slack) / max(1, early), hours, len(beats))
+    share = max(0, late - early - slack) / max(1, early)
+    return Growth(share, hours, len(beats), early, late)
 
 
 def _floor(

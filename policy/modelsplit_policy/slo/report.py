@@ -39,9 +39,10 @@ class ErrorBudget:
 class Finding:
     """One objective judged.
 
-    ``bound``: in the unit of the objective; None: not judged. ``value``: what was observed;
-    None: nothing was. ``low``, ``high``: its interval at 95 per cent; None: it has none, or is
-    unbounded on that side. ``n``: samples. ``note``: what else a reader must know.
+    ``bound``: as the policy has it; None: not judged. ``target``: what the value is compared
+    with; None: the baseline does not say. ``value``: what was observed; None: nothing was.
+    ``low``, ``high``: its interval at 95 per cent; None: it has none, or is unbounded on that
+    side. ``n``: samples. ``note``: what else a reader must know.
     ``worst``: the worst calls or jobs behind a breach, by id; ``worst_at_us``: or when.
     """
 
@@ -49,6 +50,7 @@ class Finding:
     window_s: int
     bound: float | None
     verdict: Verdict
+    target: float | None = None
     value: float | None = None
     low: float | None = None
     high: float | None = None

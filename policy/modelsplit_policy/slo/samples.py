@@ -28,7 +28,7 @@ class CallSample(NamedTuple):
     ``queue_wait_us``: in our line, all attempts together. ``upstream_wait_us``: inside the
     upstream; None: not known. ``llm_latency_us``: last attempt, dispatch to end, less load and
     upstream wait where known; None: it was not sent.
-    ``schema_checked``: its answer was held to a schema, so far as there was one.
+    ``schema_checked``: its answer was held to a schema; ``unfit``: and did not fit.
     ``has_error_fields``: of a call that failed, whether all fields of the error are there.
     ``has_telemetry``: of an answered call, whether all that was to be measured is there.
     """
@@ -49,6 +49,7 @@ class CallSample(NamedTuple):
     model: str | None = None
     fallback_used: bool = False
     schema_checked: bool = False
+    unfit: bool = False
     has_error_fields: bool = True
     has_telemetry: bool = True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.intervals import Estimate, difference, quantile_ranks, wilson
 from modelsplit_policy.slo.events import most_in_any_window
@@ -39,11 +39,14 @@ class Judged:
     bound: float
     window_s: int
 
-    def finding(self, verdict: Verdict, **values: object) -> Finding:
-        return Finding(self.objective, self.window_s, self.bound, verdict, **values)  # type: ignore[arg-type]
+    def finding(self, verdict: Verdict, **values: Any) -> Finding:
+        """``values``: further fields of the finding."""
+        if self.objective.bound != "of_baseline":
+            values["target"] = self.bound
+        return Finding(self.objective, self.window_s, self.bound, verdict, **values)
 
-    def nothing(self, note: str, n: int = 0) -> Finding:
-        return self.finding(Verdict.NOT_ENOUGH_DATA, note=note, n=n)
+    def nothing(self, note: str, n: int = 0, target: float | None = None) -> Finding:
+        return self.finding(Verdict.NOT_ENOUGH_DATA, note=note, n=n, target=target)
 
     def holds(self, value: float) -> bool:
         match self.objective.holds:
@@ -132,7 +135,7 @@ def of_events(judged: Judged, events: Events, span_s: int, what: str) -> Finding
         verdict,
         value=float(most.events),
         n=events.share.total,
-        note=f"the most in any {span_s // HOUR_S} h",
+        note=f"the most in any {span_s / HOUR_S:.3g} h",
         worst=tuple(worst) if verdict is Verdict.BREACH else (),
         budget=_event_budget(events.share, most.events, judged.bound, span_s),
     )
@@ -146,18 +149,19 @@ def of_timeouts(
     allowed = judged.bound * baseline.timeouts
     count, n = len(events.sorted()), share.total
     if n == 0:
-        return judged.nothing(f"no {what}")
+        return judged.nothing(f"no {what}", target=allowed)
     # A few minutes, scaled up to hours, would tell of chance alone.
     covered_s = max(covered_s, HOUR_S) if count > allowed else covered_s
     if covered_s < HOUR_S or (n < LEAST and count <= allowed):
         note = f"{n} {what} in {covered_s // 60} min; {LEAST} in an hour are needed"
-        return judged.nothing(note, n)
+        return judged.nothing(note, n, allowed)
     value = count * span_s / covered_s
     verdict = Verdict.PASS if value <= allowed else Verdict.BREACH
     was = f"{baseline.timeouts:g} in {span_s / HOUR_S:g} h ({baseline.source})"
     per_100 = f"{100 * count / n:.2g} per 100 calls"
     return judged.finding(
         verdict,
+        target=allowed,
         value=value,
         n=n,
         note=f"{count} in {covered_s / HOUR_S:.3g} h, {per_100}; baseline {was}",
@@ -169,49 +173,53 @@ def of_timeouts(
 def of_job_success(judged: Judged, share: Share, baseline: Baseline) -> Finding:
     """Jobs that ended well, against the baseline: worse only if the interval says so."""
     n = share.total
+    before = None
+    if baseline.jobs >= LEAST_COMPARED:
+        before = _rate(baseline.jobs_ok, baseline.jobs, judged.bound)
+    target = None if before is None else before.value
     if n == 0:
-        return judged.nothing(NO_JOBS)
+        return judged.nothing(NO_JOBS, target=target)
     own = _rate(n - share.bad, n)
-    if (lacking := _too_few(n, baseline.jobs, "ended jobs")) is not None:
-        return judged.finding(
-            Verdict.NOT_ENOUGH_DATA, value=own.value, low=own.low, high=own.high, n=n, note=lacking
-        )
-    before = _rate(baseline.jobs_ok, baseline.jobs, judged.bound)
-    gap = difference(own, before)
-    assert gap.low is not None
-    assert gap.high is not None
-    verdict = Verdict.BREACH if gap.high < 0 else Verdict.PASS
-    note = f"{gap.low * 100:+.2g} to {gap.high * 100:+.2g} points against the baseline's "
-    return judged.finding(
-        verdict,
-        value=own.value,
-        low=own.low,
-        high=own.high,
-        n=n,
-        note=f"{note}{before.value:.3%} of {baseline.jobs}",
-        worst=share.worst if verdict is Verdict.BREACH else (),
-    )
+    verdict, note = Verdict.NOT_ENOUGH_DATA, _too_few(n, baseline.jobs, "ended jobs")
+    if n >= LEAST_COMPARED and before is not None:
+        gap = difference(own, before)
+        low, high = gap.low or 0.0, gap.high or 0.0
+        verdict = Verdict.BREACH if high < 0 else Verdict.PASS
+        note = f"{low * 100:+.2g} to {high * 100:+.2g} points against {baseline.jobs} jobs before"
+    return _compared(judged, verdict, own, share, target, note)
 
 
 def of_hallucinations(judged: Judged, share: Share, baseline: Baseline) -> Finding:
     """Answers that reviewers called hallucinated, against a share of the baseline's."""
     n = share.total
-    lacking = _too_few(n, baseline.reviews, "reviewed calls")
+    target = None
+    if baseline.reviews >= LEAST_COMPARED:
+        target = judged.bound * baseline.hallucinated / baseline.reviews
+    note = _too_few(n, baseline.reviews, "reviewed calls")
     if n == 0:
-        return judged.nothing(lacking or "")
-    own = _rate(share.bad, n)
-    verdict, note = Verdict.NOT_ENOUGH_DATA, lacking or ""
-    if lacking is None:
-        before = baseline.hallucinated / baseline.reviews
-        holds = own.value <= judged.bound * before
-        verdict = Verdict.PASS if holds else Verdict.BREACH
-        note = f"baseline {before:.3%} of {baseline.reviews} reviewed calls"
+        return judged.nothing(note, target=target)
+    own, verdict = _rate(share.bad, n), Verdict.NOT_ENOUGH_DATA
+    if n >= LEAST_COMPARED and target is not None:
+        verdict = Verdict.PASS if own.value <= target else Verdict.BREACH
+        note = f"against {baseline.reviews} reviewed calls before"
+    return _compared(judged, verdict, own, share, target, note)
+
+
+def _compared(
+    judged: Judged,
+    verdict: Verdict,
+    own: Estimate,
+    share: Share,
+    target: float | None,
+    note: str,
+) -> Finding:
     return judged.finding(
         verdict,
+        target=target,
         value=own.value,
         low=own.low,
         high=own.high,
-        n=n,
+        n=own.n,
         note=note,
         worst=share.worst if verdict is Verdict.BREACH else (),
     )
@@ -225,8 +233,8 @@ def of_coverage(judged: Judged, covered_s: int) -> Finding:
     return judged.finding(verdict, value=value)
 
 
-def of_growth(judged: Judged, growth: Growth, needed_hours: int) -> Finding:
-    """Whether the floor of what a process holds grows."""
+def of_growth(judged: Judged, growth: Growth, needed_hours: int, scale: int, unit: str) -> Finding:
+    """Whether the floor of what a process holds grows. ``scale``: so much is one ``unit``."""
     if growth.share is None:
         note = f"the process has run for {growth.hours:.1f} h of the {needed_hours} h needed"
         return judged.nothing(note if growth.n else "no heartbeats", growth.n)
@@ -234,7 +242,7 @@ def of_growth(judged: Judged, growth: Growth, needed_hours: int) -> Finding:
         judged.by(growth.share),
         value=growth.share,
         n=growth.n,
-        note=f"floor of {growth.hours:.0f} h",
+        note=f"at the least {growth.early / scale:.0f} {unit}, later {growth.late / scale:.0f}",
     )
 
 
@@ -246,12 +254,10 @@ def enough(allowed: float) -> int:
     return max(LEAST, math.ceil(1 / allowed - 1e-9))
 
 
-def _too_few(n: int, before: int, what: str) -> str | None:
+def _too_few(n: int, before: int, what: str) -> str:
     if n < LEAST_COMPARED:
         return f"{n} of the {LEAST_COMPARED} {what} that are needed"
-    if before < LEAST_COMPARED:
-        return f"the baseline has {before} of the {LEAST_COMPARED} {what} that are needed"
-    return None
+    return f"the baseline has {before} of the {LEAST_COMPARED} {what} that are needed"
 
 
 def _rate(count: int, n: int, scale: float = 1.0) -> Estimate:

@@ -20,6 +20,7 @@ from modelsplit_proxy.admin.page import READ_ONLY, Page, PageAsked, Pages, faile
 from modelsplit_proxy.admin.policy import PolicyParts, PolicyRoutes
 from modelsplit_proxy.admin.reports import ReportParts, ReportRoutes
 from modelsplit_proxy.admin.requests import RequestParts, RequestRoutes
+from modelsplit_proxy.admin.slo import SloParts, SloRoutes
 from modelsplit_proxy.admin.stats import StatsParts, StatsRoutes
 from modelsplit_proxy.http import write_guard
 from modelsplit_proxy.http.body import BodyError, read_whole
@@ -60,6 +61,7 @@ class AdminParts:
     reports: ReportParts
     requests: RequestParts
     jobs: JobParts
+    slo: SloParts
 
 
 class Admin:
@@ -75,6 +77,7 @@ class Admin:
             **ReportRoutes(parts.reports).routes,
             **RequestRoutes(parts.requests).routes,
             **self._jobs.routes,
+            **SloRoutes(parts.slo).routes,
         }
         self.writes = frozenset(self._jobs.reports)
 

@@ -39,9 +39,9 @@ JSON = Argument("--json", action="store_true", help="machine-readable output")
 class Command:
     """One command, or one verb of a command.
 
-    ``run`` None: one of its verbs does it. ``settings``: which of the process's settings it
-    takes as flags. ``example``: what its help ends with. ``verbs``: the words one of which must
-    follow; they have their own arguments.
+    ``run`` None: one of its verbs must do it; else a verb may. ``settings``: which of the
+    process's settings it takes as flags. ``example``: what its help ends with. ``verbs``: the
+    words one of which must, or may, follow; they have their own arguments.
     """
 
     name: str
@@ -71,7 +71,7 @@ def add(commands: Any, command: Command, dest: str = "verb") -> None:
         if option.name in command.settings:
             _add_setting(parser, option)
     if command.verbs:
-        verbs = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
+        verbs = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=command.run is None)
         for verb in command.verbs:
             add(verbs, verb)
 

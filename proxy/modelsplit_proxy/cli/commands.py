@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_proxy.cli import (
+    baseline,
     budget,
     check,
     experiments,
@@ -13,6 +14,7 @@ from modelsplit_proxy.cli import (
     requests,
     serve,
     simulate_command,
+    slo,
     status,
 )
 from modelsplit_proxy.cli.command import Argument, Command, settings_of
@@ -48,6 +50,8 @@ COMMANDS: Final = (
     check.ROUTE,
     simulate_command.COMMAND,
     experiments.COMMAND,
+    slo.COMMAND,
+    baseline.COMMAND,
     keys.COMMAND,
     budget.COMMAND,
 )

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """Every exit code. 3 is LSB's "not running"; 69 and 78 are those of sysexits(3)."""
+    """Every exit code. 3 is LSB's "not running"; 69 and 78 are those of sysexits(3).
+
+    Of objectives, 3 is that there is not enough data: an alias.
+    """
 
     OK = 0
     FAILED = 1
     USAGE = 2
     NOT_RUNNING = 3
+    NOT_ENOUGH_DATA = 3
     UNAVAILABLE = 69
     CONFIG = 78
     INTERRUPTED = 130

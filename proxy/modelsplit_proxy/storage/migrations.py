@@ -287,6 +287,36 @@ _JOBS: Final = (
     "CREATE INDEX job_tools_by_time ON job_tools (at_us)",
 )
 
+# What the process says of itself once a minute, what people say of answers, and what objectives
+# are compared with (``value`` as ``records/slo_store`` writes it).
+_OBJECTIVES: Final = (
+    """
+    CREATE TABLE heartbeats (
+        minute INTEGER PRIMARY KEY,
+        at_us INTEGER NOT NULL,
+        run TEXT NOT NULL,
+        drained INTEGER NOT NULL,
+        rss_bytes INTEGER,
+        descriptors INTEGER,
+        tasks INTEGER,
+        state_bytes INTEGER,
+        state_limit_bytes INTEGER,
+        lag_p99_us INTEGER
+    )
+    """,
+    """
+    CREATE TABLE reviews (
+        request_id TEXT PRIMARY KEY,
+        called_us INTEGER NOT NULL,
+        at_us INTEGER NOT NULL,
+        opinion TEXT NOT NULL,
+        purpose TEXT
+    ) WITHOUT ROWID
+    """,
+    "CREATE INDEX reviews_by_call ON reviews (called_us)",
+    "CREATE TABLE baselines (id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, value TEXT NOT NULL)",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -297,5 +327,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _UPSTREAM_WAIT,
     _LEARNED,
     _JOBS,
+    _OBJECTIVES,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

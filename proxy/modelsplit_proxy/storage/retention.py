@@ -1,7 +1,7 @@
 """Old records go, a few at a time, so that nobody ever waits for it.
 
-Calls older than ``keep_s`` go first, then the oldest while the file is larger than
-``max_bytes``. Each step is one routine job of the store: a few hundred rows, or a few
+Calls and heartbeats older than ``keep_s`` go first, then the oldest calls while the file is
+larger than ``max_bytes``. Each step is one routine job of the store: a few hundred rows, or a few
 hundred pages given back to the disk; urgent writes come between any two. Whatever else the
 file holds (budgets, approvals) is counted for its size and never touched. Jobs that have ended, and
 what tools they ran, go with the calls of their time; an open job stays.
@@ -31,6 +31,10 @@ _SPARE: Final = 0.05
 _SPARE_PAGES: Final = 64
 
 _OLDER: Final = "SELECT id FROM calls WHERE started_us < ? ORDER BY started_us LIMIT ?"
+_OLD_BEATS: Final = """
+DELETE FROM heartbeats
+WHERE minute IN (SELECT minute FROM heartbeats WHERE minute < ? LIMIT ?)
+"""
 _FIRST: Final = "SELECT id FROM calls ORDER BY id LIMIT ?"
 _OLD_JOBS: Final = """
 DELETE FROM jobs WHERE job_id IN (
@@ -110,8 +114,9 @@ class Retention:
     def _drop_old(self, db: sqlite3.Connection) -> Step:
         before_us = round((self._clock.wall() - self._limits.keep_s) * 1e6)
         more = _drop_jobs(db, before_us)
+        beats = db.execute(_OLD_BEATS, (before_us // 60_000_000, _CALLS_AT_ONCE)).rowcount
         calls = _drop(db, _OLDER, (before_us, _CALLS_AT_ONCE))
-        return Step(calls > 0 or more, calls)
+        return Step(calls > 0 or more or beats == _CALLS_AT_ONCE, calls)
 
     def _drop_first(self, db: sqlite3.Connection) -> Step:
         """Drop the oldest of a file that is too large, until it is well below its limit."""

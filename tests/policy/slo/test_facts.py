@@ -99,6 +99,8 @@ def test_an_answer_that_did_not_fit_counts_although_the_fallbacks_did() -> None:
     assert facts.did_not_fit(call) is False
     assert facts.did_not_fit(call._replace(attempt_codes=("E_SCHEMA_INVALID", "ok"))) is True
     assert facts.did_not_fit(call._replace(outcome="E_SCHEMA_INVALID")) is True
+    # A stream is passed on whether it fits or not.
+    assert facts.did_not_fit(call._replace(unfit=True)) is True
 
 
 def test_an_answer_that_was_cut_or_never_checked_says_nothing_of_schemas() -> None:

@@ -81,7 +81,7 @@ def test_its_figures_are_those_of_the_pattern() -> None:
     assert (latency.value, latency.low, latency.high, latency.n) == (2000, 2000, 2000, 150)
     assert finding(good, 4, "planner_latency_ms").n == 5040
     assert finding(good, 1, "llm_queue_wait_ms").value == 100
-    assert finding(good, 3, "executor_job_rate").value == pytest.approx(2 / 30, abs=0.04)
+    assert finding(good, 3, "executor_job_rate").value == pytest.approx(2 / 60)
     assert finding(good, 4, "uptime").n == 10_080
     assert finding(good, 0, "covered_hours").value == 12
     assert finding(good, 1, "timeouts").note == (

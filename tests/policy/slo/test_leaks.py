@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import pytest
 
-from modelsplit_policy.slo.leaks import RUN_HOURS, growth, last_run
+from modelsplit_policy.slo.leaks import RUN_HOURS, Growth, growth, last_run
 from modelsplit_policy.slo.samples import Heartbeat
 
 MINUTE_US = 60_000_000
@@ -24,7 +24,7 @@ MINUTES = HOURS * 60 + 1
 
 def test_a_load_that_comes_and_goes_is_no_leak() -> None:
     busy = [10 + 40 * (minute // 60 % 2) for minute in range(MINUTES)]
-    assert growth(run(busy), read, 0) == (0.0, 12.0, MINUTES)
+    assert growth(run(busy), read, 0) == Growth(0.0, 12.0, MINUTES, 10, 10)
 
 
 def test_a_floor_that_rises_is_one() -> None:

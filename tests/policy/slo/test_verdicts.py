@@ -271,8 +271,10 @@ def test_too_short_a_time_is_no_breach() -> None:
 
 def test_growth_is_held_to_its_bound_once_there_is_a_run_that_is_long_enough() -> None:
     bound = judged(0.1, key="max")
-    assert of_growth(bound, Growth(0.09, 12.0, 720), 6).verdict is PASS
-    assert of_growth(bound, Growth(0.1, 12.0, 720), 6).verdict is BREACH
-    short = of_growth(bound, Growth(None, 2.0, 120), 6)
+    little, much = Growth(0.09, 12.0, 720, 100, 109), Growth(0.1, 12.0, 720, 100, 110)
+    assert of_growth(bound, little, 6, 1, "tasks").verdict is PASS
+    found = of_growth(bound, much, 6, 10, "MiB")
+    assert (found.verdict, found.note) == (BREACH, "at the least 10 MiB, later 11")
+    short = of_growth(bound, Growth(None, 2.0, 120), 6, 1, "tasks")
     assert short.note == "the process has run for 2.0 h of the 6 h needed"
-    assert of_growth(bound, Growth(None, 0.0, 0), 6).note == "no heartbeats"
+    assert of_growth(bound, Growth(None, 0.0, 0), 6, 1, "tasks").note == "no heartbeats"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelsplit_proxy.records import rows
+from modelsplit_policy.slo.samples import Heartbeat
+from modelsplit_proxy.records import rows, slo_store
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.storage import retention as module
@@ -181,3 +183,19 @@ async def test_a_closed_store_ends_a_round(tmp_path: Path) -> None:
     with opened(tmp_path) as store:
         pass
     await Retention(store, Clock(), RetentionLimits(60.0, PLENTY)).prune()
+
+
+def test_heartbeats_are_kept_as_records_are(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        for minute in range(4):
+            beat = Heartbeat(round((START + 60 * minute) * 1e6), "run")
+            store.submit(partial(keep, beat)).result()
+        retention = Retention(store, Clock(at=240.0), RetentionLimits(120.0, PLENTY))
+        assert steps(store, retention) == 0
+        assert execute(tmp_path, "SELECT at_us FROM heartbeats ORDER BY minute") == [
+            (round((START + 60 * minute) * 1e6),) for minute in (2, 3)
+        ]
+
+
+def keep(beat: Heartbeat, db: sqlite3.Connection) -> None:
+    slo_store.keep_heartbeat(db, beat)

@@ -1,0 +1,209 @@
+"""What objectives are judged by, as it is kept in the state file.
+
+Calls are read by time, a page at a time, each page a query of its own along an index. So
+nothing grows with their number, and a proxy that writes meanwhile is in nobody's way.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_policy.slo.samples import (
+    DOCUMENT_BASELINE,
+    OK,
+    Baseline,
+    CallSample,
+    Heartbeat,
+    JobSample,
+    JobState,
+    Opinion,
+    Review,
+    Samples,
+)
+from modelsplit_proxy.storage.state_file import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from modelsplit_proxy.records.reader import Read
+
+_PAGE: Final = 5_000
+# After so many rows, a quarter of a millisecond of work, whoever else wants the interpreter
+# has it (see ``recorder``).
+_YIELD_EVERY: Final = 32
+_YIELD_S: Final = 0.00002
+_MINUTE_US: Final = 60_000_000
+
+# A call that only loads or unloads asked for nothing. ``first``: the attempt that came first.
+_CALLS: Final = """
+SELECT calls.id, calls.request_id, calls.started_us, calls.total_us, calls.role, calls.outcome,
+    calls.reason, calls.attempts, first.outcome, calls.llm_us, calls.wait_us,
+    calls.upstream_wait_us, calls.load_us, calls.first_us, calls.context, calls.provider,
+    calls.model, calls.fallback, json_extract(calls.more, '$.schema'),
+    json_extract(calls.more, '$.loading'), json_extract(calls.more, '$.error_code'),
+    json_extract(calls.more, '$.error_context'), json_extract(calls.more, '$.error_provider')
+FROM calls LEFT JOIN attempts AS first ON first.call_id = calls.id AND first.number = 1
+WHERE (calls.started_us, calls.id) > (?, ?) AND calls.started_us <= ?
+ORDER BY calls.started_us, calls.id LIMIT ?
+"""
+_JOBS: Final = """
+SELECT job_id, coalesce(started_us, first_us), ended_us, state, executor_calls FROM jobs
+WHERE (ended_us, job_id) > (?, ?) AND ended_us <= ? ORDER BY ended_us, job_id LIMIT ?
+"""
+_TOOLS: Final = """
+SELECT job_id, duration_us FROM job_tools
+WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY id
+"""
+_HEARTBEATS: Final = """
+SELECT at_us, run, drained, rss_bytes, descriptors, tasks, state_bytes, state_limit_bytes,
+    lag_p99_us
+FROM heartbeats WHERE minute >= ? AND at_us <= ? ORDER BY minute
+"""
+_REVIEWS: Final = "SELECT request_id, called_us, opinion FROM reviews WHERE called_us >= ?"
+_BASELINE: Final = "SELECT value FROM baselines ORDER BY id DESC LIMIT 1"
+
+
+class SloData:
+    """Reads samples. Everything blocks on disk and may raise StoreError.
+
+    ``in_time``: False once it has taken too long, which ends it with a StoreError.
+    ``gently``: let other threads of the process have the interpreter again and again.
+    """
+
+    def __init__(
+        self, read: Read, in_time: Callable[[], bool] = lambda: True, *, gently: bool = False
+    ) -> None:
+        self._read_all = read
+        self._in_time = in_time
+        self._gently = gently
+
+    def samples(self, since_us: int, until_us: int) -> Samples:
+        """What came in this time; calls and jobs are read while they are looked at."""
+        return Samples(
+            calls=self.calls(since_us, until_us),
+            jobs=self.jobs(since_us, until_us),
+            heartbeats=self.heartbeats(since_us, until_us),
+            reviews=self.reviews(since_us),
+            baseline=self.baseline() or DOCUMENT_BASELINE,
+        )
+
+    def calls(self, since_us: int, until_us: int) -> Iterator[CallSample]:
+        """By time."""
+        started_us, call_id = since_us, -1
+        while page := self._read(_CALLS, (started_us, call_id, until_us, _PAGE)):
+            for number, row in enumerate(page):
+                if self._gently and number % _YIELD_EVERY == 0:
+                    time.sleep(_YIELD_S)
+                # A call that only loads is none.
+                if row[19] is None:
+                    yield _call(row)
+            call_id, started_us = page[-1][0], page[-1][2]
+
+    def jobs(self, since_us: int, until_us: int) -> Iterator[JobSample]:
+        """Those that ended, by when they did."""
+        ended_us, job_id = since_us, ""
+        while page := self._read(_JOBS, (ended_us, job_id, until_us, _PAGE)):
+            names = [row[0] for row in page]
+            tools: dict[str, list[int]] = {}
+            for name, duration_us in self._read(_TOOLS, (orjson.dumps(names).decode(),)):
+                tools.setdefault(name, []).append(duration_us)
+            for name, started_us, ended_us, state, executor_calls in page:
+                used = executor_calls > 0
+                durations = tuple(tools.get(name, ()))
+                yield JobSample(name, started_us, ended_us, JobState(state), used, durations)
+            job_id = names[-1]
+
+    def heartbeats(self, since_us: int, until_us: int) -> list[Heartbeat]:
+        """By time."""
+        rows = self._read(_HEARTBEATS, (since_us // _MINUTE_US, until_us))
+        return [Heartbeat(at_us, run, bool(drained), *rest) for at_us, run, drained, *rest in rows]
+
+    def reviews(self, since_us: int) -> list[Review]:
+        rows = self._read(_REVIEWS, (since_us,))
+        return [Review(name, called_us, Opinion(word)) for name, called_us, word in rows]
+
+    def baseline(self) -> Baseline | None:
+        """The one that was kept last; None: none was."""
+        rows = self._read(_BASELINE, ())
+        return Baseline(**orjson.loads(rows[0][0])) if rows else None
+
+    def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        if not self._in_time():
+            raise StoreError(
+                "judging took too long here; `modelsplit slo --state DIR` reads the file itself "
+                "and takes its time"
+            )
+        return self._read_all(query, values)
+
+
+def _call(row: tuple[Any, ...]) -> CallSample:
+    (
+        _,
+        request_id,
+        started_us,
+        total_us,
+        role,
+        outcome,
+        reason,
+        attempts,
+        first,
+        llm_us,
+        wait_us,
+        upstream_wait_us,
+        load_us,
+        first_us,
+        context,
+        provider,
+        model,
+        fallback,
+        schema,
+        _,
+        *error,
+    ) = row
+    codes: tuple[str, ...] = ()
+    if first is not None:
+        codes = (first, outcome) if attempts == 2 else (first,)
+    ok = outcome == OK
+    whose = (context, provider, model)
+    return CallSample(
+        request_id,
+        started_us,
+        started_us + total_us,
+        role,
+        outcome,
+        reason,
+        codes,
+        llm_us is not None,
+        wait_us or 0,
+        upstream_wait_us,
+        None if llm_us is None else llm_us - (upstream_wait_us or 0) - (load_us or 0),
+        context,
+        provider,
+        model,
+        fallback == 1,
+        schema in {"valid", "invalid"},
+        schema == "invalid",
+        ok or _has_error_fields(role, (reason, request_id, attempts, fallback), whose, error),
+        not ok or None not in (wait_us, llm_us, first_us, *whose),
+    )
+
+
+def _has_error_fields(
+    role: str | None,
+    always: tuple[object, ...],
+    whose: tuple[object, ...],
+    error: list[object],
+) -> bool:
+    """Whether a failed call's record has all that an error says of itself.
+
+    One that was turned away before it had a role has no context, provider and model to tell.
+    """
+    code, *error_whose = error
+    return (
+        code is not None
+        and None not in always
+        and (role is None or None not in (*whose, *error_whose))
+    )

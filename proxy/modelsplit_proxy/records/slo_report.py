@@ -1,0 +1,392 @@
+"""A report on objectives as plain values (``/slo``), as lines for people, Markdown and JUnit."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
+
+from modelsplit_policy.slo.facts import End
+from modelsplit_policy.slo.names import OBJECTIVES, Unit
+from modelsplit_policy.slo.report import Verdict
+from modelsplit_proxy.runtime.clock import rfc3339_us
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from modelsplit_policy.slo.objectives import Objective
+    from modelsplit_policy.slo.report import Finding, Gate, PlannerCalls, Report
+
+_WIDTH: Final = 80
+_ABOUT: Final = MappingProxyType(
+    {
+        0: "observed, and not growing",
+        1: "fewer timeouts, short waits, errors told in full",
+        2: "a fast planner, right at once",
+        3: "models only where needed, jobs end as well as before",
+        4: "all of it for a week",
+        None: "targets that no gate asks for",
+    }
+)
+_TITLES: Final = MappingProxyType(
+    {
+        "job_e2e_latency_ms": "job",
+        "planner_latency_ms": "planner",
+        "llm_latency_ms": "llm latency",
+        "tool_latency_ms": "tool",
+        "llm_queue_wait_ms": "queue wait",
+        "event_loop_lag_p99": "event loop lag",
+        "timeouts": "timeouts",
+        "planner_failure_rate": "planner failures",
+        "fallback_rate": "fallbacks",
+        "schema_error_rate": "schema errors",
+        "error_classification": "errors in full",
+        "executor_job_rate": "executor jobs",
+        "job_success_rate": "job success",
+        "hallucination_rate": "hallucinated",
+        "cloud_calls": "cloud calls",
+        "uptime": "uptime",
+        "covered_hours": "records cover",
+        "covered_days": "records cover",
+        "telemetry_fields": "telemetry live",
+        "memory_growth": "memory growth",
+        "descriptor_growth": "descriptor growth",
+        "task_growth": "task growth",
+        "state_file_share": "state file",
+    }
+)
+_ENDS: Final = MappingProxyType(
+    {
+        End.TIMEOUT: "timed out",
+        End.REFUSED: "refused",
+        End.FAILED: "failed",
+        End.CLIENT_GONE: "left",
+        End.CLIENTS_OWN: "the client's own fault",
+    }
+)
+_MARKS: Final = MappingProxyType(
+    {
+        Verdict.PASS: "pass",
+        Verdict.BREACH: "BREACH",
+        Verdict.NOT_ENOUGH_DATA: "?",
+        Verdict.NOT_JUDGED: "-",
+    }
+)
+
+
+def fields(report: Report) -> dict[str, Any]:
+    """The report as plain values."""
+    return {
+        "at": rfc3339_us(report.now_us),
+        "verdict": str(report.verdict),
+        "window_s": report.window_s,
+        "covered_s": report.covered_s,
+        "baseline": {
+            "source": report.baseline.source,
+            "timeouts": report.baseline.timeouts,
+            "timeouts_window_s": report.baseline.timeouts_window_s,
+            "planner_p95_ms": report.baseline.planner_p95_ms,
+            "jobs": report.baseline.jobs,
+            "jobs_ok": report.baseline.jobs_ok,
+            "reviews": report.baseline.reviews,
+            "hallucinated": report.baseline.hallucinated,
+        },
+        "gates": [_gate(gate) for gate in report.gates],
+        "timeouts_window_s": report.timeouts_window_s,
+        "timeouts": [
+            {
+                "llm_role": row.role,
+                "calls": row.calls,
+                "timeouts": row.timeouts,
+                "per_5h": row.per_5h,
+                "per_100_calls": 100 * row.timeouts / row.calls,
+            }
+            for row in report.timeouts
+        ],
+    }
+
+
+def _gate(gate: Gate) -> dict[str, Any]:
+    return {
+        "gate": gate.number,
+        "verdict": str(gate.verdict),
+        "objectives": [_finding(finding) for finding in gate.findings],
+        "planner": None if gate.planner is None else _planner(gate.planner),
+    }
+
+
+def _planner(planner: PlannerCalls) -> dict[str, Any]:
+    ends = {str(end): planner.ends.get(end, 0) for end in End}
+    return {"window_s": planner.window_s, "calls": sum(ends.values()), **ends}
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    row, budget = finding.objective, finding.budget
+    return {
+        "objective": row.name,
+        "bound": row.bound,
+        "title": title(row),
+        "unit": str(OBJECTIVES[row.name][0]),
+        "window_s": finding.window_s,
+        "holds": str(row.holds),
+        "bound_value": finding.bound,
+        "target": finding.target,
+        "verdict": str(finding.verdict),
+        "value": finding.value,
+        "low": finding.low,
+        "high": finding.high,
+        "n": finding.n,
+        "note": finding.note,
+        "worst": list(finding.worst),
+        "worst_at": [rfc3339_us(at_us) for at_us in finding.worst_at_us],
+        "budget_used": None if budget is None else budget.used,
+        "burn_1h": None if budget is None else budget.burn_1h,
+        "burn_5h": None if budget is None else budget.burn_5h,
+    }
+
+
+def title(row: Objective) -> str:
+    """The objective in few words: ``planner P95``."""
+    words = _TITLES[row.name]
+    return f"{words} {row.bound.upper()}" if row.bound in {"p95", "p99"} else words
+
+
+# --- For people ----------------------------------------------------------------------------
+
+
+def lines(report: Mapping[str, Any]) -> Iterator[str]:
+    """The report as text of 80 columns: what is wrong first, then every gate."""
+    yield from _summary(report)
+    for gate in report["gates"]:
+        yield ""
+        yield from _gate_lines(gate)
+    if report["timeouts"]:
+        yield ""
+        yield from _timeout_lines(report)
+    if any(found["worst"] for gate in report["gates"] for found in gate["objectives"]):
+        yield ""
+        yield "modelsplit requests ID tells what became of a call."
+
+
+def _summary(report: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each gate: its verdict, and the objectives that made it so."""
+    yield f"SLO {_loud(report['verdict'])}, {report['at'][:19]}Z"
+    for gate in report["gates"]:
+        verdict = gate["verdict"]
+        names = [found["title"] for found in gate["objectives"] if found["verdict"] == verdict]
+        head = f"  {_name(gate):<9}{_loud(verdict)}"
+        if verdict == Verdict.PASS:
+            yield head
+        else:
+            yield from _wrapped(f"{head:<28}", ", ".join(names), 28)
+    covered, window = _duration(report["covered_s"]), _duration(report["window_s"])
+    source = report["baseline"]["source"]
+    yield from _wrapped("  ", f"records cover {covered} of {window}; baseline: {source}")
+
+
+def _loud(verdict: str) -> str:
+    return "BREACH" if verdict == Verdict.BREACH else verdict
+
+
+def _name(gate: Mapping[str, Any]) -> str:
+    return "targets" if gate["gate"] is None else f"gate {gate['gate']}"
+
+
+def _gate_lines(gate: Mapping[str, Any]) -> Iterator[str]:
+    yield f"{_name(gate)}  {_loud(gate['verdict'])}  {_ABOUT[gate['gate']]}"
+    columns = ("", "", "observed", "must be", "interval", "n", "used", "burn")
+    yield _row(*columns)
+    window_s = _usual_window(gate)
+    for found in gate["objectives"]:
+        yield from _finding_lines(found, window_s)
+    planner = gate["planner"]
+    if planner is not None and planner["calls"]:
+        ends = [f"{planner[end]} {words}" for end, words in _ENDS.items() if planner[end]]
+        told = f"{planner[End.ANSWERED]} answered" + "".join(f", {end}" for end in ends)
+        calls = f"{planner['calls']} planner calls in {_duration(planner['window_s'])}: {told}"
+        yield from _wrapped("  ", calls)
+
+
+def _usual_window(gate: Mapping[str, Any]) -> int:
+    """The window of most rows; those of others say theirs."""
+    seconds: list[int] = [found["window_s"] for found in gate["objectives"]]
+    return max(seconds, key=seconds.count)
+
+
+def _row(*cells: str) -> str:
+    mark, name, value, wanted, span, n, used, burn = cells
+    line = f"  {mark:<8}{name:<18}{value:>8}  {wanted:<9}{span:<13}{n:>6}{used:>6}{burn:>8}"
+    return line.rstrip()
+
+
+def _finding_lines(found: Mapping[str, Any], window_s: int) -> Iterator[str]:
+    verdict = found["verdict"]
+    yield _row(
+        _MARKS[Verdict(verdict)],
+        found["title"],
+        "" if found["value"] is None else _value(found["value"], found["unit"]),
+        _wanted(found),
+        _span(found),
+        str(found["n"] or ""),
+        _used(found),
+        _burn(found),
+    )
+    notes = [found["note"]] if found["note"] else []
+    if found["window_s"] != window_s:
+        notes.append(f"in {_duration(found['window_s'])}")
+    if verdict in {Verdict.NOT_ENOUGH_DATA, Verdict.NOT_JUDGED}:
+        why = "; ".join(notes)
+        yield from _wrapped(" " * 10, f"{verdict}: {why}" if why else verdict)
+    elif notes and (verdict == Verdict.BREACH or found["n"] == 0):
+        yield from _wrapped(" " * 10, "; ".join(notes))
+    if found["worst"] or found["worst_at"]:
+        worst = [*found["worst"], *(f"{moment[:16]}Z" for moment in found["worst_at"])]
+        yield from _wrapped(" " * 10, f"worst: {' '.join(worst)}")
+
+
+def _wanted(found: Mapping[str, Any]) -> str:
+    if found["target"] is None:
+        return ""
+    return f"{found['holds']} {_value(found['target'], found['unit'])}"
+
+
+def _span(found: Mapping[str, Any]) -> str:
+    if found["low"] is None and found["high"] is None:
+        return ""
+    low, high = (
+        "?" if found[end] is None else _number(found[end], found["unit"]) for end in ("low", "high")
+    )
+    return f"{low}..{high}"
+
+
+def _used(found: Mapping[str, Any]) -> str:
+    used = found["budget_used"]
+    if used is None:
+        return ""
+    return f"{_short(100 * used)}%" if used < 10 else ">999%"
+
+
+def _burn(found: Mapping[str, Any]) -> str:
+    """Over the last hour and the last five."""
+    burns = [found["burn_1h"], found["burn_5h"]]
+    if burns == [None, None]:
+        return ""
+    return "/".join("-" if burn is None else _short(burn) for burn in burns)
+
+
+def _short(value: float) -> str:
+    """In two digits, or as a whole number."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def _timeout_lines(report: Mapping[str, Any]) -> Iterator[str]:
+    yield f"timeouts by role in {_duration(report['timeouts_window_s'])}"
+    for row in report["timeouts"]:
+        per_5h = "-" if row["per_5h"] is None else f"{row['per_5h']:.3g}"
+        per_100 = f"{row['per_100_calls']:.2g}"
+        counted = f"{row['timeouts']} of {row['calls']} calls"
+        yield f"  {row['llm_role']:<10}{counted:<22}{per_5h} in 5 h, {per_100} per 100 calls"
+
+
+def _value(value: float, unit: str) -> str:
+    match Unit(unit):
+        case Unit.MS:
+            return f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms"
+        case Unit.SHARE:
+            return f"{value * 100:.3g} %"
+        case Unit.HOURS:
+            return f"{value:.3g} h"
+        case Unit.DAYS:
+            return f"{value:.2g} d"
+        case Unit.COUNT:
+            return f"{value:.3g}"
+
+
+def _number(value: float, unit: str) -> str:
+    """In the unit of ``_value``, without it where it is short."""
+    if unit == Unit.SHARE:
+        return f"{value * 100:.3g}"
+    return _value(value, unit).replace(" ", "") if unit == Unit.MS else f"{value:.3g}"
+
+
+def _duration(seconds: int) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds} s"
+
+
+def _wrapped(begin: str, text: str, indent: int | None = None) -> Iterator[str]:
+    """Words in at most 80 columns behind ``begin``; ``indent``: of the lines after the first."""
+    line = begin
+    for word in text.split(" "):
+        if len(line) + len(word) > _WIDTH and line.strip():
+            yield line.rstrip()
+            line = " " * (len(begin) if indent is None else indent)
+        line += f"{word} "
+    yield line.rstrip()
+
+
+# --- For other programs --------------------------------------------------------------------
+
+
+def markdown(report: Mapping[str, Any]) -> Iterator[str]:
+    """The report as Markdown, a table for each gate."""
+    verdict = _loud(report["verdict"])
+    covered, window = _duration(report["covered_s"]), _duration(report["window_s"])
+    yield f"# SLO: {verdict}"
+    yield ""
+    yield f"{report['at']}, records cover {covered} of {window}, baseline: "
+    yield f"{report['baseline']['source']}."
+    for gate in report["gates"]:
+        yield ""
+        yield f"## {_name(gate)}: {_loud(gate['verdict'])}"
+        yield ""
+        yield "| objective | verdict | value | holds when | interval | n | window | note |"
+        yield "|---|---|---|---|---|---|---|---|"
+        for found in gate["objectives"]:
+            value = "" if found["value"] is None else _value(found["value"], found["unit"])
+            notes = [found["note"], *(f"worst `{name}`" for name in found["worst"])]
+            cells = (
+                *(found["title"], _loud(found["verdict"]), value, _wanted(found)),
+                *(_span(found), str(found["n"]), _duration(found["window_s"])),
+                "; ".join(note for note in notes if note),
+            )
+            yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+def junit(report: Mapping[str, Any]) -> bytes:
+    """The report as JUnit's XML: a suite for each gate, a case for each objective.
+
+    A breach is a failure; missing data and what is not judged are skipped.
+    """
+    root = ET.Element("testsuites", name="modelsplit slo")
+    for gate in report["gates"]:
+        _suite(root, _name(gate), gate["objectives"], report["at"])
+    ET.indent(root)
+    written: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return written + b"\n"
+
+
+def _suite(root: ET.Element, name: str, found: Sequence[Mapping[str, Any]], at: str) -> None:
+    verdicts = [entry["verdict"] for entry in found]
+    skipped = verdicts.count(Verdict.NOT_ENOUGH_DATA) + verdicts.count(Verdict.NOT_JUDGED)
+    suite = ET.SubElement(
+        root,
+        "testsuite",
+        name=name,
+        tests=str(len(found)),
+        failures=str(verdicts.count(Verdict.BREACH)),
+        errors="0",
+        skipped=str(skipped),
+        timestamp=at[:19],
+    )
+    for entry in found:
+        case = ET.SubElement(suite, "testcase", classname=f"slo.{name}", name=entry["title"])
+        told = "\n".join(_finding_lines(entry, 0))
+        if entry["verdict"] == Verdict.BREACH:
+            value = _value(entry["value"], entry["unit"])
+            failure = ET.SubElement(case, "failure", message=f"{value}, not {_wanted(entry)}")
+            failure.text = told
+        elif entry["verdict"] != Verdict.PASS:
+            ET.SubElement(case, "skipped", message=entry["note"] or entry["verdict"])
