@@ -5,7 +5,8 @@
 //     const found = await job.tool("grep", () => grep("if"));
 //     await job.generate(`Why? ${found}`, "EXECUTOR", 0, { purpose: "failure_analysis" });
 //   });
-// Options: schema, model, signal, the keys of HEADERS. LLMError: modelsplit's sentence and all its fields.
+// Options: schema, model, signal, the keys of HEADERS, further headers. LLMError: modelsplit's sentence and
+// all its fields. Node's fetch waits 300 s for an answer at most.
 export class LLMError extends Error { name = "LLMError"; }
 const HEADERS = {
   purpose: "X-LLM-Purpose", escalate: "X-LLM-Escalate", jobId: "X-LLM-Job-Id",
@@ -23,7 +24,7 @@ export function client(base, { admin, key } = {}) {
   async function generate(prompt, role, retryLevel = 0, { schema: format, model = "", signal, ...rest } = {}) {
     const headers = { "X-LLM-Retry-Level": `${retryLevel}`, "X-LLM-Telemetry": "body" };
     if (role) headers["X-LLM-Role"] = role;
-    for (const [option, value] of Object.entries(rest)) headers[HEADERS[option]] = `${value}`;
+    for (const [option, value] of Object.entries(rest)) headers[HEADERS[option] ?? option] = `${value}`;
     const response = await post(`${base}/api/generate`, { model, prompt, format, stream: false }, headers, signal);
     const answer = await response.json().catch(() => ({}));
     if (response.ok && typeof answer.response === "string")
@@ -40,7 +41,6 @@ export function client(base, { admin, key } = {}) {
     if (!taken.ok && !warned) console.warn(`job reports are not taken by ${reports}: ${taken.why}`);
     warned ||= !taken.ok;
   }
-
   async function tool(id, name, use) {
     const began = performance.now();
     const tell = (ok) => report(`/jobs/${id}/tool`, { name, duration_ms: performance.now() - began, ok });
@@ -52,7 +52,7 @@ export function client(base, { admin, key } = {}) {
     await report(`/jobs/${id}/start`, {});
     const ask = (prompt, role, retryLevel, options) => generate(prompt, role, retryLevel, { ...options, jobId: id });
     const done = Promise.resolve().then(() => work({ id, generate: ask, tool: (name, use) => tool(id, name, use) }));
-    const end = await done.then(() => ({ ok: true }), (error) => ({ ok: false, why: error.error_code ?? error.name }));
+    const end = await done.then(() => ({ ok: true }), (error) => ({ ok: false, why: error?.error_code ?? error?.name }));
     await report(`/jobs/${id}/finish`, end);
     return done;
   }

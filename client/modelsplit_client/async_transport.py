@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modelsplit_client.calls import Call
     from modelsplit_client.jobs import Report
     from modelsplit_client.settings import Settings
+    from modelsplit_client.telemetry import Telemetry
 
     Open = tuple[httpx.Response, Reader]
 
@@ -51,7 +52,7 @@ class AsyncTransport:
         try:
             body = await response.aread()
         except httpx.HTTPError as error:
-            raise self._settings.unanswered(error) from error
+            raise self._settings.unanswered(error) from None
         finally:
             await response.aclose()
         return reading.whole(self._settings.speaks, call, dict(response.headers), body)
@@ -113,7 +114,7 @@ class AsyncTransport:
             async with contextlib.aclosing(response):
                 body = await response.aread()
         except httpx.HTTPError as error:
-            raise self._settings.unanswered(error) from error
+            raise self._settings.unanswered(error) from None
         return errors.of_response(response.status_code, dict(response.headers), body)
 
 
@@ -161,6 +162,16 @@ class AsyncStream:
     def text(self) -> str:
         """What has come so far."""
         return "" if self._open is None else self._open[1].text
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """Who answers, and how long the call waited; all of it once the end has come.
+
+        None: nothing has been asked yet.
+        """
+        if self._answer is not None:
+            return self._answer.telemetry
+        return None if self._open is None else self._open[1].telemetry
 
     @property
     def answer(self) -> Answer[Any]:

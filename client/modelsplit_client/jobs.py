@@ -27,8 +27,8 @@ class Report:
 
     @property
     def content(self) -> bytes:
-        """The body as JSON; whatever is in it, it can be sent."""
-        return json.dumps(self.body).encode()
+        """The body as JSON. Half a surrogate pair becomes a question mark."""
+        return json.dumps(self.body, ensure_ascii=False).encode(errors="replace")
 
 
 def checked_id(job_id: str | None) -> str:

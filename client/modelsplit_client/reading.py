@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from modelsplit_client.answers import Piece, Said
     from modelsplit_client.calls import Call
     from modelsplit_client.dialect import Speaks
+    from modelsplit_client.telemetry import Telemetry
 
 
 class Lines:
@@ -78,6 +79,11 @@ class Reader:
     def text(self) -> str:
         """What has come so far."""
         return "".join(self._texts)
+
+    @property
+    def telemetry(self) -> Telemetry:
+        """What the head told, before anybody knew how the stream would end."""
+        return telemetry.read(self._headers, {}, (None, None))
 
     def feed(self, data: bytes) -> Iterator[Piece]:
         """The pieces in ``data``. Raises CallError where an error stands in the stream."""

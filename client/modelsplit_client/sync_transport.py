@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from modelsplit_client.calls import Call
     from modelsplit_client.jobs import Report
     from modelsplit_client.settings import Settings
+    from modelsplit_client.telemetry import Telemetry
 
     Open = tuple[httpx.Response, Reader]
 
@@ -48,7 +49,7 @@ class Transport:
         try:
             body = response.read()
         except httpx.HTTPError as error:
-            raise self._settings.unanswered(error) from error
+            raise self._settings.unanswered(error) from None
         finally:
             response.close()
         return reading.whole(self._settings.speaks, call, dict(response.headers), body)
@@ -103,7 +104,7 @@ class Transport:
             with contextlib.closing(response):
                 body = response.read()
         except httpx.HTTPError as error:
-            raise self._settings.unanswered(error) from error
+            raise self._settings.unanswered(error) from None
         return errors.of_response(response.status_code, dict(response.headers), body)
 
 
@@ -150,6 +151,16 @@ class Stream:
     def text(self) -> str:
         """What has come so far."""
         return "" if self._open is None else self._open[1].text
+
+    @property
+    def telemetry(self) -> Telemetry | None:
+        """Who answers, and how long the call waited; all of it once the end has come.
+
+        None: nothing has been asked yet.
+        """
+        if self._answer is not None:
+            return self._answer.telemetry
+        return None if self._open is None else self._open[1].telemetry
 
     @property
     def answer(self) -> Answer[Any]:

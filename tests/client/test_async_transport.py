@@ -54,6 +54,16 @@ async def test_a_stream_is_let_go_by_the_with_that_it_is_in() -> None:
         assert record.outcome == "client_gone"
 
 
+async def test_a_stream_says_who_answers_before_its_first_piece() -> None:
+    async with running(SIM) as up, AsyncClient(up.url) as client:
+        stream = client.stream("What next?", "EXECUTOR")
+        assert stream.telemetry is None
+        async with stream:
+            assert stream.telemetry is not None
+            assert (stream.telemetry.model, stream.telemetry.total_ms) == ("qwen3:8b", None)
+            assert (await stream.read()).telemetry is stream.telemetry
+
+
 async def test_a_stream_is_read_once() -> None:
     async with running(SIM) as up, AsyncClient(up.url) as client:
         stream = client.stream("What next?", "EXECUTOR")

@@ -24,6 +24,10 @@ def test_the_reports() -> None:
     assert finished("j", "no plan") == Report("/jobs/j/finish", {"ok": False, "why": "no plan"})
 
 
+def test_whatever_is_in_a_report_can_be_sent() -> None:
+    assert b'"why": "half a character: ?"' in finished("j", "half a character: \ud83d").content
+
+
 def test_why_is_short() -> None:
     assert finished("j", "x" * 1000).body["why"] == "x" * 200
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, assert_type, cast
 
+import pydantic
 import pytest
 
-from modelsplit_client import Client, Job
+from modelsplit_client import Answer, AsyncClient, Client, Job
 from modelsplit_client.jobs import Report
 from modelsplit_client.sync_transport import Transport
 
@@ -73,3 +74,18 @@ def test_a_job_has_an_id() -> None:
     with Client() as client:
         assert client.job("build-17").id == "build-17"
         assert len(client.job().id) == 32
+
+
+class Plan(pydantic.BaseModel):
+    goal: str
+
+
+async def types(client: Client, other: AsyncClient) -> None:
+    """Never run: what a type checker knows of an answer."""
+    schema = {"type": "object"}
+    assert_type(client.generate("x", "PLANNER", schema=Plan), Answer[Plan])
+    assert_type(client.generate("x", "PLANNER", schema=schema), Answer[Any])
+    assert_type(client.chat([], "PLANNER", 1, schema=Plan).parsed, Plan)
+    assert_type(client.job().generate("x", "PLANNER", schema=Plan).parsed.goal, str)
+    assert_type(await other.generate("x", "PLANNER", schema=Plan), Answer[Plan])
+    assert_type((await other.job().chat([], "PLANNER", schema=Plan)).parsed, Plan)

@@ -61,11 +61,16 @@ async def test_a_stream_says_who_answers_before_its_first_piece() -> None:
     async with running(SIM) as up:
         with Client(up.url) as client:
 
-            def work() -> str:
-                with client.stream("What next?", "EXECUTOR") as stream:
-                    return stream.read().text
+            def work() -> None:
+                stream = client.stream("What next?", "EXECUTOR")
+                assert stream.telemetry is None
+                with stream:
+                    assert stream.telemetry is not None
+                    assert (stream.telemetry.model, stream.telemetry.total_ms) == ("qwen3:8b", None)
+                    assert stream.telemetry.queue_wait_ms is not None
+                    assert stream.read().telemetry is stream.telemetry
 
-            assert await asyncio.to_thread(work)
+            await asyncio.to_thread(work)
 
 
 async def test_a_stream_is_read_once() -> None:
