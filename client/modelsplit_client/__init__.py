@@ -12,11 +12,11 @@ from __future__ import annotations
 
 try:
     import httpx  # noqa: F401 - only whether it is there
-except ImportError as missing:
+except ImportError:
     raise ModuleNotFoundError(
         "modelsplit_client needs httpx, which modelsplit's extra client brings: pip install httpx",
         name="httpx",
-    ) from missing
+    ) from None
 
 from modelsplit_client.answers import Answer, Piece, ToolCall
 from modelsplit_client.async_client import AsyncClient, AsyncJob, AsyncTool

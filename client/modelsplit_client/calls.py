@@ -82,7 +82,10 @@ _SECONDS: Final = (("max_wait", "X-LLM-Max-Wait-Ms"), ("timeout", "X-LLM-Timeout
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call. ``messages`` is None for a prompt (``generate``), else a chat."""
+    """One call. ``messages`` is None for a prompt (``generate``), else a chat.
+
+    Raises TypeError for an option that no call has.
+    """
 
     role: str
     prompt: str = ""
@@ -92,6 +95,14 @@ class Call:
     tools: Sequence[Mapping[str, Any]] = ()
     stream: bool = False
     options: CallOptions = field(default_factory=CallOptions)
+
+    def __post_init__(self) -> None:
+        for name in self.options.keys() - CallOptions.__optional_keys__:
+            known = ", ".join(sorted(CallOptions.__optional_keys__))
+            raise TypeError(
+                f"a call has no argument {name!r}. It has {known}; what is Ollama's goes into"
+                " options={…}, what is the body's into extra={…}"
+            )
 
     @property
     def system(self) -> str:

@@ -31,7 +31,7 @@ class Calls:
     pydantic model, or a JSON schema. ``options``: see :class:`CallOptions`.
 
     All raise ``CallError`` (a class for each family of error codes), ``ProxyConnectionError`` where
-    modelsplit does not answer, and ValueError for what cannot be sent.
+    modelsplit does not answer, and TypeError or ValueError for what cannot be said or sent.
     """
 
     def __init__(self, transport: Transport, job_id: str = "") -> None:

@@ -431,11 +431,12 @@ async def test_a_report_that_is_refused_is_said_once_for_each_status(
     refused = response(b'{"error":"no key"}', status="403 Forbidden")
     async with running(SIM) as up, scripted(refused) as admin:
         url = f"http://127.0.0.1:{admin.port}"
-        async with closing(kind(up.url, admin_url=url)) as client:
+        async with closing(kind(up.url, admin_url=url, api_key="ms-key")) as client:
             await worked(client)
             await worked(client)
     said = [record.getMessage() for record in caplog.records if record.name == "modelsplit_client"]
     assert len(admin.asked) == 6
+    assert all(b"authorization: bearer ms-key" in head.lower() for head in admin.asked)
     assert said == [f"{url} refused a job report (403): no key"]
 
 

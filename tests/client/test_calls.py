@@ -50,6 +50,11 @@ def test_every_request_header_of_modelsplits_can_be_sent() -> None:
     assert {name.decode() for name in REQUEST_NAMES} <= sent
 
 
+def test_an_argument_that_no_call_has_is_refused_with_those_that_it_has() -> None:
+    with pytest.raises(TypeError, match=r"no argument 'temperature'. It has escalate, extra, .*"):
+        Call("", options={"temperature": 0})  # type: ignore[typeddict-unknown-key]
+
+
 def test_times_are_seconds_and_must_be_numbers() -> None:
     assert headers(Call("", options={"max_wait": 0}))["X-LLM-Max-Wait-Ms"] == "0"
     assert headers(Call("", options={"timeout": 0.0016}))["X-LLM-Timeout-Ms"] == "2"

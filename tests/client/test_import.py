@@ -21,6 +21,7 @@ def test_without_httpx_one_sentence_says_what_to_install() -> None:
     command = [sys.executable, "-c", NOT_THERE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     *_, last = done.stderr.splitlines()
+    assert done.stderr.count("Traceback") == 1
     assert last == (
         "ModuleNotFoundError: modelsplit_client needs httpx, which modelsplit's extra client"
         " brings: pip install httpx"
