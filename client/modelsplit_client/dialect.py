@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     Object = Mapping[str, Any]
 
 
+def part(sent: Object, name: str) -> Object:
+    """An object inside an object; an empty one where there is none."""
+    value = sent.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def parts(sent: Object, name: str) -> list[Object]:
+    """The objects of a list inside an object."""
+    value = sent.get(name)
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def word(sent: Object, name: str) -> str:
+    """A text inside an object; empty where there is none."""
+    value = sent.get(name)
+    return value if isinstance(value, str) else ""
+
+
 class Dialect(StrEnum):
     OLLAMA = "ollama"
     OPENAI = "openai"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from modelsplit_client.answers import Piece, Said, ToolCall
 from modelsplit_client.calls import with_system
+from modelsplit_client.dialect import part, parts, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,18 +45,18 @@ class OllamaDialect:
         if "response" not in body and not isinstance(body.get("message"), dict):
             return None
         message = _message(body)
-        return _said([body], str(message.get("content") or ""), str(message.get("thinking") or ""))
+        return _said([body], word(message, "content"), word(message, "thinking"))
 
     def payload(self, line: bytes) -> bytes:
         return line.strip()
 
     def piece(self, sent: Object) -> Piece | None:
         message = _message(sent)
-        text, thinking = message.get("content"), message.get("thinking")
-        return Piece(str(text or ""), str(thinking or "")) if text or thinking else None
+        text, thinking = word(message, "content"), word(message, "thinking")
+        return Piece(text, thinking) if text or thinking else None
 
     def tells_more(self, sent: Object) -> bool:
-        return sent.get("done") is True or bool(_message(sent).get("tool_calls"))
+        return sent.get("done") is True or bool(parts(_message(sent), "tool_calls"))
 
     def ends(self, payload: bytes, sent: Object) -> bool:
         del payload
@@ -74,7 +75,7 @@ def _message(sent: Object) -> Object:
 
 
 def _said(objects: Sequence[Object], text: str, thinking: str) -> Said:
-    raw = [call for sent in objects for call in _message(sent).get("tool_calls") or ()]
+    raw = [call for sent in objects for call in parts(_message(sent), "tool_calls")]
     last = objects[-1] if objects else {}
     message: dict[str, Any] = {"role": "assistant", "content": text}
     if thinking:
@@ -85,13 +86,13 @@ def _said(objects: Sequence[Object], text: str, thinking: str) -> Said:
         text=text,
         thinking=thinking,
         tool_calls=tuple(_tool_call(call) for call in raw),
-        finish=last.get("done_reason"),
+        finish=word(last, "done_reason") or None,
         tokens=(last.get("prompt_eval_count"), last.get("eval_count")),
         message=message,
     )
 
 
 def _tool_call(raw: Object) -> ToolCall:
-    function = raw.get("function") or {}
-    arguments = function.get("arguments")
-    return ToolCall(str(function.get("name")), json.dumps(arguments), str(raw.get("id") or ""))
+    function = part(raw, "function")
+    arguments = json.dumps(function.get("arguments"))
+    return ToolCall(word(function, "name"), arguments, word(raw, "id"))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_client.answers import Piece, Said, ToolCall
 from modelsplit_client.calls import with_system
+from modelsplit_client.dialect import part, parts, word
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,15 +59,14 @@ class OpenAIDialect:
         return built | dict(call.options.get("extra", {}))
 
     def whole(self, body: Object) -> Said | None:
-        choices = body.get("choices")
-        if not isinstance(choices, list) or not choices:
+        if not parts(body, "choices"):
             return None
-        message = choices[0].get("message") or {}
+        message = part(_choice(body), "message")
         return Said(
-            text=str(message.get("content") or ""),
-            thinking=str(message.get("reasoning") or ""),
-            tool_calls=tuple(map(_tool_call, message.get("tool_calls") or ())),
-            finish=choices[0].get("finish_reason"),
+            text=word(message, "content"),
+            thinking=word(message, "reasoning"),
+            tool_calls=tuple(map(_tool_call, parts(message, "tool_calls"))),
+            finish=word(_choice(body), "finish_reason") or None,
             tokens=_tokens(body),
             message=message,
         )
@@ -76,13 +76,13 @@ class OpenAIDialect:
 
     def piece(self, sent: Object) -> Piece | None:
         delta = _delta(sent)
-        text, thinking = delta.get("content"), delta.get("reasoning")
-        return Piece(str(text or ""), str(thinking or "")) if text or thinking else None
+        text, thinking = word(delta, "content"), word(delta, "reasoning")
+        return Piece(text, thinking) if text or thinking else None
 
     def tells_more(self, sent: Object) -> bool:
         choice = _choice(sent)
         return bool(
-            choice.get("finish_reason") or _delta(sent).get("tool_calls") or sent.get("usage")
+            choice.get("finish_reason") or _delta(sent).get("tool_calls") or part(sent, "usage")
         )
 
     def ends(self, payload: bytes, sent: Object) -> bool:
@@ -94,7 +94,7 @@ class OpenAIDialect:
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if calls:
             message["tool_calls"] = calls
-        reasons = [_choice(sent).get("finish_reason") for sent in objects]
+        reasons = [word(_choice(sent), "finish_reason") for sent in objects]
         return Said(
             text=text,
             thinking=thinking,
@@ -119,35 +119,33 @@ def _option(name: str) -> str:
 
 
 def _choice(sent: Object) -> Object:
-    choices = sent.get("choices")
-    return choices[0] if isinstance(choices, list) and choices else {}
+    return next(iter(parts(sent, "choices")), {})
 
 
 def _delta(sent: Object) -> Object:
-    return _choice(sent).get("delta") or {}
+    return part(_choice(sent), "delta")
 
 
 def _tokens(sent: Object) -> tuple[int | None, int | None]:
-    usage = sent.get("usage") or {}
+    usage = part(sent, "usage")
     return usage.get("prompt_tokens"), usage.get("completion_tokens")
 
 
 def _assembled(objects: Sequence[Object]) -> list[dict[str, Any]]:
     """Tool calls whose arguments came in parts, each under its index."""
-    calls: dict[Any, dict[str, Any]] = {}
-    for part in (part for sent in objects for part in _delta(sent).get("tool_calls") or ()):
+    calls: dict[str, dict[str, Any]] = {}
+    for piece in (piece for sent in objects for piece in parts(_delta(sent), "tool_calls")):
         whole = calls.setdefault(
-            part.get("index"),
+            str(piece.get("index")),
             {"id": "", "type": "function", "function": {"name": "", "arguments": ""}},
         )
-        whole["id"] = part.get("id") or whole["id"]
-        function = part.get("function") or {}
-        whole["function"]["name"] += function.get("name") or ""
-        whole["function"]["arguments"] += function.get("arguments") or ""
+        whole["id"] = word(piece, "id") or whole["id"]
+        function = part(piece, "function")
+        whole["function"]["name"] += word(function, "name")
+        whole["function"]["arguments"] += word(function, "arguments")
     return list(calls.values())
 
 
 def _tool_call(raw: Object) -> ToolCall:
-    function = raw.get("function") or {}
-    arguments = str(function.get("arguments") or "")
-    return ToolCall(str(function.get("name")), arguments, str(raw.get("id") or ""))
+    function = part(raw, "function")
+    return ToolCall(word(function, "name"), word(function, "arguments"), word(raw, "id"))

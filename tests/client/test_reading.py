@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 from typing import Any
@@ -163,3 +164,30 @@ def test_with_a_tool_to_call_there_is_nothing_to_parse() -> None:
     answer = whole(OllamaDialect(), Call("PLANNER", messages=[], schema=Plan), HEADERS, body)
     assert answer.parsed is None
     assert answer.tool_calls[0].name == "grep"
+
+
+NAMES = st.sampled_from(
+    [
+        *("response", "message", "content", "thinking", "tool_calls", "function", "arguments"),
+        *("done", "done_reason", "choices", "delta", "finish_reason", "usage", "index", "id"),
+        *("error", "llm", "model", "cost_usd", "prompt_tokens", "error_code", "llm_attempt"),
+    ]
+)
+LEAVES = st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=3)
+ANYTHING = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=4)
+)
+
+
+@pytest.mark.parametrize("speaks", [OllamaDialect(), OpenAIDialect()], ids=["ollama", "openai"])
+@given(sent=st.lists(st.dictionaries(NAMES, ANYTHING, max_size=5), min_size=1, max_size=3))
+def test_whatever_is_sent_is_an_answer_or_a_call_error(
+    speaks: Speaks, sent: list[dict[str, Any]]
+) -> None:
+    with contextlib.suppress(CallError):
+        whole(speaks, Call("PLANNER"), HEADERS, plain(sent[0]))
+    mark = b"data: " if isinstance(speaks, OpenAIDialect) else b""
+    one = reader(speaks)
+    with contextlib.suppress(CallError):
+        read(one, b"".join(mark + plain(each) + b"\n" for each in sent), b"data: [DONE]\n")
+        one.end()
