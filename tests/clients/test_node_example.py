@@ -15,7 +15,7 @@ from clients.absence import absent
 from clients.readme import ROOT
 from modelsplit_sim.config import SimConfig
 from support.harness import Running, running
-from support.process import free_port
+from support.ports import kept_port
 
 PROGRAM = ROOT / "examples" / "llm-client.mjs"
 SCRIPT = Path(__file__).parent / "node" / "job.mjs"
@@ -82,9 +82,10 @@ async def test_an_error_has_all_fields_and_ends_the_job_as_failed(tmp_path: Path
 
 @pytest.mark.tools("node", "npm")
 async def test_reports_that_nobody_takes_are_said_once_and_fail_nothing(tmp_path: Path) -> None:
-    async with running(SIM) as up:
-        lines, talk = await ran(up, tmp_path, "well", free_port())
-        records = await up.calls.wait(2)
+    with kept_port() as nobody:
+        async with running(SIM) as up:
+            lines, talk = await ran(up, tmp_path, "well", nobody)
+            records = await up.calls.wait(2)
     assert lines == DONE
     assert talk.count("job reports are not taken by") == 1
     assert {record.job_id for record in records} == {"build-17"}
