@@ -236,7 +236,8 @@ def _made(
     if code is None and status == 200:
         code = f"E_STREAM_BROKEN_{headers.get('x-llm-provider') or 'LOCAL'}"
         told["reason"] = "error_line"
-    known = {"reason": _PASSED_ON.get(code or ""), **_of_headers(headers), **told}
+    advice = _ADVICE.get(headers.get("x-should-retry", ""))
+    known = {"reason": _passed_on(code or "", advice), **_of_headers(headers), **told}
     known["error_code"] = code
     error = family(code)(
         message,
@@ -244,7 +245,7 @@ def _made(
             **known,
             status=status,
             retry_after=_seconds(headers.get("retry-after")),
-            should_retry=_ADVICE.get(headers.get("x-should-retry", "")),
+            should_retry=advice,
             text=text,
         ),
     )
@@ -269,6 +270,13 @@ _PASSED_ON: Final = MappingProxyType(
     }
 )
 _ADVICE: Final = MappingProxyType({"true": True, "false": False})
+
+
+def _passed_on(code: str, advice: bool | None) -> str | None:
+    """The reason of a code told alone, in a header. None: it may have several."""
+    if code.startswith("E_UPSTREAM_") and advice is False:
+        return "upstream_rejected"
+    return _PASSED_ON.get(code)
 
 
 def _of_headers(headers: Mapping[str, str]) -> dict[str, Any]:

@@ -203,7 +203,7 @@ class Job(Calls):
         self._why: str | None = None
 
     def tool(self, name: str) -> Tool:
-        """A tool at work, to be entered. ``name``: 1 to 64 letters, digits and the like."""
+        """A tool at work, to be entered. ``name``: 1 to 64 letters, digits, ``. _ -``."""
         return Tool(name, self._tool_ended)
 
     def fail(self, why: str) -> None:

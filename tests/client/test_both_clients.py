@@ -84,7 +84,7 @@ async def test_a_prompt_is_answered_and_the_answer_says_what_was_done(make: Make
     assert (record.routing and record.routing.role, record.outcome) == (Role.PLANNER, "ok")
 
 
-async def test_the_missions_call_has_its_retry_level_third(make: Make) -> None:
+async def test_the_retry_level_is_the_third_argument(make: Make) -> None:
     async with running(SIM) as up, closing(make(up.url)) as client:
         answer = await ask(client, "generate", "What next?", "planner", 1)
     assert (answer.telemetry.model, answer.telemetry.fallback_used) == ("qwen3:8b", True)

@@ -85,6 +85,22 @@ def test_ollamas_own_words_get_their_fields_from_the_headers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "advice", "reason"),
+    [
+        ("E_UPSTREAM_LOCAL", "false", "upstream_rejected"),
+        ("E_UPSTREAM_CLOUD", "", None),
+        ("E_OVERLOAD_THROTTLED", "", "upstream_busy"),
+        ("E_BAD_REQUEST", "false", "upstream_rejected"),
+    ],
+)
+def test_the_reason_of_ollamas_own_words_is_told_where_it_can_be_but_one(
+    code: str, advice: str, reason: str | None
+) -> None:
+    headers = {"x-llm-error-code": code, "x-should-retry": advice}
+    assert of_response(500, headers, b'{"error":"no"}').reason == reason
+
+
+@pytest.mark.parametrize(
     ("body", "sentence"),
     [
         (b"", "HTTP status 502"),
