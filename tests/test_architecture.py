@@ -145,7 +145,13 @@ MAY_NAME_ROUTES = frozenset(
 
 # Who in the proxy may import the stand-in's package: what shows without an Ollama, and what tries
 # without one.
-MAY_IMPORT_SIM = frozenset({"modelsplit_proxy.cli.demo", "modelsplit_proxy.cli.simulate"})
+MAY_IMPORT_SIM = frozenset(
+    {
+        "modelsplit_proxy.cli.demo",
+        "modelsplit_proxy.cli.simulate",
+        "modelsplit_proxy.cli.simulate_inputs",
+    }
+)
 
 # Replay computes: it reads no clock, opens nothing and waits for nobody. Chance is seeded.
 REPLAY_MAY_IMPORT = POLICY_MAY_IMPORT | {"modelsplit_sim", "operator", "random", "statistics"}

@@ -3,62 +3,65 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
 from modelsplit_policy.config.problems import PolicyError
-from modelsplit_proxy.cli import requests, simulate_text
-from modelsplit_proxy.cli.output import CommandError, ExitCode, show
-from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.config.settings import read_settings
-from modelsplit_proxy.records import trace
-from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.cli import simulate_text
+from modelsplit_proxy.cli.output import CommandError, ExitCode, show, show_json, talk
+from modelsplit_proxy.cli.simulate_inputs import check, recorded, task_of
 from modelsplit_sim import shipped
-from modelsplit_sim.host_file import host_of
-from modelsplit_sim.replay import trace as replay_trace
-from modelsplit_sim.replay.demand import Retries
-from modelsplit_sim.replay.from_trace import Behaviour, RecordedTraffic
+from modelsplit_sim.host_file import host_fields
+from modelsplit_sim.replay.fit import fit
+from modelsplit_sim.replay.gates import breached
 from modelsplit_sim.replay.recorded import TraceError
 from modelsplit_sim.replay.report import Report
-from modelsplit_sim.replay.run import Contender, missing_figures, play
-from modelsplit_sim.replay.traffic import Coverage, DrawnWorkload
+from modelsplit_sim.replay.run import play
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from modelsplit_policy.config.model import Policy
-    from modelsplit_sim.host_shape import HostShape
-    from modelsplit_sim.replay.recorded import Recorded
-    from modelsplit_sim.replay.traffic import Source
+    from modelsplit_proxy.cli.simulate_inputs import Task
+    from modelsplit_sim.replay.traffic import Coverage
 
 # Below these a replay says little, and says so first.
 _FEW_CALLS: Final = 200
 _SHORT_S: Final = 3600.0
-_LOAD_MOST: Final = 100.0
-_RETRIES_MOST: Final = 10
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """What is to be simulated: who contends, on what, with which traffic, how often."""
-
-    contenders: Sequence[Contender]
-    host: HostShape
-    source: Source
-    seeds: int
 
 
 def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Do what the flags say; the exit code. CommandError: the input is none."""
     try:
-        task = _task(args, environ)
-        report = simulate(task, progress=sys.stderr.isatty())
+        check(args)
+        return _fit(args, environ) if args.fit else _replay(args, environ)
     except (TraceError, PolicyError, shipped.UnknownNameError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
+
+
+def _replay(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    report = simulate(task_of(args, environ), progress=sys.stderr.isatty())
     show(report, simulate_text.lines(report), as_json=args.json)
+    failed = breached(report["policies"][-1]["gates"]) if args.check else []
+    return ExitCode.FAILED if failed else ExitCode.OK
+
+
+def _fit(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """The host's figures go to stdout, as a file for --host-model; what to know of them is said."""
+    found = fit(recorded(args, environ))
+    host = host_fields(found.shape)
+    figures = [figure._asdict() for figure in found.figures]
+    if args.json:
+        fields = {"host": host, "figures": figures, "warnings": found.warnings}
+        errors = {"error_p50": found.error_p50, "error_p90": found.error_p90}
+        show_json(fields | {"calls": found.calls} | errors)
+        return ExitCode.OK
+    show_json(host)
+    for line in simulate_text.fit_lines(figures, found.warnings):
+        talk(line)
+    talk(
+        f"of {found.calls} calls it misses the time of half by less than "
+        f"{100 * found.error_p50:.1f} %, of nine in ten by less than {100 * found.error_p90:.1f} %"
+    )
     return ExitCode.OK
 
 
@@ -75,14 +78,14 @@ def simulate(task: Task, *, progress: bool = False) -> dict[str, Any]:
         sys.stderr.write("\r\x1b[K")
     assert coverage is not None
     return {
-        "warnings": list(_warnings(coverage)),
+        "warnings": [*_warnings(coverage), *task.warnings],
         **report.fields(),
         "host": task.host.name,
         "coverage": coverage.fields(),
     }
 
 
-def _teller(what: str) -> Any:
+def _teller(what: str) -> Callable[[float], None]:
     def tell(now: float) -> None:
         sys.stderr.write(f"\r\x1b[K{what}: {now / 3600:.1f} h")
         sys.stderr.flush()
@@ -99,123 +102,3 @@ def _warnings(coverage: Coverage) -> Iterator[str]:
         short.append(f"{coverage.seconds / 60:.0f} minutes, less than an hour")
     if short:
         yield f"little was replayed ({'; '.join(short)}): read the figures as a hint"
-
-
-# From the command line to a task.
-
-
-def _task(args: argparse.Namespace, environ: Mapping[str, str]) -> Task:
-    _check(args)
-    contenders = list(_contenders(args, environ))
-    host, source = _host_and_source(args, environ, contenders[0].policy)
-    traffic, _ = source.drawn(1)
-    for contender in contenders:
-        missing = missing_figures(contender, host, traffic.demands)
-        if missing:
-            named = ", ".join(missing)
-            raise CommandError(
-                f"{contender.name} may ask for {named}, of which the host model has no figures; "
-                "add them under `models` (docs/simulate.md)",
-                ExitCode.USAGE,
-            )
-    return Task(contenders, host, source, args.seeds)
-
-
-def _check(args: argparse.Namespace) -> None:
-    """That the flags go together."""
-    sources = [name for name in ("trace", "last", "workload") if getattr(args, name) is not None]
-    if len(sources) != 1:
-        raise _usage("say what to replay: one of --trace, --last and --workload")
-    if args.seeds < 1:
-        raise _usage(f"--seeds {args.seeds} is less than 1")
-    if not 0 < args.load <= _LOAD_MOST:
-        raise _usage(f"--load {args.load:g} is not above 0 and at most {_LOAD_MOST:g}")
-    if args.load != 1 and args.workload is None:
-        raise _usage("--load goes with --workload")
-    if args.retries is not None and not 0 <= args.retries <= _RETRIES_MOST:
-        raise _usage(f"--retries {args.retries} is not between 0 and {_RETRIES_MOST}")
-
-
-def _usage(text: str) -> CommandError:
-    return CommandError(text, ExitCode.USAGE)
-
-
-def _contenders(args: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[Contender]:
-    """What it is compared with, if anything, and the policy."""
-    loaded = policy_file.load(policy_file.find_policy(args.policy, environ))
-    name = Path(loaded.source).name
-    if args.against is not None:
-        yield _against(args.against, loaded.policy, name)
-    yield Contender(name, loaded.policy)
-
-
-def _against(said: str, policy: Policy, name: str) -> Contender:
-    kind, _, model = said.partition(":")
-    if kind == "direct":
-        return Contender(f"direct, {model or 'split'}", policy, direct=model)
-    if said == "shipped":
-        return Contender("shipped", policy_file.load(None).policy)
-    other = policy_file.load(policy_file.existing(Path(said), "--against"))
-    own = Path(other.source).name
-    return Contender(own if own != name else str(said), other.policy)
-
-
-def _host_and_source(
-    args: argparse.Namespace, environ: Mapping[str, str], policy: Policy
-) -> tuple[HostShape, Source]:
-    retries = None if args.retries is None else Retries(args.retries)
-    if args.workload is not None:
-        workload, host = shipped.workload(args.workload)
-        if args.host_model is not None:
-            host = _read_host(args.host_model)
-        return host, DrawnWorkload(workload, load=args.load, retries=retries)
-    calls = _recorded(args, environ)
-    if args.host_model is None:
-        raise _usage("--host-model FILE is needed with a trace")
-    host = _read_host(args.host_model)
-    behaviour = Behaviour(args.closed_loop, retries or Retries())
-    return host, RecordedTraffic(calls, policy, host, behaviour)
-
-
-def _recorded(args: argparse.Namespace, environ: Mapping[str, str]) -> list[Recorded]:
-    if args.trace is not None:
-        return replay_trace.read(_objects(_file_lines(args.trace)))
-    admin = read_settings({"admin": args.admin}, environ).admin
-    pieces = requests.exported({"since": args.last}, admin, args.state, SystemClock())
-    return replay_trace.read(_objects(b"".join(pieces).splitlines()))
-
-
-def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, raw in enumerate(lines, 1):
-        if not raw or raw.isspace():
-            continue
-        try:
-            yield number, trace.read(raw)
-        except trace.TraceError as error:
-            raise TraceError(str(error), number) from None
-
-
-def _file_lines(path: Path) -> Iterable[bytes]:
-    try:
-        return path.read_bytes().splitlines()
-    except OSError as error:
-        raise _usage(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _read_host(name: str) -> HostShape:
-    """From a file, or one of those that are shipped."""
-    path = Path(name)
-    if not path.suffix and not path.exists():
-        return shipped.host(name)
-    try:
-        raw = orjson.loads(path.read_bytes())
-    except OSError as error:
-        raise _usage(f"{path} cannot be read: {error.strerror}") from None
-    except orjson.JSONDecodeError as error:
-        raise _usage(f"{path} is not JSON: {error}") from None
-    if not isinstance(raw, dict):
-        raise _usage(f"{path} is no JSON object")
-    try:
-        return host_of(raw)
-    except ValueError as error:
-        raise _usage(f"{path}: {error}") from None

@@ -32,7 +32,8 @@ COMMAND: Final = Command(
     "simulate",
     "try a policy on recorded or made-up traffic, in virtual time",
     "Replay traffic against a policy in virtual time: the code that decides in the proxy decides "
-    "here. Exit 0: replayed; 2: wrong usage, or an input that cannot be read.",
+    "here. Exit 0: replayed; 1: with --check, a gate breaks; 2: wrong usage, or an input that "
+    "cannot be read.",
     _run,
     (
         Argument("--policy", type=Path, metavar="FILE", help="default: the file serve would use"),
@@ -54,6 +55,10 @@ COMMAND: Final = Command(
             help="whose next call waits for the last one (default jobs)",
         ),
         Argument("--retries", type=int, help="how often a client's library tries again"),
+        Argument(
+            "--fit", action="store_true", help="print the host's figures that the records show"
+        ),
+        Argument("--check", action="store_true", help="exit 1 if a gate of the policy breaks"),
         JSON,
         Argument(
             "--state", type=Path, metavar="DIR", help="with --last: read the state file there"

@@ -48,11 +48,27 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield ""
     yield from _failures(policies)
     yield from _host(policies)
+    yield ""
+    yield from _gates(policies)
     if report["differences"]:
         yield ""
         yield from _differences(report)
     yield ""
     yield from _coverage(report["coverage"])
+
+
+def fit_lines(figures: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> Iterator[str]:
+    """What is known of a host that was fitted: its figures with intervals, and what is not."""
+    rows = [
+        [row["name"], f"{row['value']:.4g}", _span(row), f"{row['calls']} calls"] for row in figures
+    ]
+    yield from table([("figure", "value", "95 % interval", "from"), *rows], "<>>>")
+    for warning in warnings:
+        yield f"warning: {warning}"
+
+
+def _span(row: Mapping[str, Any]) -> str:
+    return "-" if row["low"] is None else f"{row['low']:.4g} to {row['high']:.4g}"
 
 
 def _role_rows(policies: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
@@ -109,6 +125,40 @@ def _host(policies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         shed = f"{policy['shed_s']['value']:.0f} s"
         rows.append([policy["name"], seats, busy, shed, listed])
     yield from table([("policy", "seats held", "host busy", "shedding", "loads"), *rows], "<>>><")
+
+
+def _gates(policies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    rows = [
+        [
+            str(gate["gate"]),
+            policy["name"],
+            f"{row['name']} {row['bound']}",
+            "-" if row["limit"] is None else f"{row['holds']} {row['limit']:g}",
+            "-" if row["value"] is None else f"{row['value']:.4g}",
+            _verdict(row),
+        ]
+        for policy in policies
+        for gate in policy["gates"]
+        for row in gate["objectives"]
+    ]
+    if rows:
+        head = ("gate", "policy", "objective", "bound", "value", "verdict")
+        yield from table([head, *sorted(rows, key=_gate_of)], "<<<>><")
+    for policy in policies:
+        said = ", ".join(f"{gate['gate']} {gate['verdict']}" for gate in policy["gates"])
+        yield f"gates of {policy['name']}: {said}"
+
+
+def _gate_of(row: Sequence[str]) -> tuple[str, str]:
+    """The same objective of both policies stands together."""
+    return row[0], row[2]
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    """With in how many runs it was so, where they differ."""
+    runs, verdict = row["runs"], row["verdict"]
+    whole = sum(runs.values())
+    return verdict if runs[verdict] == whole else f"{verdict} ({runs[verdict]} of {whole})"
 
 
 def _differences(report: Mapping[str, Any]) -> Iterator[str]:

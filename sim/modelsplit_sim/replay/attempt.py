@@ -93,13 +93,14 @@ class CallRun:
     """One call that came to the proxy. ``retry``: how often its client had tried before.
 
     ``failure``: what its client was told; ``gone``: its client left; neither: it was answered.
-    ``unfit``: answered with what does not fit its schema.
+    ``unfit``: answered with what does not fit its schema. ``checked``: held to one.
     """
 
     __slots__ = (
         "arrived",
         "attempts",
         "candidates",
+        "checked",
         "demand",
         "ended",
         "failure",
@@ -133,6 +134,7 @@ class CallRun:
         self.failure: Failure | None = None
         self.gone = False
         self.unfit = False
+        self.checked = False
 
     def __repr__(self) -> str:
         return f"<CallRun {self.number} {self.state!r}>"

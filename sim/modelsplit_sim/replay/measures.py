@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.vocabulary import Role
 
+from .gates import judged
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from modelsplit_policy.config.model import Policy
 
     from .attempt import CallRun
+    from .gates import Judged
     from .run import Played
 
 ABANDONED: Final = ("E_CLIENT_GONE", "left")
@@ -48,7 +51,10 @@ class RoleFigures:
 
 @dataclass(slots=True)
 class RunFigures:
-    """One run. ``seats``: held on average; ``busy``: the share of time the host computed."""
+    """One run. ``seats``: held on average; ``busy``: the share of time the host computed.
+
+    ``judged``: what the gates say.
+    """
 
     roles: dict[Role, RoleFigures]
     loads: dict[str, int]
@@ -56,6 +62,7 @@ class RunFigures:
     busy: float
     shed_s: float
     seconds: float
+    judged: list[Judged]
 
 
 def objective_s(policy: Policy, role: Role) -> float | None:
@@ -95,6 +102,7 @@ def figures(played: Played, policy: Policy) -> RunFigures:
         played.busy_s / seconds,
         played.shed_s,
         seconds,
+        judged(played, policy),
     )
 
 

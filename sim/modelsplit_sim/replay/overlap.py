@@ -47,7 +47,7 @@ def stays(calls: Iterable[Recorded], num_parallel: int) -> list[Stay]:
     ]
     found.sort(key=_sent)
     _seat(found, num_parallel)
-    _accompany(found)
+    accompany(found)
     return found
 
 
@@ -67,8 +67,10 @@ def _seat(found: Sequence[Stay], num_parallel: int) -> None:
         heapq.heappush(ends, stay.ended)
 
 
-def _accompany(found: Sequence[Stay]) -> None:
-    """Walk through all beginnings and ends, and share the time between among who computed."""
+def accompany(found: Sequence[Stay]) -> None:
+    """Say of each who computed beside it, by when they began and ended; what was said is void."""
+    for stay in found:
+        stay.company = None
     moments = [(stay.began, 1, number) for number, stay in enumerate(found)]
     moments += [(stay.ended, 0, number) for number, stay in enumerate(found)]
     moments.sort()

@@ -426,7 +426,8 @@ class VirtualProxy:
             code = for_provider(ErrorCode.UPSTREAM_LOCAL, attempt.provider)
             return Failure(code, Reason.STATUS, _FAILED.message, _FAILED.phrase)
         row = self._row(call)
-        if not row.validate_output or call.demand.unfit[attempt.number] >= shares.unfit:
+        call.checked = row.validate_output and shares.unfit > 0
+        if not call.checked or call.demand.unfit[attempt.number] >= shares.unfit:
             return None
         call.unfit = True
         return None if call.demand.stream and row.on_stream == "observe" else _UNFIT

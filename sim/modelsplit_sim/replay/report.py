@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from modelsplit_policy.intervals import student
 from modelsplit_policy.vocabulary import Role
 
+from .gates import gate_fields
 from .measures import FAILED, LATENCY_P95, MEASURES, figures, objective_s
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class Report:
             "seats": contender.policy.global_.max_concurrent,
             "host_busy": _interval_fields([100 * run.busy for run in runs]),
             "shed_s": _interval_fields([run.shed_s for run in runs]),
+            "gates": gate_fields([run.judged for run in runs]),
             "simulated_s": statistics.fmean(run.seconds for run in runs),
         }
 

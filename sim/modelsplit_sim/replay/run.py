@@ -54,7 +54,7 @@ class Traffic:
 class Played:
     """A run that is over. ``calls``: all that came, retries too. ``seconds``: how long it was.
 
-    ``loads``: by model. ``busy_s``: how long the host computed.
+    ``loads``: by model. ``busy_s``: how long the host computed. ``is_direct``: without a proxy.
     """
 
     calls: list[CallRun]
@@ -63,6 +63,7 @@ class Played:
     busy_s: float
     shed_s: float = 0.0
     seat_s: float = 0.0
+    is_direct: bool = False
 
 
 class _Server(Protocol):
@@ -141,8 +142,11 @@ def _played(
         for attempt in call.attempts
         if attempt.seated is not None and attempt.ended is not None
     )
-    shed_s = 0.0 if contender.direct is not None else server.health.shed_s
-    return Played(clients.calls, timeline.now, host.loads, host.busy_s, shed_s, sum(seats))
+    is_direct = contender.direct is not None
+    shed_s = 0.0 if is_direct else server.health.shed_s
+    return Played(
+        clients.calls, timeline.now, host.loads, host.busy_s, shed_s, sum(seats), is_direct
+    )
 
 
 def models_needed(contender: Contender, demands: Sequence[Demand]) -> dict[str, int]:

@@ -139,3 +139,78 @@ def test_a_workload_against_no_proxy_at_all(capsys: pytest.CaptureFixture[str]) 
     assert report["seeds"] == 2
     assert report["summary"]
     assert {gap["role"] for gap in report["differences"]} >= {"PLANNER", "EXECUTOR"}
+
+
+def timed(number: int, **more: Any) -> dict[str, Any]:
+    """The same with Ollama's durations: ten milliseconds a token."""
+    attempt = {
+        "model": "qwen3:4b",
+        "outcome": "ok",
+        "asked_ms": 0.1,
+        "seated_ms": 0.2,
+        "dispatched_ms": 0.3,
+        "first_ms": 1040.0,
+        "ended_ms": 1041.0,
+        "load_ms": 1.0,
+        "prompt_ms": 40.0,
+        "eval_ms": 1000.0,
+        "prompt_tokens": 10,
+        "output_tokens": 100,
+    }
+    return line(number, attempts=[attempt | more])
+
+
+def test_the_hosts_figures_are_printed_as_a_file_and_what_to_know_of_them_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = written(tmp_path / "trace.jsonl", [timed(number) for number in range(20)])
+    assert simulated("--trace", trace, "--fit") == 0
+    out, err = capsys.readouterr()
+    host = orjson.loads(out)
+    assert host["models"]["qwen3:4b"]["ms_per_token"] == 10.0
+    assert host["models"]["qwen3:4b"]["prompt_ms"] == 40.0
+    assert "warning: records do not say how much memory models take" in err
+    assert "of 20 calls it misses the time of half by less than 0.0 %" in err
+    (tmp_path / "host.json").write_text(out)
+    host["models"]["qwen3:8b"] = host["models"]["qwen3:4b"]
+    written(tmp_path / "host.json", [host])
+    flags = ("--trace", trace, "--host-model", tmp_path / "host.json", "--seeds", 1)
+    assert simulated(*flags) == 0, "what it printed can be given back"
+
+
+def test_the_fit_as_json_has_intervals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = written(tmp_path / "trace.jsonl", [timed(number) for number in range(20)])
+    assert simulated("--trace", trace, "--fit", "--json") == 0
+    found = orjson.loads(capsys.readouterr().out)
+    assert found["calls"] == 20
+    names = [figure["name"] for figure in found["figures"]]
+    assert names == ["qwen3:4b ms_per_token", "qwen3:4b prompt_ms", "qwen3:4b prompt_ms_per_token"]
+    assert found["figures"][0]["low"] == found["figures"][0]["high"] == 10.0
+
+
+def test_without_a_host_model_it_is_fitted_and_what_is_missing_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = written(tmp_path / "trace.jsonl", [timed(number) for number in range(20)])
+    assert simulated("--trace", trace) == 2
+    assert "may ask for qwen3:8b, of which the host model has no figures" in capsys.readouterr().err
+    alone = {"roles": {"PLANNER": {"fallback": None, "fallback_timeout_ms": None}}}
+    policy = written(tmp_path / "alone.json", [{"extends": "default", **alone}])
+    assert simulated("--trace", trace, "--policy", policy, "--seeds", 1) == 0
+    out = capsys.readouterr().out
+    assert "warning: the host's figures: qwen3:4b was never loaded: 1700 ms are assumed" in out
+
+
+def test_a_gate_that_breaks_is_told_by_the_exit_code(
+    tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    crowd = [line(number, arrived=1000.0 + 9 * (number // 4)) for number in range(300)]
+    trace = written(tmp_path / "trace.jsonl", crowd)
+    seat = {"roles": {"PLANNER": {"max_queue": 1}}}
+    narrow = written(tmp_path / "narrow.json", [{"extends": "default", **seat}])
+    flags = ("--trace", trace, "--host-model", host, "--seeds", 1, "--policy", narrow)
+    assert simulated(*flags) == 0
+    assert simulated(*flags, "--check") == 1
+    assert "gates of narrow.json: 1 breach, 2 breach" in capsys.readouterr().out
+    calm = written(tmp_path / "calm.jsonl", [line(number) for number in range(300)])
+    assert simulated("--trace", calm, "--host-model", host, "--seeds", 1, "--check") == 0

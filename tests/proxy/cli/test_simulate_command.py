@@ -21,6 +21,7 @@ from modelsplit_proxy.cli.main import run
         (["--workload", "swap", "--host-model", "laptop"], 'nothing is shipped as "laptop"'),
         (["--workload", "swap", "--host-model", "no.json"], "no.json cannot be read: No such"),
         (["--trace", "no.jsonl"], "no.jsonl cannot be read: No such file"),
+        (["--workload", "swap", "--fit"], "--fit reads records: it goes with --trace or --last"),
         (["--trace", "no.jsonl", "--load", "2"], "--load goes with --workload"),
         (["--workload", "swap", "--policy", "no.json"], "no such file, but --policy names it"),
         (["--workload", "swap", "--against", "no.json"], "no such file, but --against names it"),
@@ -36,7 +37,8 @@ def test_what_cannot_be_simulated_is_wrong_usage(
 def test_help_names_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         run(["simulate", "--help"], {})
-    assert "Exit 0: replayed; 2: wrong usage" in " ".join(capsys.readouterr().out.split())
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Exit 0: replayed; 1: with --check, a gate breaks; 2: wrong usage" in text
 
 
 def test_other_commands_do_not_load_the_simulation() -> None:

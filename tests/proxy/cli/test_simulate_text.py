@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelsplit_proxy.cli.simulate_text import lines
+from modelsplit_proxy.cli.simulate_text import fit_lines, lines
 
 
 def figure(value: float) -> dict[str, float | None]:
@@ -34,6 +34,24 @@ POLICY: dict[str, Any] = {
     "seats": 6,
     "host_busy": figure(40.0),
     "shed_s": figure(10.0),
+    "gates": [
+        {
+            "gate": 2,
+            "verdict": "breach",
+            "runs": {"breach": 2, "pass": 1},
+            "objectives": [
+                {
+                    "name": "planner_latency_ms",
+                    "bound": "p95",
+                    "holds": "<",
+                    "limit": 5000.0,
+                    "value": 6123.4,
+                    "verdict": "breach",
+                    "runs": {"breach": 2, "pass": 1},
+                }
+            ],
+        }
+    ],
 }
 REPORT: dict[str, Any] = {
     "warnings": ["little was replayed"],
@@ -91,3 +109,20 @@ def test_of_differences_those_that_lead_are_shown_and_changes_are_marked() -> No
     assert "*  PLANNER  latency P95    4.10 s    2.60 s  -1.50 ± 0.30" in text
     assert "   PLANNER  failed         4.10 s    2.60 s         -1.50" in text
     assert "latency P50" not in text
+
+
+def test_gates_are_told_with_in_how_many_runs_they_broke() -> None:
+    text = "\n".join(lines(REPORT))
+    assert "2     new.json  planner_latency_ms p95  < 5000   6123  breach (2 of 3)" in text
+    assert "gates of new.json: 2 breach" in text
+
+
+def test_a_fit_is_told_with_intervals_and_warnings() -> None:
+    figure = {"name": "contention", "value": 1.05, "low": 0.9, "high": 1.2, "calls": 40}
+    alone = figure | {"name": "batching", "low": None}
+    assert list(fit_lines([figure, alone], ["add gb"])) == [
+        "figure      value  95 % interval      from",
+        "contention   1.05     0.9 to 1.2  40 calls",
+        "batching     1.05              -  40 calls",
+        "warning: add gb",
+    ]

@@ -1,0 +1,176 @@
+"""What ``modelsplit simulate`` reads: policies, traces, workloads, the figures of a host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_proxy.cli import requests
+from modelsplit_proxy.cli.output import CommandError, ExitCode
+from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config.settings import read_settings
+from modelsplit_proxy.records import trace
+from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_sim import shipped
+from modelsplit_sim.host_file import HostError, host_of
+from modelsplit_sim.replay import trace as replay_trace
+from modelsplit_sim.replay.demand import Retries
+from modelsplit_sim.replay.fit import fit
+from modelsplit_sim.replay.from_trace import Behaviour, RecordedTraffic
+from modelsplit_sim.replay.recorded import TraceError
+from modelsplit_sim.replay.run import Contender, missing_figures
+from modelsplit_sim.replay.traffic import DrawnWorkload
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_sim.host_shape import HostShape
+    from modelsplit_sim.replay.recorded import Recorded
+    from modelsplit_sim.replay.traffic import Source
+
+_LOAD_MOST: Final = 100.0
+_RETRIES_MOST: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be simulated: who contends, on what, with which traffic, how often.
+
+    ``warnings``: what to know of the host's figures.
+    """
+
+    contenders: Sequence[Contender]
+    host: HostShape
+    source: Source
+    seeds: int
+    warnings: Sequence[str] = ()
+
+
+def task_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Task:
+    """What the flags say is to be simulated. CommandError: an input is none."""
+    contenders = list(_contenders(args, environ))
+    host, source, warnings = _host_and_source(args, environ, contenders[0].policy)
+    traffic, _ = source.drawn(1)
+    for contender in contenders:
+        missing = missing_figures(contender, host, traffic.demands)
+        if missing:
+            named = ", ".join(missing)
+            raise CommandError(
+                f"{contender.name} may ask for {named}, of which the host model has no figures: "
+                "write it with --fit, add them under `models`, and give it as --host-model",
+                ExitCode.USAGE,
+            )
+    return Task(contenders, host, source, args.seeds, warnings)
+
+
+def check(args: argparse.Namespace) -> None:
+    """That the flags go together."""
+    sources = [name for name in ("trace", "last", "workload") if getattr(args, name) is not None]
+    if len(sources) != 1:
+        raise _usage("say what to replay: one of --trace, --last and --workload")
+    if args.seeds < 1:
+        raise _usage(f"--seeds {args.seeds} is less than 1")
+    if not 0 < args.load <= _LOAD_MOST:
+        raise _usage(f"--load {args.load:g} is not above 0 and at most {_LOAD_MOST:g}")
+    if args.fit and args.workload is not None:
+        raise _usage("--fit reads records: it goes with --trace or --last")
+    if args.load != 1 and args.workload is None:
+        raise _usage("--load goes with --workload")
+    if args.retries is not None and not 0 <= args.retries <= _RETRIES_MOST:
+        raise _usage(f"--retries {args.retries} is not between 0 and {_RETRIES_MOST}")
+
+
+def _usage(text: str) -> CommandError:
+    return CommandError(text, ExitCode.USAGE)
+
+
+def _contenders(args: argparse.Namespace, environ: Mapping[str, str]) -> Iterator[Contender]:
+    """What it is compared with, if anything, and the policy."""
+    loaded = policy_file.load(policy_file.find_policy(args.policy, environ))
+    name = Path(loaded.source).name
+    if args.against is not None:
+        yield _against(args.against, loaded.policy, name)
+    yield Contender(name, loaded.policy)
+
+
+def _against(said: str, policy: Policy, name: str) -> Contender:
+    kind, _, model = said.partition(":")
+    if kind == "direct":
+        return Contender(f"direct, {model or 'split'}", policy, direct=model)
+    if said == "shipped":
+        return Contender("shipped", policy_file.load(None).policy)
+    other = policy_file.load(policy_file.existing(Path(said), "--against"))
+    own = Path(other.source).name
+    return Contender(own if own != name else f"{own} (against)", other.policy)
+
+
+def _host_and_source(
+    args: argparse.Namespace, environ: Mapping[str, str], policy: Policy
+) -> tuple[HostShape, Source, Sequence[str]]:
+    """The host, what is replayed on it, and what to know of the host's figures."""
+    retries = None if args.retries is None else Retries(args.retries)
+    if args.workload is not None:
+        workload, host = shipped.workload(args.workload)
+        if args.host_model is not None:
+            host = _read_host(args.host_model)
+        return host, DrawnWorkload(workload, load=args.load, retries=retries), ()
+    calls = recorded(args, environ)
+    warnings: Sequence[str] = ()
+    if args.host_model is None:
+        found = fit(calls)
+        host = found.shape
+        warnings = [f"the host's figures: {warning}" for warning in found.warnings]
+    else:
+        host = _read_host(args.host_model)
+    behaviour = Behaviour(args.closed_loop, retries or Retries())
+    return host, RecordedTraffic(calls, policy, host, behaviour), warnings
+
+
+def recorded(args: argparse.Namespace, environ: Mapping[str, str]) -> list[Recorded]:
+    """The calls of the trace, or of the last hours. TraceError: what of it is none."""
+    if args.trace is not None:
+        return replay_trace.read(_objects(_file_lines(args.trace)))
+    admin = read_settings({"admin": args.admin}, environ).admin
+    pieces = requests.exported({"since": args.last}, admin, args.state, SystemClock())
+    return replay_trace.read(_objects(b"".join(pieces).splitlines()))
+
+
+def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, raw in enumerate(lines, 1):
+        if not raw or raw.isspace():
+            continue
+        try:
+            yield number, trace.read(raw)
+        except trace.TraceError as error:
+            raise TraceError(str(error), number) from None
+
+
+def _file_lines(path: Path) -> Iterable[bytes]:
+    try:
+        return path.read_bytes().splitlines()
+    except OSError as error:
+        raise _usage(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _read_host(name: str) -> HostShape:
+    """From a file, or one of those that are shipped."""
+    path = Path(name)
+    if not path.suffix and not path.exists():
+        return shipped.host(name)
+    try:
+        raw = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise _usage(f"{path} cannot be read: {error.strerror}") from None
+    except orjson.JSONDecodeError as error:
+        raise _usage(f"{path} is not JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise _usage(f"{path} is no JSON object")
+    try:
+        return host_of(raw)
+    except HostError as error:
+        raise _usage(f"{path}: {error}") from None

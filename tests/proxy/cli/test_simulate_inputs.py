@@ -1,0 +1,74 @@
+"""Where the inputs of a simulation come from: files, the state file, names that are shipped."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelsplit_proxy.cli.output import CommandError
+from modelsplit_proxy.cli.simulate_inputs import task_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def arguments(**said: Any) -> argparse.Namespace:
+    usual: dict[str, Any] = dict.fromkeys(
+        (
+            "policy",
+            "against",
+            "trace",
+            "last",
+            "workload",
+            "host_model",
+            "retries",
+            "state",
+            "admin",
+        )
+    )
+    usual |= {"seeds": 3, "load": 1.0, "closed_loop": "jobs"}
+    return argparse.Namespace(**usual | said)
+
+
+def test_a_workload_brings_its_host_and_another_may_be_named() -> None:
+    own = task_of(arguments(workload="swap"), {})
+    assert (own.host.name, own.seeds, own.warnings) == ("gpu-12gb", 3, ())
+    other = task_of(arguments(workload="swap", host_model="gpu-24gb"), {})
+    assert other.host.vram_gb == 24
+
+
+def test_what_is_compared_comes_first() -> None:
+    task = task_of(arguments(workload="swap", against="direct"), {})
+    assert [each.name for each in task.contenders] == ["direct, split", "shipped default"]
+    assert [each.direct for each in task.contenders] == ["", None]
+
+
+def test_two_files_of_one_name_keep_apart(tmp_path: Path) -> None:
+    for folder in ("old", "new"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "policy.json").write_text('{"extends": "default"}')
+    old, new = (tmp_path / folder / "policy.json" for folder in ("old", "new"))
+    task = task_of(arguments(workload="swap", policy=new, against=str(old)), {})
+    assert [each.name for each in task.contenders] == ["policy.json (against)", "policy.json"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[]", "is no JSON object"),
+        ("{", "is not JSON"),
+        ('{"name": "x", "speed": 1}', "speed is unknown"),
+    ],
+)
+def test_a_host_file_that_is_none_is_named(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "host.json"
+    file.write_text(text)
+    with pytest.raises(CommandError, match=says):
+        task_of(arguments(workload="swap", host_model=str(file)), {})
+
+
+def test_the_last_hours_are_asked_of_the_running_proxy() -> None:
+    with pytest.raises(CommandError, match=r"nothing answers at http://127\.0\.0\.1:1"):
+        task_of(arguments(last="24h", admin="127.0.0.1:1"), {})

@@ -1,0 +1,126 @@
+"""A host's figures from records: known ones are recovered, and what is not known is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from modelsplit_sim.host_shape import HostShape, ModelShape
+from modelsplit_sim.replay.fit import Fit, fit
+from modelsplit_sim.replay.recorded import Recorded, TraceError
+from modelsplit_sim.replay.records import recorded
+from modelsplit_sim.replay.run import Contender, play
+from modelsplit_sim.replay.workload import workload_of
+from support.replays import rules
+
+MODELS = {
+    "qwen3:4b": ModelShape(14.0, 2500.0, prompt_ms_per_token=0.45, prompt_ms=30.0, gb=3.5),
+    "qwen3:8b": ModelShape(23.0, 4500.0, prompt_ms_per_token=0.8, prompt_ms=40.0, gb=6.2),
+    "gemma3:12b": ModelShape(36.0, 7000.0, prompt_ms_per_token=1.2, prompt_ms=50.0, gb=9.5),
+}
+HOST = HostShape(
+    "known",
+    contention=1.0,
+    batching=0.3,
+    num_parallel=2,
+    vram_gb=12.0,
+    keep_alive_s=300.0,
+    spread=0.08,
+    models=MODELS,
+)
+TRAFFIC: dict[str, Any] = {
+    "about": "three models, often at once",
+    "seconds": 6000,
+    "calls": {
+        "plan": {"model": "planner", "output": [140, 400], "prompt": [1200, 2600]},
+        "do": {"model": "executor", "output": [200, 600], "prompt": [1500, 4000]},
+        "think": {"model": "heavy", "output": [300, 600], "prompt": [3000, 6000]},
+    },
+    "streams": [
+        {"call": "plan", "every_s": 9, "burst_share": 0.3},
+        {"call": "do", "every_s": 30},
+        {"call": "think", "every_s": 200},
+    ],
+}
+
+
+def records(host: HostShape = HOST, direct: str | None = "") -> list[Recorded]:
+    workload = workload_of(TRAFFIC, "x")
+    return recorded(play(Contender("x", rules(), direct), host, workload.drawn(1), 1))
+
+
+def fitted(host: HostShape = HOST, direct: str | None = "") -> Fit:
+    return fit(records(host, direct))
+
+
+@pytest.fixture(scope="module")
+def known() -> Fit:
+    """Of the known host."""
+    return fitted()
+
+
+def test_a_hosts_figures_are_recovered_within_a_tenth(known: Fit) -> None:
+    shape = known.shape
+    assert shape.contention == pytest.approx(1.0, rel=0.1)
+    assert shape.batching == pytest.approx(0.3, rel=0.1)
+    assert (shape.free, shape.num_parallel) == (1, 2)
+    for name, model in MODELS.items():
+        own = shape.models[name]
+        assert own.ms_per_token == pytest.approx(model.ms_per_token, rel=0.1)
+        assert own.prompt_ms_per_token == pytest.approx(model.prompt_ms_per_token, rel=0.1)
+        # Where each load waits for room, records tell no more of it.
+        assert own.load_ms >= 0.99 * model.load_ms
+    assert shape.spread == pytest.approx(0.08, rel=0.25)
+    assert known.error_p50 < 0.08
+
+
+def test_so_they_are_from_what_a_proxy_recorded() -> None:
+    found = fitted(direct=None)
+    for name, model in MODELS.items():
+        own = found.shape.models[name]
+        assert own.ms_per_token == pytest.approx(model.ms_per_token, rel=0.1)
+        assert own.load_ms == pytest.approx(model.load_ms, rel=0.1)
+
+
+@pytest.mark.parametrize("contention", [0.3, 3.0])
+def test_contention_is_found_whether_runners_hardly_share_or_fight(contention: float) -> None:
+    host = replace(HOST, contention=contention, vram_gb=None)
+    assert fitted(host).shape.contention == pytest.approx(contention, rel=0.1)
+
+
+def test_runners_that_slow_nobody_are_told_from_those_that_do() -> None:
+    models = {name: replace(model, gb=0.0) for name, model in MODELS.items()}
+    host = replace(HOST, free=2, contention=1.0, vram_gb=None, models=models)
+    shape = fitted(host).shape
+    assert shape.free == 2 or shape.slowdown(2) < 1.1
+
+
+def test_every_figure_has_an_interval_and_the_calls_it_rests_on(known: Fit) -> None:
+    figures = {figure.name: figure for figure in known.figures}
+    assert {"contention", "batching", "qwen3:4b ms_per_token"} <= set(figures)
+    for figure in figures.values():
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low <= figure.value <= figure.high
+        assert figure.calls > 0
+
+
+def test_what_records_do_not_determine_is_said() -> None:
+    """One call after the other, of one model."""
+    lonely = TRAFFIC | {"streams": [{"call": "plan", "every_s": 60}]}
+    run = play(Contender("x", rules(), ""), HOST, workload_of(lonely, "x").drawn(1), 1)
+    # None of them came while another was there.
+    calls = [call for call in recorded(run) if not call.attempts[0].upstream_wait_ms]
+    said = "\n".join(fit(calls[::3]).warnings)
+    assert "no two models computed at once for long: contention 1 is assumed" in said
+    assert "no model computed two calls at once for long: batching 0 is assumed" in said
+    assert "nobody waited inside Ollama for a slot: num_parallel is 1 or more" in said
+    assert "records do not say how much memory models take" in said
+    assert "qwen3:4b was never loaded: 1700 ms are assumed" in said
+
+
+def test_records_without_durations_are_none() -> None:
+    with pytest.raises(TraceError, match="no model has 5 answers whose durations are known"):
+        fit([replace(call, attempts=()) for call in records()[:50]])
