@@ -8,6 +8,7 @@ them after the shipped waits of 8, 8, 10 and 10 s. A refused call counts as fail
     python bench/virtual.py                          seeds 101 to 120, the tables
     python bench/virtual.py --json >before.json      another policy first (PYTHONPATH, --policy)
     python bench/virtual.py --beside before.json     both in one table
+    python bench/virtual.py --first 201 --summary    other seeds; only beside the best setting
 """
 
 from __future__ import annotations
@@ -297,7 +298,14 @@ def against(found: list[dict[str, Any]], label: str) -> list[str]:
         *cells,
         f"{mean(goodput):+.1f} ± {interval(goodput):.1f} %",
         paired(*cold),
+        f"{pooled(ours):.2f}; {pooled(best):.2f}",
     ]
+
+
+def pooled(found: dict[str, Any]) -> float:
+    """Planners that failed of 100, from the start, all seeds together."""
+    planners = sum(row["cold_planners"] for row in found["rows"])
+    return 100 * sum(row["cold_failed"] for row in found["rows"]) / planners
 
 
 AGAINST = [
@@ -309,6 +317,7 @@ AGAINST = [
     "executor P95: pooled; difference",
     "goodput, difference",
     "from the start, planners failed per 100, beside the caps",
+    "from the start, planners failed per 100; by the best static setting",
 ]
 
 
@@ -384,18 +393,24 @@ def learning(own: Policy, seeds: Sequence[int]) -> dict[str, str]:
     return found
 
 
-def text(
-    found: list[dict[str, Any]], label: str, learned: dict[str, str], before: dict[str, str]
-) -> str:
-    parts = []
+def hosts_of(found: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     by_host: dict[str, list[dict[str, Any]]] = {}
     for row in found:
         by_host.setdefault(row["host"], []).append(row)
-    parts.append("## Beside the best static setting\n")
-    own = [row["way"] for row in found if row["way"].startswith("modelsplit")]
-    lines = [against(rows, way) for rows in by_host.values() for way in dict.fromkeys(own)]
-    parts.append(table(AGAINST, lines))
-    for host, rows in by_host.items():
+    return by_host
+
+
+def summary(found: list[dict[str, Any]]) -> str:
+    own = dict.fromkeys(row["way"] for row in found if row["way"].startswith("modelsplit"))
+    lines = [against(rows, way) for rows in hosts_of(found).values() for way in own]
+    return table(AGAINST, lines)
+
+
+def text(
+    found: list[dict[str, Any]], label: str, learned: dict[str, str], before: dict[str, str]
+) -> str:
+    parts = ["## Beside the best static setting\n", summary(found)]
+    for host, rows in hosts_of(found).items():
         parts.append(f"\n## {host}\n")
         parts.append(table(HEAD, [line_of(row) for row in rows]))
     parts.append("\n## Finished calls until what is learned is right, and stays so\n")
@@ -412,6 +427,7 @@ def main() -> None:
     parser.add_argument("--label", default="modelsplit, as shipped")
     parser.add_argument("--beside", type=Path, help="what --json printed for another policy")
     parser.add_argument("--host", default="", help="only hosts with this in their name")
+    parser.add_argument("--summary", action="store_true", help="only beside the best setting")
     given = options(parser)
     seeds = range(given.first, given.first + given.seeds)
     other = json.loads(given.beside.read_bytes()) if given.beside else {}
@@ -425,9 +441,12 @@ def main() -> None:
             if row["host"] == host and row["way"].startswith("modelsplit")
         ]
         found += [measured(host, shape, way, seeds) for way in ways(given.policy, given.label)]
+    if given.summary:
+        show({"found": found}, summary(found), as_json=given.json)
+        return
     learned = learning(policy(given.policy), seeds)
-    said = text(found, given.label, learned, other.get("learned", {}))
-    show({"found": found, "learned": learned}, said, as_json=given.json)
+    tables = text(found, given.label, learned, other.get("learned", {}))
+    show({"found": found, "learned": learned}, tables, as_json=given.json)
 
 
 if __name__ == "__main__":

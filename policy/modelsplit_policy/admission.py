@@ -14,14 +14,17 @@ the one that runs fewest. Roles' caps and lines are the fleet's.
 *Usefulness.* Within them, a call starts only while one more call at once is worth running
 (``parallelism``, learned). A call held back by nothing else that has been held for as long as
 its role allows, at the latest shortly before its wait would end, is overdue. It is started
-beside the others where that is known to take nothing from them in all, or where nobody knows
-yet; and a role may say that a late answer is better than none (``starts_late``). Never more
-than one overdue call runs on a host: each makes those that run slower, which makes more calls
-overdue. Whoever is not started is refused when its wait is over.
+beside the others where that is known to take nothing from them in all; where nobody knows
+yet, if waiting is no better; and a role may say that a late answer is better than none
+(``starts_late``). Never more than one overdue call runs on a host: each makes those that run
+slower, which makes more calls overdue. Whoever is not started is refused when its wait is over.
 
 *Probes.* What more the host could do is found out by running one call more than is known to
-be useful: only while no call of a protected role runs, waits or is likely to come before it
-would end, while nobody's wait is about to end, and when the last probe's effect is known.
+be useful: only while no call of a protected role waits or is likely to come before it would
+end, while nobody's wait is about to end, and when the last probe's effect is known. Until two
+at once are known to pay, only beside the last half of a call whose length is known. A call of
+a protected role is never a probe before that, for it seldom comes alone; afterwards it may be
+one whenever it would have to wait otherwise.
 
 *Reservations* hold for usefulness too: the last useful seat of a host is not given to others
 while a call of a protected role is so likely to come that holding it free pays (``rhythm``).
@@ -79,6 +82,8 @@ _FORECAST_MARGIN: Final = 1.5
 _LOOK_S: Final = 0.05
 # More protected calls than these in line are a burst.
 _PAIR: Final = 2
+# What runs is long for a call that takes less than this part of what is left of it.
+_LONG: Final = 1 / 3
 # A protected call is likely to come if it does so in one case of two.
 _LIKELY: Final = 0.5
 # Refusals of which a limit is the cause.
@@ -426,6 +431,8 @@ class Admission:
         if not learned.is_full:
             return True
         length_s = pool.length_s(model)
+        if pool.limits.protected:
+            return learned.host > 1 and self._all_can_wait(length_s, now)
         return self._nobody_minds(pool, model, now) and self._is_moment(host, length_s, now)
 
     def _nobody_minds(self, pool: Pool, model: str, now: float) -> bool:
@@ -434,37 +441,41 @@ class Admission:
         It must be known how long such calls are, where there is somebody to be careful for.
         """
         length_s = pool.length_s(model)
-        if pool.limits.protected:
-            return False
         if model not in pool.services and any(other.rhythm.known for other in self._protected):
             return False
         for other in self._protected:
-            if other.running or other.line or other.rhythm.chance(now, length_s) > _LIKELY:
+            if other.line or other.rhythm.chance(now, length_s) > _LIKELY:
                 return False
-        for other in self._pools.values():
-            if other.line:
-                oldest = other.line.oldest()
+        return self._all_can_wait(length_s, now)
+
+    def _all_can_wait(self, length_s: float, now: float) -> bool:
+        """True if nobody's wait ends before two calls of ``length_s`` would have ended."""
+        for pool in self._pools.values():
+            if pool.line:
+                oldest = pool.line.oldest()
                 if oldest.arrived + oldest.max_wait_s < now + 2 * length_s:
                     return False
         return True
 
     def _is_moment(self, host: HostSeats, length_s: float, now: float) -> bool:
-        """True if a call of ``length_s`` would run beside the others for a part of it only.
+        """True if a call of ``length_s`` would run beside what runs for a part of it only.
 
-        A quarter shows enough where company costs little; where it costs much, it makes
-        itself longer. Where two at once are worth running, a third does not cost that much; and
-        where no protected call comes there is nobody to be careful for.
+        Half of the shorter one shows enough where company costs little, and costs no more
+        than that where it costs much. Where two at once are worth running, a third does not
+        cost that much; and where no protected call comes there is nobody to be careful for.
         """
         learned = host.parallelism
         if learned.running > 1 or not any(pool.rhythm.known for pool in self._protected):
             return True
-        left_s = learned.left_s(now)
-        if left_s > length_s / 2:
-            at = now + max(_LOOK_S, left_s - length_s / 2)
-            if self._wake_at is None or at < self._wake_at:
-                self._wake_at = at
-            return False
-        return left_s >= length_s / 4
+        in_s = learned.last_half_in_s(length_s, now)
+        if in_s is not None and in_s > 0:
+            self._look_by(now + max(_LOOK_S, in_s))
+        return in_s is not None and in_s <= 0
+
+    def _look_by(self, at: float) -> None:
+        """``fill`` is to be called again by then."""
+        if self._wake_at is None or at < self._wake_at:
+            self._wake_at = at
 
     def _is_kept(self, pool: Pool, host: HostSeats, model: str, now: float) -> bool:
         """True if the host's last useful seat is better held free for a protected role."""
@@ -536,7 +547,7 @@ class Admission:
             self._running_local += 1
             host.overdue += ticket.overdue
             ticket.host = host.host
-            ticket.flight = host.take(ticket.model, now, pool.length_s(ticket.model))
+            ticket.flight = host.take(ticket.model, now, pool.known_length_s(ticket.model))
 
     def _unseat(self, ticket: Ticket, pool: Pool, now: float, report: Report | None) -> None:
         del self._seated[ticket]
@@ -623,7 +634,7 @@ class Admission:
             pool = self._pools[ticket.role]
             if self._pool_hold(pool) is not None:
                 continue
-            host = self._host_for_overdue(pool, ticket.model)
+            host = self._host_for_overdue(pool, ticket, now)
             if host is not None or not pool.limits.counts_globally:
                 del self._urgent[ticket]
                 pool.line.take_out(ticket)
@@ -632,29 +643,50 @@ class Admission:
                 return ticket
         return None
 
-    def _host_for_overdue(self, pool: Pool, model: str) -> HostSeats | None:
-        """Where an overdue call of ``model`` may start beside the others."""
+    def _host_for_overdue(self, pool: Pool, ticket: Ticket, now: float) -> HostSeats | None:
+        """Where an overdue call may start beside the others."""
+        model = ticket.model
         best: HostSeats | None = None
         for host in self._hosts:
             if host.overdue or host.hold(model) is not None:
                 continue
             if not pool.limits.starts_late:
                 harms = host.parallelism.harms(model)
-                if harms or (harms is None and not self._may_show(host)):
+                if harms or (harms is None and not self._may_show(host, pool, ticket, now)):
                     continue
             if best is None or _suits_better(host, best, model):
                 best = host
         return best
 
-    def _may_show(self, host: HostSeats) -> bool:
+    def _may_show(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
         """Whether an overdue call may be the one that shows what company costs.
 
         Not in a burst of protected calls: all of them would wait for it.
         """
-        for pool in self._protected:
-            if len(pool.line) > _PAIR:
+        for other in self._protected:
+            if len(other.line) > _PAIR:
                 return False
-        return host.parallelism.settled
+        return host.parallelism.settled and not self._better_waits(host, pool, ticket, now)
+
+    def _better_waits(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
+        """True if an overdue call is better off behind what runs than beside it.
+
+        Two at once may do a third of the work of one. So unless they are known to pay, it
+        starts beside a call that is nearly over, and there is little to lose; or so long that
+        waiting is no better; or when its own wait ends.
+        """
+        learned = host.parallelism
+        ends = ticket.arrived + ticket.last_in_s
+        if learned.host > 1 or now >= ends:
+            return False
+        length_s = pool.length_s(ticket.model)
+        left_s = learned.left_s(now)
+        if left_s is not None and length_s <= _LONG * left_s:
+            return False
+        if self._is_moment(host, length_s, now):
+            return False
+        self._look_by(ends)
+        return True
 
     def why(self, ticket: Ticket) -> Hold:
         """What holds a waiting call back now."""

@@ -7,12 +7,18 @@ many others: its work is the sum of r(n) times the time at n, which is linear in
 looked for. So each finished call corrects the shares of the numbers it met, and those alone.
 Nothing is drawn beyond them: two may be free and three share.
 
-A model's pace alone is its better calls', not their mean: a neighbour that takes the machine
-now and then makes calls slow, and what is slow alone must not make company look cheap.
+A call that spent half of its time in company shows what that cost with twice the error of one
+that spent all of it there, so a sample weighs the square of that part.
+
+A model's pace alone is the mean of its better calls and of those like them, not of all: a
+neighbour that takes the machine now and then makes calls slow, and what is slow alone must not
+make company look cheap. Nor may calls that merely differ make it look dear: what one of them
+alone needs is not what the best of them needed.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -28,20 +34,23 @@ WORTH_TO_KEEP: Final = 0.25
 LOSS: Final = 0.1
 # What a share still weighs after the next sample of it: about the last ten count.
 MEMORY: Final = 0.9
-# Calls spent at a number, in calls' worth of time, before its share is believed.
-NEEDED: Final = 0.25
-# And before it is not doubted any more that one more is not worth it.
+# What samples of a number must weigh together before its share is believed: as much as one call
+# that spent a third of its time there.
+NEEDED: Final = 0.1
+# And before it is not doubted any more that one more is not worth it: one that spent all of it.
 SURE: Final = 1.0
-# How far a share may be off after one call's worth of time: calls differ in pace by about so much.
+# How far off the share is then: calls differ in pace by about so much.
 NOISE: Final = 0.1
 # A sample says something of company only if this share of its time was in company; and of the
 # pace alone only if no more than a twentieth was.
 COMPANY: Final = 0.2
 LEAST: Final = 0.1
 ALONE: Final = 0.95
-# Paces alone that are remembered, and which of them counts: the third best of ten.
+# Paces alone that are remembered. The third best of ten counts, and all that are no slower than
+# that by a quarter: more than calls differ that nobody disturbs.
 _PACES: Final = 16
 _BETTER: Final = 0.3
+_ALIKE: Final = 1.25
 _SLOWEST: Final = 0.02
 
 
@@ -83,14 +92,15 @@ class Shares:
             unknown_s = sum(time_s for _, time_s in unknown)
             pace = max(_SLOWEST, (left_s - known_s) / unknown_s)
             for n, time_s in unknown:
-                self._add(n, pace * time_s, time_s, span_s)
+                self._add(n, pace, time_s / span_s, unknown_s / span_s)
             return
         pace = max(_SLOWEST, left_s / known_s)
+        company_s = sum(time_s for _, time_s in company)
         for n, time_s in company:
-            self._add(n, pace * known[n], time_s, span_s)
+            self._add(n, pace * known[n] / time_s, time_s / span_s, company_s / span_s)
 
     def learned(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """By n: the work done and the time spent."""
+        """By n: the work done and the time spent, in calls' worth, weighed."""
         return tuple(self._work), tuple(self._time)
 
     def recall(self, work: Sequence[float], time: Sequence[float]) -> None:
@@ -99,13 +109,16 @@ class Shares:
             if not self._time[n]:
                 self._work[n], self._time[n] = work[n], time[n]
 
-    def _add(self, n: int, work_s: float, time_s: float, span_s: float) -> None:
-        """Weighed by the share of the call that was spent at n; a small share says nothing."""
-        weight = time_s / span_s
-        if weight < LEAST:
+    def _add(self, n: int, share: float, part: float, company: float) -> None:
+        """A call that spent ``part`` of its time at n and ``company`` in any; little says nothing.
+
+        What was found of all its company is shared out among the numbers it met.
+        """
+        if part < LEAST:
             return
+        weight = part * company
         keep = 1 - (1 - MEMORY) * weight
-        self._work[n] = self._work[n] * keep + work_s / span_s
+        self._work[n] = self._work[n] * keep + share * weight
         self._time[n] = self._time[n] * keep + weight
 
     def worth(self, used: int) -> int:
@@ -126,7 +139,7 @@ class Shares:
         before, output = self.output(n - 1), self.output(n)
         if before is None or output is None:
             return None
-        limit, noise = (1 - LOSS) * before, n * NOISE / self._time[n]
+        limit, noise = (1 - LOSS) * before, n * NOISE / math.sqrt(self._time[n])
         if output + noise < limit:
             return True
         if self._time[n] < SURE:
@@ -159,4 +172,6 @@ class PaceAlone:
 
     def learn(self, seconds: float) -> None:
         self._paces.append(seconds)
-        self._best = sorted(self._paces)[int(len(self._paces) * _BETTER)]
+        better = sorted(self._paces)[int(len(self._paces) * _BETTER)]
+        alike = [pace for pace in self._paces if pace <= better * _ALIKE]
+        self._best = sum(alike) / len(alike)

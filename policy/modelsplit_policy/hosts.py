@@ -74,10 +74,10 @@ class HostSeats:
         """Whether ``model`` is loaded; None: nobody knows."""
         return self.loaded[model] if model in self.loaded else None  # noqa: SIM401 - no call
 
-    def take(self, model: str, now: float, length_s: float = 0.0) -> Flight:
+    def take(self, model: str, now: float, length_s: float | None = None) -> Flight:
         """A call of ``model`` takes a seat; ``give_back`` is then owed.
 
-        ``length_s``: how long it is expected to keep it.
+        ``length_s``: how long it is expected to keep it; None: nobody knows.
         """
         self.running += 1
         self.by_model[model] = self.by_model.get(model, 0) + 1

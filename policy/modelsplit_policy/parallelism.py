@@ -7,7 +7,8 @@ where nobody orders or measures it. A finished call shows that it waited there: 
 time is more than loading, reading the prompt and writing the answer took. A call sent
 beside k others of its model that shows no such wait proves k + 1 slots; one that does
 shows that there are no more than k. Beside it counts only who was at work there: a call
-that failed may never have reached a runner.
+that failed may never have reached a runner. NUM_PARALLEL is the server's, so a model whose
+calls have not waited yet is taken to have as many slots as the model that showed its own last.
 
 *Compute.* Calls that do run share the machine (``contention``). The n-th call at once is
 worth running while it adds at least a third of a call's worth of output; below that it only
@@ -55,6 +56,8 @@ CONTRARY: Final = 3
 DOUBT_SHARE: Final = 0.15
 # Changes of the number of running calls that are remembered.
 _HISTORY: Final = 1024
+# Finished calls that are remembered until a probe has shown what they say.
+_IN_DOUBT: Final = 16
 _MAX_MODELS: Final = 256
 
 
@@ -80,7 +83,7 @@ class Flight:
     within the time a wait must last to be seen. ``ended``: how long after its beginning each
     of those beside it ended; 0 for one that failed and may never have reached a runner.
 
-    ``length_s``: how long it is expected to run.
+    ``length_s``: how long it is expected to run; None: nobody knows.
 
     ``warm``: its model was certainly loaded then. ``loading``: it was certainly not, so
     until its first byte the call may be waiting for that.
@@ -94,13 +97,22 @@ class Flight:
     probe: bool
     warm: bool
     loading: bool
-    length_s: float = 0.0
+    length_s: float | None = None
     over_slots: bool = False
     ended: list[float] = field(default_factory=list)
 
     def company(self, threshold_s: float) -> int:
         """Of those beside it, how many were at work for longer than a wait must last."""
         return self.beside - sum(after_s < threshold_s for after_s in self.ended)
+
+
+class _Sample(NamedTuple):
+    """A finished call that says how fast it was: so many tokens between two moments."""
+
+    slots: _Slots
+    tokens: int
+    since: float
+    until: float
 
 
 class Pace:
@@ -183,7 +195,7 @@ class History:
         self._changes.append((now, self.computing, self.doubt))
 
     def times(self, since: float, until: float, *, sure: bool) -> list[float] | None:
-        """Seconds with n computing, for each n, between two moments up to the last change.
+        """Seconds with n computing, for each n, between two moments.
 
         ``sure``: those that were in doubt did compute. None: too much of it is in doubt, or
         forgotten.
@@ -262,18 +274,20 @@ class _HostProbes:
         return False
 
     def showed(self, now: float, *, gained: bool, hurt: bool | None) -> None:
-        """What it did: made one more worth running, cost more than it gained, or neither."""
+        """What it did: made one more worth running, cost more than it gained, or neither.
+
+        ``hurt`` None: it showed too little to tell. The next may follow at once.
+        """
         self._since = 0
+        if hurt is False and not gained:
+            self._again = min(PROBE_AGAIN_MOST, max(PROBE_AGAIN, self._again * 2))
+            return
+        self._again = 0
         if gained:
-            self._again, self._hurt_s = 0, HURT_S
+            self._hurt_s = HURT_S
         elif hurt:
-            self._again = 0
             self._not_before = now + self._hurt_s
             self._hurt_s = min(HURT_MOST_S, self._hurt_s * 2)
-        elif hurt is None:
-            self._again = PROBE_EVERY
-        else:
-            self._again = min(PROBE_AGAIN_MOST, max(PROBE_AGAIN, self._again * 2))
 
 
 class Parallelism:
@@ -289,6 +303,10 @@ class Parallelism:
         self._host = host if host is not None else 1
         self._host_probes = _HostProbes()
         self._slot_probes = 0
+        # What the model takes that was the last to show its slots.
+        self._usual_slots = 1
+        # Calls that ended beside a probe of slots, and which of them computed is not known yet.
+        self._in_doubt: deque[_Sample] = deque(maxlen=_IN_DOUBT)
         # How often something was learned.
         self.lessons = 0
         # In the order in which they began.
@@ -396,21 +414,40 @@ class Parallelism:
         given = model in self._given_models
         return True if given or slots.known == slots.most else None
 
-    def left_s(self, now: float) -> float:
-        """How long the one of those that run that takes longest is still expected to run."""
+    def left_s(self, now: float) -> float | None:
+        """How long the one of those that run that takes longest is still expected to run.
+
+        None: of one of them nobody knows. One that has run longer than expected has a quarter
+        of that left.
+        """
         left_s = 0.0
         for flight in self._flights:
+            if flight.length_s is None:
+                return None
             rest_s = max(flight.began + flight.length_s - now, flight.length_s / 4)
             left_s = max(left_s, rest_s)
         return left_s
 
+    def last_half_in_s(self, length_s: float, now: float) -> float | None:
+        """How long until one more call would run beside the others for no more than half of it.
+
+        Half of the shorter: of the call, which takes ``length_s``, or of those that run. At
+        most 0: now. None: how long those take is not known. The end of one that takes more than
+        twice as long is not known well enough, and never comes near.
+        """
+        left_s = self.left_s(now)
+        if left_s is None:
+            return None
+        longest_s = max((flight.length_s or 0.0 for flight in self._flights), default=0.0)
+        return left_s - min(length_s, longest_s) / 2
+
     def start(
-        self, model: str, now: float, *, resident: bool | None, length_s: float = 0.0
+        self, model: str, now: float, *, resident: bool | None, length_s: float | None = None
     ) -> Flight:
         """A call begins.
 
-        ``resident``: its model is loaded; None: nobody knows. ``length_s``: what such calls
-        take on average.
+        ``resident``: its model is loaded; ``length_s``: what such calls take on average. None:
+        nobody knows.
         """
         slots = self._slots_of(model)
         running = slots.running
@@ -460,6 +497,8 @@ class Parallelism:
         if report is not None:
             self._learn_slots(flight, now, report)
             taught = self._learn_contention(flight, now, held_s, report, before[1])
+        if flight.over_slots:
+            taught = self._out_of_doubt(sure=flight.slots.known > before[1]) or taught
         self._forget(flight, now, worked=report is not None)
         self._count(flight, -1, now)
         self._paced(flight, now, before, taught=taught)
@@ -487,6 +526,7 @@ class Parallelism:
         before = slots.known, slots.most
         self._revise(slots, flight, *hidden)
         if (slots.known, slots.most) != before:
+            self._usual_slots = slots.known
             self.lessons += 1
             self._recount(slots, now)
 
@@ -500,6 +540,8 @@ class Parallelism:
                 slots.contrary = 0
             return
         company = flight.company(threshold_s)
+        if slots.most is None and slots.known < self._usual_slots:
+            slots.known = self._usual_slots
         if slots.most is None or company < slots.most or self._contradicts(slots, company):
             slots.known = max(slots.known, min(self._cap, company + 1))
 
@@ -547,6 +589,7 @@ class Parallelism:
             slots.alone.learn(model.seconds)
         slots.most = model.most
         slots.known = max(slots.known, min(self._cap, model.slots))
+        self._usual_slots = max(self._usual_slots, slots.known)
 
     # Compute.
 
@@ -561,7 +604,13 @@ class Parallelism:
         slots = flight.slots
         times = self._history.times(now - span_s, now, sure=slots.known > slots_before)
         if times is None:
+            if self._slot_probes and not flight.over_slots:
+                self._in_doubt.append(_Sample(slots, tokens, now - span_s, now))
             return False
+        return self._learn_times(slots, tokens, span_s, times)
+
+    def _learn_times(self, slots: _Slots, tokens: int, span_s: float, times: list[float]) -> bool:
+        """A call of so many tokens took ``span_s``, ``times[n]`` of it with n at once."""
         self.lessons += 1
         if len(times) == 2 or times[1] >= ALONE * span_s:
             slots.alone.learn(span_s / tokens)
@@ -573,6 +622,19 @@ class Parallelism:
         self.shares.learn(tokens * alone, times)
         self._choose_host()
         return True
+
+    def _out_of_doubt(self, *, sure: bool) -> bool:
+        """A probe of slots has ended; ``sure``: there was one more, so all have computed.
+
+        True if those that ended beside it said something of company.
+        """
+        taught = False
+        while self._in_doubt:
+            slots, tokens, since, until = self._in_doubt.popleft()
+            times = self._history.times(since, until, sure=True) if sure else None
+            if times is not None:
+                taught = self._learn_times(slots, tokens, until - since, times) or taught
+        return taught
 
     def _guess_alone(self, slots: _Slots, tokens: int, times: list[float]) -> None:
         """A model whose calls have never been alone: its pace by the shares that are known."""

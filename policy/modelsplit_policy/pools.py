@@ -91,6 +91,11 @@ class Pool:
         service = self.services.get(model)
         return self.service_s if service is None else service.mean_s
 
+    def known_length_s(self, model: str) -> float | None:
+        """The same, or None if no call of ``model`` has ended yet."""
+        service = self.services.get(model)
+        return None if service is None else service.mean_s
+
     def foresees(self, model: str) -> bool:
         service = self.services.get(model)
         return service is not None and service.count >= FORECAST_NEEDS

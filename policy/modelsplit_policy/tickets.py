@@ -81,8 +81,13 @@ class Ticket:
     @property
     def due_in_s(self) -> float:
         """How long it may stand in line before only hard limits hold it back (``due``)."""
+        return min(self.max_hold_s, self.last_in_s)
+
+    @property
+    def last_in_s(self) -> float:
+        """How long it may stand in line until shortly before its wait ends."""
         wait_s = self.max_wait_s
-        return min(self.max_hold_s, wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE))
+        return wait_s - min(_DUE_MAX_S, wait_s * _DUE_SHARE)
 
 
 class Seats(NamedTuple):

@@ -284,15 +284,49 @@ def test_where_sharing_costs_nothing_in_all_an_overdue_call_starts_beside_one_ot
     assert leave(under_test, first, 2.0) == [second]
 
 
-def test_where_nobody_knows_what_company_costs_an_overdue_call_shows_it() -> None:
+def overdue_planner(beside_s: float | None, max_wait_s: float = 8.0) -> tuple[Admission, Ticket]:
+    """Overdue on a host of which nothing is known, beside an executor that began at 0.
+
+    ``beside_s``: how long such executors take; planners take 0.6 s.
+    """
+    under_test = knowing({}, GUARDED)
+    leave(under_test, ask(under_test, PLANNER, now=-20.0, model="n"), -19.4)
+    if beside_s is not None:
+        leave(under_test, ask(under_test, EXECUTOR, now=-15.0), beside_s - 15.0)
+    ask(under_test, EXECUTOR, now=0.0)
+    planner = ask(under_test, PLANNER, now=0.1, model="n", max_wait_s=max_wait_s)
+    under_test.due(planner)
+    return under_test, planner
+
+
+def test_where_nobody_knows_what_company_costs_an_overdue_call_waits_for_what_runs() -> None:
+    """Two at once may be six times as slow: it would be later than behind the other."""
+    under_test, planner = overdue_planner(beside_s=1.2)
+    assert under_test.fill(0.5) == []
+    assert under_test.look_at == pytest.approx(1.2 - 0.3), "the last half of the shorter call"
+    assert under_test.fill(0.91) == [planner], "and it shows what company costs"
+
+
+def test_beside_a_call_that_takes_much_longer_an_overdue_call_does_not_wait() -> None:
+    under_test, planner = overdue_planner(beside_s=3.0)
+    assert under_test.fill(1.1) == [planner]
+
+
+def test_beside_a_call_of_which_nobody_knows_how_long_it_takes_a_call_waits_to_its_end() -> None:
+    under_test, planner = overdue_planner(beside_s=None)
+    assert under_test.fill(1.1) == []
+    assert under_test.look_at == pytest.approx(0.1 + planner.last_in_s) == pytest.approx(7.6)
+    assert under_test.fill(7.61) == [planner]
+
+
+def test_only_one_overdue_call_shows_what_company_costs() -> None:
     under_test = knowing({}, GUARDED)
     running = ask(under_test, EXECUTOR, now=0.0)
-    planner = ask(under_test, PLANNER, now=0.1, model="n")
-    under_test.due(planner)
-    assert under_test.fill(1.1) == [planner]
-    waiting = ask(under_test, EXECUTOR, now=1.2, model="o")
-    under_test.due(waiting)
-    assert under_test.fill(8.0) == [], "one at a time"
+    planner = ask(under_test, PLANNER, now=0.1, model="n", max_wait_s=8.0)
+    waiting = ask(under_test, EXECUTOR, now=0.2, model="o", max_wait_s=8.0)
+    for ticket in (planner, waiting):
+        under_test.due(ticket)
+    assert under_test.fill(7.9) == [planner]
     assert leave(under_test, planner, 8.5) == [], "it failed: what it cost is not known yet"
     assert leave(under_test, running, 9.0) == [waiting]
 
@@ -315,7 +349,7 @@ def test_what_the_policy_gives_is_obeyed_by_overdue_calls_too() -> None:
     assert under_test.fill(7.5) == []
 
 
-def test_no_probe_while_a_planner_runs_or_waits() -> None:
+def test_no_probe_while_a_planner_waits_or_beside_more_than_half_of_one() -> None:
     """Each executor comes in the moment in which it would be a good probe otherwise."""
     under_test = knowing({}, GUARDED)
     for began in (0.0, 2.0):  # how long executors of both models take
@@ -347,6 +381,27 @@ def test_a_probe_runs_beside_the_end_of_another_call_once_planners_come_at_all()
     assert at is not None
     assert 10.3 < at < 10.7
     assert under_test.fill(at + 0.01) == [probe]
+
+
+def test_a_planner_is_no_probe_until_two_at_once_are_known_to_pay() -> None:
+    """Planners come in bursts: all of them would wait for the first."""
+    under_test = knowing({}, GUARDED)
+    for began in (0.0, 2.0):
+        leave(under_test, ask(under_test, PLANNER, now=began, model="n"), began + 1.0)
+        leave(under_test, ask(under_test, EXECUTOR, now=began + 1.0), began + 2.0)
+    ask(under_test, EXECUTOR, now=10.0)
+    assert ask(under_test, PLANNER, now=10.6, model="n").place is Place.WAITING
+
+
+def test_where_two_at_once_pay_a_planner_finds_out_about_three_instead_of_waiting() -> None:
+    under_test = knowing({2: 0.9}, GUARDED)
+    for role, model in ((EXECUTOR, "m"), (HEAVY, "n")):
+        ask(under_test, role, now=10.0, model=model)
+    planner = ask(under_test, PLANNER, now=10.1, model="o")
+    assert planner.place is Place.SEATED
+    assert planner.flight is not None
+    assert planner.flight.probe
+    assert ask(under_test, EXECUTOR, now=10.2, model="p").place is Place.WAITING
 
 
 def test_no_probe_while_somebodys_wait_is_about_to_end() -> None:

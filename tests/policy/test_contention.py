@@ -75,3 +75,20 @@ def test_the_pace_alone_is_that_of_the_better_calls() -> None:
     for seconds in [0.02, 0.06] * 8:
         alone.learn(seconds)
     assert alone.seconds == 0.02
+
+
+def test_calls_that_merely_differ_do_not_make_company_look_dear() -> None:
+    """The pace alone is their mean, not the best of them."""
+    alone = PaceAlone()
+    for seconds in [0.018, 0.020, 0.022, 0.020] * 4:
+        alone.learn(seconds)
+    assert alone.seconds == pytest.approx(0.020)
+
+
+def test_a_short_time_in_company_counts_for_less_than_its_length() -> None:
+    """What is off by a tenth of a call is off by half where a fifth was spent in company."""
+    half = (1.0, spent(at1=0.5, at2=1.0))
+    whole = (1.0, spent(at2=1.0))
+    assert taught(half).share(2) == pytest.approx(0.5)
+    assert taught(whole, half).share(2) == pytest.approx(0.87, abs=0.05)
+    assert taught((1.0, spent(at1=0.8, at2=0.25))).share(2) is None, "too little to be believed"

@@ -186,6 +186,77 @@ def test_a_probe_that_hurt_is_not_repeated_for_ten_minutes_and_then_for_twenty()
     assert one.probe_due("n", again + 1201.0)
 
 
+def test_a_probe_that_showed_too_little_to_tell_is_repeated_at_once() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    now = alone(one, "m", "n")
+    known = one.start("m", now, resident=True)
+    probe = one.start("n", now + 0.95, resident=True)
+    one.end(known, now + 1.0, 1.0, WORK)
+    one.end(probe, now + 1.95, 1.0, WORK)
+    one.start("m", now + 2.0, resident=True)
+    assert (one.host, one.harms("n")) == (1, None)
+    assert one.probe_due("n", now + 2.0)
+
+
+def test_how_long_until_one_more_would_run_beside_the_last_half_only() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    assert one.left_s(0.0) == 0.0
+    first = one.start("m", 0.0, resident=True, length_s=4.0)
+    assert (one.left_s(1.0), one.last_half_in_s(1.0, now=1.0)) == (3.0, 2.5)
+    assert one.last_half_in_s(10.0, now=1.0) == 1.0, "half of the shorter, which is what runs"
+    assert one.left_s(5.0) == 1.0, "longer than expected: a quarter is left"
+    one.start("n", 5.0, resident=True)
+    assert (one.left_s(5.0), one.last_half_in_s(1.0, now=5.0)) == (None, None)
+    one.end(first, 6.0, 6.0, None)
+
+
+def test_a_call_that_ended_beside_a_probe_of_slots_counts_once_the_slot_is_known() -> None:
+    """While nobody knew whether the probe ran, nobody knew whether the call had company."""
+    one = Parallelism(cap=6, host=None, models={})
+    now = alone(one, "m", "m")
+    known = one.start("m", now, resident=True)
+    probe = one.start("m", now + 0.2, resident=True)
+    slowed = WORK._replace(eval_s=1.8, total_s=1.8)
+    one.end(known, now + 1.8, 1.8, slowed)
+    assert one.shares.share(2) is None
+    one.end(probe, now + 2.0, 1.8, slowed)
+    assert one.slots("m") == 2
+    assert one.shares.share(2) == pytest.approx(0.5)
+    assert one.shares.harms(2) is False, "two samples of it: known well enough to say so"
+
+
+def test_a_call_that_ended_beside_a_probe_that_waited_inside_says_nothing() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    now = alone(one, "m", "m")
+    known = one.start("m", now, resident=True)
+    probe = one.start("m", now + 0.2, resident=True)
+    one.end(known, now + 1.0, 1.0, WORK)
+    one.end(probe, now + 2.0, 1.8, WORK._replace(total_s=1.8))
+    assert (one.slots("m"), one.shares.share(2)) == (1, None)
+
+
+def overlapping(under_test: Parallelism, model: str, at: float) -> None:
+    """Two calls of one model that do not wait for each other."""
+    first = under_test.start(model, at, resident=True)
+    second = under_test.start(model, at + 0.2, resident=True)
+    under_test.end(first, at + 1.0, 1.0, WORK)
+    under_test.end(second, at + 1.2, 1.0, WORK)
+
+
+def test_a_model_takes_as_many_calls_as_another_until_one_of_its_own_waits() -> None:
+    """OLLAMA_NUM_PARALLEL is the server's; some models are run one call at a time all the same."""
+    one = Parallelism(cap=6, host=6, models={})
+    overlapping(one, "m", 0.0)
+    assert (one.slots("m"), one.slots("n")) == (2, 1)
+    alone(one, "n", at=10.0)
+    assert one.slots("n") == 2
+    first = one.start("n", 20.0, resident=True)
+    second = one.start("n", 20.2, resident=True)
+    one.end(first, 21.0, 1.0, WORK)
+    one.end(second, 22.0, 1.8, WORK._replace(total_s=1.8))
+    assert (one.slots("m"), one.slots("n")) == (2, 1)
+
+
 def test_what_two_at_once_show_says_nothing_of_three() -> None:
     """Two for nothing, and three that share: no straight line through it."""
     one = Parallelism(cap=6, host=None, models={})

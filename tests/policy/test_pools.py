@@ -24,9 +24,11 @@ def test_a_role_that_lends_its_seats_keeps_none() -> None:
 def test_how_long_calls_take_is_known_by_model_and_the_latest_count_most() -> None:
     pool = Pool(PoolLimits(seats=None, max_queue=9))
     assert pool.length_s("m") == pool.service_s == 1.0
+    assert pool.known_length_s("m") is None
     for _ in range(4):
         pool.served("m", 4.0)
-    assert pool.length_s("m") == 4.0
+    assert pool.length_s("m") == pool.known_length_s("m") == 4.0
+    assert pool.known_length_s("other") is None
     assert pool.length_s("other") == pool.service_s < 4.0
     for _ in range(20):
         pool.served("m", 2.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from modelsplit_policy.admission import Admission, Shedding
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
@@ -71,3 +73,13 @@ def test_what_was_seen_does_not_change_afterwards() -> None:
     crowd = admission.crowd(ticket)
     admission.leave(first, 1.0)
     assert (crowd.hold, crowd.models, crowd.line) == (Hold.MODEL_CAP, {"n": 1}, {"n": 1})
+
+
+@pytest.mark.parametrize(("wait_s", "last_s"), [(8.0, 7.5), (4.0, 3.75)])
+def test_a_call_is_overdue_after_its_hold_or_shortly_before_its_wait_ends(
+    wait_s: float, last_s: float
+) -> None:
+    patient = Ticket(PLANNER, "m", 0.0, max_wait_s=wait_s)
+    assert patient.due_in_s == patient.last_in_s == last_s
+    held = Ticket(PLANNER, "m", 0.0, max_wait_s=wait_s, max_hold_s=1.0)
+    assert (held.due_in_s, held.last_in_s) == (1.0, last_s)
