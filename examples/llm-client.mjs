@@ -35,7 +35,7 @@ export function client(base, { admin, key } = {}) {
   }
 
   async function report(path, body) { // fails nothing: where nobody takes it, that is said once
-    const taken = await post(reports + path, body, {}, AbortSignal.timeout(2000))
+    const taken = await post(reports + path, body, {}, AbortSignal.timeout(5000))
       .then(async (response) => ({ ok: response.ok, why: await response.text() }))
       .catch((error) => ({ ok: false, why: error.cause ?? error }));
     if (!taken.ok && !warned) console.warn(`job reports are not taken by ${reports}: ${taken.why}`);

@@ -26,8 +26,8 @@ DEFAULT_URL: Final = "http://127.0.0.1:11435"
 # modelsplit itself has gone.
 READ_TIMEOUT: Final = 1200.0
 _CONNECT_TIMEOUT: Final = 5.0
-# A report waits for nobody: it is one line on loopback, and its job goes on without it.
-REPORT_TIMEOUT: Final = httpx.Timeout(2.0)
+# Seconds. A report is one line, and its job goes on without it.
+REPORT_TIMEOUT: Final = 5.0
 # As many calls at once as the caller makes: who waits, and for how long, modelsplit decides.
 LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=20)
 

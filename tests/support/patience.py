@@ -1,12 +1,13 @@
-"""The product's own bounds on the disk, far away: a busy machine must not run into one.
+"""The product's own bounds on the disk, and on reports that wait for it, far away.
 
-A test of such a bound sets it to what it expects to run into.
+A busy machine must not run into one. A test of such a bound sets it to what it expects to run into.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_client import async_transport, sync_transport
 from modelsplit_proxy.records import recorder, request_log
 from modelsplit_proxy.storage import state_file, writer
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 FAR_AWAY_S: Final = 3600.0
 BOUNDS: Final = (
+    (sync_transport, "REPORT_TIMEOUT"),
+    (async_transport, "REPORT_TIMEOUT"),
     (recorder, "_CATCH_UP_S"),
     (request_log, "_CLOSE_S"),
     (state_file, "_CHECK_S"),
