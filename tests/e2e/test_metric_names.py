@@ -112,10 +112,14 @@ def invented(what: int, word: str) -> tuple[str, dict[str, Any], dict[str, str]]
 
 
 def series(text: str) -> set[tuple[str, ...]]:
-    """Each series by its name and labels."""
+    """Each series by its name and labels.
+
+    Those of objectives are left out: they are the policy's, and come once there is enough data.
+    """
     return {
         (sample.name, *(f"{key}={value}" for key, value in sorted(sample.labels.items())))
         for family in text_string_to_metric_families(text)
+        if not family.name.startswith("modelsplit_slo_")
         for sample in family.samples
     }
 

@@ -117,6 +117,8 @@ async def test_planner_p95_is_one_figure_everywhere(
         async with up.admin() as admin:
             stats = (await admin.request("GET", "/stats")).json
             text = (await admin.request("GET", "/metrics")).body.decode()
+            judged = (await admin.request("GET", "/slo?gate=2")).json
+            told = (await admin.request("GET", "/slo?gate=2&format=text")).body.decode()
     assert len(records) == PLANNERS
     exact_ms = p95([record["call_e2e_latency_ms"] for record in records])
 
@@ -124,6 +126,10 @@ async def test_planner_p95_is_one_figure_everywhere(
     assert sql_ms == exact_ms
     ended = [record.total_s for record in up.calls.records if is_answered_planner(record)]
     assert p95(ended) * 1000 == pytest.approx(exact_ms, abs=0.001)
+
+    found = objective(judged)
+    assert (found["value"], found["n"]) == (exact_ms, PLANNERS)
+    assert re.search(rf"planner P95 +{exact_ms / 1000:.3g} s ", told)
 
     # Fine buckets: within five per cent, in both windows, which hold the whole run.
     windows = stats["latencies"]["planner_latency_ms"]
@@ -143,6 +149,14 @@ async def test_planner_p95_is_one_figure_everywhere(
     where = {"role": "PLANNER", "outcome": "ok"}
     seconds = bucket(text, "modelsplit_request_duration_seconds", where)
     assert (low, high) == (seconds[0] * 1000, seconds[1] * 1000)
+
+
+def objective(judged: dict[str, Any]) -> dict[str, Any]:
+    """What ``/slo`` says of the planners' P95."""
+    [gate] = judged["gates"]
+    [found] = [row for row in gate["objectives"] if row["objective"] == "planner_latency_ms"]
+    assert isinstance(found, dict)
+    return found
 
 
 def is_answered_planner(record: CallRecord) -> bool:

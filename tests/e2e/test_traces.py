@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelsplit_proxy.tracing import otlp
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import call
-from support.collector import Collector
+from support.collector import Collector, impatient_exporters, patient_exporters
 from support.harness import running
-from support.patience import FAR_AWAY_S
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.harness import Running
@@ -28,9 +27,9 @@ SECRETS = ("canary-prompt", "canary-answer", "canary-key", "canary-query")
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine sends the last spans as late as it likes."""
-    monkeypatch.setattr(otlp, "_LAST_S", FAR_AWAY_S)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with patient_exporters(monkeypatch):
+        yield
 
 
 def endpoint(collector: Collector) -> str:
@@ -98,7 +97,7 @@ async def test_a_collector_in_trouble_hurts_no_call(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(otlp, "_LAST_S", 0.1)
+    impatient_exporters(monkeypatch)
     with Collector(**(collector or {})) as known:
         url = endpoint(known) if collector is not None else "http://127.0.0.1:1/v1/traces"
         async with running(SimConfig(tokens=2), otlp_endpoint=url) as up:

@@ -2,19 +2,45 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import http.server
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
 
+from modelsplit_proxy.tracing import otlp
+from support.patience import FAR_AWAY_S
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
+
+    import pytest
+
+# The thread of OpenTelemetry's SDK that sends spans.
+_EXPORTER: Final = "OtelBatchSpanRecordProcessor"
+
+
+@contextlib.contextmanager
+def patient_exporters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The last spans may come as late as they like, and no exporter outlives its test."""
+    monkeypatch.setattr(otlp, "_LAST_S", FAR_AWAY_S)
+    yield
+    for thread in threading.enumerate():
+        if thread.name == _EXPORTER:
+            thread.join()
+
+
+def impatient_exporters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For collectors in trouble: the end waits for nothing, and exporters give up soon."""
+    monkeypatch.setattr(otlp, "_LAST_S", 0.1)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
 
 
 @dataclass

@@ -9,14 +9,14 @@ import pytest
 
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.runtime.clock import SystemClock
-from modelsplit_proxy.tracing import otlp
 from modelsplit_proxy.tracing.otlp import OtlpTraces
-from support.collector import Collector
-from support.patience import FAR_AWAY_S
+from support.collector import Collector, impatient_exporters, patient_exporters
 from support.records import answered, fallen_back
 from support.waiting import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from modelsplit_proxy.records.record import CallRecord
 
 UPSTREAM = Address("127.0.0.1", 11434)
@@ -27,9 +27,9 @@ UNSET, ERROR = 0, 2
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine sends the last spans as late as it likes."""
-    monkeypatch.setattr(otlp, "_LAST_S", FAR_AWAY_S)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with patient_exporters(monkeypatch):
+        yield
 
 
 def traces(url: str) -> OtlpTraces:
@@ -107,7 +107,7 @@ async def test_a_collector_that_is_away_is_told_of_once(
     def said() -> list[str]:
         return [record.getMessage() for record in caplog.records if record.name == "modelsplit"]
 
-    monkeypatch.setattr(otlp, "_LAST_S", 0.1)
+    impatient_exporters(monkeypatch)
     told = traces("http://127.0.0.1:1")
     for _ in range(3000):  # more than the queue holds
         told.call_ended(answered())
@@ -121,7 +121,7 @@ async def test_a_collector_that_is_away_is_told_of_once(
 async def test_a_collector_that_never_answers_holds_up_no_end(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(otlp, "_LAST_S", 0.1)
+    impatient_exporters(monkeypatch)
     with Collector(mute=True) as collector:
         told = traces(collector.url)
         told.call_ended(answered())
