@@ -32,7 +32,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.vocabulary import Role
 
@@ -284,32 +284,45 @@ class _Reading:
         return f"{self.said} ({level} {bound})"
 
 
+class Trouble(NamedTuple):
+    """One signal that stands at a level other than OK. ``cause``: its value in words."""
+
+    signal: Signal
+    level: Level
+    cause: str
+
+
 class _Track:
     """A level that rises at once and falls when what held it is ``hold_s`` ago."""
 
-    __slots__ = ("_hold_s", "_seen", "cause", "level")
+    __slots__ = ("_hold_s", "_seen", "level", "trouble")
 
     def __init__(self, hold_s: float) -> None:
         self._hold_s = hold_s
-        # When each level was last measured, and the cause then.
-        self._seen: dict[Level, tuple[float, str]] = {}
+        # When each level was last measured, and what it was due to then.
+        self._seen: dict[Level, tuple[float, Trouble | None]] = {}
         self.level = Level.OK
-        self.cause = ""
+        self.trouble: Trouble | None = None
 
-    def settle(self, measured: Level, cause: str, now: float) -> Level:
+    @property
+    def cause(self) -> str:
+        return "" if self.trouble is None else self.trouble.cause
+
+    def settle(self, measured: Trouble | None, now: float) -> Level:
         """Take one measurement in; return the level there was before."""
         old = self.level
-        self._seen[measured] = (now, cause)
-        self.level, self.cause = self._held(now)
+        self._seen[Level.OK if measured is None else measured.level] = (now, measured)
+        self.trouble = self._held(now)
+        self.level = Level.OK if self.trouble is None else self.trouble.level
         return old
 
-    def _held(self, now: float) -> tuple[Level, str]:
+    def _held(self, now: float) -> Trouble | None:
         for level in (Level.CRITICAL, Level.DEGRADED):
             if level in self._seen:
-                at, cause = self._seen[level]
+                at, trouble = self._seen[level]
                 if now - at < self._hold_s or now == at:
-                    return level, cause
-        return Level.OK, ""
+                    return trouble
+        return None
 
 
 class HealthGuard:
@@ -320,6 +333,8 @@ class HealthGuard:
         self._levels = dict.fromkeys(Signal, Level.OK)
         self._shown = _Track(rules.hold_s)
         self._acted = _Track(rules.hold_s)
+        # The signals that stand badly by the last measurement, the worst first.
+        self.troubles: tuple[Trouble, ...] = ()
 
     def __repr__(self) -> str:
         cause = f": {self.cause}" if self.cause else ""
@@ -334,6 +349,12 @@ class HealthGuard:
     def cause(self) -> str:
         """What the shown level is due to, with its number; empty at OK."""
         return self._shown.cause
+
+    @property
+    def held(self) -> Trouble | None:
+        """What the shown level is due to, where that is over and only not for long enough."""
+        shown = self._shown.trouble
+        return None if shown is None or shown in self.troubles else shown
 
     @property
     def shedding(self) -> Level:
@@ -360,9 +381,10 @@ class HealthGuard:
             was = self._levels[reading.signal]
             self._levels[reading.signal] = reading.band.level(reading.value, was)
         causes = self._shown.cause, self._acted.cause
-        shown = self._shown.settle(*self._worst(readings), now)
-        load = tuple(reading for reading in readings if reading.signal in self._rules.sheds)
-        acted = self._acted.settle(*self._worst(load), now)
+        self.troubles = self._troubles(readings)
+        shown = self._shown.settle(next(iter(self.troubles), None), now)
+        load = (trouble for trouble in self.troubles if trouble.signal in self._rules.sheds)
+        acted = self._acted.settle(next(load, None), now)
         if shown is not self.level:
             cause = self._why(self._shown, shown, causes[0])
         elif acted is not self.shedding:
@@ -371,12 +393,14 @@ class HealthGuard:
             return None
         return HealthTransition(shown, self.level, cause, now, self.shedding)
 
-    def _worst(self, readings: tuple[_Reading, ...]) -> tuple[Level, str]:
-        if not readings:
-            return Level.OK, ""
-        reading = max(readings, key=lambda candidate: SEVERITY[self._levels[candidate.signal]])
-        level = self._levels[reading.signal]
-        return level, reading.cause(level) if level is not Level.OK else ""
+    def _troubles(self, readings: tuple[_Reading, ...]) -> tuple[Trouble, ...]:
+        levels = ((reading, self._levels[reading.signal]) for reading in readings)
+        troubles = [
+            Trouble(reading.signal, level, reading.cause(level))
+            for reading, level in levels
+            if level is not Level.OK
+        ]
+        return tuple(sorted(troubles, key=lambda trouble: -SEVERITY[trouble.level]))
 
     def _why(self, track: _Track, old: Level, old_cause: str) -> str:
         """Rising: what is bad. Falling: what has passed, and what is still bad."""

@@ -26,6 +26,7 @@ from modelsplit_proxy.admin.page import refused_admin_request
 from modelsplit_proxy.admin.policy import PolicyParts
 from modelsplit_proxy.admin.reports import ReportParts
 from modelsplit_proxy.admin.requests import RequestParts
+from modelsplit_proxy.admin.service import Service, ServiceParts
 from modelsplit_proxy.admin.slo import SloParts
 from modelsplit_proxy.admin.stats import StatsParts
 from modelsplit_proxy.calls.answer import AnswerParts
@@ -56,6 +57,7 @@ from modelsplit_proxy.metrics.document_names import DocumentNames
 from modelsplit_proxy.metrics.experiments import ExperimentMetrics
 from modelsplit_proxy.metrics.jobs import JobMetrics
 from modelsplit_proxy.metrics.process import ProcessMetrics, measure_lag
+from modelsplit_proxy.metrics.recent import Recent
 from modelsplit_proxy.metrics.slo import SloMetrics
 from modelsplit_proxy.metrics.storage import StoreMetrics
 from modelsplit_proxy.metrics.windows import Windows
@@ -244,6 +246,8 @@ class App:
         self._documents = DocumentNames(self.lag)
         self._windows = Windows(self._documents.series, clock)
         self.metrics = CallMetrics(self.policy, self._documents)
+        self._recent = Recent(self.metrics.totals, LATENCY_S, clock)
+        self.service = Service(self._service_parts())
         self.metrics.registry.register(self._documents)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
 
@@ -253,7 +257,13 @@ class App:
         registry = self.metrics.registry
         measure_lag(self.lag, registry)
         registry.register(
-            ProcessMetrics(self.admission, self.pool, self.monitor, self.metrics.model_label)
+            ProcessMetrics(
+                self.admission,
+                self.pool,
+                self.monitor,
+                self.metrics.model_label,
+                self.service.level,
+            )
         )
         experiments = ExperimentMetrics(self.policy, registry, LATENCY_S)
         registry.register(self._costs)
@@ -346,15 +356,13 @@ class App:
             keyring=self.keyring,
             lifecycle=self.lifecycle,
             health=HealthParts(
-                monitor=self.monitor,
+                service=self.service,
                 probe=self.probe,
                 target=self.target,
-                budget_keeper=self.budget_keeper,
                 store=self.store,
                 recorder=self._recorder,
                 lifecycle=self.lifecycle,
                 registry=self.metrics.registry,
-                tasks=self._tasks,
             ),
             stats=self._stats_parts(),
             policy=PolicyParts(self._loaded, self.roles),
@@ -362,6 +370,26 @@ class App:
             requests=RequestParts(self._recorder, self.live, self.clock),
             jobs=JobParts(self.jobs, JobReader(self._recorder.read), self.live, self.clock),
             slo=SloParts(self._slo_judge, self.clock),
+        )
+
+    def _service_parts(self) -> ServiceParts:
+        return ServiceParts(
+            policy=self.policy,
+            admission=self.admission,
+            breakers=self.breakers,
+            budget_keeper=self.budget_keeper,
+            store=self.store,
+            recorder=self._recorder,
+            probe=self.probe,
+            target=self.target,
+            monitor=self.monitor,
+            installed=self.installed,
+            loaded_models=self.loaded_models,
+            live=self.live,
+            recent=self._recent,
+            lifecycle=self.lifecycle,
+            tasks=self._tasks,
+            admin=lambda: self.admin_address,
         )
 
     def _stats_parts(self) -> StatsParts:
@@ -374,7 +402,9 @@ class App:
             probe=self.probe,
             target=self.target,
             loaded_models=self.loaded_models,
-            monitor=self.monitor,
+            service=self.service,
+            live=self.live,
+            recent=self._recent,
             lag=self.lag,
             costs=self._costs,
             store=self.store,
@@ -417,6 +447,7 @@ class App:
         self._tasks.keep(self.budget_keeper.watch, "budgets")
         self._tasks.keep(self._windows.watch, "windows")
         self._tasks.keep(self.jobs.watch, "jobs")
+        self._tasks.keep(self._recent.watch, "recent")
 
     async def _read_budgets(self) -> None:
         """Know what was counted before the first call comes; a locked file delays only that."""

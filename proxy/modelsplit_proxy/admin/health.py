@@ -9,7 +9,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from modelsplit_proxy.admin.page import Page, json_page
 from modelsplit_proxy.metrics import storage as storage_metrics
-from modelsplit_proxy.runtime import tasks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,13 +16,11 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
     from modelsplit_proxy.admin.page import Handler, PageAsked
+    from modelsplit_proxy.admin.service import Service
     from modelsplit_proxy.http.upstream import UpstreamTarget
-    from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.records.recorder import Recorder
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
-    from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.health import HealthMonitor
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 
@@ -31,15 +28,13 @@ if TYPE_CHECKING:
 class HealthParts:
     """What these routes look at."""
 
-    monitor: HealthMonitor
+    service: Service
     probe: UpstreamProbe
     target: UpstreamTarget
-    budget_keeper: BudgetKeeper
     store: Store
     recorder: Recorder
     lifecycle: Lifecycle
     registry: CollectorRegistry
-    tasks: Tasks
 
 
 class HealthRoutes:
@@ -54,16 +49,15 @@ class HealthRoutes:
         }
 
     async def _healthz(self, asked: PageAsked) -> Page:
-        """200 while the process can answer; the upstream's health is told, not judged."""
+        """200 while the process can answer, whatever it has to say of the service."""
         del asked
         parts = self._parts
-        trouble = parts.budget_keeper.error or parts.store.error
-        trouble = trouble or tasks.trouble(parts.tasks.watchers())
+        health = parts.service.fields()
         return json_page(
             {
-                "status": "ok" if trouble is None else "degraded",
-                "error": trouble,
-                "health": parts.monitor.fields(),
+                "status": health["level"].lower(),
+                "error": health["cause"] or None,
+                "health": health,
                 "upstream": upstream_fields(parts.probe, parts.target),
                 "ledger": storage_metrics.fields(parts.store, parts.recorder),
             }

@@ -12,6 +12,7 @@ from modelsplit_proxy.admin.page import json_page
 from modelsplit_proxy.metrics import budgets as budget_metrics
 from modelsplit_proxy.metrics import storage as storage_metrics
 from modelsplit_proxy.records import explain
+from modelsplit_proxy.records.record import NAME_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,19 +20,21 @@ if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
     from modelsplit_proxy.admin.page import Handler, Page, PageAsked
+    from modelsplit_proxy.admin.service import Service
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.http.upstream import UpstreamTarget
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.metrics.costs import Costs
+    from modelsplit_proxy.metrics.recent import Recent
     from modelsplit_proxy.metrics.windows import Windows
+    from modelsplit_proxy.records.live import LiveCall, LiveCalls
     from modelsplit_proxy.records.recorder import Recorder
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.loop_lag import LoopLag
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.health import HealthMonitor
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
@@ -47,7 +50,9 @@ class StatsParts:
     probe: UpstreamProbe
     target: UpstreamTarget
     loaded_models: LoadedModelsWatch
-    monitor: HealthMonitor
+    service: Service
+    live: LiveCalls
+    recent: Recent
     lag: LoopLag
     windows: Windows
     costs: Costs
@@ -84,7 +89,11 @@ class StatsRoutes:
                 "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
                 "parallelism": self._parallelism(),
                 "forecast": asdict(parts.admission.forecast),
-                "health": parts.monitor.fields(),
+                "health": parts.service.fields(),
+                "draining": parts.lifecycle.draining,
+                "missing_models": parts.service.missing(),
+                "recent": self._recent(),
+                "running": [_running(call) for call in parts.live.calls()],
                 "breakers": [_breaker(view) for view in parts.breakers.snapshot()],
                 "active_requests": parts.lifecycle.active,
                 "latencies": parts.windows.fields(),
@@ -107,6 +116,11 @@ class StatsRoutes:
         running = list(shown_running(admission.runners(now)))
         return json_page({"waiting": waiting, "running": running})
 
+    def _recent(self) -> dict[str, Any]:
+        recent = self._parts.recent
+        roles = {role: row.fields() for role, row in recent.roles().items()}
+        return {"window_s": round(recent.window_s, 3), "roles": roles}
+
     def _parallelism(self) -> dict[str, Any]:
         """What is known of how many calls at once are useful."""
         learned = self._parts.admission.host().parallelism
@@ -128,6 +142,17 @@ class StatsRoutes:
             "waiting": admission.waiting(role),
             "max_queue": limits.max_queue,
         }
+
+
+def _running(call: LiveCall) -> dict[str, Any]:
+    return {
+        "request_id": call.request_id,
+        "llm_role": call.role,
+        "model": call.model[:NAME_MAX],
+        "state": call.state,
+        "age_ms": round(call.age_s * 1000, 1),
+        "silent_ms": None if call.silent_s is None else round(call.silent_s * 1000, 1),
+    }
 
 
 def _breaker(view: BreakerView) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def status_line(app: App) -> str:
     running = {role: admission.running(role) for role in Role}
     waiting = {role: admission.waiting(role) for role in Role}
     return (
-        f"listening on {app.address}; health {app.monitor.guard.level}; "
+        f"listening on {app.address}; health {app.service.level()}; "
         f"running: {_counts(running)}; waiting: {_counts(waiting)}"
     )
 

@@ -96,9 +96,10 @@ class Option:
         return f"MODELSPLIT_{self.name.upper().replace('-', '_')}"
 
 
+DEFAULT_ADMIN: Final = Address("127.0.0.1", 11436)
 OPTIONS: Final = (
     Option("listen", "127.0.0.1:11435", "where clients connect"),
-    Option("admin", "127.0.0.1:11436", "where metrics, health and statistics are served"),
+    Option("admin", str(DEFAULT_ADMIN), "where metrics, health and statistics are served"),
     Option("upstream", "http://127.0.0.1:11434", "the Ollama to stand in front of"),
     Option("policy", "", "policy file; default: the shipped policy"),
     Option("keys", "", "file of client keys; default: nobody needs one"),

@@ -10,8 +10,9 @@ or holds answered calls alone: else its quantiles would fall while nobody is ans
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import product
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry
 
@@ -22,7 +23,7 @@ from modelsplit_proxy.metrics.buckets import LATENCY_S, WAIT_S
 from modelsplit_proxy.metrics.families import Counters, Histograms, Series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.vocabulary import Loading
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
 
 _OUTCOMES: Final = ("ok", "client_gone", "error")
 OTHER: Final = "other"
+
+
+class Totals(NamedTuple):
+    """What has been counted so far. ``calls``: by role; ``errors``: by role, code and reason.
+
+    ``answered``: by role, how long answered calls took, in the buckets of ``LATENCY_S``.
+    """
+
+    calls: Mapping[str, int]
+    errors: Mapping[tuple[str, ...], int]
+    answered: Mapping[str, tuple[int, ...]]
 
 
 class CallMetrics:
@@ -177,6 +189,16 @@ class CallMetrics:
             wait_s = record.queue_wait_s
             self._wait.at[role, outcome].observe(wait_s)
             self._attempted(record, role, outcome, model, wait_s)
+
+    def totals(self) -> Totals:
+        """A copy of what has been counted of calls, by role."""
+        calls: Counter[str] = Counter()
+        for (role, *_), count in self._requests.at.items():
+            calls[role] += int(count)
+        errors = {labels: int(count) for labels, count in self._errors.at.items()}
+        return Totals(
+            calls, errors, {role: tuple(self._duration.at[role, "ok"].counts) for role in Role}
+        )
 
     def _loaded(self, record: CallRecord, loading: Loading, role: str, outcome: str) -> None:
         """Nothing was asked: how long it took is no latency of a call."""

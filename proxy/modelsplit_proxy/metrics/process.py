@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
+    from modelsplit_policy.health import Level
     from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.runtime.loop_lag import LoopLag
     from modelsplit_proxy.watch.health import HealthMonitor
 
 
 class ProcessMetrics:
-    """Read at the scrape. ``model_label``: bounds what models are told apart."""
+    """Read at the scrape. ``model_label``: bounds what models are told apart.
+
+    ``level``: how the service does.
+    """
 
     def __init__(
         self,
@@ -33,19 +37,21 @@ class ProcessMetrics:
         pool: UpstreamPool,
         monitor: HealthMonitor,
         model_label: Callable[[str], str],
+        level: Callable[[], Level],
     ) -> None:
         self._admission = admission
         self._pool = pool
         self._monitor = monitor
         self._model_label = model_label
+        self._level = level
 
     def collect(self) -> Iterator[Metric]:
         yield from self._lines()
         yield from self._learned()
         yield GaugeMetricFamily(
             "modelsplit_health_level",
-            "What the Health Guard says: 0 OK, 1 DEGRADED, 2 CRITICAL.",
-            value=SEVERITY[self._monitor.guard.level],
+            "How the service does, as /healthz and status say: 0 OK, 1 DEGRADED, 2 CRITICAL.",
+            value=SEVERITY[self._level()],
         )
         open_breakers = GaugeMetricFamily(
             "modelsplit_breaker_open",

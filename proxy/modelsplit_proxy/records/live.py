@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.query import RUNNING
@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
+
+
+class LiveCall(NamedTuple):
+    """A running call. ``role`` None: it has none yet. ``state``: as of ``policy: call``.
+
+    ``silent_s``: how long it has waited for its answer to begin; None: it has begun, or the
+    call was not sent.
+    """
+
+    request_id: str
+    role: str | None
+    model: str
+    state: str
+    age_s: float
+    silent_s: float | None
 
 
 class LiveCalls:
@@ -44,13 +59,23 @@ class LiveCalls:
     def longest_silence_s(self) -> float:
         """How long the call has been waiting whose answer has not begun for longest; 0: none."""
         now = self._clock.now()
-        waits = (
-            now - attempt.dispatched
+        waits = (_silent_s(record, now) for record in self._records.values())
+        return max((wait_s for wait_s in waits if wait_s is not None), default=0.0)
+
+    def calls(self) -> list[LiveCall]:
+        """All running calls, the oldest first."""
+        now = self._clock.now()
+        return [
+            LiveCall(
+                record.request_id,
+                None if record.routing is None else record.routing.role,
+                record.model,
+                str(record.call.state),
+                now - record.started,
+                _silent_s(record, now),
+            )
             for record in self._records.values()
-            for attempt in record.attempts[-1:]
-            if attempt.dispatched is not None and attempt.first_byte is None
-        )
-        return max(waits, default=0.0)
+        ]
 
     def shown(self) -> list[dict[str, Any]]:
         """All running calls, each as a finished one is listed."""
@@ -85,3 +110,11 @@ class LiveCalls:
             "outcome": RUNNING,
             "call_e2e_latency_ms": so_far_ms,
         }
+
+
+def _silent_s(record: CallRecord, now: float) -> float | None:
+    """How long it has waited for its answer to begin; None: it does not."""
+    attempt = record.attempts[-1] if record.attempts else None
+    if attempt is None or attempt.dispatched is None or attempt.first_byte is not None:
+        return None
+    return None if attempt.ended is not None else now - attempt.dispatched

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.blame import Circumstances
 from modelsplit_policy.health_samples import Timeouts, not_closed, shedding, signals
@@ -81,14 +81,6 @@ class HealthMonitor:
         logger.warning(
             "health %s -> %s (shedding as %s): %s", step.old, step.new, step.shedding, step.cause
         )
-
-    def fields(self) -> dict[str, Any]:
-        """The verdict as plain values, for JSON."""
-        return {
-            "level": self.guard.level,
-            "cause": self.guard.cause,
-            "shedding": self.guard.shedding,
-        }
 
     def open_breakers(self) -> list[BreakerView]:
         """The breakers that do not simply let calls through."""

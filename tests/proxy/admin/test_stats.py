@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from modelsplit_proxy.cli import status
+from modelsplit_proxy.cli import status_view
 from support.harness import running
 
 
@@ -24,9 +24,9 @@ async def test_a_background_task_that_fails_is_started_again_and_told() -> None:
         health = (await admin.request("GET", "/healthz")).json
         assert health["status"] == "degraded"
         assert "health, 1 times, last: KeyError: 'x'" in health["error"]
-        shown = "\n".join(status.lines(stats))
+        shown = "\n".join(status_view.lines(stats))
         assert "task     health failed 1 times, waits to be started again: KeyError: 'x'" in shown
-        assert shown.startswith("DEGRADED (background tasks failed: health")
+        assert "\ncause    background tasks failed: health, 1 times, last: KeyError" in shown
 
 
 async def test_a_queue_with_nobody_in_it() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -29,7 +28,6 @@ class Quiet:
     """A monitor whose breakers are ``opened``."""
 
     def __init__(self, *opened: str | None) -> None:
-        self.guard = SimpleNamespace(level=Level.DEGRADED if opened else Level.OK)
         self._keys = [BreakerKey(Provider.LOCAL, model) for model in opened]
 
     def open_breakers(self) -> list[BreakerView]:
@@ -44,6 +42,7 @@ def scraped(monitor: Quiet) -> Scraped:
             cast("UpstreamPool", Connections()),
             cast("HealthMonitor", monitor),
             lambda model: "other" if model.startswith("evil") else model,
+            lambda: Level.DEGRADED,
         )
     )
     return Scraped(registry)

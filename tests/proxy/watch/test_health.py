@@ -13,7 +13,7 @@ from modelsplit_policy.admission import Admission, Shedding
 from modelsplit_policy.breaker import BreakerRules, Breakers
 from modelsplit_policy.call import Event
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_policy.health import HealthGuard, HealthRules, Level
+from modelsplit_policy.health import HealthGuard, HealthRules, Level, Signal
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -100,7 +100,7 @@ def late(failure: Failure = LATE, **changes: Any) -> CallRecord:
 def test_nothing_wrong_is_nothing_said(caplog: pytest.LogCaptureFixture) -> None:
     under = Under()
     assert [under.look() for _ in range(3)] == [Level.OK] * 3
-    assert under.monitor.fields() == {"level": "OK", "cause": "", "shedding": "OK"}
+    assert (under.monitor.guard.troubles, under.monitor.guard.held) == ((), None)
     assert under.admission.shedding == Shedding()
     assert caplog.messages == []
     assert repr(under.monitor) == "<HealthMonitor <HealthGuard OK, shedding OK>>"
@@ -120,11 +120,10 @@ def test_levels_are_applied_to_admission_and_told_once_each(
         enter=frozenset({Role.HEAVY, Role.CHAT}),
         wait=frozenset({Role.HEAVY, Role.CHAT, Role.EXECUTOR}),
     )
-    assert under.monitor.fields() == {
-        "level": "CRITICAL",
-        "cause": "15 timeouts in 60 s (CRITICAL from 15)",
-        "shedding": "CRITICAL",
-    }
+    guard = under.monitor.guard
+    assert (guard.level, guard.shedding) == (Level.CRITICAL, Level.CRITICAL)
+    assert guard.cause == guard.shedding_cause == "15 timeouts in 60 s (CRITICAL from 15)"
+    assert [trouble.signal for trouble in guard.troubles] == [Signal.TIMEOUTS]
     under.clock.at += 61.0
     under.look()
     under.clock.at += 10.0

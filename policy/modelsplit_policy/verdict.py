@@ -1,0 +1,283 @@
+"""How the service does, why, and what to do next: the one answer that every page gives.
+
+Facts go in, a verdict comes out. ``/healthz``, ``/stats``, the metric and ``modelsplit status``
+show it and judge nothing themselves, so that no two of them can disagree.
+
+- CRITICAL: nobody is served, or one in two is not.
+- DEGRADED: something fails, or will with the next call that needs it, and somebody has to mend it.
+- A note is no trouble: it is past, or harms nobody yet.
+
+What a client did wrong is no trouble of the service, and a budget that is used up is what the
+policy wants.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from modelsplit_policy.failures import ErrorCode, Reason
+from modelsplit_policy.health import SEVERITY, Level, Signal
+from modelsplit_policy.vocabulary import Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from modelsplit_policy.health import Trouble
+
+# Of so many calls of a role that failed in five minutes, and that share of all, it is told.
+_FAILED_MIN: Final = 3
+_FAILED_SHARE: Final = 0.1
+# And from here on it is critical.
+_MANY_MIN: Final = 10
+_MANY_SHARE: Final = 0.5
+# A call whose model is loaded and that has not begun to answer for so long may never do so.
+SILENT_S: Final = 60.0
+# Reasons that are told of one role, and calls of one kind of trouble.
+_TOLD_MAX: Final = 3
+_AWAY: Final = frozenset({Signal.UPSTREAM, Signal.PROVIDER_BREAKER})
+# What the client did, or its going, and what the policy wants.
+_NO_TROUBLE: Final = frozenset(
+    {
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.UNAUTHORIZED,
+        ErrorCode.FORBIDDEN,
+        ErrorCode.ESCALATION_DENIED,
+        ErrorCode.BUDGET_NOT_APPROVED,
+        ErrorCode.REQUEST_TOO_LARGE,
+        ErrorCode.RATE_LIMITED,
+        ErrorCode.LOOP,
+        ErrorCode.CLIENT_GONE,
+    }
+)
+_WANTED: Final = frozenset({Reason.CALLS, Reason.USD, Reason.UPSTREAM_REJECTED, Reason.DRAINING})
+
+
+def is_trouble(role: str, code: str, reason: str) -> bool:
+    """Whether a call that failed so is the service's failure, and not its client's."""
+    if code == ErrorCode.MODEL_NOT_FOUND and role == Role.CHAT:
+        return False  # which the client named
+    return code not in _NO_TROUBLE and reason not in _WANTED
+
+
+@dataclass(frozen=True, slots=True)
+class RoleFacts:
+    """One role. ``failed``: by reason, of ``calls`` in the last five minutes, as ``is_trouble``.
+
+    ``failed_now``: how many of them in the last minute. ``models``: those that the policy names
+    for it, the first one first. ``missing``: which of them are known not to be installed.
+    """
+
+    role: Role
+    calls: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
+    failed_now: int = 0
+    waiting: int = 0
+    max_queue: int = 0
+    models: tuple[str, ...] = ()
+    missing: frozenset[str] = frozenset()
+
+    @property
+    def failures(self) -> int:
+        return sum(self.failed.values())
+
+    @property
+    def is_dead(self) -> bool:
+        """None of its models is there."""
+        return bool(self.models) and self.missing.issuperset(self.models)
+
+
+class Silent(NamedTuple):
+    """A call under way whose answer has not begun, though its model is loaded."""
+
+    request_id: str
+    role: str
+    model: str
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known. Errors are in words, empty where there is none.
+
+    ``troubles``: the Health Guard's, and ``held`` what it only holds on to. ``stopped``: what
+    breakers stop, in words. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
+    state file as it is kept. ``asked_at``: where commands ask, where that is not the default.
+    """
+
+    upstream: str = ""
+    upstream_up: bool | None = True
+    upstream_error: str = ""
+    draining: bool = False
+    active: int = 0
+    troubles: tuple[Trouble, ...] = ()
+    held: Trouble | None = None
+    roles: tuple[RoleFacts, ...] = ()
+    silent: tuple[Silent, ...] = ()
+    stopped: tuple[str, ...] = ()
+    state_error: str = ""
+    state_directory: str = ""
+    lost: tuple[str, ...] = ()
+    set_aside: str = ""
+    records_lost: int = 0
+    tasks_error: str = ""
+    asked_at: str = ""
+
+
+class Cause(NamedTuple):
+    """One thing that is wrong. ``step``: a command that shows more of it, or mends it."""
+
+    level: Level
+    text: str
+    step: str
+
+
+class Note(NamedTuple):
+    """One thing to know. ``step``: as of a cause; empty: nothing need be done."""
+
+    text: str
+    step: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``causes``: the worst first; none: all is well."""
+
+    causes: tuple[Cause, ...]
+    notes: tuple[Note, ...]
+
+    @property
+    def level(self) -> Level:
+        return self.causes[0].level if self.causes else Level.OK
+
+    @property
+    def cause(self) -> str:
+        """The first of its causes; empty: there is none."""
+        return self.causes[0].text if self.causes else ""
+
+    @property
+    def step(self) -> str:
+        """What to do next; empty: nothing."""
+        steps = (*(cause.step for cause in self.causes), *(note.step for note in self.notes))
+        return next(filter(None, steps), "")
+
+
+def judge(facts: Facts) -> Verdict:
+    """The verdict on these facts."""
+    causes = sorted(_causes(facts), key=lambda cause: -SEVERITY[cause.level])
+    return Verdict(tuple(causes), tuple(_notes(facts)))
+
+
+def _causes(facts: Facts) -> Iterator[Cause]:
+    """In the order in which they explain each other: the first of the worst is told first."""
+    running = _asking(facts, "modelsplit requests --outcome running")
+    if facts.draining:
+        count = f"{facts.active} request{'' if facts.active == 1 else 's'}"
+        text = f"it drains: {count} being answered, new ones are refused"
+        yield Cause(Level.CRITICAL, text, running)
+    if facts.upstream_up is False:
+        text = f"Ollama at {facts.upstream} is not answering ({facts.upstream_error})"
+        yield Cause(Level.CRITICAL, text, "systemctl status ollama")
+    yield from _of_models(facts)
+    yield from _of_state(facts)
+    for silent in facts.silent[:_TOLD_MAX]:
+        text = (
+            f"a call of {silent.role} has had no answer from {silent.model} for "
+            f"{silent.for_s:.0f} s: it may hang"
+        )
+        step = _asking(facts, f"modelsplit requests {silent.request_id}")
+        yield Cause(Level.DEGRADED, text, step)
+    yield from _of_guard(facts)
+    for role in facts.roles:
+        yield from _of_role(facts, role)
+    if facts.tasks_error:
+        yield Cause(Level.DEGRADED, facts.tasks_error, "journalctl -u modelsplit -n 50")
+
+
+def _of_models(facts: Facts) -> Iterator[Cause]:
+    """Roles whose first model is not installed."""
+    alive = any(role.models and not role.is_dead for role in facts.roles)
+    for role in facts.roles:
+        if role.is_dead:
+            absent = f"{role.models[0]} is not installed"
+            if len(role.models) > 1:
+                absent = f"neither {' nor '.join(role.models)} is installed"
+            level = Level.DEGRADED if alive else Level.CRITICAL
+            text = f"{role.role} cannot be served: {absent}"
+            yield Cause(level, text, f"ollama pull {role.models[0]}")
+        elif role.models and role.models[0] in role.missing:
+            text = f"{role.role}: {role.models[0]} is not installed, only its fallback answers"
+            yield Cause(Level.DEGRADED, text, f"ollama pull {role.models[0]}")
+
+
+def _of_state(facts: Facts) -> Iterator[Cause]:
+    if facts.state_error:
+        step = f"df -h {facts.state_directory}"
+        yield Cause(Level.DEGRADED, f"the state file: {facts.state_error}", step)
+    if facts.lost:
+        names = ", ".join(facts.lost)
+        text = f"the state file was damaged, so budgets are taken as used up: {names}"
+        step = "modelsplit budget reset --by NAME --reason WHY"
+        yield Cause(Level.DEGRADED, text, _asking(facts, step))
+
+
+def _of_guard(facts: Facts) -> Iterator[Cause]:
+    """What the Health Guard says, unless it is told already, or over."""
+    step = _asking(facts, "modelsplit requests --failed --since 5m")
+    for trouble in facts.troubles:
+        if trouble.signal in _AWAY and facts.upstream_up is False:
+            continue
+        text = trouble.cause
+        if trouble.signal is Signal.MODEL_BREAKERS and facts.stopped:
+            text = f"calls are stopped: {'; '.join(facts.stopped[:_TOLD_MAX])}"
+        yield Cause(trouble.level, text, step)
+    held = facts.held
+    # Whether Ollama is there is known at once.
+    if held is not None and held.signal not in _AWAY:
+        yield Cause(held.level, f"better only since a moment ago: {held.cause}", step)
+
+
+def _of_role(facts: Facts, role: RoleFacts) -> Iterator[Cause]:
+    if role.max_queue and role.waiting >= role.max_queue:
+        text = f"{role.role}'s line is full: {role.waiting} of {role.max_queue} wait"
+        step = f"modelsplit requests --role {role.role} --outcome running"
+        yield Cause(Level.DEGRADED, text, _asking(facts, step))
+    if role.failed_now and _fails(role):
+        many = role.failures >= _MANY_MIN and role.failures >= _MANY_SHARE * role.calls
+        level = Level.CRITICAL if many else Level.DEGRADED
+        yield Cause(level, _failed(role), _failed_step(facts, role))
+
+
+def _fails(role: RoleFacts) -> bool:
+    return role.failures >= _FAILED_MIN and role.failures >= _FAILED_SHARE * role.calls
+
+
+def _failed(role: RoleFacts) -> str:
+    reasons = sorted(role.failed.items(), key=lambda item: -item[1])
+    told = ", ".join(f"{reason} {count}" for reason, count in reasons[:_TOLD_MAX])
+    if len(reasons) > _TOLD_MAX:
+        told += ", …"
+    return f"{role.role}: {role.failures} of {role.calls} calls failed in the last 5 min ({told})"
+
+
+def _failed_step(facts: Facts, role: RoleFacts) -> str:
+    return _asking(facts, f"modelsplit requests --role {role.role} --failed --since 5m")
+
+
+def _notes(facts: Facts) -> Iterator[Note]:
+    for role in facts.roles:
+        absent = [model for model in role.models[1:] if model in role.missing]
+        if absent and not role.is_dead and role.models[0] not in role.missing:
+            text = f"{role.role} has no fallback: {absent[0]} is not installed"
+            yield Note(text, f"ollama pull {absent[0]}")
+        if not role.failed_now and _fails(role):
+            yield Note(f"{_failed(role)}, none in the last minute", _failed_step(facts, role))
+    if facts.set_aside:
+        yield Note(f"the state file was damaged at the start: it is kept as {facts.set_aside}")
+    if facts.records_lost:
+        yield Note(f"{facts.records_lost} records of calls are lost; the log says which and why")
+
+
+def _asking(facts: Facts, command: str) -> str:
+    """The command, where it is told whom to ask if that is not whom it asks by itself."""
+    return f"{command} --admin {facts.asked_at}" if facts.asked_at else command

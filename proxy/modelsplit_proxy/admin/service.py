@@ -1,0 +1,173 @@
+"""The facts that the verdict on the service is made of, and the verdict: one, for everybody.
+
+``modelsplit_policy.verdict`` judges. Whoever shows how the service does asks here: ``/healthz``,
+``/stats``, the metric, and what the service manager is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_policy import verdict
+from modelsplit_policy.health_samples import not_closed
+from modelsplit_policy.model_names import canonical
+from modelsplit_policy.verdict import SILENT_S, Facts, RoleFacts, Silent, Verdict
+from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_proxy.config.settings import DEFAULT_ADMIN
+from modelsplit_proxy.runtime import tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from modelsplit_policy.admission import Admission
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.health import Level
+    from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.http.upstream import UpstreamTarget
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.limits.budgets import BudgetKeeper
+    from modelsplit_proxy.metrics.recent import Recent, RoleRecently
+    from modelsplit_proxy.records.live import LiveCalls
+    from modelsplit_proxy.records.recorder import Recorder
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.runtime.tasks import Tasks
+    from modelsplit_proxy.storage.writer import Store
+    from modelsplit_proxy.watch.health import HealthMonitor
+    from modelsplit_proxy.watch.installed_models import InstalledModels
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
+
+_UNREAD: Final = "it has not been read yet, so that nothing can be counted"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """Where the facts come from. ``admin``: where this process is asked; None: nowhere yet."""
+
+    policy: Policy
+    admission: Admission
+    breakers: BreakerKeeper
+    budget_keeper: BudgetKeeper
+    store: Store
+    recorder: Recorder
+    probe: UpstreamProbe
+    target: UpstreamTarget
+    monitor: HealthMonitor
+    installed: InstalledModels
+    loaded_models: LoadedModelsWatch
+    live: LiveCalls
+    recent: Recent
+    lifecycle: Lifecycle
+    tasks: Tasks
+    admin: Callable[[], Address | None]
+
+
+class Service:
+    """How the service does."""
+
+    def __init__(self, parts: ServiceParts) -> None:
+        self._parts = parts
+
+    def verdict(self) -> Verdict:
+        return verdict.judge(self._facts())
+
+    def level(self) -> Level:
+        return self.verdict().level
+
+    def fields(self) -> dict[str, Any]:
+        """The verdict as plain values, and whom the Health Guard turns away."""
+        found = self.verdict()
+        return {
+            "level": found.level,
+            "cause": found.cause,
+            "causes": [
+                {"level": cause.level, "text": cause.text, "next": cause.step}
+                for cause in found.causes
+            ],
+            "notes": [{"text": note.text, "next": note.step} for note in found.notes],
+            "next": found.step,
+            "shedding": self._parts.monitor.guard.shedding,
+        }
+
+    def missing(self) -> dict[Role, tuple[str, ...]]:
+        """The models that a role names and Ollama lacks; only of roles that miss some."""
+        missing = ((role, self._missing(role)) for role in Role)
+        return {role: models for role, models in missing if models}
+
+    def _facts(self) -> Facts:
+        parts = self._parts
+        guard, store = parts.monitor.guard, parts.store
+        return Facts(
+            upstream=f"http://{parts.target.authority}",
+            upstream_up=parts.probe.up,
+            upstream_error=parts.probe.error or "",
+            draining=parts.lifecycle.draining,
+            active=parts.lifecycle.active,
+            troubles=guard.troubles,
+            held=guard.held,
+            roles=tuple(self._roles()),
+            silent=tuple(self._silent()),
+            stopped=tuple(
+                f"{view.key} ({view.why})"
+                for view in not_closed(parts.breakers.snapshot())
+                if view.key.model is not None
+            ),
+            state_error=self._state_error(),
+            state_directory=str(parts.budget_keeper.state),
+            lost=tuple(row.name for row in parts.budget_keeper.standing() if row.presumed),
+            set_aside="" if store.set_aside is None else store.set_aside.name,
+            records_lost=parts.recorder.dropped,
+            tasks_error=tasks.trouble(parts.tasks.watchers()) or "",
+            asked_at=self._asked_at(),
+        )
+
+    def _roles(self) -> Iterator[RoleFacts]:
+        recently = self._parts.recent.roles()
+        for role in Role:
+            yield self._role(role, recently[role])
+
+    def _role(self, role: Role, recently: RoleRecently) -> RoleFacts:
+        admission = self._parts.admission
+        return RoleFacts(
+            role,
+            calls=recently.calls,
+            failed=recently.failed,
+            failed_now=recently.failed_now,
+            waiting=admission.waiting(role),
+            max_queue=admission.limits(role).max_queue,
+            models=self._models(role),
+            missing=frozenset(self._missing(role)),
+        )
+
+    def _models(self, role: Role) -> tuple[str, ...]:
+        """Those of our own that the policy names for it."""
+        row = self._parts.policy.roles[role]
+        if row.provider is not Provider.LOCAL:
+            return ()
+        return tuple(filter(None, (row.primary, row.fallback)))
+
+    def _missing(self, role: Role) -> tuple[str, ...]:
+        facts = self._parts.installed.facts
+        known = ((model, facts.get(canonical(model))) for model in self._models(role))
+        return tuple(model for model, fact in known if fact is not None and not fact.installed)
+
+    def _silent(self) -> Iterator[Silent]:
+        """Calls that may hang: not those whose model is still being loaded."""
+        loaded = self._parts.loaded_models.loaded
+        for call in self._parts.live.calls():
+            silent_s = call.silent_s
+            if silent_s is None or silent_s < SILENT_S or loaded(canonical(call.model)) is False:
+                continue
+            yield Silent(call.request_id, call.role or "-", call.model, silent_s)
+
+    def _state_error(self) -> str:
+        parts = self._parts
+        error = parts.budget_keeper.error or parts.store.error
+        if error is None and not parts.budget_keeper.is_open:
+            error = _UNREAD
+        return error or ""
+
+    def _asked_at(self) -> str:
+        address = self._parts.admin()
+        return "" if address is None or address == DEFAULT_ADMIN else str(address)

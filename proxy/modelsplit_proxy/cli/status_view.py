@@ -1,0 +1,204 @@
+"""What ``/stats`` says, as one screen for people: the verdict there, and nothing judged here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_proxy.cli import latency_table
+from modelsplit_proxy.cli.output import table
+from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.runtime.tasks import Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_SHOWN_CALLS: Final = 10
+_ID_MAX: Final = 12
+
+
+def lines(stats: dict[str, Any]) -> Iterator[str]:
+    """The statistics as lines: the verdict first, then what it is made of."""
+    yield from _verdict(stats)
+    yield ""
+    yield from table([*_roles(stats)], "<>>><>>>>")
+    yield from _failures(stats["recent"]["roles"])
+    yield ""
+    yield from latency_table.lines(stats["latencies"])
+    yield ""
+    yield from _seats(stats)
+    yield from _running(stats["running"])
+    yield from _waiters(stats["waiters"])
+    yield from _budgets(stats["spending"])
+    yield from _breakers(stats["breakers"])
+    yield from _own_parts(stats)
+
+
+# 1. The verdict.
+
+
+def _verdict(stats: dict[str, Any]) -> Iterator[str]:
+    health = stats["health"]
+    yield f"{health['level']}  {_upstream(stats['upstream'])}"
+    for cause in health["causes"]:
+        yield f"cause    {cause['text']}"
+    for note in health["notes"]:
+        yield f"note     {note['text']}"
+    if health["next"]:
+        yield f"next     {health['next']}"
+
+
+def _upstream(upstream: dict[str, Any]) -> str:
+    known = {
+        True: f"Ollama {upstream['version']} at {upstream['address']}",
+        None: f"Ollama at {upstream['address']} has not been asked yet",
+    }
+    away = f"Ollama at {upstream['address']} is not answering: {upstream['error']}"
+    return known.get(upstream["up"], away)
+
+
+# 2. The roles, now and lately.
+
+
+def _roles(stats: dict[str, Any]) -> Iterator[tuple[str, ...]]:
+    span = _span(stats["recent"]["window_s"])
+    yield (
+        *("ROLE", "RUN/CAP", "RESERVED", "WAIT/MAX", "OLDEST"),
+        *(f"CALLS IN {span}", "FAILED", "P50", "P95"),
+    )
+    for role, row in stats["roles"].items():
+        seats = "-" if row["seats"] is None else row["seats"]
+        recent = stats["recent"]["roles"][role]
+        yield (
+            role,
+            f"{row['running']}/{seats}",
+            str(row["reserved"]),
+            f"{row['waiting']}/{row['max_queue']}",
+            _oldest(stats["waiters"], role),
+            str(recent["calls"]),
+            str(recent["failed"]),
+            _seconds(recent["p50_ms"]),
+            _seconds(recent["p95_ms"]),
+        )
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} S" if seconds < 60 else f"{seconds / 60:.0f} MIN"
+
+
+def _seconds(milliseconds: float | None) -> str:
+    return "-" if milliseconds is None else f"{milliseconds / 1000:.2f} s"
+
+
+def _oldest(waiters: list[dict[str, Any]], role: str) -> str:
+    ages = [waiter["waited_ms"] for waiter in waiters if waiter["llm_role"] == role]
+    return f"{max(ages) / 1000:.1f} s" if ages else "-"
+
+
+def _failures(recent: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """By reason; what clients did wrong apart from what failed."""
+    for role, row in recent.items():
+        if row["reasons"]:
+            yield f"failed   {role}: {_counts(row['reasons'])}"
+        if row["refused"]:
+            yield f"refused  {role}: {_counts(row['refused'])} (what its clients sent)"
+        if row["left"]:
+            yield f"left     {role}: {row['left']} by their clients"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: -item[1])
+    return ", ".join(f"{reason} {count}" for reason, count in ordered)
+
+
+# 3. Seats, and who has one or waits.
+
+
+def _seats(stats: dict[str, Any]) -> Iterator[str]:
+    everyone, learned = stats["global"], stats["parallelism"]
+    inside = f", {everyone['inside']} of them waiting inside Ollama" if everyone["inside"] else ""
+    yield (
+        f"seats    {everyone['running']} of {everyone['seats']} local ones taken{inside}; "
+        f"{everyone['lent']} lent"
+    )
+    yield (
+        f"learned  {learned['host']} at once run best (contention {learned['contention']:g}); "
+        "more are started only when they are late"
+    )
+    loaded = learned["resident"]
+    yield f"loaded   {'unknown' if loaded is None else ', '.join(loaded) or 'nothing'}"
+
+
+def _running(calls: list[dict[str, Any]]) -> Iterator[str]:
+    """Those that do not wait in our line, the oldest first."""
+    running = [call for call in calls if call["state"] != "queued"]
+    for call in running[:_SHOWN_CALLS]:
+        silent = ", no answer yet" if call["silent_ms"] is not None else ""
+        yield (
+            f"running  {call['llm_role'] or '-'} {call['model'] or '-'} "
+            f"{call['age_ms'] / 1000:.1f} s{silent}, {call['request_id'][:_ID_MAX]}"
+        )
+    if len(running) > _SHOWN_CALLS:
+        yield f"running  … and {len(running) - _SHOWN_CALLS} more"
+
+
+def _waiters(waiters: list[dict[str, Any]]) -> Iterator[str]:
+    longest = sorted(waiters, key=lambda waiter: -float(waiter["waited_ms"]))
+    for waiter in longest[:_SHOWN_CALLS]:
+        yield (
+            f"waiting  {waiter['llm_role']} {waiter['model']} {waiter['waited_ms'] / 1000:.1f} s "
+            f"({waiter['hold']}) from {waiter['client']}, place {waiter['place']}{_more(waiter)}"
+        )
+    if len(waiters) > _SHOWN_CALLS:
+        yield f"waiting  … and {len(waiters) - _SHOWN_CALLS} more"
+
+
+def _more(waiter: dict[str, Any]) -> str:
+    expected_ms = waiter["expected_wait_ms"]
+    return "" if expected_ms is None else f", about {expected_ms / 1000:.1f} s more"
+
+
+# 4. Budgets, breakers, our own parts.
+
+
+def _budgets(spending: dict[str, Any]) -> Iterator[str]:
+    if spending["writes_lost"]:
+        yield f"budget   {spending['writes_lost']} writes of what is counted are lost"
+    for budget in spending["budgets"] if spending["open"] else ():
+        yield f"budget   {budget_text.line(budget)}"
+    if spending["approvals"]:
+        yield f"cloud    {spending['approved_usd_left']:.2f} USD of what is approved are left"
+
+
+def _breakers(breakers: list[dict[str, Any]]) -> Iterator[str]:
+    for breaker in breakers:
+        if breaker["state"] == "closed":
+            continue
+        trial = f"trial in {breaker['trial_in_s']:.1f} s"
+        yield f"breaker  {breaker['breaker']} {breaker['state']} ({trial}): {breaker['why']}"
+
+
+def _own_parts(stats: dict[str, Any]) -> Iterator[str]:
+    yield cost_line(stats["cost"])
+    yield f"lag      {stats['event_loop_lag_p99_ms']:g} ms (event loop, p99 of the last minute)"
+    state = stats["ledger"]
+    if state["error"] is not None:
+        lost = state["dropped"]
+        yield f"state    {state['waiting']} writes wait for the disk, {lost} records are lost"
+    for watcher in [Watcher(**watcher) for watcher in stats["watchers"]]:
+        if watcher.failures:
+            now = "runs again" if watcher.running else "waits to be started again"
+            yield f"task     {watcher.name} failed {watcher.failures} times, {now}: {watcher.error}"
+
+
+def cost_line(cost: dict[str, Any]) -> str:
+    """The ``cost`` of ``/stats`` as one line."""
+    by_role: dict[str, float] = {}
+    for part in cost["parts"]:
+        by_role[part["llm_role"]] = by_role.get(part["llm_role"], 0.0) + part["usd"]
+    shares = ", ".join(f"{role} {usd:.4f}" for role, usd in by_role.items() if usd)
+    more = f" ({shares})" if shares else ""
+    if cost["unknown"]:
+        more += f", {cost['unknown']} attempts at an unknown price"
+    if cost["price_table"]:
+        more += f"; {cost['price_table']}"
+    return f"cost     {cost['usd']:.4f} USD, an estimate, since {cost['since'][:16]}Z{more}"

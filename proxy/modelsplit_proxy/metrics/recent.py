@@ -1,0 +1,142 @@
+"""What became of each role's calls in the last five minutes, and in the last one.
+
+As ``windows``: copies of what is counted anyway, so that a call costs nothing more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from dataclasses import dataclass
+from itertools import accumulate
+from operator import sub
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_policy.failures import ErrorCode
+from modelsplit_policy.verdict import is_trouble
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.metrics.windows import quantile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from modelsplit_proxy.metrics.calls import Totals
+    from modelsplit_proxy.runtime.clock import Clock
+
+LENGTH_S: Final = 300.0
+NOW_S: Final = 60.0
+_EVERY_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RoleRecently:
+    """One role. ``failed``: by reason, the service's failures; ``refused``: what clients did.
+
+    ``left``: calls that their clients left. ``failed_now``: the failures of the last minute.
+    ``p50_s`` and ``p95_s``: of answered calls; None: there was none.
+    """
+
+    calls: int
+    failed: Mapping[str, int]
+    refused: Mapping[str, int]
+    left: int
+    failed_now: int
+    p50_s: float | None
+    p95_s: float | None
+
+    def fields(self) -> dict[str, Any]:
+        """For ``/stats``."""
+        return {
+            "calls": self.calls,
+            "failed": sum(self.failed.values()),
+            "reasons": dict(self.failed),
+            "refused": dict(self.refused),
+            "left": self.left,
+            "p50_ms": _milliseconds(self.p50_s),
+            "p95_ms": _milliseconds(self.p95_s),
+        }
+
+
+class Recent:
+    """Keeps copies of what ``totals`` says. ``edges``: of its counts of answered calls."""
+
+    def __init__(
+        self, totals: Callable[[], Totals], edges: tuple[float, ...], clock: Clock
+    ) -> None:
+        self._totals = totals
+        self._edges = edges
+        self._clock = clock
+        # When, and what had been counted then; the oldest first, never empty.
+        self._copies: deque[tuple[float, Totals]] = deque()
+        self.keep()
+
+    async def watch(self) -> None:
+        """Keep copies for ever; a task of the process."""
+        while True:
+            await asyncio.sleep(_EVERY_S)
+            self.keep()
+
+    def keep(self) -> None:
+        """Keep a copy of what is counted now."""
+        now = self._clock.now()
+        self._copies.append((now, self._totals()))
+        while len(self._copies) > 1 and now - self._copies[1][0] >= LENGTH_S:
+            self._copies.popleft()
+
+    @property
+    def window_s(self) -> float:
+        """How far back it reaches; less than five minutes in a young process."""
+        return self._clock.now() - self._before(LENGTH_S)[0]
+
+    def roles(self) -> dict[Role, RoleRecently]:
+        """What became of each role's calls."""
+        now, before = self._totals(), self._before(LENGTH_S)[1]
+        lately = self._before(NOW_S)[1]
+        return {role: self._role(role, now, before, lately) for role in Role}
+
+    def _before(self, length_s: float) -> tuple[float, Totals]:
+        """The latest copy that is so old, else the first there was."""
+        now, found = self._clock.now(), self._copies[0]
+        for copy in self._copies:
+            if now - copy[0] < length_s:
+                break
+            found = copy
+        return found
+
+    def _role(self, role: Role, now: Totals, before: Totals, lately: Totals) -> RoleRecently:
+        failed, refused = _by_reason(role, now, before)
+        upto = list(accumulate(map(sub, now.answered[role], before.answered[role])))
+        return RoleRecently(
+            calls=now.calls.get(role, 0) - before.calls.get(role, 0),
+            failed=failed,
+            refused=refused,
+            left=sum(count for code, _, count in _errors(role, now, before) if _is_gone(code)),
+            failed_now=sum(_by_reason(role, now, lately)[0].values()),
+            p50_s=quantile(self._edges, upto, 0.5),
+            p95_s=quantile(self._edges, upto, 0.95),
+        )
+
+
+def _by_reason(role: Role, now: Totals, before: Totals) -> tuple[Counter[str], Counter[str]]:
+    """The failures of the service, and what clients did, since ``before``."""
+    failed: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    for code, reason, count in _errors(role, now, before):
+        if not _is_gone(code):
+            (failed if is_trouble(role, code, reason) else refused)[reason] += count
+    return failed, refused
+
+
+def _errors(role: Role, now: Totals, before: Totals) -> Iterator[tuple[str, str, int]]:
+    for (whose, code, reason), count in now.errors.items():
+        more = count - before.errors.get((whose, code, reason), 0)
+        if whose == role and more:
+            yield code, reason, more
+
+
+def _is_gone(code: str) -> bool:
+    return code == ErrorCode.CLIENT_GONE
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

@@ -1,0 +1,243 @@
+"""What is known of the service, and what is said of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
+from modelsplit_policy.health import Level, Signal, Trouble
+from modelsplit_policy.verdict import Facts, RoleFacts, Silent, is_trouble, judge
+from modelsplit_policy.vocabulary import Role
+
+PLANNER = RoleFacts(Role.PLANNER, max_queue=64, models=("a", "b"))
+HEAVY = RoleFacts(Role.HEAVY, max_queue=32, models=("c",))
+CHAT = RoleFacts(Role.CHAT, max_queue=64)
+WELL = Facts(
+    upstream="http://ollama:11434", roles=(PLANNER, HEAVY, CHAT), state_directory="/var/lib/ms"
+)
+LATE = Trouble(Signal.LAG, Level.DEGRADED, "event-loop lag p99 300 ms (DEGRADED from 250 ms)")
+AWAY = Trouble(Signal.UPSTREAM, Level.CRITICAL, "the upstream is down")
+STOPPED = Trouble(Signal.MODEL_BREAKERS, Level.DEGRADED, "breakers open for 1 model")
+
+
+def planner(**changes: object) -> Facts:
+    """All is well but this of PLANNER."""
+    return replace(WELL, roles=(replace(PLANNER, **changes), HEAVY, CHAT))  # type: ignore[arg-type]
+
+
+def test_where_all_is_well_nothing_is_said() -> None:
+    found = judge(WELL)
+    assert (found.level, found.cause, found.step, found.notes) == (Level.OK, "", "", ())
+
+
+BAD = {
+    "draining": (
+        replace(WELL, draining=True, active=2),
+        Level.CRITICAL,
+        "it drains: 2 requests being answered, new ones are refused",
+        "modelsplit requests --outcome running",
+    ),
+    "Ollama is away": (
+        replace(WELL, upstream_up=False, upstream_error="connection refused", troubles=(AWAY,)),
+        Level.CRITICAL,
+        "Ollama at http://ollama:11434 is not answering (connection refused)",
+        "systemctl status ollama",
+    ),
+    "half is refused": (
+        planner(calls=24, failed={"queue_timeout": 11, "queue_full": 1}, failed_now=12),
+        Level.CRITICAL,
+        "PLANNER: 12 of 24 calls failed in the last 5 min (queue_timeout 11, queue_full 1)",
+        "modelsplit requests --role PLANNER --failed --since 5m",
+    ),
+    "some fail": (
+        planner(calls=30, failed={"status": 3}, failed_now=1),
+        Level.DEGRADED,
+        "PLANNER: 3 of 30 calls failed in the last 5 min (status 3)",
+        "modelsplit requests --role PLANNER --failed --since 5m",
+    ),
+    "a line is full": (
+        planner(waiting=64),
+        Level.DEGRADED,
+        "PLANNER's line is full: 64 of 64 wait",
+        "modelsplit requests --role PLANNER --outcome running",
+    ),
+    "a runner hangs": (
+        replace(WELL, silent=(Silent("id-1", "CHAT", "m", 75.0),)),
+        Level.DEGRADED,
+        "a call of CHAT has had no answer from m for 75 s: it may hang",
+        "modelsplit requests id-1",
+    ),
+    "the disk is full": (
+        replace(WELL, state_error="database or disk is full"),
+        Level.DEGRADED,
+        "the state file: database or disk is full",
+        "df -h /var/lib/ms",
+    ),
+    "the state was damaged": (
+        replace(WELL, lost=("heavy-20b", "cloud"), set_aside="modelsplit.sqlite3.corrupt-1"),
+        Level.DEGRADED,
+        "the state file was damaged, so budgets are taken as used up: heavy-20b, cloud",
+        "modelsplit budget reset --by NAME --reason WHY",
+    ),
+    "the first model is missing": (
+        planner(missing=frozenset({"a"})),
+        Level.DEGRADED,
+        "PLANNER: a is not installed, only its fallback answers",
+        "ollama pull a",
+    ),
+    "a role's models are missing": (
+        planner(missing=frozenset({"a", "b"})),
+        Level.DEGRADED,
+        "PLANNER cannot be served: neither a nor b is installed",
+        "ollama pull a",
+    ),
+    "a model is stopped": (
+        replace(WELL, troubles=(STOPPED,), stopped=("LOCAL/a (5 failures in a row)",)),
+        Level.DEGRADED,
+        "calls are stopped: LOCAL/a (5 failures in a row)",
+        "modelsplit requests --failed --since 5m",
+    ),
+    "the loop is late": (
+        replace(WELL, troubles=(LATE,)),
+        Level.DEGRADED,
+        LATE.cause,
+        "modelsplit requests --failed --since 5m",
+    ),
+    "a moment ago it was": (
+        replace(WELL, held=LATE),
+        Level.DEGRADED,
+        f"better only since a moment ago: {LATE.cause}",
+        "modelsplit requests --failed --since 5m",
+    ),
+    "a task of ours failed": (
+        replace(WELL, tasks_error="background tasks failed: probe, 1 times"),
+        Level.DEGRADED,
+        "background tasks failed: probe, 1 times",
+        "journalctl -u modelsplit -n 50",
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "level", "cause", "step"), BAD.values(), ids=BAD)
+def test_what_is_wrong_is_said_with_what_to_do_next(
+    facts: Facts, level: Level, cause: str, step: str
+) -> None:
+    found = judge(facts)
+    assert (found.level, found.cause, found.step) == (level, cause, step)
+    assert len(found.causes) == 1
+
+
+def test_where_no_role_has_a_model_nobody_is_served() -> None:
+    bare = (replace(PLANNER, missing=frozenset("ab")), replace(HEAVY, missing=frozenset("c")), CHAT)
+    found = judge(replace(WELL, roles=bare))
+    assert found.level is Level.CRITICAL
+    assert [cause.text for cause in found.causes] == [
+        "PLANNER cannot be served: neither a nor b is installed",
+        "HEAVY cannot be served: c is not installed",
+    ]
+
+
+def test_the_worst_is_told_first_and_all_are_told() -> None:
+    facts = replace(WELL, upstream_up=False, upstream_error="no route", lost=("cloud",))
+    found = judge(replace(facts, troubles=(LATE,)))
+    assert [cause.level for cause in found.causes] == [
+        *(Level.CRITICAL, Level.DEGRADED, Level.DEGRADED),
+    ]
+    assert found.step == "systemctl status ollama"
+
+
+def test_an_ollama_that_answers_again_is_not_called_down_beside_its_version() -> None:
+    assert judge(replace(WELL, held=AWAY)).level is Level.OK
+    opened = Trouble(Signal.PROVIDER_BREAKER, Level.CRITICAL, "the provider's breaker is open")
+    assert judge(replace(WELL, held=opened)).level is Level.OK
+    # But one that stands open now is told.
+    assert judge(replace(WELL, troubles=(opened,))).cause == opened.cause
+
+
+NOTES = {
+    "what is over": (
+        planner(calls=24, failed={"queue_full": 12}),
+        "PLANNER: 12 of 24 calls failed in the last 5 min (queue_full 12), none in the last minute",
+        "modelsplit requests --role PLANNER --failed --since 5m",
+    ),
+    "a missing fallback": (
+        planner(missing=frozenset({"b"})),
+        "PLANNER has no fallback: b is not installed",
+        "ollama pull b",
+    ),
+    "a damaged file, its budgets open again": (
+        replace(WELL, set_aside="modelsplit.sqlite3.corrupt-1"),
+        "the state file was damaged at the start: it is kept as modelsplit.sqlite3.corrupt-1",
+        "",
+    ),
+    "lost records": (
+        replace(WELL, records_lost=3),
+        "3 records of calls are lost; the log says which and why",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize(("facts", "text", "step"), NOTES.values(), ids=NOTES)
+def test_what_harms_nobody_now_is_a_note(facts: Facts, text: str, step: str) -> None:
+    found = judge(facts)
+    assert (found.level, [note.text for note in found.notes]) == (Level.OK, [text])
+    assert found.step == step
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        planner(calls=2, failed={"status": 2}, failed_now=2),
+        planner(calls=1000, failed={"status": 9}, failed_now=9),
+        planner(waiting=63),
+        replace(WELL, upstream_up=None),
+    ],
+    ids=["two calls", "one in a hundred", "a long line", "not asked yet"],
+)
+def test_what_happens_every_day_is_no_trouble(facts: Facts) -> None:
+    assert judge(facts).level is Level.OK
+
+
+def test_a_command_says_whom_to_ask_where_it_would_ask_another() -> None:
+    step = judge(replace(BAD["half is refused"][0], asked_at="127.0.0.1:9")).step
+    assert step.endswith(" --since 5m --admin 127.0.0.1:9")
+    assert judge(replace(BAD["Ollama is away"][0], asked_at="h:9")).step == (
+        "systemctl status ollama"
+    )
+
+
+def test_of_many_reasons_the_most_frequent_are_told() -> None:
+    failed = {"reset": 1, "status": 5, "stall": 2, "dns": 3}
+    told = judge(planner(calls=11, failed=failed, failed_now=1)).cause
+    assert told.endswith("(status 5, dns 3, stall 2, …)")
+
+
+def test_what_clients_do_and_what_the_policy_wants_is_no_trouble() -> None:
+    trouble = {
+        (code, reason)
+        for code, spec in ERRORS.items()
+        for reason in spec.reasons
+        if is_trouble(Role.PLANNER, code, reason)
+    }
+    assert {code for code, _ in trouble} == {
+        ErrorCode.MODEL_NOT_FOUND,
+        ErrorCode.BUDGET_EXHAUSTED,
+        ErrorCode.OVERLOAD_THROTTLED,
+        ErrorCode.UNREACHABLE_LOCAL,
+        ErrorCode.UNREACHABLE_CLOUD,
+        ErrorCode.UPSTREAM_LOCAL,
+        ErrorCode.UPSTREAM_CLOUD,
+        ErrorCode.STREAM_BROKEN_LOCAL,
+        ErrorCode.STREAM_BROKEN_CLOUD,
+        ErrorCode.TIMEOUT_LOCAL,
+        ErrorCode.TIMEOUT_CLOUD,
+        ErrorCode.SCHEMA_INVALID,
+        ErrorCode.INTERNAL,
+    }
+    budget = {reason for code, reason in trouble if code is ErrorCode.BUDGET_EXHAUSTED}
+    assert budget == {Reason.COUNTS_LOST, Reason.LEDGER_UNAVAILABLE}
+    # A model that a client names and that is not there is the client's affair.
+    assert not is_trouble(Role.CHAT, ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED)

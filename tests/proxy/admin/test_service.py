@@ -1,0 +1,206 @@
+"""One verdict on the service, shown alike by whoever shows it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any
+
+from modelsplit_policy.health import SEVERITY, Level
+from modelsplit_proxy.cli import status, status_view
+from modelsplit_proxy.cli.service_status import status_line
+from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.storage.state_file import FILE_NAME
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
+from modelsplit_sim.models import DEFAULT_MODELS
+from support.calls import call
+from support.harness import Running, running, warm
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROUTE = "/api/generate"
+ENDLESS = SimConfig(tokens=10**6, token_rate=200, num_parallel=8, max_loaded=4)
+
+
+async def ask(up: Running, model: str, **headers: str) -> int:
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    async with up.client() as client:
+        return (await client.request("POST", ROUTE, call(ROUTE, model), sent)).status
+
+
+async def seen(up: Running) -> dict[str, Any]:
+    """The health that ``/stats`` tells, if everybody else tells the same."""
+    # On a connection each: while it drains, it closes them.
+    answers = {}
+    for path in ("/stats", "/healthz", "/metrics"):
+        async with up.admin() as admin:
+            answers[path] = await admin.request("GET", path, None, {"Connection": "close"})
+    stats, healthz = answers["/stats"].json, answers["/healthz"]
+    metrics = answers["/metrics"].body.decode()
+    health: dict[str, Any] = stats["health"]
+    level = Level(health["level"])
+    assert (healthz.status, healthz.json["health"]) == (200, health)
+    assert (healthz.json["status"], healthz.json["error"]) == (
+        level.lower(),
+        health["cause"] or None,
+    )
+    assert f"\nmodelsplit_health_level {SEVERITY[level]:.1f}\n" in metrics
+    if not up.app.lifecycle.draining:
+        assert f"health {level};" in status_line(up.app)
+    text = "\n".join(status_view.lines(stats))
+    assert text.startswith(f"{level}  Ollama ")
+    assert all(f"\ncause    {cause['text']}\n" in text for cause in health["causes"])
+    assert (f"\nnext     {health['next']}\n" in text) == bool(health["next"])
+    admin_port = Address("127.0.0.1", up.admin_port)
+    code = await asyncio.to_thread(status.run, admin_port, as_json=True)
+    assert code == (0 if level is Level.OK else 1)
+    return health
+
+
+async def test_all_is_well() -> None:
+    async with running() as up:
+        assert await ask(up, "planner") == 200
+        health = await seen(up)
+        assert health == {
+            "level": "OK",
+            "cause": "",
+            "causes": [],
+            "notes": [],
+            "next": "",
+            "shedding": "OK",
+        }
+
+
+async def test_ollama_is_away_and_comes_back() -> None:
+    async with running() as up:
+        await up.sim.stop()
+        await up.app.probe.ask()
+        up.app.monitor.look()
+        health = await seen(up)
+        assert (health["level"], health["next"]) == ("CRITICAL", "systemctl status ollama")
+        assert len(health["causes"]) == 1
+        await up.sim.start()
+        await up.app.probe.ask()
+        up.app.monitor.look()
+        # The guard waits before it trusts; that Ollama is there is known.
+        assert up.app.monitor.guard.level is Level.CRITICAL
+        assert (await seen(up))["level"] == "OK"
+
+
+async def test_none_of_the_roles_models_is_installed() -> None:
+    async with running(SimConfig(models=("llama3.2:1b",))) as up:
+        health = await seen(up)
+        assert (health["level"], health["next"]) == ("CRITICAL", "ollama pull qwen3:4b")
+        assert (
+            health["cause"]
+            == "PLANNER cannot be served: neither qwen3:4b nor qwen3:8b is installed"
+        )
+        async with up.admin() as admin:
+            stats = (await admin.request("GET", "/stats")).json
+        assert stats["missing_models"]["HEAVY"] == ["gemma3:12b", "gpt-oss:20b"]
+
+
+async def test_a_fallback_that_is_not_installed_is_a_note() -> None:
+    models = tuple(model for model in DEFAULT_MODELS if model.name != "gpt-oss:20b")
+    async with running(SimConfig(models)) as up:
+        health = await seen(up)
+        assert (health["level"], health["next"]) == ("OK", "ollama pull gpt-oss:20b")
+        assert [note["text"] for note in health["notes"]] == [
+            "HEAVY has no fallback: gpt-oss:20b is not installed"
+        ]
+
+
+async def test_half_of_the_calls_are_refused() -> None:
+    async with running(ENDLESS) as up:
+        await warm(up, "qwen3:4b")
+        clients = [up.client() for _ in range(2)]
+        for client in clients:
+            await client.ask("POST", ROUTE, call(ROUTE, "planner", stream=True))
+        await up.until(lambda: up.seats() == (2, 0))
+        for _ in range(10):
+            assert await ask(up, "planner", X_LLM_Max_Wait_Ms="0") == 503
+        health = await seen(up)
+        assert health["level"] == "CRITICAL"
+        assert re.fullmatch(
+            r"PLANNER: 10 of 1\d calls failed in the last 5 min \(queue_timeout 10\)",
+            health["cause"],
+        )
+        assert health["next"] == (
+            "modelsplit requests --role PLANNER --failed --since 5m "
+            f"--admin 127.0.0.1:{up.admin_port}"
+        )
+        async with up.admin() as admin:
+            stats = (await admin.request("GET", "/stats")).json
+        planner = stats["recent"]["roles"]["PLANNER"]
+        assert (planner["failed"], planner["reasons"]) == (10, {"queue_timeout": 10})
+        assert [row["state"] for row in stats["running"]] == ["streaming"] * 2
+        for client in clients:
+            client.reset()
+        await up.until(lambda: up.seats() == (0, 0))
+
+
+async def test_a_line_is_full() -> None:
+    overlay = {"roles": {"HEAVY": {"max_queue": 1}}}
+    async with running(ENDLESS, overlay) as up:
+        clients = [up.client() for _ in range(2)]
+        for client in clients:
+            await client.ask("POST", ROUTE, call(ROUTE, "heavy", stream=True))
+        await up.until(lambda: up.seats() == (1, 1))
+        health = await seen(up)
+        assert (health["level"], health["cause"]) == (
+            *("DEGRADED", "HEAVY's line is full: 1 of 1 wait"),
+        )
+        for client in clients:
+            client.reset()
+        await up.until(lambda: up.seats() == (0, 0))
+
+
+async def test_a_runner_hangs() -> None:
+    async with running() as up:
+        await warm(up, "gpt-oss:20b")
+        up.sim.faults.add(Kind.HANG, model="gpt-oss:20b", path=ROUTE)
+        client = up.client()
+        sent = {"X-Request-Id": "hangs"}
+        await client.ask("POST", ROUTE, call(ROUTE, "gpt-oss:20b"), sent)
+        await up.until(
+            lambda: bool(up.app.live.calls()) and up.app.live.calls()[0].silent_s is not None
+        )
+        assert (await seen(up))["level"] == "OK"
+        [record] = up.app.live._records.values()
+        moment = record.attempts[-1].dispatched
+        assert moment is not None
+        record.attempts[-1].dispatched = moment - 61.0
+        health = await seen(up)
+        assert health["level"] == "DEGRADED"
+        assert (
+            health["cause"]
+            == "a call of CHAT has had no answer from gpt-oss:20b for 61 s: it may hang"
+        )
+        assert health["next"].startswith("modelsplit requests hangs ")
+        client.reset()
+        await up.until(lambda: up.seats() == (0, 0))
+
+
+async def test_it_drains() -> None:
+    async with running(ENDLESS) as up:
+        up.app.lifecycle.draining = True
+        health = await seen(up)
+        assert (health["level"], health["cause"]) == (
+            *("CRITICAL", "it drains: 0 requests being answered, new ones are refused"),
+        )
+        up.app.lifecycle.draining = False
+
+
+async def test_the_state_file_was_damaged(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"garbage" * 1000)
+    async with running(state=tmp_path) as up:
+        await up.until(lambda: up.app.budget_keeper.is_open)
+        health = await seen(up)
+        assert (health["level"], health["next"]) == (
+            "DEGRADED",
+            f"modelsplit budget reset --by NAME --reason WHY --admin 127.0.0.1:{up.admin_port}",
+        )
+        assert health["cause"].endswith("so budgets are taken as used up: heavy-20b, cloud")
+        assert health["notes"][0]["text"].startswith("the state file was damaged at the start: it")

@@ -1,0 +1,82 @@
+"""What ``/stats`` says, as one screen."""
+
+from __future__ import annotations
+
+from modelsplit_proxy.cli import status_view
+from support.harness import running
+
+
+async def test_calls_that_wait_inside_ollama_are_shown_as_such() -> None:
+    async with running() as up, up.admin() as admin:
+        stats = (await admin.request("GET", "/stats")).json
+    stats["global"] |= {"running": 2, "seats": 2, "inside": 1}
+    text = "\n".join(status_view.lines(stats))
+    assert "seats    2 of 2 local ones taken, 1 of them waiting inside Ollama; 0 lent" in text
+
+
+async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_the_roles() -> None:
+    async with running() as up, up.admin() as admin:
+        stats = (await admin.request("GET", "/stats")).json
+    stats["health"] |= {
+        "level": "DEGRADED",
+        "causes": [{"level": "DEGRADED", "text": "it is so", "next": "mend"}],
+        "notes": [{"text": "by the way", "next": ""}],
+        "next": "mend",
+    }
+    stats["recent"] |= {"window_s": 300.4}
+    stats["recent"]["roles"]["CHAT"] |= {
+        "calls": 9,
+        "failed": 3,
+        "reasons": {"stall": 1, "status": 2},
+        "p50_ms": 1234.5,
+        "refused": {"bad_json": 4},
+        "left": 2,
+    }
+    stats["running"] = [
+        {
+            "request_id": f"request-number-{number}",
+            "llm_role": "CHAT",
+            "model": "m",
+            "state": state,
+            "age_ms": 12_340.0,
+            "silent_ms": silent_ms,
+        }
+        for number, (state, silent_ms) in enumerate(
+            [("queued", None), ("dispatched", 5.0), *[("streaming", None)] * 10]
+        )
+    ]
+    lines = list(status_view.lines(stats))
+    assert lines[1:4] == ["cause    it is so", "note     by the way", "next     mend"]
+    assert lines[5].split()[-6:] == ["IN", "5", "MIN", "FAILED", "P50", "P95"]
+    chat = next(line for line in lines if line.startswith("CHAT "))
+    assert chat.split()[-5:] == ["9", "3", "1.23", "s", "-"]
+    for line in (
+        "failed   CHAT: status 2, stall 1",
+        "refused  CHAT: bad_json 4 (what its clients sent)",
+        "left     CHAT: 2 by their clients",
+        "running  CHAT m 12.3 s, no answer yet, request-numb",
+        "running  CHAT m 12.3 s, request-numb",
+        "running  … and 1 more",
+    ):
+        assert line in lines
+    assert sum(line.startswith("running  CHAT") for line in lines) == 10
+
+
+def test_what_calls_cost_is_an_estimate_by_role() -> None:
+    cost = {
+        "estimate": True,
+        "since": "2026-11-23T02:50:01.000Z",
+        "usd": 0.75,
+        "unknown": 2,
+        "price_table": "genai-prices 0.2.3 (of 2026-11-10)",
+        "parts": [
+            {"llm_role": "CLOUD", "model": "a", "usd": 0.5},
+            {"llm_role": "CLOUD", "model": "b", "usd": 0.125},
+            {"llm_role": "PLANNER", "model": "c", "usd": 0.125},
+            {"llm_role": "CHAT", "model": "d", "usd": 0.0},
+        ],
+    }
+    assert status_view.cost_line(cost) == (
+        "cost     0.7500 USD, an estimate, since 2026-11-23T02:50Z (CLOUD 0.6250, PLANNER 0.1250)"
+        ", 2 attempts at an unknown price; genai-prices 0.2.3 (of 2026-11-10)"
+    )
