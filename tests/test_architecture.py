@@ -538,6 +538,8 @@ REAL_TIME_ALLOWED = frozenset(
 CLOCKS = frozenset({"monotonic", "perf_counter", "process_time", "thread_time"})
 CLOCKS_NS = frozenset(f"{name}_ns" for name in CLOCKS)
 TESTS_TIME = re.compile(r"mark\.(fake|flowing)_time")
+COUNTS_CONNECTIONS = re.compile(r"len\(\w+\.peers\)|\bsent\.connection\b")
+STARTS_A_PROXY = re.compile(r"\b(in_front_of|running)\(")
 
 
 def modules_of_tests() -> list[Module]:
@@ -570,7 +572,7 @@ def real_time(module: Module) -> Iterator[tuple[str, str]]:
             name = simple_name(node.func)
             if name == "sleep" and not is_zero(node):
                 yield function, f"{where} sleeps: wait for the event itself"
-            if (name in {"timeout", "wait_for"} and owner(node) == "asyncio" and not fake) or (
+            if (is_bounded_wait(node) and not fake) or (
                 name in {"settimeout", "result"} and node.args
             ):
                 yield function, f"{where} is bounded: what hangs is ended by tests/conftest.py"
@@ -579,6 +581,14 @@ def real_time(module: Module) -> Iterator[tuple[str, str]]:
             yield from ((function, f"{where} {why}") for why in keywords(node, fake=fake))
         if isinstance(node, ast.Compare) and not fake and has_upper_bound(node):
             yield function, f"{where} bounds what the machine takes: use tests/support/fake_time.py"
+
+
+def is_bounded_wait(call: ast.Call) -> bool:
+    """Of asyncio, or ``sim.wait_for(it, 1.0)``."""
+    name = simple_name(call.func)
+    return (name == "timeout" and owner(call) == "asyncio") or (
+        name == "wait_for" and len(call.args) > 1
+    )
 
 
 def is_zero(call: ast.Call) -> bool:
@@ -628,6 +638,28 @@ def no_test_races_the_machine(module: Module) -> Iterator[str]:
 def test_no_test_races_the_machine() -> None:
     broken = [
         sentence for module in modules_of_tests() for sentence in no_test_races_the_machine(module)
+    ]
+    assert not broken, "\n".join(broken)
+
+
+def clients_questions_are_told_from_our_own(module: Module) -> Iterator[str]:
+    """The proxy asks its upstream any time: a connection, or the last request, may be its own."""
+    for function in ast.walk(module.tree):
+        if not isinstance(function, ast.AsyncFunctionDef):
+            continue
+        source = ast.unparse(function)
+        counts = COUNTS_CONNECTIONS.search(source) and STARTS_A_PROXY.search(source)
+        if counts and "curious=False" not in source:
+            yield f"{module.name}:{function.lineno} counts connections: curious=False"
+        if "up.sim.calls[-1]" in source:
+            yield f"{module.name}:{function.lineno} takes the last request: use up.passed_on"
+
+
+def test_clients_questions_are_told_from_our_own() -> None:
+    broken = [
+        sentence
+        for module in modules_of_tests()
+        for sentence in clients_questions_are_told_from_our_own(module)
     ]
     assert not broken, "\n".join(broken)
 
@@ -894,6 +926,7 @@ BAD = (
     (no_test_races_the_machine, TEST, "def f():\n    time.sleep(1)"),
     (no_test_races_the_machine, TEST, "async def f():\n    async with asyncio.timeout(5): g()"),
     (no_test_races_the_machine, TEST, "async def f():\n    await asyncio.wait_for(g(), 5)"),
+    (no_test_races_the_machine, TEST, "async def f():\n    await sim.wait_for(idle, 5)"),
     (no_test_races_the_machine, TEST, "sock.settimeout(5)"),
     (no_test_races_the_machine, TEST, "assert store.submit(work).result(5) == 1"),
     (no_test_races_the_machine, TEST, "subprocess.run(command, timeout=60)"),
@@ -902,6 +935,12 @@ BAD = (
     (no_test_races_the_machine, TEST, "assert 0.1 < loop.time() - began < 1"),
     (no_test_races_the_machine, TEST, "assert 1 > clock.now() - began"),
     (no_test_races_the_machine, TEST, "@settings(deadline=200)\ndef f(): ..."),
+    (
+        clients_questions_are_told_from_our_own,
+        TEST,
+        "async def f():\n    async with in_front_of(1) as up:\n        assert len(it.peers) == 1",
+    ),
+    (clients_questions_are_told_from_our_own, TEST, "async def f():\n    g(up.sim.calls[-1])"),
 )
 GOOD = (
     (policy_imports_only_what_is_pure, "modelsplit_policy.config", "import pydantic"),
@@ -924,6 +963,12 @@ GOOD = (
     (functions_fit_on_a_screen, PROXY, LONG.removesuffix("    x = 1\n")),
     (no_test_races_the_machine, TEST, "async def f():\n    await asyncio.sleep(0)"),
     (no_test_races_the_machine, TEST, "assert loop.time() - began > 0.1"),
+    (no_test_races_the_machine, TEST, "async def f():\n    await sim.wait_for(idle)"),
+    (
+        clients_questions_are_told_from_our_own,
+        TEST,
+        "async def f():\n    async with in_front_of(1, curious=False):\n        len(it.peers)",
+    ),
     (
         no_test_races_the_machine,
         TEST,
