@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from modelsplit_policy.config.parser import parse
+from modelsplit_policy.slo.judge import judge
 from modelsplit_policy.slo.names import OBJECTIVES
 from modelsplit_policy.slo.objectives import TABLE, Objective
 from modelsplit_policy.slo.report import Verdict
+from modelsplit_policy.slo.samples import Samples
 from modelsplit_proxy.config.policy_file import shipped
+from modelsplit_proxy.records import slo_report
 
 PAGE = (Path(__file__).parents[1] / "docs" / "slo.md").read_text(encoding="utf-8")
 SLO = shipped()["slo"]
@@ -45,6 +49,12 @@ def test_every_objective_is_explained() -> None:
         for word in re.findall(r"`(\w+)`", row[0])
     ]
     assert told == list(OBJECTIVES)
+
+
+def test_the_example_has_the_columns_of_a_report() -> None:
+    empty = slo_report.fields(judge(Samples(), parse(shipped()).slo, 0))
+    header = next(line for line in slo_report.lines(empty) if "must be" in line)
+    assert f"\n    {header}\n" in PAGE
 
 
 def test_every_verdict_is_explained() -> None:

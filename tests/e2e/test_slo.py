@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from modelsplit_proxy.storage.state_file import FILE_NAME
+from modelsplit_sim.config import SimConfig
+from support.harness import running
 from support.process import ollama, serving, spawned
 from support.waiting import until
 
 PLANNER = {"model": "planner", "prompt": "x", "stream": False}
+JSON = {"Content-Type": "application/json"}
 FILE = ("--admin", "127.0.0.1:1")
 
 
@@ -61,3 +64,28 @@ async def test_who_drains_says_so_in_its_last_heartbeat_and_who_is_killed_does_n
             proxy.signal(signal.SIGKILL)
             await proxy.ended()
     assert beats(tmp_path)[-1][1] == 0
+
+
+async def test_jobs_that_clients_tell_of_are_judged_and_their_calls_reviewed() -> None:
+    async with running(SimConfig(tokens=2)) as up, up.admin() as admin:
+        for number in range(4):
+            job = f"job-{number}"
+            async with up.client() as client:
+                headers = {"X-LLM-Job-Id": job, "X-LLM-Purpose": "failure_analysis"}
+                body = PLANNER | {"model": "executor" if number else "planner"}
+                answer = await client.request("POST", "/api/generate", body, headers)
+                assert answer.status == 200
+            tool = {"name": "grep", "duration_ms": 80.5, "ok": True}
+            assert (await admin.request("POST", f"/jobs/{job}/tool", tool, JSON)).status == 200
+            ended = {"ok": number < 3}
+            assert (await admin.request("POST", f"/jobs/{job}/finish", ended, JSON)).status == 200
+        told = (await admin.request("GET", "/slo?gate=3")).json
+        state = ("--state", str(up.app.store.path.parent))
+        async with spawned("modelsplit_proxy", "slo", "review", "--json", *state) as command:
+            code, out, _ = await command.outcome()
+    found = {row["objective"]: row for row in told["gates"][0]["objectives"]}
+    assert (found["executor_job_rate"]["value"], found["executor_job_rate"]["n"]) == (0.75, 4)
+    assert found["job_success_rate"]["value"] == 0.75
+    assert code == 0
+    assert {row["job_id"] for row in json.loads(out)} == {"job-1", "job-2", "job-3"}
+    assert {row["purpose"] for row in json.loads(out)} == {"failure_analysis"}

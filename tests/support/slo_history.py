@@ -19,11 +19,11 @@ from modelsplit_policy.slo.samples import (
     CallSample,
     Heartbeat,
     JobSample,
-    JobState,
     Opinion,
     Review,
     Samples,
 )
+from modelsplit_policy.vocabulary import JobState
 from modelsplit_proxy.records import slo_store
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from support.stores import opened

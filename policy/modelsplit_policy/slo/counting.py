@@ -13,7 +13,7 @@ from modelsplit_policy.slo.objectives import HOUR_S
 from modelsplit_policy.slo.report import RoleTimeouts
 from modelsplit_policy.slo.samples import Opinion
 from modelsplit_policy.slo.tallies import Clock, Events, Share, Values
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.vocabulary import JobState, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +69,8 @@ class Counts:
         self.coverage = {s: Coverage(now_us - 1_000_000 * s, now_us) for s in seconds}
         self.ends: dict[int, Counter[End]] = {s: Counter() for s in seconds}
         self.calls: Counter[int] = Counter()
+        # Jobs that nobody said had ended, by window.
+        self.expired: Counter[int] = Counter()
         self._by_role: dict[str, Counter[bool]] = {role: Counter() for role in _ROLES}
         # By window, the longest first: most calls of a week are of no interest to the last hours.
         self._windows = sorted((now_us - 1_000_000 * s, s) for s in seconds)
@@ -114,6 +116,9 @@ class Counts:
         ended_us = job.ended_us
         if ended_us is None or ended_us > self._now_us:
             return
+        if job.state is JobState.EXPIRED:
+            for since_us, seconds in self._windows:
+                self.expired[seconds] += ended_us >= since_us
         for row in self._job_rows:
             if row.name == "tool_latency_ms":
                 for tool_us in job.tools_us:

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Reason
-from modelsplit_policy.slo.samples import CLIENT_GONE, OK, JobState
-from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_policy.slo.samples import CLIENT_GONE, OK
+from modelsplit_policy.vocabulary import JobState, Provider, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

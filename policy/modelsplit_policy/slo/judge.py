@@ -177,7 +177,13 @@ def _finding(row: Row, seen: _Seen) -> Finding:
     judged = Judged(row.objective, row.bound, row.window_s)
     finding = _finder(row)(row, judged, seen)
     no_jobs = row.name in OF_JOBS and finding.n == 0
-    return replace(finding, note=verdicts.NO_JOBS) if no_jobs else finding
+    return _without_jobs(row, finding, seen) if no_jobs else finding
+
+
+def _without_jobs(row: Row, finding: Finding, seen: _Seen) -> Finding:
+    """Whether clients name no jobs, or none of those they name has ended."""
+    expired = seen.counts.expired[row.window_s]
+    return replace(finding, note=f"{expired} jobs expired" if expired else verdicts.NO_JOBS)
 
 
 def _finder(row: Row) -> Callable[[Row, Judged, _Seen], Finding]:
@@ -220,7 +226,9 @@ def _of_timeouts(row: Row, judged: Judged, seen: _Seen) -> Finding:
 
 
 def _of_job_success(row: Row, judged: Judged, seen: _Seen) -> Finding:
-    return verdicts.of_job_success(judged, row.share, seen.samples.baseline)
+    finding = verdicts.of_job_success(judged, row.share, seen.samples.baseline)
+    expired = seen.counts.expired[row.window_s]
+    return _noted(finding, f"{expired} expired, counted neither way") if expired else finding
 
 
 def _of_hallucinations(row: Row, judged: Judged, seen: _Seen) -> Finding:
@@ -250,13 +258,15 @@ def _of_uptime(row: Row, judged: Judged, seen: _Seen) -> Finding:
     share.short_total, share.short_bad = last_hour.present + last_hour.missing, last_hour.missing
     share.long_total, share.long_bad = last_five.present + last_five.missing, last_five.missing
     finding = verdicts.of_share(judged, share, _WHAT[row.name])
-    breach = finding.verdict is Verdict.BREACH
-    apart = f"{minutes.apart} min of restarts in good order apart" if minutes.apart else ""
-    return replace(
-        finding,
-        note="; ".join(text for text in (finding.note, apart) if text),
-        worst_at_us=minutes.down_at_us[:WORST] if breach else (),
-    )
+    if finding.verdict is Verdict.BREACH:
+        finding = replace(finding, worst_at_us=minutes.down_at_us[:WORST])
+    apart = f"{minutes.apart} min of restarts in good order apart"
+    return _noted(finding, apart) if minutes.apart else finding
+
+
+def _noted(finding: Finding, note: str) -> Finding:
+    """With one more thing that a reader must know."""
+    return replace(finding, note=f"{finding.note}; {note}" if finding.note else note)
 
 
 def _of_state_file(row: Row, judged: Judged, seen: _Seen) -> Finding:

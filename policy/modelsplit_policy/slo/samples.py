@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from modelsplit_policy.vocabulary import JobState
+
 OK: Final = "ok"
 CLIENT_GONE: Final = "client_gone"
 
@@ -52,15 +54,6 @@ class CallSample(NamedTuple):
     unfit: bool = False
     has_error_fields: bool = True
     has_telemetry: bool = True
-
-
-class JobState(StrEnum):
-    """How a job stands. ``expired``: nobody said that it had ended."""
-
-    OPEN = "open"
-    OK = "ok"
-    FAILED = "failed"
-    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)

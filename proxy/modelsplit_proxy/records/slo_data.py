@@ -18,11 +18,11 @@ from modelsplit_policy.slo.samples import (
     CallSample,
     Heartbeat,
     JobSample,
-    JobState,
     Opinion,
     Review,
     Samples,
 )
+from modelsplit_policy.vocabulary import JobState
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
@@ -31,26 +31,31 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.reader import Read
 
 _PAGE: Final = 5_000
+# A page is read in one go: of so many rows, in a few milliseconds.
+_GENTLE_PAGE: Final = 500
 # After so many rows, a quarter of a millisecond of work, whoever else wants the interpreter
 # has it (see ``recorder``).
 _YIELD_EVERY: Final = 32
 _YIELD_S: Final = 0.00002
 _MINUTE_US: Final = 60_000_000
 
-# A call that only loads or unloads asked for nothing. ``first``: the attempt that came first.
+# What most calls have nothing of is not looked for in them: an answer of the first attempt has
+# no other outcome, and no error. ``first``: how the first attempt ended.
 _CALLS: Final = """
-SELECT calls.id, calls.request_id, calls.started_us, calls.total_us, calls.role, calls.outcome,
-    calls.reason, calls.attempts, first.outcome, calls.llm_us, calls.wait_us,
-    calls.upstream_wait_us, calls.load_us, calls.first_us, calls.context, calls.provider,
-    calls.model, calls.fallback, json_extract(calls.more, '$.schema'),
-    json_extract(calls.more, '$.loading'), json_extract(calls.more, '$.error_code'),
-    json_extract(calls.more, '$.error_context'), json_extract(calls.more, '$.error_provider')
-FROM calls LEFT JOIN attempts AS first ON first.call_id = calls.id AND first.number = 1
-WHERE (calls.started_us, calls.id) > (?, ?) AND calls.started_us <= ?
-ORDER BY calls.started_us, calls.id LIMIT ?
+SELECT id, request_id, started_us, total_us, role, outcome, reason, attempts,
+    CASE WHEN outcome = 'ok' AND attempts = 1 THEN 'ok' ELSE (
+        SELECT outcome FROM attempts AS first WHERE first.call_id = calls.id AND first.number = 1
+    ) END,
+    llm_us, wait_us, upstream_wait_us, load_us, first_us, context, provider, model, fallback,
+    json_extract(more, '$.schema'), json_extract(more, '$.loading'),
+    CASE WHEN outcome = 'ok' THEN NULL ELSE
+        json_extract(more, '$.error_code', '$.error_context', '$.error_provider')
+    END
+FROM calls WHERE (started_us, id) > (?, ?) AND started_us <= ?
+ORDER BY started_us, id LIMIT ?
 """
 _JOBS: Final = """
-SELECT job_id, coalesce(started_us, first_us), ended_us, state, executor_calls FROM jobs
+SELECT job_id, first_us, ended_us, state, executor_calls FROM jobs
 WHERE (ended_us, job_id) > (?, ?) AND ended_us <= ? ORDER BY ended_us, job_id LIMIT ?
 """
 _TOOLS: Final = """
@@ -79,6 +84,7 @@ class SloData:
         self._read_all = read
         self._in_time = in_time
         self._gently = gently
+        self._page = _GENTLE_PAGE if gently else _PAGE
 
     def samples(self, since_us: int, until_us: int) -> Samples:
         """What came in this time; calls and jobs are read while they are looked at."""
@@ -93,11 +99,11 @@ class SloData:
     def calls(self, since_us: int, until_us: int) -> Iterator[CallSample]:
         """By time."""
         started_us, call_id = since_us, -1
-        while page := self._read(_CALLS, (started_us, call_id, until_us, _PAGE)):
+        while page := self._read(_CALLS, (started_us, call_id, until_us, self._page)):
             for number, row in enumerate(page):
                 if self._gently and number % _YIELD_EVERY == 0:
                     time.sleep(_YIELD_S)
-                # A call that only loads is none.
+                # A call that only loads or unloads asked for nothing.
                 if row[19] is None:
                     yield _call(row)
             call_id, started_us = page[-1][0], page[-1][2]
@@ -105,7 +111,7 @@ class SloData:
     def jobs(self, since_us: int, until_us: int) -> Iterator[JobSample]:
         """Those that ended, by when they did."""
         ended_us, job_id = since_us, ""
-        while page := self._read(_JOBS, (ended_us, job_id, until_us, _PAGE)):
+        while page := self._read(_JOBS, (ended_us, job_id, until_us, self._page)):
             names = [row[0] for row in page]
             tools: dict[str, list[int]] = {}
             for name, duration_us in self._read(_TOOLS, (orjson.dumps(names).decode(),)):
@@ -161,7 +167,7 @@ def _call(row: tuple[Any, ...]) -> CallSample:
         fallback,
         schema,
         _,
-        *error,
+        error,
     ) = row
     codes: tuple[str, ...] = ()
     if first is not None:
@@ -192,18 +198,14 @@ def _call(row: tuple[Any, ...]) -> CallSample:
 
 
 def _has_error_fields(
-    role: str | None,
-    always: tuple[object, ...],
-    whose: tuple[object, ...],
-    error: list[object],
+    role: str | None, always: tuple[object, ...], whose: tuple[object, ...], error: str | None
 ) -> bool:
     """Whether a failed call's record has all that an error says of itself.
 
     One that was turned away before it had a role has no context, provider and model to tell.
+    ``error``: its code, context and provider as JSON; None: there is nothing of it.
     """
-    code, *error_whose = error
-    return (
-        code is not None
-        and None not in always
-        and (role is None or None not in (*whose, *error_whose))
-    )
+    if error is None or None in always:
+        return False
+    code, *error_whose = orjson.loads(error)
+    return code is not None and (role is None or None not in (*whose, *error_whose))

@@ -180,8 +180,14 @@ def _summary(report: Mapping[str, Any]) -> Iterator[str]:
         else:
             yield from _wrapped(f"{head:<28}", ", ".join(names), 28)
     covered, window = _duration(report["covered_s"]), _duration(report["window_s"])
-    source = report["baseline"]["source"]
-    yield from _wrapped("  ", f"records cover {covered} of {window}; baseline: {source}")
+    yield from _wrapped("  ", f"records cover {covered} of {window}")
+    yield from _wrapped("  ", f"baseline: {_baseline(report['baseline'])}")
+
+
+def _baseline(baseline: Mapping[str, Any]) -> str:
+    timeouts = f"{baseline['timeouts']:g} timeouts in {_duration(baseline['timeouts_window_s'])}"
+    p95 = _value(baseline["planner_p95_ms"], Unit.MS)
+    return f"{baseline['source']} ({timeouts}, planner P95 {p95})"
 
 
 def _loud(verdict: str) -> str:

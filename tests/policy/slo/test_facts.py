@@ -8,7 +8,8 @@ from modelsplit_policy.failures import ErrorCode
 from modelsplit_policy.slo import facts
 from modelsplit_policy.slo.facts import End, end_of
 from modelsplit_policy.slo.names import OBJECTIVES
-from modelsplit_policy.slo.samples import JobSample, JobState
+from modelsplit_policy.slo.samples import JobSample
+from modelsplit_policy.vocabulary import JobState
 from support.slo_history import executor, planner
 
 ENDS = {

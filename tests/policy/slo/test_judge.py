@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from modelsplit_policy.slo.facts import End
 from modelsplit_policy.slo.judge import judge, longest_window_s
 from modelsplit_policy.slo.report import Finding, Gate, Report, Verdict
 from modelsplit_policy.slo.samples import DOCUMENT_BASELINE, CallSample, Samples
+from modelsplit_policy.vocabulary import JobState
 from support.slo_history import (
     COMPARED,
     DAY_US,
@@ -150,6 +152,23 @@ def test_jobs_without_a_job_in_the_window_say_that_no_client_names_any() -> None
     old = History(jobs=tuple(job for job in WELL.jobs if job.started_us < NOW_US - 6 * HOUR_US))
     found = finding(report(old), 3, "executor_job_rate")
     assert (found.verdict, found.note) == (NOT_ENOUGH, "no client sends X-LLM-Job-Id")
+
+
+def test_jobs_that_expired_are_told_apart() -> None:
+    expired = tuple(replace(job, state=JobState.EXPIRED) for job in WELL.jobs[-7:])
+    some = report(History(jobs=(*WELL.jobs[:-7], *expired)))
+    assert finding(some, 3, "job_success_rate").note.endswith("; 7 expired, counted neither way")
+    assert finding(some, 3, "executor_job_rate").n == 60
+    none = report(History(jobs=expired))
+    assert finding(none, 3, "job_success_rate").note == "7 jobs expired"
+
+
+def test_a_restart_in_good_order_is_told() -> None:
+    beats = [beat for beat in WELL.heartbeats if not 5 < NOW_US - beat.at_us < 5 * MINUTE_US]
+    beats[-1] = replace(beats[-1], drained=True)
+    late = replace(beats[-1], at_us=NOW_US - MINUTE_US + 1, drained=False)
+    found = finding(report(History(heartbeats=(*beats, late))), 4, "uptime")
+    assert (found.value, found.note) == (1, "4 min of restarts in good order apart")
 
 
 # --- What is asked for --------------------------------------------------------------------

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_policy.slo.samples import DOCUMENT_BASELINE, CallSample, JobState
-from modelsplit_policy.vocabulary import Loading
+from modelsplit_policy.slo.samples import DOCUMENT_BASELINE, CallSample
+from modelsplit_policy.vocabulary import JobState, Loading
 from modelsplit_proxy.records import slo_data as module
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.records.slo_data import SloData
@@ -122,6 +122,7 @@ def test_a_week_comes_back_as_it_was_whatever_the_pages(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(module, "_PAGE", page)
+    monkeypatch.setattr(module, "_GENTLE_PAGE", page)
     history = breaching(days=1)
     write(tmp_path, history)
     with opened(tmp_path) as store:

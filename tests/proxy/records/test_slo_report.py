@@ -36,7 +36,7 @@ def test_no_line_is_longer_than_a_terminal(fields: dict[str, Any]) -> None:
 
 
 def test_the_first_lines_say_what_is_wrong() -> None:
-    assert list(slo_report.lines(ILL))[:11] == [
+    assert list(slo_report.lines(ILL))[:12] == [
         "SLO BREACH, 2026-11-23T00:29:00Z",
         "  gate 0   BREACH           memory growth, planner failures",
         "  gate 1   BREACH           timeouts, queue wait P95, errors in full, planner",
@@ -47,7 +47,8 @@ def test_the_first_lines_say_what_is_wrong() -> None:
         "                            failures",
         "  gate 4   BREACH           timeouts, job P99, cloud calls, uptime",
         "  targets  BREACH           llm latency P95, event loop lag, job P95",
-        "  records cover 7 d of 7 d; baseline: a made-up month",
+        "  records cover 7 d of 7 d",
+        "  baseline: a made-up month (26 timeouts in 5 h, planner P95 10 s)",
     ]
 
 
@@ -87,7 +88,7 @@ def test_what_is_missing_is_said_in_words() -> None:
     text = "\n".join(slo_report.lines(NOTHING))
     assert "          not enough data: no client sends X-LLM-Job-Id\n" in text
     assert "  targets  not enough data  llm latency P95, event loop lag, job P95\n" in text
-    assert "records cover 0 s of 7 d; baseline: the mission's document" in text
+    assert "  records cover 0 s of 7 d\n  baseline: the mission's document (26 timeouts" in text
 
 
 def test_what_is_not_judged_is_named_so() -> None:
