@@ -138,6 +138,14 @@ def quantile_ranks(n: int, p: float, level: float) -> tuple[int | None, int | No
     return None if first < 1 else first, None if last > n else last
 
 
+def at_least(count: int, n: int, p: float) -> float:
+    """How probable it is that so many of ``n`` or more are, where each is with probability ``p``.
+
+    0 < ``p`` < 1; ``n``: some hundreds at most.
+    """
+    return 1.0 if count <= 0 else max(0.0, 1.0 - _binomial(n, p)[count - 1])
+
+
 def wilson(share: float, n: float, level: float) -> tuple[float, float]:
     """Wilson's score interval of a share out of ``n``."""
     z = normal(level)

@@ -19,10 +19,12 @@ from modelsplit_policy.intervals import (
     MIN_CLUSTERS,
     Difference,
     Estimate,
+    at_least,
     difference,
     mean,
     normal,
     quantile,
+    quantile_ranks,
     rate,
     student,
     wilson,
@@ -265,3 +267,15 @@ def test_whatever_the_sample_an_estimate_is_within_its_interval(
         assert estimate.low is None or estimate.low <= estimate.value + tolerance
         assert estimate.high is None or estimate.high >= estimate.value - tolerance
         assert 1.0 <= estimate.effective <= estimate.n
+
+
+def test_how_probable_it_is_that_so_many_are() -> None:
+    assert at_least(0, 10, 0.01) == 1
+    assert at_least(1, 10, 0.01) == pytest.approx(1 - 0.99**10)
+    assert at_least(2, 10, 0.01) == pytest.approx(1 - 0.99**10 - 10 * 0.01 * 0.99**9)
+    assert at_least(10, 10, 0.5) == pytest.approx(0.5**10)
+
+
+@pytest.mark.parametrize(("n", "ranks"), [(5, (4, None)), (100, (90, 100)), (1, (None, None))])
+def test_ranks_around_a_quantile(n: int, ranks: tuple[int | None, int | None]) -> None:
+    assert quantile_ranks(n, 0.95, 0.95) == ranks

@@ -2,7 +2,8 @@
 
 How many samples are enough: so many that one bad one among them is what the objective allows,
 and twenty at least. With fewer, a quantile is the largest value and a rate is 0 or far off;
-then there is a breach only if the whole interval is beyond the bound, and never a pass.
+then there is never a pass, and a breach only if chance would make so many bad ones of what
+holds in fewer than one of forty cases.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from modelsplit_policy.intervals import Estimate, difference, quantile_ranks, wilson
+from modelsplit_policy.intervals import Estimate, at_least, difference, quantile_ranks, wilson
 from modelsplit_policy.slo.events import most_in_any_window
 from modelsplit_policy.slo.objectives import HOUR_S, Holds
 from modelsplit_policy.slo.report import ErrorBudget, Finding, Verdict
@@ -72,7 +73,7 @@ def of_values(judged: Judged, values: Values, what: str) -> Finding:
     high = None if last is None else ranked.at(last) / 1000
     value, needed = ranked.quantile(p) / 1000, enough(1 - p)
     verdict, note = judged.by(value), ""
-    if n < needed and (low is None or judged.holds(low)):
+    if n < needed and not _too_many(values.share.bad, n, 1 - p):
         verdict, note = Verdict.NOT_ENOUGH_DATA, f"{n} of the {needed} {what} that are needed"
     return judged.finding(
         verdict,
@@ -97,7 +98,7 @@ def of_share(judged: Judged, share: Share, what: str) -> Finding:
     value, needed = counted / n, enough(allowed)
     low, high = wilson(value, n, LEVEL)
     verdict, note = judged.by(value), ""
-    if n < needed and judged.holds(high if good else low):
+    if n < needed and not _too_many(share.bad, n, allowed):
         verdict, note = Verdict.NOT_ENOUGH_DATA, f"{n} of the {needed} {what} that are needed"
     return judged.finding(
         verdict,
@@ -252,6 +253,11 @@ def enough(allowed: float) -> int:
         return 1
     # Less a hair: 1 / (1 - 0.95) is a little more than twenty.
     return max(LEAST, math.ceil(1 / allowed - 1e-9))
+
+
+def _too_many(bad: int, n: int, allowed: float) -> bool:
+    """Whether it can hardly be chance that so many of a few are bad."""
+    return at_least(bad, n, allowed) <= (1 - LEVEL) / 2
 
 
 def _too_few(n: int, before: int, what: str) -> str:

@@ -240,9 +240,8 @@ def _finding_lines(found: Mapping[str, Any], window_s: int) -> Iterator[str]:
     notes = [found["note"]] if found["note"] else []
     if found["window_s"] != window_s:
         notes.append(f"in {_duration(found['window_s'])}")
-    if verdict in {Verdict.NOT_ENOUGH_DATA, Verdict.NOT_JUDGED}:
-        why = "; ".join(notes)
-        yield from _wrapped(" " * 10, f"{verdict}: {why}" if why else verdict)
+    if verdict == Verdict.NOT_JUDGED or (verdict == Verdict.NOT_ENOUGH_DATA and found["note"]):
+        yield from _wrapped(" " * 10, ": ".join((verdict, *filter(None, ["; ".join(notes)]))))
     elif notes and (verdict == Verdict.BREACH or found["n"] == 0):
         yield from _wrapped(" " * 10, "; ".join(notes))
     if found["worst"] or found["worst_at"]:
@@ -281,17 +280,17 @@ def _burn(found: Mapping[str, Any]) -> str:
 
 
 def _short(value: float) -> str:
-    """In two digits, or as a whole number."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+    """With a digit behind the point where it is small, but for nothing at all."""
+    return f"{value:.1f}" if 0 < value < 10 else f"{value:.0f}"
 
 
 def _timeout_lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"timeouts by role in {_duration(report['timeouts_window_s'])}"
     for row in report["timeouts"]:
-        per_5h = "-" if row["per_5h"] is None else f"{row['per_5h']:.3g}"
+        per_5h = "" if row["per_5h"] is None else f"{row['per_5h']:.3g} in 5 h, "
         per_100 = f"{row['per_100_calls']:.2g}"
         counted = f"{row['timeouts']} of {row['calls']} calls"
-        yield f"  {row['llm_role']:<10}{counted:<22}{per_5h} in 5 h, {per_100} per 100 calls"
+        yield f"  {row['llm_role']:<10}{counted:<22}{per_5h}{per_100} per 100 calls"
 
 
 def _value(value: float, unit: str) -> str:

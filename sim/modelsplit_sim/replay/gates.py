@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from modelsplit_policy.failures import ErrorCode
 from modelsplit_policy.slo.judge import judge
 from modelsplit_policy.slo.report import Verdict, worst_of
-from modelsplit_policy.slo.samples import CLIENT_GONE, OK, CallSample, JobSample, JobState, Samples
-from modelsplit_policy.vocabulary import Context
+from modelsplit_policy.slo.samples import CLIENT_GONE, OK, CallSample, JobSample, Samples
+from modelsplit_policy.vocabulary import Context, JobState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
