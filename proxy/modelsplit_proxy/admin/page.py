@@ -40,6 +40,7 @@ _PHRASES: Final = MappingProxyType(
         403: "Forbidden",
         404: "Not Found",
         405: "Method Not Allowed",
+        408: "Request Timeout",
         409: "Conflict",
         415: "Unsupported Media Type",
         429: "Too Many Requests",

@@ -88,3 +88,14 @@ async def test_a_client_whose_answer_is_whole_keeps_it_and_its_connection(
         assert up.seats() == (0, 0)
         # Those before and behind it have heard of both.
         assert len(await up.calls.wait(2)) == 2
+
+
+def test_who_only_wants_calls_of_jobs_is_told_of_those_behind_all_others() -> None:
+    heard: list[str] = []
+    ended = CallEnded()
+    ended.listen("jobs", lambda record: heard.append(f"jobs {record.job_id}"), only_jobs=True)
+    ended.listen("first", lambda record: heard.append(f"first {record.job_id}"))
+    ended.tell(answered())
+    ended.tell(answered(job_id="j"))
+    assert heard == ["first None", "first j", "jobs j"]
+    assert ended.failures == {"jobs": 0, "first": 0}

@@ -91,3 +91,17 @@ def test_the_longest_silence_is_that_of_the_call_sent_first_whose_answer_has_not
         live.enter(record)
     live.enter(routed())
     assert live.longest_silence_s() == 3.0
+
+
+def test_running_calls_are_known_by_their_jobs() -> None:
+    live = LiveCalls(Clock())
+    records = [
+        routed(request_id=f"r{n}", job_id=job) for n, job in enumerate(("a", None, "b", "a"))
+    ]
+    for record in records:
+        live.enter(record)
+    assert live.jobs() == {"a", "b"}
+    assert [record.request_id for record in live.of_job("a")] == ["r0", "r3"]
+    live.leave(records[2])
+    assert live.jobs() == {"a"}
+    assert not live.of_job("b")

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.records.query import WORDS, Query, QueryError, only, read_number, read_query
+from modelsplit_policy.vocabulary import JobState, Role
+from modelsplit_proxy.records.query import (
+    JOB_WORDS,
+    WORDS,
+    JobQuery,
+    Query,
+    QueryError,
+    only,
+    read_job_query,
+    read_number,
+    read_query,
+)
 from modelsplit_proxy.records.values import log_fields
 from support.records import answered
 
@@ -112,3 +122,33 @@ def test_numbers_have_an_end() -> None:
 
 def test_nothing_is_older_than_the_clock() -> None:
     assert read_query({"since": "999999999d"}, NOW).since_us == 0
+
+
+def test_words_that_say_which_jobs_are_wanted() -> None:
+    assert read_job_query({}, NOW) == JobQuery()
+    assert JobQuery().where() == ("1", [])
+    query = read_job_query(dict(zip(JOB_WORDS, ("Failed", "1h", "30m"), strict=True)), NOW)
+    since_us, until_us = round((NOW - 3600) * 1e6), round((NOW - 1800) * 1e6)
+    assert query == JobQuery(JobState.FAILED, since_us, until_us)
+    assert query.where() == (
+        "state = ? AND last_us >= ? AND last_us < ?",
+        ["failed", since_us, until_us],
+    )
+    assert query.fits(JobState.FAILED, since_us)
+    assert not query.fits(JobState.FAILED, until_us)
+    assert not query.fits(JobState.FAILED, since_us - 1)
+    assert not query.fits(JobState.OPEN, since_us)
+    assert JobQuery().fits(JobState.OPEN, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ({"state": "done"}, 'state "done" is unknown; the states are open, ok, failed, expired'),
+        ({"since": "soon"}, "is neither a time ago"),
+        ({"since": "1h", "until": "2h"}, "no job is between them"),
+    ],
+)
+def test_words_of_jobs_that_cannot_be_read(words: dict[str, str], error: str) -> None:
+    with pytest.raises(QueryError, match=error):
+        read_job_query(words, NOW)
