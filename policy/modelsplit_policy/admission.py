@@ -249,7 +249,8 @@ class Admission:
 
     def standing(self, ticket: Ticket) -> Seats:
         """What each limit on the ticket stands at now."""
-        pool, model, host = self._pools[ticket.role], ticket.model, self._host_of(ticket)
+        pool, model = self._pools[ticket.role], ticket.model
+        host = self._likely_host(model) if ticket.host is None else self._by_host[ticket.host]
         return Seats(
             pool.running,
             pool.limits.seats,
@@ -295,7 +296,7 @@ class Admission:
 
     def _held_by(self, ticket: Ticket, hold: Hold) -> str:
         """The limit that the ticket stands at, with its numbers."""
-        host = self._host_of(ticket)
+        host = self._likely_host(ticket.model)
         kept = [role for role, pool in self._pools.items() if pool.kept and role != ticket.role]
         protected = [role for role, pool in self._pools.items() if pool.limits.protected]
         return overload.held_by(
@@ -341,8 +342,8 @@ class Admission:
         ``report``: what a call that ran says of itself, for learning.
         """
         pool = self._pools[ticket.role]
-        self._urgent.pop(ticket, None)
         if ticket.place is Place.WAITING:
+            self._urgent.pop(ticket, None)
             pool.line.remove(ticket)
             self._in_line -= 1
         elif ticket.place is Place.SEATED:
@@ -497,13 +498,11 @@ class Admission:
                 pool.rhythm.held(now, holding=True)
             self._held_until = until
 
-    def _host_of(self, ticket: Ticket) -> HostSeats:
-        """Where the ticket is seated, or would be if one host had to be named."""
-        if ticket.host is not None:
-            return self._by_host[ticket.host]
+    def _likely_host(self, model: str) -> HostSeats:
+        """Where a call of ``model`` would go if one host had to be named."""
         best = self._hosts[0]
         for host in self._hosts[1:]:
-            if _suits_better(host, best, ticket.model):
+            if _suits_better(host, best, model):
                 best = host
         return best
 
@@ -621,11 +620,11 @@ class Admission:
             if host is None:
                 continue
             if first is not None:
-                if host.has_loaded(ticket.model) is not False:
+                if host.loaded.get(ticket.model) is not False:
                     return _Candidate(tag, ticket, host)
                 continue
             first = _Candidate(tag, ticket, host)
-            if host.has_loaded(ticket.model) is not False or now - ticket.arrived >= PATIENCE_S:
+            if host.loaded.get(ticket.model) is not False or now - ticket.arrived >= PATIENCE_S:
                 return first
         return first
 
@@ -772,8 +771,8 @@ def _first(pool: Pool) -> _Candidate | None:
 
 
 def _suits_better(host: HostSeats, other: HostSeats, model: str) -> bool:
-    mine = (host.has_loaded(model) is not True, host.running)
-    return mine < (other.has_loaded(model) is not True, other.running)
+    mine = (host.loaded.get(model) is not True, host.running)
+    return mine < (other.loaded.get(model) is not True, other.running)
 
 
 def from_policy(policy: Policy) -> Admission:

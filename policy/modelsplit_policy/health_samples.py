@@ -18,7 +18,7 @@ from modelsplit_policy.health import Level, QueueState, Signals
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.blame import Circumstances
@@ -50,7 +50,7 @@ class Timeouts:
 
     def call_ended(
         self,
-        attempts: Iterable[Failure | None],
+        attempts: Sequence[Failure],
         told: Failure | None,
         now: float,
         circumstances: Circumstances = USUAL,
@@ -61,7 +61,7 @@ class Timeouts:
         What was told is mostly how an attempt failed, and then the same object: that is one
         failure. ``pair``: who asked what; None: nobody knows.
         """
-        failures = [failure for failure in attempts if failure is not None]
+        failures = list(attempts)
         if told is not None and not any(failure is told for failure in failures):
             failures.append(told)
         for number, failure in enumerate(failures):

@@ -70,10 +70,6 @@ class HostSeats:
                 return Hold.MODEL_CAP
         return None
 
-    def has_loaded(self, model: str) -> bool | None:
-        """Whether ``model`` is loaded; None: nobody knows."""
-        return self.loaded[model] if model in self.loaded else None  # noqa: SIM401 - no call
-
     def take(self, model: str, now: float, length_s: float | None = None) -> Flight:
         """A call of ``model`` takes a seat; ``give_back`` is then owed.
 
@@ -82,7 +78,7 @@ class HostSeats:
         self.running += 1
         self.by_model[model] = self.by_model.get(model, 0) + 1
         return self.parallelism.start(
-            model, now, resident=self.has_loaded(model), length_s=length_s
+            model, now, resident=self.loaded.get(model), length_s=length_s
         )
 
     def give_back(self, flight: Flight, now: float, held_s: float, report: Report | None) -> None:

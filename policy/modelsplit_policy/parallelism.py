@@ -116,24 +116,24 @@ class _Sample(NamedTuple):
 
 
 class Pace:
-    """How often to probe a model's slots: at once after one more was found, else ever rarer."""
+    """How often to probe a model's slots: at once after one more was found, else ever rarer.
 
-    __slots__ = ("_every", "_since")
+    ``since``: calls that have ended since the last probe.
+    """
+
+    __slots__ = ("_every", "since")
 
     def __init__(self) -> None:
         self._every = 1
-        self._since = 0
-
-    def count(self) -> None:
-        self._since += 1
+        self.since = 0
 
     @property
     def due(self) -> bool:
-        return self._since >= self._every
+        return self.since >= self._every
 
     def probed(self, *, more: bool, moved: bool) -> None:
         """A probe has ended: it found ``more`` slots, or ``moved`` what is known otherwise."""
-        self._since = 0
+        self.since = 0
         if more:
             self._every = 0
         elif moved:
@@ -147,7 +147,7 @@ class _Slots:
 
     ``computing``: calls that certainly compute, no more than there are slots known.
     ``in_doubt``: calls of which nobody can tell: loading, or in slots that may or may not
-    exist. Both follow from the rest, through ``Parallelism._recount``.
+    exist. Both follow from the rest, through ``Parallelism._count``.
     """
 
     __slots__ = (
@@ -291,7 +291,10 @@ class _HostProbes:
 
 
 class Parallelism:
-    """The estimates, and who is running."""
+    """The estimates, and who is running.
+
+    ``host``: how many calls at once are worth running on the machine.
+    """
 
     def __init__(self, cap: int, host: int | None, models: Mapping[str, int]) -> None:
         """``cap``: never learn beyond this. ``host`` and ``models``: given, not learned."""
@@ -300,7 +303,7 @@ class Parallelism:
         self._given_models = dict(models)
         self._models: dict[str, _Slots] = {}
         self.shares = Shares(cap)
-        self._host = host if host is not None else 1
+        self.host = host if host is not None else 1
         self._host_probes = _HostProbes()
         self._slot_probes = 0
         # What the model takes that was the last to show its slots.
@@ -316,14 +319,9 @@ class Parallelism:
     def __repr__(self) -> str:
         slots = ", ".join(f"{name} {s.running}/{s.known}" for name, s in self._models.items())
         return (
-            f"<Parallelism host {len(self._flights)}/{self._host} "
+            f"<Parallelism host {len(self._flights)}/{self.host} "
             f"contention {self.contention:.2f} ({slots})>"
         )
-
-    @property
-    def host(self) -> int:
-        """How many calls at once are worth running on the machine."""
-        return self._host
 
     @property
     def contention(self) -> float:
@@ -354,7 +352,7 @@ class Parallelism:
     @property
     def is_full(self) -> bool:
         """True if no call of any model fits."""
-        return len(self._flights) >= self._host
+        return len(self._flights) >= self.host
 
     @property
     def running(self) -> int:
@@ -367,7 +365,7 @@ class Parallelism:
 
     def fits(self, model: str) -> bool:
         """True if one more call of ``model`` stays within what is known to be useful."""
-        if len(self._flights) >= self._host:
+        if len(self._flights) >= self.host:
             return False
         slots = self._models.get(model)
         return slots is None or slots.running < slots.known
@@ -380,7 +378,7 @@ class Parallelism:
         """True if one call more than known is due, to see what it shows."""
         if not self.settled:
             return False
-        over_host = len(self._flights) >= self._host
+        over_host = len(self._flights) >= self.host
         over_slots = self._running(model) >= self.slots(model)
         if not (over_host or over_slots) or (over_host and not self._can_learn(model)):
             return False
@@ -395,10 +393,6 @@ class Parallelism:
             return True
         return any(flight.slots.alone.seconds is not None for flight in self._flights)
 
-    def over_host(self) -> bool:
-        """True if one more call would be beyond what is worth running on the host."""
-        return len(self._flights) >= self._host
-
     def harms(self, model: str) -> bool | None:
         """Whether one more call of ``model`` costs the others more than it gains.
 
@@ -406,7 +400,7 @@ class Parallelism:
         """
         harms: bool | None = False
         running = len(self._flights)
-        if running and running >= self._host:
+        if running and running >= self.host:
             harms = True if self._given_host is not None else self.shares.harms(running + 1)
         slots = self._models.get(model)
         if harms or slots is None or slots.running < slots.known:
@@ -451,7 +445,7 @@ class Parallelism:
         """
         slots = self._slots_of(model)
         running = slots.running
-        over_host = self.is_full
+        over_host = len(self._flights) >= self.host
         probe = over_host or running >= slots.known
         flight = Flight(
             model,
@@ -492,10 +486,10 @@ class Parallelism:
         """
         if flight not in self._flights:
             return
-        before = self._host, flight.slots.known
+        before = self.host, flight.slots.known
         taught = False
         if report is not None:
-            self._learn_slots(flight, now, report)
+            self._learn_slots(flight, report)
             taught = self._learn_contention(flight, now, held_s, report, before[1])
         if flight.over_slots:
             taught = self._out_of_doubt(sure=flight.slots.known > before[1]) or taught
@@ -516,7 +510,7 @@ class Parallelism:
 
     # Slots.
 
-    def _learn_slots(self, flight: Flight, now: float, report: Report) -> None:
+    def _learn_slots(self, flight: Flight, report: Report) -> None:
         if flight.model in self._given_models:
             return
         hidden = _hidden_wait(report, warm=flight.warm)
@@ -528,7 +522,6 @@ class Parallelism:
         if (slots.known, slots.most) != before:
             self._usual_slots = slots.known
             self.lessons += 1
-            self._recount(slots, now)
 
     def _revise(self, slots: _Slots, flight: Flight, hidden_s: float, threshold_s: float) -> None:
         if hidden_s > threshold_s:
@@ -649,19 +642,19 @@ class Parallelism:
 
     def _choose_host(self) -> None:
         if self._given_host is None:
-            self._host = self.shares.worth(self._host)
+            self.host = self.shares.worth(self.host)
 
     def _host_probe_due(self, now: float) -> bool:
-        return self._given_host is None and self._host < self._cap and self._host_probes.due(now)
+        return self._given_host is None and self.host < self._cap and self._host_probes.due(now)
 
     # Probes.
 
     def _paced(self, flight: Flight, now: float, before: tuple[int, int], *, taught: bool) -> None:
         slots, probes = flight.slots, self._host_probes
-        slots.pace.count()
+        slots.pace.since += 1
         if probes.ended(flight, taught=taught):
             level = probes.level
-            probes.showed(now, gained=self._host >= level, hurt=self.shares.harms(level))
+            probes.showed(now, gained=self.host >= level, hurt=self.shares.harms(level))
         if flight.over_slots:
             self._slot_probes -= 1
             # What contradicts is looked at again soon.
@@ -671,17 +664,16 @@ class Parallelism:
     # Who runs, and who ran when.
 
     def _count(self, flight: Flight, change: int, now: float) -> None:
-        """One call of the flight's kind more or fewer, from now on."""
+        """One call of the flight's kind more or fewer, from now on.
+
+        What is known of its model's slots may have changed as well: so does the history.
+        """
         slots = flight.slots
         slots.running += change
         if flight.loading:
             slots.loading += change
         else:
             slots.ready += change
-        self._recount(slots, now)
-
-    def _recount(self, slots: _Slots, now: float) -> None:
-        """A model's calls have changed, or what is known of its slots: so has the history."""
         computing = min(slots.known, slots.ready)
         in_doubt = slots.loading
         if slots.known != slots.most:

@@ -46,10 +46,6 @@ class Service:
         self.count = 0
         self.mean_s = 0.0
 
-    def note(self, held_s: float) -> None:
-        self.count += 1
-        self.mean_s += max(SMOOTHING, 1 / self.count) * (held_s - self.mean_s)
-
 
 class Pool:
     """One role's seats and its line. ``kept``: reserved seats that nobody else may use now."""
@@ -84,7 +80,8 @@ class Pool:
             if len(self.services) >= MODELS_MAX:
                 del self.services[next(iter(self.services))]
             service = self.services[model] = Service()
-        service.note(held_s)
+        service.count += 1
+        service.mean_s += max(SMOOTHING, 1 / service.count) * (held_s - service.mean_s)
 
     def length_s(self, model: str) -> float:
         """How long a call of ``model`` is expected to keep its seat."""

@@ -77,7 +77,7 @@ def test_one_timeout_counts_once_wherever_it_is_told() -> None:
     timeouts.call_ended([LATE], LATE, 0.0)
     assert timeouts.count(0.0) == 1
     # A stream that broke off after its head has failed as a call, not as an attempt.
-    timeouts.call_ended([None], STALLED, 0.0)
+    timeouts.call_ended([], STALLED, 0.0)
     assert timeouts.count(0.0) == 2
     # Two attempts, two timeouts, equal or not.
     timeouts.call_ended([LATE, replace(LATE)], LATE, 0.0)

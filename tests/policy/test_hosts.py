@@ -44,9 +44,11 @@ def test_a_host_holds_back_by_its_seats_and_by_a_models_cap() -> None:
 
 def test_what_is_loaded_is_known_or_not() -> None:
     host = seats()
-    assert host.has_loaded("m") is None
+    unknown = host.take("m", 0.0)
     host.loaded = {"m": True, "n": False}
-    assert (host.has_loaded("m"), host.has_loaded("n")) == (True, False)
+    flights = [unknown, host.take("m", 0.0), host.take("n", 0.0)]
+    told = [(flight.warm, flight.loading) for flight in flights]
+    assert told == [(False, False), (True, False), (False, True)]
 
 
 def test_a_seated_ticket_says_on_which_host_and_one_in_line_says_none() -> None:

@@ -160,9 +160,9 @@ class InferenceCall:
                     after=last if ask.front else None,
                     before=tried[-1].failure if tried else None,
                 )
-                last = run
                 if setback is None:
                     return None
+                last = run
                 setbacks.append(setback)
                 tried.append(Tried(setback.failure, not record.call.seatless, run.waited_s))
                 unable = partial(self._unable, sent, route.role)

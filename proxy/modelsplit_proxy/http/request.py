@@ -76,6 +76,8 @@ class Connection(Protocol):
 class Request:
     """``raw_path``: the target as it came. ``origin``: the ``Origin`` field of a browser.
 
+    ``remote``: the client's address, or empty.
+
     ``keep_alive``: the client wants the connection kept.
     """
 
@@ -91,6 +93,7 @@ class Request:
         "origin",
         "raw_headers",
         "raw_path",
+        "remote",
     )
 
     def __init__(
@@ -108,17 +111,13 @@ class Request:
         self.keep_alive: bool = not message.should_close
         self.content = content
         self.connection = connection
+        self.remote: str = connection.remote
         self.origin: str | None = self.headers.get("Origin")
         self._url: URL = message.url
         self._task = task
 
     def __repr__(self) -> str:
         return f"<Request {self.method} {self.raw_path}>"
-
-    @property
-    def remote(self) -> str:
-        """The client's address, or empty."""
-        return self.connection.remote
 
     @property
     def content_length(self) -> int | None:

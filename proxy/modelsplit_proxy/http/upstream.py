@@ -292,10 +292,6 @@ class UpstreamConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.look_again()
 
-    def rest(self) -> None:
-        """Nobody uses it from now on."""
-        self.idle_since = self._loop.time()
-
     def quiet(self) -> bool:
         """True if an idle connection has nothing to say: no late bytes, no FIN.
 

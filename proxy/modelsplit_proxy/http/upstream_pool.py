@@ -59,7 +59,7 @@ class UpstreamPool:
         if len(self._idle) >= MAX_IDLE:
             connection.close()
             return
-        connection.rest()
+        connection.idle_since = asyncio.get_running_loop().time()
         self._idle.append(connection)
         if self._sweeping is None:
             self._sweep_in(IDLE_S)

@@ -57,13 +57,15 @@ class HealthMonitor:
 
     def call_ended(self, record: CallRecord) -> None:
         """Note how the attempts of a finished call failed."""
-        self.timeouts.call_ended(
-            (attempt.failure for attempt in record.attempts),
-            record.failure,
-            self._watched.clock.now(),
-            Circumstances(record.deadline_was_clients, record.holds_back),
-            record.pair,
-        )
+        failures = [attempt.failure for attempt in record.attempts if attempt.failure is not None]
+        if failures or record.failure is not None:
+            self.timeouts.call_ended(
+                failures,
+                record.failure,
+                self._watched.clock.now(),
+                Circumstances(record.deadline_was_clients, record.holds_back),
+                record.pair,
+            )
 
     async def watch(self) -> None:
         """Look for ever; a task of the process."""

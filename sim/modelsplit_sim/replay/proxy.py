@@ -566,7 +566,7 @@ class VirtualProxy:
         if call.has_client_seat:
             self._clients.leave(call.demand.client)
         self.health.timeouts.call_ended(
-            (attempt.failure for attempt in call.attempts),
+            [attempt.failure for attempt in call.attempts if attempt.failure is not None],
             failure,
             now,
             Circumstances(),
