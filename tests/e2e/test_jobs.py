@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import random
 import signal
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.harness import Running
+    from support.process import Process
     from support.wire import Answer, Client
 
 ROUTE = "/api/generate"
@@ -235,6 +238,38 @@ async def test_what_was_told_is_there_after_a_kill(tmp_path: Path) -> None:
             assert (open_job["state"], open_job["tools"]) == ("open", 1)
             assert (await tell(admin, "/jobs/open/finish", {"ok": False})).status == 200
             assert (await show(admin, "open"))["state"] == "failed"
+
+
+async def test_no_report_that_was_answered_is_lost_to_a_kill_under_load(tmp_path: Path) -> None:
+    """Clients tell jobs as fast as they are answered; the process is killed at some moment."""
+    chance = random.Random(5)
+    started: set[str] = set()
+    finished: set[str] = set()
+
+    async def telling(proxy: Process, name: str) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, AssertionError):
+            async with proxy.admin() as admin:
+                for number in itertools.count():
+                    job_id = f"{name}-{number}"
+                    if (await tell(admin, f"/jobs/{job_id}/start")).status == 200:
+                        started.add(job_id)
+                    if (await tell(admin, f"/jobs/{job_id}/finish", {"ok": True})).status == 200:
+                        finished.add(job_id)
+
+    async with ollama() as (upstream, _):
+        for life in range(3):
+            async with serving(upstream, tmp_path) as proxy:
+                clients = [asyncio.create_task(telling(proxy, f"{life}-{n}")) for n in range(8)]
+                enough = len(started) + chance.randrange(20, 60)
+                while len(started) < enough:  # noqa: ASYNC110 - nobody sets an event
+                    await asyncio.sleep(0)
+                proxy.signal(signal.SIGKILL)
+                await proxy.ended()
+                await asyncio.gather(*clients)
+            rows = execute(tmp_path, "SELECT job_id, started_us, state FROM jobs")
+            assert started <= {job_id for job_id, started_us, _ in rows if started_us is not None}
+            assert finished <= {job_id for job_id, _, state in rows if state == "ok"}
+    assert len(finished) > 50
 
 
 async def test_a_job_killed_between_finish_and_its_last_call_ends_at_the_next_start(

@@ -75,8 +75,8 @@ class JobRoutes:
     async def _start(self, job_id: str, raw: bytes) -> Page:
         job_report.read_start(raw)
         job = await self._parts.keeper.start(job_id)
-        started_us = job.first_us if job.started_us is None else job.started_us
-        return json_page({"job_id": job_id, "started_at": rfc3339_us(started_us)})
+        told_us = job.first_us if job.started_us is None else job.started_us
+        return json_page({"job_id": job_id, "start_told_at": rfc3339_us(told_us)})
 
     async def _tool(self, job_id: str, raw: bytes) -> Page:
         name, duration_us, ok = job_report.read_tool(raw)
@@ -125,11 +125,17 @@ class JobRoutes:
 
     async def _job(self, asked: PageAsked) -> Page:
         """One job: its calls, tools and gaps, and where its time went."""
-        fields = await asyncio.to_thread(self._told, asked.item, self._running(asked.item))
+        as_text = wants_text(asked)
+        running = self._running(asked.item)
+        return await asyncio.to_thread(self._page, asked.item, running, as_text=as_text)
+
+    def _page(self, job_id: str, running: list[ToldCall], *, as_text: bool) -> Page:
+        """In a thread: a job of thousands of calls takes a while to tell."""
+        fields = self._told(job_id, running)
         if fields is None:
-            text = f'no job has the id "{asked.item[:128]}"'
+            text = f'no job has the id "{job_id[:128]}"'
             return failed(text, ErrorCode.BAD_REQUEST, 404)
-        return text_page(job_text.text(fields)) if wants_text(asked) else json_page(fields)
+        return text_page(job_text.text(fields)) if as_text else json_page(fields)
 
     def _running(self, job_id: str) -> list[ToldCall]:
         live = self._parts.live
@@ -139,7 +145,7 @@ class JobRoutes:
         ]
 
     def _told(self, job_id: str, running: list[ToldCall]) -> dict[str, Any] | None:
-        """In a thread. ``running``: what is in no file yet."""
+        """``running``: what is in no file yet. Blocks on disk."""
         reader = self._parts.reader
         kept = reader.find(job_id)
         if kept is None:

@@ -20,7 +20,7 @@ _SUMS: Final = (
 _ROW: Final = f"job_id, {job_store.COLUMNS}, {', '.join(_SUMS)}"
 _STORED: Final = len(job_store.COLUMNS.split(", "))
 # Calls, and runs of tools, of one job that are looked at: its first ones.
-MOST: Final = 10_000
+MOST: Final = 2000
 
 
 class KeptJob(NamedTuple):
@@ -116,7 +116,7 @@ def fields(kept: KeptJob, running: int = 0) -> dict[str, Any]:
         "state": job.state,
         "why": job.why,
         "started_at": rfc3339_us(job.first_us),
-        "start_told": job.started_us is not None,
+        "start_told_at": _moment(job.started_us),
         "finished_at": _moment(job.finished_us),
         "ended_at": _moment(job.ended_us),
         "last_event_at": rfc3339_us(job.last_us),

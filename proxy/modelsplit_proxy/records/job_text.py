@@ -92,7 +92,7 @@ def _state(job: Mapping[str, Any]) -> str:
         return f"open for {total}{ends}"
     if job["state"] == "expired":
         return f"expired: nobody finished it; last heard of after {total}"
-    told = "" if job["start_told"] else ", its start was never told"
+    told = "" if job["start_told_at"] else ", its start was never told"
     return f"{job['state']} after {total}{told}"
 
 

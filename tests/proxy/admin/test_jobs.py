@@ -102,7 +102,7 @@ async def test_start_and_finish_may_be_told_again(up: Running, admin: Client) ->
 async def test_a_job_never_told_begins_with_its_first_call(up: Running, admin: Client) -> None:
     await asked(up, "j")
     job = (await admin.request("GET", "/jobs/j")).json
-    assert (job["state"], job["start_told"], job["calls"]) == ("open", False, 1)
+    assert (job["state"], job["start_told_at"], job["calls"]) == ("open", None, 1)
     [its_call] = (await admin.request("GET", "/requests?job=j")).json
     assert job["started_at"] == its_call["started_at"]
 

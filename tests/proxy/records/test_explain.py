@@ -8,6 +8,7 @@ import orjson
 
 from modelsplit_policy.budgets import Standing
 from modelsplit_policy.tickets import Crowd, Hold, Seats
+from modelsplit_policy.vocabulary import Purpose
 from modelsplit_proxy.records import explain, rows
 from modelsplit_proxy.records.record import Attempt, CallRecord, Variant
 from modelsplit_proxy.records.values import finished
@@ -127,3 +128,9 @@ def test_fields_that_came_later_are_told_as_they_are() -> None:
     text = told(record)
     assert "variant    b\n" in text
     assert "budget     heavy-20b: 7 of 10 left\n" in text
+
+
+def test_what_a_call_was_for_is_told() -> None:
+    lines = told(answered(job_id="j", purpose=Purpose.FAILURE_ANALYSIS)).splitlines()
+    assert {"job_id     j", "purpose    failure_analysis"} <= set(lines)
+    assert not any(line.startswith("purpose") for line in told(answered()).splitlines())

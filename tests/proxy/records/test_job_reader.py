@@ -57,7 +57,7 @@ def test_one_job(reader: JobReader) -> None:
         "state": "ok",
         "why": None,
         "started_at": "2026-11-23T00:29:03.250Z",
-        "start_told": False,
+        "start_told_at": None,
         "finished_at": "2026-11-23T00:29:12.750Z",
         "ended_at": "2026-11-23T00:29:12.750Z",
         "last_event_at": "2026-11-23T00:29:12.750Z",
