@@ -39,14 +39,16 @@ _YIELD_EVERY: Final = 32
 _YIELD_S: Final = 0.00002
 _MINUTE_US: Final = 60_000_000
 
-# What most calls have nothing of is not looked for in them: an answer of the first attempt has
-# no other outcome, and no error. ``first``: how the first attempt ended.
+# A client that named no model has none in its error. What most calls have nothing of is not
+# looked for in them: an answer of the first attempt has no other outcome, and no error.
+# ``first``: how the first attempt ended.
 _CALLS: Final = """
 SELECT id, request_id, started_us, total_us, role, outcome, reason, attempts,
     CASE WHEN outcome = 'ok' AND attempts = 1 THEN 'ok' ELSE (
         SELECT outcome FROM attempts AS first WHERE first.call_id = calls.id AND first.number = 1
     ) END,
-    llm_us, wait_us, upstream_wait_us, load_us, first_us, context, provider, model, fallback,
+    llm_us, wait_us, upstream_wait_us, load_us, first_us, context, provider,
+    CASE WHEN model IS NULL AND requested_model = '' THEN '' ELSE model END, fallback,
     json_extract(more, '$.schema'), json_extract(more, '$.loading'),
     CASE WHEN outcome = 'ok' THEN NULL ELSE
         json_extract(more, '$.error_code', '$.error_context', '$.error_provider')

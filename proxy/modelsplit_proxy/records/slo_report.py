@@ -155,7 +155,10 @@ def title(row: Objective) -> str:
 
 
 def lines(report: Mapping[str, Any]) -> Iterator[str]:
-    """The report as text of 80 columns: what is wrong first, then every gate."""
+    """The report as text of 80 columns: what is wrong first, then every gate.
+
+    A report of several gates is longer than a screen, so its last line is the first one again.
+    """
     yield from _summary(report)
     for gate in report["gates"]:
         yield ""
@@ -166,6 +169,19 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     if any(found["worst"] for gate in report["gates"] for found in gate["objectives"]):
         yield ""
         yield "modelsplit requests ID tells what became of a call."
+    if len(report["gates"]) > 1:
+        yield ""
+        yield from _wrapped("", _in_short(report))
+
+
+def _in_short(report: Mapping[str, Any]) -> str:
+    """``SLO BREACH: gate 1; not enough data: gate 3, gate 4``."""
+    by_verdict = {
+        verdict: ", ".join(_name(gate) for gate in report["gates"] if gate["verdict"] == verdict)
+        for verdict in (Verdict.BREACH, Verdict.NOT_ENOUGH_DATA, Verdict.NOT_JUDGED, Verdict.PASS)
+    }
+    told = [f"{_loud(verdict)}: {names}" for verdict, names in by_verdict.items() if names]
+    return f"SLO {'; '.join(told)}"
 
 
 def _summary(report: Mapping[str, Any]) -> Iterator[str]:

@@ -96,6 +96,16 @@ def test_so_is_one_of_those_that_have_no_column(
     assert found.has_error_fields is False
 
 
+def test_a_client_that_named_no_model_has_none_in_its_error(
+    recorder: Recorder, tmp_path: Path
+) -> None:
+    recorder.call_ended(turned_away())
+    recorder.read("SELECT 1", ())
+    execute(tmp_path, "UPDATE calls SET model = NULL, requested_model = ''")
+    [found] = SloData(recorder.read).calls(0, 2 * START_US)
+    assert (found.model, found.has_error_fields) == ("", True)
+
+
 def test_a_measurement_that_is_not_there_is_noticed(recorder: Recorder, tmp_path: Path) -> None:
     recorder.call_ended(answered())
     recorder.read("SELECT 1", ())

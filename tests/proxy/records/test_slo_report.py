@@ -81,7 +81,18 @@ def test_a_breach_names_calls_and_what_of_its_budget_is_used() -> None:
     assert "150 planner calls in 5 h: 119 answered, 15 timed out, 16 refused" in text
     assert "15 in 5 h, 10 per 100 calls; baseline 26 in 5 h (a made-up month)" in text
     assert "worst: 2026-11-21T18:29Z" in text
-    assert text.endswith("modelsplit requests ID tells what became of a call.")
+    assert text.endswith(
+        "\n\nmodelsplit requests ID tells what became of a call.\n\n"
+        "SLO BREACH: gate 0, gate 1, gate 2, gate 3, gate 4, targets"
+    )
+
+
+def test_the_last_line_tells_it_again_of_several_gates() -> None:
+    assert [*slo_report.lines(WELL)][-1] == (
+        "SLO pass: gate 0, gate 1, gate 2, gate 3, gate 4, targets"
+    )
+    one = told(passing(days=1), gates={2})
+    assert [*slo_report.lines(one)][-1].startswith("  EXECUTOR")
 
 
 def test_what_is_missing_is_said_in_words() -> None:
