@@ -260,7 +260,10 @@ async def test_while_the_file_is_locked_only_what_must_be_counted_is_refused(
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="needs Linux")
 async def test_while_the_disk_is_full_only_what_must_be_counted_is_refused(tmp_path: Path) -> None:
     """No file of the process may grow, as on a full disk."""
-    async with ollama("--tokens", "2") as (upstream, _), serving(upstream, tmp_path) as proxy:
+    async with (
+        ollama("--tokens", "2") as (upstream, _),
+        serving(upstream, tmp_path, patient=False) as proxy,
+    ):
         limits = resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE)
         async with proxy.client() as client:
             before = await counted(client)

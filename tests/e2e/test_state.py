@@ -75,7 +75,10 @@ async def test_calls_go_on_while_the_disk_is_full_and_their_records_land_later(
     tmp_path: Path,
 ) -> None:
     """No file of the process may grow, as on a full disk."""
-    async with ollama(*QUICK) as (upstream, _), serving(upstream, tmp_path) as proxy:
+    async with (
+        ollama(*QUICK) as (upstream, _),
+        serving(upstream, tmp_path, patient=False) as proxy,
+    ):
         limits = resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE)
         async with proxy.client() as client, proxy.admin() as admin:
             await ask(client, "before")

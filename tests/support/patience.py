@@ -15,15 +15,18 @@ if TYPE_CHECKING:
     import pytest
 
 FAR_AWAY_S: Final = 3600.0
-BOUNDS: Final = (
-    (sync_transport, "REPORT_TIMEOUT"),
-    (async_transport, "REPORT_TIMEOUT"),
+DISK: Final = (
     (recorder, "_CATCH_UP_S"),
     (request_log, "_CLOSE_S"),
     (state_file, "_CHECK_S"),
     (state_file, "_READ_MAX_S"),
     (writer, "_CLOSE_S"),
     (writer, "_JOIN_S"),
+)
+BOUNDS: Final = (
+    *DISK,
+    (sync_transport, "REPORT_TIMEOUT"),
+    (async_transport, "REPORT_TIMEOUT"),
 )
 
 

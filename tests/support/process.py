@@ -20,6 +20,7 @@ from support.wire import Client
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+TESTS = str(Path(__file__).parents[1])
 # Nothing of the tester's own environment decides a test.
 BARE = {
     name: value
@@ -129,14 +130,20 @@ async def serving(
     env: dict[str, str] | None = None,
     closed_stdout: bool = False,
     wrapper: tuple[str, ...] = (),
+    patient: bool = True,
 ) -> AsyncIterator[Process]:
-    """``modelsplit serve`` on free ports, once it says that it listens."""
+    """``modelsplit serve`` on free ports, once it says that it listens.
+
+    Not ``patient``: its bounds on the disk are its own, for a test of what they bound.
+    """
     arguments = (
-        *("modelsplit_proxy", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+        "support.patient" if patient else "modelsplit_proxy",
+        *("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
         *("--upstream", f"http://127.0.0.1:{upstream}", "--state", str(state), *options),
     )
+    paths = {"PYTHONPATH": os.pathsep.join(filter(None, (TESTS, BARE.get("PYTHONPATH"))))}
     async with spawned(
-        *arguments, env=env, closed_stdout=closed_stdout, wrapper=wrapper
+        *arguments, env=paths | (env or {}), closed_stdout=closed_stdout, wrapper=wrapper
     ) as process:
         first = await process.talk(" listens on http://")
         process.port = _port(first.partition(" listens on ")[2])
