@@ -45,6 +45,7 @@ _PLANNER: Final = str(Role.PLANNER)
 _CLOUD: Final = str(Provider.CLOUD)
 _UNFIT: Final = str(ErrorCode.SCHEMA_INVALID)
 _CUT: Final = str(Reason.CUT)
+_WAITED_IN_VAIN: Final = str(Reason.QUEUE_TIMEOUT)
 _GONE: Final = frozenset({CLIENT_GONE, str(ErrorCode.CLIENT_GONE)})
 
 
@@ -94,8 +95,12 @@ def llm_latency_us(call: CallSample) -> int | None:
 
 
 def queue_wait_us(call: CallSample) -> int | None:
-    """In our line and, where known, inside the upstream; of calls that came to ask a model."""
-    if not call.attempt_codes:
+    """In our line and, where known, inside the upstream, of calls that waited to some end.
+
+    Those are the answered ones, and those whose wait in line ran out. A call turned away at
+    once waited for nothing: counted here, it would make an outage look like an empty line.
+    """
+    if call.outcome != OK and call.reason != _WAITED_IN_VAIN:
         return None
     return call.queue_wait_us + (call.upstream_wait_us or 0)
 

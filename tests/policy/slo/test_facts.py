@@ -83,7 +83,10 @@ def test_the_wait_is_ours_and_what_is_known_of_the_upstreams() -> None:
     call = planner("c", 0)._replace(queue_wait_us=7, upstream_wait_us=5)
     assert facts.queue_wait_us(call) == 12
     assert facts.queue_wait_us(call._replace(upstream_wait_us=None)) == 7
-    assert facts.queue_wait_us(call._replace(attempt_codes=())) is None
+    for outcome in ("E_OVERLOAD_THROTTLED", "E_TIMEOUT_LOCAL", "client_gone"):
+        assert facts.queue_wait_us(call._replace(outcome=outcome)) is None
+    in_vain = call._replace(outcome="E_OVERLOAD_THROTTLED", reason="queue_timeout")
+    assert facts.queue_wait_us(in_vain) == 12
 
 
 def test_a_request_that_is_at_fault_counts_nowhere() -> None:

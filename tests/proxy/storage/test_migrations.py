@@ -38,8 +38,13 @@ def test_a_file_of_the_first_version_keeps_its_calls(tmp_path: Path) -> None:
         assert found is not None
         assert found.pop("attempts") == []
         then = {"ts": "2026-11-23T00:29:10.500Z", "started_at": "2026-11-23T00:29:07.500Z"}
-        since = {"cost_usd": None, "loading": None, "budgets": (), "budget_refused": None}
-        since |= {"upstream_wait_ms": None, "purpose": None}
+        since: dict[str, object] = {
+            "cost_usd": None,
+            "loading": None,
+            "budgets": (),
+            "budget_refused": None,
+        }
+        since |= {"upstream_wait_ms": None, "purpose": None, "tokens_estimated": False}
         expected = first_record("old-7") | then | since
         expected["call_e2e_latency_ms"] = expected.pop("job_e2e_latency_ms")
         assert found == expected
