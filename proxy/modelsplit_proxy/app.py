@@ -513,6 +513,7 @@ class App:
         if self._admin is not None:
             self._admin.stop_accepting(overload.draining())
             await self._admin.close()
+        self._slo_judge.close()
         self.lag.stop()
         self.presence.close()
         await self._tasks.close()

@@ -23,7 +23,6 @@ from modelsplit_policy.slo.samples import (
     Samples,
 )
 from modelsplit_policy.vocabulary import JobState
-from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,15 +75,15 @@ _BASELINE: Final = "SELECT value FROM baselines ORDER BY id DESC LIMIT 1"
 class SloData:
     """Reads samples. Everything blocks on disk and may raise StoreError.
 
-    ``in_time``: False once it has taken too long, which ends it with a StoreError.
+    ``check``: called before each page; what it raises ends it.
     ``gently``: let other threads of the process have the interpreter again and again.
     """
 
     def __init__(
-        self, read: Read, in_time: Callable[[], bool] = lambda: True, *, gently: bool = False
+        self, read: Read, check: Callable[[], None] | None = None, *, gently: bool = False
     ) -> None:
         self._read_all = read
-        self._in_time = in_time
+        self._check = check
         self._gently = gently
         self._page = _GENTLE_PAGE if gently else _PAGE
 
@@ -139,11 +138,8 @@ class SloData:
         return Baseline(**orjson.loads(rows[0][0])) if rows else None
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
-        if not self._in_time():
-            raise StoreError(
-                "judging took too long here; `modelsplit slo --state DIR` reads the file itself "
-                "and takes its time"
-            )
+        if self._check is not None:
+            self._check()
         return self._read_all(query, values)
 
 

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.slo.judge import judge, longest_window_s
 from modelsplit_proxy.records.slo_data import SloData
+from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from modelsplit_policy.config.model import SloPolicy
     from modelsplit_policy.slo.report import Report
@@ -33,19 +34,16 @@ def report_of(
     clock: Clock,
     since_s: int | None = None,
     gates: Collection[int] | None = None,
-    limit_s: float | None = None,
+    check: Callable[[], None] | None = None,
 ) -> Report:
-    """Judge what a state file holds; blocks on disk and computes.
+    """Judge what a state file holds; blocks on disk and computes. Raises StoreError.
 
-    ``limit_s``: no longer than this, and gently; None: as long and as fast as it goes.
-    Raises StoreError.
+    ``check``: called again and again, raises StoreError to end it; read gently then. None: as
+    long and as fast as it goes.
     """
     now_us = round(clock.wall() * 1e6)
     since_us = now_us - 1_000_000 * longest_window_s(slo, since_s, gates)
-    data = SloData(read)
-    if limit_s is not None:
-        end = clock.now() + limit_s
-        data = SloData(read, lambda: clock.now() < end, gently=True)
+    data = SloData(read, check, gently=check is not None)
     return judge(data.samples(since_us, now_us), slo, now_us, since_s, gates)
 
 
@@ -58,6 +56,11 @@ class SloJudge:
         self._store = store
         self._clock = clock
         self._turn = asyncio.Lock()
+        self._closing = False
+
+    def close(self) -> None:
+        """End what is being judged, so that nobody waits for its thread when the process ends."""
+        self._closing = True
 
     async def report(
         self, since_s: int | None = None, gates: Collection[int] | None = None
@@ -69,4 +72,15 @@ class SloJudge:
     def _report(self, since_s: int | None, gates: Collection[int] | None) -> Report:
         # What has ended is on the disk; later pages need not ask again.
         self._recorder.read("SELECT 1", ())
-        return report_of(self._store.read, self._slo, self._clock, since_s, gates, LIMIT_S)
+        end = self._clock.now() + LIMIT_S
+
+        def check() -> None:
+            if self._closing:
+                raise StoreError("objectives are not judged while the process ends")
+            if self._clock.now() >= end:
+                raise StoreError(
+                    "judging took too long here; `modelsplit slo --state DIR` reads the file "
+                    "itself and takes its time"
+                )
+
+        return report_of(self._store.read, self._slo, self._clock, since_s, gates, check)

@@ -49,12 +49,21 @@ def test_it_is_the_same_read_fast_or_gently(tmp_path: Path) -> None:
     write(tmp_path, passing(days=1))
     with opened(tmp_path) as store:
         fast = report_of(store.read, SLO, Clock())
-        assert report_of(store.read, SLO, Clock(), limit_s=100) == fast
+        assert report_of(store.read, SLO, Clock(), check=lambda: None) == fast
 
 
 async def test_it_ends_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LIMIT_S", 2.0)
     with opened(tmp_path) as store:
         judge = SloJudge(SLO, Recorder(store), store, Clock(step_s=1.0))
-        with pytest.raises(StoreError, match="took too long"):
+        with pytest.raises(StoreError, match="too long here; `modelsplit slo --state DIR` reads"):
+            await judge.report()
+
+
+async def test_a_process_that_ends_waits_for_no_report(tmp_path: Path) -> None:
+    write(tmp_path, passing(days=1))
+    with opened(tmp_path) as store:
+        judge = SloJudge(SLO, Recorder(store), store, Clock())
+        judge.close()
+        with pytest.raises(StoreError, match="not judged while the process ends"):
             await judge.report()
