@@ -65,8 +65,10 @@ class JobKeeper:
         # When those were told to be finished of which calls still run.
         self._finishing: dict[str, int] = {}
         self._listeners: list[JobListener] = []
-        # As counted at the last look.
+        # As counted at the last look; how many events were heard of jobs, and until then.
         self.open = 0
+        self._heard = 1
+        self._looked = 0
 
     def __repr__(self) -> str:
         return f"<JobKeeper {self.open} open, {len(self._finishing)} ending>"
@@ -79,11 +81,13 @@ class JobKeeper:
     async def start(self, job_id: str) -> Job:
         """Raises job_store.TooManyJobsError."""
         at_us = self._now_us()
+        self._heard += 1
         return await self._store.commit(lambda db: job_store.start(db, job_id, at_us))
 
     async def tool(self, job_id: str, tool: Tool) -> bool:
         """Whether the job was over by then. Raises job_store.TooManyJobsError."""
         at_us = self._now_us()
+        self._heard += 1
         late = await self._store.commit(lambda db: job_store.add_tool(db, job_id, at_us, tool))
         for listener in self._listeners:
             listener.tool_ran(tool)
@@ -92,6 +96,7 @@ class JobKeeper:
     async def finish(self, job_id: str, verdict: JobState, why: str | None) -> Job:
         """Raises job_store.TooManyJobsError, jobs.VerdictError."""
         at_us = self._now_us()
+        self._heard += 1
         runs = self._runs(job_id, at_us)
         if not runs:
             await self._catch_up()
@@ -112,6 +117,7 @@ class JobKeeper:
 
     def call_ended(self, record: CallRecord) -> None:
         """A call of a job has ended, and is known to the recorder."""
+        self._heard += 1
         if record.job_id in self._finishing:
             self._close_if_over(record.job_id)
 
@@ -125,18 +131,32 @@ class JobKeeper:
             await asyncio.sleep(_LOOK_EVERY_S)
 
     async def look(self) -> None:
-        """End jobs of which nothing was heard for too long, and those that have to be closed."""
+        """End jobs of which nothing was heard for too long, and those that have to be closed.
+
+        Where nobody has jobs, the file is not locked for it.
+        """
+        heard = self._heard
+        if self.open or heard != self._looked:
+            await self._look()
+            self._looked = heard
+
+    async def _look(self) -> None:
         running, now_us, after_us = self._live.jobs(), self._now_us(), self._expire_after_us
         # A call that has ended since is still one that runs; all others are on disk now.
         await self._catch_up()
-        while ended := await self._write(
-            lambda db: job_store.expire(db, now_us, after_us, running)
-        ):
+
+        def work(db: sqlite3.Connection) -> tuple[list[EndedJob], list[str], int]:
+            ended = job_store.expire(db, now_us, after_us, running)
+            return ended, job_store.finishing(db, running), job_store.count_open(db)
+
+        more = True
+        while more:
+            ended, finishing, self.open = await self._write(work)
             for job in ended:
                 self._tell(job)
-        for job_id in await self._write(lambda db: job_store.finishing(db, running)):
-            await self._close(job_id)
-        self.open = await self._write(job_store.count_open)
+            for job_id in finishing:
+                await self._close(job_id)
+            more = bool(ended or finishing)
 
     def _close_if_over(self, job_id: str) -> None:
         if not self._runs(job_id, self._finishing[job_id]):

@@ -192,3 +192,21 @@ async def test_a_disk_that_takes_nothing_is_told_and_looking_goes_on(tmp_path: P
         assert states(tmp_path) == [("j", "open", None)]
         await up.keeper.finish("j", OK, None)
         assert states(tmp_path) == [("j", "ok", 0)]
+
+
+async def test_where_nobody_has_jobs_the_file_is_left_alone(tmp_path: Path) -> None:
+    async with kept(tmp_path) as up:
+        await up.keeper.look()
+        before = up.store.commits
+        for _ in range(3):
+            await up.keeper.look()
+        assert up.store.commits == before
+        await up.keeper.finish("j", OK, None)
+        await up.keeper.look()
+        before = up.store.commits
+        await up.keeper.look()
+        assert (up.store.commits, up.keeper.open) == (before, 0)
+        up.recorder.call_ended(record := answered(job_id="k"))
+        up.keeper.call_ended(record)
+        await up.keeper.look()
+        assert up.keeper.open == 1
