@@ -81,14 +81,12 @@ class JobKeeper:
     async def start(self, job_id: str) -> Job:
         """Raises job_store.TooManyJobsError."""
         at_us = self._now_us()
-        self._heard += 1
-        return await self._store.commit(lambda db: job_store.start(db, job_id, at_us))
+        return await self._commit(lambda db: job_store.start(db, job_id, at_us))
 
     async def tool(self, job_id: str, tool: Tool) -> bool:
         """Whether the job was over by then. Raises job_store.TooManyJobsError."""
         at_us = self._now_us()
-        self._heard += 1
-        late = await self._store.commit(lambda db: job_store.add_tool(db, job_id, at_us, tool))
+        late = await self._commit(lambda db: job_store.add_tool(db, job_id, at_us, tool))
         for listener in self._listeners:
             listener.tool_ran(tool)
         return late
@@ -96,7 +94,6 @@ class JobKeeper:
     async def finish(self, job_id: str, verdict: JobState, why: str | None) -> Job:
         """Raises job_store.TooManyJobsError, jobs.VerdictError."""
         at_us = self._now_us()
-        self._heard += 1
         runs = self._runs(job_id, at_us)
         if not runs:
             await self._catch_up()
@@ -105,7 +102,7 @@ class JobKeeper:
             job = job_store.finish(db, job_id, at_us, verdict, why)
             return job, None if runs else job_store.close(db, job_id)
 
-        job, ended = await self._store.commit(work)
+        job, ended = await self._commit(work)
         if ended is not None:
             self._tell(ended)
         elif job.state is JobState.OPEN and job.finished_us is not None:
@@ -187,6 +184,14 @@ class JobKeeper:
         """Have the calls that ended so far on disk, if the disk takes them."""
         if self._recorder.waiting:
             await asyncio.to_thread(self._recorder.catch_up)
+
+    async def _commit(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """What a client tells: on disk, or StoreError."""
+        try:
+            return await self._store.commit(work)
+        finally:
+            # Counted behind it, lest a look between is taken for one at it.
+            self._heard += 1
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._store.submit(work))
