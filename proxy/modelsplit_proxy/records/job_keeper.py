@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modelsplit")
 
 _LOOK_EVERY_S: Final = 10.0
+# How long a client that finishes its job waits to have it ended, too.
+_CLOSING_S: Final = 0.5
 
 
 class JobListener(Protocol):
@@ -94,20 +96,12 @@ class JobKeeper:
     async def finish(self, job_id: str, verdict: JobState, why: str | None) -> Job:
         """Raises job_store.TooManyJobsError, jobs.VerdictError."""
         at_us = self._now_us()
-        runs = self._runs(job_id, at_us)
-        if not runs:
-            await self._catch_up()
-
-        def work(db: sqlite3.Connection) -> tuple[Job, EndedJob | None]:
-            job = job_store.finish(db, job_id, at_us, verdict, why)
-            return job, None if runs else job_store.close(db, job_id)
-
-        job, ended = await self._commit(work)
-        if ended is not None:
-            self._tell(ended)
-        elif job.state is JobState.OPEN and job.finished_us is not None:
+        job = await self._commit(lambda db: job_store.finish(db, job_id, at_us, verdict, why))
+        if job.state is JobState.OPEN and job.finished_us is not None:
             self._finishing[job_id] = job.finished_us
-            self._close_if_over(job_id)
+            if (closing := self._close_if_over(job_id)) is not None:
+                # The job ends, whether or not its client stays to hear of it, or the disk is slow.
+                await asyncio.wait([closing], timeout=_CLOSING_S)
         return job
 
     # 2. How jobs end.
@@ -155,10 +149,12 @@ class JobKeeper:
                 await self._close(job_id)
             more = bool(ended or finishing)
 
-    def _close_if_over(self, job_id: str) -> None:
-        if not self._runs(job_id, self._finishing[job_id]):
-            del self._finishing[job_id]
-            self._tasks.run(self._closed(job_id), "closing a job")
+    def _close_if_over(self, job_id: str) -> asyncio.Task[None] | None:
+        """Close a job that is told to be finished, in the background; None: a call still runs."""
+        if self._runs(job_id, self._finishing[job_id]):
+            return None
+        del self._finishing[job_id]
+        return self._tasks.start(self._closed(job_id), "closing a job")
 
     async def _closed(self, job_id: str) -> None:
         try:
@@ -168,7 +164,9 @@ class JobKeeper:
 
     async def _close(self, job_id: str) -> None:
         await self._catch_up()
-        ended = await self._write(lambda db: job_store.close(db, job_id))
+        closing = self._store.submit(lambda db: job_store.close(db, job_id))
+        self._store.hurry()
+        ended = await asyncio.wrap_future(closing)
         if ended is not None:
             self._tell(ended)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -210,3 +210,25 @@ async def test_where_nobody_has_jobs_the_file_is_left_alone(tmp_path: Path) -> N
         up.keeper.call_ended(record)
         await up.keeper.look()
         assert up.keeper.open == 1
+
+
+async def test_a_client_that_leaves_while_it_finishes_its_job_has_finished_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with kept(tmp_path) as up:
+        await up.keeper.start("j")
+        commit, committed = up.store.commit, asyncio.Event()
+
+        async def slow(work: Any) -> Any:
+            await commit(work)
+            committed.set()
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(up.store, "commit", slow)
+        leaving = asyncio.ensure_future(up.keeper.finish("j", OK, None))
+        await committed.wait()
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await up.keeper.look()
+        assert states(tmp_path) == [("j", "ok", 0)]
+        assert [job.job_id for job in up.counted.ended] == ["j"]
