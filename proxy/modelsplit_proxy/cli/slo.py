@@ -17,7 +17,7 @@ from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, show_lines, talk
 from modelsplit_proxy.cli.slo_state import STATE, SloState, directory_of
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.records import slo_report
+from modelsplit_proxy.records import slo_junit, slo_report
 from modelsplit_proxy.records.slo_judge import LIMIT_S, report_of
 from modelsplit_proxy.runtime.clock import SystemClock
 
@@ -54,7 +54,7 @@ def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     read_window_s(words, clock.wall())
     fields = _fields(args, settings, environ)
     if args.junit is not None:
-        _write(args.junit, slo_report.junit(fields))
+        _write(args.junit, slo_junit.junit(fields))
     if args.json:
         show_json(fields)
     elif args.markdown:

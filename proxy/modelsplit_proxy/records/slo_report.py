@@ -1,10 +1,9 @@
-"""A report on objectives as plain values (``/slo``), as lines for people, Markdown and JUnit."""
+"""A report on objectives as plain values (``/slo``), as lines for people, and as Markdown."""
 
 from __future__ import annotations
 
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
-from xml.etree import ElementTree as ET
 
 from modelsplit_policy.slo.facts import End
 from modelsplit_policy.slo.names import OBJECTIVES, Unit
@@ -12,7 +11,7 @@ from modelsplit_policy.slo.report import Verdict
 from modelsplit_proxy.runtime.clock import rfc3339_us
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from modelsplit_policy.slo.objectives import Objective
     from modelsplit_policy.slo.report import Finding, Gate, PlannerCalls, Report
@@ -177,7 +176,9 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
 def _in_short(report: Mapping[str, Any]) -> str:
     """``SLO BREACH: gate 1; not enough data: gate 3, gate 4``."""
     by_verdict = {
-        verdict: ", ".join(_name(gate) for gate in report["gates"] if gate["verdict"] == verdict)
+        verdict: ", ".join(
+            gate_name(gate) for gate in report["gates"] if gate["verdict"] == verdict
+        )
         for verdict in (Verdict.BREACH, Verdict.NOT_ENOUGH_DATA, Verdict.NOT_JUDGED, Verdict.PASS)
     }
     told = [f"{_loud(verdict)}: {names}" for verdict, names in by_verdict.items() if names]
@@ -190,7 +191,7 @@ def _summary(report: Mapping[str, Any]) -> Iterator[str]:
     for gate in report["gates"]:
         verdict = gate["verdict"]
         names = [found["title"] for found in gate["objectives"] if found["verdict"] == verdict]
-        head = f"  {_name(gate):<9}{_loud(verdict)}"
+        head = f"  {gate_name(gate):<9}{_loud(verdict)}"
         if verdict == Verdict.PASS:
             yield head
         else:
@@ -202,7 +203,7 @@ def _summary(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _baseline(baseline: Mapping[str, Any]) -> str:
     timeouts = f"{baseline['timeouts']:g} timeouts in {_duration(baseline['timeouts_window_s'])}"
-    p95 = _value(baseline["planner_p95_ms"], Unit.MS)
+    p95 = value_text(baseline["planner_p95_ms"], Unit.MS)
     return f"{baseline['source']} ({timeouts}, planner P95 {p95})"
 
 
@@ -210,17 +211,17 @@ def _loud(verdict: str) -> str:
     return "BREACH" if verdict == Verdict.BREACH else verdict
 
 
-def _name(gate: Mapping[str, Any]) -> str:
+def gate_name(gate: Mapping[str, Any]) -> str:
     return "targets" if gate["gate"] is None else f"gate {gate['gate']}"
 
 
 def _gate_lines(gate: Mapping[str, Any]) -> Iterator[str]:
-    yield f"{_name(gate)}  {_loud(gate['verdict'])}  {_ABOUT[gate['gate']]}"
+    yield f"{gate_name(gate)}  {_loud(gate['verdict'])}  {_ABOUT[gate['gate']]}"
     columns = ("", "", "observed", "must be", "interval", "n", "used", "burn")
     yield _row(*columns)
     window_s = _usual_window(gate)
     for found in gate["objectives"]:
-        yield from _finding_lines(found, window_s)
+        yield from finding_lines(found, window_s)
     planner = gate["planner"]
     if planner is not None and planner["calls"]:
         ends = [f"{planner[end]} {words}" for end, words in _ENDS.items() if planner[end]]
@@ -241,13 +242,13 @@ def _row(*cells: str) -> str:
     return line.rstrip()
 
 
-def _finding_lines(found: Mapping[str, Any], window_s: int) -> Iterator[str]:
+def finding_lines(found: Mapping[str, Any], window_s: int) -> Iterator[str]:
     verdict = found["verdict"]
     yield _row(
         _MARKS[Verdict(verdict)],
         found["title"],
-        "" if found["value"] is None else _value(found["value"], found["unit"]),
-        _wanted(found),
+        "" if found["value"] is None else value_text(found["value"], found["unit"]),
+        wanted_text(found),
         _span(found),
         str(found["n"] or ""),
         _used(found),
@@ -265,10 +266,10 @@ def _finding_lines(found: Mapping[str, Any], window_s: int) -> Iterator[str]:
         yield from _wrapped(" " * 10, f"worst: {' '.join(worst)}")
 
 
-def _wanted(found: Mapping[str, Any]) -> str:
+def wanted_text(found: Mapping[str, Any]) -> str:
     if found["target"] is None:
         return ""
-    return f"{found['holds']} {_value(found['target'], found['unit'])}"
+    return f"{found['holds']} {value_text(found['target'], found['unit'])}"
 
 
 def _span(found: Mapping[str, Any]) -> str:
@@ -309,7 +310,7 @@ def _timeout_lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"  {row['llm_role']:<10}{counted:<22}{per_5h}{per_100} per 100 calls"
 
 
-def _value(value: float, unit: str) -> str:
+def value_text(value: float, unit: str) -> str:
     match Unit(unit):
         case Unit.MS:
             return f"{value / 1000:.3g} s" if value >= 1000 else f"{value:.3g} ms"
@@ -327,7 +328,7 @@ def _number(value: float, unit: str) -> str:
     """In the unit of ``_value``, without it where it is short."""
     if unit == Unit.SHARE:
         return f"{value * 100:.3g}"
-    return _value(value, unit).replace(" ", "") if unit == Unit.MS else f"{value:.3g}"
+    return value_text(value, unit).replace(" ", "") if unit == Unit.MS else f"{value:.3g}"
 
 
 def _duration(seconds: int) -> str:
@@ -361,53 +362,16 @@ def markdown(report: Mapping[str, Any]) -> Iterator[str]:
     yield f"{report['baseline']['source']}."
     for gate in report["gates"]:
         yield ""
-        yield f"## {_name(gate)}: {_loud(gate['verdict'])}"
+        yield f"## {gate_name(gate)}: {_loud(gate['verdict'])}"
         yield ""
         yield "| objective | verdict | value | holds when | interval | n | window | note |"
         yield "|---|---|---|---|---|---|---|---|"
         for found in gate["objectives"]:
-            value = "" if found["value"] is None else _value(found["value"], found["unit"])
+            value = "" if found["value"] is None else value_text(found["value"], found["unit"])
             notes = [found["note"], *(f"worst `{name}`" for name in found["worst"])]
             cells = (
-                *(found["title"], _loud(found["verdict"]), value, _wanted(found)),
+                *(found["title"], _loud(found["verdict"]), value, wanted_text(found)),
                 *(_span(found), str(found["n"]), _duration(found["window_s"])),
                 "; ".join(note for note in notes if note),
             )
             yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
-
-
-def junit(report: Mapping[str, Any]) -> bytes:
-    """The report as JUnit's XML: a suite for each gate, a case for each objective.
-
-    A breach is a failure; missing data and what is not judged are skipped.
-    """
-    root = ET.Element("testsuites", name="modelsplit slo")
-    for gate in report["gates"]:
-        _suite(root, _name(gate), gate["objectives"], report["at"])
-    ET.indent(root)
-    written: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
-    return written + b"\n"
-
-
-def _suite(root: ET.Element, name: str, found: Sequence[Mapping[str, Any]], at: str) -> None:
-    verdicts = [entry["verdict"] for entry in found]
-    skipped = verdicts.count(Verdict.NOT_ENOUGH_DATA) + verdicts.count(Verdict.NOT_JUDGED)
-    suite = ET.SubElement(
-        root,
-        "testsuite",
-        name=name,
-        tests=str(len(found)),
-        failures=str(verdicts.count(Verdict.BREACH)),
-        errors="0",
-        skipped=str(skipped),
-        timestamp=at[:19],
-    )
-    for entry in found:
-        case = ET.SubElement(suite, "testcase", classname=f"slo.{name}", name=entry["title"])
-        told = "\n".join(_finding_lines(entry, 0))
-        if entry["verdict"] == Verdict.BREACH:
-            value = _value(entry["value"], entry["unit"])
-            failure = ET.SubElement(case, "failure", message=f"{value}, not {_wanted(entry)}")
-            failure.text = told
-        elif entry["verdict"] != Verdict.PASS:
-            ET.SubElement(case, "skipped", message=entry["note"] or entry["verdict"])

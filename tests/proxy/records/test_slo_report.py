@@ -1,11 +1,10 @@
-"""Reports as somebody reads them: on 80 columns, in Markdown, in JUnit. The weeks are made up."""
+"""Reports as somebody reads them: on 80 columns, in Markdown. The weeks are made up."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 import orjson
 import pytest
@@ -130,17 +129,6 @@ def test_markdown_has_a_table_for_each_gate() -> None:
     assert "| planner P95 | BREACH | 9 s | < 5 s | 9s..9s | 119 | 5 h | worst `plan-9996`; " in text
     columns = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert columns == {9}
-
-
-def test_junit_counts_a_breach_as_a_failure_and_missing_data_as_skipped() -> None:
-    root = ET.fromstring(slo_report.junit(ILL))
-    [gate] = [suite for suite in root if suite.get("name") == "gate 2"]
-    assert (gate.get("tests"), gate.get("failures"), gate.get("skipped")) == ("4", "4", "0")
-    failure = gate[0][0]
-    assert (failure.tag, failure.get("message")) == ("failure", "9 s, not < 5 s")
-    assert "worst: plan-9996" in (failure.text or "")
-    empty = ET.fromstring(slo_report.junit(NOTHING))
-    assert {case[0].tag for suite in empty for case in suite} == {"skipped"}
 
 
 def test_nothing_at_all_can_be_told() -> None:
