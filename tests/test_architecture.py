@@ -139,6 +139,7 @@ MAY_NAME_ROUTES = frozenset(
         "modelsplit_proxy.cli.demo",
         "modelsplit_proxy.watch.installed_models",
         "modelsplit_proxy.watch.loaded_models",
+        "modelsplit_proxy.watch.model_list",
         "modelsplit_proxy.watch.upstream_probe",
     }
 )

@@ -44,11 +44,15 @@ NOTHING: Final[Mapping[str, bool]] = MappingProxyType({})
 
 
 class Listed(NamedTuple):
-    """A model in one of the host's lists. ``remote``: another machine computes its answers."""
+    """A model in one of the host's lists. ``remote``: another machine computes its answers.
+
+    ``capabilities`` None: the list does not say.
+    """
 
     name: str
     digest: str = ""
     remote: bool = False
+    capabilities: frozenset[str] | None = None
 
 
 class LoadedModels:

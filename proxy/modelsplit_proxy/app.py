@@ -93,6 +93,7 @@ from modelsplit_proxy.watch.heartbeat import HeartbeatKeeper
 from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.learned import LearnedKeeper
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
+from modelsplit_proxy.watch.model_list import ModelList
 from modelsplit_proxy.watch.presence import Presence
 from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
@@ -166,10 +167,11 @@ class App:
             self.target,
         )
         self.probe.tell(self.presence)
+        model_list = ModelList(self.pool, str(upstream), self._tasks)
         self.loaded_models = LoadedModelsWatch(
-            self.pool, str(upstream), self.admission_queue, self._tasks
+            self.pool, str(upstream), model_list, self.admission_queue, self._tasks
         )
-        self.installed = InstalledModels(self.pool, str(upstream), policy)
+        self.installed = InstalledModels(self.pool, str(upstream), model_list, policy)
         self._learned = LearnedKeeper(
             self.admission.host().parallelism,
             self.loaded_models,

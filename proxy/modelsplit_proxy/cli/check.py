@@ -19,16 +19,16 @@ from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
 from modelsplit_proxy.config import policy_file, prices
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.runtime.clock import SystemClock
-from modelsplit_proxy.watch import installed_models
+from modelsplit_proxy.watch import installed_models, model_list
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
 
     from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.loaded_models import Listed
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Address
-    from modelsplit_proxy.watch.installed_models import ListedModel
 
 _ONLINE_TIMEOUT_S = 5.0
 
@@ -117,8 +117,8 @@ def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
     connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=_ONLINE_TIMEOUT_S)
     facts = {}
     try:
-        connection.request("GET", installed_models.LIST)
-        installed = installed_models.listed(connection.getresponse().read())
+        connection.request("GET", model_list.LIST)
+        installed = model_list.listed(connection.getresponse().read())
         if installed is not None:
             facts = dict(_facts(policy, installed, connection))
     except (OSError, http.client.HTTPException) as error:
@@ -127,14 +127,14 @@ def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
     finally:
         connection.close()
     if installed is None:
-        yield f"Ollama at http://{upstream} answered /api/tags with something else"
+        yield f"Ollama at http://{upstream} answered {model_list.LIST} with something else"
     else:
         yield from installed_models.warnings(policy, frozenset(installed))
         yield from installed_models.gaps(policy, facts)
 
 
 def _facts(
-    policy: Policy, found: Mapping[str, ListedModel], connection: http.client.HTTPConnection
+    policy: Policy, found: Mapping[str, Listed], connection: http.client.HTTPConnection
 ) -> Iterator[tuple[str, ModelFacts]]:
     """What is known of each installed model that the policy names, by canonical name."""
     for name in installed_models.named(policy).keys() & found.keys():

@@ -11,32 +11,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from modelsplit_policy import capabilities
 from modelsplit_policy.capabilities import ModelFacts
-from modelsplit_policy.model_names import canonical, canonical_stored
+from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.watch.model_list import MAX_BYTES, capabilities_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from modelsplit_policy.capabilities import Capability, Unable
     from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.loaded_models import Listed
     from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.http.upstream_pool import UpstreamPool
+    from modelsplit_proxy.watch.model_list import ModelList
 
 logger = logging.getLogger("modelsplit")
 
-LIST: Final = "/api/tags"
 DETAILS: Final = "/api/show"
-# How long to wait for the answers, and how large one may be.
+# How long to wait for the answers.
 _TIMEOUT_S: Final = 10.0
-_MAX_BYTES: Final = 4 * 1024 * 1024
+# So old may a list be where nothing is known to have changed since.
+_FRESH_S: Final = 60.0
 # Between an answer and the next question: where something has changed, or looks wrong;
 # while nothing is known; at most.
 _AT_LEAST_S: Final = 2.0
@@ -44,37 +47,10 @@ _UNKNOWN_S: Final = 10.0
 _AT_MOST_S: Final = 300.0
 
 
-class ListedModel(NamedTuple):
-    """One model in Ollama's list. ``capabilities`` None: it does not say."""
-
-    name: str
-    digest: str
-    capabilities: frozenset[str] | None
-
-
-def listed(body: bytes) -> dict[str, ListedModel] | None:
-    """The models in an answer of ``/api/tags``, by canonical name; None: it is something else."""
-    try:
-        models = orjson.loads(body)["models"]
-        return {canonical_stored(str(model["name"])): _listed(model) for model in models}
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _listed(model: Mapping[str, Any]) -> ListedModel:
-    return ListedModel(str(model["name"]), str(model.get("digest")), _capabilities(model))
-
-
-def _capabilities(model: Mapping[str, Any]) -> frozenset[str] | None:
-    """An Ollama that knows of none leaves them out."""
-    value = model.get("capabilities")
-    return frozenset(map(str, value)) if isinstance(value, list) and value else None
-
-
 def shown(body: bytes) -> frozenset[str] | None:
     """The capabilities in an answer of ``/api/show``; None if it names none."""
     try:
-        return _capabilities(orjson.loads(body))
+        return capabilities_in(orjson.loads(body))
     except (orjson.JSONDecodeError, AttributeError):
         return None
 
@@ -139,9 +115,12 @@ class InstalledModels:
     nobody has told.
     """
 
-    def __init__(self, pool: UpstreamPool, authority: str, policy: Policy) -> None:
+    def __init__(
+        self, pool: UpstreamPool, authority: str, model_list: ModelList, policy: Policy
+    ) -> None:
         self._pool = pool
         self._authority = authority
+        self._model_list = model_list
         self._policy = policy
         self._named = named(policy)
         # By digest: what a model can do changes only with the model.
@@ -162,6 +141,7 @@ class InstalledModels:
     def want(self) -> None:
         """Something has changed, or was not as it was known to be."""
         self._wanted = True
+        self._model_list.outdate()
         self._sooner.set()
 
     async def watch(self) -> None:
@@ -172,23 +152,20 @@ class InstalledModels:
 
     async def ask(self) -> None:
         """Ask once. Without an answer what was known stays: no call has one either."""
+        time = asyncio.get_running_loop().time
         self._wanted = False
         try:
             async with asyncio.timeout(_TIMEOUT_S):
-                found = await self._installed()
+                found = await self._model_list.since(time() - _FRESH_S)
                 facts = None if found is None else await self._facts(found)
         except (TimeoutError, UpstreamError):
             found = facts = None
-        self._answered = asyncio.get_running_loop().time()
+        self._answered = time()
         if found is not None and facts is not None:
             self.facts = facts
             self._tell(found)
 
-    async def _installed(self) -> dict[str, ListedModel] | None:
-        status, body = await fetch(self._pool, self._authority, LIST, _MAX_BYTES)
-        return listed(body) if status == 200 else None
-
-    async def _facts(self, found: Mapping[str, ListedModel]) -> dict[str, ModelFacts]:
+    async def _facts(self, found: Mapping[str, Listed]) -> dict[str, ModelFacts]:
         present = {model.digest for model in found.values()}
         self._shown = {digest: can for digest, can in self._shown.items() if digest in present}
         facts = {}
@@ -198,12 +175,12 @@ class InstalledModels:
             facts[name] = ModelFacts(model is not None, known)
         return facts
 
-    async def _known(self, model: ListedModel) -> frozenset[str] | None:
+    async def _known(self, model: Listed) -> frozenset[str] | None:
         """What the list says a model can do, or what Ollama says when asked about it."""
         if model.capabilities is not None or model.digest in self._shown:
             return model.capabilities or self._shown[model.digest]
         body = question(model.name)
-        status, answer = await fetch(self._pool, self._authority, DETAILS, _MAX_BYTES, body)
+        status, answer = await fetch(self._pool, self._authority, DETAILS, MAX_BYTES, body)
         can = shown(answer) if status == 200 else None
         if can is not None:
             self._shown[model.digest] = can

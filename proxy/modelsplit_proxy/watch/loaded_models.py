@@ -1,8 +1,8 @@
 """Which models are loaded, asked of Ollama's ``/api/ps``: gently, and after calls.
 
 ``modelsplit_policy.loaded_models`` keeps what is known and says when to ask again; this module
-asks, one question at a time, and tells the queue. Now and then it asks for what is installed
-(``/api/tags``), too, which tells the many names of a model apart.
+asks, one question at a time, and tells the queue. Now and then it wants to know what is
+installed (``model_list``), too, which tells the many names of a model apart.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
-import orjson
-
-from modelsplit_policy.loaded_models import Listed, LoadedModels
+from modelsplit_policy.loaded_models import INSTALLED_AT_LEAST_S, LoadedModels
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.watch.model_list import MAX_BYTES, rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from modelsplit_policy.loaded_models import Listed
     from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.tasks import Tasks
+    from modelsplit_proxy.watch.model_list import ModelList
 
+_LIST: Final = "/api/ps"
 _TIMEOUT_S: Final = 2.0
-_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class LoadedModelsWatch:
@@ -36,10 +37,16 @@ class LoadedModelsWatch:
     """
 
     def __init__(
-        self, pool: UpstreamPool, authority: str, admission_queue: AdmissionQueue, tasks: Tasks
+        self,
+        pool: UpstreamPool,
+        authority: str,
+        model_list: ModelList,
+        admission_queue: AdmissionQueue,
+        tasks: Tasks,
     ) -> None:
         self._pool = pool
         self._authority = authority
+        self._model_list = model_list
         self._admission_queue = admission_queue
         self._tasks = tasks
         # The question that is open; done: none is.
@@ -106,15 +113,30 @@ class LoadedModelsWatch:
         known, time = self.known, asyncio.get_running_loop().time
         known.asking()
         try:
-            loaded = await self._list("/api/ps")
+            loaded = await self._loaded()
         except TimeoutError:
             known.unanswered(time())
         else:
             if loaded is not None and known.wants_installed(time()):
-                with contextlib.suppress(TimeoutError):
-                    known.learn(await self._list("/api/tags"), time())
+                await self._learn_installed(time())
             known.observe(loaded, time())
         self._admission_queue.resident(known.known)
+
+    async def _loaded(self) -> list[Listed] | None:
+        """Ollama's list; None: it says something else; TimeoutError: nothing."""
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                status, body = await fetch(self._pool, self._authority, _LIST, MAX_BYTES)
+        except UpstreamError:
+            return None
+        return rows(body) if status == 200 else None
+
+    async def _learn_installed(self, now: float) -> None:
+        """Take in what is installed, unless Ollama leaves that open for longer than this waits."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TIMEOUT_S):
+                found = await self._model_list.since(now - INSTALLED_AT_LEAST_S)
+            self.known.learn(None if found is None else found.values(), now)
 
     async def _until_due(self) -> None:
         """Wait until it is time to ask; that may come sooner while it is waited for."""
@@ -126,26 +148,3 @@ class LoadedModelsWatch:
                     await self._sooner.wait()
             except TimeoutError:
                 continue
-
-    async def _list(self, path: str) -> list[Listed] | None:
-        """One of Ollama's lists of models; None: it says something else; TimeoutError: nothing."""
-        try:
-            async with asyncio.timeout(_TIMEOUT_S):
-                status, body = await fetch(self._pool, self._authority, path, _MAX_BYTES)
-        except UpstreamError:
-            return None
-        return _listed(body) if status == 200 else None
-
-
-def _listed(body: bytes) -> list[Listed] | None:
-    try:
-        return [
-            Listed(
-                str(model["name"]),
-                str(model.get("digest") or ""),
-                bool(model.get("remote_host") or model.get("remote_model")),
-            )
-            for model in orjson.loads(body)["models"]
-        ]
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
-        return None

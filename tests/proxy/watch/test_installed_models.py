@@ -20,35 +20,11 @@ from support.scripted import response
 pytestmark = pytest.mark.flowing_time
 
 
-def test_names_are_read_without_latest_and_nothing_else_passes_for_a_list() -> None:
-    body = b'{"models":[{"name":"qwen3:4b"},{"name":"mine:latest"}]}'
-    found = installed_models.listed(body)
-    assert found is not None
-    assert set(found) == {"qwen3:4b", "mine"}
-    for other in (b"", b"[]", b'{"models":null}', b'{"models":[{}]}', b"not json"):
-        assert installed_models.listed(other) is None
-
-
 def test_a_hidden_model_and_missing_ones_are_told() -> None:
     found = frozenset({"planner", "qwen3:4b", "qwen3:8b", "gemma3:12b"})
     assert list(installed_models.warnings(policy().policy, found)) == [
         'alias "planner" of PLANNER hides the installed model of that name',
         "HEAVY: gpt-oss:20b is not installed; try `ollama pull gpt-oss:20b`",
-    ]
-
-
-def test_what_a_model_can_do_is_read_where_the_list_says_it() -> None:
-    rows = [
-        {"name": "a", "digest": "1", "capabilities": ["completion", "tools"]},
-        {"name": "b", "digest": "2", "capabilities": []},
-        {"name": "c", "capabilities": "tools"},
-    ]
-    found = installed_models.listed(orjson.dumps({"models": rows}))
-    assert found is not None
-    assert [found[name].capabilities for name in "abc"] == [
-        frozenset({"completion", "tools"}),
-        None,
-        None,
     ]
 
 
@@ -127,14 +103,17 @@ async def test_an_older_ollama_is_asked_once_for_each_model_of_the_policy() -> N
             assert known.unable("nobody:1b", [Capability.TOOLS]) is None
             assert set(ollama.asked) == {"gemma3:12b"}
             before = len(ollama.asked)
+            known.want()
             await known.ask()
             assert len(ollama.asked) == before
             # Pulled again, it is another model.
             ollama.digest, ollama.can = "2", ["completion", "tools"]
+            known.want()
             await known.ask()
             assert known.unable("gemma3:12b", [Capability.TOOLS]) is None
             # Without an answer what was known stays.
             ollama.broken = True
+            known.want()
             await known.ask()
             assert known.facts["qwen3:8b"] == ModelFacts(installed=False)
 

@@ -17,6 +17,7 @@ from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.watch import loaded_models as watch_loaded_models
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
+from modelsplit_proxy.watch.model_list import ModelList
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
@@ -52,11 +53,15 @@ class Told:
 async def asking(**config: Any) -> AsyncIterator[tuple[LoadedModelsWatch, Sim, Told]]:
     async with Sim(SimConfig(**{"tokens": 1, "max_loaded": 3} | config)) as sim:
         pool = UpstreamPool("127.0.0.1", sim.port, connect_timeout_s=600)
-        told, tasks = Told(), Tasks()
+        told, tasks, authority = Told(), Tasks(), f"127.0.0.1:{sim.port}"
         try:
             yield (
                 LoadedModelsWatch(
-                    pool, f"127.0.0.1:{sim.port}", cast("AdmissionQueue", told), tasks
+                    pool,
+                    authority,
+                    ModelList(pool, authority, tasks),
+                    cast("AdmissionQueue", told),
+                    tasks,
                 ),
                 sim,
                 told,
@@ -163,9 +168,7 @@ class Questions:
         self.open: list[asyncio.Future[list[Listed]]] = []
         self.changed = asyncio.Event()
 
-    async def list(self, path: str) -> list[Listed]:
-        if path != "/api/ps":
-            return [Listed("a", "1"), Listed("b", "2")]
+    async def loaded(self) -> list[Listed]:
         answer: asyncio.Future[list[Listed]] = asyncio.get_running_loop().create_future()
         self.open.append(answer)
         self.changed.set()
@@ -182,7 +185,7 @@ async def test_who_asks_while_it_is_asked_shares_the_next_question_and_the_last_
 ) -> None:
     async with asking() as (under, _, _):
         questions = Questions()
-        monkeypatch.setattr(under, "_list", questions.list)
+        monkeypatch.setattr(under, "_loaded", questions.loaded)
         first = asyncio.create_task(under.ask())
         await questions.until(1)
         others = [asyncio.create_task(under.ask()) for _ in range(3)]
@@ -204,7 +207,7 @@ async def test_one_who_is_in_a_hurry_takes_nothing_from_the_others(
 ) -> None:
     async with asking() as (under, _, _):
         questions = Questions()
-        monkeypatch.setattr(under, "_list", questions.list)
+        monkeypatch.setattr(under, "_loaded", questions.loaded)
         under.known.observe([Listed("a", "1")], asyncio.get_running_loop().time())
         patient = asyncio.create_task(under.ask())
         await questions.until(1)

@@ -1,0 +1,104 @@
+"""Ollama's list of what is installed (``/api/tags``): one question for all who need it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_policy.loaded_models import Listed
+from modelsplit_policy.model_names import canonical_stored
+from modelsplit_proxy.http.fetch import fetch
+from modelsplit_proxy.http.upstream import UpstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.http.upstream_pool import UpstreamPool
+    from modelsplit_proxy.runtime.tasks import Tasks
+
+LIST: Final = "/api/tags"
+# How large one of Ollama's lists may be, and how long to wait for this one.
+MAX_BYTES: Final = 4 * 1024 * 1024
+_TIMEOUT_S: Final = 10.0
+
+
+def rows(body: bytes) -> list[Listed] | None:
+    """The models in one of Ollama's lists, as it names them; None: it is something else."""
+    try:
+        return [_row(model) for model in orjson.loads(body)["models"]]
+    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def listed(body: bytes) -> dict[str, Listed] | None:
+    """The same by canonical name."""
+    models = rows(body)
+    return None if models is None else {canonical_stored(row.name): row for row in models}
+
+
+def capabilities_in(model: Mapping[str, Any]) -> frozenset[str] | None:
+    """What Ollama says a model can do. An Ollama that knows of none leaves them out."""
+    value = model.get("capabilities")
+    return frozenset(map(str, value)) if isinstance(value, list) and value else None
+
+
+def _row(model: Mapping[str, Any]) -> Listed:
+    return Listed(
+        str(model["name"]),
+        str(model.get("digest") or ""),
+        bool(model.get("remote_host") or model.get("remote_model")),
+        capabilities_in(model),
+    )
+
+
+class ModelList:
+    """What one host has installed. It is asked when somebody needs to know, and once for all."""
+
+    def __init__(self, pool: UpstreamPool, authority: str, tasks: Tasks) -> None:
+        self._pool = pool
+        self._authority = authority
+        self._tasks = tasks
+        # The last question, open or answered, and when it began; long ago if it failed, or if
+        # what it says is known to be old.
+        self._question: asyncio.Task[None] | None = None
+        self._asked_at = -math.inf
+        self._found: dict[str, Listed] | None = None
+
+    def __repr__(self) -> str:
+        known = "unknown" if self._found is None else f"{len(self._found)} models"
+        return f"<ModelList {known}>"
+
+    def outdate(self) -> None:
+        """Something has changed: neither what is known says so nor a question that is open."""
+        self._asked_at = -math.inf
+
+    async def since(self, moment: float) -> Mapping[str, Listed] | None:
+        """The models by canonical name, as Ollama lists them at ``moment`` or later.
+
+        ``moment``: of the loop's time. None: it does not say. One question is open at a time;
+        who is cancelled, or waits no longer, takes nothing from the others.
+        """
+        if self._asked_at < moment:
+            await self._answered()
+        if self._asked_at < moment:
+            self._asked_at = asyncio.get_running_loop().time()
+            self._question = self._tasks.start(self._ask(), "model list")
+        await self._answered()
+        return self._found
+
+    async def _answered(self) -> None:
+        if self._question is not None and not self._question.done():
+            await asyncio.wait([self._question])
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                status, body = await fetch(self._pool, self._authority, LIST, MAX_BYTES)
+                self._found = listed(body) if status == 200 else None
+        except (TimeoutError, UpstreamError):
+            self._found = None
+        if self._found is None:
+            self._asked_at = -math.inf
