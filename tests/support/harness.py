@@ -208,11 +208,17 @@ async def running(
             # Its thread lives in the machine's time, whatever time this loop tells.
             app.store._clock = SystemClock()
             up = Running(app, upstream, lines, calls)
+            # Its start waits for the state file for a moment only.
             await up.until(lambda: app.budget_keeper.is_open)
+            await up.until(lambda: not is_under_way(app, "recalling"))
             try:
                 yield up
             finally:
                 await app.stop()
+
+
+def is_under_way(app: App, task: str) -> bool:
+    return task in {running.get_name() for running in app._tasks._running}
 
 
 def _ask_nothing(app: App) -> None:
