@@ -150,12 +150,15 @@ MAY_IMPORT_SIM = frozenset(
     {
         "modelsplit_proxy.cli.demo",
         "modelsplit_proxy.cli.simulate",
+        "modelsplit_proxy.cli.simulate_advice",
         "modelsplit_proxy.cli.simulate_inputs",
     }
 )
 
 # Replay computes: it reads no clock, opens nothing and waits for nobody. Chance is seeded.
-REPLAY_MAY_IMPORT = POLICY_MAY_IMPORT | {"modelsplit_sim", "operator", "random", "statistics"}
+REPLAY_MAY_IMPORT = POLICY_MAY_IMPORT | {
+    *("datetime", "modelsplit_sim", "operator", "random", "statistics"),
+}
 
 LONGEST_FUNCTION = 80
 

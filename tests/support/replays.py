@@ -12,7 +12,7 @@ from modelsplit_sim.replay.demand import Demand
 from modelsplit_sim.replay.run import Contender, Traffic, play
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_sim.replay.attempt import CallRun
@@ -25,10 +25,15 @@ PLAIN = HostShape(
 )
 
 
-def rules(planner: dict[str, Any] | None = None, **changes: Any) -> Policy:
-    """The shipped policy, with more for PLANNER and other keys as given."""
+def rules(
+    planner: Mapping[str, Any] | None = None,
+    roles: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Policy:
+    """The shipped policy, with more for PLANNER, for other roles, and other keys as given."""
     document = json.loads(SHIPPED.read_bytes())
-    document["roles"]["PLANNER"] |= planner or {}
+    for role, keys in {"PLANNER": planner or {}, **(roles or {})}.items():
+        document["roles"][role] |= keys
     return parse(document | changes)
 
 

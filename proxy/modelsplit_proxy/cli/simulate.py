@@ -6,9 +6,11 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.config.problems import PolicyError
-from modelsplit_proxy.cli import simulate_text
+from modelsplit_proxy.cli import simulate_page, simulate_text
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show, show_json, talk
+from modelsplit_proxy.cli.simulate_advice import show_advice, show_capacity
 from modelsplit_proxy.cli.simulate_inputs import check, recorded, task_of
+from modelsplit_proxy.config import policy_file
 from modelsplit_sim import shipped
 from modelsplit_sim.host_file import host_fields
 from modelsplit_sim.replay.fit import fit
@@ -20,6 +22,7 @@ from modelsplit_sim.replay.run import play
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from modelsplit_proxy.cli.simulate_inputs import Task
     from modelsplit_sim.replay.traffic import Coverage
@@ -33,16 +36,43 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Do what the flags say; the exit code. CommandError: the input is none."""
     try:
         check(args)
-        return _fit(args, environ) if args.fit else _replay(args, environ)
+        return _fit(args, environ) if args.fit else _simulate(args, environ)
     except (TraceError, PolicyError, shipped.UnknownNameError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
 
 
-def _replay(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    report = simulate(task_of(args, environ), progress=sys.stderr.isatty())
+def _simulate(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    task = task_of(args, environ)
+    if args.capacity:
+        show_capacity(task, as_json=args.json, tell=_tell)
+    elif args.advise:
+        path = policy_file.find_policy(args.policy, environ)
+        show_advice(task, path, as_json=args.json, tell=_tell)
+    else:
+        return _replay(args, task)
+    return ExitCode.OK
+
+
+def _replay(args: argparse.Namespace, task: Task) -> int:
+    report = simulate(task, progress=sys.stderr.isatty())
+    if args.html is not None:
+        _write(args.html, simulate_page.page(report))
     show(report, simulate_text.lines(report), as_json=args.json)
     failed = breached(report["policies"][-1]["gates"]) if args.check else []
     return ExitCode.FAILED if failed else ExitCode.OK
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{path} cannot be written: {error.strerror}", ExitCode.USAGE) from None
+
+
+def _tell(text: str) -> None:
+    """How far it is, to whoever watches a terminal."""
+    if sys.stderr.isatty():
+        talk(text)
 
 
 def _fit(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

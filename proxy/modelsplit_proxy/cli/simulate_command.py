@@ -45,6 +45,13 @@ COMMAND: Final = Command(
         Argument("--trace", type=Path, metavar="FILE", help="what `requests --export` wrote"),
         Argument("--last", metavar="TIME", help="the calls of the last 24h, of the running proxy"),
         Argument("--workload", metavar="NAME", help="a shipped one: docs/simulate.md"),
+        Argument(
+            "--azure",
+            action="append",
+            metavar="FILE=NAME",
+            help="arrivals in the Azure LLM inference format; NAME: what they ask for; repeatable",
+        ),
+        Argument("--thin", type=int, default=1, metavar="N", help="of --azure every N-th arrival"),
         Argument("--seeds", type=int, default=SEEDS, help=f"runs of each (default {SEEDS})"),
         Argument("--host-model", metavar="FILE", help="the host's figures, or a shipped host"),
         Argument("--load", type=float, default=1.0, help="so many times the workload's arrivals"),
@@ -58,7 +65,10 @@ COMMAND: Final = Command(
         Argument(
             "--fit", action="store_true", help="print the host's figures that the records show"
         ),
+        Argument("--capacity", action="store_true", help="find the load at which the goals hold"),
+        Argument("--advise", action="store_true", help="search for a change that carries more"),
         Argument("--check", action="store_true", help="exit 1 if a gate of the policy breaks"),
+        Argument("--html", type=Path, metavar="FILE", help="write the report with plots, too"),
         JSON,
         Argument(
             "--state", type=Path, metavar="DIR", help="with --last: read the state file there"

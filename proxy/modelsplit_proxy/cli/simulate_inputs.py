@@ -16,7 +16,9 @@ from modelsplit_proxy.records import trace
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_sim import shipped
 from modelsplit_sim.host_file import HostError, host_of
+from modelsplit_sim.replay import azure
 from modelsplit_sim.replay import trace as replay_trace
+from modelsplit_sim.replay.azure import AzureTraffic
 from modelsplit_sim.replay.demand import Retries
 from modelsplit_sim.replay.fit import fit
 from modelsplit_sim.replay.from_trace import Behaviour, RecordedTraffic
@@ -70,17 +72,24 @@ def task_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Task:
 
 def check(args: argparse.Namespace) -> None:
     """That the flags go together."""
-    sources = [name for name in ("trace", "last", "workload") if getattr(args, name) is not None]
+    names = ("trace", "last", "workload", "azure")
+    sources = [name for name in names if getattr(args, name) is not None]
     if len(sources) != 1:
-        raise _usage("say what to replay: one of --trace, --last and --workload")
+        raise _usage("say what to replay: one of --trace, --last, --workload and --azure")
+    if sum((args.fit, args.capacity, args.advise)) > 1:
+        raise _usage("--fit, --capacity and --advise are three things: one at a time")
     if args.seeds < 1:
         raise _usage(f"--seeds {args.seeds} is less than 1")
     if not 0 < args.load <= _LOAD_MOST:
         raise _usage(f"--load {args.load:g} is not above 0 and at most {_LOAD_MOST:g}")
-    if args.fit and args.workload is not None:
+    if args.fit and sources not in (["trace"], ["last"]):
         raise _usage("--fit reads records: it goes with --trace or --last")
     if args.load != 1 and args.workload is None:
         raise _usage("--load goes with --workload")
+    if args.thin < 1 or (args.thin > 1 and args.azure is None):
+        raise _usage("--thin N keeps every N-th arrival, and goes with --azure")
+    if args.azure is not None and args.host_model is None:
+        raise _usage("--azure needs --host-model: it tells nothing of any host")
     if args.retries is not None and not 0 <= args.retries <= _RETRIES_MOST:
         raise _usage(f"--retries {args.retries} is not between 0 and {_RETRIES_MOST}")
 
@@ -119,6 +128,12 @@ def _host_and_source(
         if args.host_model is not None:
             host = _read_host(args.host_model)
         return host, DrawnWorkload(workload, load=args.load, retries=retries), ()
+    if args.azure is not None:
+        host = _read_host(args.host_model)
+        files = [_azure(text) for text in args.azure]
+        spread, again = host.spread, retries or Retries()
+        source = AzureTraffic(files, policy, thin=args.thin, spread=spread, retries=again)
+        return host, source, ()
     calls = recorded(args, environ)
     warnings: Sequence[str] = ()
     if args.host_model is None:
@@ -129,6 +144,20 @@ def _host_and_source(
         host = _read_host(args.host_model)
     behaviour = Behaviour(args.closed_loop, retries or Retries())
     return host, RecordedTraffic(calls, policy, host, behaviour), warnings
+
+
+def _azure(text: str) -> tuple[list[azure.Arrival], azure.Mapping]:
+    """One file with whose calls they stand for, as ``FILE=NAME`` or ``FILE=NAME,NAME>TOKENS``."""
+    path, found, mapping = text.partition("=")
+    if not found:
+        raise _usage(f'--azure "{text}" is not FILE=NAME')
+    lines = (raw.decode("utf-8", "replace") for raw in _file_lines(Path(path)))
+    try:
+        return azure.read(lines), azure.mapping_of(mapping)
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
+    except ValueError as error:
+        raise _usage(f"--azure: {error}") from None
 
 
 def recorded(args: argparse.Namespace, environ: Mapping[str, str]) -> list[Recorded]:

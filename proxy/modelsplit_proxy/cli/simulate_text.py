@@ -14,7 +14,7 @@ _HEAD: Final = (
     *("wait P50", "P95", "P99", "fallback", "goodput", "cost"),
 )
 _ALIGNED: Final = "<<" + ">" * 11
-_SAID: Final = {
+SAID: Final = {
     "failed": "failed",
     "latency_p50_s": "latency P50",
     "latency_p95_s": "latency P95",
@@ -167,7 +167,7 @@ def _differences(report: Mapping[str, Any]) -> Iterator[str]:
         [
             "*" if gap["told"] else "",
             gap["role"],
-            _SAID[gap["measure"]],
+            SAID[gap["measure"]],
             f"{gap['before']:.2f} {gap['unit']}",
             f"{gap['after']:.2f} {gap['unit']}",
             _gap(gap),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.model_names import canonical
@@ -59,6 +60,7 @@ class RecordedTraffic:
     ) -> None:
         self._shape = shape
         self._behaviour = behaviour
+        self._policy = policy
         self._roles = Roles(policy)
         self._left_out: Counter[str] = Counter()
         self._calls = self._usable(calls)
@@ -75,12 +77,30 @@ class RecordedTraffic:
     def __repr__(self) -> str:
         return f"<RecordedTraffic {len(self._calls)} calls>"
 
-    def drawn(self, seed: int) -> tuple[Traffic, Coverage]:
-        """The demands of one seed, and where they come from."""
+    def halves(self) -> tuple[RecordedTraffic, RecordedTraffic]:
+        """The same in two, by time: what is learned from one can be judged by the other."""
+        middle = self._begins + (self._calls[-1].arrived - self._begins) / 2
+        parts = (
+            [call for call in self._calls if call.arrived < middle],
+            [call for call in self._calls if call.arrived >= middle],
+        )
+        first, second = (
+            RecordedTraffic(part, self._policy, self._shape, self._behaviour) for part in parts
+        )
+        return first, second
+
+    def drawn(self, seed: int, load: float = 1.0) -> tuple[Traffic, Coverage]:
+        """The demands of one seed, and where they come from.
+
+        ``load``: so many times as often; what a client does between two calls of a job takes
+        as long as ever.
+        """
         chance = random.Random(f"trace {seed}")
         parts: dict[str, Counter[str]] = defaultdict(Counter)
         demands = [self._demand(n, call, chance, parts) for n, call in enumerate(self._calls)]
-        seconds = self._calls[-1].arrived - self._begins
+        if load != 1.0:
+            demands = [replace(demand, at=demand.at / load) for demand in demands]
+        seconds = (self._calls[-1].arrived - self._begins) / load
         coverage = Coverage(len(demands), seconds, parts, self._left_out)
         return Traffic(demands, self.shares, self._behaviour.retries), coverage
 

@@ -43,7 +43,7 @@ from .client_limits import ClientLimits
 from .watch import HealthLooks, LoadedModelsPoll
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.config.model import Policy, RolePolicy
@@ -83,7 +83,7 @@ class VirtualProxy:
     """One process with one policy before one host.
 
     ``told``: called with each call that has ended. ``shares``: by role and model, how often an
-    answer does not fit or the upstream fails.
+    answer does not fit or the upstream fails. ``installed``: models, besides those of the policy.
     """
 
     def __init__(
@@ -92,6 +92,7 @@ class VirtualProxy:
         host: VirtualHost,
         timeline: Timeline,
         shares: Mapping[tuple[str, str], Shares],
+        installed: Iterable[str],
         told: Callable[[CallRun], None],
     ) -> None:
         self._policy = policy
@@ -107,7 +108,7 @@ class VirtualProxy:
         self.budgets = Budgets(policy.budgets)
         self._clients = ClientLimits(policy.clients)
         named = {m for row in policy.roles.values() for m in (row.primary, row.fallback) if m}
-        models = {*map(canonical, named), *host.shape.models, *host.loaded}
+        models = {*map(canonical, named), *installed, *host.shape.models, *host.loaded}
         self.loaded = LoadedModelsPoll(host, timeline, sorted(models), self._loaded)
         self.health = HealthLooks(policy, self.admission, self.breakers, timeline)
         self._by_ticket: dict[Ticket, AttemptRun] = {}

@@ -18,7 +18,7 @@ from modelsplit_policy.intervals import student
 from modelsplit_policy.vocabulary import Role
 
 from .gates import gate_fields
-from .measures import FAILED, LATENCY_P95, MEASURES, figures, objective_s
+from .measures import FAILED, LATENCY_P95, MEASURES, figures, objective_s, quantile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .run import Contender, Played
 
 LEVEL: Final = 0.95
+_SHARES: Final = (0.01, *(step / 20 for step in range(1, 20)), 0.97, 0.99, 1.0)
 # How many changes fit into one sentence.
 _TOLD_MOST: Final = 5
 
@@ -151,7 +152,18 @@ def _role_fields(runs: Sequence[RoleFigures]) -> dict[str, Any]:
             for (code, reason), count in failures.most_common()
         ],
         **{name: _interval_fields(own) if own else None for name, own in values.items()},
+        "latency_curve": _curve(runs),
     }
+
+
+def _curve(runs: Sequence[RoleFigures]) -> list[tuple[float, float]]:
+    """Shares of the answered calls, each with the seconds within which so many were answered."""
+    curve = []
+    for share in _SHARES:
+        values = [value for run in runs if (value := quantile(run.latencies, share)) is not None]
+        if values:
+            curve.append((share, statistics.fmean(values)))
+    return curve
 
 
 def _interval_fields(values: Sequence[float]) -> dict[str, float | None]:

@@ -82,15 +82,26 @@ def play(
     traffic: Traffic,
     seed: int,
     progress: Callable[[float], None] | None = None,
+    *,
+    loaded: Sequence[str] | None = None,
 ) -> Played:
     """Replay the traffic to its end. The same seed gives the same run.
 
-    ``progress``: told the moment the run has come to, now and then.
+    ``progress``: told the moment the run has come to, now and then. ``loaded``: the models that
+    are loaded when it begins; None: those that are asked for most, as many as fit.
     """
     timeline = Timeline()
-    host = VirtualHost(shape, seed, _loaded_at_first(contender, shape, traffic))
+    needed = models_needed(contender, traffic.demands)
+    if loaded is None:
+        loaded = _loaded_at_first(needed, shape)
+    host = VirtualHost(shape, seed, loaded)
     clients = Clients(traffic.demands, timeline, traffic.retries, seed, traffic.until)
-    server = _server(contender, host, timeline, traffic, clients.ended)
+    server: Any
+    if contender.direct is not None:
+        server = Direct(contender.policy, contender.direct, host, timeline, clients.ended)
+    else:
+        shares = traffic.shares
+        server = VirtualProxy(contender.policy, host, timeline, shares, needed, clients.ended)
     clients.server = server
     server.start()
     clients.start()
@@ -118,19 +129,6 @@ def _advance(timeline: Timeline, host: VirtualHost, server: _Server, to: float) 
     for work in done:
         server.done(work)
     server.passed()
-
-
-def _server(
-    contender: Contender,
-    host: VirtualHost,
-    timeline: Timeline,
-    traffic: Traffic,
-    told: Callable[[CallRun], None],
-) -> Any:
-    policy = contender.policy
-    if contender.direct is not None:
-        return Direct(policy, contender.direct, host, timeline, told)
-    return VirtualProxy(policy, host, timeline, traffic.shares, told)
 
 
 def _played(
@@ -191,9 +189,8 @@ def _count(needed: dict[str, int], model: str, calls: int) -> None:
     needed[name] = needed.get(name, 0) + calls
 
 
-def _loaded_at_first(contender: Contender, shape: HostShape, traffic: Traffic) -> list[str]:
+def _loaded_at_first(needed: Mapping[str, int], shape: HostShape) -> list[str]:
     """What is loaded when the run begins: the models asked for most, as many as fit."""
-    needed = models_needed(contender, traffic.demands)
     loaded: list[str] = []
     loaded_gb = 0.0
     for model in sorted(needed, key=lambda name: (-needed[name], name)):

@@ -37,9 +37,9 @@ class Coverage:
 
 
 class Source(Protocol):
-    """What is replayed, drawn for one seed after another."""
+    """What is replayed, drawn for one seed after another; ``load``: so many times as often."""
 
-    def drawn(self, seed: int) -> tuple[Traffic, Coverage]: ...
+    def drawn(self, seed: int, load: float = 1.0) -> tuple[Traffic, Coverage]: ...
 
 
 class DrawnWorkload:
@@ -55,8 +55,9 @@ class DrawnWorkload:
     def __repr__(self) -> str:
         return f"<DrawnWorkload {self._workload.name}>"
 
-    def drawn(self, seed: int) -> tuple[Traffic, Coverage]:
-        traffic = replace(self._workload.drawn(seed, self._load), retries=self._retries)
+    def drawn(self, seed: int, load: float = 1.0) -> tuple[Traffic, Coverage]:
+        traffic = self._workload.drawn(seed, self._load * load)
+        traffic = replace(traffic, retries=self._retries)
         calls = len(traffic.demands)
         coverage = Coverage(calls, self._workload.seconds, {"everything": {"drawn": calls}})
         return traffic, coverage

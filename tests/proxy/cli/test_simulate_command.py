@@ -12,7 +12,7 @@ from modelsplit_proxy.cli.main import run
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        ([], "say what to replay: one of --trace, --last and --workload"),
+        ([], "say what to replay: one of --trace, --last, --workload and --azure"),
         (["--workload", "mission", "--last", "1h"], "say what to replay"),
         (["--workload", "day"], 'nothing is shipped as "day"; workloads: burst, '),
         (["--workload", "swap", "--seeds", "0"], "--seeds 0 is less than 1"),
@@ -22,6 +22,9 @@ from modelsplit_proxy.cli.main import run
         (["--workload", "swap", "--host-model", "no.json"], "no.json cannot be read: No such"),
         (["--trace", "no.jsonl"], "no.jsonl cannot be read: No such file"),
         (["--workload", "swap", "--fit"], "--fit reads records: it goes with --trace or --last"),
+        (["--workload", "swap", "--thin", "2"], "--thin N keeps every N-th arrival"),
+        (["--azure", "a.csv=planner"], "--azure needs --host-model"),
+        (["--workload", "swap", "--fit", "--advise"], "one at a time"),
         (["--trace", "no.jsonl", "--load", "2"], "--load goes with --workload"),
         (["--workload", "swap", "--policy", "no.json"], "no such file, but --policy names it"),
         (["--workload", "swap", "--against", "no.json"], "no such file, but --against names it"),

@@ -9,6 +9,7 @@ import pytest
 
 from modelsplit_proxy.cli.output import CommandError
 from modelsplit_proxy.cli.simulate_inputs import task_of
+from modelsplit_sim.replay.recorded import TraceError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,7 +29,7 @@ def arguments(**said: Any) -> argparse.Namespace:
             "admin",
         )
     )
-    usual |= {"seeds": 3, "load": 1.0, "closed_loop": "jobs"}
+    usual |= {"seeds": 3, "load": 1.0, "closed_loop": "jobs", "azure": None, "thin": 1}
     return argparse.Namespace(**usual | said)
 
 
@@ -72,3 +73,22 @@ def test_a_host_file_that_is_none_is_named(text: str, says: str, tmp_path: Path)
 def test_the_last_hours_are_asked_of_the_running_proxy() -> None:
     with pytest.raises(CommandError, match=r"nothing answers at http://127\.0\.0\.1:1"):
         task_of(arguments(last="24h", admin="127.0.0.1:1"), {})
+
+
+def test_the_azure_format_needs_a_name_for_its_calls_and_a_host(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+        + "".join(f"2023-11-16 18:15:{n:02}.0,100,{10 * n}\n" for n in range(60))
+    )
+    said = {"azure": [f"{file}=planner,executor>300"], "thin": 2, "host_model": "gpu-12gb"}
+    task = task_of(arguments(**said), {})
+    traffic, coverage = task.source.drawn(1)
+    assert coverage.calls == 30
+    assert {demand.model for demand in traffic.demands} == {"planner", "executor"}
+    for text, says in (("a.csv", "is not FILE=NAME"), (f"{file}=a,b", "is not NAME or NAME,NAME")):
+        with pytest.raises(CommandError, match=says):
+            task_of(arguments(azure=[text], host_model="gpu-12gb"), {})
+    file.write_text("TIMESTAMP,ContextTokens,GeneratedTokens\nsoon,1,2\n")
+    with pytest.raises(TraceError, match=r"a\.csv: line 2: Invalid isoformat string"):
+        task_of(arguments(azure=[f"{file}=planner"], host_model="gpu-12gb"), {})

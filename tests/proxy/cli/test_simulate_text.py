@@ -15,6 +15,7 @@ ROLE: dict[str, Any] = {
     "calls": 100.0,
     "retries": 3.0,
     "objective_s": 5.0,
+    "latency_curve": [(0.5, 1.0)],
     "failures": [{"code": "E_OVERLOAD_THROTTLED", "reason": "queue_full", "calls": 2.5}],
     **{
         name: figure(2.0)
