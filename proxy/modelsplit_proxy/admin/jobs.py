@@ -103,8 +103,7 @@ class JobRoutes:
         only(asked.query, (*JOB_WORDS, "limit", "format"))
         query = read_job_query(asked.query, self._parts.clock.wall())
         limit = read_number("limit", asked.query.get("limit"), 100, _MAX_LATEST)
-        live = self._parts.live
-        running = {job_id: live.of_job(job_id) for job_id in live.jobs()}
+        running = self._parts.live.by_job()
         kept = await asyncio.to_thread(self._latest, query, limit, running)
         jobs = [job_reader.fields(job, len(running.get(job.job_id, ()))) for job in kept]
         return text_page(job_text.listing(jobs)) if wants_text(asked) else json_page(jobs)
@@ -114,10 +113,11 @@ class JobRoutes:
     ) -> list[KeptJob]:
         """In a thread. A job whose first call still runs is in no file yet."""
         reader = self._parts.reader
+        known = reader.known(tuple(running)) if running else set()
         new = [
             _not_kept(job_id, round(records[0].started_wall * 1e6))
             for job_id, records in running.items()
-            if reader.find(job_id) is None
+            if job_id not in known
         ]
         new.sort(key=lambda kept: kept.job.first_us, reverse=True)
         fitting = [kept for kept in new if query.fits(kept.job.state, kept.job.last_us)]

@@ -132,7 +132,7 @@ class JobKeeper:
             self._looked = heard
 
     async def _look(self) -> None:
-        running, now_us, after_us = self._live.jobs(), self._now_us(), self._expire_after_us
+        running, now_us, after_us = self._live.by_job(), self._now_us(), self._expire_after_us
         # A call that has ended since is still one that runs; all others are on disk now.
         await self._catch_up()
 

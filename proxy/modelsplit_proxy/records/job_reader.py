@@ -8,6 +8,8 @@ from modelsplit_proxy.records import job_store, rows
 from modelsplit_proxy.runtime.clock import rfc3339_us
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelsplit_policy.jobs import Job
     from modelsplit_proxy.records.query import JobQuery
     from modelsplit_proxy.records.reader import Read
@@ -57,6 +59,12 @@ class JobReader:
     def find(self, job_id: str) -> KeptJob | None:
         found = self._read(f"SELECT {_ROW} FROM jobs WHERE job_id = ?", (job_id,))
         return _kept(found[0]) if found else None
+
+    def known(self, job_ids: Sequence[str]) -> set[str]:
+        """Which of these there are."""
+        marks = ", ".join("?" * len(job_ids))
+        text = f"SELECT job_id FROM jobs WHERE job_id IN ({marks})"
+        return {job_id for (job_id,) in self._read(text, tuple(job_ids))}
 
     def latest(self, query: JobQuery, limit: int) -> list[KeptJob]:
         """Those heard of last, newest first."""

@@ -51,10 +51,13 @@ class LiveCalls:
         """Those of a job, in the order in which they came."""
         return [record for record in self._records.values() if record.job_id == job_id]
 
-    def jobs(self) -> frozenset[str]:
-        """The jobs that have a call that runs."""
-        ids = (record.job_id for record in self._records.values())
-        return frozenset(job_id for job_id in ids if job_id is not None)
+    def by_job(self) -> dict[str, list[CallRecord]]:
+        """The jobs that have a call that runs, each with those, as above."""
+        out: dict[str, list[CallRecord]] = {}
+        for record in self._records.values():
+            if record.job_id is not None:
+                out.setdefault(record.job_id, []).append(record)
+        return out
 
     def longest_silence_s(self) -> float:
         """How long the call has been waiting whose answer has not begun for longest; 0: none."""

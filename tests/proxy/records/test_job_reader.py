@@ -75,6 +75,8 @@ def test_one_job(reader: JobReader) -> None:
         "cost_unknown": 2,
     }
     assert reader.find("' OR 1=1 --") is None
+    assert reader.known(("good", "nobody's", "bad")) == {"good", "bad"}
+    assert reader.known([f"j{number}" for number in range(3000)]) == set()
 
 
 @pytest.mark.parametrize(

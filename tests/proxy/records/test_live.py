@@ -100,8 +100,9 @@ def test_running_calls_are_known_by_their_jobs() -> None:
     ]
     for record in records:
         live.enter(record)
-    assert live.jobs() == {"a", "b"}
+    assert list(live.by_job()) == ["a", "b"]
+    assert live.by_job()["a"] == live.of_job("a")
     assert [record.request_id for record in live.of_job("a")] == ["r0", "r3"]
     live.leave(records[2])
-    assert live.jobs() == {"a"}
+    assert list(live.by_job()) == ["a"]
     assert not live.of_job("b")
