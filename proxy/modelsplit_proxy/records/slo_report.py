@@ -165,24 +165,34 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     if report["timeouts"]:
         yield ""
         yield from _timeout_lines(report)
-    if any(found["worst"] for gate in report["gates"] for found in gate["objectives"]):
-        yield ""
-        yield "modelsplit requests ID tells what became of a call."
+    hints = _hints([found for gate in report["gates"] for found in gate["objectives"]])
+    yield from ("", *hints) if hints else ()
     if len(report["gates"]) > 1:
         yield ""
         yield from _wrapped("", _in_short(report))
 
 
 def _in_short(report: Mapping[str, Any]) -> str:
-    """``SLO BREACH: gate 1; not enough data: gate 3, gate 4``."""
-    by_verdict = {
-        verdict: ", ".join(
-            gate_name(gate) for gate in report["gates"] if gate["verdict"] == verdict
-        )
-        for verdict in (Verdict.BREACH, Verdict.NOT_ENOUGH_DATA, Verdict.NOT_JUDGED, Verdict.PASS)
-    }
-    told = [f"{_loud(verdict)}: {names}" for verdict, names in by_verdict.items() if names]
+    """``SLO BREACH 1; not enough data 3 4 targets; pass 0 2``: gates by their numbers."""
+    told = []
+    for verdict in (Verdict.BREACH, Verdict.NOT_ENOUGH_DATA, Verdict.NOT_JUDGED, Verdict.PASS):
+        gates = [gate["gate"] for gate in report["gates"] if gate["verdict"] == verdict]
+        names = ["targets" if gate is None else str(gate) for gate in gates]
+        told += [f"{_loud(verdict)} {' '.join(names)}"] if names else []
     return f"SLO {'; '.join(told)}"
+
+
+def _hints(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader may do next."""
+    hints = []
+    if any(entry["worst"] for entry in found):
+        hints.append("modelsplit requests ID tells what became of a call.")
+    lacking = [entry for entry in found if entry["verdict"] == Verdict.NOT_ENOUGH_DATA]
+    if any(entry["objective"] == "hallucination_rate" for entry in lacking):
+        hints.append("modelsplit slo review takes verdicts on answers.")
+    if any("the baseline has" in entry["note"] for entry in lacking):
+        hints.append("modelsplit baseline record keeps what to compare with.")
+    return hints
 
 
 def _summary(report: Mapping[str, Any]) -> Iterator[str]:

@@ -81,15 +81,12 @@ def test_a_breach_names_calls_and_what_of_its_budget_is_used() -> None:
     assert "15 in 5 h, 10 per 100 calls; baseline 26 in 5 h (a made-up month)" in text
     assert "worst: 2026-11-21T18:29Z" in text
     assert text.endswith(
-        "\n\nmodelsplit requests ID tells what became of a call.\n\n"
-        "SLO BREACH: gate 0, gate 1, gate 2, gate 3, gate 4, targets"
+        "\n\nmodelsplit requests ID tells what became of a call.\n\nSLO BREACH 0 1 2 3 4 targets"
     )
 
 
 def test_the_last_line_tells_it_again_of_several_gates() -> None:
-    assert [*slo_report.lines(WELL)][-1] == (
-        "SLO pass: gate 0, gate 1, gate 2, gate 3, gate 4, targets"
-    )
+    assert [*slo_report.lines(WELL)][-1] == ("SLO pass 0 1 2 3 4 targets")
     one = told(passing(days=1), gates={2})
     assert [*slo_report.lines(one)][-1].startswith("  EXECUTOR")
 
@@ -99,6 +96,13 @@ def test_what_is_missing_is_said_in_words() -> None:
     assert "          not enough data: no client sends X-LLM-Job-Id\n" in text
     assert "  targets  not enough data  llm latency P95, event loop lag, job P95\n" in text
     assert "  records cover 0 s of 7 d\n  baseline: the mission's document (26 timeouts" in text
+
+
+def test_what_to_do_next_is_said() -> None:
+    text = "\n".join(slo_report.lines(NOTHING))
+    assert "\n\nmodelsplit slo review takes verdicts on answers.\n\nSLO not enough data" in text
+    bare = slo_report.fields(judge(Samples(jobs=passing().jobs), SLO, NOW_US, gates={3}))
+    assert "modelsplit baseline record keeps what to compare with." in [*slo_report.lines(bare)]
 
 
 def test_what_is_not_judged_is_named_so() -> None:
