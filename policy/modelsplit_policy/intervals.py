@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     # The values of what belongs together.
     Cluster = Sequence[float]
@@ -129,13 +129,45 @@ def _beyond(a: float, a_limit: float | None, b: float, b_limit: float | None) ->
     return math.hypot(a - a_limit, b - b_limit)
 
 
-def quantile_ranks(n: int, p: float, level: float) -> tuple[int | None, int | None]:
-    """Ranks, from 1, between which the ``p`` quantile is, of ``n`` independent values.
+def quantile_ranks(
+    n: int, effective: float, p: float, level: float
+) -> tuple[int | None, int | None]:
+    """Ranks, from 1, between which the ``p`` quantile of ``n`` values is.
 
-    None: unbounded on that side.
+    ``effective``: how many independent values would tell as much. None: unbounded on that side.
     """
-    first, last = _ranks(n, p, level)
+    m = max(1, math.floor(effective))
+    first, last = _ranks(m, p, level)
+    first, last = math.floor(first * n / m), math.ceil(last * n / m)
     return None if first < 1 else first, None if last > n else last
+
+
+def effective_share(
+    clusters: Iterable[tuple[int, int]], alone: int, alone_ones: int, level: float
+) -> float | None:
+    """How many independent zeros and ones would tell as much as these.
+
+    ``clusters``: of each how many there are and how many of them are ones. ``alone``: how many
+    are clusters of their own, ``alone_ones`` of which are ones. None: clusters are too few to
+    tell how alike they are.
+    """
+    sizes = [*clusters]
+    n = alone + sum(size for size, _ in sizes)
+    k = alone + len(sizes)
+    if n == k:
+        return float(n)
+    if k < MIN_CLUSTERS:
+        return None
+    value = (alone_ones + sum(ones for _, ones in sizes)) / n
+    off = math.fsum(((value * size - ones) / (n - size)) ** 2 for size, ones in sizes)
+    off += (alone - alone_ones) * (value / (n - 1)) ** 2
+    off += alone_ones * ((1 - value) / (n - 1)) ** 2
+    between = (k - 1) / k * off
+    if between == 0:
+        return float(k)
+    few = student(level, max(5, n - 1)) / student(level, max(5, k - 1))
+    each = n * value * (1 - value) / (n - 1)
+    return max(1.0, min(float(n), each / between * few**2))
 
 
 def at_least(count: int, n: int, p: float) -> float:

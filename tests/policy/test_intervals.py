@@ -21,6 +21,7 @@ from modelsplit_policy.intervals import (
     Estimate,
     at_least,
     difference,
+    effective_share,
     mean,
     normal,
     quantile,
@@ -276,6 +277,37 @@ def test_how_probable_it_is_that_so_many_are() -> None:
     assert at_least(10, 10, 0.5) == pytest.approx(0.5**10)
 
 
-@pytest.mark.parametrize(("n", "ranks"), [(5, (4, None)), (100, (90, 100)), (1, (None, None))])
-def test_ranks_around_a_quantile(n: int, ranks: tuple[int | None, int | None]) -> None:
-    assert quantile_ranks(n, 0.95, 0.95) == ranks
+@pytest.mark.parametrize(
+    ("n", "effective", "ranks"),
+    [
+        (5, 5, (4, None)),
+        (100, 100, (90, 100)),
+        (1, 1, (None, None)),
+        (200, 100, (180, 200)),
+        (10, 0.5, (None, None)),
+    ],
+)
+def test_ranks_around_a_quantile(
+    n: int, effective: float, ranks: tuple[int | None, int | None]
+) -> None:
+    assert quantile_ranks(n, effective, 0.95, 0.95) == ranks
+
+
+@given(
+    clusters=st.lists(
+        st.lists(st.sampled_from([0.0, 1.0]), min_size=2, max_size=6), min_size=0, max_size=30
+    ),
+    alone=st.lists(st.sampled_from([0.0, 1.0]), max_size=40),
+)
+def test_counts_of_clusters_are_worth_as_much_as_their_values(
+    clusters: list[list[float]], alone: list[float]
+) -> None:
+    counts = [(len(cluster), int(sum(cluster))) for cluster in clusters]
+    found = effective_share(counts, len(alone), int(sum(alone)), 0.95)
+    known = rate([*clusters, *([value] for value in alone)], 0.95)
+    if known is None:
+        assert found == 0
+    elif clusters and known.clusters < MIN_CLUSTERS:
+        assert found is None
+    else:
+        assert found == pytest.approx(known.effective)

@@ -160,7 +160,7 @@ def _call_feeder(row: Row) -> Callable[[CallSample], None] | None:
     if (look := facts.CALL_SHARES.get(row.name)) is not None:
         return _share_feeder(look, row.share)
     look = facts.CALL_EVENTS.get(row.name)
-    return None if look is None else _share_feeder(look, row.events)
+    return None if look is None else _event_feeder(look, row.events)
 
 
 def _value_feeder(
@@ -168,16 +168,26 @@ def _value_feeder(
 ) -> Callable[[CallSample], None]:
     def feed(call: CallSample) -> None:
         if (value := read(call)) is not None:
-            values.take(call.started_us, value, call.request_id)
+            values.take(call.started_us, value, call.request_id, call.job_id)
 
     return feed
 
 
 def _share_feeder(
-    look: Callable[[CallSample], bool | None], counted: Share | Events
+    look: Callable[[CallSample], bool | None], share: Share
 ) -> Callable[[CallSample], None]:
     def feed(call: CallSample) -> None:
         if (bad := look(call)) is not None:
-            counted.take(call.started_us, bad, call.request_id)
+            share.take(call.started_us, bad, call.request_id, cluster=call.job_id)
+
+    return feed
+
+
+def _event_feeder(
+    look: Callable[[CallSample], bool | None], events: Events
+) -> Callable[[CallSample], None]:
+    def feed(call: CallSample) -> None:
+        if (event := look(call)) is not None:
+            events.take(call.started_us, event, call.request_id)
 
     return feed

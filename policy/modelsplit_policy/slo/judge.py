@@ -257,7 +257,8 @@ def _of_uptime(row: Row, judged: Judged, seen: _Seen) -> Finding:
     share.total, share.bad = minutes.present + minutes.missing, minutes.missing
     share.short_total, share.short_bad = last_hour.present + last_hour.missing, last_hour.missing
     share.long_total, share.long_bad = last_five.present + last_five.missing, last_five.missing
-    finding = verdicts.of_share(judged, share, _WHAT[row.name])
+    # Every minute was looked at, and minutes of one outage are not independent: no interval.
+    finding = replace(verdicts.of_share(judged, share, _WHAT[row.name]), low=None, high=None)
     if finding.verdict is Verdict.BREACH:
         finding = replace(finding, worst_at_us=minutes.down_at_us[:WORST])
     apart = f"{minutes.apart} min of restarts in good order apart"

@@ -31,6 +31,7 @@ class CallSample(NamedTuple):
     upstream; None: not known. ``llm_latency_us``: last attempt, dispatch to end, less load and
     upstream wait where known; None: it was not sent.
     ``schema_checked``: its answer was held to a schema; ``unfit``: and did not fit.
+    ``job_id``: of which job; calls of one are alike. None: its client named none.
     ``has_error_fields``: of a call that failed, whether all fields of the error are there.
     ``has_telemetry``: of an answered call, whether all that was to be measured is there.
     """
@@ -54,6 +55,7 @@ class CallSample(NamedTuple):
     unfit: bool = False
     has_error_fields: bool = True
     has_telemetry: bool = True
+    job_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

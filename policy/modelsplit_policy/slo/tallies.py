@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from heapq import heappush, heappushpop
 from typing import Final
 
+from modelsplit_policy.intervals import effective_share
 from modelsplit_policy.slo.ranked import Ranked
 
 WORST: Final = 5
@@ -43,9 +44,21 @@ class Share:
         self.short_total = self.short_bad = 0
         self.long_total = self.long_bad = 0
         self._worst: list[tuple[int, str]] = []
+        # Of each cluster how many there are and how many of them are bad.
+        self._clusters: dict[str, list[int]] = {}
 
-    def take(self, at_us: int, bad: bool, name: str, severity: int | None = None) -> None:
-        """``name``: its id. ``severity``: how bad it is; None: the later, the worse."""
+    def take(
+        self,
+        at_us: int,
+        bad: bool,
+        name: str,
+        severity: int | None = None,
+        cluster: str | None = None,
+    ) -> None:
+        """``name``: its id. ``severity``: how bad it is; None: the later, the worse.
+
+        ``cluster``: what it belongs to with others that are like it; None: to nothing.
+        """
         if at_us >= self._long_us:
             self.long_total += 1
             self.long_bad += bad
@@ -55,9 +68,20 @@ class Share:
         if at_us < self._since_us:
             return
         self.total += 1
+        if cluster is not None:
+            counts = self._clusters.setdefault(cluster, [0, 0])
+            counts[0] += 1
+            counts[1] += bad
         if bad:
             self.bad += 1
             self._note(at_us if severity is None else severity, name)
+
+    def effective(self, level: float) -> float | None:
+        """How many independent ones would tell as much; None: clusters are too few to say."""
+        alone = self.total - sum(size for size, _ in self._clusters.values())
+        alone_bad = self.bad - sum(bad for _, bad in self._clusters.values())
+        clusters = ((size, bad) for size, bad in self._clusters.values())
+        return effective_share(clusters, alone, alone_bad, level)
 
     def _note(self, severity: int, name: str) -> None:
         if len(self._worst) < WORST:
@@ -80,8 +104,8 @@ class Values:
         self.ranked = Ranked()
         self.share = Share(clock)
 
-    def take(self, at_us: int, value_us: int, name: str) -> None:
-        self.share.take(at_us, value_us >= self._bound_us, name, value_us)
+    def take(self, at_us: int, value_us: int, name: str, cluster: str | None = None) -> None:
+        self.share.take(at_us, value_us >= self._bound_us, name, value_us, cluster)
         if at_us >= self._since_us:
             self.ranked.add(value_us)
 

@@ -68,7 +68,10 @@ def of_values(judged: Judged, values: Values, what: str) -> Finding:
     n = ranked.count
     if n == 0:
         return judged.nothing(f"no {what}")
-    first, last = quantile_ranks(n, p, LEVEL)
+    effective = values.share.effective(LEVEL)
+    first = last = None
+    if effective is not None:
+        first, last = quantile_ranks(n, effective, p, LEVEL)
     low = None if first is None else ranked.at(first) / 1000
     high = None if last is None else ranked.at(last) / 1000
     value, needed = ranked.quantile(p) / 1000, enough(1 - p)
@@ -96,7 +99,8 @@ def of_share(judged: Judged, share: Share, what: str) -> Finding:
         return judged.nothing(f"no {what}")
     counted = n - share.bad if good else share.bad
     value, needed = counted / n, enough(allowed)
-    low, high = wilson(value, n, LEVEL)
+    effective = share.effective(LEVEL)
+    low, high = (None, None) if effective is None else wilson(value, effective, LEVEL)
     verdict, note = judged.by(value), ""
     if n < needed and not _too_many(share.bad, n, allowed):
         verdict, note = Verdict.NOT_ENOUGH_DATA, f"{n} of the {needed} {what} that are needed"

@@ -51,7 +51,7 @@ SELECT id, request_id, started_us, total_us, role, outcome, reason, attempts,
     json_extract(more, '$.schema'), json_extract(more, '$.loading'),
     CASE WHEN outcome = 'ok' THEN NULL ELSE
         json_extract(more, '$.error_code', '$.error_context', '$.error_provider')
-    END
+    END, job_id
 FROM calls WHERE (started_us, id) > (?, ?) AND started_us <= ?
 ORDER BY started_us, id LIMIT ?
 """
@@ -166,6 +166,7 @@ def _call(row: tuple[Any, ...]) -> CallSample:
         schema,
         _,
         error,
+        job_id,
     ) = row
     codes: tuple[str, ...] = ()
     if first is not None:
@@ -192,6 +193,7 @@ def _call(row: tuple[Any, ...]) -> CallSample:
         schema == "invalid",
         ok or _has_error_fields(role, (reason, request_id, attempts, fallback), whose, error),
         not ok or None not in (wait_us, llm_us, first_us, *whose),
+        job_id,
     )
 
 

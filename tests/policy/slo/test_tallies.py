@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from modelsplit_policy.slo.tallies import Clock, Events, Share, Values
 
 HOUR = 3_600_000_000
@@ -32,6 +34,22 @@ def test_the_worst_are_the_five_latest_or_the_five_largest() -> None:
         largest.take(number, True, f"c{number}", severity=-number)
     assert latest.worst == ("c8", "c7", "c6", "c5", "c4")
     assert largest.worst == ("c0", "c1", "c2", "c3", "c4")
+
+
+def test_what_belongs_together_tells_less() -> None:
+    jobs, apart = Share(Clock(0, NOW)), Share(Clock(0, NOW))
+    for number in range(200):
+        bad = number % 40 < 4
+        jobs.take(number, bad, "c", cluster=f"job-{number // 4}")
+        apart.take(number, bad, "c")
+    assert apart.effective(0.95) == 200
+    effective = jobs.effective(0.95)
+    assert effective is not None
+    assert effective == pytest.approx(50, rel=0.1)
+    few = Share(Clock(0, NOW))
+    for number in range(20):
+        few.take(number, False, "c", cluster=f"job-{number // 2}")
+    assert few.effective(0.95) is None
 
 
 def test_what_is_not_bad_is_not_among_the_worst() -> None:

@@ -131,6 +131,18 @@ def test_a_rate_has_wilsons_interval_and_a_budget() -> None:
     )
 
 
+def test_calls_of_few_jobs_have_no_interval() -> None:
+    share_, durations = Share(Clock(0, NOW)), Values(Clock(0, NOW), 5e6)
+    for number in range(100):
+        share_.take(number, False, "c", cluster=f"job-{number // 10}")
+        durations.take(number, 1000, "c", f"job-{number // 10}")
+    for found in (
+        of_share(judged(0.1, key="max"), share_, "calls"),
+        of_values(judged(5000), durations, "calls"),
+    ):
+        assert (found.verdict, found.low, found.high) == (PASS, None, None)
+
+
 def test_nothing_in_the_last_hour_has_no_burn_rate() -> None:
     counted = Share(Clock(NOW - 5 * HOUR, NOW))
     counted.take(NOW - 2 * HOUR, False, "c")

@@ -38,7 +38,7 @@ def only(recorder: Recorder, record: CallRecord) -> CallSample:
 
 
 def test_an_answered_call_is_read_with_all_that_was_measured(recorder: Recorder) -> None:
-    assert only(recorder, answered(schema="valid")) == CallSample(
+    assert only(recorder, answered(schema="valid", job_id="j")) == CallSample(
         "req-1",
         START_US,
         START_US + 3_000_000,
@@ -59,6 +59,7 @@ def test_an_answered_call_is_read_with_all_that_was_measured(recorder: Recorder)
         unfit=False,
         has_error_fields=True,
         has_telemetry=True,
+        job_id="j",
     )
 
 
