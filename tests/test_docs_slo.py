@@ -57,5 +57,17 @@ def test_the_example_has_the_columns_of_a_report() -> None:
     assert f"\n    {header}\n" in PAGE
 
 
+def test_every_field_of_the_json_is_explained() -> None:
+    fields = slo_report.fields(judge(Samples(), parse(shipped()).slo, 0))
+    told = [
+        word
+        for row in table("| field of an objective |")
+        for word in re.findall(r"`(\w+)`", row[0])
+    ]
+    assert set(told) == set(fields["gates"][0]["objectives"][0])
+    above = PAGE.partition("\nAs JSON")[2].partition("\n\n| field")[0]
+    assert set(re.findall(r"`(\w+)`", above)) >= {*fields, *fields["gates"][0]}
+
+
 def test_every_verdict_is_explained() -> None:
     assert [row[0].strip("`") for row in table("| verdict |")] == list(Verdict)

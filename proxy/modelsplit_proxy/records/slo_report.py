@@ -11,7 +11,7 @@ from modelsplit_policy.slo.report import Verdict
 from modelsplit_proxy.runtime.clock import rfc3339_us
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from modelsplit_policy.slo.objectives import Objective
     from modelsplit_policy.slo.report import Finding, Gate, PlannerCalls, Report
