@@ -38,6 +38,7 @@ INSERT INTO job_tools (job_id, at_us, duration_us, name, ok) VALUES (?, ?, ?, ?,
 """
 _COUNT_TOOL: Final = "UPDATE jobs SET tools = tools + 1, late = late + ? WHERE job_id = ?"
 _CALLS: Final = "SELECT started_us, started_us + total_us FROM calls WHERE job_id = ?"
+_TOOLS: Final = "SELECT at_us FROM job_tools WHERE job_id = ?"
 _OPEN: Final = "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'open' LIMIT ?)"
 _SILENT: Final = f"""
 SELECT job_id, {COLUMNS} FROM jobs
@@ -122,7 +123,12 @@ def close(db: sqlite3.Connection, job_id: str) -> EndedJob | None:
     job = find(db, job_id)
     if job is None or job.verdict is None or job.state is not JobState.OPEN:
         return None
-    return _end(db, job_id, job.ended(db.execute(_CALLS, (job_id,)).fetchall()))
+    calls = db.execute(_CALLS, (job_id,)).fetchall()
+    late = sum(job.is_late(began_us) for began_us, _ in calls)
+    late += sum(job.is_late(at_us) for (at_us,) in db.execute(_TOOLS, (job_id,)))
+    # One that ended before the finish was written could not be known to be late.
+    db.execute("UPDATE jobs SET late = ? WHERE job_id = ?", (late, job_id))
+    return _end(db, job_id, job.ended(calls))
 
 
 def expire(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from modelsplit_policy.jobs import Job, VerdictError
 from modelsplit_policy.vocabulary import Context, JobState
@@ -22,14 +25,18 @@ HOUR = 3_600_000_000
 GREP = Tool("grep", 5, ok=True)
 
 
-@pytest.fixture
-def db() -> Iterator[sqlite3.Connection]:
+def fresh() -> sqlite3.Connection:
     db = sqlite3.connect(":memory:", isolation_level=None)
     for step in MIGRATIONS:
         for statement in step:
             db.execute(statement)
-    yield db
-    db.close()
+    return db
+
+
+@pytest.fixture
+def db() -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(fresh()) as db:
+        yield db
 
 
 def call(db: sqlite3.Connection, job_id: str, began_us: int, took_s: float = 1.0) -> None:
@@ -138,3 +145,44 @@ def test_no_job_is_begun_beside_ten_thousand_open_ones(db: sqlite3.Connection) -
     job_store.finish(db, "j8", 200, OK, None)
     job_store.close(db, "j8")
     assert job_store.start(db, "more", 300).started_us == 300
+
+
+# -- any order ------------------------------------------------------------------------------------
+
+SECONDS = st.integers(0, 100).map(lambda seconds: seconds * 1_000_000)
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("call"), SECONDS, st.integers(0, 30)),
+        st.tuples(st.just("tool"), SECONDS, st.just(0)),
+    ),
+    max_size=6,
+    unique=True,
+)
+
+
+def row_after(events: list[tuple[str, int, int]]) -> tuple[object, ...]:
+    """What the file says of the job once all that is written, in this order, and it is closed."""
+    with contextlib.closing(fresh()) as db:
+        for what, at_us, took_s in events:
+            if what == "call":
+                call(db, "j", at_us, took_s)
+            elif what == "tool":
+                job_store.add_tool(db, "j", at_us, GREP)
+            elif what == "start":
+                job_store.start(db, "j", at_us)
+            else:
+                job_store.finish(db, "j", at_us, OK, None)
+        job_store.close(db, "j")
+        query = f"SELECT {job_store.COLUMNS}, calls, tools, late FROM jobs"
+        row: tuple[object, ...] = db.execute(query).fetchone()
+        return row
+
+
+@settings(max_examples=60)
+@given(events=EVENTS, start=st.none() | SECONDS, finish=SECONDS, data=st.data())
+def test_the_order_in_which_events_are_written_does_not_matter(
+    events: list[tuple[str, int, int]], start: int | None, finish: int, data: st.DataObject
+) -> None:
+    told = [*events, ("finish", finish, 0)]
+    told += [] if start is None else [("start", start, 0)]
+    assert row_after(data.draw(st.permutations(told))) == row_after(told)
