@@ -71,7 +71,9 @@ def add(commands: Any, command: Command, dest: str = "verb") -> None:
         if option.name in command.settings:
             _add_setting(parser, option)
     if command.verbs:
-        verbs = parser.add_subparsers(dest=dest, metavar=dest.upper(), required=command.run is None)
+        needed = command.run is None
+        word = dest.upper() if needed else f"[{dest.upper()}]"
+        verbs = parser.add_subparsers(dest=dest, metavar=word, required=needed)
         for verb in command.verbs:
             add(verbs, verb)
 

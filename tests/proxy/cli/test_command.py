@@ -16,6 +16,11 @@ def nothing(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return 0
 
 
+def other(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    del args, environ
+    return 0
+
+
 def parsed(command: Command, *arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add(parser.add_subparsers(), command)
@@ -33,6 +38,18 @@ def test_a_verb_has_arguments_of_its_own() -> None:
     verb = Command("new", "h", "d", nothing, (Argument("--name", required=True),))
     args = parsed(Command("keys", "h", "d", verbs=(verb,)), "new", "--name", "x")
     assert (args.verb, args.name, args.run) == ("new", "x", nothing)
+
+
+def test_a_command_that_does_something_itself_may_have_a_verb_as_well(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    verb = Command("new", "h", "d", other)
+    both = Command("keys", "h", "d", nothing, verbs=(verb,))
+    assert parsed(both).run is nothing
+    assert parsed(both, "new").run is other
+    with pytest.raises(SystemExit):
+        parsed(both, "--help")
+    assert "[VERB] ..." in capsys.readouterr().out
 
 
 def test_a_command_with_verbs_wants_one(capsys: pytest.CaptureFixture[str]) -> None:
