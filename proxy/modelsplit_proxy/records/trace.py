@@ -25,7 +25,7 @@ _RENAMED: Final = MappingProxyType(
 # Fields of the log line that are in the trace under the same name.
 _KEPT: Final = (
     *("started_at", "request_id", "job_id", "purpose", "client", "route"),
-    *("llm_role", "requested_model", "llm_model", "stream"),
+    *("llm_role", "route_reason", "requested_model", "llm_model", "stream", "client_retry"),
     *("outcome", "status", "fallback_used", "prompt_tokens", "output_tokens"),
     *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "call_e2e_latency_ms", "cost_usd"),
     "upstream_wait_ms",

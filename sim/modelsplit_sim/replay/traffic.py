@@ -56,8 +56,12 @@ class DrawnWorkload:
         return f"<DrawnWorkload {self._workload.name}>"
 
     def drawn(self, seed: int, load: float = 1.0) -> tuple[Traffic, Coverage]:
-        traffic = self._workload.drawn(seed, self._load * load)
+        workload = self._workload
+        if load < 1:
+            # As many calls as ever: one of a few that fails is no one in a hundred.
+            workload = workload.stretched(1 / load)
+        traffic = workload.drawn(seed, self._load * load)
         traffic = replace(traffic, retries=self._retries)
         calls = len(traffic.demands)
-        coverage = Coverage(calls, self._workload.seconds, {"everything": {"drawn": calls}})
+        coverage = Coverage(calls, workload.seconds, {"everything": {"drawn": calls}})
         return traffic, coverage

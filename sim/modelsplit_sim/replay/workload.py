@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from .demand import Demand, Retries, Shares
@@ -96,6 +96,11 @@ class Workload:
     retries: Retries = Retries()  # noqa: RUF009 - an immutable tuple
     shares: Mapping[tuple[str, str], Shares] | None = None
     spread: float = 0.08
+
+    def stretched(self, times: float) -> Workload:
+        """The same over so many times as long."""
+        rate = tuple((at * times, rate) for at, rate in self.rate)
+        return replace(self, seconds=self.seconds * times, rate=rate)
 
     def drawn(self, seed: int, load: float = 1.0) -> Traffic:
         """The traffic of one seed. ``load``: how many times as often everything comes."""

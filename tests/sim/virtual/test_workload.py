@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from modelsplit_sim.replay.traffic import DrawnWorkload
 from modelsplit_sim.replay.workload import workload_of
 
 PLAN = {"model": "planner", "output": [100, 300], "prompt": [10, 20]}
@@ -33,6 +34,16 @@ def test_the_rate_may_change_over_the_run() -> None:
     assert counts[0] == 0
     assert counts[1] == pytest.approx(500, rel=0.2)
     assert counts[2] == pytest.approx(125, rel=0.3)
+
+
+def test_at_less_load_it_lasts_longer_and_has_as_many_calls() -> None:
+    raw = RAW | {"rate": [[0, 1], [5000, 3]]}
+    source = DrawnWorkload(workload_of(raw, "x"))
+    (whole, _), (thin, coverage) = source.drawn(1), source.drawn(1, load=0.25)
+    assert len(thin.demands) == pytest.approx(len(whole.demands), rel=0.1)
+    assert coverage.seconds == 40_000
+    late = sum(demand.at >= 20_000 for demand in thin.demands)
+    assert late == pytest.approx(0.75 * len(thin.demands), rel=0.1)
 
 
 def test_bursts_are_calls_close_together() -> None:
