@@ -211,7 +211,7 @@ class Storm:
     def _load(self) -> None:
         loaded = frozenset(self.rng.sample(MODELS, self.rng.randint(0, 3)))
         known = {} if self.rng.random() < 0.2 else {model: model in loaded for model in MODELS}
-        self.books.under_test.loaded_models(known)
+        self.books.under_test.note_loaded(known)
         self.done["residency"] += 1
 
     def _pass(self) -> None:

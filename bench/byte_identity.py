@@ -27,7 +27,7 @@ import uvloop
 from kit import machine, options, quantile, show, table, write_policy
 from support.process import serving
 from support.raw import raw_upstream
-from support.told import MODEL, Teller, problem, told
+from support.told import MODEL, Exchange, Teller, problem, told
 from support.wire import Client
 
 GOAL_MS = 10.0
@@ -38,6 +38,18 @@ NO_LIMITS: dict[str, Any] = {
     "models": {MODEL: {"parallel": 64}},
     "roles": {"PLANNER": {"max_concurrent": 64}},
 }
+
+
+@dataclass
+class Timed(Exchange):
+    """An answer whose steps are timed. ``delays``: seconds from a step's write to its reading."""
+
+    delays: list[float] = field(default_factory=list)
+
+    async def reached(self, count: int) -> None:
+        began = perf_counter()
+        await super().reached(count)
+        self.delays.append(perf_counter() - began)
 
 
 @dataclass
@@ -68,6 +80,7 @@ class Run:
         self.cases += 1
         self.body_bytes += len(answer.body)
         self.pieces += len(answer.pieces)
+        assert isinstance(exchange, Timed)
         self.delays += exchange.delays
         how = "step by step" if answer.stepwise else "held" if answer.held else "as it comes"
         packed = answer.encoding.decode() or "not encoded"
@@ -111,7 +124,7 @@ async def measure(run: Run, teller: Teller, port: int, seeds: range, at_once: in
 
 async def main(cases: int, at_once: int, first_seed: int) -> list[Run]:
     seeds = range(first_seed, first_seed + cases)
-    teller = Teller()
+    teller = Teller(Timed)
     runs = [Run("modelsplit"), Run("direct")]
     with tempfile.TemporaryDirectory() as name:
         room = Path(name)

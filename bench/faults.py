@@ -24,7 +24,8 @@ import uvloop
 from kit import machine, options, quantile, show, table, write_policy
 from support.calls import call
 from support.faults import CHAT, FAULTS, PLANNER, PRIMARY, ROLE_MS, ROUTES, STALL_MS
-from support.process import free_port, ollama, serving
+from support.ports import kept_port
+from support.process import ollama, serving
 from support.seen import seen
 from support.wire import Client
 
@@ -92,10 +93,10 @@ async def _resident(admin: Client) -> list[str]:
 @contextlib.asynccontextmanager
 async def stage(*, away: bool = False) -> AsyncIterator[Stage]:
     """``away``: the proxy's upstream is a port nobody listens on."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, kept_port() as nobody:
         given = write_policy(Path(folder) / "policy.json", BOUNDS)
         async with ollama(*SIM) as (port, control):
-            upstream = free_port() if away else port
+            upstream = nobody if away else port
             bounds = ("--policy", str(given), "--stall-timeout", f"{STALL_MS}ms")
             async with serving(upstream, Path(folder), *bounds) as process:
                 yield Stage(process, port, control)

@@ -131,6 +131,7 @@ class Calls:
         record.ended = record.attempts[-1].ended
 
     def _refused(self, record: CallRecord, candidate: Candidate) -> None:
+        assert record.routing is not None
         attempt = record.attempt(candidate, 1000.0, self._price)
         attempt.crowd = attempt.crowd_at_end = _crowd(record.routing.role)
         attempt.seats, attempt.ahead = _seats(), 5
@@ -141,6 +142,7 @@ class Calls:
     def _attempt(
         self, record: CallRecord, candidate: Candidate, asked: float, wait_s: float
     ) -> None:
+        assert record.routing is not None
         rng = self._rng
         attempt = record.attempt(candidate, asked, self._price)
         if wait_s:

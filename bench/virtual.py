@@ -133,7 +133,7 @@ def recall(run: VirtualRun, before: VirtualRun) -> None:
     """What the process before has learned is known to this one, a minute later."""
     assert run.admission is not None
     assert before.admission is not None
-    old, new = (each.admission.host().parallelism for each in (before, run))
+    old, new = before.admission.host().parallelism, run.admission.host().parallelism
     host = old.learned(before.now).aged(60.0)
     if host is not None:
         new.recall(host, 0.0)
@@ -304,8 +304,9 @@ def against(found: list[dict[str, Any]], label: str) -> list[str]:
 
 def pooled(found: dict[str, Any]) -> float:
     """Planners that failed of 100, from the start, all seeds together."""
-    planners = sum(row["cold_planners"] for row in found["rows"])
-    return 100 * sum(row["cold_failed"] for row in found["rows"]) / planners
+    failed: int = sum(row["cold_failed"] for row in found["rows"])
+    planners: int = sum(row["cold_planners"] for row in found["rows"])
+    return 100 * failed / planners
 
 
 AGAINST = [

@@ -222,9 +222,13 @@ class Exchange:
 
 
 class Teller:
-    """Both ends: the upstream's script, and a client that reads what it tells."""
+    """Both ends: the upstream's script, and a client that reads what it tells.
 
-    def __init__(self) -> None:
+    ``make``: of an answer, what follows it on its way.
+    """
+
+    def __init__(self, make: Callable[[Told], Exchange] = Exchange) -> None:
+        self._make = make
         self._running: dict[str, Exchange] = {}
         self._count = 0
 
@@ -257,7 +261,7 @@ class Teller:
         """Ask for ``answer`` and read it, as it comes, to its end."""
         self._count += 1
         case = str(self._count)
-        exchange = self._running[case] = Exchange(answer)
+        exchange = self._running[case] = self._make(answer)
         try:
             body = call("/api/generate", MODEL, stream=True)
             headers = {"X-LLM-Role": "PLANNER"}
