@@ -116,7 +116,14 @@ _LAST_WORDS_S: Final = 0.5
 
 
 class PortBusyError(Exception):
-    """An address to listen on cannot be had. The text names it."""
+    """An address to listen on cannot be had. The text names it.
+
+    ``is_taken``: somebody else listens there.
+    """
+
+    def __init__(self, text: str, *, is_taken: bool = False) -> None:
+        super().__init__(text)
+        self.is_taken = is_taken
 
 
 class App:
@@ -564,7 +571,7 @@ def bind(address: Address) -> socket.socket:
         sock.close()
         taken = error.errno == errno.EADDRINUSE
         why = "another program listens there" if taken else str(error.strerror or error)
-        raise PortBusyError(f"cannot listen on {address}: {why}") from None
+        raise PortBusyError(f"cannot listen on {address}: {why}", is_taken=taken) from None
     return sock
 
 

@@ -311,8 +311,8 @@ async def test_it_says_that_keys_are_on(tmp_path: Path) -> None:
     path = key_file(tmp_path / "keys.json")
     options = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--state")
     async with spawned("modelsplit_proxy", *options, str(tmp_path), "--keys", str(path)) as process:
-        line = await process.talk("  keys ")
-        assert line == f"  keys {path} (1): nobody is served without one\n"
+        line = await process.talk("keys ")
+        assert line == f"modelsplit: keys {path} (1): nobody is served without one\n"
 
 
 @pytest.mark.parametrize(

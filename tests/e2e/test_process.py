@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import socket
@@ -88,6 +89,33 @@ async def test_the_first_lines_say_where_it_is_and_what_to_do(tmp_path: Path) ->
     async with ollama() as (upstream, _), serving(upstream, tmp_path) as proxy:
         line = await proxy.talk("OLLAMA_HOST=")
         assert f"OLLAMA_HOST=http://127.0.0.1:{proxy.port}" in line
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+async def test_stderr_has_the_format_that_stdout_has(tmp_path: Path, log_format: str) -> None:
+    options = ("--state", str(tmp_path), "--log-format", log_format)
+    arguments = ("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", *options)
+    async with spawned("modelsplit_proxy", *arguments) as process:
+        await process.talk("point a client here")
+        process.signal(signal.SIGTERM)
+        code, _, rest = await process.outcome()
+    assert code == 0
+    for line in rest.splitlines():
+        if log_format == "json":
+            fields = json.loads(line)
+            assert (fields["event"], fields["level"] in {"info", "warning"}) == ("log", True)
+        else:
+            assert re.match(r"\d{4}-\d\d-\d\dT[\d:.]{12}Z modelsplit: ", line)
+
+
+async def test_a_slip_in_a_variables_name_is_told(tmp_path: Path) -> None:
+    options = ("--state", str(tmp_path), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+    env = {"MODELSPLIT_DRIAN": "1s"}
+    async with spawned("modelsplit_proxy", "serve", *options, env=env) as process:
+        line = await process.talk("MODELSPLIT_DRIAN")
+        assert line == (
+            "modelsplit: warning: MODELSPLIT_DRIAN is no setting of ours; is it MODELSPLIT_DRAIN?\n"
+        )
 
 
 async def test_sigterm_lets_a_stream_end(tmp_path: Path) -> None:
@@ -247,7 +275,9 @@ async def test_a_busy_port_is_named(tmp_path: Path, which: str) -> None:
         async with spawned("modelsplit_proxy", "serve", *options) as proxy:
             code, out, talk = await proxy.outcome()
     assert (code, out) == (69, "")
-    assert talk == f"modelsplit: cannot listen on {address}: another program listens there\n"
+    assert talk.startswith(
+        f"modelsplit: cannot listen on {address}: another program listens there; choose another, "
+    )
 
 
 async def test_a_state_that_cannot_be_is_named() -> None:

@@ -68,11 +68,21 @@ class Process:
 async def _line(stream: asyncio.StreamReader | None, containing: str) -> str:
     assert stream is not None
     seen = []
-    while line := (await stream.readline()).decode():
+    while raw := (await stream.readline()).decode():
+        line = _as_text(raw)
         seen.append(line)
         if containing in line:
             return line
     raise AssertionError(f"no line with {containing!r} in {seen}")
+
+
+def _as_text(line: str) -> str:
+    """A line of our own log as it is in text but for the time, whatever its format."""
+    if not line.startswith('{"ts"') or '"event": "log"' not in line:
+        return line
+    fields = orjson.loads(line)
+    level = "" if fields["level"] == "info" else f"{fields['level']}: "
+    return f"modelsplit: {level}{fields['message']}\n"
 
 
 @contextlib.asynccontextmanager

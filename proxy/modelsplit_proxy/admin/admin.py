@@ -15,6 +15,7 @@ from urllib.parse import unquote
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 from modelsplit_proxy.admin import page
 from modelsplit_proxy.admin.health import HealthParts, HealthRoutes
+from modelsplit_proxy.admin.index import IndexRoutes
 from modelsplit_proxy.admin.jobs import JobParts, JobRoutes
 from modelsplit_proxy.admin.page import READ_ONLY, Page, PageAsked, Pages, failed
 from modelsplit_proxy.admin.policy import PolicyParts, PolicyRoutes
@@ -79,6 +80,7 @@ class Admin:
             **self._jobs.routes,
             **SloRoutes(parts.slo).routes,
         }
+        self.routes = {**IndexRoutes(sorted(self.routes)).routes, **self.routes}
         self.writes = frozenset(self._jobs.reports)
 
     async def __call__(self, request: Request) -> web.StreamResponse:

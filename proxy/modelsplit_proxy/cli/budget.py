@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import pwd
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy.approvals import ApprovalAction, Approvals, Change
 from modelsplit_policy.budget_clock import resume
 from modelsplit_policy.budgets import Budgets, dollars, nano
-from modelsplit_proxy.cli import state_access, status
+from modelsplit_policy.config.parser import parse
+from modelsplit_policy.config.problems import PolicyError
+from modelsplit_proxy.cli import admin_client, state_access, status
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show, talk
 from modelsplit_proxy.config import policy_file
@@ -19,6 +24,7 @@ from modelsplit_proxy.limits import budget_store
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime.clock import SystemClock, boot_id, machine_clocks, rfc3339
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
+from modelsplit_proxy.watch import installed_models
 
 if TYPE_CHECKING:
     import argparse
@@ -27,6 +33,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from modelsplit_policy.budget_clock import ClockReading
+    from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.config.settings import Settings
 
 _EXAMPLES: Final = """\
@@ -69,9 +76,11 @@ def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]
     desk = _desk(args, settings, environ)
     if args.verb == "show":
         return _show(desk, args, settings, environ)
-    by, reason = _text("--by", args.by), _text("--reason", args.reason)
+    by, reason = _text("--by", args.by or _user(environ)), _text("--reason", args.reason)
     change = Change(0, 0.0, desk.now.wall, ApprovalAction(args.verb), by, reason)
-    verb = {"approve": _approve, "revoke": _revoke, "reset": _reset}[args.verb]
+    if args.verb == "approve":
+        return _approve(desk, args, change, settings, environ)
+    verb = {"revoke": _revoke, "reset": _reset}[args.verb]
     return verb(desk, args, change)
 
 
@@ -140,7 +149,13 @@ def _writing(desk: Desk) -> AbstractContextManager[sqlite3.Connection]:
 # 1. Changes.
 
 
-def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
+def _approve(
+    desk: Desk,
+    args: argparse.Namespace,
+    change: Change,
+    settings: Settings,
+    environ: Mapping[str, str],
+) -> int:
     usd = _number("--usd", args.usd, _USD_MAX)
     seconds = _number("--days", args.days, _DAYS_MAX) * _DAY_S
     with _writing(desk) as db:
@@ -153,7 +168,18 @@ def _approve(desk: Desk, args: argparse.Namespace, change: Change) -> int:
     fields["state"] = str(desk.directory)
     words = f"{budget_text.amount(usd)} USD for the cloud until {budget_text.stamp(until)}"
     show(fields, [f"approval {number}: {words}, {_signed(change)}"], as_json=args.json)
+    for warning in installed_models.cloud_gaps(_policy(desk, settings, environ)):
+        talk(f"warning: {warning}")
     return ExitCode.OK
+
+
+def _policy(desk: Desk, settings: Settings, environ: Mapping[str, str]) -> Policy:
+    """The running proxy's, else the one that ``serve`` would use here."""
+    if desk.running is not None:
+        with suppress(admin_client.NotRunningError, PolicyError, KeyError):
+            _, shown = admin_client.get(settings.admin, "/policy")
+            return parse(shown["policy"])
+    return policy_file.load(policy_file.find_policy(settings.policy, environ)).policy
 
 
 def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
@@ -298,6 +324,16 @@ def _text(flag: str, raw: str) -> str:
     return raw.strip()
 
 
+def _user(environ: Mapping[str, str]) -> str:
+    """Who is at the keyboard: a login name, or its number where it has none."""
+    if environ.get("SUDO_USER"):
+        return environ["SUDO_USER"]
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def _nothing(text: str) -> CommandError:
     return CommandError(text, ExitCode.FAILED)
 
@@ -318,7 +354,7 @@ _STATE: Final = Argument(
     "--state", type=Path, metavar="DIR", help="default: where the running proxy keeps it"
 )
 _ADMIN: Final = Argument("--admin", metavar="ADDRESS", help="the running proxy's admin listener")
-_BY: Final = Argument("--by", required=True, help="who says so")
+_BY: Final = Argument("--by", help="who says so (default: your login name)")
 _REASON: Final = Argument("--reason", required=True, help="why; kept for ever")
 COMMAND: Final = Command(
     "budget",

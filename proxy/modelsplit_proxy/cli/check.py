@@ -131,6 +131,7 @@ def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
     else:
         yield from installed_models.warnings(policy, frozenset(installed))
         yield from installed_models.gaps(policy, facts)
+        yield from installed_models.cloud_gaps(policy, installed)
 
 
 def _facts(

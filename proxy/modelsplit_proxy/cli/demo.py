@@ -24,6 +24,7 @@ from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.records.request_log import text
 from modelsplit_proxy.records.values import log_fields
+from modelsplit_proxy.runtime import process_log
 from modelsplit_proxy.runtime.streams import OutputError
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
@@ -53,7 +54,7 @@ def run(settings: Settings, *, once: bool) -> int:
 
 
 async def _demo(settings: Settings, *, once: bool) -> None:
-    serve.set_up_logging()
+    process_log.set_up(sys.stderr, as_json=False)
     stop, cut = serve.signals()
     async with Sim(_STAND_IN) as sim:
         app = App(
@@ -69,7 +70,11 @@ async def _demo(settings: Settings, *, once: bool) -> None:
         )
         await app.start()
         serve.talk(f"stand-in Ollama on http://127.0.0.1:{sim.port}")
-        serve.talk(f"modelsplit on      http://{app.address}\n")
+        serve.talk(f"modelsplit on      http://{app.address}")
+        for wanted, got in ((settings.listen, app.address), (settings.admin, app.admin_address)):
+            if wanted.port and got != wanted:
+                serve.talk(f"  ({wanted} is taken, so it is {got} here)")
+        serve.talk("")
         app.ended.listen("demo", _print_call)
         await _traffic(sim, f"http://{app.address}")
         if not once:

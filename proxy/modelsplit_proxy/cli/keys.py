@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,12 +28,22 @@ if TYPE_CHECKING:
 # 256 bits: not to be guessed, and not to be found from its SHA-256.
 _RANDOM_BYTES: Final = 32
 _PREFIX: Final = "ms-"
+# Nobody else may read a file of keys, nor which clients there are.
+_OWNERS: Final = 0o600
 
 
-def new(name: str, roles: str | None, *, manage_models: bool, as_json: bool) -> int:
+def new(
+    name: str,
+    roles: str | None,
+    *,
+    manage_models: bool,
+    as_json: bool,
+    into: Path | None = None,
+) -> int:
     """Make a key; print it, which nobody can do again, and the entry for the file.
 
-    ``roles``: names separated by commas, in any case; None: all.
+    ``roles``: names separated by commas, in any case; None: all. ``into``: the file that the
+    entry is added to, made if it is not there. Raises PolicyError if that file is no good.
     """
     key = _PREFIX + secrets.token_urlsafe(_RANDOM_BYTES)
     entry: dict[str, Any] = {"name": name, "sha256": digest_of(key).hex()}
@@ -43,14 +54,35 @@ def new(name: str, roles: str | None, *, manage_models: bool, as_json: bool) -> 
     _, problems = parser.check(key_file.KeyEntry, entry)
     if problems:
         raise SettingError("; ".join(str(problem) for problem in sorted(problems)))
+    if into is not None:
+        _add(into, entry)
     lines = [f"key    {key}", f"entry  {orjson.dumps(entry).decode()}"]
     show({"key": key, "entry": entry}, lines, as_json=as_json)
     if not as_json:
-        talk(
-            "the key is shown this once: give it to the client; the entry goes into "
-            'the list "keys" of the file that --keys names'
-        )
+        where = 'the entry goes into the list "keys" of the file that --keys names'
+        if into is not None:
+            where = f"the entry is in {into}, which is read at the start: serve --keys {into}"
+        talk(f"the key is shown this once: give it to the client; {where}")
     return ExitCode.OK
+
+
+def _add(path: Path, entry: dict[str, Any]) -> None:
+    """One more entry in the file, which is replaced as a whole and is its owner's alone."""
+    document: dict[str, Any] = {"version": 1, "keys": []}
+    try:
+        if path.exists():
+            key_file.load(path, {})
+            document = orjson.loads(path.read_bytes())
+        if any(row["name"] == entry["name"] for row in document["keys"]):
+            raise SettingError(f'{path} has a key named "{entry["name"]}" already')
+        document["keys"].append(entry)
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        fresh = path.with_name(f".{path.name}.{os.getpid()}")
+        fresh.touch(_OWNERS, exist_ok=False)
+        fresh.write_bytes(text)
+        fresh.replace(path)
+    except OSError as error:
+        raise SettingError(f"--into {path} cannot be written: {error.strerror}") from error
 
 
 def check(named: Path | None, environ: Mapping[str, str], *, as_json: bool) -> int:
@@ -98,7 +130,8 @@ def _fields(key: Key) -> dict[str, Any]:
 
 def _new(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     del environ
-    return new(args.name, args.roles, manage_models=args.manage_models, as_json=args.json)
+    more = {"manage_models": args.manage_models, "as_json": args.json, "into": args.into}
+    return new(args.name, args.roles, **more)
 
 
 def _check(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -107,13 +140,14 @@ def _check(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
 _NEW: Final = Command(
     "new",
-    "print a fresh key, and the entry for the file; nothing is stored",
-    "Print a fresh key, and the entry for the file of keys; nothing is stored. "
-    "Exit 0: done; 2: wrong usage.",
+    "make a key: print it, and its entry for the file",
+    "Print a fresh key, and its entry for the file of keys; with --into, add the entry to that "
+    "file. Of the key itself nothing is stored. Exit 0: done; 2: wrong usage.",
     _new,
     (
         Argument("--name", required=True, help="the client's name in logs and limits"),
         Argument("--roles", help="which roles it may call (default all)"),
+        Argument("--into", type=Path, metavar="FILE", help="add the entry there, or begin it"),
         Argument("--manage-models", action="store_true", help="it may pull, create, delete …"),
         JSON,
     ),
@@ -131,5 +165,5 @@ COMMAND: Final = Command(
     "make a key for a client; check a file of keys",
     "Keys for clients. They are off until serve is given a file of them (--keys).",
     verbs=(_NEW, _CHECK),
-    example="example: modelsplit keys new --name laptop --roles PLANNER,CHAT",
+    example="example: modelsplit keys new --name laptop --roles PLANNER,CHAT --into keys.json",
 )

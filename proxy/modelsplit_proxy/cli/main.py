@@ -57,7 +57,8 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
         talk(str(error))
         return ExitCode.UNAVAILABLE
     except (SettingError, QueryError, PolicyError, StoreError) as error:
-        talk(str(error))
+        for line in str(error).splitlines() if isinstance(error, SettingError) else [str(error)]:
+            talk(line)
         return _code_of(error, args.command)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

@@ -7,26 +7,28 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 from dataclasses import replace
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from modelsplit_proxy.app import App, address_of
+from modelsplit_proxy.app import App, PortBusyError, address_of
+from modelsplit_proxy.cli import port_holder
 from modelsplit_proxy.cli.command import Command, settings_of
 from modelsplit_proxy.cli.service_status import ServiceStatus, status_line
 from modelsplit_proxy.config import key_file, policy_file
-from modelsplit_proxy.config.settings import OPTIONS
+from modelsplit_proxy.config.settings import OPTIONS, unknown_variables
 from modelsplit_proxy.http.origin_guard import is_loopback
-from modelsplit_proxy.runtime import streams, systemd
+from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.runtime import process_log, streams, systemd
 from modelsplit_proxy.storage.state_lock import StateLock, take_over
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
-    from socket import socket
 
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Address, Settings
@@ -38,6 +40,13 @@ logger = logging.getLogger("modelsplit")
 _GC_AFTER: Final = 5000
 # What a process takes to end beyond its drain time, and some.
 _LONGER_THAN_DRAIN_S: Final = 10.0
+# Addresses on which a socket hears whoever comes.
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})
+_OPEN: Final = (
+    "http://%s can be reached from other machines and wants no keys: whoever reaches it can use "
+    "it; make one with `modelsplit keys new --name NAME --into keys.json`, and serve with "
+    "--keys keys.json"
+)
 _EXAMPLES: Final = """\
 examples:
   modelsplit serve
@@ -56,11 +65,17 @@ def run(
 ) -> int:
     """Serve until SIGTERM, SIGINT or SIGHUP; 0 after a drained end."""
     with streams.unhurried(sys.stderr):
-        set_up_logging()
+        journal = process_log.is_journal(environ, streams.STDERR)
+        process_log.set_up(sys.stderr, as_json=wants_json(settings), journal=journal)
+        for text in unknown_variables(environ):
+            logger.warning("%s", text)
         lock = StateLock(settings.state)
         if settings.take_over:
             take_over(lock, settings.drain_s + _LONGER_THAN_DRAIN_S)
-        uvloop.run(_serve(settings, loaded, keyring, environ, lock))
+        try:
+            uvloop.run(_serve(settings, loaded, keyring, environ, lock))
+        except PortBusyError as error:
+            raise PortBusyError(port_holder.explained(error, settings)) from None
     return 0
 
 
@@ -97,7 +112,7 @@ async def _serve(
     json_log = wants_json(settings)
     app = App(settings, loaded, sink=stdout_sink, json_log=json_log, keyring=keyring, lock=lock)
     await app.start(inherited)
-    announce(app, loaded)
+    announce(app, loaded, settings.listen)
     notifier.ready(f"listening on {app.address}")
     watchdog = _start_watchdog(notifier, environ, app)
     status = ServiceStatus(notifier, lambda: status_line(app), lambda: app.lifecycle.draining)
@@ -156,12 +171,12 @@ def _start_watchdog(
     return watchdog
 
 
-def _inherited(environ: Mapping[str, str]) -> list[socket]:
+def _inherited(environ: Mapping[str, str]) -> list[socket.socket]:
     sockets = systemd.listen_sockets(environ, os.getpid())
     return systemd.by_name(environ, sockets).get("proxy", sockets)
 
 
-def _widest(sockets: list[socket]) -> Address:
+def _widest(sockets: list[socket.socket]) -> Address:
     """Where the manager's sockets really listen: what the Host check has to know."""
     addresses = [address_of(sock) for sock in sockets]
     beyond = [address for address in addresses if not is_loopback(address.host)]
@@ -189,20 +204,35 @@ def signals() -> tuple[asyncio.Event, asyncio.Event]:
     return stop, cut
 
 
-def announce(app: App, loaded: LoadedPolicy) -> None:
-    """The first lines anyone reads: where, in front of what, under which policy."""
-    keyring = app.keyring
-    keys = (
-        ""
-        if keyring is None
-        else f"  keys {keyring.source} ({len(keyring.keys)}): nobody is served without one\n"
+def announce(app: App, loaded: LoadedPolicy, listen: Address) -> None:
+    """The first lines anyone reads: where, in front of what, under which policy.
+
+    ``listen``: where it was to listen, which says who can reach it.
+    """
+    logger.info(
+        "%s listens on http://%s in front of http://%s",
+        *(version("modelsplit"), app.address, app.target.authority),
     )
-    talk(
-        f"modelsplit {version('modelsplit')} listens on http://{app.address} "
-        f"in front of http://{app.target.authority}\n"
-        f"  policy {loaded.source} ({loaded.short_digest}), admin http://{app.admin_address}\n"
-        f"{keys}  point a client here:  export OLLAMA_HOST=http://{app.address}"
+    logger.info(
+        "policy %s (%s), admin http://%s", loaded.source, loaded.short_digest, app.admin_address
     )
+    for line in budget_text.announced(loaded.policy.budgets):
+        logger.info("%s", line)
+    if app.keyring is not None:
+        text = "keys %s (%d): nobody is served without one"
+        logger.info(text, app.keyring.source, len(app.keyring.keys))
+    elif not is_loopback(listen.host):
+        logger.warning(_OPEN, app.address)
+    logger.info("point a client here:  export OLLAMA_HOST=%s", _reachable(app.address, listen))
+
+
+def _reachable(address: Address | None, listen: Address) -> str:
+    """A URL that a client can use: nobody can connect to 0.0.0.0."""
+    assert address is not None
+    if listen.host not in _EVERYWHERE:
+        return f"http://{address}"
+    here = f"http://127.0.0.1:{address.port}"
+    return f"{here}  (from elsewhere: http://{socket.gethostname()}:{address.port})"
 
 
 def wants_json(settings: Settings) -> bool:
@@ -219,23 +249,3 @@ def stdout_sink(data: bytes) -> None:
 def talk(text: str) -> None:
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
-
-
-def set_up_logging() -> None:
-    """Our own log goes to stderr, one line per event."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("modelsplit: %(message)s"))
-    ours = logging.getLogger("modelsplit")
-    ours.handlers = [handler]
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
-
-
-class _OneLine(logging.Formatter):
-    """systemd and people read lines; a level other than INFO is named."""
-
-    def format(self, record: Any) -> str:
-        text = super().format(record)
-        if record.levelno > logging.INFO:
-            return text.replace("modelsplit: ", f"modelsplit: {record.levelname.lower()}: ", 1)
-        return text

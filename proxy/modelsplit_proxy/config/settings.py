@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from modelsplit_policy.quantity import count, quantity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
+_PREFIX: Final = "MODELSPLIT_"
+# Not the process's: the client's, and those of our own tests.
+_OTHERS: Final = frozenset({"MODELSPLIT_URL"})
+_TESTS: Final = ("MODELSPLIT_TEST", "MODELSPLIT_README")
+# How like a known name another must be to be taken for a slip.
+_LIKE: Final = 0.85
 _PORT: Final = re.compile(r"[0-9]{1,5}")
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -125,39 +132,36 @@ OPTIONS: Final = (
 
 
 def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
-    """Combine flags and environment; raise SettingError on the first that cannot be read."""
+    """Combine flags and environment; raise SettingError with everything that cannot be read."""
     raw = {option.name: _said(option, flags, environ) for option in OPTIONS}
-    log_format = raw["log-format"][0]
-    if log_format not in {"json", "text", "auto"}:
-        raise SettingError(f'--log-format "{log_format}" is unknown; use json, text or auto')
+    read = _Reader(raw)
     policy, keys = raw["policy"][0], raw["keys"][0]
     settings = Settings(
-        listen=_address("--listen", raw["listen"][0]),
-        admin=_address("--admin", raw["admin"][0]),
-        upstream=_upstream(raw["upstream"][0]),
+        listen=read("listen", _address),
+        admin=read("admin", _address),
+        upstream=read("upstream", _upstream),
         policy=Path(policy) if policy else None,
         keys=Path(keys) if keys else None,
         state=_state(raw["state"][0], environ),
-        client_header_timeout_s=_seconds(
-            "--client-header-timeout", raw["client-header-timeout"][0]
-        ),
-        client_body_timeout_s=_seconds("--client-body-timeout", raw["client-body-timeout"][0]),
-        client_send_timeout_s=_seconds("--client-send-timeout", raw["client-send-timeout"][0]),
-        connect_timeout_s=_seconds("--connect-timeout", raw["connect-timeout"][0]),
-        stall_timeout_s=_seconds("--stall-timeout", raw["stall-timeout"][0]),
-        drain_s=_seconds("--drain", raw["drain"][0]),
-        max_body_bytes=_bytes("--max-body", raw["max-body"][0]),
-        request_memory_bytes=_bytes("--request-memory", raw["request-memory"][0]),
-        max_connections=_count("--max-connections", raw["max-connections"][0]),
-        keep_records_s=_seconds("--keep-records", raw["keep-records"][0]),
-        max_records_bytes=_bytes("--max-records-size", raw["max-records-size"][0]),
-        log_format=log_format,
+        client_header_timeout_s=read("client-header-timeout", _seconds),
+        client_body_timeout_s=read("client-body-timeout", _seconds),
+        client_send_timeout_s=read("client-send-timeout", _seconds),
+        connect_timeout_s=read("connect-timeout", _seconds),
+        stall_timeout_s=read("stall-timeout", _seconds),
+        drain_s=read("drain", _seconds),
+        max_body_bytes=read("max-body", _bytes),
+        request_memory_bytes=read("request-memory", _bytes),
+        max_connections=read("max-connections", _count),
+        keep_records_s=read("keep-records", _seconds),
+        max_records_bytes=read("max-records-size", _bytes),
+        log_format=read("log-format", _log_format),
         allow_hosts=raw["allow-host"],
         allow_origins=raw["allow-origin"],
         boot_id=raw["boot-id"][0],
-        otlp_endpoint=_otlp(raw["otlp-endpoint"][0]),
-        take_over=_switch("--take-over", raw["take-over"][0]),
+        otlp_endpoint=read("otlp-endpoint", _otlp),
+        take_over=read("take-over", _switch),
     )
+    read.check()
     if settings.upstream == settings.listen and settings.listen.port != 0:
         raise SettingError(
             f"--upstream {settings.upstream} is our own --listen address; every call would "
@@ -166,6 +170,40 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
     if settings.admin == settings.listen and settings.listen.port != 0:
         raise SettingError(f"--admin {settings.admin} is the --listen address too; give it its own")
     return settings
+
+
+class _Reader:
+    """Reads settings one by one, and keeps what is wrong with them."""
+
+    def __init__(self, raw: Mapping[str, tuple[str, ...]]) -> None:
+        self._raw = raw
+        self._problems: list[str] = []
+
+    def __call__(self, name: str, read: Callable[[str, str], Any]) -> Any:
+        """What ``read`` makes of the flag and its value; None: it cannot be read."""
+        try:
+            return read(f"--{name}", self._raw[name][0])
+        except SettingError as error:
+            self._problems.append(str(error))
+            return None
+
+    def check(self) -> None:
+        """Raises SettingError if anything was wrong."""
+        if self._problems:
+            raise SettingError("\n".join(self._problems))
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """A sentence for every variable that looks like a setting and is none."""
+    known = {option.variable for option in OPTIONS} | _OTHERS
+    sentences = []
+    for name in sorted(environ):
+        if not name.startswith(_PREFIX) or name in known or name.startswith(_TESTS):
+            continue
+        like = get_close_matches(name, known, 1, _LIKE)
+        advice = f"; is it {like[0]}?" if like else "; see `modelsplit serve --help`"
+        sentences.append(f"{name} is no setting of ours{advice}")
+    return sentences
 
 
 _EXAMPLES: Final = {
@@ -195,7 +233,7 @@ def _address(flag: str, raw: str) -> Address:
     return Address(host.strip("[]") or "127.0.0.1", int(port))
 
 
-def _upstream(raw: str) -> Address:
+def _upstream(flag: str, raw: str) -> Address:
     try:
         parts = urlsplit(raw if "//" in raw else f"//{raw}", scheme="http")
         host, port = parts.hostname, parts.port
@@ -203,12 +241,12 @@ def _upstream(raw: str) -> Address:
         host, port, parts = None, None, urlsplit("")
     if host is None or parts.scheme != "http" or parts.path not in {"", "/"}:
         raise SettingError(
-            f'--upstream "{raw}" is not an http URL without a path, as in http://127.0.0.1:11434'
+            f'{flag} "{raw}" is not an http URL without a path, as in http://127.0.0.1:11434'
         )
     return Address(host, 11434 if port is None else port)
 
 
-def _otlp(raw: str) -> str:
+def _otlp(flag: str, raw: str) -> str:
     """The URL that takes traces; empty: none is wanted. A URL without a path is a collector's."""
     if not raw:
         return ""
@@ -220,7 +258,7 @@ def _otlp(raw: str) -> str:
     known = host and port != 0 and parts.scheme in {"http", "https"}
     if not known or parts.query or parts.fragment or parts.username is not None:
         raise SettingError(
-            f'--otlp-endpoint "{raw}" is not a URL of http or https, as in http://127.0.0.1:4318; '
+            f'{flag} "{raw}" is not a URL of http or https, as in http://127.0.0.1:4318; '
             "headers are said in OTEL_EXPORTER_OTLP_HEADERS"
         )
     if parts.path.endswith(f"/{_TRACES_PATH}"):
@@ -236,6 +274,12 @@ def _seconds(flag: str, raw: str) -> float:
     if quantity(seconds * 1e6) is None:  # microseconds are what is counted in
         raise SettingError(f'{flag} "{raw}" is longer than 285 years')
     return seconds
+
+
+def _log_format(flag: str, raw: str) -> str:
+    if raw not in {"json", "text", "auto"}:
+        raise SettingError(f'{flag} "{raw}" is unknown; use json, text or auto')
+    return raw
 
 
 def _switch(flag: str, raw: str) -> bool:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.budgets import dollars
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.vocabulary import Provider
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from modelsplit_policy.approvals import Denied
     from modelsplit_policy.budgets import Exhausted, Standing
+    from modelsplit_policy.config.model import BudgetPolicy
 
 _NOT_APPROVED: Final = "Cloud Not Approved"
 _HOW: Final = "approve with: modelsplit budget approve"
@@ -40,6 +42,8 @@ def refusal(exhausted: Exhausted, wall: float) -> Failure:
     text = f'budget "{standing.name}" {texts[exhausted.reason](exhausted)}'
     if exhausted.opens_in_s is not None:
         text += f"{span(exhausted.opens_in_s)}, at {moment(wall + exhausted.opens_in_s, wall)}"
+        if exhausted.reason is Reason.CALLS:
+            text += "; budgets in the policy can allow more"
     return Failure(ErrorCode.BUDGET_EXHAUSTED, exhausted.reason, text, "Budget Exhausted")
 
 
@@ -112,6 +116,20 @@ def price_unknown(model: str) -> Failure:
         f'models["{name}"].price in the policy',
         _NOT_APPROVED,
     )
+
+
+def announced(budgets: Iterable[BudgetPolicy]) -> list[str]:
+    """A line for each budget that refuses calls of this machine, whoever makes them."""
+    lines = []
+    for budget in budgets:
+        if budget.calls is None or budget.shadow or budget.provider is Provider.CLOUD:
+            continue
+        of = ", ".join(budget.models or ()) or budget.role or "all models"
+        lines.append(
+            f"budget {budget.name}: {budget.calls} calls in {budget.window} to {of}, whoever asks; "
+            f'"budgets" in the policy changes that'
+        )
+    return lines
 
 
 def header_lines(standings: Iterable[Standing]) -> list[bytes]:

@@ -17,14 +17,14 @@ import orjson
 
 from modelsplit_policy import capabilities
 from modelsplit_policy.capabilities import ModelFacts
-from modelsplit_policy.model_names import canonical
+from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.watch.model_list import MAX_BYTES, capabilities_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Container, Iterable, Iterator, Mapping
 
     from modelsplit_policy.capabilities import Capability, Unable
     from modelsplit_policy.config.model import Policy
@@ -82,6 +82,22 @@ def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
                 continue
             if canonical(model) not in installed:
                 yield f"{role}: {model} is not installed; try `ollama pull {model}`"
+
+
+def cloud_gaps(policy: Policy, installed: Container[str] = ()) -> Iterator[str]:
+    """One sentence for every model of CLOUD that nobody serves.
+
+    There is no connection to a provider yet: only Ollama's own cloud serves any.
+    """
+    for role, row in policy.roles.items():
+        if row.provider is not Provider.CLOUD:
+            continue
+        for model in filter(None, (row.primary, row.fallback)):
+            if not runs_in_cloud(model) and canonical(model) not in installed:
+                yield (
+                    f"{role}: {model} cannot be served: no cloud provider is configured, and it is "
+                    "none of Ollama's cloud models; name one of those in the policy"
+                )
 
 
 def gaps(policy: Policy, facts: Mapping[str, ModelFacts]) -> Iterator[str]:

@@ -122,10 +122,12 @@ def test_before_the_first_start_it_says_so_and_an_approval_waits_for_it(
     path = tmp_path / "modelsplit" / FILE_NAME
     for verb in (("show",), APPROVE):
         assert cli.run(["budget", *verb, *nobody], environ) == 0
-        err = capsys.readouterr().err
-        assert err == (
-            f"modelsplit: no state file there yet: {path}; no modelsplit has served from it\n"
+        err = capsys.readouterr().err.splitlines()
+        assert err[0] == (
+            f"modelsplit: no state file there yet: {path}; no modelsplit has served from it"
         )
+        # What was approved cannot be spent before the policy names a model that somebody serves.
+        assert err[1:] == ([UNSERVED] if verb is APPROVE else [])
     assert cli.run(["budget", "show", *nobody], environ) == 0
     out = capsys.readouterr()
     assert "5.00 of 5.00 USD left" in out.out
@@ -140,6 +142,10 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     return tmp_path / "modelsplit", service
 
 
+UNSERVED = (
+    "modelsplit: warning: CLOUD: claude-3-opus cannot be served: no cloud provider is configured, "
+    "and it is none of Ollama's cloud models; name one of those in the policy"
+)
 NOBODY = ("--admin", "127.0.0.1:1")
 
 
@@ -167,8 +173,8 @@ def test_where_a_service_has_its_state_too_nobody_guesses(
         pass
     assert cli.run(["budget", *verb, *NOBODY], environ) == 0
     path = own / FILE_NAME
-    told = capsys.readouterr().err
-    assert told == f"modelsplit: state file {path} (yours; no proxy answers)\n"
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == f"modelsplit: state file {path} (yours; no proxy answers)"
     service.mkdir()
     assert cli.run(["budget", *verb, *NOBODY], environ) == 1
     assert f"as in --state {service} or --state {own}" in capsys.readouterr().err
@@ -219,8 +225,9 @@ async def test_beside_a_running_proxy_it_is_that_proxys_file(
         refused = await client.request("POST", "/api/generate", body)
         assert refused.json["reason"] == "no_approval"
         assert await asyncio.to_thread(cli.run, ["budget", *APPROVE, *at], {}) == 0
-        told = capsys.readouterr().err
-        assert told == f"modelsplit: state file {tmp_path / FILE_NAME} (the running proxy's)\n"
+        told = capsys.readouterr().err.splitlines()
+        where = f"modelsplit: state file {tmp_path / FILE_NAME} (the running proxy's)"
+        assert told == [where, UNSERVED]
         async with up.admin() as admin:
             spending = (await admin.request("GET", "/stats")).json["spending"]
             assert (spending["approvals"], spending["approved_usd_left"]) == (1, 5.0)

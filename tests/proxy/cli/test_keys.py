@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from typing import TYPE_CHECKING
 
 import pytest
@@ -111,3 +112,37 @@ def test_the_file_that_serve_would_use(file: Path, capsys: Capture) -> None:
 def test_no_file_at_all() -> None:
     with pytest.raises(SettingError, match="no file of keys is given"):
         keys.check(None, {}, as_json=False)
+
+
+def test_a_key_can_be_put_into_a_file_that_serve_can_be_given(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "keys.json"
+    for name in ("laptop", "server"):
+        assert keys.new(name, "planner", manage_models=False, as_json=True, into=path) == 0
+    first, second = json.loads("[" + capsys.readouterr().out.replace("}\n{", "},{") + "]")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [key.name for key in key_file.load(path, {}).keys] == ["laptop", "server"]
+    assert json.loads(path.read_text())["keys"] == [first["entry"], second["entry"]]
+    assert list(tmp_path.iterdir()) == [path]
+    assert keys.new("phone", None, manage_models=False, as_json=False, into=path) == 0
+    assert f"the entry is in {path}, which is read at the start: serve --keys {path}" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_name_twice_and_a_file_that_is_no_good_change_nothing(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "keys.json"
+    keys.new("laptop", None, manage_models=False, as_json=True, into=path)
+    before = path.read_bytes()
+    with pytest.raises(SettingError, match='has a key named "laptop" already'):
+        keys.new("laptop", None, manage_models=False, as_json=True, into=path)
+    assert path.read_bytes() == before
+    path.write_bytes(b'{"keys": [{"name": "a b"}]}')
+    with pytest.raises(PolicyError):
+        keys.new("phone", None, manage_models=False, as_json=True, into=path)
+    with pytest.raises(SettingError, match=r"cannot be written: No such file or directory"):
+        keys.new("phone", None, manage_models=False, as_json=True, into=tmp_path / "no" / "keys")
+    capsys.readouterr()

@@ -14,21 +14,12 @@ import pytest
 
 from modelsplit_proxy.app import App
 from modelsplit_proxy.cli import serve
+from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.runtime import systemd
 from support.harness import policy, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def own_logger() -> Iterator[logging.Logger]:
-    """The process's logger, put back afterwards."""
-    ours = logging.getLogger("modelsplit")
-    before = (ours.handlers, ours.level, ours.propagate)
-    yield ours
-    ours.handlers, ours.level, ours.propagate = before
 
 
 async def test_the_first_signal_stops_and_the_second_cuts() -> None:
@@ -86,27 +77,38 @@ def test_lines_are_json_unless_a_person_reads_them(
     assert serve.wants_json(settings(9, tmp_path, log_format=said)) is json
 
 
-def test_a_log_line_names_its_level_where_it_matters(
-    own_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
-) -> None:
-    serve.set_up_logging()
-    own_logger.info("fine")
-    own_logger.warning("hm")
-    own_logger.debug("not said")
-    assert capsys.readouterr().err == "modelsplit: fine\nmodelsplit: warning: hm\n"
-
-
 async def test_the_announcement_can_be_copied(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "modelsplit")
     app = App(settings(9, tmp_path), policy(), sink=len, json_log=True)
     await app.start()
-    serve.announce(app, policy())
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert f"listens on http://{app.address} in front of http://127.0.0.1:9\n" in told.err
-    assert f"export OLLAMA_HOST=http://{app.address}\n" in told.err
-    assert f"admin http://{app.admin_address}\n" in told.err
+    caplog.clear()
+    serve.announce(app, policy(), Address("127.0.0.1", 0))
+    listens, under, budget, client = caplog.messages
+    assert listens.endswith(f" listens on http://{app.address} in front of http://127.0.0.1:9")
+    assert under == f"policy test (000000000000), admin http://{app.admin_address}"
+    assert budget == (
+        "budget heavy-20b: 10 calls in 1h to gpt-oss:20b, whoever asks; "
+        '"budgets" in the policy changes that'
+    )
+    assert client == f"point a client here:  export OLLAMA_HOST=http://{app.address}"
+    await app.stop()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+async def test_a_listener_for_all_without_keys_is_warned_of_and_told_as_one_reaches_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
+    caplog.set_level(logging.INFO, "modelsplit")
+    app = App(settings(9, tmp_path), policy(), sink=len, json_log=True)
+    await app.start()
+    serve.announce(app, policy(), Address(host, 0))
+    [warning] = [text for text in caplog.messages if "wants no keys" in text]
+    assert "`modelsplit keys new --name NAME --into keys.json`" in warning
+    client, here = caplog.messages[-1], f"http://{app.address}"
+    assert client.startswith(f"point a client here:  export OLLAMA_HOST={here}")
+    assert ("(from elsewhere: http://" in client) == (host != "192.0.2.7")
     await app.stop()
 
 

@@ -51,7 +51,8 @@ async def test_a_drain_asks_for_time_at_each_look(tmp_path: Path) -> None:
 async def test_the_line_says_where_how_well_and_who(tmp_path: Path) -> None:
     app = App(settings(9, tmp_path), policy(), sink=len, json_log=True)
     await app.start()
-    idle = f"listening on {app.address}; health OK; running: none; waiting: none"
+    # Nobody listens at its upstream, and the line says the same as every other page.
+    idle = f"listening on {app.address}; health CRITICAL; running: none; waiting: none"
     assert status_line(app) == idle
     seats = app.admission.limits(Role.PLANNER).seats
     assert seats is not None

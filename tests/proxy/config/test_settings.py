@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.config.settings import OPTIONS, Address, SettingError, Settings, read_settings
+from modelsplit_proxy.config.settings import (
+    OPTIONS,
+    Address,
+    SettingError,
+    Settings,
+    read_settings,
+    unknown_variables,
+)
 
 
 def read(environ: dict[str, str] | None = None, **flags: Any) -> Settings:
@@ -278,3 +285,27 @@ def test_a_number_of_connections_is_one(said: str) -> None:
         text = refusal({"MODELSPLIT_MAX_CONNECTIONS": said})
         assert text == f'--max-connections "{said}" is not a number from 1 to 999999'
     assert read({"MODELSPLIT_MAX_CONNECTIONS": "7"}).max_connections == 7
+
+
+def test_everything_that_cannot_be_read_is_told_at_once() -> None:
+    told = refusal(listen="nowhere", drain="soon", log_format="xml")
+    assert told.splitlines() == [
+        '--listen "nowhere" is not HOST:PORT, as in 127.0.0.1:11435',
+        '--drain "soon" is not a duration, as in 500ms, 10s, 2m or 30d',
+        '--log-format "xml" is unknown; use json, text or auto',
+    ]
+
+
+def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() -> None:
+    environ = {
+        "MODELSPLIT_LISTEN": "127.0.0.1:1",
+        "MODELSPLIT_LISTENS": "x",
+        "MODELSPLIT_PORT": "1",
+        "MODELSPLIT_URL": "http://127.0.0.1:11435",
+        "PATH": "/bin",
+        "OLLAMA_HOST": "h",
+    }
+    assert unknown_variables(environ) == [
+        "MODELSPLIT_LISTENS is no setting of ours; is it MODELSPLIT_LISTEN?",
+        "MODELSPLIT_PORT is no setting of ours; see `modelsplit serve --help`",
+    ]

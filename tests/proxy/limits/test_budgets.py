@@ -101,7 +101,7 @@ async def test_a_refusal_says_which_budget_when_and_how(tmp_path: Path) -> None:
         assert failure is not None
         assert failure.message == (
             'budget "two" is used up: 2 of 2 calls in 1h; the next one is free in 58 min, '
-            "at 13:00 UTC"
+            "at 13:00 UTC; budgets in the policy can allow more"
         )
         assert (failure.status, failure.phrase) == (429, "Budget Exhausted")
         assert failure.retry_after_s is None

@@ -65,7 +65,7 @@ def test_the_sentences() -> None:
     said = [failure.message for failure in failures("heavy")]
     assert said[0] == (
         'budget "heavy" is used up: 10 of 10 calls in 1h; the next one is free in 25 h, '
-        "at 2026-11-24 13:00 UTC"
+        "at 2026-11-24 13:00 UTC; budgets in the policy can allow more"
     )
     assert "has 876543.99 of 999999.99 USD left in 1h, and this call may cost 1234.50" in said[1]
     assert said[2].startswith('budget "heavy" lost its counts with a damaged state file; ')

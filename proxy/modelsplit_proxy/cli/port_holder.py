@@ -1,0 +1,57 @@
+"""Who has a port that we were to listen on: another modelsplit, or somebody else."""
+
+from __future__ import annotations
+
+import http.client
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.app import PortBusyError
+    from modelsplit_proxy.config.settings import Address, Settings
+
+_TIMEOUT_S: Final = 1.0
+# What a program has by default that stands in front of Ollama, ours and two others.
+_SHARED: Final = 11435
+_SPARE: Final = 11500
+
+
+def explained(error: PortBusyError, settings: Settings) -> str:
+    """The error, with who is there and what to do where an address is taken."""
+    for flag, address in (("--listen", settings.listen), ("--admin", settings.admin)):
+        if error.is_taken and str(address) in str(error):
+            return f"{error}{_who(flag, address)}"
+    return str(error)
+
+
+def _who(flag: str, address: Address) -> str:
+    other = f"{flag} {address.host}:{_SPARE if flag == '--listen' else _SPARE + 1}"
+    if _is_ours(address, "/healthz" if flag == "--admin" else "/"):
+        return (
+            "; it is a modelsplit that runs there: see `modelsplit status`, or give this one "
+            f"ports and a --state of its own, as in {other}"
+        )
+    shared = " (other programs in front of Ollama use 11435 too)" * (address.port == _SHARED)
+    return f"{shared}; choose another, as in {other}"
+
+
+def _is_ours(address: Address, path: str) -> bool:
+    """Whether who answers there says that it is a modelsplit."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        body = response.read(65536)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+    return "modelsplit" in (response.getheader("Via") or "") or _is_healthz(body)
+
+
+def _is_healthz(body: bytes) -> bool:
+    try:
+        return "shedding" in orjson.loads(body)["health"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False

@@ -1,0 +1,68 @@
+"""Who has the port that we were to listen on, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+from modelsplit_proxy.app import PortBusyError
+from modelsplit_proxy.cli.port_holder import explained
+from modelsplit_proxy.config.settings import Address
+from support.harness import running, settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelsplit_proxy.config.settings import Settings
+
+
+def taken(address: Address) -> PortBusyError:
+    text = f"cannot listen on {address}: another program listens there"
+    return PortBusyError(text, is_taken=True)
+
+
+async def told(error: PortBusyError, asked: Settings) -> str:
+    return await asyncio.to_thread(explained, error, asked)
+
+
+async def test_a_modelsplit_is_told_as_that_on_either_port(tmp_path: Path) -> None:
+    async with running() as up:
+        for address, flag, path in (
+            (Address("127.0.0.1", up.port), "listen", "--listen 127.0.0.1:11500"),
+            (Address("127.0.0.1", up.admin_port), "admin", "--admin 127.0.0.1:11501"),
+        ):
+            asked = settings(9, tmp_path, **{flag: address})
+            text = await told(taken(address), asked)
+            assert text == (
+                f"cannot listen on {address}: another program listens there; it is a modelsplit "
+                "that runs there: see `modelsplit status`, or give this one ports and a --state of "
+                f"its own, as in {path}"
+            )
+
+
+async def test_somebody_else_is_not_and_another_port_is_named(tmp_path: Path) -> None:
+    async with running() as up:
+        assert up.sim.port is not None
+        address = Address("127.0.0.1", up.sim.port)
+        text = await told(taken(address), settings(9, tmp_path, listen=address))
+        assert text.endswith(" listens there; choose another, as in --listen 127.0.0.1:11500")
+
+
+def test_who_says_nothing_is_somebody_else(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address("127.0.0.1", silent.getsockname()[1])
+        text = explained(taken(address), settings(9, tmp_path, admin=address))
+        assert text.endswith("; choose another, as in --admin 127.0.0.1:11501")
+
+
+def test_the_port_that_others_have_by_default_too_is_told_as_that(tmp_path: Path) -> None:
+    address = Address("localhost.invalid", 11435)
+    text = explained(taken(address), settings(9, tmp_path, listen=address))
+    assert "(other programs in front of Ollama use 11435 too); choose another" in text
+
+
+def test_an_address_that_is_not_ours_to_have_is_told_as_it_is(tmp_path: Path) -> None:
+    error = PortBusyError("cannot listen on 192.0.2.1:1: Cannot assign requested address")
+    asked = settings(9, tmp_path, listen=Address("192.0.2.1", 1))
+    assert explained(error, asked) == str(error)
