@@ -9,7 +9,8 @@ may tell nothing of any.
 
 A model that is loaded may read a long prompt for many minutes, so what bounds the wait for
 a first byte where the role has no time of its own is generous. It ends early only where the
-upstream is mute: it leaves a question open that needs no model, for ``MUTE_S``.
+upstream is mute: it leaves a question open that needs no model, for ``MUTE_S``. An attempt that
+is sent when that has been so for long need not find it out once more.
 
 Moments are seconds of one monotonic clock of the caller's. Nothing here waits: the caller
 waits until the moment it is told, for the answer or for nothing, and looks again.
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 0.1
 # How long a call that is out of time may be kept to ask whether it is being loaded for.
 LAST_LOOK_S: Final = 0.5
-# How long an attempt and the question for the upstream's version must both go unanswered.
+# How long the question for the upstream's version must go unanswered, and the attempt, if it was
+# sent before or soon after; the least that any attempt has is this part of it: 5 s, as long as
+# that question is given each time.
 MUTE_S: Final = 30.0
+_OWN_PART: Final = 1 / 6
 # How long the client of an answer that may be held back goes without a sign of life.
 PING_S: Final = 15.0
 # A bound further away than this needs no timer: waits are woken every few seconds in any case.
@@ -178,7 +182,8 @@ class Deadline:
         unanswered; None: it answers.
         """
         if mute_since is not None:
-            return self._look_at_mute(now, loaded, asked, max(self.sent, mute_since) + MUTE_S)
+            mute_at = max(mute_since + MUTE_S, self.sent + _OWN_PART * MUTE_S)
+            return self._look_at_mute(now, loaded, asked, mute_at)
         if self.loading is None:
             self.loading = loaded is False
         if self.loading:

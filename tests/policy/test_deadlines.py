@@ -245,10 +245,18 @@ def test_a_mute_upstream_ends_the_wait_once_both_have_said_nothing_for_so_long(
     assert deadline.look(132.0, loaded, mute_since=102.0).ended_by is MUTE
 
 
-def test_an_attempt_has_its_own_time_though_the_upstream_was_mute_before() -> None:
+@pytest.mark.parametrize(("mute_since", "ends"), [(40.0, 105.0), (72.0, 105.0), (80.0, 110.0)])
+def test_an_attempt_has_a_time_of_its_own_though_the_upstream_was_mute_before(
+    mute_since: float, ends: float
+) -> None:
+    """Five seconds: what has been mute for half a minute need not be found so once more."""
     deadline = sent(CHAT)
-    assert deadline.look(100.0, True, mute_since=40.0) == Look(100.0 + MUTE_S)
-    assert deadline.look(129.0, True, mute_since=None) == Look(1000.0), "it is back"
+    look = deadline.look(100.0, True, mute_since=mute_since)
+    assert look.until == pytest.approx(ends)
+    assert look.ended_by is None
+    assert deadline.look(104.9, True, mute_since=mute_since).ended_by is None
+    assert deadline.look(ends + 0.1, True, mute_since=mute_since).ended_by is MUTE
+    assert deadline.look(104.0, True, mute_since=None) == Look(1000.0), "it is back"
 
 
 def test_a_role_that_is_out_of_time_is_so_however_mute_the_upstream_is() -> None:
