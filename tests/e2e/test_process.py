@@ -32,7 +32,7 @@ from support.process import (
     serving_unheard,
     spawned,
 )
-from support.unfinished import begin, piece, unfinished
+from support.unfinished import PATIENT, begin, piece, unfinished
 
 if TYPE_CHECKING:
     from support.wire import Client
@@ -121,7 +121,7 @@ async def test_a_slip_in_a_variables_name_is_told(tmp_path: Path) -> None:
 async def test_sigterm_lets_a_stream_end(tmp_path: Path) -> None:
     async with (
         unfinished() as (port, upstream),
-        serving(port, tmp_path, "--drain", "10m") as proxy,
+        serving(port, tmp_path, *PATIENT) as proxy,
         proxy.client() as client,
     ):
         await begin(client)
@@ -156,7 +156,7 @@ async def test_a_hangup_drains_and_does_not_cut_however_often_it_comes(tmp_path:
     """A terminal that is closed may send it twice, by way of its shell and of the kernel."""
     async with (
         unfinished() as (port, upstream),
-        serving(port, tmp_path, "--drain", "10m", wrapper=hangup("SIG_DFL")) as proxy,
+        serving(port, tmp_path, *PATIENT, wrapper=hangup("SIG_DFL")) as proxy,
         proxy.client() as client,
     ):
         await begin(client)

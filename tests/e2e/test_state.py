@@ -19,7 +19,7 @@ from support.calls import call
 from support.harness import running
 from support.process import ollama, serving, spawned
 from support.stores import execute, locked, until_failing
-from support.unfinished import begin, piece, unfinished
+from support.unfinished import PATIENT, begin, piece, unfinished
 
 if TYPE_CHECKING:
     from support.process import Process
@@ -254,7 +254,7 @@ async def test_take_over_lets_answers_end_and_then_counts_on(
     """Also of one that drains already: to ask it would be its second SIGTERM, which cuts."""
     async with (
         unfinished() as (port, upstream),
-        serving(port, tmp_path, "--drain", "10m") as old,
+        serving(port, tmp_path, *PATIENT) as old,
         old.client() as client,
     ):
         await begin(client)
@@ -262,7 +262,7 @@ async def test_take_over_lets_answers_end_and_then_counts_on(
             old.signal(signal.SIGTERM)
             await old.talk("draining")
             assert f"process {old.child.pid}, which is ending; wait " in (await second(tmp_path))[2]
-        options = ("--take-over", "--state", str(tmp_path), "--drain", "10m")
+        options = ("--take-over", "--state", str(tmp_path), *PATIENT)
         arguments = ("serve", *FREE_PORTS, "--upstream", f"127.0.0.1:{port}", *options)
         async with spawned("modelsplit_proxy", *arguments) as new:
             line = await new.talk("process")

@@ -12,6 +12,8 @@ from support.scripted import is_own_question, response
 from support.wire import Client
 
 ROUTE = "/api/generate"
+# For a process in front of it: however long the test takes to say so, nobody gives up.
+PATIENT = ("--drain", "10m", "--stall-timeout", "1h")
 
 
 class Unfinished:
@@ -21,7 +23,8 @@ class Unfinished:
         self.finish = asyncio.Event()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        missing = (asyncio.IncompleteReadError, ConnectionError)
+        with contextlib.closing(writer), contextlib.suppress(*missing):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if is_own_question(head):
@@ -34,7 +37,6 @@ class Unfinished:
                 await self.finish.wait()
                 writer.write(piece(done=True))
                 break
-        writer.close()
 
 
 def piece(*, done: bool) -> bytes:
