@@ -1,4 +1,4 @@
-"""The snippets of the README's "Point your client here", and what they say they print."""
+"""The snippets of "Point your client here", and what they say they print."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Snippet:
 
 def snippets() -> dict[str, Snippet]:
     """By the client's title; the title's line is part of the code."""
-    section = _SECTION.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    section = _SECTION.search((ROOT / "docs" / "clients.md").read_text(encoding="utf-8"))
     assert section is not None
     found: dict[str, Snippet] = {}
     for language, fence in _FENCE.findall(section[1]):
