@@ -122,6 +122,8 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         ("modelsplit_proxy.config.prices", "_table"),
         # The schema validator: three megabytes, and many clients never send a schema.
         ("modelsplit_proxy.protocol.answer_format", "_of_schema"),
+        # The figures of the dashboard: nobody may ever look at it.
+        ("modelsplit_proxy.admin.dashboard", "_opened"),
         # OpenTelemetry's SDK, an optional package.
         ("modelsplit_proxy.tracing.setup", "traces"),
     }

@@ -20,6 +20,7 @@ from modelsplit_policy.outage import Outage
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.admin.admin import Admin, AdminParts
+from modelsplit_proxy.admin.dashboard import DashboardParts
 from modelsplit_proxy.admin.health import HealthParts
 from modelsplit_proxy.admin.jobs import JobParts
 from modelsplit_proxy.admin.page import refused_admin_request
@@ -379,6 +380,7 @@ class App:
             requests=RequestParts(self._recorder, self.live, self.clock),
             jobs=JobParts(self.jobs, JobReader(self._recorder.read), self.live, self.clock),
             slo=SloParts(self._slo_judge, self.clock),
+            dashboard=DashboardParts(self._stats_parts(), self.address or settings.listen),
         )
 
     def _service_parts(self) -> ServiceParts:
@@ -398,6 +400,7 @@ class App:
             recent=self._recent,
             lifecycle=self.lifecycle,
             tasks=self._tasks,
+            clock=self.clock,
             admin=lambda: self.admin_address,
         )
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from modelsplit_proxy.cli import status_view
+from modelsplit_proxy.admin import status_text
 from modelsplit_proxy.metrics.document_names import LAG
 from modelsplit_sim.config import SimConfig
 from support.calls import BODIES, call
@@ -157,7 +157,7 @@ async def test_every_name_has_its_quantiles_in_stats_and_status() -> None:
             assert (window["p95"] is None) == (window["n"] == 0)
     assert latencies["planner_latency_ms"]["5m"]["n"] == 1
     assert latencies["llm_latency_ms"]["5h"]["n"] == 3
-    text = "\n".join(status_view.lines(stats))
+    text = "\n".join(status_text.lines(stats))
     for name in NAMES:
         assert f"\n{name} " in text
     assert " N IN " in text

@@ -18,7 +18,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.cli import requests, status_view
+from modelsplit_proxy.admin import status_text
+from modelsplit_proxy.cli import requests
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.metrics.buckets import FINE_S, GROWTH
 from modelsplit_proxy.records import trace
@@ -140,7 +141,7 @@ async def test_planner_p95_is_one_figure_everywhere(
     assert windows["5m"]["p95"] == windows["5h"]["p95"]
 
     # Its line in ``status``, to the millisecond.
-    line = next(line for line in status_view.lines(stats) if line.startswith("planner_latency_ms"))
+    line = next(line for line in status_text.lines(stats) if line.startswith("planner_latency_ms"))
     assert line.split() == ["planner_latency_ms", *2 * cells(windows["5m"])]
 
     # Coarse buckets: between the same edges, in seconds and in milliseconds.
@@ -180,5 +181,5 @@ async def test_every_figure_prints_its_window() -> None:
         for window in by_window.values():
             assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", window["since"])
             assert 0 <= window["window_s"] < 300
-    header = next(line for line in status_view.lines(stats) if line.startswith("LATENCY"))
+    header = next(line for line in status_text.lines(stats) if line.startswith("LATENCY"))
     assert len(re.findall(r"N IN \d+ (?:S|MIN)", header)) == 2

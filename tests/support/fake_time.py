@@ -132,6 +132,12 @@ def fake_time() -> FakeTimeLoop:
     return loop
 
 
+async def turns() -> None:
+    """Let tasks that were just started come to what they wait for."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
 async def passes(seconds: float) -> None:
     """Let so much time pass; see ``FakeTimeLoop.passes``."""
     await fake_time().passes(seconds)

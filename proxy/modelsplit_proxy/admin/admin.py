@@ -14,10 +14,11 @@ from urllib.parse import unquote
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 from modelsplit_proxy.admin import page
+from modelsplit_proxy.admin.dashboard import DashboardParts, DashboardRoutes
 from modelsplit_proxy.admin.health import HealthParts, HealthRoutes
 from modelsplit_proxy.admin.index import IndexRoutes
 from modelsplit_proxy.admin.jobs import JobParts, JobRoutes
-from modelsplit_proxy.admin.page import READ_ONLY, Page, PageAsked, Pages, failed
+from modelsplit_proxy.admin.page import READ_ONLY, Live, Page, PageAsked, Pages, failed
 from modelsplit_proxy.admin.policy import PolicyParts, PolicyRoutes
 from modelsplit_proxy.admin.reports import ReportParts, ReportRoutes
 from modelsplit_proxy.admin.requests import RequestParts, RequestRoutes
@@ -63,6 +64,7 @@ class AdminParts:
     requests: RequestParts
     jobs: JobParts
     slo: SloParts
+    dashboard: DashboardParts
 
 
 class Admin:
@@ -71,6 +73,7 @@ class Admin:
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
         self._jobs = JobRoutes(parts.jobs)
+        self.dashboard = DashboardRoutes(parts.dashboard)
         self.routes: Mapping[str, Handler] = {
             **HealthRoutes(parts.health).routes,
             **StatsRoutes(parts.stats).routes,
@@ -79,8 +82,12 @@ class Admin:
             **RequestRoutes(parts.requests).routes,
             **self._jobs.routes,
             **SloRoutes(parts.slo).routes,
+            **self.dashboard.routes,
         }
-        self.routes = {**IndexRoutes(sorted(self.routes)).routes, **self.routes}
+        self.routes = {
+            **IndexRoutes(sorted(self.routes), self.dashboard.index).routes,
+            **self.routes,
+        }
         self.writes = frozenset(self._jobs.reports)
 
     async def __call__(self, request: Request) -> web.StreamResponse:
@@ -89,11 +96,13 @@ class Admin:
         close = self._parts.lifecycle.draining or not request.content.is_eof()
         if isinstance(answer, Page):
             page.write(down, answer, close=close)
+        elif isinstance(answer, Live):
+            await page.live(down, answer)
         else:
             await page.stream(request, down, answer, close=close)
         return down.answered()
 
-    async def _answer(self, request: Request, down: Downstream) -> Page | Pages:
+    async def _answer(self, request: Request, down: Downstream) -> Page | Pages | Live:
         sent = request.headers
         failure = self._parts.guard.check(sent.get("Host"), sent.get("Origin"))
         if failure is not None:
@@ -108,7 +117,7 @@ class Admin:
         except StoreError as error:
             return failed(str(error), ErrorCode.INTERNAL, 503)
 
-    async def _read(self, request: Request, route: str, item: str) -> Page | Pages:
+    async def _read(self, request: Request, route: str, item: str) -> Page | Pages | Live:
         handler = self.routes.get(route)
         if handler is None:
             text = f'the admin port has no page "{said_back(request.path)}"'

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.downstream import Downstream
     from modelsplit_proxy.http.request import Request
 
-    Handler = Callable[["PageAsked"], Awaitable["Page | Pages"]]
+    Handler = Callable[["PageAsked"], Awaitable["Page | Pages | Live"]]
 
 logger = logging.getLogger("modelsplit")
 
@@ -74,6 +74,14 @@ class Pages:
 
     first: bytes | None
     rest: Iterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An answer without an end of its own; ``tell`` writes its body until there is no more."""
+
+    content_type: str
+    tell: Callable[[Downstream], Awaitable[None]]
 
 
 def json_page(value: Any, *, status: int = 200, lines: tuple[bytes, ...] = ()) -> Page:
@@ -130,6 +138,15 @@ async def stream(request: Request, down: Downstream, pages: Pages, *, close: boo
         down.abort()
     else:
         down.end()
+
+
+async def live(down: Downstream, answer: Live) -> None:
+    """Answer with what is told as it happens; a proxy on the way must not gather it."""
+    head = Page(b"", content_type=answer.content_type, lines=(b"X-Accel-Buffering: no\r\n",))
+    _head(down, head, length=None, close=True)
+    if not down.is_head_request:
+        await answer.tell(down)
+    down.end()
 
 
 def _head(down: Downstream, page: Page, *, length: int | None, close: bool) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.metrics.recent import Recent, RoleRecently
     from modelsplit_proxy.records.live import LiveCalls
     from modelsplit_proxy.records.recorder import Recorder
+    from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
@@ -60,6 +61,7 @@ class ServiceParts:
     recent: Recent
     lifecycle: Lifecycle
     tasks: Tasks
+    clock: Clock
     admin: Callable[[], Address | None]
 
 
@@ -68,12 +70,21 @@ class Service:
 
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
+        # What the level was when somebody last asked, and since when (wall time) it is seen so.
+        self._seen: tuple[Level, float] | None = None
 
     def verdict(self) -> Verdict:
-        return verdict.judge(self._facts())
+        found = verdict.judge(self._facts())
+        if self._seen is None or self._seen[0] is not found.level:
+            self._seen = (found.level, self._parts.clock.wall())
+        return found
 
     def level(self) -> Level:
         return self.verdict().level
+
+    def since(self) -> float | None:
+        """The wall time since which the level has been seen as it is; None: nobody has asked."""
+        return None if self._seen is None else self._seen[1]
 
     def fields(self) -> dict[str, Any]:
         """The verdict as plain values, and whom the Health Guard turns away."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from modelsplit_policy.queue_view import shown, shown_running
 from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.admin import status_text
 from modelsplit_proxy.admin.health import upstream_fields
-from modelsplit_proxy.admin.page import json_page
+from modelsplit_proxy.admin.page import json_page, text_page, wants_text
 from modelsplit_proxy.metrics import budgets as budget_metrics
 from modelsplit_proxy.metrics import storage as storage_metrics
 from modelsplit_proxy.records import explain
@@ -71,39 +74,16 @@ class StatsRoutes:
         self.routes: Mapping[str, Handler] = {"/stats": self._stats, "/queue": self._queue}
 
     async def _stats(self, asked: PageAsked) -> Page:
-        del asked
-        parts = self._parts
+        """As JSON, or as ``modelsplit status`` shows it."""
+        as_text = wants_text(asked)
         # An approval given a moment ago is shown.
-        await parts.budget_keeper.look()
-        return json_page(
-            {
-                "upstream": upstream_fields(parts.probe, parts.target),
-                "policy": {"source": parts.loaded.source, "digest": parts.loaded.digest},
-                "global": {
-                    "running": parts.admission.running_local,
-                    "seats": parts.admission.global_seats,
-                    "lent": parts.admission.lent,
-                    "inside": parts.admission.host().parallelism.inside,
-                },
-                "roles": {role: self._pool(role) for role in Role},
-                "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
-                "parallelism": self._parallelism(),
-                "forecast": asdict(parts.admission.forecast),
-                "health": parts.service.fields(),
-                "draining": parts.lifecycle.draining,
-                "missing_models": parts.service.missing(),
-                "recent": self._recent(),
-                "running": [_running(call) for call in parts.live.calls()],
-                "breakers": [_breaker(view) for view in parts.breakers.snapshot()],
-                "active_requests": parts.lifecycle.active,
-                "latencies": parts.windows.fields(),
-                "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
-                "cost": parts.costs.fields(),
-                "spending": budget_metrics.fields(parts.budget_keeper),
-                "ledger": storage_metrics.fields(parts.store, parts.recorder),
-                "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
-            }
-        )
+        await self._parts.budget_keeper.look()
+        fields = stats_fields(self._parts)
+        if not as_text:
+            return json_page(fields)
+        # What words are made of are plain values.
+        lines = status_text.lines(orjson.loads(json_page(fields).body))
+        return text_page("".join(f"{line}\n" for line in lines))
 
     async def _queue(self, asked: PageAsked) -> Page:
         """Who waits, for what and how long still, and who runs."""
@@ -116,32 +96,66 @@ class StatsRoutes:
         running = list(shown_running(admission.runners(now)))
         return json_page({"waiting": waiting, "running": running})
 
-    def _recent(self) -> dict[str, Any]:
-        recent = self._parts.recent
-        roles = {role: row.fields() for role, row in recent.roles().items()}
-        return {"window_s": round(recent.window_s, 3), "roles": roles}
 
-    def _parallelism(self) -> dict[str, Any]:
-        """What is known of how many calls at once are useful."""
-        learned = self._parts.admission.host().parallelism
-        models = self._parts.loaded_models.models
-        return {
-            "host": learned.host,
-            "contention": round(learned.contention, 3),
-            "slots": learned.known_models(),
-            "resident": None if models is None else sorted(models),
-        }
+def stats_fields(parts: StatsParts) -> dict[str, Any]:
+    """Everything as it stands now, as values for JSON."""
+    return {
+        "upstream": upstream_fields(parts.probe, parts.target),
+        "policy": {"source": parts.loaded.source, "digest": parts.loaded.digest},
+        "global": {
+            "running": parts.admission.running_local,
+            "seats": parts.admission.global_seats,
+            "lent": parts.admission.lent,
+            "inside": parts.admission.host().parallelism.inside,
+        },
+        "roles": {role: _pool(parts, role) for role in Role},
+        "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
+        "parallelism": _parallelism(parts),
+        "forecast": asdict(parts.admission.forecast),
+        "health": parts.service.fields(),
+        "draining": parts.lifecycle.draining,
+        "missing_models": parts.service.missing(),
+        "recent": _recent(parts),
+        "running": [_running(call) for call in parts.live.calls()],
+        "breakers": [_breaker(view) for view in parts.breakers.snapshot()],
+        "active_requests": parts.lifecycle.active,
+        "latencies": parts.windows.fields(),
+        "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
+        "cost": parts.costs.fields(),
+        "spending": budget_metrics.fields(parts.budget_keeper),
+        "ledger": storage_metrics.fields(parts.store, parts.recorder),
+        "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
+    }
 
-    def _pool(self, role: Role) -> dict[str, Any]:
-        admission = self._parts.admission
-        limits = admission.limits(role)
-        return {
-            "running": admission.running(role),
-            "seats": limits.seats,
-            "reserved": limits.reserved,
-            "waiting": admission.waiting(role),
-            "max_queue": limits.max_queue,
-        }
+
+def _recent(parts: StatsParts) -> dict[str, Any]:
+    recent = parts.recent
+    roles = {role: row.fields() for role, row in recent.roles().items()}
+    return {"window_s": round(recent.window_s, 3), "roles": roles}
+
+
+def _parallelism(parts: StatsParts) -> dict[str, Any]:
+    """What is known of how many calls at once are useful."""
+    learned = parts.admission.host().parallelism
+    models = parts.loaded_models.models
+    return {
+        "host": learned.host,
+        "contention": round(learned.contention, 3),
+        "slots": learned.known_models(),
+        "resident": None if models is None else sorted(models),
+    }
+
+
+def _pool(parts: StatsParts, role: Role) -> dict[str, Any]:
+    admission = parts.admission
+    limits = admission.limits(role)
+    return {
+        "running": admission.running(role),
+        "seats": limits.seats,
+        "reserved": limits.reserved,
+        "waiting": admission.waiting(role),
+        "max_queue": limits.max_queue,
+    }
 
 
 def _running(call: LiveCall) -> dict[str, Any]:

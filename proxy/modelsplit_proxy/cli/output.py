@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 
 class ExitCode(IntEnum):
@@ -55,18 +55,3 @@ def show_json(value: Any) -> None:
 
 def show_lines(lines: Iterable[str]) -> None:
     sys.stdout.writelines(f"{line}\n" for line in lines)
-
-
-def table(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
-    """Rows of cells as lines, each column as wide as its widest cell.
-
-    ``alignment``: ``<`` or ``>`` for each column.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:{side}{width}}"
-            for cell, side, width in zip(row, alignment, widths, strict=True)
-        ).rstrip()
-        for row in rows
-    ]

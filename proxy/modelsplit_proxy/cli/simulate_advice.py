@@ -8,8 +8,9 @@ import orjson
 
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import PolicyError
-from modelsplit_proxy.cli.output import show, table
+from modelsplit_proxy.cli.output import show
 from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.runtime.text_table import table
 from modelsplit_sim.replay.advise import Ground, Search
 from modelsplit_sim.replay.capacity import capacity, goals_of
 from modelsplit_sim.replay.from_trace import RecordedTraffic

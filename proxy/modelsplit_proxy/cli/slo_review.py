@@ -14,12 +14,13 @@ from modelsplit_policy.slo.reviews import Reviewable, sample
 from modelsplit_policy.slo.samples import Opinion, Review
 from modelsplit_proxy.cli import state_access
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
-from modelsplit_proxy.cli.output import CommandError, ExitCode, show, show_lines, table, talk
+from modelsplit_proxy.cli.output import CommandError, ExitCode, show, show_lines, talk
 from modelsplit_proxy.cli.slo_state import STATE, SloState, directory_of
 from modelsplit_proxy.records import slo_store
 from modelsplit_proxy.records.query import read_since
 from modelsplit_proxy.records.reader import AmbiguousError, RecordReader
 from modelsplit_proxy.runtime.clock import SystemClock, rfc3339_us
+from modelsplit_proxy.runtime.text_table import table
 
 if TYPE_CHECKING:
     import argparse

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.health import Level
-from modelsplit_proxy.cli import admin_client, status_view
+from modelsplit_proxy.admin import status_text
+from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.cli.command import JSON, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, talk
 
@@ -22,7 +23,7 @@ def run(admin: Address, *, as_json: bool) -> int:
     if isinstance(stats, str):
         talk(stats)
         return ExitCode.NOT_RUNNING
-    show(stats, status_view.lines(stats), as_json=as_json)
+    show(stats, status_text.lines(stats), as_json=as_json)
     return ExitCode.OK if stats["health"]["level"] == Level.OK else ExitCode.FAILED
 
 

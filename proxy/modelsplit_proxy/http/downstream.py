@@ -107,6 +107,11 @@ class Downstream:
         return self._connection.writing_paused
 
     @property
+    def is_head_request(self) -> bool:
+        """Whether the client wants no body."""
+        return self._head_request
+
+    @property
     def client_stalled(self) -> bool:
         """Whether the client has been cut because it took nothing of its answer."""
         return self._connection.stalled

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 
 _LIST: Final = "/api/ps"
 _TIMEOUT_S: Final = 2.0
+_KEPT_BYTES: Final = 256 * 1024
 
 
 class LoadedModelsWatch:
     """Keeps what is known of one host's models true, and the admission queue informed.
 
-    ``loaded``: whether a model is loaded; None if nobody knows.
+    ``loaded``: whether a model is loaded; None if nobody knows. ``answer``: what the host last
+    said, as it came, for people (``residents``); empty: nothing, or too much to keep.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class LoadedModelsWatch:
         # The question that is open; done: none is.
         self._question: asyncio.Task[None] | None = None
         self._sooner = asyncio.Event()
+        self.answer = b""
         self.known = LoadedModels()
         self.loaded = self.known.loaded
 
@@ -129,7 +132,10 @@ class LoadedModelsWatch:
                 status, body = await fetch(self._pool, self._authority, _LIST, MAX_BYTES)
         except UpstreamError:
             return None
-        return rows(body) if status == 200 else None
+        if status != 200:
+            return None
+        self.answer = body if len(body) <= _KEPT_BYTES else b""
+        return rows(body)
 
     async def _learn_installed(self, now: float) -> None:
         """Take in what is installed, unless Ollama leaves that open for longer than this waits."""

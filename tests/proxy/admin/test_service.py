@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy.health import SEVERITY, Level
-from modelsplit_proxy.cli import status, status_view
+from modelsplit_proxy.admin import status_text
+from modelsplit_proxy.cli import status
 from modelsplit_proxy.cli.service_status import status_line
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.storage.state_file import FILE_NAME
@@ -49,7 +50,7 @@ async def seen(up: Running) -> dict[str, Any]:
     assert f"\nmodelsplit_health_level {SEVERITY[level]:.1f}\n" in metrics
     if not up.app.lifecycle.draining:
         assert f"health {level};" in status_line(up.app)
-    text = "\n".join(status_view.lines(stats))
+    text = "\n".join(status_text.lines(stats))
     assert text.startswith(f"{level}  Ollama ")
     assert all(f"\ncause    {cause['text']}\n" in text for cause in health["causes"])
     assert (f"\nnext     {health['next']}\n" in text) == bool(health["next"])
@@ -204,3 +205,22 @@ async def test_the_state_file_was_damaged(tmp_path: Path) -> None:
         )
         assert health["cause"].endswith("so budgets are taken as used up: heavy-20b, cloud")
         assert health["notes"][0]["text"].startswith("the state file was damaged at the start: it")
+
+
+async def test_since_when_the_level_is_seen_as_it_is() -> None:
+    async with running() as up:
+        service = up.app.service
+        service._seen = None
+        assert service.since() is None
+        assert service.level() is Level.OK
+        since = service.since()
+        assert since is not None
+        service.level()
+        assert service.since() == since
+        up.app.lifecycle.draining = True
+        assert service.level() is not Level.OK
+        later = service.since()
+        assert later is not None
+        assert later >= since
+        assert service._seen is not None
+        assert service._seen[0] is not Level.OK

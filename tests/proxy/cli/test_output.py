@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from modelsplit_proxy.cli.output import CommandError, ExitCode, show, table, talk
+from modelsplit_proxy.cli.output import CommandError, ExitCode, show, talk
 
 
 def test_data_and_talk_go_separate_ways(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,14 +16,6 @@ def test_data_and_talk_go_separate_ways(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_same_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     show({"a": [1]}, ["not this"], as_json=True)
     assert capsys.readouterr().out == '{\n  "a": [\n    1\n  ]\n}\n'
-
-
-def test_a_table_is_as_wide_as_its_cells() -> None:
-    assert table([("ROLE", "N"), ("PLANNER", "10"), ("CHAT", "2")], "<>") == [
-        "ROLE      N",
-        "PLANNER  10",
-        "CHAT      2",
-    ]
 
 
 def test_an_error_carries_its_exit_code() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from modelsplit_proxy.cli import latency_table
-from modelsplit_proxy.cli.output import table
+from modelsplit_proxy.admin import latency_table
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime.tasks import Watcher
+from modelsplit_proxy.runtime.text_table import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from modelsplit_proxy.cli import latency_table
+from modelsplit_proxy.admin import latency_table
 
 
 def window(seconds: float, n: int, p95: float | None, p99: float | None) -> dict[str, Any]:

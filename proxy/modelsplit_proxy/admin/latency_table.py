@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from modelsplit_proxy.cli.output import table
+from modelsplit_proxy.runtime.text_table import table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

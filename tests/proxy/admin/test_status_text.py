@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from modelsplit_proxy.cli import status_view
+from modelsplit_proxy.admin import status_text
 from support.harness import running
 
 
@@ -10,7 +10,7 @@ async def test_calls_that_wait_inside_ollama_are_shown_as_such() -> None:
     async with running() as up, up.admin() as admin:
         stats = (await admin.request("GET", "/stats")).json
     stats["global"] |= {"running": 2, "seats": 2, "inside": 1}
-    text = "\n".join(status_view.lines(stats))
+    text = "\n".join(status_text.lines(stats))
     assert "seats    2 of 2 local ones taken, 1 of them waiting inside Ollama; 0 lent" in text
 
 
@@ -45,7 +45,7 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
             [("queued", None), ("dispatched", 5.0), *[("streaming", None)] * 10]
         )
     ]
-    lines = list(status_view.lines(stats))
+    lines = list(status_text.lines(stats))
     assert lines[1:4] == ["cause    it is so", "note     by the way", "next     mend"]
     assert lines[5].split()[-6:] == ["IN", "5", "MIN", "FAILED", "P50", "P95"]
     chat = next(line for line in lines if line.startswith("CHAT "))
@@ -76,7 +76,7 @@ def test_what_calls_cost_is_an_estimate_by_role() -> None:
             {"llm_role": "CHAT", "model": "d", "usd": 0.0},
         ],
     }
-    assert status_view.cost_line(cost) == (
+    assert status_text.cost_line(cost) == (
         "cost     0.7500 USD, an estimate, since 2026-11-23T02:50Z (CLOUD 0.6250, PLANNER 0.1250)"
         ", 2 attempts at an unknown price; genai-prices 0.2.3 (of 2026-11-10)"
     )

@@ -1,0 +1,93 @@
+"""The page that people leave open, ``[LLM OBSERVABILITY]``, and what it is made of.
+
+It only reads. Its files stand beside this module and are sent as they are; nothing of them, nor
+of what computes its figures, is loaded before somebody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import ErrorCode, said_back
+from modelsplit_proxy.admin.page import Page, failed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.admin.dashboard_data import DashboardData
+    from modelsplit_proxy.admin.page import Handler, Live, PageAsked, Pages
+    from modelsplit_proxy.admin.stats import StatsParts
+    from modelsplit_proxy.config.settings import Address
+
+_FILES: Final = Path(__file__).parent / "static"
+_TYPES: Final = MappingProxyType(
+    {
+        ".html": "text/html; charset=utf-8",
+        ".css": "text/css; charset=utf-8",
+        ".js": "text/javascript; charset=utf-8",
+        ".svg": "image/svg+xml",
+    }
+)
+_NAMES: Final = frozenset(
+    {
+        *("index.html", "page.css", "icon.svg", "uplot.css", "uplot.js"),
+        *("app.js", "dom.js", "words.js", "live.js", "now.js", "charts.js", "calls.js"),
+        *("later.js", "timeline.js"),
+    }
+)
+# What the page may load and do: what comes from here, and nothing that stands in the page itself.
+_BOUNDS: Final = (
+    (
+        b"Content-Security-Policy: default-src 'self'; base-uri 'none'; form-action 'none'; "
+        b"frame-ancestors 'none'; object-src 'none'\r\n"
+    ),
+    b"X-Frame-Options: DENY\r\n",
+    b"Referrer-Policy: no-referrer\r\n",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class DashboardParts:
+    """What the page shows. ``listen``: where calls are taken."""
+
+    stats: StatsParts
+    listen: Address
+
+
+class DashboardRoutes:
+    """``index``, the page itself; ``/dashboard/{id}``: a file, or figures by their name."""
+
+    def __init__(self, parts: DashboardParts) -> None:
+        self._parts = parts
+        self.data: DashboardData | None = None
+        self.routes: Mapping[str, Handler] = {"/dashboard/{id}": self._part}
+
+    async def index(self, asked: PageAsked) -> Page:
+        del asked
+        return await _file("index.html")
+
+    async def _part(self, asked: PageAsked) -> Page | Pages | Live:
+        if asked.item in _NAMES:
+            return await _file(asked.item)
+        answer = self._opened().answers.get(asked.item)
+        if answer is None:
+            text = f'the dashboard has no "{said_back(asked.item, 40)}"'
+            return failed(text, ErrorCode.BAD_REQUEST, 404)
+        return await answer(asked)
+
+    def _opened(self) -> DashboardData:
+        if self.data is None:
+            from modelsplit_proxy.admin.dashboard_data import DashboardData  # noqa: PLC0415
+
+            self.data = DashboardData(self._parts.stats, self._parts.listen)
+        return self.data
+
+
+async def _file(name: str) -> Page:
+    path = _FILES / name
+    body = await asyncio.to_thread(path.read_bytes)
+    return Page(body, content_type=_TYPES[path.suffix], lines=_BOUNDS)

@@ -1,0 +1,169 @@
+"""The figures of the dashboard: what is so now, as it changes, and what the records say."""
+
+from __future__ import annotations
+
+import asyncio
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from modelsplit_policy.failures import ErrorCode, said_back
+from modelsplit_policy.queue_view import shown, shown_running
+from modelsplit_proxy.admin.live_feed import LiveFeed
+from modelsplit_proxy.admin.page import Live, Page, failed
+from modelsplit_proxy.admin.shared_answers import SharedAnswers
+from modelsplit_proxy.admin.stats import stats_fields
+from modelsplit_proxy.protocol import tellable
+from modelsplit_proxy.records import explain
+from modelsplit_proxy.records.history import SPANS, History
+from modelsplit_proxy.records.query import QueryError, only, read_query
+from modelsplit_proxy.records.reader import newest
+from modelsplit_proxy.watch.residents import residents
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.admin.page import Handler, PageAsked
+    from modelsplit_proxy.admin.stats import StatsParts
+    from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.http.downstream import Downstream
+
+# Of a full line so many are shown; how many there are is told with them.
+_SHOWN_MAX: Final = 100
+_CALLS: Final = 100
+_CALL_WORDS: Final = ("role", "model", "client", "job", "outcome", "failed")
+# What a list of calls shows of each.
+_CALL_FIELDS: Final = (
+    *("request_id", "started_at", "llm_role", "requested_model", "llm_model", "outcome", "reason"),
+    *("status", "route_reason", "fallback_used", "llm_queue_wait_ms", "ttfb_ms", "llm_attempt"),
+    *("call_e2e_latency_ms", "output_tokens", "client", "job_id", "state", "llm_latency_ms"),
+)
+_CALLS_AGE_S: Final = 2.0
+_SNAPSHOT_AGE_S: Final = 1.0
+# So many snapshots from one look at what other processes have done to budgets to the next.
+_LOOK_EVERY: Final = 5
+# Of a step of a chart: how old its last point may be.
+_AGE_SHARE: Final = 3
+_AGE_MAX_S: Final = 60.0
+
+
+class DashboardData:
+    """``answers``: by name."""
+
+    def __init__(self, stats: StatsParts, listen: Address) -> None:
+        """``listen``: where calls are taken."""
+        self._stats = stats
+        self._listen = listen
+        self._history = History(stats.recorder.read)
+        self._shared = SharedAnswers(stats.clock)
+        self._version = version("modelsplit")
+        self._looks = 0
+        self.feed = LiveFeed(self._snapshot, stats.tasks)
+        self.answers: Mapping[str, Handler] = {
+            "events": self._events,
+            "snapshot": self._now,
+            "history": self._looked_back,
+            "calls": self._calls,
+        }
+
+    # 1. What is so now.
+
+    async def _events(self, asked: PageAsked) -> Live | Page:
+        del asked
+        if self.feed.is_full:
+            text = "too many watch already; the page asks now and then instead"
+            return failed(text, ErrorCode.OVERLOAD_THROTTLED, 503)
+        return Live("text/event-stream", self._watch)
+
+    async def _watch(self, down: Downstream) -> None:
+        await self.feed.watch(down)
+
+    async def _now(self, asked: PageAsked) -> Page:
+        """The same for who cannot be told of changes."""
+        del asked
+        return Page(await self._shared.get("now", _SNAPSHOT_AGE_S, self._snapshot))
+
+    async def _snapshot(self) -> bytes:
+        stats = self._stats
+        if self._looks % _LOOK_EVERY == 0:
+            await stats.budget_keeper.look()
+        self._looks += 1
+        return tellable.dumps(self._fields(), orjson.OPT_NON_STR_KEYS)
+
+    def _fields(self) -> dict[str, Any]:
+        stats = self._stats
+        now = stats.clock.now()
+        fields = stats_fields(stats)
+        level_since = stats.service.since()
+        del fields["waiters"], fields["running"]
+        return fields | {
+            "at": round(stats.clock.wall(), 3),
+            "version": self._version,
+            "listen": str(self._listen),
+            "level_seen_since": None if level_since is None else round(level_since, 3),
+            "queue": self._queue(now),
+            "residents": self._residents(),
+        }
+
+    def _queue(self, now: float) -> dict[str, Any]:
+        """Who waits and who runs, the longest first; of each role who has waited longest."""
+        admission = self._stats.admission
+        waiters = sorted(admission.waiters(now), key=lambda waiter: -waiter.waited_s)
+        runners = sorted(admission.runners(now), key=lambda runner: -runner.running_s)
+        oldest: dict[str, float] = {}
+        for waiter in waiters:
+            oldest.setdefault(waiter.role, round(waiter.waited_s * 1000, 1))
+        return {
+            "waiting": [
+                row | {"why": explain.hold_in_words(str(row["hold"]))}
+                for row in shown(waiters[:_SHOWN_MAX])
+            ],
+            "waiting_in_all": len(waiters),
+            "oldest_ms": oldest,
+            "running": list(shown_running(runners[:_SHOWN_MAX])),
+            "running_in_all": len(runners),
+        }
+
+    def _residents(self) -> list[dict[str, Any]] | None:
+        """None: nobody knows what is loaded."""
+        watch = self._stats.loaded_models
+        if watch.models is None:
+            return None
+        return [resident._asdict() for resident in residents(watch.answer)]
+
+    # 2. What the records say.
+
+    async def _looked_back(self, asked: PageAsked) -> Page:
+        only(asked.query, ("span",))
+        name = asked.query.get("span", "15m")
+        if name not in SPANS:
+            known = ", ".join(SPANS)
+            raise QueryError(f'span "{said_back(name, 20)}" is unknown; use {known}')
+        age_s = min(_AGE_MAX_S, SPANS[name].step_s / _AGE_SHARE)
+
+        async def make() -> bytes:
+            now_us = round(self._stats.clock.wall() * 1e6)
+            fields = await asyncio.to_thread(self._history.fields, SPANS[name], now_us)
+            return tellable.dumps({"span": name} | fields, orjson.OPT_NON_STR_KEYS)
+
+        return Page(await self._shared.get(f"history {name}", age_s, make))
+
+    async def _calls(self, asked: PageAsked) -> Page:
+        """The last calls of a day that are like this, running ones among them."""
+        only(asked.query, _CALL_WORDS)
+        wall = self._stats.clock.wall()
+        query = read_query({**asked.query, "since": "1d"}, wall)
+
+        async def make() -> bytes:
+            stats = self._stats
+            running = [call for call in stats.live.shown() if query.fits(call)]
+            kept = await asyncio.to_thread(stats.recorder.latest, query, _CALLS)
+            calls = [
+                {name: call.get(name) for name in _CALL_FIELDS}
+                for call in newest([*kept, *running], _CALLS)
+            ]
+            return tellable.dumps(calls, orjson.OPT_NON_STR_KEYS)
+
+        words = sorted(asked.query.items())
+        return Page(await self._shared.get(f"calls {words}", _CALLS_AGE_S, make))
