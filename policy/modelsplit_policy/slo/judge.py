@@ -53,7 +53,7 @@ _WHAT: Final = MappingProxyType(
     {
         "planner_latency_ms": "answered planner calls",
         "llm_latency_ms": "answered calls",
-        "llm_queue_wait_ms": "calls",
+        "llm_queue_wait_ms": "answered calls",
         "planner_failure_rate": "planner calls",
         "fallback_rate": "calls",
         "schema_error_rate": "answers held to a schema",
@@ -203,9 +203,12 @@ def _of_values(row: Row, judged: Judged, seen: _Seen) -> Finding:
 
 
 def _of_lag(row: Row, judged: Judged, seen: _Seen) -> Finding:
-    """The worst minutes are told by when they were."""
+    """The worst minutes are told by when they were.
+
+    A machine that is busy is so for many minutes: a few of them are one event.
+    """
     del seen
-    finding = verdicts.of_values(judged, row.values, _WHAT[row.name])
+    finding = verdicts.of_values(judged, row.values, _WHAT[row.name], alike=True)
     return replace(finding, worst=(), worst_at_us=tuple(map(int, finding.worst)))
 
 
@@ -258,7 +261,8 @@ def _of_uptime(row: Row, judged: Judged, seen: _Seen) -> Finding:
     share.short_total, share.short_bad = last_hour.present + last_hour.missing, last_hour.missing
     share.long_total, share.long_bad = last_five.present + last_five.missing, last_five.missing
     # Every minute was looked at, and minutes of one outage are not independent: no interval.
-    finding = replace(verdicts.of_share(judged, share, _WHAT[row.name]), low=None, high=None)
+    found = verdicts.of_share(judged, share, _WHAT[row.name], alike=True)
+    finding = replace(found, low=None, high=None)
     if finding.verdict is Verdict.BREACH:
         finding = replace(finding, worst_at_us=minutes.down_at_us[:WORST])
     apart = f"{minutes.apart} min of restarts in good order apart"

@@ -2,8 +2,9 @@
 
 How many samples are enough: so many that one bad one among them is what the objective allows,
 and twenty at least. With fewer, a quantile is the largest value and a rate is 0 or far off;
-then there is never a pass, and a breach only if chance would make so many bad ones of what
-holds in fewer than one of forty cases.
+then there is never a pass, and a breach only of two bad ones at least, and if chance would make
+so many of what holds in fewer than one of forty cases. Samples that are alike from one to the
+next, as minutes are, say nothing before they are enough.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 LEVEL: Final = 0.95
 LEAST: Final = 20
+LEAST_BAD: Final = 2
+"""A single failure is improbable where one in a hundred is allowed, and still tells nothing."""
 LEAST_COMPARED: Final = 30
 """Jobs or reviews that each side of a comparison with the baseline needs."""
 NO_JOBS: Final = "no client sends X-LLM-Job-Id"
@@ -62,8 +65,11 @@ class Judged:
         return Verdict.PASS if self.holds(value) else Verdict.BREACH
 
 
-def of_values(judged: Judged, values: Values, what: str) -> Finding:
-    """A quantile of durations. ``what``: of which there were too few, in words."""
+def of_values(judged: Judged, values: Values, what: str, *, alike: bool = False) -> Finding:
+    """A quantile of durations. ``what``: of which there were too few, in words.
+
+    ``alike``: each is much like the one before it.
+    """
     p, ranked = _QUANTILES[judged.objective.bound], values.ranked
     n = ranked.count
     if n == 0:
@@ -76,7 +82,7 @@ def of_values(judged: Judged, values: Values, what: str) -> Finding:
     high = None if last is None else ranked.at(last) / 1000
     value, needed = ranked.quantile(p) / 1000, enough(1 - p)
     verdict, note = judged.by(value), ""
-    if n < needed and not _too_many(values.share.bad, n, 1 - p):
+    if n < needed and (alike or not _too_many(values.share.bad, n, 1 - p)):
         verdict, note = Verdict.NOT_ENOUGH_DATA, f"{n} of the {needed} {what} that are needed"
     return judged.finding(
         verdict,
@@ -90,8 +96,11 @@ def of_values(judged: Judged, values: Values, what: str) -> Finding:
     )
 
 
-def of_share(judged: Judged, share: Share, what: str) -> Finding:
-    """A share of what is bad, or of what is good where the bound is a least one."""
+def of_share(judged: Judged, share: Share, what: str, *, alike: bool = False) -> Finding:
+    """A share of what is bad, or of what is good where the bound is a least one.
+
+    ``alike``: as of ``of_values``.
+    """
     good = judged.objective.holds is Holds.AT_LEAST
     n, bound = share.total, judged.bound
     allowed = 1 - bound if good else bound
@@ -102,7 +111,7 @@ def of_share(judged: Judged, share: Share, what: str) -> Finding:
     effective = share.effective(LEVEL)
     low, high = (None, None) if effective is None else wilson(value, effective, LEVEL)
     verdict, note = judged.by(value), ""
-    if n < needed and not _too_many(share.bad, n, allowed):
+    if n < needed and (alike or not _too_many(share.bad, n, allowed)):
         verdict, note = Verdict.NOT_ENOUGH_DATA, f"{n} of the {needed} {what} that are needed"
     return judged.finding(
         verdict,
@@ -261,7 +270,7 @@ def enough(allowed: float) -> int:
 
 def _too_many(bad: int, n: int, allowed: float) -> bool:
     """Whether it can hardly be chance that so many of a few are bad."""
-    return at_least(bad, n, allowed) <= (1 - LEVEL) / 2
+    return bad >= LEAST_BAD and at_least(bad, n, allowed) <= (1 - LEVEL) / 2
 
 
 def _too_few(n: int, before: int, what: str) -> str:

@@ -80,6 +80,8 @@ def _import(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if args.source is not None:
         raw = raw | {"source": args.source}
     baseline = _checked({"source": "typed in"} | raw)
+    if not raw.keys() - {"source"}:
+        raise CommandError(f"{args.file} has no number of a baseline in it", ExitCode.USAGE)
     return _keep(_state(args, settings_of(args, environ)), baseline, as_json=args.json)
 
 
@@ -113,6 +115,8 @@ def _checked(raw: dict[str, Any]) -> Baseline:
     if baseline.jobs_ok > baseline.jobs or baseline.hallucinated > baseline.reviews:
         text = "more jobs_ok than jobs, or more hallucinated than reviews"
         raise CommandError(text, ExitCode.USAGE)
+    if not baseline.planner_p95_ms:
+        raise CommandError("planner_p95_ms is not more than 0", ExitCode.USAGE)
     if baseline.timeouts_window_s < 1:
         raise CommandError("timeouts_window_s is not a second at least", ExitCode.USAGE)
     return baseline

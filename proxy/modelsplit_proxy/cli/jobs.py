@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LIMIT: Final = 50
 _LIMIT_MAX: Final = 1000
 
+_NO_JOBS: Final = "no jobs are kept: a call belongs to one by its header X-LLM-Job-Id"
+
 _EXAMPLES: Final = """\
 examples:
   modelsplit jobs                                the last jobs
@@ -72,7 +74,7 @@ def run(asked: JobsArguments, admin: Address, state: Path | None, clock: Clock) 
             else:
                 sys.stdout.write(job_text.text(job))
         else:
-            _write_list(source.latest(asked.words, asked.limit), as_json=asked.as_json)
+            _write_list(source.latest(asked.words, asked.limit), asked)
     except QueryError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
     return ExitCode.OK
@@ -115,13 +117,13 @@ class _File:
         return [job_reader.fields(kept) for kept in self._reader.latest(query, limit)]
 
 
-def _write_list(jobs: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
+def _write_list(jobs: list[dict[str, Any]], asked: JobsArguments) -> None:
+    if asked.as_json:
         show_json(jobs)
         return
     sys.stdout.write(job_text.listing(jobs))
     if not jobs:
-        talk("no such jobs")
+        talk("no job matches" if asked.words else _NO_JOBS)
 
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -74,7 +74,7 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
             for piece in source.export(asked.words):
                 sys.stdout.buffer.write(piece)
         else:
-            _write_list(source.latest(asked.words, asked.limit), as_json=asked.as_json)
+            _write_list(source.latest(asked.words, asked.limit), asked)
     except (QueryError, AmbiguousError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
     return ExitCode.OK
@@ -136,13 +136,13 @@ def _write_one(call: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(explain.text(call))
 
 
-def _write_list(calls: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
+def _write_list(calls: list[dict[str, Any]], asked: RequestsArguments) -> None:
+    if asked.as_json:
         show_json(calls)
         return
     sys.stdout.write(request_log.listing(calls))
     if not calls:
-        talk("no such calls")
+        talk("no call matches" if asked.words else "no calls are kept")
 
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -111,4 +111,6 @@ def _flag(fields: Mapping[str, Any], name: str) -> bool:
 def _shown(value: Any) -> str:
     if value is None:
         return "is missing"
-    return said_back(value if isinstance(value, str) else str(value))
+    if isinstance(value, str):
+        return f'"{said_back(value)}"'
+    return said_back(orjson.dumps(value).decode())

@@ -31,6 +31,7 @@ _WORDS: Final = MappingProxyType(
 # What a row without spans of its own is drawn as.
 _WHOLE: Final = MappingProxyType({"tool": "tools", "gap": "gap", "call": "llm"})
 _GAP_MS: Final = 1.0
+_HEAD: Final = f"{'LAST EVENT, UTC':23}  STATE          TOOK  CALLS  FAILED  TOOLS  JOB"
 # Rows of a waterfall; a job of thousands of calls is read as JSON.
 _MOST: Final = 200
 
@@ -41,23 +42,24 @@ def text(job: Mapping[str, Any]) -> str:
 
 
 def listing(jobs: Sequence[Mapping[str, Any]]) -> str:
-    """Jobs, given newest first, a line each, the last one last."""
-    return "".join(f"{said_back(_line(job), 400)}\n" for job in reversed(jobs))
+    """Jobs, given newest first, a line each below a head, the last one last; none: nothing."""
+    lines = [_HEAD, *(_line(job) for job in reversed(jobs))] if jobs else []
+    return "".join(f"{said_back(line, 400).rstrip()}\n" for line in lines)
 
 
 def _line(job: Mapping[str, Any]) -> str:
     took = job["job_e2e_latency_ms"]
     parts = [
-        job["last_event_at"].replace("T", " ")[:23],
+        f"{job['last_event_at'].replace('T', ' ')[:23]:23}",
         f"{job['state']:7}",
-        "       -" if took is None else f"{took / 1000:7.2f}s",
-        f"calls {job['calls'] + job['running']:<3} tools {job['tools']:<3}",
+        f"{'-' if took is None else f'{took / 1000:.2f} s':>10}",
+        f"{job['calls'] + job['running']:>5}",
+        f"{job['failures'] or '-':>6}",
+        f"{job['tools']:>5}",
         job["job_id"],
     ]
     if job["running"]:
         parts.append(f"{job['running']} running")
-    if job["failures"]:
-        parts.append(f"{job['failures']} failed")
     if job["late"]:
         parts.append(f"{job['late']} late")
     if job["why"]:

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from modelsplit_policy.slo.report import Verdict
-from modelsplit_proxy.records.slo_report import finding_lines, gate_name, value_text, wanted_text
+from modelsplit_proxy.records.slo_report import (
+    finding_lines,
+    gate_name,
+    planner_text,
+    value_text,
+    wanted_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,13 +25,15 @@ def junit(report: Mapping[str, Any]) -> bytes:
     """
     root = ET.Element("testsuites", name="modelsplit slo")
     for gate in report["gates"]:
-        _suite(root, gate_name(gate), gate["objectives"], report["at"])
+        suite = _suite(root, gate_name(gate), gate["objectives"], report["at"])
+        if told := planner_text(gate):
+            ET.SubElement(suite, "system-out").text = told
     ET.indent(root)
     written: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
     return written + b"\n"
 
 
-def _suite(root: ET.Element, name: str, found: Sequence[Mapping[str, Any]], at: str) -> None:
+def _suite(root: ET.Element, name: str, found: Sequence[Mapping[str, Any]], at: str) -> ET.Element:
     verdicts = [entry["verdict"] for entry in found]
     skipped = verdicts.count(Verdict.NOT_ENOUGH_DATA) + verdicts.count(Verdict.NOT_JUDGED)
     suite = ET.SubElement(
@@ -47,3 +55,4 @@ def _suite(root: ET.Element, name: str, found: Sequence[Mapping[str, Any]], at: 
             failure.text = told
         elif entry["verdict"] != Verdict.PASS:
             ET.SubElement(case, "skipped", message=entry["note"] or entry["verdict"])
+    return suite

@@ -63,6 +63,10 @@ _ENDS: Final = MappingProxyType(
         End.CLIENTS_OWN: "the client's own fault",
     }
 )
+_COLUMNS: Final = (
+    *("objective", "verdict", "observed", "must be", "interval", "n"),
+    *("used", "burn", "window", "note"),
+)
 _MARKS: Final = MappingProxyType(
     {
         Verdict.PASS: "pass",
@@ -232,12 +236,20 @@ def _gate_lines(gate: Mapping[str, Any]) -> Iterator[str]:
     window_s = _usual_window(gate)
     for found in gate["objectives"]:
         yield from finding_lines(found, window_s)
+    if told := planner_text(gate):
+        yield from _wrapped("  ", told)
+
+
+def planner_text(gate: Mapping[str, Any]) -> str:
+    """How the planner's calls ended; empty where there were none, and for targets."""
     planner = gate["planner"]
-    if planner is not None and planner["calls"]:
-        ends = [f"{planner[end]} {words}" for end, words in _ENDS.items() if planner[end]]
-        told = f"{planner[End.ANSWERED]} answered" + "".join(f", {end}" for end in ends)
-        calls = f"{planner['calls']} planner calls in {_duration(planner['window_s'])}: {told}"
-        yield from _wrapped("  ", calls)
+    if planner is None or not planner["calls"]:
+        return ""
+    # Refusals are told even where there are none: a scheduler must not pass by refusing.
+    named = [end for end in _ENDS if planner[end] or end is End.REFUSED]
+    ends = [f"{planner[end]} {_ENDS[end]}" for end in named]
+    told = f"{planner[End.ANSWERED]} answered" + "".join(f", {end}" for end in ends)
+    return f"{planner['calls']} planner calls in {_duration(planner['window_s'])}: {told}"
 
 
 def _usual_window(gate: Mapping[str, Any]) -> int:
@@ -363,25 +375,58 @@ def _wrapped(begin: str, text: str, indent: int | None = None) -> Iterator[str]:
 
 
 def markdown(report: Mapping[str, Any]) -> Iterator[str]:
-    """The report as Markdown, a table for each gate."""
-    verdict = _loud(report["verdict"])
+    """The report as Markdown: a table for each gate, and one of the timeouts."""
     covered, window = _duration(report["covered_s"]), _duration(report["window_s"])
-    yield f"# SLO: {verdict}"
+    yield f"# SLO: {_loud(report['verdict'])}"
     yield ""
-    yield f"{report['at']}, records cover {covered} of {window}, baseline: "
-    yield f"{report['baseline']['source']}."
+    yield f"{report['at'][:19]}Z, records cover {covered} of {window}."
+    yield f"Baseline: {_baseline(report['baseline'])}."
     for gate in report["gates"]:
         yield ""
         yield f"## {gate_name(gate)}: {_loud(gate['verdict'])}"
         yield ""
-        yield "| objective | verdict | value | holds when | interval | n | window | note |"
-        yield "|---|---|---|---|---|---|---|---|"
-        for found in gate["objectives"]:
-            value = "" if found["value"] is None else value_text(found["value"], found["unit"])
-            notes = [found["note"], *(f"worst `{name}`" for name in found["worst"])]
-            cells = (
-                *(found["title"], _loud(found["verdict"]), value, wanted_text(found)),
-                *(_span(found), str(found["n"]), _duration(found["window_s"])),
-                "; ".join(note for note in notes if note),
-            )
-            yield f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+        yield from _markdown_rows(
+            _COLUMNS, [_markdown_cells(found) for found in gate["objectives"]]
+        )
+        if told := planner_text(gate):
+            yield ""
+            yield f"{told}."
+    if report["timeouts"]:
+        yield ""
+        yield f"## timeouts by role in {_duration(report['timeouts_window_s'])}"
+        yield ""
+        yield from _markdown_rows(
+            ("role", "calls", "timeouts", "in 5 h", "per 100 calls"),
+            [
+                (
+                    *(row["llm_role"], f"{row['calls']}", f"{row['timeouts']}"),
+                    "" if row["per_5h"] is None else f"{row['per_5h']:.3g}",
+                    f"{row['per_100_calls']:.2g}",
+                )
+                for row in report["timeouts"]
+            ],
+        )
+
+
+def _markdown_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'---|' * len(head)}"
+    for row in rows:
+        yield f"| {' | '.join(map(_cell, row))} |"
+
+
+def _markdown_cells(found: Mapping[str, Any]) -> tuple[str, ...]:
+    moments = [f"worst {moment[:16]}Z" for moment in found["worst_at"]]
+    notes = [found["note"], *(f"worst `{name}`" for name in found["worst"]), *moments]
+    return (
+        *(found["title"], _loud(found["verdict"])),
+        "" if found["value"] is None else value_text(found["value"], found["unit"]),
+        *(wanted_text(found), _span(found), str(found["n"] or "")),
+        *(_used(found), _burn(found), _duration(found["window_s"])),
+        "; ".join(filter(None, notes)),
+    )
+
+
+def _cell(text: str) -> str:
+    """Text that ends no cell."""
+    return text.replace("|", "/")

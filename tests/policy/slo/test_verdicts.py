@@ -87,6 +87,24 @@ def test_too_few_calls_are_a_breach_where_it_can_hardly_be_chance() -> None:
     assert latency(*[9000] * 3, *[1] * 10).verdict is BREACH
 
 
+def test_where_one_in_a_hundred_is_allowed_the_first_failure_is_no_breach() -> None:
+    rate = judged(0.01, Holds.AT_MOST, "max")
+    assert of_share(rate, share(1, 1), "calls").verdict is NOT_ENOUGH
+    assert of_share(rate, share(2, 2), "calls").verdict is BREACH
+    slowest = judged(70_000, key="p99")
+    assert of_values(slowest, values(71_000, bound=70_000), "jobs").verdict is NOT_ENOUGH
+
+
+def test_what_is_alike_from_one_to_the_next_is_judged_only_where_it_is_enough() -> None:
+    lag = judged(100, key="max")
+    for count, verdict in ((1, NOT_ENOUGH), (99, NOT_ENOUGH), (100, BREACH)):
+        found = of_values(lag, values(*[195] * count, bound=100), "heartbeats", alike=True)
+        assert (found.verdict, found.value) == (verdict, 195)
+    up = judged(0.99, Holds.AT_LEAST, "min")
+    assert of_share(up, share(50, 99), "minutes", alike=True).verdict is NOT_ENOUGH
+    assert of_share(up, share(50, 100), "minutes", alike=True).verdict is BREACH
+
+
 def test_a_breach_names_the_slowest_first() -> None:
     assert latency(*[6000] * 20, 9000, 8000).worst[:2] == ("c20", "c21")
     assert latency(*[1] * 30, 9000).worst == ()

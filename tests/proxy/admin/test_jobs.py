@@ -158,7 +158,9 @@ async def test_a_list_is_narrowed_and_a_job_is_told_in_words(up: Running, admin:
     for query in ("state=done", "since=soon", "stat=ok", "limit=x", "format=xml"):
         assert (await admin.request("GET", f"/jobs?{query}")).status == 400
     text = await admin.request("GET", "/jobs?format=text")
-    assert [line.split()[-1] for line in text.body.decode().splitlines()] == ["a", "b"]
+    [head, *lines] = text.body.decode().splitlines()
+    assert head.startswith("LAST EVENT, UTC")
+    assert [line.split()[-1] for line in lines] == ["a", "b"]
     text = await admin.request("GET", "/jobs/a", None, {"Accept": "text/plain"})
     assert text.body.decode().startswith("job        a\nstate      ok after ")
     nobody = await admin.request("GET", "/jobs/nobody")
@@ -193,7 +195,7 @@ async def test_what_is_no_report(admin: Client, method: str, path: str, status: 
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        ({"name": "a b", "duration_ms": 1, "ok": True}, "name a b"),
+        ({"name": "a b", "duration_ms": 1, "ok": True}, 'name "a b"'),
         ({"name": "a", "duration_ms": -1, "ok": True}, "duration_ms -1"),
         ({"name": "a", "duration_ms": 86_400_000, "ok": True}, "duration_ms 86400000"),
         (b'{"name":"a","duration_ms":NaN,"ok":true}', "body: it is not JSON"),

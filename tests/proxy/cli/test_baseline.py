@@ -98,6 +98,9 @@ def test_from_a_file_that_show_wrote(baseline: Baseline, tmp_path: Path) -> None
         ('{"jobs": 1, "jobs_ok": 2}', "more jobs_ok than jobs"),
         ('{"timeouts_window_s": 0}', "is not a second"),
         ('{"source": ""}', "source cannot be"),
+        ('{"planner_p95_ms": 0}', "planner_p95_ms is not more than 0"),
+        ("{}", "has no number of a baseline in it"),
+        ('{"source": "before"}', "has no number of a baseline in it"),
     ],
 )
 def test_a_file_that_says_something_else_is_refused(

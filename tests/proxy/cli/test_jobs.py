@@ -61,6 +61,18 @@ def kept(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
+async def test_where_there_are_no_jobs_it_is_said_how_there_would_be(capsys: Capture) -> None:
+    async with running() as up:
+        assert await of(up) == 0
+        out, err = capsys.readouterr()
+        assert (out, err) == (
+            "",
+            "modelsplit: no jobs are kept: a call belongs to one by its header X-LLM-Job-Id\n",
+        )
+        assert await of(up, "--json") == 0
+        assert capsys.readouterr() == ("[]\n", "")
+
+
 async def test_jobs_of_the_running_proxy(capsys: Capture) -> None:
     async with running(SimConfig(tokens=2)) as up, up.client() as client, up.admin() as admin:
         for job_id in ("a", "b"):
@@ -70,7 +82,9 @@ async def test_jobs_of_the_running_proxy(capsys: Capture) -> None:
             answer = await admin.request("POST", f"/jobs/{job_id}/finish", ok, JSON)
             assert answer.status == 200
         assert await of(up) == 0
-        assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["a", "b"]
+        [head, *lines] = capsys.readouterr().out.splitlines()
+        assert head.startswith("LAST EVENT, UTC ")
+        assert [line.split()[-1] for line in lines] == ["a", "b"]
         assert await of(up, "--job-state", "failed", "--since", "1h", "--json") == 0
         [job] = orjson.loads(capsys.readouterr().out)
         assert (job["job_id"], job["state"], job["calls"]) == ("b", "failed", 1)
@@ -84,12 +98,12 @@ async def test_jobs_of_the_running_proxy(capsys: Capture) -> None:
         assert await of(up, "--job-state", "done") == 2
         assert "the states are open, ok, failed, expired" in capsys.readouterr().err
         assert await of(up, "--until", "1h") == 0
-        assert capsys.readouterr().err == "modelsplit: no such jobs\n"
+        assert capsys.readouterr().err == "modelsplit: no job matches\n"
 
 
 def test_without_a_proxy_the_file_tells_the_same(kept: str, capsys: Capture) -> None:
     assert run("--state", kept) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [(line[2], line[-1]) for line in lines] == [("open", "open"), ("ok", "done")]
     assert run("done", "--state", kept) == 0
     assert "state      ok after 6.750 s, its start was never told" in capsys.readouterr().out

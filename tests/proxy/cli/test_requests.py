@@ -80,7 +80,7 @@ async def test_the_last_calls_are_listed_the_last_one_last(capsys: Capture) -> N
         assert await of(up, "--failed", "--since", "1h") == 0
         assert capsys.readouterr().out.splitlines() == [second]
         assert await of(up, "--role", "heavy") == 0
-        assert capsys.readouterr() == ("", "modelsplit: no such calls\n")
+        assert capsys.readouterr() == ("", "modelsplit: no call matches\n")
         assert await of(up, "--limit", "1", "--json") == 0
         [call] = orjson.loads(capsys.readouterr().out)
         assert call["request_id"] == "second"

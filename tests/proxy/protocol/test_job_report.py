@@ -60,7 +60,7 @@ GOOD = {"name": "grep", "duration_ms": 1, "ok": True}
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
-        ({"name": ""}, "name : use 1 to 64"),
+        ({"name": ""}, 'name "": use 1 to 64'),
         ({"name": "x" * 65}, "name "),
         ({"name": "a b"}, "name "),
         ({"name": "a\n"}, "name "),
@@ -71,12 +71,12 @@ GOOD = {"name": "grep", "duration_ms": 1, "ok": True}
         ({"duration_ms": -0.001}, "duration_ms -0.001: send milliseconds, 0 to less than 86400000"),
         ({"duration_ms": 86_400_000}, "duration_ms 86400000"),
         ({"duration_ms": 1e300}, "duration_ms 1e+300"),
-        ({"duration_ms": True}, "duration_ms True"),
-        ({"duration_ms": "5"}, "duration_ms 5"),
+        ({"duration_ms": True}, "duration_ms true"),
+        ({"duration_ms": "5"}, 'duration_ms "5"'),
         ({"duration_ms": None}, "duration_ms is missing"),
         ({"duration_ms": [1]}, "duration_ms "),
         ({"ok": 1}, "ok 1: send true or false"),
-        ({"ok": "true"}, "ok true"),
+        ({"ok": "true"}, 'ok "true"'),
         ({"ok": None}, "ok is missing"),
         ({"job_id": "x"}, '"job_id" is no field of this report; known are name, duration_ms, ok'),
     ],
@@ -93,7 +93,7 @@ def test_a_refusal_names_the_field(changes: dict[str, object], field: str) -> No
         (b"{}", "ok is missing"),
         (b'{"ok":null}', "ok is missing"),
         (b'{"ok":false,"why":7}', "why 7: send a text of at most 200"),
-        (b'{"ok":false,"why":"%b"}' % (b"x" * 201), "why xxx"),
+        (b'{"ok":false,"why":"%b"}' % (b"x" * 201), 'why "xxx'),
         (b'{"ok":false,"state":"failed"}', '"state" is no field'),
     ],
 )

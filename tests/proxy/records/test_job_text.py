@@ -61,13 +61,16 @@ def test_the_whole_story() -> None:
     assert job_text.text(nightly()) == STORY
 
 
-def test_one_line_of_a_list() -> None:
+def test_a_list_has_a_head_and_a_line_for_each() -> None:
     job = nightly() | {"late": 2, "why": "no luck", "state": "failed", "running": 1}
-    assert job_text.listing([job | {"job_id": "b"}, job | {"job_id": "a"}]).splitlines() == [
-        f"1970-01-01 00:00:10.000  failed     10.00s  calls 3   tools 1    {name}  1 running  "
-        "1 failed  2 late  (no luck)"
-        for name in ("a", "b")
-    ]
+    calm = job | {"job_id": "b", "state": "open", "job_e2e_latency_ms": None, "failures": 0}
+    quiet = calm | {"running": 0, "late": 0, "why": None}
+    assert job_text.listing([quiet, job | {"job_id": "a"}]) == (
+        "LAST EVENT, UTC          STATE          TOOK  CALLS  FAILED  TOOLS  JOB\n"
+        "1970-01-01 00:00:10.000  failed      10.00 s      3       1      1  a  1 running  2 late"
+        "  (no luck)\n"
+        "1970-01-01 00:00:10.000  open              -      2       -      1  b\n"
+    )
     assert job_text.listing([]) == ""
 
 

@@ -27,5 +27,9 @@ def test_a_breach_is_a_failure_and_missing_data_are_skipped() -> None:
     failure = gate[0][0]
     assert (failure.tag, failure.get("message")) == ("failure", "9 s, not < 5 s")
     assert "worst: plan-9996" in (failure.text or "")
+    assert (gate[-1].tag, gate[-1].text) == (
+        "system-out",
+        "150 planner calls in 5 h: 119 answered, 15 timed out, 16 refused",
+    )
     empty = ET.fromstring(junit(told(EMPTY)))
     assert {case[0].tag for suite in empty for case in suite} == {"skipped"}
