@@ -223,16 +223,14 @@ def announce(app: App, loaded: LoadedPolicy, listen: Address) -> None:
         logger.info(text, app.keyring.source, len(app.keyring.keys))
     elif not is_loopback(listen.host):
         logger.warning(_OPEN, app.address)
-    logger.info("point a client here:  export OLLAMA_HOST=%s", _reachable(app.address, listen))
-
-
-def _reachable(address: Address | None, listen: Address) -> str:
-    """A URL that a client can use: nobody can connect to 0.0.0.0."""
-    assert address is not None
-    if listen.host not in _EVERYWHERE:
-        return f"http://{address}"
-    here = f"http://127.0.0.1:{address.port}"
-    return f"{here}  (from elsewhere: http://{socket.gethostname()}:{address.port})"
+    assert app.address is not None
+    port, everywhere = app.address.port, listen.host in _EVERYWHERE
+    # Nobody can connect to 0.0.0.0.
+    here = f"127.0.0.1:{port}" if everywhere else app.address
+    logger.info("point a client here:  export OLLAMA_HOST=http://%s", here)
+    if everywhere:
+        name = socket.gethostname()
+        logger.info("from other machines:  export OLLAMA_HOST=http://%s:%d", name, port)
 
 
 def wants_json(settings: Settings) -> bool:

@@ -216,7 +216,9 @@ class InstalledModels:
     def _due(self) -> float:
         if self._wanted:
             return self._answered + _AT_LEAST_S
-        return self._answered + (_AT_MOST_S if self.facts else _UNKNOWN_S)
+        # Who is told what to install looks again soon whether it is there.
+        complete = self.facts and all(fact.installed for fact in self.facts.values())
+        return self._answered + (_AT_MOST_S if complete else _UNKNOWN_S)
 
     async def _until_due(self) -> None:
         """Wait until it is time to ask; that may come sooner while it is waited for."""

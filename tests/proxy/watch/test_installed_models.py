@@ -132,6 +132,17 @@ async def test_a_model_that_comes_or_goes_through_us_is_known_soon() -> None:
         await up.until(lambda: not known.facts["gemma3:12b"].installed)
 
 
+async def test_what_is_missing_is_looked_for_more_often() -> None:
+    """Whoever is told `ollama pull` may pull at Ollama itself."""
+    async with running(SimConfig(models=("qwen3:4b", "qwen3:8b"))) as up:
+        known = up.app.installed
+        await up.until(lambda: bool(known.facts))
+        known._wanted = False
+        assert known._due() - known._answered == 10.0
+        known.facts = dict.fromkeys(known.facts, ModelFacts(installed=True))
+        assert known._due() - known._answered == 300.0
+
+
 async def test_the_start_up_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, logger="modelsplit")
     models = SimConfig(models=("planner", "qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"))
