@@ -16,6 +16,7 @@ import subprocess
 import sys
 import venv
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -79,8 +80,14 @@ def python() -> Path:
 
 def node_modules() -> Path:
     """A ``node_modules`` folder with the Node clients. Raises Unavailable."""
+    return node_packages("clients-node", PACKAGE, PACKAGE_LOCK)
+
+
+def node_packages(name: str, package: Path, lock: Path) -> Path:
+    """A ``node_modules`` folder with what the lock names, kept as ``name``. Raises Unavailable."""
     node()
-    return _kept("clients-node", [PACKAGE, PACKAGE_LOCK], _install_node) / "node_modules"
+    install = partial(_install_node, package, lock)
+    return _kept(name, [package, lock], install) / "node_modules"
 
 
 def node() -> Path:
@@ -101,9 +108,9 @@ def _install_python(folder: Path) -> None:
     _call([*pip, "-q", "--no-deps", "--no-compile", "-r", REQUIREMENTS], folder)
 
 
-def _install_node(folder: Path) -> None:
-    shutil.copy(PACKAGE, folder)
-    shutil.copy(PACKAGE_LOCK, folder)
+def _install_node(package: Path, lock: Path, folder: Path) -> None:
+    shutil.copy(package, folder)
+    shutil.copy(lock, folder)
     _call(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], folder)
 
 

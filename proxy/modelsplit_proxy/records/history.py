@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.records.reader import Read
 
-MOST_CALLS: Final = 20_000
-MOST_OF_STEP: Final = 1_000
+MOST_CALLS: Final = 10_000
+MOST_OF_STEP: Final = 200
 # Clients may invent names of models without end.
 MOST_MODELS: Final = 40
-_PIECE: Final = 500
+_PIECE: Final = 100
 # As the recorder's writer: the event loop gets the interpreter if it wants it.
 _YIELD_S: Final = 0.00002
 _QUANTILES: Final = (("p50", 0.5), ("p95", 0.95), ("p99", 0.99))
@@ -290,13 +290,13 @@ def _roles(calls: list[_Call]) -> dict[str, dict[str, Any]]:
 
 def _models(calls: list[_Call]) -> dict[str, Any]:
     """The models with the most calls, and how many others there are."""
-    sums: dict[str, _ModelSums] = {}
+    named = Counter(call.model for call in calls if call.model)
+    sums = {name: _ModelSums() for name, _ in named.most_common(MOST_MODELS)}
     for call in _in_pieces(calls):
-        if call.model:
-            sums.setdefault(call.model, _ModelSums()).add(call)
-    most = sorted(sums, key=lambda name: (-sums[name].calls, name))
-    models = [sums[name].fields(name) for name in most[:MOST_MODELS]]
-    return {"models": models, "other_models": max(0, len(most) - MOST_MODELS)}
+        if call.model in sums:
+            sums[call.model].add(call)
+    models = [row.fields(name) for name, row in sums.items()]
+    return {"models": models, "other_models": len(named) - len(sums)}
 
 
 def _quantiles(values: Ranked) -> dict[str, float | None]:

@@ -17,7 +17,7 @@ export function drawModels(history) {
   ]]));
   const notes = [];
   if (history.other_models) notes.push(`${count(history.other_models)} other models with fewer calls are left out.`);
-  if (history.sampled) notes.push(`Sums are of the newest ${count(history.calls)} calls, since ${time(history.sums_since * 1000).text}; charts are of up to 1,000 calls a step.`);
+  if (history.sampled) notes.push(`Sums are of the newest ${count(history.calls)} calls, since ${time(history.sums_since * 1000).text}; charts are of up to 200 calls a step.`);
   say($("models-note"), notes.join(" "));
   show($("models-note"), notes.length > 0);
   say($("roles-note"), history.sampled ? notes.at(-1) : "");
