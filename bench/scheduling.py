@@ -1,10 +1,12 @@
 """When splitting models by role helps: the load that each way of scheduling carries.
 
-Every way meets the same made-up calls on the same virtual hosts; what is told is the highest
-multiple of the workload's load at which planners stay below 5 s at the 95th percentile, at
-most one in a hundred of them is not served, and 95 of 100 calls of every other role are.
+Every way meets the same made-up calls on the same virtual hosts. At one load: planner P95,
+planners that were not served, and of the role that fares worst of the others the share that
+was. Or the load that is carried: the highest at which planners stay below 5 s at the 95th
+percentile, at most one in a hundred of them is not served, and 95 of 100 of every other role are.
 
-    python bench/scheduling.py                       mission, swap, chat-heavy, burst
+    python bench/scheduling.py --load 0.5            mission, swap, chat-heavy, burst at half load
+    python bench/scheduling.py --seeds 10            the load that is carried
     python bench/scheduling.py --workload mission --azure code.csv=planner --thin 25
 """
 
@@ -20,7 +22,7 @@ from kit import merged, options, show, table
 from modelsplit_policy.config.parser import parse
 from modelsplit_sim import shipped
 from modelsplit_sim.replay.azure import AzureTraffic, mapping_of, read
-from modelsplit_sim.replay.capacity import capacity
+from modelsplit_sim.replay.capacity import at_load, capacity
 from modelsplit_sim.replay.run import Contender
 from modelsplit_sim.replay.traffic import DrawnWorkload
 
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from modelsplit_policy.config.model import Policy
+    from modelsplit_sim.replay.capacity import Attained
     from modelsplit_sim.replay.traffic import Source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,30 +81,42 @@ def sources(given: argparse.Namespace) -> Iterator[tuple[str, Source]]:
         )
 
 
-def carried(name: str, source: Source, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
+def told(
+    name: str, source: Source, seeds: Sequence[int], load: float | None
+) -> Iterator[dict[str, Any]]:
     for host in HOSTS:
         for parallel in PARALLEL:
             shape = replace(shipped.host(host), num_parallel=parallel)
             for way in ways():
-                load = capacity(way, shape, source, seeds)
+                if load is None:
+                    figure = f"{capacity(way, shape, source, seeds):.2f}"
+                else:
+                    figure = said(at_load(way, shape, source, seeds, load))
                 yield {
                     "traffic": name,
                     "host": host,
                     "num_parallel": parallel,
                     "way": way.name,
-                    "load": load,
+                    "figure": figure,
                 }
+
+
+def said(found: Attained) -> str:
+    p95_s, lost, others = found.planner_p95_s, found.planner_lost, found.others
+    parts = ["-" if p95_s is None else f"{p95_s:.1f} s"]
+    parts.append("-" if lost is None else f"{100 * lost:.1f} %")
+    parts.append("-" if others is None else f"{100 * others:.0f} %")
+    return ", ".join(parts)
 
 
 def text(rows: Sequence[dict[str, Any]]) -> str:
     names = [way.name for way in ways()]
     places = dict.fromkeys((row["traffic"], row["host"], row["num_parallel"]) for row in rows)
-    loads = {
-        (row["traffic"], row["host"], row["num_parallel"], row["way"]): row["load"] for row in rows
+    figures = {
+        (row["traffic"], row["host"], row["num_parallel"], row["way"]): row["figure"]
+        for row in rows
     }
-    lines = [
-        [*map(str, place), *(f"{loads[*place, name]:.2f}" for name in names)] for place in places
-    ]
+    lines = [[*map(str, place), *(figures[*place, name] for name in names)] for place in places]
     return table(["traffic", "host", "NUM_PARALLEL", *names], lines)
 
 
@@ -111,11 +126,12 @@ def main() -> None:
     parser.add_argument("--azure", action="append", metavar="FILE=NAME")
     parser.add_argument("--thin", type=int, default=25)
     parser.add_argument("--hours", type=float, default=2.0, help="of each workload, at most")
+    parser.add_argument("--load", type=float, help="at this load; default: the load carried")
     parser.add_argument("--seeds", type=int, default=3)
     given = options(parser)
     seeds = range(1, given.seeds + 1)
-    rows = [row for name, source in sources(given) for row in carried(name, source, seeds)]
-    show({"carried": rows}, text(rows), as_json=given.json)
+    rows = [row for name, source in sources(given) for row in told(name, source, seeds, given.load)]
+    show({"told": rows}, text(rows), as_json=given.json)
 
 
 if __name__ == "__main__":

@@ -33,8 +33,10 @@ if TYPE_CHECKING:
 
 CANDIDATES: Final = 36
 _FINALISTS: Final = 3
-# How much more than today's policy carries the candidates are tried at.
+# How much more than today's policy carries the candidates are tried at, and what it is taken to
+# carry at least: at nearly no load chance decides.
 _HARDER: Final = 1.3
+_CARRIES_LEAST: Final = 0.4
 _LONG_WAITS: Final = (15_000, 30_000)
 
 
@@ -118,7 +120,7 @@ class Search:
         self._told(f"today's policy carries {now:.2f} times the load")
         alive = self._candidates(candidates)
         tried = len(alive)
-        finalists = self._halve(alive, max(now, 1 / 16) * _HARDER)
+        finalists = self._halve(alive, max(now, _CARRIES_LEAST) * _HARDER)
         best, best_load = None, now
         for candidate in finalists:
             load = self._capacity(candidate, ground.train, ground.train_seeds[:2])

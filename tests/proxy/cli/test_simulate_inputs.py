@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelsplit_proxy.cli.output import CommandError
-from modelsplit_proxy.cli.simulate_inputs import task_of
+from modelsplit_proxy.cli.simulate_inputs import recorded, task_of
+from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_sim.replay.recorded import TraceError
+from support.records import fallen_back
+from support.stores import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +76,19 @@ def test_a_host_file_that_is_none_is_named(text: str, says: str, tmp_path: Path)
 def test_the_last_hours_are_asked_of_the_running_proxy() -> None:
     with pytest.raises(CommandError, match=r"nothing answers at http://127\.0\.0\.1:1"):
         task_of(arguments(last="24h", admin="127.0.0.1:1"), {})
+
+
+def test_without_a_running_proxy_its_state_file_is_read(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        recorder = Recorder(store)
+        for number in range(3):
+            recorder.call_ended(fallen_back(request_id=f"call-{number}", job_id="job-1"))
+    calls = recorded(arguments(last="2026-01-01T00:00:00Z", state=tmp_path), {})
+    assert [(call.role, call.requested_model, call.job) for call in calls] == [
+        ("PLANNER", "planner", "job-1")
+    ] * 3
+    assert {call.route_reason for call in calls} == {"alias"}
+    assert [attempt.model for attempt in calls[0].attempts] == ["qwen3:4b", "qwen3:8b"]
 
 
 def test_the_azure_format_needs_a_name_for_its_calls_and_a_host(tmp_path: Path) -> None:
