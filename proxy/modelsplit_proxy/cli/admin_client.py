@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import http.client
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from modelsplit_proxy.cli.output import CommandError, ExitCode
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from modelsplit_proxy.config.settings import Address
 
 _TIMEOUT_S = 5.0
@@ -42,3 +47,19 @@ def get(admin: Address, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, 
             f"http://{admin}{where} answered {response.status}, not as we do{STRANGER}"
         )
     return response.status, answer
+
+
+@contextmanager
+def known_fields(admin: Address) -> Iterator[None]:
+    """Tell what the proxy there answered; CommandError where it has other fields than ours.
+
+    That is one of another version: a package was replaced, and the process not yet.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError) as error:
+        text = (
+            f"the modelsplit at http://{admin} is of another version than this command: what it "
+            "answers cannot be told here; restart it, or ask with --json"
+        )
+        raise CommandError(text, ExitCode.NOT_RUNNING) from error

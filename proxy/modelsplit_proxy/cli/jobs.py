@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
+from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.cli.command import JSON, Argument, Command
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
 from modelsplit_proxy.cli.record_source import AdminSource, opened
@@ -66,15 +68,20 @@ def read_arguments(args: argparse.Namespace) -> JobsArguments:
 def run(asked: JobsArguments, admin: Address, state: Path | None, clock: Clock) -> int:
     """Ask, print, and return the exit code. Raises StoreError for a file that cannot be read."""
     source = _Proxy(admin) if state is None else _File(state, clock)
+    told = admin_client.known_fields(admin) if state is None else nullcontext()
     try:
         if asked.job_id is not None:
             job = source.one(asked.job_id)
-            if asked.as_json:
-                show_json(job)
-            else:
-                sys.stdout.write(job_text.text(job))
+            with told:
+                text = "" if asked.as_json else job_text.text(job)
+            _write(job, text, as_json=asked.as_json)
         else:
-            _write_list(source.latest(asked.words, asked.limit), asked)
+            jobs = source.latest(asked.words, asked.limit)
+            with told:
+                text = "" if asked.as_json else job_text.listing(jobs)
+            _write(jobs, text, as_json=asked.as_json)
+            if not jobs and not asked.as_json:
+                talk("no job matches" if asked.words else _NO_JOBS)
     except QueryError as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
     return ExitCode.OK
@@ -117,13 +124,11 @@ class _File:
         return [job_reader.fields(kept) for kept in self._reader.latest(query, limit)]
 
 
-def _write_list(jobs: list[dict[str, Any]], asked: JobsArguments) -> None:
-    if asked.as_json:
-        show_json(jobs)
-        return
-    sys.stdout.write(job_text.listing(jobs))
-    if not jobs:
-        talk("no job matches" if asked.words else _NO_JOBS)
+def _write(value: Any, text: str, *, as_json: bool) -> None:
+    if as_json:
+        show_json(value)
+    else:
+        sys.stdout.write(text)
 
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -101,8 +101,5 @@ def opened(state: Path, clock: Clock) -> Read:
     read = partial(state_file.read, path, clock)
     [(version,)] = read("PRAGMA user_version", ())
     if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"the state file {path} is of schema {version}, this modelsplit reads "
-            f"{SCHEMA_VERSION}; `modelsplit serve` brings older files forward"
-        )
+        raise StoreError(state_access.other_schema(path, version))
     return read

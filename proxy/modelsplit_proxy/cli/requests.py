@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
+from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.cli.command import JSON, Argument, Command
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
 from modelsplit_proxy.cli.record_source import AdminSource, opened
@@ -67,14 +69,23 @@ def read_arguments(args: argparse.Namespace) -> RequestsArguments:
 def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clock) -> int:
     """Ask, print, and return the exit code. Raises StoreError for a file that cannot be read."""
     source = _Proxy(admin) if state is None else _File(state, clock)
+    told = admin_client.known_fields(admin) if state is None else nullcontext()
     try:
         if asked.request_id is not None:
-            _write_one(source.one(asked.request_id), as_json=asked.as_json)
+            call = source.one(asked.request_id)
+            with told:
+                text = "" if asked.as_json else explain.text(call)
+            _write(call, text, as_json=asked.as_json)
         elif asked.export:
             for piece in source.export(asked.words):
                 sys.stdout.buffer.write(piece)
         else:
-            _write_list(source.latest(asked.words, asked.limit), asked)
+            calls = source.latest(asked.words, asked.limit)
+            with told:
+                text = "" if asked.as_json else request_log.listing(calls)
+            _write(calls, text, as_json=asked.as_json)
+            if not calls and not asked.as_json:
+                talk("no call matches" if asked.words else "no calls are kept")
     except (QueryError, AmbiguousError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
     return ExitCode.OK
@@ -129,20 +140,11 @@ class _File:
             yield trace.lines(page)
 
 
-def _write_one(call: dict[str, Any], *, as_json: bool) -> None:
+def _write(value: Any, text: str, *, as_json: bool) -> None:
     if as_json:
-        show_json(call)
+        show_json(value)
     else:
-        sys.stdout.write(explain.text(call))
-
-
-def _write_list(calls: list[dict[str, Any]], asked: RequestsArguments) -> None:
-    if asked.as_json:
-        show_json(calls)
-        return
-    sys.stdout.write(request_log.listing(calls))
-    if not calls:
-        talk("no call matches" if asked.words else "no calls are kept")
+        sys.stdout.write(text)
 
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -84,6 +84,10 @@ def _asked(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         text = fields.get("error", f"the answer was a {status}")
         code = ExitCode.USAGE if status == http.client.BAD_REQUEST else ExitCode.NOT_ENOUGH_DATA
         raise CommandError(f"{text}", code)
+    if not args.json:
+        with admin_client.known_fields(settings.admin):
+            # Every field is read once, before anything is written.
+            list(slo_report.lines(fields))
     return fields
 
 

@@ -66,10 +66,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version != SCHEMA_VERSION:
         db.close()
-        raise StoreError(
-            f"the state file {path} has schema {version} and this modelsplit knows "
-            f"{SCHEMA_VERSION}: use the version that serves, or restart it with this one first"
-        )
+        raise StoreError(other_schema(path, version))
     # What is approved must not be forgotten by a machine that loses power.
     db.execute("PRAGMA synchronous = FULL")
     return db
@@ -88,6 +85,14 @@ def _explained(path: Path) -> Iterator[None]:
         if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=effective):
             raise StoreError(not_ours(path)) from error
         raise StoreError(f"the state file {path} cannot be used: {error}") from error
+
+
+def other_schema(path: Path, version: int) -> str:
+    """Which schema the file has, and who can read it."""
+    text = f"the state file {path} is of schema {version}, this modelsplit reads {SCHEMA_VERSION}"
+    if version > SCHEMA_VERSION:
+        return f"{text}: a later modelsplit has written it, use that one"
+    return f"{text}; `modelsplit serve` brings older files forward, until then use what wrote it"
 
 
 def not_ours(path: Path) -> str:

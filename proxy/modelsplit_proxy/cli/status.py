@@ -23,8 +23,11 @@ def run(admin: Address, *, as_json: bool) -> int:
     if isinstance(stats, str):
         talk(stats)
         return ExitCode.NOT_RUNNING
-    show(stats, status_text.lines(stats), as_json=as_json)
-    return ExitCode.OK if stats["health"]["level"] == Level.OK else ExitCode.FAILED
+    with admin_client.known_fields(admin):
+        lines = [] if as_json else [*status_text.lines(stats)]
+        level = stats["health"]["level"]
+    show(stats, lines, as_json=as_json)
+    return ExitCode.OK if level == Level.OK else ExitCode.FAILED
 
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -249,7 +249,8 @@ def planner_text(gate: Mapping[str, Any]) -> str:
     named = [end for end in _ENDS if planner[end] or end is End.REFUSED]
     ends = [f"{planner[end]} {_ENDS[end]}" for end in named]
     told = f"{planner[End.ANSWERED]} answered" + "".join(f", {end}" for end in ends)
-    return f"{planner['calls']} planner calls in {_duration(planner['window_s'])}: {told}"
+    calls = "1 planner call" if planner["calls"] == 1 else f"{planner['calls']} planner calls"
+    return f"{calls} in {_duration(planner['window_s'])}: {told}"
 
 
 def _usual_window(gate: Mapping[str, Any]) -> int:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from modelsplit_proxy.cli import admin_client
+from modelsplit_proxy.cli.main import run
 from modelsplit_proxy.config.settings import Address
 from support.harness import running
 from support.ports import kept_port
@@ -35,3 +40,52 @@ async def test_a_stranger_on_the_port_is_not_taken_for_ours() -> None:
             admin_client.NotRunningError, match=r"/x answered 404, .* the admin port"
         ):
             await asyncio.to_thread(admin_client.get, stranger, "/x?y=1")
+
+
+ANOTHER_VERSION = {
+    "/stats": {"roles": {}, "health": {"level": "OK"}},
+    "/jobs": [{"job_id": "a"}],
+    "/jobs/a": {"job_id": "a"},
+    "/requests": [{"request_id": "b"}],
+    "/requests/b": {"request_id": "b"},
+    "/slo": {"verdict": "pass", "gates": [{"gate": 1}]},
+}
+
+
+class _Another(BaseHTTPRequestHandler):
+    """A proxy of another version: its objects have other fields."""
+
+    def do_GET(self) -> None:
+        raw = json.dumps(ANOTHER_VERSION[self.path.partition("?")[0]]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def another() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), _Another) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        serving.join()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["jobs"], ["jobs", "a"], ["requests"], ["requests", "b"], ["slo"]],
+    ids=" ".join,
+)
+def test_a_proxy_of_another_version_is_told_so(
+    another: str, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    assert run([*command, "--admin", another], {}) == 3
+    out, err = capsys.readouterr()
+    assert (out, "is of another version than this command" in err) == ("", True)
+    assert run([*command, "--admin", another, "--json"], {}) == 0
+    assert json.loads(capsys.readouterr().out) is not None

@@ -70,11 +70,17 @@ def test_a_file_of_another_version_is_left_to_the_proxy(tmp_path: Path) -> None:
         pass
     execute(tmp_path, "PRAGMA user_version = 1")
     with (
-        pytest.raises(StoreError, match="has schema 1 and this modelsplit knows"),
+        pytest.raises(StoreError, match="is of schema 1, this modelsplit reads"),
         state_access.writing(tmp_path, SystemClock()),
     ):
         pytest.fail("opened")
     assert execute(tmp_path, "PRAGMA user_version") == [(1,)]
+    execute(tmp_path, "PRAGMA user_version = 99")
+    with (
+        pytest.raises(StoreError, match="a later modelsplit has written it, use that one"),
+        state_access.writing(tmp_path, SystemClock()),
+    ):
+        pytest.fail("opened")
 
 
 def test_a_damaged_file_is_not_set_aside_under_a_running_proxy(tmp_path: Path) -> None:
