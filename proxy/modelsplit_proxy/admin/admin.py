@@ -73,8 +73,7 @@ class Admin:
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
         self._jobs = JobRoutes(parts.jobs)
-        self.dashboard = DashboardRoutes(parts.dashboard)
-        self.routes: Mapping[str, Handler] = {
+        routes: dict[str, Handler] = {
             **HealthRoutes(parts.health).routes,
             **StatsRoutes(parts.stats).routes,
             **PolicyRoutes(parts.policy).routes,
@@ -82,12 +81,11 @@ class Admin:
             **RequestRoutes(parts.requests).routes,
             **self._jobs.routes,
             **SloRoutes(parts.slo).routes,
-            **self.dashboard.routes,
         }
-        self.routes = {
-            **IndexRoutes(sorted(self.routes), self.dashboard.index).routes,
-            **self.routes,
-        }
+        self.dashboard = DashboardRoutes(parts.dashboard, routes)
+        routes |= self.dashboard.routes
+        index = IndexRoutes(sorted(routes), self.dashboard.index)
+        self.routes: Mapping[str, Handler] = {**index.routes, **routes}
         self.writes = frozenset(self._jobs.reports)
 
     async def __call__(self, request: Request) -> web.StreamResponse:

@@ -61,8 +61,10 @@ class DashboardParts:
 class DashboardRoutes:
     """``index``, the page itself; ``/dashboard/{id}``: a file, or figures by their name."""
 
-    def __init__(self, parts: DashboardParts) -> None:
+    def __init__(self, parts: DashboardParts, others: Mapping[str, Handler]) -> None:
+        """``others``: the other routes of the admin port."""
         self._parts = parts
+        self._others = others
         self.data: DashboardData | None = None
         self.routes: Mapping[str, Handler] = {"/dashboard/{id}": self._part}
 
@@ -83,7 +85,7 @@ class DashboardRoutes:
         if self.data is None:
             from modelsplit_proxy.admin.dashboard_data import DashboardData  # noqa: PLC0415
 
-            self.data = DashboardData(self._parts.stats, self._parts.listen)
+            self.data = DashboardData(self._parts.stats, self._parts.listen, self._others)
         return self.data
 
 

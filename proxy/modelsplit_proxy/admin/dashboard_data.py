@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from importlib.metadata import version
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -11,7 +13,7 @@ import orjson
 from modelsplit_policy.failures import ErrorCode, said_back
 from modelsplit_policy.queue_view import shown, shown_running
 from modelsplit_proxy.admin.live_feed import LiveFeed
-from modelsplit_proxy.admin.page import Live, Page, failed
+from modelsplit_proxy.admin.page import Live, Page, PageAsked, failed
 from modelsplit_proxy.admin.shared_answers import SharedAnswers
 from modelsplit_proxy.admin.stats import stats_fields
 from modelsplit_proxy.protocol import tellable
@@ -24,7 +26,7 @@ from modelsplit_proxy.watch.residents import residents
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_proxy.admin.page import Handler, PageAsked
+    from modelsplit_proxy.admin.page import Handler
     from modelsplit_proxy.admin.stats import StatsParts
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.http.downstream import Downstream
@@ -43,6 +45,15 @@ _CALLS_AGE_S: Final = 2.0
 _SNAPSHOT_AGE_S: Final = 1.0
 # So many snapshots from one look at what other processes have done to budgets to the next.
 _LOOK_EVERY: Final = 5
+# What a route of its own says, made once for all who watch: the route, what it is asked, and how
+# old it may be.
+_AS_THERE: Final = MappingProxyType(
+    {
+        "slo": ("/slo", PageAsked({}), 60.0),
+        "experiments": ("/experiments", PageAsked({}), 60.0),
+        "jobs": ("/jobs", PageAsked({"limit": "50"}), 5.0),
+    }
+)
 # Of a step of a chart: how old its last point may be.
 _AGE_SHARE: Final = 3
 _AGE_MAX_S: Final = 60.0
@@ -51,8 +62,9 @@ _AGE_MAX_S: Final = 60.0
 class DashboardData:
     """``answers``: by name."""
 
-    def __init__(self, stats: StatsParts, listen: Address) -> None:
-        """``listen``: where calls are taken."""
+    def __init__(self, stats: StatsParts, listen: Address, routes: Mapping[str, Handler]) -> None:
+        """``listen``: where calls are taken. ``routes``: the others of the admin port."""
+        self._routes = routes
         self._stats = stats
         self._listen = listen
         self._history = History(stats.recorder.read)
@@ -65,6 +77,7 @@ class DashboardData:
             "snapshot": self._now,
             "history": self._looked_back,
             "calls": self._calls,
+            **{name: partial(self._as_there, name) for name in _AS_THERE},
         }
 
     # 1. What is so now.
@@ -167,3 +180,14 @@ class DashboardData:
 
         words = sorted(asked.query.items())
         return Page(await self._shared.get(f"calls {words}", _CALLS_AGE_S, make))
+
+    async def _as_there(self, name: str, asked: PageAsked) -> Page:
+        only(asked.query, ())
+        route, there, age_s = _AS_THERE[name]
+
+        async def make() -> bytes:
+            page = await self._routes[route](there)
+            assert isinstance(page, Page)
+            return page.body
+
+        return Page(await self._shared.get(name, age_s, make))

@@ -165,3 +165,13 @@ async def test_a_drain_ends_what_is_watched() -> None:
         with contextlib.suppress(ConnectionError):
             while await viewer.reader.readline():
                 pass
+
+
+async def test_what_other_routes_say_is_made_once_for_all_who_watch() -> None:
+    async with running() as up, up.admin() as admin:
+        for name in ("slo", "experiments", "jobs"):
+            told = [(await admin.request("GET", f"/dashboard/{name}")).json for _ in range(3)]
+            assert told[0] == told[1] == told[2]
+            assert type(told[0]) is type((await admin.request("GET", f"/{name}")).json)
+        assert data(up)._shared.made == 3
+        assert (await admin.request("GET", "/dashboard/slo?gate=1")).status == 400

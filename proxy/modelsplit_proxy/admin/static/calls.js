@@ -30,6 +30,9 @@ function outcome(call) {
   return { text, kind: /gone/i.test(call.outcome) ? "zero" : "bad" };
 }
 
+// Of a call that still waits, until now.
+const waited = (call) => call.outcome === "running" && call.state === "queued" ? call.call_e2e_latency_ms : call.llm_queue_wait_ms;
+
 let asked = 0;
 export async function drawCalls() {
   const mine = ++asked;
@@ -39,7 +42,7 @@ export async function drawCalls() {
     show($("requests-error"), false);
     fill($("requests-t"), COLUMNS, calls.map((call) => [`${call.request_id} ${call.started_at}`, [
       time(call.started_at), opener("request", call.request_id, short(call.request_id)), call.llm_role ?? NONE,
-      call.requested_model || NONE, call.llm_model || NONE, outcome(call), ms(call.llm_queue_wait_ms), ms(call.ttfb_ms),
+      call.requested_model || NONE, (call.llm_role && call.llm_model) || NONE, outcome(call), ms(waited(call)), ms(call.ttfb_ms),
       ms(call.call_e2e_latency_ms), count(call.output_tokens), call.client || NONE,
     ]]));
   } catch (error) {

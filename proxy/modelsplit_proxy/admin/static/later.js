@@ -43,7 +43,7 @@ function value(number, unit) {
 }
 
 export async function drawSlo() {
-  const report = await ask("slo");
+  const report = await ask("dashboard/slo");
   say($("slo-verdict"), report.verdict.replaceAll("_", " "));
   fill($("slo-t"), SLO, report.gates.flatMap((gate) => gate.objectives.map((row, at) => [`${gate.gate} ${at}`, [
     gate.gate, row.title, verdict(row.verdict), value(row.value, row.unit), value(row.bound_value, row.unit), count(row.n),
@@ -75,7 +75,7 @@ function experiment(test) {
 }
 
 export async function drawExperiments() {
-  const { experiments } = await ask("experiments");
+  const { experiments } = await ask("dashboard/experiments");
   show($("experiments-empty"), experiments.length === 0);
   $("experiments-list").replaceChildren(...experiments.map(experiment));
 }
@@ -86,7 +86,7 @@ function state(job) {
 }
 
 export async function drawJobs() {
-  const jobs = await ask("jobs?limit=50");
+  const jobs = await ask("dashboard/jobs");
   fill($("jobs-t"), JOBS, jobs.map((job) => [job.job_id, [
     opener("job", job.job_id, short(job.job_id)), state(job), time(job.started_at), ms(job.job_e2e_latency_ms),
     count(job.calls), rare(job.failures), count(job.tools),

@@ -65,12 +65,17 @@ export function drawRoles(now, history) {
   fill($("roles-t"), ROLES, rows);
 }
 
+function soon(expected) {
+  if (expected === null) return NONE;
+  return expected < 50 ? "any moment" : `~${ms(expected)}`;
+}
+
 function drawQueue(queue) {
   say($("waiting-n"), count(queue.waiting_in_all));
   say($("running-n"), count(queue.running_in_all));
   fill($("waiting-t"), WAITING, queue.waiting.map((row, at) => [
     `${row.request_id} ${row.llm_role} ${row.place} ${at}`,
-    [row.place, opener("request", row.request_id, short(row.request_id)), row.llm_role, row.model, ms(row.waited_ms), row.expected_wait_ms === null ? NONE : `~${ms(row.expected_wait_ms)}`, row.why],
+    [row.place, opener("request", row.request_id, short(row.request_id)), row.llm_role, row.model, ms(row.waited_ms), soon(row.expected_wait_ms), row.why],
   ]));
   fill($("running-t"), RUNNING, queue.running.map((row, at) => [
     `${row.request_id} ${at}`,
