@@ -112,7 +112,7 @@ def _refuse_to_guess(own: Path, verb: str, why: str) -> None:
     places = [*theirs, own] if is_own else theirs
     known = f", as in {' or '.join(f'--state {place}' for place in places)}" if places else ""
     raise CommandError(
-        f"{why}; so which state file is meant is not known: name the proxy with --admin ADDRESS, "
+        f"{why} So it is not known which state file is meant: name the proxy with --admin ADDRESS, "
         f"or the file with --state DIR{known}; a first start of `modelsplit serve` makes one",
         ExitCode.FAILED,
     )

@@ -157,8 +157,8 @@ def test_a_change_that_nobody_could_be_meant_by_is_refused(
     environ = {"XDG_STATE_HOME": str(tmp_path)}
     assert cli.run(["budget", *verb, *NOBODY], environ) == 1
     assert capsys.readouterr().err.endswith(
-        "so which state file is meant is not known: name the proxy with --admin ADDRESS, or the "
-        "file with --state DIR; a first start of `modelsplit serve` makes one\n"
+        "? So it is not known which state file is meant: name the proxy with --admin ADDRESS, or "
+        "the file with --state DIR; a first start of `modelsplit serve` makes one\n"
     )
     assert not homes[0].exists()
 
