@@ -22,7 +22,7 @@ from kit import merged, options, show, table
 from modelsplit_policy.config.parser import parse
 from modelsplit_sim import shipped
 from modelsplit_sim.replay.azure import AzureTraffic, mapping_of, read
-from modelsplit_sim.replay.capacity import at_load, capacity
+from modelsplit_sim.replay.capacity import Runner, capacity
 from modelsplit_sim.replay.run import Contender
 from modelsplit_sim.replay.traffic import DrawnWorkload
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from modelsplit_policy.config.model import Policy
-    from modelsplit_sim.replay.capacity import Attained
+    from modelsplit_sim.replay.capacity import Tried
     from modelsplit_sim.replay.traffic import Source
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,10 +88,8 @@ def told(
         for parallel in PARALLEL:
             shape = replace(shipped.host(host), num_parallel=parallel)
             for way in ways():
-                if load is None:
-                    figure = f"{capacity(way, shape, source, seeds):.2f}"
-                else:
-                    figure = said(at_load(way, shape, source, seeds, load))
+                runner = Runner(way, shape, source, seeds, by_value=True)
+                figure = carried(runner) if load is None else said(runner.at(load, Runner.run))
                 yield {
                     "traffic": name,
                     "host": host,
@@ -101,11 +99,16 @@ def told(
                 }
 
 
-def said(found: Attained) -> str:
-    p95_s, lost, others = found.planner_p95_s, found.planner_lost, found.others
-    parts = ["-" if p95_s is None else f"{p95_s:.1f} s"]
-    parts.append("-" if lost is None else f"{100 * lost:.1f} %")
-    parts.append("-" if others is None else f"{100 * others:.0f} %")
+def carried(runner: Runner) -> str:
+    found = capacity(lambda load: runner.at(load, Runner.run), careful=False)
+    return f"{found.value:.2f}"
+
+
+def said(found: Tried) -> str:
+    p95, lost, others = found.planner_p95_s, found.planner_lost, found.worst
+    parts = ["-" if p95 is None else f"{p95.value:.1f} s"]
+    parts.append("-" if lost is None else f"{100 * lost.value:.1f} %")
+    parts.append("-" if others is None else f"{100 * (1 - others.value):.0f} %")
     return ", ".join(parts)
 
 

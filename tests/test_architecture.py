@@ -153,6 +153,7 @@ MAY_IMPORT_SIM = frozenset(
         "modelsplit_proxy.cli.demo",
         "modelsplit_proxy.cli.simulate",
         "modelsplit_proxy.cli.simulate_advice",
+        "modelsplit_proxy.cli.simulate_capacity",
         "modelsplit_proxy.cli.simulate_inputs",
     }
 )

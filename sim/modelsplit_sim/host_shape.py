@@ -9,7 +9,7 @@ nobody has looked: calls of one model then count like calls of so many runners.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ class Neighbour:
 class ModelShape:
     """One model on this host, alone. ``prompt_ms``: of any prompt, besides its tokens.
 
-    ``gb``: what it takes of the memory, its context included; 0: nothing worth counting.
+    ``gb``: what it takes of the memory, its contexts included; 0: nothing worth counting.
+    ``slot_gb``: what one more context would add to it.
     """
 
     ms_per_token: float
@@ -43,6 +44,7 @@ class ModelShape:
     prompt_ms_per_token: float = 0.0
     prompt_ms: float = 0.0
     gb: float = 0.0
+    slot_gb: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,15 @@ class HostShape:
         if self.vram_gb is None or gb <= self.vram_gb:
             return 1.0
         return 1 + (self.offload - 1) * (1 - self.vram_gb / gb)
+
+    def with_slots(self, slots: int) -> HostShape:
+        """The same with so many calls at once in each runner: every model takes that much more."""
+        more = slots - self.num_parallel
+        models = {
+            name: replace(model, gb=max(0.0, model.gb + more * model.slot_gb))
+            for name, model in self.models.items()
+        }
+        return replace(self, num_parallel=slots, models=models)
 
     def has_room(self, gb: float, loaded: int, loaded_gb: float) -> bool:
         """Whether a model of this size may be loaded beside so many others, of that size."""

@@ -6,13 +6,19 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.config.problems import PolicyError
-from modelsplit_proxy.cli import simulate_page, simulate_text
+from modelsplit_proxy.cli import (
+    simulate_advice,
+    simulate_capacity,
+    simulate_page,
+    simulate_text,
+)
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show, show_json, talk
-from modelsplit_proxy.cli.simulate_advice import show_advice, show_capacity
 from modelsplit_proxy.cli.simulate_inputs import check, recorded, task_of
 from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_sim import shipped
 from modelsplit_sim.host_file import host_fields
+from modelsplit_sim.replay.advise import RUNS, Limits
 from modelsplit_sim.replay.fit import fit
 from modelsplit_sim.replay.gates import breached
 from modelsplit_sim.replay.recorded import TraceError
@@ -36,43 +42,73 @@ def run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Do what the flags say; the exit code. CommandError: the input is none."""
     try:
         check(args)
-        return _fit(args, environ) if args.fit else _simulate(args, environ)
+        return _way(args)(args, environ)
     except (TraceError, PolicyError, shipped.UnknownNameError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
 
 
-def _simulate(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    task = task_of(args, environ)
+def _way(args: argparse.Namespace) -> Callable[[argparse.Namespace, Mapping[str, str]], int]:
+    if args.fit:
+        return _fit
     if args.capacity:
-        show_capacity(task, as_json=args.json, tell=_tell)
-    elif args.advise:
-        path = policy_file.find_policy(args.policy, environ)
-        show_advice(task, path, as_json=args.json, tell=_tell)
-    else:
-        return _replay(args, task)
+        return _capacity
+    return _advise if args.advise else _replay
+
+
+def _capacity(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    report = simulate_capacity.measure(task_of(args, environ), _tell)
+    _end_of_line()
+    show(report, simulate_capacity.lines(report), as_json=args.json)
     return ExitCode.OK
 
 
-def _replay(args: argparse.Namespace, task: Task) -> int:
-    report = simulate(task, progress=sys.stderr.isatty())
-    if args.html is not None:
-        _write(args.html, simulate_page.page(report))
-    show(report, simulate_text.lines(report), as_json=args.json)
-    failed = breached(report["policies"][-1]["gates"]) if args.check else []
-    return ExitCode.FAILED if failed else ExitCode.OK
+def _advise(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    task = task_of(args, environ)
+    document = policy_file.document(policy_file.find_policy(args.policy, environ))
+    clock = SystemClock()
+    ends = None if args.minutes is None else clock.now() + 60 * args.minutes
+    limits = Limits(
+        RUNS if args.budget is None else args.budget,
+        tuple(args.keep or ()),
+        task.seeds,
+        expired=lambda: ends is not None and clock.now() > ends,
+    )
+    report = simulate_advice.advise(task, document, limits, args.draw, _tell)
+    _end_of_line()
+    written = None
+    if args.write is not None and report["is_better"] and report["file"] is not None:
+        written = str(args.write)
+        _write(args.write, simulate_advice.file_bytes(report["file"]))
+    show(report, simulate_advice.lines(report, written), as_json=args.json)
+    return ExitCode.OK
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        path.write_bytes(data)
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror}", ExitCode.USAGE) from None
 
 
 def _tell(text: str) -> None:
-    """How far it is, to whoever watches a terminal."""
+    """How far it is, in one line, to whoever watches a terminal."""
     if sys.stderr.isatty():
-        talk(text)
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
+def _end_of_line() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+
+
+def _replay(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    report = simulate(task_of(args, environ), progress=sys.stderr.isatty())
+    if args.html is not None:
+        _write(args.html, simulate_page.page(report).encode())
+    show(report, simulate_text.lines(report), as_json=args.json)
+    failed = breached(report["policies"][-1]["gates"]) if args.check else []
+    return ExitCode.FAILED if failed else ExitCode.OK
 
 
 def _fit(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

@@ -1,4 +1,4 @@
-"""``modelsplit simulate --capacity`` and ``--advise``: what is carried, what would carry more."""
+"""``simulate --advise``: a change worth making, as a policy diff with its evidence."""
 
 from __future__ import annotations
 
@@ -8,96 +8,33 @@ import orjson
 
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import PolicyError
-from modelsplit_proxy.cli.output import show
+from modelsplit_proxy.cli import simulate_capacity
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.runtime.text_table import table
-from modelsplit_sim.replay.advise import Ground, Search
-from modelsplit_sim.replay.capacity import capacity, goals_of
-from modelsplit_sim.replay.from_trace import RecordedTraffic
+from modelsplit_sim.replay.advise import Search
+from modelsplit_sim.replay.capacity import goals_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.cli.simulate_inputs import Task
-    from modelsplit_sim.replay.advise import Advice, Judged
-    from modelsplit_sim.replay.capacity import Attained, Goals
+    from modelsplit_sim.replay.advise import Judged, Limits
 
     Tell = Callable[[str], None]
 
-# Made-up traffic that the search does not see is that of other seeds.
-_HELD: Final = 1000
+_WORDS: Final = (
+    "what its answers are worth no simulation knows: try it on your own, as an experiment"
+)
 
 
-def show_capacity(task: Task, *, as_json: bool, tell: Tell) -> None:
-    """Of each contender the highest load at which the goals hold, and what was tried."""
-    rows: list[dict[str, Any]] = []
-    found = {}
-    for contender in task.contenders:
+def advise(
+    task: Task, document: Mapping[str, Any], limits: Limits, seed: int, tell: Tell
+) -> dict[str, Any]:
+    """Search from the task's last contender, whose policy ``document`` is; as plain values.
 
-        def told(load: float, result: Attained, name: str = contender.name) -> None:
-            tell(f"{name}, load {load:.2f}")
-            rows.append({"policy": name, "load": load, **_attained(result)})
-
-        seeds = list(range(1, task.seeds + 1))
-        found[contender.name] = capacity(contender, task.host, task.source, seeds, told)
-    goals = goals_of(task.contenders[-1].policy)
-    fields = {"capacity": found, "goals": _goals(goals), "tried": rows}
-    show(fields, _capacity_lines(found, rows, goals), as_json=as_json)
-
-
-def _goals(goals: Goals) -> dict[str, float]:
-    return {
-        "planner_p95_s": goals.planner_p95_s,
-        "planner_lost": goals.planner_lost,
-        "others_served": goals.others_served,
-    }
-
-
-def _attained(result: Attained) -> dict[str, float | None]:
-    return {
-        "planner_p95_s": result.planner_p95_s,
-        "planner_lost": result.planner_lost,
-        "others_served": result.others,
-    }
-
-
-def _capacity_lines(
-    found: Mapping[str, float], rows: list[dict[str, Any]], goals: Goals
-) -> Iterator[str]:
-    for name, load in found.items():
-        yield f"{name} carries {load:.2f} times this load" if load else f"{name} carries no load"
-    yield (
-        f"goals: planner P95 below {goals.planner_p95_s:g} s, at most "
-        f"{100 * goals.planner_lost:g} % of planners not served, at least "
-        f"{100 * goals.others_served:g} % of every other role"
-    )
-    yield ""
-    head = ("policy", "load", "planner P95", "planners lost", "others served")
-    cells = [
-        [
-            row["policy"],
-            f"{row['load']:.2f}",
-            _said(row["planner_p95_s"], 1, " s"),
-            _said(row["planner_lost"], 100, " %"),
-            _said(row["others_served"], 100, " %"),
-        ]
-        for row in sorted(rows, key=lambda row: (row["policy"], row["load"]))
-    ]
-    yield from table([head, *cells], "<>>>>")
-
-
-def _said(value: float | None, times: float, unit: str) -> str:
-    return "-" if value is None else f"{times * value:.2f}{unit}"
-
-
-def show_advice(task: Task, path: Path | None, *, as_json: bool, tell: Tell) -> None:
-    """Search, and print the change as a policy to lay over the one in force.
-
-    ``path``: the policy's file; None: it is the shipped one.
+    ``file`` is a policy that ``serve`` takes, with the change in it; None: it stays as it is.
     """
-    document = policy_file.shipped() if path is None else policy_file.resolve(path.read_bytes())
 
     def overlaid(overlay: Mapping[str, Any]) -> Policy | None:
         try:
@@ -106,63 +43,141 @@ def show_advice(task: Task, path: Path | None, *, as_json: bool, tell: Tell) -> 
             return None
 
     today = task.contenders[-1]
-    advice = Search(today, task.host, _ground(task), overlaid, tell).advise()
-    show(_advice_fields(advice), _advice_lines(advice), as_json=as_json)
-
-
-def _ground(task: Task) -> Ground:
-    seeds = list(range(1, min(4, task.seeds) + 1))
-    if isinstance(task.source, RecordedTraffic):
-        first, second = task.source.halves()
-        return Ground(first, seeds, second, seeds)
-    held = [_HELD + seed for seed in seeds]
-    return Ground(task.source, seeds, task.source, held)
-
-
-def _advice_fields(advice: Advice) -> dict[str, Any]:
+    search = Search(today, task.host, task.source, overlaid, limits, seed=seed, told=tell)
+    advice = search.advise()
+    shown = advice.best or advice.promising
     return {
-        "change": None if advice.best is None else advice.best.overlay,
-        "ollama": [] if advice.best is None else advice.best.unit_lines,
-        "today": _judged(advice.today),
-        "advised": None if advice.advised is None else _judged(advice.advised),
-        "tried": advice.tried,
+        "goals": simulate_capacity.goal_fields(goals_of(today.policy)),
+        "is_better": advice.best is not None,
+        "change": None if shown is None else shown.overlay,
+        "diff": [] if shown is None else list(_diff(document, shown.overlay)),
+        "ollama": [] if shown is None else shown.unit_lines,
+        "file": None
+        if shown is None or not shown.overlay
+        else changed_policy(document, shown.overlay),
+        "models_change": shown is not None and any(s.kind == "models" for s in shown.settings),
+        "today": _judged(advice.before),
+        "advised": None if advice.after is None else _judged(advice.after),
+        "candidates": advice.candidates,
+        "runs": advice.runs,
+        "was_cut": advice.was_cut,
+        "warnings": list(task.warnings),
     }
 
 
 def _judged(judged: Judged) -> dict[str, Any]:
-    return {"load": judged.load, **_attained(judged.attained)}
+    beside = judged.beside
+    return {
+        "capacity": simulate_capacity.fields(judged.capacity),
+        "at_its_load": None if beside is None else simulate_capacity.tried_fields(beside),
+    }
 
 
-def _advice_lines(advice: Advice) -> Iterator[str]:
-    if advice.best is None or advice.advised is None:
-        yield f"nothing of {advice.tried} changes that were tried carries more"
-        yield from _evidence(advice)
+def _diff(
+    document: Mapping[str, Any], overlay: Mapping[str, Any], at: tuple[str, ...] = ()
+) -> Iterator[dict[str, Any]]:
+    """Every key that changes, as ``path``, ``before`` and ``after``."""
+    for key, after in overlay.items():
+        before = document.get(key)
+        if isinstance(after, dict) and isinstance(before, dict):
+            yield from _diff(before, after, (*at, key))
+        elif before != after:
+            yield {"path": ".".join((*at, key)), "before": before, "after": after}
+
+
+def changed_policy(document: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """The changed policy as a file: over the shipped one where that is enough to say it."""
+    changed = policy_file.merge(document, overlay)
+    shipped = policy_file.shipped()
+    short = _over(shipped, changed)
+    if policy_file.merge(shipped, short) == changed:
+        return {"extends": "default", **short}
+    return changed
+
+
+def _over(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    over: dict[str, Any] = {}
+    for key, value in wanted.items():
+        below = base.get(key)
+        if isinstance(value, dict) and isinstance(below, dict):
+            deeper = _over(below, value)
+            if deeper:
+                over[key] = deeper
+        elif key not in base or below != value:
+            over[key] = value
+    return over
+
+
+def file_bytes(file: Mapping[str, Any]) -> bytes:
+    """What is written as the policy's file."""
+    return orjson.dumps(file, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def lines(report: Mapping[str, Any], written: str | None = None) -> Iterator[str]:
+    """The report for people. ``written``: where the file is; None: it is printed."""
+    for warning in report["warnings"]:
+        yield f"warning: {warning}"
+    if report["is_better"]:
+        yield from _better(report, written)
+    else:
+        yield from _nothing(report)
+    yield ""
+    yield from _evidence(report)
+    yield simulate_capacity.goal_line(report["goals"])
+    cut = "; the budget ended the search early" if report["was_cut"] else ""
+    yield f"{report['candidates']} candidates, {report['runs']} runs{cut}"
+
+
+def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
+    yield "nothing better than the current policy beyond chance"
+    if report["change"] is not None:
+        yield "what looked best on the half that was searched does not hold up on the other one:"
+        yield from _changes(report)
+
+
+def _better(report: Mapping[str, Any], written: str | None) -> Iterator[str]:
+    before, after = (report[name]["capacity"]["value"] for name in ("today", "advised"))
+    now = f"about {before:.2f} times" if before else "no"
+    yield f"today's policy carries {now} this load, with this change about {after:.2f}:"
+    yield from _changes(report)
+    if report["models_change"]:
+        yield f"  it changes models: {_WORDS}"
+    if report["file"] is None:
         return
-    yield f"of {advice.tried} changes that were tried this carries most:"
-    yield ""
-    if advice.best.overlay:
-        yield "lay over the policy:"
-        text = orjson.dumps(advice.best.overlay, option=orjson.OPT_INDENT_2).decode()
-        yield from (f"  {line}" for line in text.splitlines())
-    if advice.best.unit_lines:
-        yield "put into Ollama's unit ([Service], then restart it):"
-        yield from (f"  {line}" for line in advice.best.unit_lines)
-    yield ""
-    yield from _evidence(advice)
+    if written is not None:
+        yield f"the policy with this change: {written}"
+        return
+    yield "the policy with this change (--write FILE writes it):"
+    yield from (f"  {line}" for line in file_bytes(report["file"]).decode().splitlines())
 
 
-def _evidence(advice: Advice) -> Iterator[str]:
-    head = ("on traffic not searched", "carries", "planner P95", "planners lost", "others served")
+def _changes(report: Mapping[str, Any]) -> Iterator[str]:
     rows = [
-        [
-            name,
-            f"{judged.load:.2f}",
-            _said(judged.attained.planner_p95_s, 1, " s"),
-            _said(judged.attained.planner_lost, 100, " %"),
-            _said(judged.attained.others, 100, " %"),
-        ]
-        for name, judged in (("today", advice.today), ("advised", advice.advised))
-        if judged is not None
+        (f"  {row['path']}", _word(row["before"]), "->", _word(row["after"]))
+        for row in report["diff"]
     ]
-    yield from table([head, *rows], "<>>>>")
-    yield "carries: times this load; the other figures at this load"
+    if rows:
+        yield from table(rows, "<><<")
+    if report["ollama"]:
+        yield "in Ollama's unit, under [Service] (systemctl edit ollama):"
+        yield from (f"  {line}" for line in report["ollama"])
+
+
+def _word(value: Any) -> str:
+    return orjson.dumps(value).decode()
+
+
+def _evidence(report: Mapping[str, Any]) -> Iterator[str]:
+    """Both on traffic that the search has not seen: what they carry, and side by side."""
+    head = ("", "load", "runs", "planner P95", "planners lost", "others lost", "worst role", "")
+    rows: list[Sequence[str]] = []
+    yield "on the half of the traffic that was not searched:"
+    for name in ("today", "advised"):
+        own = report[name]
+        if own is None:
+            continue
+        yield f"  {name} {own['capacity']['says']}"
+        if own["at_its_load"] is not None:
+            rows.append((f"  {name}", *simulate_capacity.row_of(own["at_its_load"])))
+    if rows:
+        yield from table([head, *rows], "<>>>>>><")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 _LOAD_MOST: Final = 100.0
 _RETRIES_MOST: Final = 10
+_BUDGET_LEAST: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ def check(args: argparse.Namespace) -> None:
         raise _usage("say what to replay: one of --trace, --last, --workload and --azure")
     if sum((args.fit, args.capacity, args.advise)) > 1:
         raise _usage("--fit, --capacity and --advise are three things: one at a time")
+    _check_advise(args)
     if args.seeds < 1:
         raise _usage(f"--seeds {args.seeds} is less than 1")
     if not 0 < args.load <= _LOAD_MOST:
@@ -92,6 +94,20 @@ def check(args: argparse.Namespace) -> None:
         raise _usage("--azure needs --host-model: it tells nothing of any host")
     if args.retries is not None and not 0 <= args.retries <= _RETRIES_MOST:
         raise _usage(f"--retries {args.retries} is not between 0 and {_RETRIES_MOST}")
+
+
+def _check_advise(args: argparse.Namespace) -> None:
+    given = [
+        name for name in ("keep", "budget", "minutes", "write") if getattr(args, name) is not None
+    ]
+    if given and not args.advise:
+        raise _usage(f"--{given[0]} goes with --advise")
+    if args.budget is not None and args.budget < _BUDGET_LEAST:
+        raise _usage(f"--budget {args.budget} is less than {_BUDGET_LEAST}: no search at all")
+    if args.minutes is not None and not args.minutes > 0:
+        raise _usage(f"--minutes {args.minutes:g} is not above 0")
+    if args.advise and args.against is not None:
+        raise _usage("--advise compares with the policy itself, and --against is not used")
 
 
 def _usage(text: str) -> CommandError:

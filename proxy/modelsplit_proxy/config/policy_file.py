@@ -113,13 +113,21 @@ def load(path: Path | None) -> LoadedPolicy:
     """Read, merge and check one policy file (None: the shipped default) or raise `PolicyError`."""
     source = SHIPPED if path is None else str(path)
     try:
-        document = resolve(_shipped_bytes() if path is None else path.read_bytes())
-        return LoadedPolicy(policy=parse(document), source=source, digest=digest(document))
+        whole = document(path)
+        return LoadedPolicy(policy=parse(whole), source=source, digest=digest(whole))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise PolicyFileError(source, [Problem(_ROOT, f"cannot be read: {reason}")]) from error
     except PolicyError as error:
         raise PolicyFileError(source, error.problems) from error
+
+
+def document(path: Path | None) -> dict[str, Any]:
+    """One policy file (None: the shipped one) with what it extends, not yet checked.
+
+    OSError or PolicyError: it cannot be read.
+    """
+    return resolve(_shipped_bytes() if path is None else path.read_bytes())
 
 
 def shipped() -> dict[str, Any]:

@@ -1,266 +1,369 @@
 """What to change: a search for what meets the goals at the highest load.
 
-Candidates are changes of the policy (caps, reservations, waits, ageing, models of roles, one
-model for several roles) and of two settings of Ollama's own. All are tried on a little of the
-traffic at a load that today's policy cannot carry; the better half goes on to more of it, and so
-on (successive halving, Jamieson and Talwalkar 2016). The few that are left show what load they
-carry, and the best of them is judged, beside today's, on traffic that the search has not seen:
-what is only fitted to chance does not survive that.
+Candidates are settings laid over today's policy and host, one each and several together, drawn
+by a seed. All are tried on one run each, at a load that today's cannot carry; the better third
+goes on to twice as many runs, at more load still where most of them meet the goals, and so on:
+successive halving (Jamieson and Talwalkar 2016). It needs no model of how settings and load hang
+together, which here has steps (a model fits, or it does not), and half of a budget that is too
+small still tells the good from the bad. Runs are paired: whoever is compared meets the same calls.
+
+Of those that are left the one that carries most is taken, less every setting without which it
+carries as much. The runs that it was chosen by do not say whether it is better: it is judged on
+the other half of the traffic, at the highest load that it carries there. It is advised only if
+today's misses the goals at that load, and by more than it does itself beyond chance, seed by seed.
 """
 
 from __future__ import annotations
 
+import math
 import random
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import statistics
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.intervals import student
 
-from .capacity import at_load, capacity, goals_of
+from .capacity import LEVEL, MOST, Runner, Verdict, capacity, goals_of, tried
 from .run import Contender, missing_figures
+from .settings import Candidate, knobs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_sim.host_shape import HostShape
 
-    from .capacity import Attained
+    from .capacity import Capacity, Goals, Tried
+    from .measures import RunFigures
     from .traffic import Source
 
-    # A policy with these keys laid over it; None: it would be none that is allowed.
+    # A policy with these keys laid over today's; None: it would be none that is allowed.
     Overlaid = Callable[[Mapping[str, Any]], Policy | None]
 
-CANDIDATES: Final = 36
+CALLS: Final = 500
+# How near a capacity is found while searching.
+_ROUGH: Final = 2 ** (1 / 4)
+# Of the search, where nobody says how many.
+RUNS: Final = 300
 _FINALISTS: Final = 3
-# How much more than today's policy carries the candidates are tried at, and what it is taken to
-# carry at least: at nearly no load chance decides.
-_HARDER: Final = 1.3
-_CARRIES_LEAST: Final = 0.4
-_LONG_WAITS: Final = (15_000, 30_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """Changes: keys of the policy, and of the host what Ollama is to be told; None: as it is."""
-
-    overlay: Mapping[str, Any]
-    num_parallel: int | None = None
-    max_loaded: int | None = None
-
-    def host(self, shape: HostShape) -> HostShape:
-        if self.num_parallel is not None:
-            shape = replace(shape, num_parallel=self.num_parallel)
-        if self.max_loaded is not None:
-            shape = replace(shape, max_loaded=self.max_loaded)
-        return shape
-
-    @property
-    def unit_lines(self) -> list[str]:
-        """What to put into Ollama's unit."""
-        lines = []
-        if self.num_parallel is not None:
-            lines.append(f'Environment="OLLAMA_NUM_PARALLEL={self.num_parallel}"')
-        if self.max_loaded is not None:
-            lines.append(f'Environment="OLLAMA_MAX_LOADED_MODELS={self.max_loaded}"')
-        return lines
+_KEEP: Final = 3
+# Runs that one candidate costs, with what the better ones cost later.
+_RUNS_EACH: Final = 2.5
+# The share of the budget for them; the rest finds what today's carries, and the last few.
+_SHARE: Final = 0.5
+# How much more than today's carries the candidates are tried at, and how it grows; where today's
+# carries less than this, from here: at nearly no load chance decides.
+_HARDER: Final = 1.25
+_NOTHING: Final = 0.3
+_SETTINGS_MOST: Final = 5
+# Seeds of the search and of the judgement; the two halves share no call.
+SEARCH_SEEDS: Final = (1, 2, 3, 4, 5, 6)
+_FEW_SEEDS: Final = SEARCH_SEEDS[:3]
+# One goal missed by so many times its bound is missed no worse by more.
+_MISSED_MOST: Final = 10.0
+# Fewer seeds tell no difference from chance.
+_PAIRS_LEAST: Final = 5
 
 
 class Judged(NamedTuple):
-    """A candidate on traffic that the search has not seen. ``load``: the most that it carries."""
+    """What one carries on traffic that the search has not seen, and what comes at that load.
 
-    load: float
-    attained: Attained
+    ``beside``: at the highest load that the change carries; None: there is no change.
+    """
+
+    capacity: Capacity
+    beside: Tried | None
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """``best`` None: nothing that was tried carries more than today's policy.
+    """``best`` None: nothing better beyond chance. ``candidates``: tried. ``runs``: all of them.
 
-    ``tried``: candidates; ``runs``: simulated runs in all.
+    ``promising``: what looked best in the search, and ``after`` what became of it; None: nothing
+    did. ``was_cut``: the budget ended the search before its own end.
     """
 
     best: Candidate | None
-    today: Judged
-    advised: Judged | None
-    tried: int
+    promising: Candidate | None
+    before: Judged
+    after: Judged | None
+    candidates: int
+    runs: int
+    was_cut: bool
 
 
-class Ground(NamedTuple):
-    """What is searched on, and what is judged on: sources, and the seeds of each."""
-
-    train: Source
-    train_seeds: Sequence[int]
-    held: Source
-    held_seeds: Sequence[int]
-
-
-class Search:
-    """``overlaid``: makes a policy of changes. ``today``: the one in force, on its host."""
-
-    def __init__(
-        self,
-        today: Contender,
-        host: HostShape,
-        ground: Ground,
-        overlaid: Overlaid,
-        told: Callable[[str], None] | None = None,
-    ) -> None:
-        self._today = today
-        self._host = host
-        self._ground = ground
-        self._overlaid = overlaid
-        self._told = told or _nobody
-        self._chance = random.Random("advise")
-
-    def advise(self, candidates: int = CANDIDATES) -> Advice:
-        """Search, and judge what is found."""
-        ground, today = self._ground, Candidate({})
-        now = self._capacity(today, ground.train, ground.train_seeds[:2])
-        self._told(f"today's policy carries {now:.2f} times the load")
-        alive = self._candidates(candidates)
-        tried = len(alive)
-        finalists = self._halve(alive, max(now, _CARRIES_LEAST) * _HARDER)
-        best, best_load = None, now
-        for candidate in finalists:
-            load = self._capacity(candidate, ground.train, ground.train_seeds[:2])
-            self._told(f"a finalist carries {load:.2f}")
-            if load > best_load:
-                best, best_load = candidate, load
-        before = self._judged(today)
-        if best is None:
-            return Advice(None, before, None, tried)
-        after = self._judged(best)
-        return Advice(best if after.load > before.load else None, before, after, tried)
-
-    def _halve(self, alive: list[Candidate], load: float) -> list[Candidate]:
-        seeds = 1
-        while len(alive) > _FINALISTS:
-            scored = sorted(
-                (self._excess(candidate, load, seeds), number)
-                for number, candidate in enumerate(alive)
-            )
-            keep = max(_FINALISTS, len(alive) // 3)
-            self._told(f"{len(alive)} candidates on {seeds} runs each; {keep} go on")
-            alive = [alive[number] for _, number in scored[:keep]]
-            seeds = min(len(self._ground.train_seeds), seeds * 2)
-        return alive
-
-    def _excess(self, candidate: Candidate, load: float, seeds: int) -> float:
-        contender = self._contender(candidate)
-        if contender is None:
-            return float("inf")
-        found = at_load(
-            contender,
-            candidate.host(self._host),
-            self._ground.train,
-            self._ground.train_seeds[:seeds],
-            load,
-        )
-        return found.excess(goals_of(contender.policy))
-
-    def _capacity(self, candidate: Candidate, source: Source, seeds: Sequence[int]) -> float:
-        contender = self._contender(candidate)
-        if contender is None:
-            return 0.0
-        return capacity(contender, candidate.host(self._host), source, seeds)
-
-    def _judged(self, candidate: Candidate) -> Judged:
-        ground = self._ground
-        load = self._capacity(candidate, ground.held, ground.held_seeds)
-        contender = self._contender(candidate)
-        assert contender is not None
-        host = candidate.host(self._host)
-        return Judged(load, at_load(contender, host, ground.held, ground.held_seeds, 1.0))
-
-    def _contender(self, candidate: Candidate) -> Contender | None:
-        """None: the policy would not be allowed, or ask for a model without figures."""
-        policy = self._overlaid(candidate.overlay) if candidate.overlay else self._today.policy
-        if policy is None:
-            return None
-        contender = Contender("candidate", policy)
-        traffic, _ = self._ground.train.drawn(self._ground.train_seeds[0], 1.0)
-        missing = missing_figures(contender, self._host, traffic.demands)
-        return None if missing else contender
-
-    # What is tried.
-
-    def _candidates(self, count: int) -> list[Candidate]:
-        """Each change by itself, then several at once, drawn."""
-        knobs = self._knobs()
-        found = [change for changes in knobs for change in changes]
-        self._chance.shuffle(found)
-        found = found[: count // 2]
-        while len(found) < count:
-            chosen = self._chance.sample(knobs, self._chance.randint(2, min(5, len(knobs))))
-            found.append(_together([self._chance.choice(changes) for changes in chosen]))
-        return found
-
-    def _knobs(self) -> list[list[Candidate]]:
-        """For each thing that can be changed, how."""
-        policy = self._today.policy
-        knobs = [
-            [Candidate({"global": {"max_concurrent": n}}) for n in (2, 4, 8)],
-            [_role(Role.PLANNER, reserved=n) for n in (0, 1, 2)],
-            [_role(Role.PLANNER, max_concurrent=n) for n in (1, 2, 4)],
-            [_role(Role.EXECUTOR, max_concurrent=n) for n in (1, 2, 4)],
-            [_waits(n) for n in _LONG_WAITS],
-            [_role(Role.EXECUTOR, ageing_ms=n) for n in (0, 8000, 20_000)],
-            [Candidate({}, num_parallel=n) for n in (1, 2, 4) if n != self._host.num_parallel],
-            [Candidate({}, max_loaded=n) for n in (1, 2, 3) if n != self._host.max_loaded],
-            *self._models(policy),
-        ]
-        return [changes for changes in knobs if changes]
-
-    def _models(self, policy: Policy) -> list[list[Candidate]]:
-        """Other models for a role, and one for all of them."""
-        known = sorted(self._host.models)
-        knobs = []
-        for role in (Role.PLANNER, Role.EXECUTOR, Role.HEAVY):
-            own = policy.roles[role].primary
-            others = [model for model in known if model != own]
-            knobs.append([_role(role, primary=model, fallback=None) for model in others])
-        knobs.append([_one_model(model) for model in known])
-        return knobs
+def _never() -> bool:
+    return False
 
 
 def _nobody(text: str) -> None:
     del text
 
 
-def _role(role: Role, **keys: Any) -> Candidate:
-    if "fallback" in keys:
-        keys["fallback_timeout_ms"] = None
-    return Candidate({"roles": {str(role): keys}})
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """``runs``: of the search at most; judging comes on top. ``expired``: asked before each run.
+
+    ``kept``: kinds of settings that are left alone. ``load``: more is not tried.
+    ``calls``: of one run, about; of a trace at most what is there.
+    """
+
+    runs: int = RUNS
+    kept: Sequence[str] = ()
+    judge_seeds: int = 10
+    load: float = MOST
+    calls: int = CALLS
+    expired: Callable[[], bool] = _never
 
 
-def _waits(wait_ms: int) -> Candidate:
-    """Everyone but planners may wait longer before being turned away."""
-    keys = {"max_wait_ms": wait_ms, "allow_long_wait": True}
-    roles = (Role.EXECUTOR, Role.HEAVY, Role.CHAT)
-    return Candidate({"roles": {str(role): dict(keys) for role in roles}})
+class _SpentError(Exception):
+    """The search may run no more."""
 
 
-def _one_model(model: str) -> Candidate:
-    keys = {"primary": model, "fallback": None, "fallback_timeout_ms": None}
-    roles = (Role.PLANNER, Role.EXECUTOR, Role.HEAVY)
-    return Candidate({"roles": {str(role): dict(keys) for role in roles}})
+class Search:
+    """``today``: the policy in force, on its host. ``seed``: which candidates are drawn."""
+
+    def __init__(
+        self,
+        today: Contender,
+        host: HostShape,
+        source: Source,
+        overlaid: Overlaid,
+        limits: Limits,
+        *,
+        seed: int = 1,
+        told: Callable[[str], None] = _nobody,
+    ) -> None:
+        self._today = today
+        self._host = host
+        self._train, self._held = source.halves(limits.calls)
+        self._overlaid = overlaid
+        self._limits = limits
+        self._told = told
+        self._chance = random.Random(f"advise {seed}")
+        self._goals = goals_of(today.policy)
+        self._runs = 0
+        self._searching = True
+        self._was_cut = False
+        self._tried = 0
+
+    def advise(self) -> Advice:
+        """Search, and judge what is found."""
+        found = self.find()
+        self._searching = False
+        return self._judge(found)
+
+    def find(self, now: float | None = None) -> Candidate | None:
+        """The most promising candidate of the search, not judged yet; None: nothing is.
+
+        ``now``: the load that today's carries, where that is known.
+        """
+        best: Candidate | None = None
+        try:
+            if now is None:
+                now = self._roughly(Candidate(), 1.0)
+            self._told(f"today's carries {now:.2f} times the load")
+            candidates = self.drawn()
+            self._tried = len(candidates)
+            best = self._best(self._halve(candidates, max(now, _NOTHING)), now)
+        except _SpentError:
+            self._was_cut = True
+        return best
+
+    # What is tried.
+
+    def drawn(self) -> list[Candidate]:
+        """Each setting by itself, as far as they are half, and several together.
+
+        As many as the budget has runs for; none that is not allowed, or asks for a model without
+        figures.
+        """
+        ways = knobs(self._today.policy, self._host, self._limits.kept)
+        wanted = max(_FINALISTS, int(_SHARE * self._limits.runs / _RUNS_EACH))
+        single = [Candidate((setting,)) for knob in ways for setting in knob]
+        self._chance.shuffle(single)
+        # What most often decides comes first, however small the budget.
+        single.sort(key=lambda candidate: not candidate.settings[0].is_wide)
+        found = [each for each in single[: wanted // 2] if self._contender(each) is not None]
+        for _ in range(20 * wanted):
+            if len(found) >= wanted or not ways:
+                break
+            chosen = self._chance.sample(
+                ways, min(len(ways), self._chance.randint(2, _SETTINGS_MOST))
+            )
+            candidate = Candidate(tuple(self._chance.choice(knob) for knob in chosen))
+            if candidate not in found and self._contender(candidate) is not None:
+                found.append(candidate)
+        return found
+
+    def _contender(self, candidate: Candidate) -> Contender | None:
+        """None: the policy is not allowed, or asks for a model without figures."""
+        overlay = candidate.overlay
+        policy = self._overlaid(overlay) if overlay else self._today.policy
+        if policy is None:
+            return None
+        contender = Contender("candidate", policy)
+        traffic, _ = self._train.drawn(SEARCH_SEEDS[0])
+        missing = missing_figures(contender, candidate.host(self._host), traffic.demands)
+        return None if missing else contender
+
+    # How the many become few.
+
+    def _halve(self, alive: list[Candidate], now: float) -> list[Candidate]:
+        """The few that miss the goals least, best first."""
+        load, seeds = now * _HARDER, 1
+        while True:
+            scored: list[tuple[float, int]] = []
+            try:
+                for number, candidate in enumerate(alive):
+                    scored.append((self._missed(candidate, load, SEARCH_SEEDS[:seeds]), number))
+            except _SpentError:
+                self._was_cut = True
+                return [alive[number] for _, number in sorted(scored)[:_FINALISTS]]
+            scored.sort()
+            keep = max(_FINALISTS, len(alive) // _KEEP)
+            meeting = sum(missed < 1 for missed, _ in scored)
+            self._told(f"{len(alive)} candidates at {load:.2f} times the load: {meeting} meet it")
+            alive = [alive[number] for _, number in scored[:keep]]
+            if len(scored) <= _FINALISTS:
+                return alive
+            if meeting >= keep:
+                steps = 4 if 2 * meeting > len(scored) else 2
+                load = min(self._limits.load, load * _HARDER**steps)
+            seeds = min(len(SEARCH_SEEDS), 2 * seeds)
+
+    def _missed(self, candidate: Candidate, load: float, seeds: Sequence[int]) -> float:
+        """How far from the goals: below 1 they are met, and the smaller the more room there is."""
+        runner = self._runner(candidate, self._train, seeds)
+        return _missed(
+            tried(load, [self._run(runner, seed, load) for seed in seeds], self._goals), self._goals
+        )
+
+    def _best(self, finalists: Sequence[Candidate], now: float) -> Candidate | None:
+        """Whoever carries most, less what it does not need; None: nobody carries more.
+
+        Where the budget is spent before anybody's load is known: the first of them.
+        """
+        best, carries = None, now
+        try:
+            for candidate in finalists:
+                low = self._roughly(candidate, max(now, _NOTHING))
+                self._told(f"a finalist carries {low:.2f}")
+                if low > carries:
+                    best, carries = candidate, low
+            return None if best is None else self._needed(best, carries)
+        except _SpentError:
+            self._was_cut = True
+        return best or next(iter(finalists), None)
+
+    def _needed(self, candidate: Candidate, load: float) -> Candidate:
+        """Without each setting without which the load is carried just the same."""
+        for setting in candidate.settings:
+            less = candidate.without(setting)
+            if not less.settings or self._contender(less) is None:
+                continue
+            row = self._at(self._runner(less, self._train, _FEW_SEEDS, by_value=True), load)
+            if row.verdict is Verdict.HOLDS:
+                candidate = less
+        return candidate
+
+    # How it is judged.
+
+    def _judge(self, promising: Candidate | None) -> Advice:
+        seeds = range(1, self._limits.judge_seeds + 1)
+        self._told("judging on traffic that the search has not seen")
+        before = self._surely(Candidate(), seeds)
+        if promising is None:
+            alone = Judged(before, None)
+            return Advice(None, None, alone, None, self._tried, self._runs, self._was_cut)
+        after = self._surely(promising, seeds)
+        load = after.value or _NOTHING
+        rows = [self._each(candidate, seeds, load) for candidate in (Candidate(), promising)]
+        today, changed = (tried(load, own, self._goals) for own in rows)
+        is_better = changed.meets and not today.meets and self._is_surely_less(*rows)
+        return Advice(
+            promising if is_better else None,
+            promising,
+            Judged(before, today),
+            Judged(after, changed),
+            self._tried,
+            self._runs,
+            self._was_cut,
+        )
+
+    def _each(self, candidate: Candidate, seeds: Sequence[int], load: float) -> list[RunFigures]:
+        runner = self._runner(candidate, self._held, seeds)
+        return [self._run(runner, seed, load) for seed in seeds]
+
+    def _is_surely_less(self, before: Sequence[RunFigures], after: Sequence[RunFigures]) -> bool:
+        """Whether the goals are missed by less after, seed by seed, beyond chance."""
+        if len(before) < _PAIRS_LEAST:
+            return False
+        gaps = [
+            _missed(tried(0.0, [one], self._goals), self._goals)
+            - _missed(tried(0.0, [other], self._goals), self._goals)
+            for one, other in zip(before, after, strict=True)
+        ]
+        deviation = statistics.stdev(gaps) / math.sqrt(len(gaps))
+        return statistics.fmean(gaps) > student(LEVEL, len(gaps) - 1) * deviation
+
+    # Runs.
+
+    def _roughly(self, candidate: Candidate, start: float) -> float:
+        """What it carries by the figures of a few runs, chance and all."""
+        runner = self._runner(candidate, self._train, _FEW_SEEDS, by_value=True)
+        found = capacity(
+            lambda load: self._at(runner, load),
+            self._limits.load,
+            start=start,
+            fine=_ROUGH,
+            careful=False,
+        )
+        return found.value
+
+    def _surely(self, candidate: Candidate, seeds: Sequence[int]) -> Capacity:
+        """What it carries on the traffic that was not searched."""
+        runner = self._runner(candidate, self._held, seeds)
+        return capacity(lambda load: self._at(runner, load), self._limits.load)
+
+    def _runner(
+        self,
+        candidate: Candidate,
+        source: Source,
+        seeds: Sequence[int],
+        *,
+        by_value: bool = False,
+    ) -> Runner:
+        contender = self._contender(candidate)
+        assert contender is not None, "what is not allowed was left out before"
+        host = candidate.host(self._host)
+        return Runner(contender, host, source, seeds, by_value=by_value)
+
+    def _at(self, runner: Runner, load: float) -> Tried:
+        return runner.at(load, self._run)
+
+    def _run(self, runner: Runner, seed: int, load: float) -> RunFigures:
+        spent = self._runs >= self._limits.runs or self._limits.expired()
+        if self._searching and spent:
+            raise _SpentError
+        self._runs += 1
+        return runner.run(seed, load)
 
 
-def _together(changes: Sequence[Candidate]) -> Candidate:
-    overlay: dict[str, Any] = {}
-    num_parallel = max_loaded = None
-    for change in changes:
-        overlay = _merged(overlay, change.overlay)
-        num_parallel = change.num_parallel or num_parallel
-        max_loaded = change.max_loaded or max_loaded
-    return Candidate(overlay, num_parallel, max_loaded)
-
-
-def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        below = base.get(key)
-        both = isinstance(below, dict) and isinstance(value, dict)
-        merged[key] = _merged(below, value) if both and below is not None else value
-    return merged
+def _missed(row: Tried, goals: Goals) -> float:
+    """The worst of the goals in its own measure if one is missed, and a little of all if none."""
+    parts = [
+        bounds.value / bound
+        for bounds, bound in (
+            (row.planner_p95_s, goals.planner_p95_s),
+            (row.planner_lost, goals.planner_lost),
+            (row.others_lost, goals.others_lost),
+            (row.worst, goals.others_lost),
+        )
+        if bounds is not None
+    ]
+    over = [min(part, _MISSED_MOST) - 1 for part in parts if part > 1]
+    if over:
+        return 1 + sum(over)
+    return sum(parts) / len(parts) if parts else 0.0

@@ -18,7 +18,7 @@ from modelsplit_policy.roles import Roles, Route, RouteRequest
 from .demand import NO_RETRIES, Demand
 from .recorded import TraceError
 from .run import Traffic
-from .traffic import Coverage
+from .traffic import Coverage, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
 
     from .demand import Retries
+    from .traffic import Source
 
 _HEADER: Final = "TIMESTAMP,ContextTokens,GeneratedTokens"
 # Of roles without a time of their own.
@@ -98,7 +99,10 @@ def _row(text: str, line: int) -> tuple[float, int, int]:
 
 
 class AzureTraffic:
-    """Files of it as a source. ``thin``: every so many-th arrival of each is kept."""
+    """Files of it as a source. ``thin``: every so many-th arrival of each is kept.
+
+    Another seed keeps others: as many different runs as there are arrivals between two kept.
+    """
 
     def __init__(
         self,
@@ -109,33 +113,57 @@ class AzureTraffic:
         spread: float = 0.0,
         retries: Retries = NO_RETRIES,
     ) -> None:
-        self._calls = sorted(
-            (arrival, mapping.of(arrival))
-            for arrivals, mapping in files
-            for arrival in arrivals[thin - 1 :: thin]
-        )
-        if not self._calls:
-            raise TraceError(f"of every {thin} calls one is kept, and there are fewer")
-        self._patience = {name: _patience_s(policy, name) for _, name in self._calls}
+        self._files = [(tuple(arrivals), mapping) for arrivals, mapping in files]
+        self._policy = policy
+        self._thin = thin
         self._spread = spread
         self._retries = retries
+        if not self._kept(1):
+            raise TraceError(f"of every {thin} calls one is kept, and there are fewer")
+        names = {name for _, mapping in files for name in (mapping.name, mapping.longer) if name}
+        self._patience = {name: _patience_s(policy, name) for name in names}
 
     def __repr__(self) -> str:
-        return f"<AzureTraffic {len(self._calls)} calls>"
+        return f"<AzureTraffic, one of {self._thin}>"
+
+    def halves(self, calls: int) -> tuple[Source, Source]:
+        """The arrivals in pieces of time, every other piece in each half; TraceError: too few."""
+        moments = sorted(arrival.at for arrivals, _ in self._files for arrival in arrivals)
+        if len(moments) < 2 * self._thin or moments[0] == moments[-1]:
+            raise TraceError("too few calls to learn from some and to judge by others")
+        return in_turn(moments, calls * self._thin, self._between)
+
+    def _between(self, begins: float, ends: float) -> AzureTraffic:
+        files = [
+            ([arrival for arrival in arrivals if begins <= arrival.at < ends], mapping)
+            for arrivals, mapping in self._files
+        ]
+        return AzureTraffic(
+            files, self._policy, thin=self._thin, spread=self._spread, retries=self._retries
+        )
+
+    def _kept(self, seed: int) -> list[tuple[Arrival, str]]:
+        return sorted(
+            (arrival, mapping.of(arrival))
+            for arrivals, mapping in self._files
+            for arrival in arrivals[-seed % self._thin :: self._thin]
+        )
 
     def drawn(self, seed: int, load: float = 1.0) -> tuple[Traffic, Coverage]:
-        """The same arrivals each time; how fast each call computes is drawn."""
+        """What is kept, begun at its first; how fast each call computes is drawn."""
+        kept = self._kept(seed)
+        begins = kept[0][0].at if kept else 0.0
         chance = random.Random(f"azure {seed}")
         demands = [
             Demand(
-                at=arrival.at / load,
+                at=(arrival.at - begins) / load,
                 model=name,
                 output_tokens=max(1, arrival.output_tokens),
                 prompt_tokens=arrival.prompt_tokens,
                 patience_s=self._patience[name],
                 pace=max(0.5, 1 + chance.gauss(0, 1) * self._spread),
             )
-            for arrival, name in self._calls
+            for arrival, name in kept
         ]
         calls = len(demands)
         parts = {
@@ -146,7 +174,7 @@ class AzureTraffic:
             "patience": {"assumed, the role's timeout": calls},
             "pace": {"drawn": calls},
         }
-        seconds = (self._calls[-1][0].at - self._calls[0][0].at) / load
+        seconds = (kept[-1][0].at - begins) / load if kept else 0.0
         return Traffic(demands, retries=self._retries), Coverage(calls, seconds, parts)
 
 

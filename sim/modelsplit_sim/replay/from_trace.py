@@ -22,7 +22,7 @@ from .overlap import stays
 from .recorded import TraceError
 from .run import Traffic
 from .survival import Survival
-from .traffic import Coverage
+from .traffic import Coverage, in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from modelsplit_sim.host_shape import HostShape
 
     from .recorded import Recorded
+    from .traffic import Source
 
 # A next call of a job that comes later than this after the last one ended is no answer to it.
 _THINK_MAX_S: Final = 600.0
@@ -77,17 +78,15 @@ class RecordedTraffic:
     def __repr__(self) -> str:
         return f"<RecordedTraffic {len(self._calls)} calls>"
 
-    def halves(self) -> tuple[RecordedTraffic, RecordedTraffic]:
-        """The same in two, by time: what is learned from one can be judged by the other."""
-        middle = self._begins + (self._calls[-1].arrived - self._begins) / 2
-        parts = (
-            [call for call in self._calls if call.arrived < middle],
-            [call for call in self._calls if call.arrived >= middle],
-        )
-        first, second = (
-            RecordedTraffic(part, self._policy, self._shape, self._behaviour) for part in parts
-        )
-        return first, second
+    def halves(self, calls: int) -> tuple[Source, Source]:
+        """The calls in pieces of time, every other piece in each half; TraceError: too few."""
+        if len(self._calls) < 2 or self._calls[0].arrived == self._calls[-1].arrived:
+            raise TraceError("too few calls to learn from some and to judge by others")
+        return in_turn([call.arrived for call in self._calls], calls, self._between)
+
+    def _between(self, begins: float, ends: float) -> RecordedTraffic:
+        own = [call for call in self._calls if begins <= call.arrived < ends]
+        return RecordedTraffic(own, self._policy, self._shape, self._behaviour)
 
     def drawn(self, seed: int, load: float = 1.0) -> tuple[Traffic, Coverage]:
         """The demands of one seed, and where they come from.

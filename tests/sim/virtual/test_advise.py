@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_sim.host_shape import HostShape, ModelShape
-from modelsplit_sim.replay.advise import Candidate, Ground, Search
+from modelsplit_sim.replay.advise import Limits, Search
 from modelsplit_sim.replay.run import Contender
 from modelsplit_sim.replay.traffic import DrawnWorkload
 from modelsplit_sim.replay.workload import workload_of
-from support.replays import SHIPPED, rules
+from support.replays import rules
 
 if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
+    from modelsplit_sim.replay.advise import Advice
 
 # Two models that do not fit beside each other: each change of role loads one.
 HOST = HostShape(
@@ -31,13 +32,15 @@ HOST = HostShape(
 )
 SWAPPING: dict[str, Any] = {
     "about": "planners and executors in turn",
-    "seconds": 600,
+    "seconds": 300,
     "calls": {
         "plan": {"model": "planner", "output": [60, 100], "prompt": [1, 1], "patience_s": 15},
         "do": {"model": "executor", "output": [150, 200], "prompt": [1, 1], "patience_s": 60},
     },
     "streams": [{"call": "plan", "every_s": 6}, {"call": "do", "every_s": 15}],
 }
+# Few runs, and no load at which there are many calls.
+LIMITS = Limits(runs=80, kept=("line", "host"), judge_seeds=5, load=1.0, calls=50)
 
 
 def overlaid(overlay: Mapping[str, Any]) -> Policy | None:
@@ -49,43 +52,76 @@ def overlaid(overlay: Mapping[str, Any]) -> Policy | None:
         return None
 
 
-def search(host: HostShape = HOST, seconds: int = 600) -> Search:
-    source = DrawnWorkload(workload_of(SWAPPING | {"seconds": seconds}, "x"))
-    ground = Ground(source, [1, 2], source, [101, 102])
-    return Search(Contender("today", rules()), host, ground, overlaid)
+def search(host: HostShape = HOST, limits: Limits = LIMITS, seed: int = 1) -> Search:
+    source = DrawnWorkload(workload_of(SWAPPING, "x"))
+    return Search(Contender("today", rules()), host, source, overlaid, limits, seed=seed)
+
+
+def advised(host: HostShape = HOST, limits: Limits = LIMITS, seed: int = 1) -> Advice:
+    return search(host, limits, seed).advise()
 
 
 def test_where_models_do_not_fit_one_for_all_is_found() -> None:
-    advice = search().advise(candidates=12)
-    assert advice.tried == 12
+    advice = advised()
     assert advice.best is not None
-    assert advice.advised is not None
-    assert advice.advised.load > advice.today.load
+    assert advice.after is not None
+    assert advice.before.beside is not None
+    assert advice.after.beside is not None
+    primaries = {value for path, value in advice.best.changes.items() if path[-1] == "primary"}
+    assert len(primaries) <= 1, "whatever else it is, it is one model"
+    assert advice.after.capacity.value > advice.before.capacity.value
+    assert advice.after.beside.meets
+    assert not advice.before.beside.meets, "at the same load, of the same calls"
 
 
 def test_where_nothing_is_better_nothing_is_advised() -> None:
     """A host that carries whatever comes: no change can carry more."""
     models = {name: ModelShape(0.001, 1.0) for name in HOST.models}
     host = replace(HOST, models=models, num_parallel=4, max_loaded=4, vram_gb=None)
-    advice = search(host, seconds=60).advise(candidates=4)
+    advice = advised(host, replace(LIMITS, judge_seeds=1))
     assert advice.best is None
+    assert advice.promising is None
+    assert advice.before.capacity.low == LIMITS.load
 
 
-def test_a_candidate_tells_what_to_put_into_ollamas_unit() -> None:
-    candidate = Candidate({}, num_parallel=2, max_loaded=1)
-    assert candidate.unit_lines == [
-        'Environment="OLLAMA_NUM_PARALLEL=2"',
-        'Environment="OLLAMA_MAX_LOADED_MODELS=1"',
-    ]
-    assert (candidate.host(HOST).num_parallel, candidate.host(HOST).max_loaded) == (2, 1)
-    assert Candidate({}).unit_lines == []
-
-
-def test_the_search_is_the_same_each_time() -> None:
-    first, second = (search()._candidates(20) for _ in range(2))
+def test_the_search_is_the_same_each_time_and_another_by_another_seed() -> None:
+    first, second, other = (search(seed=seed).drawn() for seed in (1, 1, 2))
     assert first == second
-    assert len(first) == 20
+    assert first != other
 
 
-def test_the_shipped_file_is_what_is_changed() -> None:
-    assert SHIPPED.is_file()
+def test_the_budget_ends_the_search_and_not_the_judgement() -> None:
+    told: list[str] = []
+    limits = replace(LIMITS, runs=4, judge_seeds=1)
+    own = Search(
+        Contender("today", rules()),
+        HOST,
+        DrawnWorkload(workload_of(SWAPPING, "x")),
+        overlaid,
+        limits,
+        told=told.append,
+    )
+    advice = own.advise()
+    assert advice.was_cut
+    assert advice.best is None
+    assert advice.before.capacity.tried, "today's is judged all the same"
+    assert told[-1] == "judging on traffic that the search has not seen"
+
+
+def test_time_that_is_over_ends_the_search() -> None:
+    advice = advised(limits=replace(LIMITS, judge_seeds=1, expired=lambda: True))
+    assert (advice.was_cut, advice.promising) == (True, None)
+
+
+def test_what_is_not_allowed_is_not_tried() -> None:
+    for candidate in search().drawn():
+        assert not candidate.overlay or overlaid(candidate.overlay) is not None
+
+
+def test_the_half_that_judges_shares_no_call_with_the_other() -> None:
+    source = DrawnWorkload(workload_of(SWAPPING, "x"))
+    train, held = source.halves(100)
+    seen = {demand.at for seed in range(1, 7) for demand in train.drawn(seed)[0].demands}
+    judged = {demand.at for seed in range(1, 7) for demand in held.drawn(seed)[0].demands}
+    assert seen
+    assert not seen & judged

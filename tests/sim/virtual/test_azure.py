@@ -57,7 +57,7 @@ def test_every_so_many_th_arrival_is_kept() -> None:
     arrivals = [Arrival(float(n), 10, 20) for n in range(100)]
     source = AzureTraffic([(arrivals, Mapping("planner"))], rules(), thin=10)
     traffic, coverage = source.drawn(1)
-    assert [demand.at for demand in traffic.demands] == [float(n) for n in range(9, 100, 10)]
+    assert [demand.at for demand in traffic.demands] == [float(n) for n in range(0, 100, 10)]
     assert coverage.calls == 10
     assert coverage.parts["role"] == {"assumed": 10}
     with pytest.raises(TraceError, match="of every 1000 calls one is kept, and there are fewer"):
@@ -71,3 +71,26 @@ def test_several_files_begin_together_and_clients_wait_as_long_as_their_role_may
     assert traffic.demands[-1].at == pytest.approx(4.541877 / 2, abs=1e-5)
     patience = {demand.model: demand.patience_s for demand in traffic.demands}
     assert patience == {"planner": 15.0, "llama3.2:1b": 60.0}
+
+
+def test_another_seed_keeps_other_arrivals() -> None:
+    arrivals = [Arrival(float(n), 10, 20 + n) for n in range(100)]
+    source = AzureTraffic([(arrivals, Mapping("planner"))], rules(), thin=10)
+    kept = [{d.output_tokens for d in source.drawn(seed)[0].demands} for seed in range(1, 11)]
+    assert set.union(*kept) == set(range(20, 120)), "ten seeds, all of them once"
+    assert sum(map(len, kept)) == 100
+
+
+def test_halves_are_pieces_of_time_in_turn() -> None:
+    arrivals = [Arrival(float(n), 10, 20 + n) for n in range(400)]
+    source = AzureTraffic([(arrivals, Mapping("planner"))], rules(), thin=2)
+    train, held = source.halves(50)
+    both = []
+    for half in (train, held):
+        draws = [half.drawn(seed)[0].demands for seed in range(1, 9)]
+        both.append({demand.output_tokens for demands in draws for demand in demands})
+        assert {len(demands) for demands in draws} == {50}
+        assert {demands[0].at for demands in draws} == {0.0}
+    assert not both[0] & both[1]
+    with pytest.raises(TraceError, match="too few calls to learn from some"):
+        AzureTraffic([(arrivals[:3], Mapping("planner"))], rules(), thin=2).halves(50)
