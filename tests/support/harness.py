@@ -181,7 +181,9 @@ async def running(
     ``curious``: whether the proxy asks the upstream questions of its own accord. They come at any
     moment and take connections; a test that counts those does without.
     """
-    with tempfile.TemporaryDirectory() as state:
+    # A look into the state file that was begun in a thread may outlive the app, as it does not
+    # outlive a process, and leave a file behind while the directory is being removed.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as state:
         async with stand_in(sim) as upstream:
             lines: list[bytes] = []
             app = App(
