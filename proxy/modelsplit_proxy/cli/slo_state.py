@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_proxy.cli import state_access, status
 from modelsplit_proxy.cli.command import Argument
 from modelsplit_proxy.cli.output import CommandError, ExitCode
+from modelsplit_proxy.cli.record_source import opened
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
 
@@ -38,8 +39,9 @@ class SloState:
         self._path = directory / FILE_NAME
         self._clock = clock
         try:
-            with state_access.reading(directory) as db:
-                there = db is not None
+            there = state_access.is_there(directory)
+            if there:
+                opened(directory, clock)
         except StoreError as error:
             raise CommandError(str(error), ExitCode.NOT_ENOUGH_DATA) from None
         if not there:

@@ -130,8 +130,16 @@ def open_state(
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, for one reader; raises sqlite3.Error."""
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=1.0)
+    """A connection that cannot write, for one reader; raises sqlite3.Error.
+
+    SQLite makes files beside the one it reads. Where it may not, as of a copy on a read-only
+    mount, and nobody has the file open, it need not either.
+    """
+    effective = os.access in os.supports_effective_ids
+    sealed = not os.access(path.parent, os.W_OK, effective_ids=effective)
+    still = sealed and not path.with_name(f"{path.name}-wal").exists()
+    words = "mode=ro&immutable=1" if still else "mode=ro"
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{words}", uri=True, timeout=1.0)
 
 
 def read(path: Path, clock: Clock, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:

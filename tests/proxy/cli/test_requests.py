@@ -232,6 +232,21 @@ def test_somebody_elses_file_says_whose_it_is(mode: int) -> None:
             os.seteuid(0)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_copy_in_a_place_that_cannot_be_written_is_read(capsys: Capture) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        with kept(Path(name)):
+            pass
+        Path(name).chmod(0o755)
+        (Path(name) / FILE_NAME).chmod(0o644)
+        os.seteuid(pwd.getpwnam("nobody").pw_uid)
+        try:
+            assert run("--state", name, "--json") == 0
+        finally:
+            os.seteuid(0)
+    assert orjson.loads(capsys.readouterr().out)
+
+
 def test_a_file_of_another_age_says_what_to_do(tmp_path: Path) -> None:
     make_first_version(tmp_path, rows=1)
     with pytest.raises(StoreError, match=r"is of schema 1.*brings older files forward"):
