@@ -2,7 +2,8 @@
 
 Candidates are settings laid over today's policy and host, one each and several together, drawn
 by a seed. All are tried on one run each, at a load that today's cannot carry; the better third
-goes on to twice as many runs, at more load still where most of them meet the goals, and so on:
+goes on to twice as many runs, with every two of the best together, at more load still where most of
+them meet the goals, and so on:
 successive halving (Jamieson and Talwalkar 2016). It needs no model of how settings and load hang
 together, which here has steps (a model fits, or it does not), and half of a budget that is too
 small still tells the good from the bad. Runs are paired: whoever is compared meets the same calls.
@@ -15,6 +16,7 @@ today's misses the goals at that load, and by more than it does itself beyond ch
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics
@@ -51,7 +53,9 @@ _KEEP: Final = 3
 # Runs that one candidate costs, with what the better ones cost later.
 _RUNS_EACH: Final = 2.5
 # The share of the budget for them; the rest finds what today's carries, and the last few.
-_SHARE: Final = 0.5
+_SHARE: Final = 0.4
+# So many of the best after the first runs are tried two by two as well.
+_PAIRED: Final = 4
 # How much more than today's carries the candidates are tried at, and how it grows; where today's
 # carries less than this, from here: at nearly no load chance decides.
 _HARDER: Final = 1.25
@@ -228,10 +232,20 @@ class Search:
             alive = [alive[number] for _, number in scored[:keep]]
             if len(scored) <= _FINALISTS:
                 return alive
+            if seeds == 1:
+                alive += self._pairs(alive[:_PAIRED])
             if meeting >= keep:
                 steps = 4 if 2 * meeting > len(scored) else 2
                 load = min(self._limits.load, load * _HARDER**steps)
             seeds = min(len(SEARCH_SEEDS), 2 * seeds)
+
+    def _pairs(self, best: Sequence[Candidate]) -> list[Candidate]:
+        """Every two of the best together: what helps in part often helps whole beside another."""
+        both = (
+            Candidate((*one.settings, *other.settings))
+            for one, other in itertools.combinations(best, 2)
+        )
+        return [each for each in both if self._contender(each) is not None]
 
     def _missed(self, candidate: Candidate, load: float, seeds: Sequence[int]) -> float:
         """How far from the goals: below 1 they are met, and the smaller the more room there is."""

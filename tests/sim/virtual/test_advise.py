@@ -80,7 +80,6 @@ def test_where_nothing_is_better_nothing_is_advised() -> None:
     host = replace(HOST, models=models, num_parallel=4, max_loaded=4, vram_gb=None)
     advice = advised(host, replace(LIMITS, judge_seeds=1))
     assert advice.best is None
-    assert advice.promising is None
     assert advice.before.capacity.low == LIMITS.load
 
 
