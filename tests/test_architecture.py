@@ -122,6 +122,11 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         ("modelsplit_proxy.config.prices", "_table"),
         # The schema validator: three megabytes, and many clients never send a schema.
         ("modelsplit_proxy.protocol.answer_format", "_of_schema"),
+        # What was meant by a misspelt word: half a megabyte, and most spell well.
+        ("modelsplit_policy.config.spelling", "_closest"),
+        ("modelsplit_proxy.config.settings", "unknown_variables"),
+        # The words of a report on objectives: a quarter of a megabyte, and few ask.
+        ("modelsplit_proxy.admin.slo", "_slo"),
         # The figures of the dashboard: nobody may ever look at it.
         ("modelsplit_proxy.admin.dashboard", "_opened"),
         # OpenTelemetry's SDK, an optional package.

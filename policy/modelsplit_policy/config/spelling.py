@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
@@ -54,6 +53,8 @@ def _known_keys(root: type[BaseModel], parent: Loc) -> list[str]:
 
 def _closest(key: str, known: Sequence[str]) -> str | None:
     """Known key that a misspelt one resembles, case aside; None where a guess would mislead."""
+    import difflib  # noqa: PLC0415
+
     by_fold = {name.casefold(): name for name in known}
     close = difflib.get_close_matches(key.casefold(), by_fold, n=1, cutoff=0.6)
     return by_fold[close[0]] if close else None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from modelsplit_policy.failures import said_back
 from modelsplit_policy.slo.objectives import GATES
 from modelsplit_proxy.admin.page import Page, json_page, text_page, wants_text
-from modelsplit_proxy.records import slo_report
 from modelsplit_proxy.records.query import QueryError, only, read_since
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ class SloRoutes:
 
     async def _slo(self, asked: PageAsked) -> Page:
         """Every gate, or the one that is named; ``since``: by so much time."""
+        from modelsplit_proxy.records import slo_report  # noqa: PLC0415
+
         query = asked.query
         only(query, ("gate", "since", "format"))
         as_markdown = query.get("format") == "markdown"

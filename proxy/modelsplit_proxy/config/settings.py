@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -200,6 +199,8 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     for name in sorted(environ):
         if not name.startswith(_PREFIX) or name in known or name.startswith(_TESTS):
             continue
+        from difflib import get_close_matches  # noqa: PLC0415
+
         like = get_close_matches(name, known, 1, _LIKE)
         advice = f"; is it {like[0]}?" if like else "; see `modelsplit serve --help`"
         sentences.append(f"{name} is no setting of ours{advice}")
