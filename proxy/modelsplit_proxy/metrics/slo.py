@@ -3,12 +3,15 @@
 To judge may mean to read a million records, and whoever scrapes may do so every second. So a
 scrape tells of the last report, and has a new one made once that is a minute old, or fifty
 times as old as it took to make: judging takes a fiftieth of one processor at most. Where
-nobody scrapes, nothing is judged.
+nobody scrapes, nothing is judged. What is not known is NaN: series that come and go are hard to
+alert on.
 """
 
 from __future__ import annotations
 
 import logging
+import math
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import GaugeMetricFamily
@@ -30,14 +33,19 @@ logger = logging.getLogger("modelsplit")
 
 _EVERY_S: Final = 60.0
 _REST: Final = 50
+_HOLDS: Final = MappingProxyType({Verdict.PASS: 1.0, Verdict.BREACH: 0.0})
 _LABELS: Final = ("objective", "bound", "gate")
 
 
 class SloMetrics:
-    """Read at the scrape. ``report``: the last one; None: there is none yet."""
+    """Read at the scrape. ``report``: the last one; None: there is none yet.
 
-    def __init__(self, judge: SloJudge, tasks: Tasks, clock: Clock) -> None:
+    ``objectives``: a report on nothing, which names what will be judged.
+    """
+
+    def __init__(self, judge: SloJudge, objectives: Report, tasks: Tasks, clock: Clock) -> None:
         self._judge = judge
+        self._objectives = objectives
         self._tasks = tasks
         self._clock = clock
         self._due = clock.now()
@@ -50,7 +58,7 @@ class SloMetrics:
             self._tasks.run(self._look(), "judging objectives")
         holds = GaugeMetricFamily(
             "modelsplit_slo_ok",
-            "1 while the objective holds, 0 while it does not; not there without enough data.",
+            "1 while the objective holds, 0 while it does not; NaN without enough data.",
             labels=_LABELS,
         )
         value = GaugeMetricFamily(
@@ -59,14 +67,11 @@ class SloMetrics:
         target = GaugeMetricFamily(
             "modelsplit_slo_objective", "What the value is compared with.", labels=_LABELS
         )
-        for finding in _findings(self.report):
+        for finding in _findings(self.report or self._objectives):
             labels = _labels(finding)
-            if finding.verdict in {Verdict.PASS, Verdict.BREACH}:
-                holds.add_metric(labels, int(finding.verdict is Verdict.PASS))
-            if finding.value is not None:
-                value.add_metric(labels, finding.value)
-            if finding.target is not None:
-                target.add_metric(labels, finding.target)
+            holds.add_metric(labels, _HOLDS.get(finding.verdict, math.nan))
+            value.add_metric(labels, _known(finding.value))
+            target.add_metric(labels, _known(finding.target))
         yield from (holds, value, target)
         yield self._judged_at()
 
@@ -76,8 +81,7 @@ class SloMetrics:
             "When objectives were judged last, since 1970.",
             labels=(),
         )
-        if self.report is not None:
-            family.add_metric((), self.report.now_us / 1e6)
+        family.add_metric((), math.nan if self.report is None else self.report.now_us / 1e6)
         return family
 
     async def _look(self) -> None:
@@ -92,9 +96,13 @@ class SloMetrics:
             self._judging = False
 
 
-def _findings(report: Report | None) -> Iterator[Finding]:
-    for gate in () if report is None else report.gates:
+def _findings(report: Report) -> Iterator[Finding]:
+    for gate in report.gates:
         yield from gate.findings
+
+
+def _known(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _labels(finding: Finding) -> tuple[str, str, str]:

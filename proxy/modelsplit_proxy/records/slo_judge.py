@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.slo.judge import judge, longest_window_s
+from modelsplit_policy.slo.samples import Samples
 from modelsplit_proxy.records.slo_data import SloData
 from modelsplit_proxy.storage.state_file import StoreError
 
@@ -61,6 +62,10 @@ class SloJudge:
     def close(self) -> None:
         """End what is being judged, so that nobody waits for its thread when the process ends."""
         self._closing = True
+
+    def of_nothing(self) -> Report:
+        """What a report says where there is no record: each objective and its bound."""
+        return judge(Samples(), self._slo, round(self._clock.wall() * 1e6))
 
     async def report(
         self, since_s: int | None = None, gates: Collection[int] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,24 @@ class Watched:
         self.clock = Clock()
         self.judge = Judge(self.clock, report, took_s)
         self.tasks = Tasks()
-        self.metrics = SloMetrics(self.judge, self.tasks, self.clock)  # type: ignore[arg-type]
+        self.metrics = SloMetrics(
+            self.judge,  # type: ignore[arg-type]
+            NOTHING,
+            self.tasks,
+            self.clock,
+        )
         self.registry = CollectorRegistry()
         self.registry.register(self.metrics)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"modelsplit_slo_{name}", labels)
+
+    def series(self) -> set[tuple[str, ...]]:
+        return {
+            (sample.name, *sample.labels.values())
+            for family in self.metrics.collect()
+            for sample in family.samples
+        }
 
     async def scrape(self) -> None:
         """And let whatever it began come to its end."""
@@ -86,8 +99,17 @@ async def test_the_first_scrape_has_objectives_judged_and_the_next_tells_them() 
 async def test_without_enough_data_nothing_is_said_to_hold_or_not() -> None:
     watched = Watched(NOTHING)
     await watched.scrape()
-    assert watched.value("ok", **LATENCY) is None
+    assert math.isnan(watched.value("ok", **LATENCY) or 0)
+    assert math.isnan(watched.value("value", **LATENCY) or 0)
     assert watched.value("objective", **LATENCY) == 5000
+
+
+async def test_a_judgement_changes_values_and_no_series() -> None:
+    watched = Watched(ILL)
+    before = watched.series()
+    await watched.scrape()
+    assert len(before) > 60
+    assert watched.series() == before
 
 
 @pytest.mark.parametrize(("took_s", "rests_s"), [(0.1, 60), (4.0, 200)])
