@@ -142,7 +142,7 @@ async def test_what_modelsplit_cannot_take_is_said_and_fails_nothing(
     assert (found["tools"], found["state"], found["why"]) == (0, "failed", "half a character: ?")
     said = [record.getMessage() for record in caplog.records if record.name == "modelsplit_client"]
     assert len(said) == 1
-    assert "refused a job report (400): name rm -rf /: use 1 to 64 letters" in said[0]
+    assert 'refused a job report (400): name "rm -rf /": use 1 to 64 letters' in said[0]
 
 
 def _odd(job: Job) -> None:
