@@ -157,6 +157,8 @@ async def test_a_running_proxy_answers_by_its_own_policy(slo: Command) -> None:
         body = {"model": "planner", "prompt": "x", "stream": False}
         for _ in range(20):
             assert (await client.request("POST", "/api/generate", body)).status == 200
+        # An answer is there a moment before its call has ended.
+        await up.calls.wait(20)
         admin = ("--admin", f"127.0.0.1:{up.admin_port}")
         code, out, _ = await asyncio.to_thread(slo, "--gate", "2", *admin)
         assert code == 1
