@@ -61,6 +61,8 @@ async function look(view) {
   await page.screenshot({ path: join(output, `${view.width}-${view.scheme}-call.png`) });
   await page.keyboard.press("Escape");
   await page.locator("#explain").waitFor({ state: "hidden" });
+  // The address is told of the end a moment after it is seen.
+  await page.waitForURL((url) => url.search === "");
   found.closed = new URL(page.url()).search === "";
 
   await page.locator("#jobs-t button.open").first().click();
