@@ -140,7 +140,9 @@ async def test_a_poisoned_answer_is_unknown_and_the_next_one_is_counted(
             job = (await admin.request("GET", "/jobs/job-1")).json
         assert (stats["ledger"]["dropped"], stats["spending"]["writes_lost"]) == (0, 0)
         assert "modelsplit_records_dropped_total 0.0" in metrics
-        assert "NaN" not in metrics.replace("event_loop_lag_p99", "")
+        # Of objectives NaN says that too little is known.
+        counted = [line for line in metrics.splitlines() if "modelsplit_slo_" not in line]
+        assert not [line for line in counted if line.endswith(" NaN")]
         assert (job["calls"], job["output_tokens"], job["cost_unknown"]) == (2, 7, 1)
         lines = {line["request_id"]: line for line in await up.logged() if "request_id" in line}
         assert [lines[request_id]["output_tokens"] for request_id in ids] == [None, 7]
