@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.cli.command import JSON, Argument, Command
-from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
-from modelsplit_proxy.cli.record_source import AdminSource, opened
+from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
+from modelsplit_proxy.cli.record_source import (
+    LIMIT,
+    STATE,
+    AdminSource,
+    opened,
+    read_limit,
+    show_kept,
+)
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import job_reader, job_text
 from modelsplit_proxy.records.job_reader import JobReader
@@ -23,12 +26,10 @@ from modelsplit_proxy.runtime.clock import SystemClock
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
+    from pathlib import Path
 
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.runtime.clock import Clock
-
-LIMIT: Final = 50
-_LIMIT_MAX: Final = 1000
 
 _NO_JOBS: Final = "no jobs are kept: a call belongs to one by its header X-LLM-Job-Id"
 
@@ -59,27 +60,21 @@ def read_arguments(args: argparse.Namespace) -> JobsArguments:
         raise QueryError("the ID is empty; give a job's, or none for a list")
     if args.id is not None and (words or args.limit is not None):
         raise QueryError("an ID names one job: it goes with --json and --state only")
-    limit = LIMIT if args.limit is None else args.limit
-    if not 1 <= limit <= _LIMIT_MAX:
-        raise QueryError(f"--limit {limit} is not between 1 and {_LIMIT_MAX}")
+    limit = read_limit(args.limit)
     return JobsArguments(args.id, words, limit, args.json)
 
 
 def run(asked: JobsArguments, admin: Address, state: Path | None, clock: Clock) -> int:
     """Ask, print, and return the exit code. Raises StoreError for a file that cannot be read."""
     source = _Proxy(admin) if state is None else _File(state, clock)
-    told = admin_client.known_fields(admin) if state is None else nullcontext()
+    told_by = admin if state is None else None
     try:
         if asked.job_id is not None:
             job = source.one(asked.job_id)
-            with told:
-                text = "" if asked.as_json else job_text.text(job)
-            _write(job, text, as_json=asked.as_json)
+            show_kept(job, job_text.text, as_json=asked.as_json, told_by=told_by)
         else:
             jobs = source.latest(asked.words, asked.limit)
-            with told:
-                text = "" if asked.as_json else job_text.listing(jobs)
-            _write(jobs, text, as_json=asked.as_json)
+            show_kept(jobs, job_text.listing, as_json=asked.as_json, told_by=told_by)
             if not jobs and not asked.as_json:
                 talk("no job matches" if asked.words else _NO_JOBS)
     except QueryError as error:
@@ -124,13 +119,6 @@ class _File:
         return [job_reader.fields(kept) for kept in self._reader.latest(query, limit)]
 
 
-def _write(value: Any, text: str, *, as_json: bool) -> None:
-    if as_json:
-        show_json(value)
-    else:
-        sys.stdout.write(text)
-
-
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     asked = read_arguments(args)
     # Only the flag asks for the file: the variable says where the proxy keeps it.
@@ -149,15 +137,9 @@ COMMAND: Final = Command(
         Argument("--job-state", help="jobs that are so: open, ok, failed or expired"),
         Argument("--since", metavar="WHEN", help="heard of since 30m, 1h, 7d ago, or a time"),
         Argument("--until", metavar="WHEN", help="last heard of before this"),
-        Argument(
-            "--limit",
-            type=int,
-            help=f"so many of the last ones (default {LIMIT}, at most {_LIMIT_MAX})",
-        ),
+        LIMIT,
         JSON,
-        Argument(
-            "--state", type=Path, metavar="DIR", help="read the state file there, without the proxy"
-        ),
+        STATE,
     ),
     settings=("admin",),
     example=_EXAMPLES,

@@ -4,27 +4,67 @@ from __future__ import annotations
 
 import http.client
 import os
+import sys
+from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
 from modelsplit_proxy.cli import admin_client, state_access
-from modelsplit_proxy.cli.output import CommandError, ExitCode
+from modelsplit_proxy.cli.command import Argument
+from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json
+from modelsplit_proxy.records.query import QueryError
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.records.reader import Read
     from modelsplit_proxy.runtime.clock import Clock
 
+Value = TypeVar("Value")
+
 # A question to a file of a million calls may take a while.
 _TIMEOUT_S: Final = 30.0
+_LIMIT: Final = 50
+_LIMIT_MAX: Final = 1000
+
+LIMIT: Final = Argument(
+    "--limit",
+    type=int,
+    help=f"so many of the last ones (default {_LIMIT}, at most {_LIMIT_MAX})",
+)
+STATE: Final = Argument(
+    "--state", type=Path, metavar="DIR", help="read the state file there, without the proxy"
+)
+
+
+def read_limit(limit: int | None) -> int:
+    """How many are listed. Raises QueryError."""
+    limit = _LIMIT if limit is None else limit
+    if not 1 <= limit <= _LIMIT_MAX:
+        raise QueryError(f"--limit {limit} is not between 1 and {_LIMIT_MAX}")
+    return limit
+
+
+def show_kept(
+    value: Value, text: Callable[[Value], str], *, as_json: bool, told_by: Address | None
+) -> None:
+    """Print ``value`` as JSON, or as ``text`` has it.
+
+    ``told_by``: the proxy whose fields it has, maybe of another version; None: they are ours.
+    """
+    if as_json:
+        show_json(value)
+        return
+    with nullcontext() if told_by is None else admin_client.known_fields(told_by):
+        words = text(value)
+    sys.stdout.write(words)
 
 
 class AdminSource:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.cli.command import JSON, Argument, Command
-from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, talk
-from modelsplit_proxy.cli.record_source import AdminSource, opened
+from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
+from modelsplit_proxy.cli.record_source import (
+    LIMIT,
+    STATE,
+    AdminSource,
+    opened,
+    read_limit,
+    show_kept,
+)
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import explain, request_log, trace
 from modelsplit_proxy.records.query import WORDS, QueryError, read_query
@@ -22,12 +26,10 @@ from modelsplit_proxy.runtime.clock import SystemClock
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.runtime.clock import Clock
-
-LIMIT: Final = 50
-_LIMIT_MAX: Final = 1000
 
 _EXAMPLES: Final = """\
 examples:
@@ -60,30 +62,24 @@ def read_arguments(args: argparse.Namespace) -> RequestsArguments:
         raise QueryError("an ID names one call: it goes with --json and --state only")
     if args.export and (args.json or args.limit is not None):
         raise QueryError("--export is JSON Lines of all calls; narrow it with --since or --role")
-    limit = LIMIT if args.limit is None else args.limit
-    if not 1 <= limit <= _LIMIT_MAX:
-        raise QueryError(f"--limit {limit} is not between 1 and {_LIMIT_MAX}")
+    limit = read_limit(args.limit)
     return RequestsArguments(args.id, words, limit, args.json, args.export)
 
 
 def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clock) -> int:
     """Ask, print, and return the exit code. Raises StoreError for a file that cannot be read."""
     source = _Proxy(admin) if state is None else _File(state, clock)
-    told = admin_client.known_fields(admin) if state is None else nullcontext()
+    told_by = admin if state is None else None
     try:
         if asked.request_id is not None:
             call = source.one(asked.request_id)
-            with told:
-                text = "" if asked.as_json else explain.text(call)
-            _write(call, text, as_json=asked.as_json)
+            show_kept(call, explain.text, as_json=asked.as_json, told_by=told_by)
         elif asked.export:
             for piece in source.export(asked.words):
                 sys.stdout.buffer.write(piece)
         else:
             calls = source.latest(asked.words, asked.limit)
-            with told:
-                text = "" if asked.as_json else request_log.listing(calls)
-            _write(calls, text, as_json=asked.as_json)
+            show_kept(calls, request_log.listing, as_json=asked.as_json, told_by=told_by)
             if not calls and not asked.as_json:
                 talk("no call matches" if asked.words else "no calls are kept")
     except (QueryError, AmbiguousError) as error:
@@ -140,13 +136,6 @@ class _File:
             yield trace.lines(page)
 
 
-def _write(value: Any, text: str, *, as_json: bool) -> None:
-    if as_json:
-        show_json(value)
-    else:
-        sys.stdout.write(text)
-
-
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     asked = read_arguments(args)
     # Only the flag asks for the file: the variable says where the proxy keeps it.
@@ -173,18 +162,12 @@ COMMAND: Final = Command(
         Argument("--failed", action="store_true", help="calls that did not end well"),
         Argument("--since", metavar="WHEN", help="30m, 1h, 7d ago, or 2026-11-23T01:30:00Z"),
         Argument("--until", metavar="WHEN", help="calls that came before this"),
-        Argument(
-            "--limit",
-            type=int,
-            help=f"so many of the last ones (default {LIMIT}, at most {_LIMIT_MAX})",
-        ),
+        LIMIT,
         JSON,
         Argument(
             "--export", action="store_true", help="all of them as JSON Lines, in order of arrival"
         ),
-        Argument(
-            "--state", type=Path, metavar="DIR", help="read the state file there, without the proxy"
-        ),
+        STATE,
     ),
     settings=("admin",),
     example=_EXAMPLES,
