@@ -38,14 +38,10 @@ _LABELS: Final = ("objective", "bound", "gate")
 
 
 class SloMetrics:
-    """Read at the scrape. ``report``: the last one; None: there is none yet.
+    """Read at the scrape. ``report``: the last one; None: there is none yet."""
 
-    ``objectives``: a report on nothing, which names what will be judged.
-    """
-
-    def __init__(self, judge: SloJudge, objectives: Report, tasks: Tasks, clock: Clock) -> None:
+    def __init__(self, judge: SloJudge, tasks: Tasks, clock: Clock) -> None:
         self._judge = judge
-        self._objectives = objectives
         self._tasks = tasks
         self._clock = clock
         self._due = clock.now()
@@ -67,7 +63,7 @@ class SloMetrics:
         target = GaugeMetricFamily(
             "modelsplit_slo_objective", "What the value is compared with.", labels=_LABELS
         )
-        for finding in _findings(self.report or self._objectives):
+        for finding in _findings(self.report or self._judge.of_nothing()):
             labels = _labels(finding)
             holds.add_metric(labels, _HOLDS.get(finding.verdict, math.nan))
             value.add_metric(labels, _known(finding.value))
