@@ -6,7 +6,7 @@ As ``windows``: copies of what is counted anyway, so that a call costs nothing m
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 from operator import sub
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy.failures import ErrorCode
 from modelsplit_policy.verdict import is_trouble
 from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.metrics.copies import Copies
 from modelsplit_proxy.metrics.windows import quantile
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ class Recent:
         self._totals = totals
         self._edges = edges
         self._clock = clock
-        # When, and what had been counted then; the oldest first, never empty.
-        self._copies: deque[tuple[float, Totals]] = deque()
+        self._copies: Copies[Totals] = Copies(LENGTH_S)
         self.keep()
 
     async def watch(self) -> None:
@@ -78,30 +78,20 @@ class Recent:
 
     def keep(self) -> None:
         """Keep a copy of what is counted now."""
-        now = self._clock.now()
-        self._copies.append((now, self._totals()))
-        while len(self._copies) > 1 and now - self._copies[1][0] >= LENGTH_S:
-            self._copies.popleft()
+        self._copies.keep(self._clock.now(), self._totals())
 
     @property
     def window_s(self) -> float:
         """How far back it reaches; less than five minutes in a young process."""
-        return self._clock.now() - self._before(LENGTH_S)[0]
+        now = self._clock.now()
+        return now - self._copies.oldest(now)[0]
 
     def roles(self) -> dict[Role, RoleRecently]:
         """What became of each role's calls."""
-        now, before = self._totals(), self._before(LENGTH_S)[1]
-        lately = self._before(NOW_S)[1]
+        at, now = self._clock.now(), self._totals()
+        _, before = self._copies.oldest(at)
+        lately = self._copies.before(at, NOW_S)
         return {role: self._role(role, now, before, lately) for role in Role}
-
-    def _before(self, length_s: float) -> tuple[float, Totals]:
-        """The latest copy that is so old, else the first there was."""
-        now, found = self._clock.now(), self._copies[0]
-        for copy in self._copies:
-            if now - copy[0] < length_s:
-                break
-            found = copy
-        return found
 
     def _role(self, role: Role, now: Totals, before: Totals, lately: Totals) -> RoleRecently:
         failed, refused = _by_reason(role, now, before)

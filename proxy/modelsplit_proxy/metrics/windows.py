@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import deque
-from dataclasses import dataclass, field
 from itertools import accumulate
 from operator import sub
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_proxy.metrics.copies import Copies
 from modelsplit_proxy.runtime.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -34,36 +33,15 @@ _QUANTILES: Final = (("p95", 0.95), ("p99", 0.99))
 Counts = tuple[int, ...]
 
 
-@dataclass(slots=True)
-class _Window:
-    """``copies``: what had been counted at some moments, the oldest first; never empty."""
-
-    length_s: float
-    copies: deque[tuple[float, Mapping[str, Counts]]] = field(default_factory=deque)
-
-    def keep(self, now: float, counts: Mapping[str, Counts]) -> None:
-        if self.copies and now - self.copies[-1][0] < self.length_s / _PARTS - _EARLY_S:
-            return
-        self.copies.append((now, counts))
-        self._forget(now)
-
-    def oldest(self, now: float) -> tuple[float, Mapping[str, Counts]]:
-        """The latest copy that is as old as the window is long, else the first there was."""
-        self._forget(now)
-        return self.copies[0]
-
-    def _forget(self, now: float) -> None:
-        while len(self.copies) > 1 and now - self.copies[1][0] >= self.length_s:
-            self.copies.popleft()
-
-
 class Windows:
     """Keeps what was counted in each of ``series`` (seconds), by name."""
 
     def __init__(self, series: Mapping[str, Series], clock: Clock) -> None:
         self._series = series
         self._clock = clock
-        self._windows = {name: _Window(length_s) for name, length_s in LENGTHS_S}
+        self._windows: dict[str, Copies[Mapping[str, Counts]]] = {
+            name: Copies(length_s, length_s / _PARTS - _EARLY_S) for name, length_s in LENGTHS_S
+        }
         self.keep()
 
     async def watch(self) -> None:

@@ -97,7 +97,7 @@ def test_a_window_is_never_shorter_and_hardly_longer_than_its_name() -> None:
 def test_what_is_kept_does_not_grow() -> None:
     world = World()
     world.pass_to(24 * 3600)
-    kept = {name: len(window.copies) for name, window in world.windows._windows.items()}
+    kept = {name: len(window) for name, window in world.windows._windows.items()}
     assert kept == {"5m": 31, "5h": 31}
 
 
@@ -118,7 +118,7 @@ async def test_copies_are_kept_by_a_task() -> None:
     for step in (9.999, 20.0):  # a timer may be a little early
         world.clock.at = step
         await passes(10.0)
-    assert len(world.windows._windows["5m"].copies) == 3
+    assert len(world.windows._windows["5m"]) == 3
     task.cancel()
 
 
