@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelsplit_policy.intervals import Estimate, at_least, difference, quantile_ranks, wilson
 from modelsplit_policy.slo.events import most_in_any_window
@@ -65,6 +65,15 @@ class Judged:
         return Verdict.PASS if self.holds(value) else Verdict.BREACH
 
 
+class _Observed(NamedTuple):
+    """A value of ``n`` samples, and its interval where one is known."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
 def of_values(judged: Judged, values: Values, what: str, *, alike: bool = False) -> Finding:
     """A quantile of durations. ``what``: of which there were too few, in words.
 
@@ -80,20 +89,8 @@ def of_values(judged: Judged, values: Values, what: str, *, alike: bool = False)
         first, last = quantile_ranks(n, effective, p, LEVEL)
     low = None if first is None else ranked.at(first) / 1000
     high = None if last is None else ranked.at(last) / 1000
-    value, needed = ranked.quantile(p) / 1000, enough(1 - p)
-    verdict, note = judged.by(value), ""
-    if n < needed and (alike or not _too_many(values.share.bad, n, 1 - p)):
-        verdict, note = Verdict.NOT_ENOUGH_DATA, f"{n} of the {needed} {what} that are needed"
-    return judged.finding(
-        verdict,
-        value=value,
-        low=low,
-        high=high,
-        n=n,
-        note=note,
-        worst=values.share.worst if verdict is Verdict.BREACH else (),
-        budget=_budget(values.share, 1 - p),
-    )
+    observed = _Observed(ranked.quantile(p) / 1000, low, high, n)
+    return _of_enough(judged, observed, values.share, 1 - p, what, alike=alike)
 
 
 def of_share(judged: Judged, share: Share, what: str, *, alike: bool = False) -> Finding:
@@ -107,18 +104,23 @@ def of_share(judged: Judged, share: Share, what: str, *, alike: bool = False) ->
     if n == 0:
         return judged.nothing(f"no {what}")
     counted = n - share.bad if good else share.bad
-    value, needed = counted / n, enough(allowed)
-    effective = share.effective(LEVEL)
+    value, effective = counted / n, share.effective(LEVEL)
     low, high = (None, None) if effective is None else wilson(value, effective, LEVEL)
-    verdict, note = judged.by(value), ""
+    observed = _Observed(value, low, high, n)
+    return _of_enough(judged, observed, share, allowed, what, alike=alike)
+
+
+def _of_enough(
+    judged: Judged, observed: _Observed, share: Share, allowed: float, what: str, *, alike: bool
+) -> Finding:
+    """The finding, if there are samples enough. ``allowed``: which share of them may be bad."""
+    n, needed = observed.n, enough(allowed)
+    verdict, note = judged.by(observed.value), ""
     if n < needed and (alike or not _too_many(share.bad, n, allowed)):
         verdict, note = Verdict.NOT_ENOUGH_DATA, f"{n} of the {needed} {what} that are needed"
     return judged.finding(
         verdict,
-        value=value,
-        low=low,
-        high=high,
-        n=n,
+        **observed._asdict(),
         note=note,
         worst=share.worst if verdict is Verdict.BREACH else (),
         budget=_budget(share, allowed),
