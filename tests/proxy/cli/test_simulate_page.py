@@ -10,6 +10,7 @@ import pytest
 
 from modelsplit_proxy.cli.main import run
 from modelsplit_proxy.cli.simulate_page import page
+from support.simulate_report import GAP
 
 CURVE = [(0.5, 1.0), (0.95, 4.0), (1.0, 9.0)]
 FIGURE = {"value": 2.0, "low": 1.0, "high": 3.0}
@@ -43,18 +44,6 @@ def policy(name: str) -> dict[str, Any]:
     }
 
 
-GAP = {
-    "role": "PLANNER",
-    "measure": "latency_p95_s",
-    "unit": "s",
-    "before": 4.1,
-    "after": 2.6,
-    "difference": -1.5,
-    "low": -1.8,
-    "high": -1.2,
-    "leads": True,
-    "told": True,
-}
 REPORT: dict[str, Any] = {
     "warnings": ["little was <replayed>"],
     "summary": "planner P95 4.1 → 2.6 s",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from modelsplit_proxy.cli.simulate_text import fit_lines, lines
+from support.simulate_report import GAP
 
 
 def figure(value: float) -> dict[str, float | None]:
@@ -90,22 +91,10 @@ def test_failures_retries_host_and_coverage_are_told() -> None:
 
 
 def test_of_differences_those_that_lead_are_shown_and_changes_are_marked() -> None:
-    gap = {
-        "role": "PLANNER",
-        "measure": "latency_p95_s",
-        "unit": "s",
-        "before": 4.1,
-        "after": 2.6,
-        "difference": -1.5,
-        "low": -1.8,
-        "high": -1.2,
-        "leads": True,
-        "told": True,
-    }
-    alone = gap | {"measure": "failed", "low": None, "high": None, "told": False}
-    minor = gap | {"measure": "latency_p50_s", "leads": False}
+    alone = GAP | {"measure": "failed", "low": None, "high": None, "told": False}
+    minor = GAP | {"measure": "latency_p50_s", "leads": False}
     other = POLICY | {"name": "old.json"}
-    report = REPORT | {"policies": [other, POLICY], "differences": [gap, alone, minor]}
+    report = REPORT | {"policies": [other, POLICY], "differences": [GAP, alone, minor]}
     text = "\n".join(lines(report))
     assert "*  PLANNER  latency P95    4.10 s    2.60 s  -1.50 ± 0.30" in text
     assert "   PLANNER  failed         4.10 s    2.60 s         -1.50" in text
