@@ -39,6 +39,12 @@ _NO_SEAT: Final = MappingProxyType(
         Reason.DRAINING: ("modelsplit is restarting", "Draining"),
     }
 )
+_BEHIND_A_HANG: Final = MappingProxyType(
+    {
+        Reason.QUEUE_FULL: "the queue of role {role} is full",
+        Reason.SHED: "role {role} is shed",
+    }
+)
 
 
 def retry_after(seconds: float) -> int:
@@ -78,6 +84,17 @@ def no_seat(
         phrase,
         retry_after_s=retry_after_s,
     )
+
+
+def behind_a_hang(refusal: Failure, role: Role, waited_s: float, upstream: str) -> Failure:
+    """The refusal of a call that found no seat while Ollama answered nothing: that is why."""
+    what = _BEHIND_A_HANG.get(refusal.reason, "no seat came free for role {role}")
+    text = what.format(role=role)
+    if refusal.reason is Reason.QUEUE_TIMEOUT and waited_s > 0:
+        text += f" in {waited_s:.1f} s"
+    text = f"{text}, because Ollama at {upstream}"
+    end = f"answers nothing: it hangs; restart it; retry in {refusal.retry_after_s} s"
+    return replace(refusal, message=f"{text[:120]} {end}")
 
 
 def held_by(

@@ -96,6 +96,10 @@ class Silent(NamedTuple):
     for_s: float
 
 
+_LOOK: Final = "systemctl status ollama"
+_RESTART: Final = "systemctl restart ollama"
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known. Errors are in words, empty where there is none.
@@ -108,6 +112,7 @@ class Facts:
     upstream: str = ""
     upstream_up: bool | None = True
     upstream_error: str = ""
+    upstream_hangs: bool = False
     draining: bool = False
     active: int = 0
     troubles: tuple[Trouble, ...] = ()
@@ -177,7 +182,7 @@ def _causes(facts: Facts) -> Iterator[Cause]:
         yield Cause(Level.CRITICAL, text, running)
     if facts.upstream_up is False:
         text = f"Ollama at {facts.upstream} is not answering ({facts.upstream_error})"
-        yield Cause(Level.CRITICAL, text, "systemctl status ollama")
+        yield Cause(Level.CRITICAL, text, _RESTART if facts.upstream_hangs else _LOOK)
     yield from _of_models(facts)
     yield from _of_state(facts)
     for silent in facts.silent[:_TOLD_MAX]:

@@ -114,6 +114,31 @@ async def test_a_role_that_is_out_of_time_while_it_hangs_asks_no_second_model(
 
 
 @pytest.mark.flowing_time
+async def test_who_waits_in_line_is_told_that_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deadlines, "MUTE_S", 600.0)
+    overlay: Overlay = {
+        "global": {"max_concurrent": 1},
+        "roles": {"PLANNER": {"validate": False, "reserved": 0, "max_wait_ms": 5000}},
+    }
+    async with ollama(FIRST, CHAT) as upstream, in_front_of(upstream.port, overlay) as up:
+        await up.app.loaded_models.ask()
+        upstream.hang()
+        async with up.client() as runs:
+            await runs.ask("POST", ROUTE, call(ROUTE, CHAT))
+            await up.until(lambda: up.seats() == (1, 0))
+            await up.until(lambda: up.app.probe.up is False)
+            answer = await ask(up, "planner")
+            assert told(answer) == (503, "E_OVERLOAD_THROTTLED", "queue_timeout")
+            assert f"because Ollama at http://{up.app.target.authority}" in answer.json["error"]
+            assert "it hangs; restart it; retry in" in answer.json["error"]
+            async with up.admin() as admin:
+                health = (await admin.request("GET", "/healthz")).json
+            assert health["health"]["next"] == "systemctl restart ollama"
+            upstream.go_on()
+            assert (await runs.answer()).status == 200
+
+
+@pytest.mark.flowing_time
 async def test_it_is_seen_in_health_and_opens_the_providers_breaker_until_it_is_back() -> None:
     async with ollama(FIRST, SECOND, CHAT) as upstream, in_front_of(upstream.port, PLAIN) as up:
         await up.app.loaded_models.ask()

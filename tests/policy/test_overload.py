@@ -88,6 +88,38 @@ def test_the_sentence_is_short_whatever_held_the_call(hold: Hold, reason: Reason
     assert len(failure.message) <= 200
 
 
+def test_who_waited_behind_a_hang_is_told_so_and_what_to_do() -> None:
+    refusal = overload.no_seat(
+        Reason.QUEUE_TIMEOUT, "PLANNER", held="", waiting=(1, 64), retry_after_s=3, waited_s=8.0
+    )
+    told = overload.behind_a_hang(refusal, Role.PLANNER, 8.0, "http://127.0.0.1:11434")
+    assert told.message == (
+        "no seat came free for role PLANNER in 8.0 s, because Ollama at http://127.0.0.1:11434 "
+        "answers nothing: it hangs; restart it; retry in 3 s"
+    )
+    assert (told.code, told.reason, told.retry_after_s) == (refusal.code, refusal.reason, 3)
+    assert len(overload.behind_a_hang(refusal, Role.EXECUTOR, 8.0, "x" * 300).message) <= 200
+
+
+@pytest.mark.parametrize(
+    ("reason", "text"),
+    [
+        (Reason.QUEUE_FULL, "the queue of role HEAVY is full"),
+        (Reason.QUEUE_TIMEOUT, "no seat came free for role HEAVY"),
+        (Reason.SHED, "role HEAVY is shed"),
+    ],
+)
+def test_who_is_refused_at_once_behind_a_hang_is_told_so_too(reason: Reason, text: str) -> None:
+    refusal = overload.no_seat(
+        reason, "HEAVY", held="", waiting=(64, 64), retry_after_s=3, waited_s=0.0
+    )
+    told = overload.behind_a_hang(refusal, Role.HEAVY, 0.0, "http://127.0.0.1:11434")
+    assert told.message == (
+        f"{text}, because Ollama at http://127.0.0.1:11434 "
+        "answers nothing: it hangs; restart it; retry in 3 s"
+    )
+
+
 def test_who_is_shed_is_told_why() -> None:
     failure = overload.no_seat(
         Reason.SHED,

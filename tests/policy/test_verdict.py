@@ -148,6 +148,11 @@ def test_the_worst_is_told_first_and_all_are_told() -> None:
     assert found.step == "systemctl status ollama"
 
 
+def test_one_that_hangs_is_to_be_restarted() -> None:
+    facts = replace(WELL, upstream_up=False, upstream_error="no answer within 5 s")
+    assert judge(replace(facts, upstream_hangs=True)).step == "systemctl restart ollama"
+
+
 def test_an_ollama_that_answers_again_is_not_called_down_beside_its_version() -> None:
     assert judge(replace(WELL, held=AWAY)).level is Level.OK
     opened = Trouble(Signal.PROVIDER_BREAKER, Level.CRITICAL, "the provider's breaker is open")

@@ -113,6 +113,7 @@ class Service:
             upstream=f"http://{parts.target.authority}",
             upstream_up=parts.probe.up,
             upstream_error=parts.probe.error or "",
+            upstream_hangs=parts.probe.mute_since is not None,
             draining=parts.lifecycle.draining,
             active=parts.lifecycle.active,
             troubles=guard.troubles,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from modelsplit_policy import overload
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.tickets import Hold, Place
 
@@ -33,6 +34,7 @@ class AdmissionQueue:
         self._waiting: dict[Ticket, asyncio.Future[Failure | None]] = {}
         self._look: tuple[float, asyncio.TimerHandle] | None = None
         self._away: Failure | None = None
+        self._hangs = ""
 
     def __repr__(self) -> str:
         return f"<AdmissionQueue {len(self._waiting)} waiting, {self._admission!r}>"
@@ -43,6 +45,8 @@ class AdmissionQueue:
         if ticket.place is Place.WAITING:
             self._waiting[ticket] = asyncio.get_running_loop().create_future()
             self._fill()
+        if refusal is not None and self._hangs:
+            return overload.behind_a_hang(refusal, ticket.role, 0.0, self._hangs)
         return refusal
 
     async def wait(self, ticket: Ticket) -> Failure | None:
@@ -96,6 +100,10 @@ class AdmissionQueue:
         self._admission.away(is_away=False)
         self._fill()
 
+    def hangs(self, upstream: str) -> None:
+        """Somebody listens and answers nothing; empty: it answers. Who gets no seat is told so."""
+        self._hangs = upstream
+
     def give_up(self) -> None:
         """Nobody will: tell everyone who waited for it."""
         away = self._away
@@ -119,11 +127,16 @@ class AdmissionQueue:
         granted = self._waiting[ticket]
         if granted.done():
             return
-        refusal = self._admission.refusal(reason, ticket, self._clock.now())
-        if self._away is not None and reason is Reason.QUEUE_TIMEOUT:
-            refusal = self._away
+        now = self._clock.now()
+        refusal = self._admission.refusal(reason, ticket, now)
+        if reason is Reason.QUEUE_TIMEOUT:
+            if self._away is not None:
+                refusal = self._away
+            elif self._hangs:
+                waited_s = now - ticket.arrived
+                refusal = overload.behind_a_hang(refusal, ticket.role, waited_s, self._hangs)
         granted.set_result(refusal)
-        self._admission.leave(ticket, self._clock.now())
+        self._admission.leave(ticket, now)
         self._fill()
 
     def _fill(self) -> None:

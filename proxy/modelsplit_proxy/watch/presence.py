@@ -44,6 +44,7 @@ class Presence:
         self._probe = probe
         self._upstream = f"http://{target.authority}"
         self._end: asyncio.TimerHandle | None = None
+        self._hangs = False
 
     def __repr__(self) -> str:
         return f"<Presence {self._outage!r}>"
@@ -59,6 +60,8 @@ class Presence:
             if error.fault not in _CUT:
                 self.answered()
             return False
+        if error.fault is not Fault.CONNECT_TIMEOUT:
+            self._hangs_no_longer()
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self._outage.lost(now) and (left_s := self._outage.left_s(now)) > 0:
@@ -68,8 +71,14 @@ class Presence:
             self._end = loop.call_later(left_s, self._too_long)
         return self._outage.waits(now)
 
+    def mute(self) -> None:
+        """It has left a question unanswered for as long as anybody waits for one."""
+        self._hangs = True
+        self._queue.hangs(self._upstream)
+
     def answered(self) -> None:
         """It has answered something."""
+        self._hangs_no_longer()
         returned = self._outage.back()
         if self._end is not None:
             self._end.cancel()
@@ -82,6 +91,11 @@ class Presence:
         if self._end is not None:
             self._end.cancel()
             self._end = None
+
+    def _hangs_no_longer(self) -> None:
+        if self._hangs:
+            self._hangs = False
+            self._queue.hangs("")
 
     def _too_long(self) -> None:
         self._end = None

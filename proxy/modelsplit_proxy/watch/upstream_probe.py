@@ -30,12 +30,15 @@ _EVERY_AWAY_S: Final = 0.2
 _NOBODY: Final = frozenset({Fault.REFUSED, Fault.DNS})
 _TIMEOUT_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 1024
+_GONE: Final = "Is it running? try `systemctl status ollama`"
+_HANGS: Final = "It hangs: try `systemctl restart ollama`"
 
 
 class ProbeListener(Protocol):
     """Who is told how each question ended."""
 
     def answered(self) -> None: ...
+    def mute(self) -> None: ...
     def failed(self, error: UpstreamError) -> object: ...
 
 
@@ -104,6 +107,8 @@ class UpstreamProbe:
         except TimeoutError:
             error = f"no answer within {_TIMEOUT_S:g} s"
             self._note(up=False, version=None, error=error, mute_since=since)
+            if self._listener is not None:
+                self._listener.mute()
         except UpstreamError as failed:
             mute_since = since if failed.fault is Fault.CONNECT_TIMEOUT else None
             self._note(up=False, version=None, error=str(failed), mute_since=mute_since)
@@ -130,10 +135,10 @@ class UpstreamProbe:
             logger.info("Ollama %s answers at http://%s", version, self._target.authority)
         elif changed:
             logger.warning(
-                "Ollama at http://%s is not answering (%s); calls fail until it does. "
-                "Is it running? try `systemctl status ollama`",
+                "Ollama at http://%s is not answering (%s); calls fail until it does. %s",
                 self._target.authority,
                 error,
+                _GONE if mute_since is None else _HANGS,
             )
 
 

@@ -35,6 +35,9 @@ class Everybody:
     def go_on(self) -> None:
         self.told.append("go on")
 
+    def hangs(self, upstream: str) -> None:
+        self.told.append(f"{upstream} hangs" if upstream else "it hangs no longer")
+
     def give_up(self) -> None:
         self.told.append("give up")
 
@@ -55,6 +58,25 @@ def made() -> tuple[Presence, Everybody]:
         UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434"),
     )
     return presence, everybody
+
+
+def test_the_line_is_told_that_it_hangs_until_it_answers() -> None:
+    presence, everybody = made()
+    presence.mute()
+    presence.mute()
+    presence.answered()
+    presence.answered()
+    hangs = "http://127.0.0.1:11434 hangs"
+    assert everybody.told == [hangs, hangs, "it hangs no longer", *["LOCAL answers"] * 2]
+
+
+@pytest.mark.fake_time
+async def test_one_that_is_killed_hangs_no_longer() -> None:
+    presence, everybody = made()
+    presence.mute()
+    assert not presence.failed(UpstreamError(Fault.CONNECT_TIMEOUT, "no connection within 2 s"))
+    assert not presence.failed(REFUSED)
+    assert everybody.told == ["http://127.0.0.1:11434 hangs", "it hangs no longer"]
 
 
 @pytest.mark.fake_time
