@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import uvloop
 
 from kit import options, policy, quantile, show, table
-from modelsplit_sim.virtual_run import VirtualRun
+from modelsplit_sim.replay.run import Contender, Run, Traffic
 from modelsplit_sim.virtual_traffic import read_scenario
 from support.process import ollama, serving
 from support.wire import Client
@@ -81,10 +81,13 @@ async def real(scenario: str, arrivals: list[Arrival]) -> tuple[list[Outcome], d
 
 
 def virtual(scenario: Scenario, arrivals: list[Arrival], seed: int) -> list[Outcome]:
-    run = VirtualRun(policy(), scenario.host, arrivals, chat_model=CHAT, seed=seed)
+    traffic = Traffic([arrival.demand(CHAT) for arrival in arrivals])
+    run = Run(Contender("virtual", policy()), scenario.host, traffic, seed, loaded=MODELS)
     return [
-        Outcome(call.role, 200 if call.ok else None if call.gone else 503, call.latency_s)
-        for call in run.run()
+        Outcome(
+            str(call.route.role), 200 if call.ok else None if call.gone else 503, call.latency_s
+        )
+        for call in run.play().calls
     ]
 
 

@@ -28,7 +28,8 @@ from kit import mean, merged, options, quantile, show, table
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.vocabulary import Role
 from modelsplit_sim.host_shape import Neighbour
-from modelsplit_sim.virtual_run import PlainCaps, VirtualRun
+from modelsplit_sim.replay.line import PlainCaps
+from modelsplit_sim.replay.run import Contender, Run, Traffic
 from modelsplit_sim.virtual_traffic import Arrival, read_scenario
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.parallelism import Parallelism
     from modelsplit_sim.host_shape import HostShape
-    from modelsplit_sim.virtual_run import VirtualCall
+    from modelsplit_sim.replay.attempt import CallRun
+    from modelsplit_sim.replay.run import Played
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b")
-ONE = dict.fromkeys(("PLANNER", "EXECUTOR", "HEAVY", "CHAT"), "qwen3:8b")
-SPLIT = ONE | {"PLANNER": "qwen3:4b", "HEAVY": "gemma3:12b"}
+# Whom chats ask, and, with one model, everybody.
+CHAT = "qwen3:8b"
+# What is loaded from the beginning: each role's model.
+LOADED = MODELS[:3]
 # Half a core of a machine of two, in turns of some seconds.
 NEIGHBOUR = Neighbour(busy_s=4.0, idle_s=4.0, slowdown=2.0)
 STATIC = (1, 2, 4, 6)
@@ -51,16 +55,14 @@ SECONDS = 200.0
 
 
 class Way(NamedTuple):
-    """One way of letting calls in. ``models``: straight to the host, and where each role goes.
+    """One way of letting calls in. ``again``: after a restart, with what a run before learned."""
 
-    ``again``: after a restart, with what a run before has learned.
-    """
-
-    name: str
-    policy: Policy
-    line: Callable[[], PlainCaps] | str | None
-    models: dict[str, str] | None = None
+    contender: Contender
     again: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.contender.name
 
 
 def hosts() -> dict[str, HostShape]:
@@ -108,32 +110,38 @@ def ways(file: Path, label: str) -> list[Way]:
     own = policy(file)
     names = {1: "one", 2: "two", 4: "four", 6: "six"}
     return [
-        Way(label, own, "admission"),
-        Way(f"{label}, after a restart", own, "admission", again=True),
-        *(Way(f"{names[n]} at a time", pinned(file, n), "admission") for n in STATIC),
-        Way("one by one, waits of 15 and 30 s: a bound", patient(file), "admission"),
-        Way("caps 2 / 5 / 1 / 6, first come first served", own, caps),
-        Way("direct, one model", own, None, ONE),
-        Way("direct, split", own, None, SPLIT),
+        Way(Contender(label, own)),
+        Way(Contender(f"{label}, after a restart", own), again=True),
+        *(Way(Contender(f"{names[n]} at a time", pinned(file, n))) for n in STATIC),
+        Way(Contender("one by one, waits of 15 and 30 s: a bound", patient(file))),
+        Way(Contender("caps 2 / 5 / 1 / 6, first come first served", own, line=caps)),
+        Way(Contender("direct, one model", own, direct=CHAT)),
+        Way(Contender("direct, split", own, direct="")),
     ]
 
 
-def played(way: Way, shape: HostShape, seed: int, rate: float = 1.0) -> VirtualRun:
+def run_of(way: Way, shape: HostShape, seed: int, rate: float = 1.0) -> Run:
+    """A run, not yet played."""
     traffic = read_scenario("fierce").traffic
     arrivals = traffic.trace(SECONDS, seed, rate, shape.spread)
-    line = way.line() if callable(way.line) else way.line
-    run = VirtualRun(way.policy, shape, arrivals, line=line, models=way.models, seed=seed)
+    run = Run(way.contender, shape, called(arrivals, CHAT), seed, loaded=LOADED)
     if way.again:
-        recall(run, played(way._replace(again=False), shape, seed + 1000))
-    run.run()
+        before = run_of(way._replace(again=False), shape, seed + 1000)
+        before.play()
+        recall(run, before)
     return run
 
 
-def recall(run: VirtualRun, before: VirtualRun) -> None:
+def called(arrivals: Iterable[Arrival], chat_model: str) -> Traffic:
+    return Traffic([arrival.demand(chat_model) for arrival in arrivals])
+
+
+def recall(run: Run, before: Run) -> None:
     """What the process before has learned is known to this one, a minute later."""
-    assert run.admission is not None
-    assert before.admission is not None
-    old, new = before.admission.host().parallelism, run.admission.host().parallelism
+    assert run.proxy is not None
+    assert before.proxy is not None
+    old = before.proxy.admission.host().parallelism
+    new = run.proxy.admission.host().parallelism
     host = old.learned(before.now).aged(60.0)
     if host is not None:
         new.recall(host, 0.0)
@@ -159,26 +167,26 @@ class Figures(NamedTuple):
     cold_failed: int
 
 
-def figures(run: VirtualRun) -> tuple[Figures, list[float], list[float]]:
+def figures(run: Played) -> tuple[Figures, list[float], list[float]]:
     """The figures of one run, and the latencies of its planners and executors."""
     ended = sorted(call.ended or 0.0 for call in run.calls if call.ok)
     begin = ended[AFTER - 1] if len(ended) >= AFTER else math.inf
-    calls = [call for call in run.calls if call.arrival.at >= begin]
-    of = {role: [call for call in calls if call.role is role] for role in Role}
+    calls = [call for call in run.calls if call.arrived >= begin]
+    of = {role: [call for call in calls if call.route.role is role] for role in Role}
     planners, executors = (
         [call.latency_s for call in of[role] if call.ok] for role in (Role.PLANNER, Role.EXECUTOR)
     )
-    cold = [call for call in run.calls if call.role is Role.PLANNER]
+    cold = [call for call in run.calls if call.route.role is Role.PLANNER]
     row = Figures(
         len(of[Role.PLANNER]),
         lost(of[Role.PLANNER]),
-        sum(call.refused is not None for call in of[Role.PLANNER]),
+        sum(was_refused(call) for call in of[Role.PLANNER]),
         quantile(planners, 0.95),
         len(of[Role.EXECUTOR]),
         lost(of[Role.EXECUTOR]),
         quantile(executors, 0.95),
         lost(of[Role.HEAVY]) + lost(of[Role.CHAT]),
-        sum(call.arrival.tokens for call in calls if call.ok),
+        sum(call.demand.output_tokens for call in calls if call.ok),
         sum(call.busy_s for call in run.calls),
         sum(call.wasted_s for call in run.calls),
         len(cold),
@@ -187,14 +195,19 @@ def figures(run: VirtualRun) -> tuple[Figures, list[float], list[float]]:
     return row, planners, executors
 
 
-def lost(calls: Iterable[VirtualCall]) -> int:
+def lost(calls: Iterable[CallRun]) -> int:
     return sum(not call.ok for call in calls)
+
+
+def was_refused(call: CallRun) -> bool:
+    """It failed, and its last attempt had no seat."""
+    return call.failure is not None and call.attempts[-1].seated is None
 
 
 def measured(host: str, shape: HostShape, way: Way, seeds: Sequence[int]) -> dict[str, Any]:
     rows, planners, executors = [], [], []
     for seed in seeds:
-        row, first, second = figures(played(way, shape, seed))
+        row, first, second = figures(run_of(way, shape, seed).play())
         rows.append(row._asdict())
         planners += first
         executors += second
@@ -338,12 +351,17 @@ def calls_until(
     own: Policy, shape: HostShape, chat_model: str, seed: int, right: Callable[[Parallelism], bool]
 ) -> int | None:
     """Finished calls until what is learned is right and stays so; None: it never did."""
-    run = VirtualRun(own, shape, steady(seed), chat_model=chat_model, seed=seed)
-    assert run.admission is not None
-    learned = run.admission.host().parallelism
     seen: list[bool] = []
-    run.listeners.append(lambda: seen.append(right(learned)))
-    run.run()
+
+    def told(call: CallRun) -> None:
+        if call.ok:
+            seen.append(right(learned))
+
+    traffic = called(steady(seed), chat_model)
+    run = Run(Contender("learning", own), shape, traffic, seed, loaded=LOADED, told=told)
+    assert run.proxy is not None
+    learned = run.proxy.admission.host().parallelism
+    run.play()
     wrong = [number for number, is_right in enumerate(seen, 1) if not is_right]
     return None if wrong and wrong[-1] == len(seen) else (wrong[-1] if wrong else 0) + 1
 

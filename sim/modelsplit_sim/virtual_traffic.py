@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .host_file import host_of
+from .replay.demand import Demand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +32,11 @@ class Arrival(NamedTuple):
     tokens: int
     patience_s: float
     pace: float
+
+    def demand(self, chat_model: str) -> Demand:
+        """What its client asks for: its role by the alias, or, of CHAT, a model."""
+        model = chat_model if self.role == "CHAT" else self.role.lower()
+        return Demand(self.at, model, self.tokens, patience_s=self.patience_s, pace=self.pace)
 
 
 @dataclass(frozen=True, slots=True)

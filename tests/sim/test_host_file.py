@@ -23,6 +23,39 @@ def test_a_models_name_may_be_spelled_as_ollama_reads_it() -> None:
     assert (host.vram_gb, host.batching, host.num_parallel) == (12, 0.2, 1)
 
 
+def test_what_one_more_context_takes_is_read_and_counted() -> None:
+    small, large = ({"ms_per_token": 14, "load_ms": 1, "gb": gb, "slot_gb": 1.5} for gb in (4, 6))
+    host = host_of(RAW | {"num_parallel": 2, "models": {"small": small, "large": large}})
+    assert {name: model.slot_gb for name, model in host.models.items()} == {
+        "small": 1.5,
+        "large": 1.5,
+    }
+    sizes = {
+        slots: [model.gb for model in host.with_slots(slots).models.values()]
+        for slots in (1, 2, 3, 4)
+    }
+    assert sizes == {1: [2.5, 4.5], 2: [4.0, 6.0], 3: [5.5, 7.5], 4: [7.0, 9.0]}
+    # 80 % of what the other one leaves of 12 GB.
+    fit = {
+        slots: host.with_slots(slots).has_room(small, 1, large)
+        for slots, (small, large) in sizes.items()
+    }
+    assert fit == {1: True, 2: True, 3: False, 4: False}
+
+
+def test_contexts_take_nothing_more_where_nobody_says_so() -> None:
+    host = host_of(RAW)
+    assert host.of("qwen3:4b").slot_gb == 0
+    assert host.with_slots(8).of("qwen3:4b").gb == 3.5
+
+
+@pytest.mark.parametrize("name", shipped.hosts())
+def test_the_shipped_hosts_say_what_contexts_take(name: str) -> None:
+    host = shipped.host(name)
+    for model in host.models.values():
+        assert 0 < model.slot_gb * host.num_parallel < model.gb
+
+
 @pytest.mark.parametrize("name", ["", *shipped.hosts()])
 def test_what_is_written_reads_as_the_same(name: str) -> None:
     host = (
@@ -46,6 +79,9 @@ def test_what_is_written_reads_as_the_same(name: str) -> None:
         ({"models": []}, "models is no object"),
         ({"models": {"m": {"ms_per_token": 1}}}, "models.m: missing 1 required"),
         ({"models": {"m": {"tokens": 1}}}, "models.m.tokens is unknown"),
+        ({"models": {"m": {"slot_gb": -0.5}}}, "models.m.slot_gb -0.5 is too small"),
+        ({"models": {"m": {"slot_gb": "1"}}}, "models.m.slot_gb is no number"),
+        ({"models": {"m": {"slot_gb": None}}}, "models.m.slot_gb is no number"),
         ({"neighbour": 3}, "neighbour is no object"),
     ],
 )

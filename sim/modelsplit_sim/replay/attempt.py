@@ -155,5 +155,22 @@ class CallRun:
         return sum(attempt.waited_s for attempt in self.attempts)
 
     @property
+    def busy_s(self) -> float:
+        """How long it kept the host, waits inside Ollama included, all attempts together."""
+        return sum(
+            attempt.ended - attempt.dispatched
+            for attempt in self.attempts
+            if attempt.dispatched is not None and attempt.ended is not None
+        )
+
+    @property
+    def wasted_s(self) -> float:
+        """How long the host computed for a client that has left; of one that has not: 0."""
+        work = self.attempts[-1].work if self.gone and self.attempts else None
+        if work is None or work.begun is None or self.ended is None:
+            return 0.0
+        return self.ended - work.begun
+
+    @property
     def fallback_used(self) -> bool:
         return len(self.attempts) > 1 or (bool(self.attempts) and self.route.starts_at_fallback)

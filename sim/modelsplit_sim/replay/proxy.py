@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from modelsplit_sim.virtual_host import VirtualHost, Work
 
     from .demand import Shares
+    from .line import Line
     from .timeline import Timeline
 
 # The process's default for silence inside a stream.
@@ -84,6 +85,7 @@ class VirtualProxy:
 
     ``told``: called with each call that has ended. ``shares``: by role and model, how often an
     answer does not fit or the upstream fails. ``installed``: models, besides those of the policy.
+    ``line``: lets calls in instead of admission, which then has nothing to do.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class VirtualProxy:
         shares: Mapping[tuple[str, str], Shares],
         installed: Iterable[str],
         told: Callable[[CallRun], None],
+        line: Line | None = None,
     ) -> None:
         self._policy = policy
         self._host = host
@@ -104,6 +107,7 @@ class VirtualProxy:
         self._providers = Providers(policy)
         self._prices = Prices(policy)
         self.admission = seats.from_policy(policy)
+        self._line: Line = self.admission if line is None else line
         self.breakers = Breakers(breaker_rules(policy.breakers))
         self.budgets = Budgets(policy.budgets)
         self._clients = ClientLimits(policy.clients)
@@ -120,7 +124,8 @@ class VirtualProxy:
     def start(self) -> None:
         """Begin to watch."""
         self.loaded.ask()
-        self.health.look()
+        if self._line is self.admission:
+            self.health.look()
 
     # What happens to a call.
 
@@ -263,7 +268,7 @@ class VirtualProxy:
             max_hold_s=float("inf") if row.max_hold_ms is None else row.max_hold_ms / 1000,
             front=ask.front,
         )
-        refused = self.admission.ask(ticket, now)
+        refused = self._line.ask(ticket, now)
         if ticket.place is Place.WAITING:
             self._by_ticket[ticket] = attempt
             if call.state.state is State.PENDING:
@@ -276,7 +281,7 @@ class VirtualProxy:
 
     def _due(self, ticket: Ticket) -> None:
         if ticket.place is Place.WAITING:
-            self.admission.due(ticket)
+            self._line.due(ticket)
             self._fill()
 
     def _wait_ends(self, attempt: AttemptRun) -> None:
@@ -284,13 +289,13 @@ class VirtualProxy:
         if attempt.over or ticket is None or ticket.place is not Place.WAITING:
             return
         now = self._timeline.now
-        self._set_back(attempt, self.admission.refusal(Reason.QUEUE_TIMEOUT, ticket, now))
+        self._set_back(attempt, self._line.refusal(Reason.QUEUE_TIMEOUT, ticket, now))
 
     def _fill(self) -> None:
-        for ticket in self.admission.fill(self._timeline.now):
+        for ticket in self._line.fill(self._timeline.now):
             attempt = self._by_ticket.pop(ticket)
             self._dispatch(attempt)
-        at = self.admission.look_at
+        at = self._line.look_at
         if at is not None and at != self._look_at:
             self._look_at = at
             self._timeline.at(at, self._look_again, at)
@@ -301,7 +306,7 @@ class VirtualProxy:
             self._fill()
 
     def _loaded(self) -> None:
-        self.admission.note_loaded(self.loaded.known.known)
+        self._line.note_loaded(self.loaded.known.known)
         self._fill()
 
     # 3. The exchange.
@@ -411,7 +416,7 @@ class VirtualProxy:
         self._hurry(attempt, hurries=False)
         attempt.deadline.begun(now)
         if attempt.ticket is not None:
-            self.admission.first_byte(attempt.ticket, now)
+            self._line.first_byte(attempt.ticket, now)
         if attempt.allowed is not None:
             self.breakers.reached(attempt.allowed, now)
 
@@ -549,7 +554,7 @@ class VirtualProxy:
             return
         self._by_ticket.pop(ticket, None)
         if ticket.place in {Place.WAITING, Place.SEATED}:
-            self.admission.leave(ticket, self._timeline.now, report)
+            self._line.leave(ticket, self._timeline.now, report)
             self._fill()
 
     def _release(self, call: CallRun) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Roles, Route, RouteRequest
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from modelsplit_sim.virtual_host import Work
 
     from .attempt import CallRun
+    from .line import Line
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +33,13 @@ class Contender:
     """What is tried: a policy, or none at all.
 
     ``direct`` None: a proxy with this policy. Else no proxy, and every call goes to that model;
-    empty: to its role's primary.
+    empty: to its role's primary. ``line``: makes what lets calls in instead of admission.
     """
 
     name: str
     policy: Policy
     direct: str | None = None
+    line: Callable[[], Line] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,115 @@ class _Server(Protocol):
     def passed(self) -> None: ...
 
 
+class Run:
+    """One run. The same seed gives the same run.
+
+    ``loaded``: the models that are loaded when it begins; None: those that are asked for most, as
+    many as fit. ``told``: called with each call that has ended. ``proxy`` None: there is none.
+    """
+
+    def __init__(
+        self,
+        contender: Contender,
+        shape: HostShape,
+        traffic: Traffic,
+        seed: int,
+        *,
+        loaded: Sequence[str] | None = None,
+        told: Callable[[CallRun], None] | None = None,
+    ) -> None:
+        needed = models_needed(contender, traffic.demands)
+        if loaded is None:
+            loaded = _loaded_at_first(needed, shape)
+        self._contender = contender
+        self._told = told
+        self._timeline = Timeline()
+        self.host = VirtualHost(shape, seed, loaded)
+        self._clients = Clients(
+            traffic.demands, self._timeline, traffic.retries, seed, traffic.until
+        )
+        self.proxy: VirtualProxy | None = None
+        self._server: _Server
+        if contender.direct is None:
+            self._server = self.proxy = self._proxy(traffic, needed)
+        else:
+            self._server = Direct(
+                contender.policy, contender.direct, self.host, self._timeline, self._ended
+            )
+        self._clients.server = self._server
+
+    def __repr__(self) -> str:
+        return f"<Run of {self._contender.name} at {self.now:.3f}>"
+
+    @property
+    def now(self) -> float:
+        """The moment that it has come to, in seconds since it began."""
+        return self._timeline.now
+
+    def play(self, progress: Callable[[float], None] | None = None) -> Played:
+        """To its end. ``progress``: told the moment the run has come to, now and then."""
+        timeline, host = self._timeline, self.host
+        self._server.start()
+        self._clients.start()
+        steps = 0
+        while self._clients.left:
+            due, happens = timeline.next_at, host.next_at()
+            if due == happens == math.inf:
+                break
+            self._advance(min(due, happens))
+            if due < happens:
+                timeline.happen()
+            steps += 1
+            if progress is not None and steps % 20_000 == 0:
+                progress(timeline.now)
+        return self._played()
+
+    def _proxy(self, traffic: Traffic, installed: Mapping[str, int]) -> VirtualProxy:
+        line = self._contender.line
+        return VirtualProxy(
+            self._contender.policy,
+            self.host,
+            self._timeline,
+            traffic.shares,
+            installed,
+            self._ended,
+            None if line is None else line(),
+        )
+
+    def _ended(self, call: CallRun) -> None:
+        if self._told is not None:
+            self._told(call)
+        self._clients.ended(call)
+
+    def _advance(self, to: float) -> None:
+        self._timeline.now = to
+        done = self.host.advance(to)
+        for work in self.host.begun:
+            self._server.begun(work)
+        for work in self.host.crashed:
+            self._server.crashed(work)
+        for work in done:
+            self._server.done(work)
+        self._server.passed()
+
+    def _played(self) -> Played:
+        seats = (
+            attempt.ended - attempt.seated
+            for call in self._clients.calls
+            for attempt in call.attempts
+            if attempt.seated is not None and attempt.ended is not None
+        )
+        return Played(
+            self._clients.calls,
+            self.now,
+            self.host.loads,
+            self.host.busy_s,
+            0.0 if self.proxy is None else self.proxy.health.shed_s,
+            sum(seats),
+            self.proxy is None,
+        )
+
+
 def play(
     contender: Contender,
     shape: HostShape,
@@ -85,66 +196,8 @@ def play(
     *,
     loaded: Sequence[str] | None = None,
 ) -> Played:
-    """Replay the traffic to its end. The same seed gives the same run.
-
-    ``progress``: told the moment the run has come to, now and then. ``loaded``: the models that
-    are loaded when it begins; None: those that are asked for most, as many as fit.
-    """
-    timeline = Timeline()
-    needed = models_needed(contender, traffic.demands)
-    if loaded is None:
-        loaded = _loaded_at_first(needed, shape)
-    host = VirtualHost(shape, seed, loaded)
-    clients = Clients(traffic.demands, timeline, traffic.retries, seed, traffic.until)
-    server: Any
-    if contender.direct is not None:
-        server = Direct(contender.policy, contender.direct, host, timeline, clients.ended)
-    else:
-        shares = traffic.shares
-        server = VirtualProxy(contender.policy, host, timeline, shares, needed, clients.ended)
-    clients.server = server
-    server.start()
-    clients.start()
-    steps = 0
-    while clients.left:
-        due, happens = timeline.next_at, host.next_at()
-        if due == happens == math.inf:
-            break
-        _advance(timeline, host, server, min(due, happens))
-        if due < happens:
-            timeline.happen()
-        steps += 1
-        if progress is not None and steps % 20_000 == 0:
-            progress(timeline.now)
-    return _played(contender, clients, timeline, host, server)
-
-
-def _advance(timeline: Timeline, host: VirtualHost, server: _Server, to: float) -> None:
-    timeline.now = to
-    done = host.advance(to)
-    for work in host.begun:
-        server.begun(work)
-    for work in host.crashed:
-        server.crashed(work)
-    for work in done:
-        server.done(work)
-    server.passed()
-
-
-def _played(
-    contender: Contender, clients: Clients, timeline: Timeline, host: VirtualHost, server: Any
-) -> Played:
-    seats = (
-        attempt.ended - attempt.seated
-        for call in clients.calls
-        for attempt in call.attempts
-        if attempt.seated is not None and attempt.ended is not None
-    )
-    is_direct = contender.direct is not None
-    shed_s = 0.0 if is_direct else server.health.shed_s
-    return Played(
-        clients.calls, timeline.now, host.loads, host.busy_s, shed_s, sum(seats), is_direct
-    )
+    """One run, played to its end."""
+    return Run(contender, shape, traffic, seed, loaded=loaded).play(progress)
 
 
 def models_needed(contender: Contender, demands: Sequence[Demand]) -> dict[str, int]:
