@@ -16,7 +16,6 @@ from modelsplit_policy.config.parser import parse
 from modelsplit_policy.experiments import arm_of
 from modelsplit_policy.intervals import MIN_CLUSTERS
 from modelsplit_proxy.cli import check
-from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.policy_file import merge, shipped
 from modelsplit_proxy.records import experiment_report
 from modelsplit_proxy.records.experiment_data import MOST_CALLS, ExperimentData, KeptCalls
@@ -90,8 +89,9 @@ def test_the_dry_run_in_the_page_is_what_is_printed(
 ) -> None:
     path = tmp_path / "policy.json"
     path.write_text(block("json"))
-    check.route(policy_file.load(path), "planner", "", as_json=False)
-    assert f"$ modelsplit route planner\n{capsys.readouterr().out}```" in PAGE
+    check.route(check.RouteAsked("planner", "", "", None, lambda: path), as_json=False)
+    _, _, told = capsys.readouterr().out.partition("\n")
+    assert re.search(rf"\$ modelsplit route planner\npolicy .*\n{re.escape(told)}```", PAGE)
 
 
 def test_the_report_in_the_page_is_what_is_printed_for_such_calls() -> None:

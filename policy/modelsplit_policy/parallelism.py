@@ -28,6 +28,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.contention import ALONE, PaceAlone, Shares
@@ -59,6 +60,14 @@ _HISTORY: Final = 1024
 # Finished calls that are remembered until a probe has shown what they say.
 _IN_DOUBT: Final = 16
 _MAX_MODELS: Final = 256
+
+
+class Basis(StrEnum):
+    """Why so many calls at once: the policy says so, it was learned, or nothing is known yet."""
+
+    POLICY = "policy"
+    LEARNED = "learned"
+    START = "start"
 
 
 class Report(NamedTuple):
@@ -322,6 +331,13 @@ class Parallelism:
             f"<Parallelism host {len(self._flights)}/{self.host} "
             f"contention {self.contention:.2f} ({slots})>"
         )
+
+    @property
+    def basis(self) -> Basis:
+        """What ``host`` rests on."""
+        if self._given_host is not None:
+            return Basis.POLICY
+        return Basis.START if self.shares.contention() is None else Basis.LEARNED
 
     @property
     def contention(self) -> float:

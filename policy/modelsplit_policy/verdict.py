@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import SEVERITY, Level, Signal
+from modelsplit_policy.hints import asking
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def judge(facts: Facts) -> Verdict:
 
 def _causes(facts: Facts) -> Iterator[Cause]:
     """In the order in which they explain each other: the first of the worst is told first."""
-    running = _asking(facts, "modelsplit requests --outcome running")
+    running = asking("modelsplit requests --outcome running", facts.asked_at)
     if facts.draining:
         count = f"{facts.active} request{'' if facts.active == 1 else 's'}"
         text = f"it drains: {count} being answered, new ones are refused"
@@ -190,7 +191,7 @@ def _causes(facts: Facts) -> Iterator[Cause]:
             f"a call of {silent.role} has had no answer from {silent.model} for "
             f"{silent.for_s:.0f} s: it may hang"
         )
-        step = _asking(facts, f"modelsplit requests {silent.request_id}")
+        step = asking(f"modelsplit requests {silent.request_id}", facts.asked_at)
         yield Cause(Level.DEGRADED, text, step)
     yield from _of_guard(facts)
     for role in facts.roles:
@@ -222,13 +223,13 @@ def _of_state(facts: Facts) -> Iterator[Cause]:
     if facts.lost:
         names = ", ".join(facts.lost)
         text = f"the state file was damaged, so budgets are taken as used up: {names}"
-        step = "modelsplit budget reset --by NAME --reason WHY"
-        yield Cause(Level.DEGRADED, text, _asking(facts, step))
+        step = 'modelsplit budget reset --reason "the state file was damaged"'
+        yield Cause(Level.DEGRADED, text, asking(step, facts.asked_at))
 
 
 def _of_guard(facts: Facts) -> Iterator[Cause]:
     """What the Health Guard says, unless it is told already, or over."""
-    step = _asking(facts, "modelsplit requests --failed --since 5m")
+    step = asking("modelsplit requests --failed --since 5m", facts.asked_at)
     for trouble in facts.troubles:
         if trouble.signal in _AWAY and facts.upstream_up is False:
             continue
@@ -246,7 +247,7 @@ def _of_role(facts: Facts, role: RoleFacts) -> Iterator[Cause]:
     if role.max_queue and role.waiting >= role.max_queue:
         text = f"{role.role}'s line is full: {role.waiting} of {role.max_queue} wait"
         step = f"modelsplit requests --role {role.role} --outcome running"
-        yield Cause(Level.DEGRADED, text, _asking(facts, step))
+        yield Cause(Level.DEGRADED, text, asking(step, facts.asked_at))
     if role.failed_now and _fails(role):
         many = role.failures >= _MANY_MIN and role.failures >= _MANY_SHARE * role.calls
         level = Level.CRITICAL if many else Level.DEGRADED
@@ -266,7 +267,7 @@ def _failed(role: RoleFacts) -> str:
 
 
 def _failed_step(facts: Facts, role: RoleFacts) -> str:
-    return _asking(facts, f"modelsplit requests --role {role.role} --failed --since 5m")
+    return asking(f"modelsplit requests --role {role.role} --failed --since 5m", facts.asked_at)
 
 
 def _notes(facts: Facts) -> Iterator[Note]:
@@ -281,8 +282,3 @@ def _notes(facts: Facts) -> Iterator[Note]:
         yield Note(f"the state file was damaged at the start: it is kept as {facts.set_aside}")
     if facts.records_lost:
         yield Note(f"{facts.records_lost} records of calls are lost; the log says which and why")
-
-
-def _asking(facts: Facts, command: str) -> str:
-    """The command, where it is told whom to ask if that is not whom it asks by itself."""
-    return f"{command} --admin {facts.asked_at}" if facts.asked_at else command

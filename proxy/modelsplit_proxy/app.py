@@ -49,7 +49,7 @@ from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.limits.client_seats import ClientSeats
-from modelsplit_proxy.metrics.buckets import LATENCY_S
+from modelsplit_proxy.metrics.buckets import FINE_S, LATENCY_S
 from modelsplit_proxy.metrics.budgets import BudgetMetrics
 from modelsplit_proxy.metrics.call_ended import CallEndedMetrics
 from modelsplit_proxy.metrics.calls import CallMetrics
@@ -256,7 +256,7 @@ class App:
         self._documents = DocumentNames(self.lag)
         self._windows = Windows(self._documents.series, clock)
         self.metrics = CallMetrics(self.policy, self._documents)
-        self._recent = Recent(self.metrics.totals, LATENCY_S, clock)
+        self._recent = Recent(self.metrics.totals, FINE_S, clock)
         self.service = Service(self._service_parts())
         self.metrics.registry.register(self._documents)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)

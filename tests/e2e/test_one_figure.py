@@ -140,6 +140,9 @@ async def test_planner_p95_is_one_figure_everywhere(
         assert same_bucket(window["p95"], exact_ms)
     assert windows["5m"]["p95"] == windows["5h"]["p95"]
 
+    # The role's row of the same screen.
+    assert stats["recent"]["roles"]["PLANNER"]["p95_ms"] == windows["5m"]["p95"]
+
     # Its line in ``status``, to the millisecond.
     line = next(line for line in status_text.lines(stats) if line.startswith("planner_latency_ms"))
     assert line.split() == ["planner_latency_ms", *2 * cells(windows["5m"])]

@@ -11,7 +11,8 @@ import pytest
 
 from modelsplit_policy import admission
 from modelsplit_policy.config.parser import parse
-from modelsplit_policy.parallelism import Parallelism, Report
+from modelsplit_policy.learned import LearnedHost
+from modelsplit_policy.parallelism import Basis, Parallelism, Report
 from modelsplit_policy.vocabulary import Role
 from support.host import Host, Job, Run
 
@@ -107,6 +108,7 @@ def test_more_slots_after_a_restart_of_ollama_are_noticed() -> None:
 def test_a_number_in_the_policy_is_obeyed_and_not_learned() -> None:
     given = Parallelism(cap=6, host=3, models={"m": 2})
     assert (given.host, given.slots("m"), given.slots("other")) == (3, 2, 1)
+    assert given.basis is Basis.POLICY
     flights = []
     for at in range(2):
         assert given.fits("m")
@@ -126,6 +128,14 @@ def test_a_call_that_says_nothing_teaches_nothing() -> None:
         flight = quiet.start("m", float(at), resident=True)
         quiet.end(flight, at + 0.5, 0.5, None)
     assert (quiet.host, quiet.slots("m"), quiet.contention) == (1, 1, 1.0)
+    assert quiet.basis is Basis.START
+
+
+def test_what_a_call_in_company_shows_makes_the_number_a_learned_one() -> None:
+    taught = Parallelism(cap=6, host=None, models={})
+    assert taught.basis is Basis.START
+    taught.recall(LearnedHost((0.0, 0.0, 0.5), (0.0, 0.0, 1.0), 0.0, 0.0), 0.0)
+    assert (taught.host, taught.basis) == (1, Basis.LEARNED)
 
 
 def test_ending_a_flight_twice_changes_nothing() -> None:

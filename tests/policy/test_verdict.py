@@ -79,7 +79,7 @@ BAD = {
         replace(WELL, lost=("heavy-20b", "cloud"), set_aside="modelsplit.sqlite3.corrupt-1"),
         Level.DEGRADED,
         "the state file was damaged, so budgets are taken as used up: heavy-20b, cloud",
-        "modelsplit budget reset --by NAME --reason WHY",
+        'modelsplit budget reset --reason "the state file was damaged"',
     ),
     "the first model is missing": (
         planner(missing=frozenset({"a"})),

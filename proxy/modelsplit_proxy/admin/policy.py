@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PolicyParts:
-    """What these routes look at."""
+    """What these routes look at. ``roles``: those of ``loaded``."""
 
     loaded: LoadedPolicy
     roles: Roles
@@ -49,7 +49,7 @@ class PolicyRoutes:
         if isinstance(route, Failure):
             body = {"error": route.message, "error_code": route.code}
             return json_page(body, status=route.status)
-        return json_page(route_fields(route))
+        return json_page(route_fields(route, self._parts.loaded))
 
 
 def dry_run(model: str, role: str, key: str) -> RouteRequest:
@@ -57,8 +57,9 @@ def dry_run(model: str, role: str, key: str) -> RouteRequest:
     return RouteRequest(model=model, role=role, job=key, client=key, request=key)
 
 
-def route_fields(route: Route) -> dict[str, Any]:
-    """A route as plain values, for JSON."""
+def route_fields(route: Route, loaded: LoadedPolicy) -> dict[str, Any]:
+    """A route by the policy ``loaded``, as plain values, for JSON."""
+    row = loaded.policy.roles[route.role]
     fields: dict[str, Any] = {
         "llm_role": route.role,
         "llm_context": route.context,
@@ -70,6 +71,9 @@ def route_fields(route: Route) -> dict[str, Any]:
             {"model": candidate.model, "timeout_s": candidate.timeout_s}
             for candidate in route.candidates
         ],
+        "max_concurrent": row.max_concurrent,
+        "max_wait_ms": row.max_wait_ms,
+        "policy": {"source": loaded.source, "digest": loaded.digest},
     }
     if route.experiment is not None:
         fields |= _experiment(route.experiment, route.arm)

@@ -14,7 +14,7 @@ from modelsplit_policy.health_samples import not_closed
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.verdict import SILENT_S, Facts, RoleFacts, Silent, Verdict
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.config.settings import DEFAULT_ADMIN
+from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.runtime import tasks
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Service:
             set_aside="" if store.set_aside is None else store.set_aside.name,
             records_lost=parts.recorder.dropped,
             tasks_error=tasks.trouble(parts.tasks.watchers()) or "",
-            asked_at=self._asked_at(),
+            asked_at=other_than_default(parts.admin()),
         )
 
     def _roles(self) -> Iterator[RoleFacts]:
@@ -179,7 +179,3 @@ class Service:
         if error is None and not parts.budget_keeper.is_open:
             error = _UNREAD
         return error or ""
-
-    def _asked_at(self) -> str:
-        address = self._parts.admin()
-        return "" if address is None or address == DEFAULT_ADMIN else str(address)

@@ -140,6 +140,7 @@ def _parallelism(parts: StatsParts) -> dict[str, Any]:
     models = parts.loaded_models.models
     return {
         "host": learned.host,
+        "basis": learned.basis,
         "contention": round(learned.contention, 3),
         "slots": learned.known_models(),
         "resident": None if models is None else sorted(models),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.parallelism import Basis
 from modelsplit_proxy.admin import latency_table
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime.tasks import Watcher
@@ -120,12 +121,19 @@ def _seats(stats: dict[str, Any]) -> Iterator[str]:
         f"seats    {everyone['running']} of {everyone['seats']} local ones taken{inside}; "
         f"{everyone['lent']} lent"
     )
-    yield (
-        f"learned  {learned['host']} at once run best (contention {learned['contention']:g}); "
-        "more are started only when they are late"
-    )
+    yield f"learned  {_learned(learned)}"
     loaded = learned["resident"]
     yield f"loaded   {'unknown' if loaded is None else ', '.join(loaded) or 'nothing'}"
+
+
+def _learned(learned: dict[str, Any]) -> str:
+    """How many at once, and why so many."""
+    late = "more are started only when they are late"
+    if learned["basis"] == Basis.POLICY:
+        return f"nothing: the policy says {learned['host']} at once; {late}"
+    if learned["basis"] == Basis.START:
+        return f"nothing yet: {learned['host']} at once to begin with; more are tried as calls wait"
+    return f"{learned['host']} at once run best (contention {learned['contention']:g}); {late}"
 
 
 def _running(calls: list[dict[str, Any]]) -> Iterator[str]:

@@ -4,33 +4,52 @@ from __future__ import annotations
 
 import http.client
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import urlencode
 
 from modelsplit_policy.capabilities import ModelFacts
-from modelsplit_policy.config.problems import PolicyError
+from modelsplit_policy.config.problems import PolicyError, Problem
 from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Failure
+from modelsplit_policy.hints import asking
+from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Roles
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.admin.policy import dry_run, route_fields
+from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
 from modelsplit_proxy.config import policy_file, prices
-from modelsplit_proxy.config.settings import SettingError
+from modelsplit_proxy.config.settings import SettingError, other_than_default, read_settings
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.watch import installed_models, model_list
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.loaded_models import Listed
-    from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Address
 
 _ONLINE_TIMEOUT_S = 5.0
+
+
+class RouteAsked(NamedTuple):
+    """A call that a client might send. ``key`` picks an arm of an experiment.
+
+    ``admin``: the proxy that is asked, if it runs; None: none is. ``find``: the policy file that
+    holds else, None for the shipped one.
+    """
+
+    model: str
+    role: str
+    key: str
+    admin: Address | None
+    find: Callable[[], Path | None]
 
 
 def config(
@@ -38,7 +57,8 @@ def config(
 ) -> int:
     """Check one file (None: the one ``serve`` would use).
 
-    With ``upstream``, also against what is installed there.
+    With ``upstream``, also against what is installed there: a role that nothing there can
+    serve, and an Ollama that does not tell, make it no good.
     """
     try:
         loaded = policy_file.load(policy_file.find_policy(named, environ))
@@ -50,33 +70,65 @@ def config(
         return ExitCode.FAILED
     sentences = [*prices.read(loaded.policy, SystemClock().wall()).warnings]
     sentences += warnings(loaded.policy)
+    problems: list[Problem] = []
     if upstream is not None:
-        sentences += _online_warnings(loaded.policy, upstream)
-    value = {"ok": True, "source": loaded.source, "digest": loaded.digest, "warnings": sentences}
+        online = _Online(loaded.policy, upstream)
+        problems, sentences = [*online.problems], [*sentences, *online.warnings]
+    value = {
+        "ok": not problems,
+        "source": loaded.source,
+        "digest": loaded.digest,
+        "problems": _as_data(problems),
+        "warnings": sentences,
+    }
     lines = [f"{loaded.source}: ok ({loaded.short_digest})"]
+    lines += [f"problem: {problem.message}" for problem in problems]
     show(value, [*lines, *(f"warning: {warning}" for warning in sentences)], as_json=as_json)
-    return ExitCode.OK
+    return ExitCode.FAILED if problems else ExitCode.OK
 
 
-def route(loaded: LoadedPolicy, model: str, role: str, *, key: str = "", as_json: bool) -> int:
-    """Show the decision for one model name and role header; ``key`` picks an arm."""
-    decided = Roles(loaded.policy).route(dry_run(model, role, key))
-    if isinstance(decided, Failure):
+def route(asked: RouteAsked, *, as_json: bool) -> int:
+    """Show the decision for one model name and role header, and by which policy it is."""
+    fields, whose = _of_file(asked) if asked.admin is None else _of_proxy(asked, asked.admin)
+    if "error" in fields:
         if as_json:
-            show_json({"error": decided.message, "error_code": decided.code})
+            show_json({"error": fields["error"], "error_code": fields["error_code"]})
         else:
-            talk(f"{decided.code}: {decided.message}")
+            talk(f"{fields['error_code']}: {fields['error']}")
         return ExitCode.FAILED
-    fields = route_fields(decided)
-    row = loaded.policy.roles[decided.role]
-    fields |= {"max_concurrent": row.max_concurrent, "max_wait_ms": row.max_wait_ms}
-    show(fields, _route_lines(fields), as_json=as_json)
+    told_by = asked.admin if fields["running"] else None
+    with nullcontext() if told_by is None or as_json else admin_client.known_fields(told_by):
+        lines = [] if as_json else [*_route_lines(fields, whose)]
+    show(fields, lines, as_json=as_json)
     if fields["needs_approval"]:
-        talk("it needs an approval in force; see: modelsplit budget show")
+        see = asking("modelsplit budget show", other_than_default(told_by))
+        talk(f"it needs an approval in force; see: {see}")
     return ExitCode.OK
 
 
-def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
+def _of_proxy(asked: RouteAsked, admin: Address) -> tuple[dict[str, Any], str]:
+    """What the running proxy says, by its own policy; where none runs, what a file says.
+
+    Beside it, in words: whose policy that is. PolicyError.
+    """
+    query = urlencode({"model": asked.model, "role": asked.role, "key": asked.key})
+    try:
+        _, fields = admin_client.get(admin, f"/route?{query}")
+    except admin_client.NotRunningError as error:
+        talk(f"{error} So this is told of the policy that a start here would use")
+        return _of_file(asked)
+    return fields | {"running": True}, f"of the proxy at http://{admin}"
+
+
+def _of_file(asked: RouteAsked) -> tuple[dict[str, Any], str]:
+    loaded = policy_file.load(asked.find())
+    decided = Roles(loaded.policy).route(dry_run(asked.model, asked.role, asked.key))
+    if isinstance(decided, Failure):
+        return {"error": decided.message, "error_code": decided.code, "running": False}, ""
+    return route_fields(decided, loaded) | {"running": False}, "no running proxy was asked"
+
+
+def _route_lines(fields: dict[str, Any], whose: str) -> Iterator[str]:
     why = {
         "header": "the X-LLM-Role header says so",
         "alias": f'"{fields["requested_model"]}" is an alias of this role',
@@ -85,6 +137,8 @@ def _route_lines(fields: dict[str, Any]) -> Iterator[str]:
         "experiment": f"experiment {fields.get('experiment')}, arm {fields.get('variant')}",
     }
     reason = fields["route_reason"]
+    policy = fields["policy"]
+    yield f"policy    {policy['source']} ({policy['digest'][:12]}), {whose}"
     yield f"role      {fields['llm_role']}  ({why.get(reason, reason)})"
     for number, candidate in enumerate(fields["candidates"], 1):
         timeout = candidate["timeout_s"]
@@ -108,30 +162,52 @@ def _arm_lines(fields: dict[str, Any]) -> Iterator[str]:
 
 def show_errors(error: PolicyError) -> None:
     """Everything that is wrong with a file, as data."""
-    problems = [{"path": p.path, "message": p.message} for p in error.problems]
-    show_json({"ok": False, "problems": problems})
+    show_json({"ok": False, "problems": _as_data(error.problems)})
 
 
-def _online_warnings(policy: Policy, upstream: Address) -> Iterator[str]:
-    """What the policy names and Ollama lacks, or a sentence why that is unknown."""
-    connection = http.client.HTTPConnection(upstream.host, upstream.port, timeout=_ONLINE_TIMEOUT_S)
-    facts = {}
-    try:
-        connection.request("GET", model_list.LIST)
-        installed = model_list.listed(connection.getresponse().read())
-        if installed is not None:
-            facts = dict(_facts(policy, installed, connection))
-    except (OSError, http.client.HTTPException) as error:
-        yield f"Ollama at http://{upstream} cannot be asked: {error}"
-        return
-    finally:
-        connection.close()
-    if installed is None:
-        yield f"Ollama at http://{upstream} answered {model_list.LIST} with something else"
-    else:
-        yield from installed_models.warnings(policy, frozenset(installed))
-        yield from installed_models.gaps(policy, facts)
-        yield from installed_models.cloud_gaps(policy, installed)
+def _as_data(problems: Iterable[Problem]) -> list[dict[str, str]]:
+    return [{"path": problem.path, "message": problem.message} for problem in problems]
+
+
+class _Online:
+    """What the policy names against what Ollama has.
+
+    ``problems``: a role that cannot be served, or why nothing is known. ``warnings``: the rest.
+    """
+
+    def __init__(self, policy: Policy, upstream: Address) -> None:
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+        connection = http.client.HTTPConnection(
+            upstream.host, upstream.port, timeout=_ONLINE_TIMEOUT_S
+        )
+        try:
+            connection.request("GET", model_list.LIST)
+            installed = model_list.listed(connection.getresponse().read())
+            if installed is None:
+                self._unknown(upstream, f"answered {model_list.LIST} with something else")
+            else:
+                self._compare(policy, installed, dict(_facts(policy, installed, connection)))
+        except (OSError, http.client.HTTPException) as error:
+            self._unknown(upstream, f"cannot be asked: {error}")
+        finally:
+            connection.close()
+
+    def _unknown(self, upstream: Address, why: str) -> None:
+        text = f"Ollama at http://{upstream} {why}; so what is installed is not known"
+        self.problems.append(Problem("$", text))
+
+    def _compare(
+        self, policy: Policy, installed: Mapping[str, Listed], facts: Mapping[str, ModelFacts]
+    ) -> None:
+        for role, row in policy.roles.items():
+            models = [canonical(model) for model in (row.primary, row.fallback) if model]
+            if row.provider is Provider.LOCAL and models and not installed.keys() & models:
+                text = f"{role} cannot be served: none of its models is installed"
+                self.problems.append(Problem(f"$.roles.{role}", text))
+        self.warnings += installed_models.warnings(policy, frozenset(installed))
+        self.warnings += installed_models.gaps(policy, facts)
+        self.warnings += installed_models.cloud_gaps(policy, installed)
 
 
 def _facts(
@@ -161,15 +237,22 @@ def _check_config(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
 def _route(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not args.model.strip():
         raise SettingError("MODEL is empty; give the name that a client would send")
-    loaded = policy_file.load(policy_file.find_policy(args.policy, environ))
-    return route(loaded, args.model, args.role or "", key=args.key or "", as_json=args.json)
+    if args.policy is not None and args.admin is not None:
+        raise SettingError("--policy names a file, --admin a running proxy: give one of them")
+    admin = read_settings({"admin": args.admin}, environ).admin if args.policy is None else None
+    asked = RouteAsked(
+        *(args.model, args.role or "", args.key or ""),
+        *(admin, partial(policy_file.find_policy, args.policy, environ)),
+    )
+    return route(asked, as_json=args.json)
 
 
 _DEFAULT_FILE: Final = "default: the file serve would use"
 CHECK_CONFIG: Final = Command(
     "check-config",
     "check a policy file; every error at once",
-    "Check a policy file. Exit 0: good; 1: not; 2: wrong usage.",
+    "Check a policy file. Exit 0: good; 1: not, or, with --online, a role has no model that is "
+    "installed, or Ollama does not answer; 2: wrong usage.",
     _check_config,
     (
         Argument("file", nargs="?", type=Path, metavar="policy", help=_DEFAULT_FILE),
@@ -189,8 +272,14 @@ ROUTE: Final = Command(
         Argument("model", metavar="MODEL", help="the model name a client would send"),
         Argument("--role", help="the X-LLM-Role header a client would send"),
         Argument("--key", help="the job, client or request by which an experiment picks the arm"),
-        Argument("--policy", type=Path, metavar="FILE", help=_DEFAULT_FILE),
+        Argument(
+            "--policy",
+            type=Path,
+            metavar="FILE",
+            help="go by this file (default: as the running proxy does, else as serve would)",
+        ),
         JSON,
     ),
+    settings=("admin",),
     example="example: modelsplit route planner",
 )

@@ -89,7 +89,9 @@ async def _traffic(sim: Sim, base: str) -> None:
         await _call(session, "planner")
         await _call(session, "executor")
         await _call(session, "gemma3:12b")
-        serve.talk("\nfive planners at once on two seats, and an executor beside them:")
+        serve.talk(
+            "\nfive planners and an executor at once; a fresh start learns how many at once pay:"
+        )
         await asyncio.gather(
             *(_call(session, "planner") for _ in range(5)), _call(session, "executor")
         )

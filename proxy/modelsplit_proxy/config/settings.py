@@ -103,6 +103,13 @@ class Option:
 
 
 DEFAULT_ADMIN: Final = Address("127.0.0.1", 11436)
+
+
+def other_than_default(admin: Address | None) -> str:
+    """The admin address as commands have to be told it; empty: they ask there by themselves."""
+    return "" if admin is None or admin == DEFAULT_ADMIN else str(admin)
+
+
 OPTIONS: Final = (
     Option("listen", "127.0.0.1:11435", "where clients connect"),
     Option("admin", str(DEFAULT_ADMIN), "where metrics, health and statistics are served"),

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from modelsplit_policy.failures import ERRORS
 from modelsplit_policy.model_names import ModelNames, canonical
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.metrics.buckets import LATENCY_S, WAIT_S
+from modelsplit_proxy.metrics.buckets import FINE_S, LATENCY_S, WAIT_S
 from modelsplit_proxy.metrics.families import Counters, Histograms, Series
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ OTHER: Final = "other"
 class Totals(NamedTuple):
     """What has been counted so far. ``calls``: by role; ``errors``: by role, code and reason.
 
-    ``answered``: by role, how long answered calls took, in the buckets of ``LATENCY_S``.
+    ``answered``: by role, how long answered calls took, in the buckets of ``FINE_S``.
     """
 
     calls: Mapping[str, int]
@@ -158,9 +158,13 @@ class CallMetrics:
             for family in (self._duration, self._upstream):
                 family.at[role, outcome] = Series(LATENCY_S)
         for role in Role:
+            # Of these quantiles are told, role by role.
+            self._duration.at[role, "ok"] = Series(FINE_S)
             self._wait.at[role, "ok"] = Series(WAIT_S)
             self._upstream_wait.at[role,] = Series(WAIT_S)
             self._first_byte.at[role,] = Series(LATENCY_S)
+        # The same observations under two names: counted once, so that no two figures differ.
+        self._duration.at[Role.PLANNER, "ok"] = self._documents.planner
 
     def call_ended(self, record: CallRecord) -> None:
         """Count one call that has ended, however it ended."""
@@ -181,10 +185,7 @@ class CallMetrics:
             self._errors.at[role, record.failure.code, record.failure.reason] += 1
         if routing is None:
             return
-        total_s = record.total_s
-        self._duration.at[role, outcome].observe(total_s)
-        if outcome == "ok" and role is Role.PLANNER:
-            self._documents.planner.observe(total_s)
+        self._duration.at[role, outcome].observe(record.total_s)
         if record.attempts:
             wait_s = record.queue_wait_s
             self._wait.at[role, outcome].observe(wait_s)

@@ -7,7 +7,6 @@ Each is counted once, in seconds and in fine buckets, by whoever knows what it m
 
 from __future__ import annotations
 
-from itertools import accumulate
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -69,9 +68,8 @@ class DocumentNames:
 
 
 def _in_milliseconds(name: str, text: str, edges: tuple[float, ...], series: Series) -> Metric:
-    upto = dict(zip(FINE_S, accumulate(series.counts), strict=False))
-    buckets = [(f"{edge * 1000:g}", upto[edge]) for edge in edges]
-    buckets.append(("+Inf", sum(series.counts)))
+    bounds = [*(f"{edge * 1000:g}" for edge in edges), "+Inf"]
+    buckets = list(zip(bounds, series.upto(edges), strict=True))
     family = HistogramMetricFamily(name, f"{text} Milliseconds.")
     family.add_metric([], buckets=buckets, sum_value=series.total * 1000)
     return family

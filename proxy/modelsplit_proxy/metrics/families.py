@@ -67,11 +67,20 @@ class Series:
         self.counts[bisect_left(self.edges, value)] += 1
         self.total += value
 
+    def upto(self, edges: tuple[float, ...]) -> list[int]:
+        """How many were counted up to each of ``edges``, and in all; they are among its own."""
+        upto = list(accumulate(self.counts))
+        if edges == self.edges:
+            return upto
+        at = dict(zip(self.edges, upto, strict=False))
+        return [*(at[edge] for edge in edges), upto[-1]]
+
 
 class Histograms:
     """One histogram family. ``at``: label values to series, as for ``Counters``.
 
-    ``edges``: the upper bounds of the buckets, infinity left out.
+    ``edges``: the upper bounds of the buckets that a scrape shows, infinity left out. A series
+    that somebody puts there may have more edges.
     """
 
     def __init__(
@@ -85,7 +94,8 @@ class Histograms:
         self._name = name
         self._text = text
         self._labels = labels
-        self._edges = [*map(str, edges), "+Inf"]
+        self._edges = edges
+        self._bounds = [*map(str, edges), "+Inf"]
         self.at: defaultdict[Labels, Series] = defaultdict(partial(Series, edges))
         if not labels:
             self.at[()] = Series(edges)
@@ -94,6 +104,6 @@ class Histograms:
     def collect(self) -> Iterator[Metric]:
         family = HistogramMetricFamily(self._name, self._text, labels=self._labels)
         for labels, series in self.at.items():
-            buckets = list(zip(self._edges, accumulate(series.counts), strict=True))
+            buckets = list(zip(self._bounds, series.upto(self._edges), strict=True))
             family.add_metric(labels, buckets=buckets, sum_value=series.total)
         yield family

@@ -199,9 +199,10 @@ async def test_the_state_file_was_damaged(tmp_path: Path) -> None:
     async with running(state=tmp_path) as up:
         await up.until(lambda: up.app.budget_keeper.is_open)
         health = await seen(up)
+        why = "the state file was damaged"
         assert (health["level"], health["next"]) == (
             "DEGRADED",
-            f"modelsplit budget reset --by NAME --reason WHY --admin 127.0.0.1:{up.admin_port}",
+            f'modelsplit budget reset --reason "{why}" --admin 127.0.0.1:{up.admin_port}',
         )
         assert health["cause"].endswith("so budgets are taken as used up: heavy-20b, cloud")
         assert health["notes"][0]["text"].startswith("the state file was damaged at the start: it")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import socket
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelsplit_proxy.cli import check
+from modelsplit_proxy.cli import check, main
+from modelsplit_proxy.cli.check import RouteAsked
+from modelsplit_proxy.cli.output import CommandError, ExitCode
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import Address
+from support.harness import running
+from support.ports import kept_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,29 +175,55 @@ def test_online_an_alias_that_hides_a_model_is_told(capsys: pytest.CaptureFixtur
 def test_online_an_answer_of_another_shape_is_told(
     tags: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (warning,) = checked(tags, capsys)
-    assert warning.endswith("answered /api/tags with something else")
+    with ollama(tags) as upstream:
+        assert check.config(None, {}, upstream, as_json=True) == 1
+    out = json.loads(capsys.readouterr().out)
+    [problem] = out["problems"]
+    assert (out["ok"], problem["path"]) == (False, "$")
+    assert "answered /api/tags with something else" in problem["message"]
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_online_where_nothing_is_installed_it_is_no_good(
+    capsys: pytest.CaptureFixture[str], *, as_json: bool
+) -> None:
+    with ollama(installed()) as upstream:
+        assert check.config(None, {}, upstream, as_json=as_json) == 1
+    told = capsys.readouterr().out
+    for role in ("PLANNER", "EXECUTOR", "HEAVY"):
+        assert f"{role} cannot be served: none of its models is installed" in told
+    assert "try `ollama pull qwen3:4b`" in told
+
+
+def test_online_a_role_whose_fallback_is_there_is_good_enough(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    warnings = checked(installed("qwen3:8b", "gemma3:12b"), capsys)
+    assert warnings[0] == "PLANNER: qwen3:4b is not installed; try `ollama pull qwen3:4b`"
 
 
 def test_online_without_ollama_the_policy_is_still_checked(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
-        assert check.config(None, {}, Address("127.0.0.1", port), as_json=False) == 0
+    with kept_port() as port:
+        assert check.config(None, {}, Address("127.0.0.1", port), as_json=False) == 1
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("shipped default: ok")
-    assert second.startswith(f"warning: Ollama at http://127.0.0.1:{port} cannot be asked: ")
+    assert second.startswith(f"problem: Ollama at http://127.0.0.1:{port} cannot be asked: ")
 
 
 # --- route --------------------------------------------------------------------------------------
 
 
+def nothing() -> Path | None:
+    """No policy file: the shipped one holds."""
+    return None
+
+
 def route(
     model: str, role: str, capsys: pytest.CaptureFixture[str], *, as_json: bool = False
 ) -> tuple[int, str, str]:
-    code = check.route(policy_file.load(None), model, role, as_json=as_json)
+    code = check.route(RouteAsked(model, role, "", None, nothing), as_json=as_json)
     out = capsys.readouterr()
     return code, out.out, out.err
 
@@ -201,7 +231,9 @@ def route(
 def test_a_route_is_told_with_why(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = route("planner", "", capsys)
     assert code == 0
+    digest = policy_file.load(None).short_digest
     assert out.splitlines() == [
+        f"policy    shipped default ({digest}), no running proxy was asked",
         'role      PLANNER  ("planner" is an alias of this role)',
         "attempt 1 qwen3:4b  (timeout 15 s)",
         "attempt 2 qwen3:8b  (timeout 30 s)",
@@ -256,3 +288,67 @@ def test_a_call_that_would_be_refused_is_1(capsys: pytest.CaptureFixture[str]) -
     assert err.startswith('modelsplit: E_BAD_REQUEST: X-LLM-Role "BOSS" is unknown; use one of ')
     code, out, _ = route("x", "BOSS", capsys, as_json=True)
     assert (code, json.loads(out)["error_code"]) == (1, "E_BAD_REQUEST")
+
+
+# --- route, asked of the proxy that runs --------------------------------------------------------
+
+# What a proxy goes by that is not the shipped policy.
+OTHER = {"PLANNER": {"primary": "llama3.2:1b", "max_concurrent": 1}}
+
+
+async def test_a_route_is_the_running_proxys_by_its_own_policy(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running(overlay={"roles": OTHER}) as up:
+        admin = Address("127.0.0.1", up.admin_port)
+        asked = RouteAsked("planner", "", "", admin, nothing)
+        code = await asyncio.to_thread(check.route, asked, as_json=False)
+        told = capsys.readouterr()
+        assert (code, told.err) == (0, "")
+        digest = up.app._loaded.short_digest
+        assert told.out.splitlines() == [
+            f"policy    {up.app._loaded.source} ({digest}), of the proxy at http://{admin}",
+            'role      PLANNER  ("planner" is an alias of this role)',
+            "attempt 1 llama3.2:1b  (timeout 15 s)",
+            "attempt 2 qwen3:8b  (timeout 30 s)",
+            "seats     1",
+            "wait      at most 8 s",
+        ]
+        code = await asyncio.to_thread(check.route, asked, as_json=True)
+        fields = json.loads(capsys.readouterr().out)
+        assert (code, fields["running"], fields["max_concurrent"]) == (0, True, 1)
+        assert fields["policy"]["digest"] == up.app._loaded.digest
+        refused = asked._replace(role="BOSS")
+        code = await asyncio.to_thread(check.route, refused, as_json=False)
+        told = capsys.readouterr()
+        assert (code, told.out) == (1, "")
+        assert told.err.startswith('modelsplit: E_BAD_REQUEST: X-LLM-Role "BOSS" is unknown')
+        code = await asyncio.to_thread(check.route, asked._replace(model="cloud"), as_json=False)
+        assert capsys.readouterr().err == (
+            "modelsplit: it needs an approval in force; "
+            f"see: modelsplit budget show --admin {admin}\n"
+        )
+
+
+def test_where_no_proxy_runs_a_route_says_that_it_is_of_a_start_here(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with kept_port() as port:
+        asked = RouteAsked("planner", "", "", Address("127.0.0.1", port), nothing)
+        assert check.route(asked, as_json=False) == 0
+    told = capsys.readouterr()
+    assert told.out.splitlines()[0].endswith(", no running proxy was asked")
+    assert told.err.startswith(f"modelsplit: nothing answers at http://127.0.0.1:{port} (")
+    assert told.err.endswith("So this is told of the policy that a start here would use\n")
+
+
+def test_a_route_of_a_proxy_of_another_version_is_not_told_wrongly() -> None:
+    old = b'{"llm_role":"PLANNER","candidates":[],"needs_approval":false}'
+    with ollama(old) as admin, pytest.raises(CommandError, match="of another version"):
+        check.route(RouteAsked("planner", "", "", admin, nothing), as_json=False)
+
+
+def test_a_file_and_a_proxy_at_once_are_too_many(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["route", "planner", "--policy", "x.json", "--admin", "127.0.0.1:1"]
+    assert main.run(words, {}) == ExitCode.USAGE
+    assert "give one of them" in capsys.readouterr().err

@@ -35,7 +35,7 @@ async def test_an_idle_proxy_is_shown_with_all_its_seats_free(
     idle = ["PLANNER", "0/2", "1", "0/64", "-", "0", "0", "-", "-"]
     assert idle in [line.split() for line in text.splitlines()]
     assert "seats    0 of 6 local ones taken; 0 lent\n" in text
-    assert "learned  6 at once run best (contention 1); more are started only when" in text
+    assert "learned  nothing: the policy says 6 at once; more are started only when" in text
     assert "cost     0.0000 USD, an estimate, since 2" in text
 
 

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.metrics.buckets import LATENCY_S
+from modelsplit_proxy.metrics.buckets import FINE_S
 from modelsplit_proxy.metrics.calls import Totals
 from modelsplit_proxy.metrics.recent import Recent, RoleRecently
 
@@ -19,8 +19,8 @@ class World:
         self.at = 0.0
         self.calls: dict[str, int] = {}
         self.errors: dict[tuple[str, ...], int] = {}
-        self.counts = [0] * (len(LATENCY_S) + 1)
-        self.recent = Recent(self.totals, LATENCY_S, self)
+        self.counts = [0] * (len(FINE_S) + 1)
+        self.recent = Recent(self.totals, FINE_S, self)
 
     def now(self) -> float:
         return 1000.0 + self.at
@@ -68,7 +68,7 @@ def test_a_young_process_says_how_far_back_it_looks() -> None:
     assert world.recent.window_s == 42.0
     assert world.planner.calls == 3
     assert world.planner.p50_s is not None
-    assert LATENCY_S[2] < world.planner.p50_s <= LATENCY_S[3]
+    assert FINE_S[2] < world.planner.p50_s <= FINE_S[3]
 
 
 def test_failures_are_told_by_reason_and_apart_from_what_clients_did() -> None:
