@@ -82,7 +82,7 @@ FLOORS = (
     {"runtime"},
     {"http"},
     {"protocol", "storage"},
-    {"records"},
+    {"records", "providers"},
     {"limits"},
     {"watch", "config"},
     {"metrics", "tracing"},
@@ -134,7 +134,7 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
     }
 )
 
-# Where paths of Ollama's stand: the two tables, what is asked otherwise on its way through, who
+# Where paths of Ollama's stand: the tables, what is asked otherwise on its way through, who
 # asks Ollama on our own account, and the client's two dialects, which ask as its users would.
 MAY_NAME_ROUTES = frozenset(
     {
@@ -143,6 +143,8 @@ MAY_NAME_ROUTES = frozenset(
         "modelsplit_proxy.protocol.endpoints",
         "modelsplit_proxy.protocol.routes",
         "modelsplit_proxy.passthrough.intercept",
+        # What a cloud can be asked on them: loaded only where one is configured.
+        "modelsplit_proxy.providers.translations",
         "modelsplit_proxy.cli.demo",
         "modelsplit_proxy.watch.installed_models",
         "modelsplit_proxy.watch.loaded_models",

@@ -32,11 +32,11 @@ _NANO: Final = 1_000_000_000
 MOST_NANO: Final = LIMIT - 1
 # Statuses that say that the request was looked at and turned away: not done, and not owed for.
 # Not 408 and 499, which also end a computation, nor 409 and 424, which can mean that one was
-# done. 501 and 505: the server does not do such things at all.
+# done. 501 and 505: the server does not do such things at all; 529: it has too much to do.
 _TURNED_AWAY: Final = frozenset(
     {
         *(400, 401, 402, 403, 404, 405, 406, 407, 410, 411, 412, 413, 414, 415, 416, 417),
-        *(421, 422, 425, 426, 428, 429, 431, 451, 501, 505),
+        *(421, 422, 425, 426, 428, 429, 431, 451, 501, 505, 529),
     }
 )
 # Ollama's answer when its line is full, before it looks for a runner.

@@ -4,8 +4,9 @@ Unknown is not nothing. A price of 0 needs no quantity: a free model costs 0.0 h
 is known of a call. Any other price needs its quantity, and one that is missing (an attempt
 answered with 500 reports no tokens) makes the whole sum unknown rather than too small.
 
-What the estimate leaves out: discounts for cached prompts, and that calls computed together
-share the hour of computing that each of them is charged in full.
+What the estimate leaves out: discounts for cached prompts, but where the provider counts them
+(a cloud that is asked here); and that calls computed together share the hour of computing that
+each of them is charged in full.
 """
 
 from __future__ import annotations
@@ -102,12 +103,13 @@ def _counts(budget: BudgetPolicy, model: str) -> bool:
 
 def cost_usd(
     price: Price | None,
-    prompt_tokens: int | None,
+    prompt_tokens: float | None,
     output_tokens: int | None,
     compute_s: float | None = None,
 ) -> float | None:
     """What so much work costs; None if the price or a quantity that it needs is unknown.
 
+    ``prompt_tokens``: those that a cache made cheaper or dearer count as much less or more.
     ``compute_s``: seconds for which the model was computing, or being loaded.
     """
     if price is None:

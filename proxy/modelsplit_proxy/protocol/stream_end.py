@@ -67,6 +67,8 @@ class Usage(NamedTuple):
 
     None where it is silent, or says what is no quantity (``modelsplit_policy.quantity``).
     ``estimated``: it did not say how many tokens it has, and what came of it was counted.
+    ``billed_prompt_tokens``: those of the prompt, each weighed by what it costs beside one that
+    no cache knows; None: as many as there are.
     """
 
     prompt_tokens: int | None = None
@@ -77,6 +79,7 @@ class Usage(NamedTuple):
     total_s: float | None = None
     finish_reason: str | None = None
     estimated: bool = False
+    billed_prompt_tokens: float | None = None
 
     @property
     def upstream_wait_s(self) -> float | None:
@@ -84,7 +87,7 @@ class Usage(NamedTuple):
 
         None: it did not say enough, as on the OpenAI and Anthropic routes.
         """
-        _, _, load_s, prompt_s, eval_s, total_s, _, _ = self
+        _, _, load_s, prompt_s, eval_s, total_s, _, _, _ = self
         if total_s is None or prompt_s is None or eval_s is None:
             return None
         return max(0.0, total_s - (load_s or 0.0) - prompt_s - eval_s)

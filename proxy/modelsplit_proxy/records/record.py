@@ -81,7 +81,10 @@ class Attempt:
         if ended is not None and self.dispatched is not None:
             computed_s = ended - self.dispatched
         usage = self.usage
-        return cost_usd(self.price, usage.prompt_tokens, usage.output_tokens, computed_s)
+        prompt_tokens: float | None = usage.billed_prompt_tokens
+        if prompt_tokens is None:
+            prompt_tokens = usage.prompt_tokens
+        return cost_usd(self.price, prompt_tokens, usage.output_tokens, computed_s)
 
 
 @dataclass(frozen=True, slots=True)

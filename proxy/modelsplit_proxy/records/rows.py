@@ -202,7 +202,7 @@ def attempt_rows(call_id: int, record: CallRecord) -> Iterator[Row]:
 
 
 def _always_of(attempt: Attempt, started: float) -> Row:
-    prompt_tokens, output_tokens, load_s, prompt_s, eval_s, _, _, _ = attempt.usage
+    prompt_tokens, output_tokens, load_s, prompt_s, eval_s, _, _, _, _ = attempt.usage
     return (
         attempt.model[:NAME_MAX],
         attempt.upstream_status,

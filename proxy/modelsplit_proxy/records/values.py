@@ -107,7 +107,7 @@ def log_fields(record: CallRecord) -> dict[str, Any]:
 
 
 def put_together(record: CallRecord) -> Finished:
-    prompt_tokens, output_tokens, load_s, _, _, _, finish_reason, _ = record.usage
+    prompt_tokens, output_tokens, load_s, _, _, _, finish_reason, _, _ = record.usage
     endpoint, routing = record.endpoint, record.routing
     cost_usd, model = record.cost_usd_by(None), record.model
     # SQLite's driver looks for an adapter of every string of a class of its own: hence ``str``.

@@ -1,0 +1,63 @@
+"""Which routes a provider of the Messages API can answer, and how each is translated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_proxy.providers import ollama_request, openai_request
+from modelsplit_proxy.providers.messages import SilentWriter, of_messages
+from modelsplit_proxy.providers.ollama_answer import OllamaWriter
+from modelsplit_proxy.providers.openai_answer import OpenAIWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from modelsplit_proxy.providers.answer import Writer
+    from modelsplit_proxy.providers.question import Question, Terms
+    from modelsplit_proxy.runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Translation:
+    """One route. ``ask`` makes the provider's request of the client's; UntranslatableError.
+
+    ``writer`` is made of the model's name, the clock and the client's request. ``passes``: the
+    client speaks the provider's own dialect, and the provider's bytes are passed on as they are.
+    """
+
+    ask: Callable[[Mapping[str, Any], Terms], Question]
+    writer: Callable[[str, Clock, Mapping[str, Any]], Writer]
+    passes: bool = False
+
+
+def _chat(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
+    del fields
+    return OllamaWriter(model, clock, chats=True)
+
+
+def _generate(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
+    del fields
+    return OllamaWriter(model, clock, chats=False)
+
+
+def _chat_completions(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
+    options = fields.get("stream_options")
+    tells_usage = isinstance(options, dict) and options.get("include_usage") is True
+    return OpenAIWriter(model, clock, tells_usage=tells_usage)
+
+
+def _messages(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
+    del model, clock, fields
+    return SilentWriter()
+
+
+TRANSLATIONS: Final = MappingProxyType(
+    {
+        "/api/chat": Translation(ollama_request.of_chat, _chat),
+        "/api/generate": Translation(ollama_request.of_generate, _generate),
+        "/v1/chat/completions": Translation(openai_request.of_chat_completions, _chat_completions),
+        "/v1/messages": Translation(of_messages, _messages, passes=True),
+    }
+)
