@@ -10,6 +10,7 @@ from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.cli.output import ExitCode
 from modelsplit_proxy.config import key_file
 from modelsplit_proxy.config.settings import OPTIONS
+from modelsplit_proxy.protocol.request_headers import Asked
 from modelsplit_proxy.records.record import Variant
 from modelsplit_proxy.records.values import log_fields
 from support.harness import running
@@ -43,7 +44,8 @@ def test_every_setting_is_described_with_its_variable_and_default() -> None:
 def test_every_field_of_a_log_line_is_described() -> None:
     said = [field for row in rows("Logs") for field in words(row[0])]
     assert len(said) == len(set(said))
-    tried = answered(variant=Variant("t", "a"))
+    asked = Asked(max_wait_ms=1, timeout_ms=1, no_fallback=True, retry_level=1)
+    tried = answered(variant=Variant("t", "a"), asked=asked)
     assert set(said) == {*log_fields(tried), *log_fields(turned_away())}
 
 

@@ -127,7 +127,7 @@ async def test_every_word_of_a_call_reaches_the_proxy_and_none_ollama(make: Make
         [record] = await up.calls.wait()
         [asked] = [call for call in up.asked if call.model == answer.telemetry.model]
     assert answer.telemetry.role == "HEAVY"
-    assert (record.job_id, record.no_fallback) == ("build-17", True)
+    assert (record.job_id, record.asked.no_fallback) == ("build-17", True)
     names = {name.lower() for name, _ in asked.headers}
     assert not {name for name in names if name.startswith("x-llm")}
     assert "traceparent" in names

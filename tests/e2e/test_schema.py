@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.records.values import log_fields
 from modelsplit_sim.config import SimConfig
 from support.harness import running
 from support.scripted import response, scripted
@@ -245,3 +246,35 @@ async def test_one_that_filled_its_context_is_asked_of_the_other_model() -> None
         async with running(upstream=target) as up, up.client() as client:
             answer = await client.request("POST", "/api/chat", PLAN)
     assert (answer.status, answer["X-LLM-Model"]) == (200, "qwen3:8b")
+
+
+@pytest.mark.parametrize("length", [1, 300_000], ids=["short", "long"])
+async def test_whether_a_form_was_asked_for_is_recorded_checked_or_not(length: int) -> None:
+    prompt = {"stream": False, "prompt": "x" * length}
+    bodies: list[dict[str, Any]] = [
+        {"model": "executor", "format": "json"},
+        {"model": "executor", "Format": SCHEMA},
+        {"model": "executor", "format": ""},
+        {"model": "executor"},
+        {"model": "planner", "format": SCHEMA},
+    ]
+    async with running(SIM) as up, up.client() as client:
+        for body in bodies:
+            await client.request("POST", "/api/generate", body | prompt)
+        records = await up.calls.wait(len(bodies))
+    assert [record.schema_asked for record in records] == [True, True, False, False, True]
+    assert [record.schema for record in records] == [None, None, None, None, "valid"]
+
+
+async def test_what_the_headers_ask_for_is_recorded() -> None:
+    headers = {"X-LLM-Max-Wait-Ms": "700", "X-LLM-Timeout-Ms": "9000", "X-LLM-No-Fallback": "1"}
+    async with running(SIM) as up, up.client() as client:
+        await client.request("POST", "/api/chat", PLAN, headers)
+        await client.request("POST", "/api/chat", PLAN)
+        told, plain = map(log_fields, await up.calls.wait(2))
+    assert {name: value for name, value in told.items() if name.startswith("asked")} == {
+        "asked_max_wait_ms": 700,
+        "asked_timeout_ms": 9000,
+        "asked_no_fallback": True,
+    }
+    assert not [name for name in plain if name.startswith("asked")]

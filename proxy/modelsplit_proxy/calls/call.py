@@ -22,6 +22,7 @@ from modelsplit_policy.vocabulary import Provider, RouteReason
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.body import BodyError, read_whole
+from modelsplit_proxy.protocol.answer_format import asks
 from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked, trace_context
 from modelsplit_proxy.records.record import CallRecord
@@ -217,10 +218,9 @@ class InferenceCall:
     async def _prepare(self) -> tuple[OutgoingRequest, Route, Routing] | Failure:
         parts = self._parts
         try:
-            self._asked = read_asked(self._request.headers)
+            self.record.asked = self._asked = read_asked(self._request.headers)
             self.record.job_id = self._asked.job_id
             self.record.purpose = self._asked.purpose
-            self.record.no_fallback = self._asked.no_fallback
             raw = await read_whole(self._request, self._reply.down, parts.max_body_bytes)
             body = self._read_at_once(raw)
             if body is None:
@@ -228,6 +228,11 @@ class InferenceCall:
         except (AskedError, BodyError) as error:
             return error.failure
         self.record.loading = loading_of(self.record.endpoint.facts, body.fields)
+        # Of most bodies this look, which costs no call, is all; ``plain`` is empty of long ones.
+        for name in self.record.endpoint.format_names:
+            if name in body.fields.plain or not body.fields.plain:
+                self.record.schema_asked = asks(body.fields, self.record.endpoint.format_names)
+                break
         route = self._route(body)
         if isinstance(route, Failure):
             self.record.requested_model = body.model

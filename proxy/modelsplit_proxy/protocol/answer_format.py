@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from modelsplit_policy.go_json import field
+from modelsplit_policy.go_json import LARGE, field
 from modelsplit_proxy.protocol.format_finding import FormatFinding
 from modelsplit_proxy.protocol.schema_cost import RefusedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from modelsplit_policy.go_json import Fields
     from modelsplit_proxy.protocol.json_schema import Compiled
 
 _MAX_TEXT_CHARS: Final = 1024 * 1024
 _IS_JSON: Final = "json"
+# Fields whose own ``format`` is what asks.
+_HOLD_A_FORMAT: Final = frozenset({"text", "output_config"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,24 @@ def of_output_format(fields: Fields) -> Wanted | None:
     newer = field(_dict(fields.get("output_config")), "format")
     asked = _dict(newer) or _dict(fields.get("output_format"))
     return _of_type(asked, field(asked, "schema"))
+
+
+def asks(fields: Fields, names: Iterable[str]) -> bool:
+    """Whether one of these fields of a request asks for JSON or for a schema.
+
+    The schema itself is not looked at.
+    """
+    return any(_asks(fields.get(name), name) for name in names)
+
+
+def _asks(value: Any, name: str) -> bool:
+    if value is LARGE:
+        return True
+    if name in _HOLD_A_FORMAT:
+        value = field(_dict(value), "format")
+    if name != "format":
+        return field(_dict(value), "type") not in {None, "text"}
+    return value is not None and value != ""
 
 
 def _of_type(asked: dict[str, Any], schema: Any) -> Wanted | None:

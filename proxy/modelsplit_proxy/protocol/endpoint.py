@@ -72,7 +72,8 @@ class Endpoint:
     ``facts`` are for the policy. ``streams`` is what it does unless told by ``stream``; None:
     it never streams. ``read_form`` finds the model in a form (body, content type, query) and
     raises BodyError; None: the body is JSON. ``wanted_format`` finds the form in which the
-    answer is wanted; None: such a request asks for none. ``needs`` gives what a request needs
+    answer is wanted; None: such a request asks for none; ``format_names``: the fields that say
+    so. ``needs`` gives what a request needs
     its model to be able to, from its decoded fields; None: nothing that can be said.
 
     The answer:
@@ -92,6 +93,7 @@ class Endpoint:
     streams: bool | None = None
     read_form: Callable[[bytes, str, str], Body] | None = None
     wanted_format: Callable[[Fields], Wanted | None] | None = None
+    format_names: tuple[str, ...] = ()
     needs: Callable[[Mapping[str, Any]], Iterable[Capability]] | None = None
     is_held: bool = False
     answer_keys: frozenset[str] = frozenset()

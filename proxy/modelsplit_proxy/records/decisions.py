@@ -84,7 +84,7 @@ def _why_nobody_else(record: CallRecord, routing: Routing) -> str:
         return "no_cause"
     if routing.starts_at_fallback:
         return "none_left"
-    if record.no_fallback:
+    if record.asked.no_fallback:
         return "not_wanted"
     if record.bound:
         return "bound"

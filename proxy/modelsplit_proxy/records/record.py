@@ -13,6 +13,7 @@ from modelsplit_policy.call import Call, State
 from modelsplit_policy.prices import FREE, cost_usd
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.protocol import error_body
+from modelsplit_proxy.protocol.request_headers import NOTHING
 from modelsplit_proxy.protocol.stream_end import Usage
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.tickets import Crowd, Seats
     from modelsplit_policy.vocabulary import Context, Loading, Purpose, Role, RouteReason
     from modelsplit_proxy.protocol.endpoint import Endpoint
+    from modelsplit_proxy.protocol.request_headers import Asked
 
 # A name from a client may be as long as its body; records keep as much as a name needs.
 NAME_MAX: Final = 256
@@ -117,7 +119,8 @@ class CallRecord:
     """One call, from its first byte in to its last byte out.
 
     ``routing`` None: it was turned away before it had a role, and no model was asked.
-    ``no_fallback``: the client wanted none. ``bound``: no other model's answer would be a right
+    ``asked``: what its headers ask for. ``schema_asked``: its body asks for JSON or a schema,
+    whether or not the answer is held to that. ``bound``: no other model's answer would be a right
     one. ``queue_position``: its place in line when it was
     refused, 0 when its turn had come before an early head; None: of no interest.
     ``holds_back``, ``pair``: of a call that failed, whether Ollama may have held its answer
@@ -137,7 +140,8 @@ class CallRecord:
     purpose: Purpose | None = None
     requested_model: str = ""
     routing: Routing | None = None
-    no_fallback: bool = False
+    asked: Asked = NOTHING
+    schema_asked: bool = False
     bound: bool = False
     attempts: list[Attempt] = field(default_factory=list)
     unseated: Attempt | None = None

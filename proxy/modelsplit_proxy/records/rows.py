@@ -71,6 +71,7 @@ _SHOWN: Final[tuple[tuple[str, str, Callable[[Any], Any]], ...]] = (
     ("prompt_tokens", "prompt_tokens", _same),
     ("output_tokens", "output_tokens", _same),
     ("finish_reason", "finish_reason", _same),
+    ("schema_asked", "schema_asked", _flag),
     ("cost_usd", "cost_usd", _same),
     ("experiment", "experiment", _same),
     ("variant", "variant", _same),

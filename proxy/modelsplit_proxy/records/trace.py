@@ -28,10 +28,23 @@ _KEPT: Final = (
     *("llm_role", "route_reason", "requested_model", "llm_model", "stream", "client_retry"),
     *("outcome", "status", "fallback_used", "prompt_tokens", "output_tokens"),
     *("llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms", "call_e2e_latency_ms", "cost_usd"),
-    "upstream_wait_ms",
+    *("upstream_wait_ms", "schema_asked", "schema"),
+)
+# Those that a log line has only where the client's headers said so.
+_ASKED: Final = (
+    *("asked_max_wait_ms", "asked_timeout_ms", "asked_no_fallback", "asked_retry_level"),
 )
 _OF_ATTEMPT: Final = (
-    *("model", "outcome", "asked_ms", "seated_ms", "dispatched_ms", "first_ms", "ended_ms"),
+    *(
+        "model",
+        "outcome",
+        "reason",
+        "asked_ms",
+        "seated_ms",
+        "dispatched_ms",
+        "first_ms",
+        "ended_ms",
+    ),
     *("load_ms", "prompt_ms", "eval_ms", "upstream_wait_ms", "prompt_tokens", "output_tokens"),
 )
 
@@ -75,6 +88,7 @@ def call(row: Row, attempts: list[dict[str, Any]]) -> dict[str, Any]:
         "arrived": row[1] / 1e6,
         **{name: fields[name] for name in _KEPT},
         "reason": fields.get("reason"),
+        **{name: fields.get(name) for name in _ASKED},
         "service_ms": round(sum(held), 3) if held else None,
         "attempts": [{name: attempt[name] for name in _OF_ATTEMPT} for attempt in attempts],
     }

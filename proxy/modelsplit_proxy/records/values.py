@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy.call import State
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.protocol import budget_text, error_body
+from modelsplit_proxy.protocol.request_headers import NOTHING
 from modelsplit_proxy.records.record import NAME_MAX
 from modelsplit_proxy.runtime.clock import rfc3339_us
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from modelsplit_proxy.protocol.request_headers import Asked
     from modelsplit_proxy.records.record import CallRecord, Finished
 
 _COMPLETED: Final = State.COMPLETED
@@ -56,6 +58,7 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
         "applied": (),
         "budgets": (),
         "budget_refused": None,
+        "schema_asked": False,
         "schema": None,
         "llm_queue_wait_ms": None,
         "upstream_wait_ms": None,
@@ -75,7 +78,7 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
 # all but ``job_id`` and ``purpose`` only if there is something to say.
 ALWAYS: Final = (
     *("started_at", "call_e2e_latency_ms", "llm_queue_wait_ms", "llm_latency_ms", "ttfb_ms"),
-    *("fallback_used", "stream", "request_id", "client", "route", "dialect"),
+    *("fallback_used", "stream", "schema_asked", "request_id", "client", "route", "dialect"),
     *("llm_role", "llm_context", "llm_provider", "requested_model", "llm_model"),
     *("route_reason", "outcome", "status", "llm_attempt", "prompt_tokens", "output_tokens"),
     *("cost_usd", "load_ms", "upstream_wait_ms", "finish_reason"),
@@ -119,6 +122,7 @@ def put_together(record: CallRecord) -> Finished:
         microseconds(record.first_byte_s),
         1 if record.fallback_used else 0,
         1 if record.streamed else 0,
+        1 if record.schema_asked else 0,
         record.request_id,
         record.client,
         endpoint.label,
@@ -140,7 +144,10 @@ def put_together(record: CallRecord) -> Finished:
         microseconds(record.upstream_wait_s),
         finish_reason and finish_reason[:NAME_MAX],
     )
-    return always, _seldom(record), _unusual(record)
+    unusual = _unusual(record)
+    if record.asked is not NOTHING:
+        unusual |= _asked(record.asked)
+    return always, _seldom(record), unusual
 
 
 def _seldom(record: CallRecord) -> tuple[Any, ...]:
@@ -182,6 +189,17 @@ def _unusual(record: CallRecord) -> dict[str, Any]:
     return out
 
 
+def _asked(asked: Asked) -> dict[str, Any]:
+    """Of the headers of a call those that say how long it may take, and which model first."""
+    fields = {
+        "asked_max_wait_ms": asked.max_wait_ms,
+        "asked_timeout_ms": asked.timeout_ms,
+        "asked_no_fallback": asked.no_fallback or None,
+        "asked_retry_level": asked.retry_level or None,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def line(finished: Finished) -> dict[str, Any]:
     """The call as one flat object (§ Logs in docs/operations.md)."""
     always, seldom, unusual = finished
@@ -195,6 +213,7 @@ def line(finished: Finished) -> dict[str, Any]:
         first_us,
         fallback,
         stream,
+        schema_asked,
         out["request_id"],
         out["client"],
         out["route"],
@@ -225,6 +244,7 @@ def line(finished: Finished) -> dict[str, Any]:
     out["load_ms"] = None if load_us is None else load_us / 1000
     out["fallback_used"] = fallback == 1
     out["stream"] = stream == 1
+    out["schema_asked"] = schema_asked == 1
     if out["llm_role"] == _PLANNER and "loading" not in unusual:
         out["planner_latency_ms"] = out["call_e2e_latency_ms"]
     if seldom:

@@ -317,6 +317,9 @@ _OBJECTIVES: Final = (
     "CREATE TABLE baselines (id INTEGER PRIMARY KEY, at_us INTEGER NOT NULL, value TEXT NOT NULL)",
 )
 
+# Whether a call asked for JSON or a schema; of calls of before it is not known.
+_SCHEMA_ASKED: Final = ("ALTER TABLE calls ADD COLUMN schema_asked INTEGER",)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -328,5 +331,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _LEARNED,
     _JOBS,
     _OBJECTIVES,
+    _SCHEMA_ASKED,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelsplit_policy.blame import USUAL
 from modelsplit_policy.call import Call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from modelsplit_policy.attempts import Ask, Tried
+    from modelsplit_policy.blame import Circumstances
     from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.budgets import Reservation
     from modelsplit_policy.deadlines import Deadline, Limits
@@ -101,6 +103,7 @@ class CallRun:
         "attempts",
         "candidates",
         "checked",
+        "circumstances",
         "demand",
         "ended",
         "failure",
@@ -125,6 +128,7 @@ class CallRun:
         self.arrived = now
         self.state = Call()
         self.candidates: Sequence[Candidate] = ()
+        self.circumstances: Circumstances = USUAL
         self.attempts: list[AttemptRun] = []
         self.tried: list[Tried] = []
         # The seat of an attempt whose answer did not fit, until the next one stands in line.

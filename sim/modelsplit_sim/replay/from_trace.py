@@ -14,10 +14,11 @@ from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Roles, Route, RouteRequest
 
-from .demand import NO_RETRIES, Demand, Retries, Shares
+from .demand import NO_RETRIES, Demand, Kind, Retries, Shares
 from .overlap import stays
 from .recorded import TraceError
 from .run import Traffic
@@ -25,7 +26,7 @@ from .survival import Survival
 from .traffic import Coverage, in_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_sim.host_shape import HostShape
@@ -40,6 +41,10 @@ _ENOUGH: Final = 20
 # A prompt that was read in less than this share of its time was known in part.
 _KNOWN_SHARE: Final = 0.7
 _FAILED: Final = ("E_UPSTREAM", "E_UNREACHABLE", "E_STREAM_BROKEN")
+# An attempt that ended so had not begun to compute.
+_COMPUTED_NOTHING: Final = frozenset(
+    {Reason.LOAD_TIMEOUT, Reason.CONNECT_REFUSED, Reason.DNS, Reason.UPSTREAM_BUSY}
+)
 
 
 class Behaviour(NamedTuple):
@@ -142,6 +147,11 @@ class RecordedTraffic:
             client=call.client,
             job=call.job,
             stream=call.stream,
+            no_fallback=call.no_fallback,
+            max_wait_s=_seconds(call.max_wait_ms),
+            timeout_s=_seconds(call.timeout_ms),
+            retry_level=call.retry_level,
+            schema=call.schema_asked,
             known_tokens=known,
             pace=max(0.5, 1 + pace * self._shape.spread),
             unfit=unfit,
@@ -245,12 +255,13 @@ class RecordedTraffic:
 
     def _all_shares(self) -> dict[tuple[str, str], Shares]:
         """By role and model: of the attempts that were sent, those that ended so."""
-        ended: dict[tuple[str, str], list[str]] = defaultdict(list)
+        ended: dict[tuple[str, str], list[_Ended]] = defaultdict(list)
         for call in self._calls:
             for attempt in call.attempts:
                 if attempt.dispatched_ms is not None:
+                    how = _Ended(attempt.outcome, attempt.reason, call.schema_asked is not False)
                     for model in (canonical(attempt.model), ""):
-                        ended[call.role or "", model].append(attempt.outcome)
+                        ended[call.role or "", model].append(how)
         models = {*(model for _, model in ended if model), *self._shape.models}
         roles = {role for role, _ in ended}
         shares = {}
@@ -275,10 +286,51 @@ def _middle_prompts(calls: Sequence[Recorded]) -> dict[str | None, int]:
     return {role: sorted(tokens)[len(tokens) // 2] for role, tokens in known.items()}
 
 
-def _shares(outcomes: Sequence[str]) -> Shares:
-    unfit = sum(outcome == "E_SCHEMA_INVALID" for outcome in outcomes)
-    failed = sum(outcome.startswith(_FAILED) for outcome in outcomes)
-    return Shares(unfit / len(outcomes), failed / len(outcomes))
+class _Ended(NamedTuple):
+    """How an attempt ended. ``asked``: its answer had to fit a schema, as far as is known."""
+
+    outcome: str
+    reason: str | None
+    asked: bool
+
+    @property
+    def failed(self) -> bool:
+        return self.outcome.startswith(_FAILED)
+
+
+def _shares(ended: Sequence[_Ended]) -> Shares:
+    asked = [each for each in ended if each.asked]
+    unfit = [each.reason for each in asked if each.outcome == "E_SCHEMA_INVALID"]
+    cut = sum(reason == Reason.CUT for reason in unfit)
+    failed = [each for each in ended if each.failed]
+    of = len(asked) or 1
+    return Shares(
+        (len(unfit) - cut) / of, len(failed) / len(ended), cut / of, tuple(_kinds(failed))
+    )
+
+
+def _kinds(failed: Sequence[_Ended]) -> Iterator[Kind]:
+    """How they failed, the most frequent first; of one without a known reason: with a status."""
+    counts = Counter(map(_kind, failed))
+    before = 0
+    for (code, reason), count in counts.most_common():
+        before += count
+        yield Kind(code, reason, before / len(failed))
+
+
+def _kind(ended: _Ended) -> tuple[ErrorCode, Reason]:
+    """Told as of a local provider: whose it is, is known when it is replayed."""
+    try:
+        code = ErrorCode(ended.outcome.replace("_CLOUD", "_LOCAL"))
+        reason = Reason(ended.reason or "")
+    except ValueError:
+        return ErrorCode.UPSTREAM_LOCAL, Reason.STATUS
+    known = reason in ERRORS[code].reasons and code is not ErrorCode.STREAM_BROKEN_LOCAL
+    return (code, reason) if known else (ErrorCode.UPSTREAM_LOCAL, Reason.STATUS)
+
+
+def _seconds(ms: int | None) -> float | None:
+    return None if ms is None else ms / 1000
 
 
 def _cloud_s(call: Recorded) -> float | None:
@@ -298,7 +350,7 @@ def _tokens_seen(calls: Sequence[Recorded], shape: HostShape) -> dict[int, float
     numbers = {id(call): number for number, call in enumerate(calls)}
     seen: dict[int, float] = {}
     for stay in stays(calls, shape.num_parallel):
-        if stay.call.ok:
+        if stay.call.ok or stay.attempt.reason in _COMPUTED_NOTHING:
             continue
         model = shape.of(stay.model)
         alone_s = sum(

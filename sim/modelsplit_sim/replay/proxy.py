@@ -29,8 +29,15 @@ from modelsplit_policy.breaker import Breakers
 from modelsplit_policy.breaker import rules_of as breaker_rules
 from modelsplit_policy.budgets import Budgets, Charge, Reservation, nano
 from modelsplit_policy.call import Event, State
-from modelsplit_policy.deadlines import LAST_LOOK_S, Deadline, Limits, failure_of
-from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_policy.deadlines import (
+    LAST_LOOK_S,
+    Deadline,
+    Limits,
+    failure_of,
+    is_clients,
+    role_bound,
+)
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.prices import Prices, cost_usd
@@ -38,8 +45,10 @@ from modelsplit_policy.roles import Providers, Roles, RouteRequest
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_policy.vocabulary import Provider
 
+from . import chance
 from .attempt import AttemptRun, CallRun
 from .client_limits import ClientLimits
+from .demand import Shares
 from .watch import HealthLooks, LoadedModelsPoll
 
 if TYPE_CHECKING:
@@ -50,18 +59,15 @@ if TYPE_CHECKING:
     from modelsplit_policy.roles import Route
     from modelsplit_sim.virtual_host import VirtualHost, Work
 
-    from .demand import Shares
     from .line import Line
     from .timeline import Timeline
 
 # The process's default for silence inside a stream.
 _STALL_S: Final = 60.0
+_NONE: Final = Shares()
 # What a cloud takes for a token, where nothing was recorded.
 _CLOUD_S_PER_TOKEN: Final = 0.015
 
-_UNFIT: Final = Failure(
-    ErrorCode.SCHEMA_INVALID, Reason.SCHEMA, "the answer does not fit its schema", "Schema Invalid"
-)
 _BUSY: Final = Failure(
     ErrorCode.OVERLOAD_THROTTLED,
     Reason.UPSTREAM_BUSY,
@@ -71,9 +77,6 @@ _BUSY: Final = Failure(
 )
 _DIED: Final = Failure(
     ErrorCode.UPSTREAM_LOCAL, Reason.RUNNER_FAILED, "the model's runner died", "Upstream Failed"
-)
-_FAILED: Final = Failure(
-    ErrorCode.UPSTREAM_LOCAL, Reason.STATUS, "the upstream failed", "Upstream Failed"
 )
 _SPENT: Final = Failure(
     ErrorCode.BUDGET_EXHAUSTED, Reason.CALLS, "the budget has no room", "Budget Exhausted"
@@ -225,6 +228,7 @@ class VirtualProxy:
             RouteRequest(
                 model=demand.model,
                 role=demand.role,
+                retry_level=demand.retry_level,
                 no_fallback=demand.no_fallback,
                 job=demand.job,
                 client=demand.client,
@@ -264,7 +268,7 @@ class VirtualProxy:
             attempt.model,
             now,
             client=call.demand.client,
-            max_wait_s=wait_left_s(most_ms / 1000, None, ask.waited_s),
+            max_wait_s=wait_left_s(most_ms / 1000, call.demand.max_wait_s, ask.waited_s),
             max_hold_s=float("inf") if row.max_hold_ms is None else row.max_hold_ms / 1000,
             front=ask.front,
         )
@@ -326,6 +330,10 @@ class VirtualProxy:
                 return
         attempt.limits = self._limits(attempt)
         attempt.deadline = Deadline(attempt.limits, now)
+        failed = self._fails(attempt)
+        if failed is not None and failed.reason in chance.UNSENT:
+            self._set_back(attempt, failed)
+            return
         if attempt.provider is Provider.CLOUD:
             self._send_to_cloud(attempt)
         elif not self._send(attempt):
@@ -366,8 +374,11 @@ class VirtualProxy:
     def _limits(self, attempt: AttemptRun) -> Limits:
         row, call = self._row(attempt.call), attempt.call
         load_s = self._policy.load_timeout_ms / 1000
+        own_s, asked_s = attempt.candidate.timeout_s, call.demand.timeout_s
+        if is_clients(own_s, asked_s):
+            call.circumstances = Circumstances(deadline_was_clients=True)
         limits = Limits(
-            attempt.candidate.timeout_s,
+            role_bound(own_s, asked_s),
             0.0 if attempt.provider is Provider.CLOUD else load_s,
             _STALL_S,
             first_byte_s=row.first_byte_timeout_ms / 1000,
@@ -423,20 +434,27 @@ class VirtualProxy:
     def _judged(self, attempt: AttemptRun) -> Failure | None:
         """What is wrong with an answer that is whole."""
         call = attempt.call
-        shares = self._shares.get((call.route.role, attempt.model))
-        if shares is None:
-            return None
-        if call.demand.failing[attempt.number] < shares.failing:
-            if attempt.provider is Provider.LOCAL:
-                return _FAILED
-            code = for_provider(ErrorCode.UPSTREAM_LOCAL, attempt.provider)
-            return Failure(code, Reason.STATUS, _FAILED.message, _FAILED.phrase)
-        row = self._row(call)
-        call.checked = row.validate_output and shares.unfit > 0
-        if not call.checked or call.demand.unfit[attempt.number] >= shares.unfit:
+        failed = self._fails(attempt)
+        shares, row, demand = self._shares_of(attempt), self._row(call), call.demand
+        if failed is not None:
+            return failed
+        asks = demand.schema
+        if asks is None:
+            asks = call.checked or shares.unfit + shares.cut > 0
+        call.checked = row.validate_output and asks
+        unfit = chance.unfit(shares, demand.unfit[attempt.number]) if call.checked else None
+        if unfit is None:
             return None
         call.unfit = True
-        return None if call.demand.stream and row.on_stream == "observe" else _UNFIT
+        return None if demand.stream and row.on_stream == "observe" else unfit
+
+    def _fails(self, attempt: AttemptRun) -> Failure | None:
+        """How the upstream fails it by itself; None: it does not."""
+        shares, chances = self._shares_of(attempt), attempt.call.demand.failing
+        return chance.failing(shares, chances[attempt.number], attempt.provider)
+
+    def _shares_of(self, attempt: AttemptRun) -> Shares:
+        return self._shares.get((attempt.call.route.role, attempt.model), _NONE)
 
     def _late(self, attempt: AttemptRun, reason: Reason) -> None:
         self._set_back(attempt, self._failure_of(attempt, reason))
@@ -515,6 +533,7 @@ class VirtualProxy:
                 failure,
                 now,
                 completed=call.state.state is State.COMPLETED,
+                circumstances=call.circumstances,
                 pair=lambda: call.number,
             )
         price = self._prices.of(attempt.model, attempt.provider)
@@ -575,7 +594,7 @@ class VirtualProxy:
             [attempt.failure for attempt in call.attempts if attempt.failure is not None],
             failure,
             now,
-            Circumstances(),
+            call.circumstances,
             call.number,
         )
         self.loaded.want()

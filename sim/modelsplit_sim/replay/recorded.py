@@ -34,6 +34,7 @@ class RecordedAttempt:
     upstream_wait_ms: float | None = None
     prompt_tokens: int | None = None
     output_tokens: int | None = None
+    reason: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -44,8 +45,9 @@ class RecordedAttempt:
 class Recorded:
     """One call. ``arrived``: seconds since 1970. ``role`` None: it was refused before it had one.
 
-    ``route_reason`` and ``client_retry`` None: the trace does not say. ``latency_ms``: the call,
-    as its client saw it.
+    ``route_reason``, ``client_retry`` and ``schema_asked`` None: the trace does not say.
+    ``latency_ms``: the call, as its client saw it. ``max_wait_ms``, ``timeout_ms``,
+    ``no_fallback`` and ``retry_level``: what its headers asked for.
     """
 
     arrived: float
@@ -63,6 +65,11 @@ class Recorded:
     latency_ms: float | None = None
     route_reason: str | None = None
     client_retry: bool | None = None
+    max_wait_ms: int | None = None
+    timeout_ms: int | None = None
+    no_fallback: bool = False
+    retry_level: int = 0
+    schema_asked: bool | None = None
     attempts: tuple[RecordedAttempt, ...] = ()
 
     @property

@@ -37,6 +37,11 @@ def _call(call: CallRun, began: float) -> Recorded:
         output_tokens=demand.output_tokens if call.ok else None,
         latency_ms=1000 * call.latency_s,
         client_retry=call.retry > 0,
+        max_wait_ms=_ms(demand.max_wait_s),
+        timeout_ms=_ms(demand.timeout_s),
+        no_fallback=demand.no_fallback,
+        retry_level=demand.retry_level,
+        schema_asked=demand.schema,
         attempts=tuple(_attempt(attempt, outcome) for attempt in call.attempts),
     )
 
@@ -64,5 +69,10 @@ def _attempt(attempt: AttemptRun, outcome: str) -> RecordedAttempt:
         upstream_wait_ms=None if wait_s is None else 1000 * wait_s,
         prompt_tokens=None if answered is None else attempt.call.demand.prompt_tokens,
         output_tokens=None if answered is None else answered.tokens,
+        reason=None if attempt.failure is None else str(attempt.failure.reason),
         **moments,
     )
+
+
+def _ms(seconds: float | None) -> int | None:
+    return None if seconds is None else round(1000 * seconds)

@@ -63,6 +63,11 @@ def _call(values: Mapping[str, Any], line: int) -> Recorded:
         latency_ms=fields.number("call_e2e_latency_ms"),
         route_reason=fields.of("route_reason", str),
         client_retry=fields.of("client_retry", bool),
+        max_wait_ms=fields.count("asked_max_wait_ms"),
+        timeout_ms=fields.count("asked_timeout_ms"),
+        no_fallback=fields.of("asked_no_fallback", bool) or False,
+        retry_level=fields.count("asked_retry_level") or 0,
+        schema_asked=fields.of("schema_asked", bool),
         attempts=tuple(_attempts(fields, line)),
     )
 
@@ -80,6 +85,7 @@ def _attempts(fields: _Fields, line: int) -> Iterable[RecordedAttempt]:
             outcome=own.needed("outcome", str),
             prompt_tokens=own.count("prompt_tokens"),
             output_tokens=own.count("output_tokens"),
+            reason=own.of("reason", str),
             **{name: own.number(name) for name in _TIMES},
         )
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.protocol.answer_format import Wanted, judge
+from modelsplit_proxy.protocol.answer_format import Wanted, asks, judge
 from modelsplit_proxy.protocol.format_finding import FormatFinding
-from support.bodies import fields_of
+from support.bodies import fields_of, read_body
 from support.endpoints import endpoint
 
 if TYPE_CHECKING:
@@ -54,6 +54,10 @@ ANYTHING = Wanted()
 def wanted(label: str, fields: Fields) -> Wanted | None:
     asked = endpoint(label).wanted_format
     return None if asked is None else asked(fields)
+
+
+def asks_for_a_form(label: str, fields: Fields) -> bool:
+    return asks(fields, endpoint(label).format_names)
 
 
 def asked(schema: object) -> Wanted:
@@ -103,6 +107,7 @@ def checked(schema: dict[str, Any]) -> Wanted:
 )
 def test_a_schema_where_each_dialect_has_it(label: str, fields: dict[str, Any]) -> None:
     assert wanted(label, fields_of(fields)) == Wanted(BOB)
+    assert asks_for_a_form(label, fields_of(fields))
 
 
 @pytest.mark.parametrize(
@@ -116,6 +121,7 @@ def test_a_schema_where_each_dialect_has_it(label: str, fields: dict[str, Any]) 
 )
 def test_any_json(label: str, fields: dict[str, Any]) -> None:
     assert wanted(label, fields_of(fields)) == ANYTHING
+    assert asks_for_a_form(label, fields_of(fields))
 
 
 @pytest.mark.parametrize(
@@ -139,6 +145,13 @@ def test_any_json(label: str, fields: dict[str, Any]) -> None:
 )
 def test_nothing_asked(label: str, fields: dict[str, Any]) -> None:
     assert wanted(label, fields_of(fields)) is None
+    assert not asks_for_a_form(label, fields_of(fields))
+
+
+def test_a_schema_that_is_too_long_to_be_read_is_asked_for_all_the_same() -> None:
+    schema = {"type": "json_schema", "json_schema": {"schema": {"title": "x" * 9_000_000}}}
+    body = json.dumps({"model": "m", "response_format": schema}).encode()
+    assert asks_for_a_form("/v1/chat/completions", read_body(body).fields)
 
 
 def deep(levels: int) -> dict[str, Any]:

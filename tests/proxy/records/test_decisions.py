@@ -10,6 +10,7 @@ from modelsplit_policy.call import Event
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.roles import Candidate
 from modelsplit_policy.tickets import Crowd, Hold, Seats
+from modelsplit_proxy.protocol.request_headers import Asked
 from modelsplit_proxy.records import decisions
 from modelsplit_proxy.records.record import Attempt, CallRecord
 from support.records import (
@@ -87,7 +88,7 @@ def no_budget() -> CallRecord:
         (turned_away(), "no_cause"),
         (failed(REFUSED), "no_cause"),
         (alone(), "none"),
-        (failed(no_fallback=True), "not_wanted"),
+        (failed(asked=Asked(no_fallback=True)), "not_wanted"),
         (failed(bound=True), "bound"),
         (at_the_fallback(), "none_left"),
         (no_seat(), "no_seat"),

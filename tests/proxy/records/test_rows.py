@@ -59,14 +59,14 @@ def test_a_call_that_went_well_needs_no_json() -> None:
 
 def test_columns_at_the_end_that_would_be_null_are_not_written() -> None:
     statement, values = rows.insert_call(answered())
-    assert statement.count("?") == len(values) == 26
+    assert statement.count("?") == len(values) == 27
     assert "job_id" not in statement
     bare = answered()
     bare.attempts[0].usage = bare.attempts[0].usage._replace(load_s=None, finish_reason=None)
     [row] = rows.attempt_rows(7, bare)
     assert (rows.insert_call(bare)[1][-1], rows.insert_attempt(row)[1][-1]) == (6, 6)
     statement, values = rows.insert_call(answered(job_id="j"))
-    assert statement.count("?") == len(values) == 27
+    assert statement.count("?") == len(values) == 28
 
 
 def test_a_field_of_later_is_kept_without_a_column() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelsplit_policy.vocabulary import Purpose
+from modelsplit_proxy.protocol.request_headers import Asked
 from modelsplit_proxy.records import trace
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.recorder import Recorder
@@ -55,11 +56,18 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
         "call_e2e_latency_ms": 4000.0,
         "cost_usd": None,
         "upstream_wait_ms": None,
+        "schema_asked": False,
+        "schema": None,
+        "asked_max_wait_ms": None,
+        "asked_timeout_ms": None,
+        "asked_no_fallback": None,
+        "asked_retry_level": None,
         "service_ms": 3750.0,
         "attempts": [
             {
                 "model": "qwen3:4b",
                 "outcome": "E_UNREACHABLE_LOCAL",
+                "reason": "connect_refused",
                 "asked_ms": 0.0,
                 "seated_ms": 0.0,
                 "dispatched_ms": 0.0,
@@ -75,6 +83,7 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
             {
                 "model": "qwen3:8b",
                 "outcome": "ok",
+                "reason": None,
                 "asked_ms": 1000.0,
                 "seated_ms": 1250.0,
                 "dispatched_ms": 1250.0,
@@ -88,6 +97,19 @@ def test_one_line_of_the_trace(tmp_path: Path) -> None:
                 "output_tokens": None,
             },
         ],
+    }
+
+
+def test_what_the_client_asked_for_is_in_the_trace(tmp_path: Path) -> None:
+    asked = Asked(max_wait_ms=0, timeout_ms=4000, no_fallback=True, retry_level=1)
+    call = traced(tmp_path, fallen_back(asked=asked, schema_asked=True, schema="valid"))
+    assert {name: call[name] for name in call if "asked" in name or name == "schema"} == {
+        "schema_asked": True,
+        "schema": "valid",
+        "asked_max_wait_ms": 0,
+        "asked_timeout_ms": 4000,
+        "asked_no_fallback": True,
+        "asked_retry_level": 1,
     }
 
 

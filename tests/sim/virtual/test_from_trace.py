@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_sim.host_shape import HostShape, ModelShape
-from modelsplit_sim.replay.demand import Demand, Retries
+from modelsplit_sim.replay.demand import Demand, Kind, Retries, Shares
 from modelsplit_sim.replay.from_trace import Behaviour, RecordedTraffic
 from modelsplit_sim.replay.recorded import Recorded, RecordedAttempt, TraceError
 from support.replays import PLAIN, rules
@@ -160,7 +161,65 @@ def test_shares_of_failures_come_from_the_attempts_that_were_sent() -> None:
         for n, outcome in enumerate(outcomes)
     ]
     shares = RecordedTraffic(calls, rules(), HOST).shares
-    assert shares == {("PLANNER", "qwen3:4b"): (0.15, 0.1)}
+    status = Kind(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS, 1.0)
+    assert shares == {("PLANNER", "qwen3:4b"): Shares(0.15, 0.1, kinds=(status,))}
+
+
+def ended(at: float, outcome: str, reason: str | None = None, **more: Any) -> Recorded:
+    attempt = RecordedAttempt("qwen3:4b", outcome, 0, 0, 0, reason=reason)
+    return call(at, outcome=outcome, attempts=(attempt,), **more)
+
+
+def test_what_was_recorded_of_how_attempts_failed_is_kept() -> None:
+    calls = [
+        *(ended(n, "E_UNREACHABLE_LOCAL", "connect_refused") for n in (0, 1, 2)),
+        ended(3, "E_UPSTREAM_LOCAL", "runner_failed"),
+        ended(4, "E_UPSTREAM_LOCAL", "of another version"),
+        *(ended(n, "ok") for n in range(5, 20)),
+    ]
+    assert RecordedTraffic(calls, rules(), HOST).shares["PLANNER", "qwen3:4b"] == Shares(
+        failing=0.25,
+        kinds=(
+            Kind(ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, 0.6),
+            Kind(ErrorCode.UPSTREAM_LOCAL, Reason.RUNNER_FAILED, 0.8),
+            Kind(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS, 1.0),
+        ),
+    )
+
+
+def test_an_answer_does_not_fit_as_often_as_those_that_had_to() -> None:
+    calls = [
+        *(ended(n, "E_SCHEMA_INVALID", "schema", schema_asked=True) for n in (0, 1)),
+        ended(2, "E_SCHEMA_INVALID", "cut", schema_asked=True),
+        *(ended(n, "ok", schema_asked=True) for n in range(3, 10)),
+        *(ended(n, "ok", schema_asked=False) for n in range(10, 30)),
+    ]
+    traffic = RecordedTraffic(calls, rules(), HOST)
+    assert traffic.shares["PLANNER", "qwen3:4b"] == Shares(unfit=0.2, cut=0.1)
+    demands, _ = traffic.drawn(1)
+    assert [demand.schema for demand in demands.demands] == [True] * 10 + [False] * 20
+
+
+def test_what_a_client_asked_for_is_asked_for_again() -> None:
+    [demand, plain] = drawn(
+        [
+            call(0, max_wait_ms=0, timeout_ms=4500, no_fallback=True, retry_level=1),
+            call(1),
+        ]
+    )
+    assert (demand.max_wait_s, demand.timeout_s) == (0.0, 4.5)
+    assert (demand.no_fallback, demand.retry_level) == (True, 1)
+    assert (plain.max_wait_s, plain.timeout_s, plain.schema) == (None, None, None)
+    assert (plain.no_fallback, plain.retry_level) == (False, 0)
+
+
+def test_nothing_was_computed_while_a_model_did_not_come_to_be_loaded() -> None:
+    """Else such a call would be taken for one of an answer of 3000 tokens at least."""
+    calls = [call(10.0 * n, output_tokens=50) for n in range(5)]
+    calls.append(
+        ended(90.0, "E_TIMEOUT_LOCAL", "load_timeout", output_tokens=None, latency_ms=30_000.0)
+    )
+    assert drawn(calls)[-1].output_tokens == 50
 
 
 def test_a_trace_of_which_nothing_can_be_replayed_is_an_error() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_sim.host_shape import ModelShape
-from modelsplit_sim.replay.demand import Demand, Retries, Shares
+from modelsplit_sim.replay.demand import Demand, Kind, Retries, Shares
 from support.replays import PLAIN, fates, one_at_a_time, plan, replayed, rules
 
 UNFIT = {("PLANNER", "qwen3:4b"): Shares(unfit=0.5)}
@@ -55,6 +55,70 @@ def test_the_roles_clock_stands_still_while_its_model_is_loaded() -> None:
     played = replayed(rules(), [plan(0.0), plan(100.0, 500)], host)
     assert fates(played) == ["1.00 ok", "125.00 ok"]
     assert len(played.calls[1].attempts) == 1, "20 s of loading and 5 s of the role's 15"
+
+
+def test_a_client_may_want_to_wait_for_less_than_its_role_may() -> None:
+    demands = [plan(0.0, 1000), plan(0.5, max_wait_s=1.5), plan(0.6, max_wait_s=0.0)]
+    played = replayed(one_at_a_time(), [*demands, plan(3.0, max_wait_s=99.0)])
+    assert fates(played) == ["10.00 ok", "2.00 queue_timeout", "0.60 queue_timeout", "11.00 ok"]
+
+
+def test_a_client_may_give_each_attempt_less_time_than_its_role_has() -> None:
+    played = replayed(rules(), [plan(0.0, 1000, timeout_s=3.0, no_fallback=True)])
+    assert fates(played) == ["3.00 role_timeout"]
+    played = replayed(rules(), [plan(0.0, 200, timeout_s=99.0)])
+    assert fates(played) == ["2.00 ok"]
+
+
+def test_a_bound_that_is_the_clients_is_nothing_against_the_model() -> None:
+    late = [plan(5.0 * n, 1000, timeout_s=3.0, no_fallback=True) for n in range(8)]
+    assert fates(replayed(rules(), late)) == [f"{5 * n + 3:.2f} role_timeout" for n in range(8)]
+
+
+def test_a_call_may_begin_with_the_fallback() -> None:
+    [call] = replayed(rules(), [plan(0.0, retry_level=1)]).calls
+    assert [attempt.model for attempt in call.attempts] == ["qwen3:8b"]
+    assert call.fallback_used
+
+
+def test_only_what_has_to_fit_a_schema_can_fail_to() -> None:
+    demands = [
+        plan(5.0 * n, unfit=(0.1, 0.9), schema=schema) for n, schema in enumerate((None, False))
+    ]
+    unknown, plain = replayed(rules(), demands, shares=UNFIT).calls
+    assert (unknown.checked, len(unknown.attempts)) == (True, 2)
+    assert (plain.checked, len(plain.attempts)) == (False, 1)
+    [asked] = replayed(rules(), [plan(0.0, schema=True)]).calls
+    assert asked.checked
+    [unheld] = replayed(rules({"validate": False}), [plan(0.0, schema=True)], shares=UNFIT).calls
+    assert not unheld.checked
+
+
+def test_an_answer_that_was_cut_is_asked_of_nobody_else() -> None:
+    shares = {("PLANNER", "qwen3:4b"): Shares(unfit=0.2, cut=0.3)}
+    unfit, cut, fits = replayed(
+        rules(),
+        [plan(5.0 * n, unfit=(chance, 0.9)) for n, chance in enumerate((0.1, 0.4, 0.6))],
+        shares=shares,
+    ).calls
+    assert [attempt.model for attempt in unfit.attempts] == ["qwen3:4b", "qwen3:8b"]
+    assert cut.failure is not None
+    assert (cut.failure.reason, cut.failure.should_retry, len(cut.attempts)) == ("cut", False, 1)
+    assert fits.ok
+
+
+def test_an_upstream_fails_as_it_was_recorded() -> None:
+    kinds = (
+        Kind(ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, 0.5),
+        Kind(ErrorCode.UPSTREAM_LOCAL, Reason.RUNNER_FAILED, 1.0),
+    )
+    shares = {("PLANNER", "qwen3:4b"): Shares(failing=0.5, kinds=kinds)}
+    demands = [
+        plan(5.0 * n, failing=(chance, 1.0), no_fallback=True)
+        for n, chance in enumerate((0.1, 0.3, 0.6))
+    ]
+    played = replayed(rules(), demands, shares=shares)
+    assert fates(played) == ["0.00 connect_refused", "6.00 runner_failed", "11.00 ok"]
 
 
 def test_an_answer_that_does_not_fit_is_asked_for_again_at_once() -> None:

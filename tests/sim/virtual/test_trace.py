@@ -48,6 +48,22 @@ def test_a_call_is_read_with_all_that_is_said_of_it() -> None:
     assert (attempt.eval_ms, attempt.upstream_wait_ms, attempt.ok) == (651.6, None, True)
 
 
+def test_what_its_client_asked_for_and_why_attempts_failed_is_read() -> None:
+    asked = {"asked_max_wait_ms": 0, "asked_timeout_ms": 4500, "asked_no_fallback": True}
+    asked |= {"asked_retry_level": 1, "schema_asked": True}
+    attempt = {"model": "qwen3:4b", "outcome": "E_TIMEOUT_LOCAL", "reason": "role_timeout"}
+    [call] = read([(1, CALL | asked | {"attempts": [attempt]})])
+    assert (call.max_wait_ms, call.timeout_ms) == (0, 4500)
+    assert (call.no_fallback, call.retry_level, call.schema_asked) == (True, 1, True)
+    assert call.attempts[0].reason == "role_timeout"
+
+
+def test_of_older_traces_it_is_unknown() -> None:
+    [call] = read([(1, CALL)])
+    assert (call.max_wait_ms, call.timeout_ms, call.schema_asked) == (None, None, None)
+    assert (call.no_fallback, call.retry_level, call.attempts[0].reason) == (False, 0, None)
+
+
 def test_calls_are_in_order_of_arrival_whatever_the_order_of_lines() -> None:
     later = CALL | {"arrived": 2000.0}
     assert [call.arrived for call in read([(1, later), (2, CALL)])] == [1000.5, 2000.0]
@@ -66,6 +82,9 @@ def test_what_is_missing_is_unknown() -> None:
         ({"arrived": "now"}, "line 7: arrived is of the wrong kind: now"),
         ({"outcome": None}, "line 7: outcome is missing"),
         ({"llm_role": "BOSS"}, 'line 7: llm_role "BOSS" is unknown'),
+        ({"asked_max_wait_ms": "1"}, "line 7: asked_max_wait_ms is of the wrong kind: 1"),
+        ({"asked_timeout_ms": -1}, "line 7: asked_timeout_ms cannot be -1"),
+        ({"schema_asked": 1}, "line 7: schema_asked is of the wrong kind: 1"),
         ({"output_tokens": 3.5}, "line 7: output_tokens is of the wrong kind: 3.5"),
         ({"output_tokens": -1}, "line 7: output_tokens cannot be -1"),
         ({"stream": 1}, "line 7: stream is of the wrong kind: 1"),
