@@ -167,19 +167,21 @@ class App:
         self.probe = UpstreamProbe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
+        model_list = ModelList(self.pool, str(upstream), self._tasks)
+        self.installed = InstalledModels(self.pool, str(upstream), model_list, policy)
         self.presence = Presence(
             Outage(policy.global_.restart_wait_ms / 1000),
             self.admission_queue,
             self.breakers,
             self.probe,
+            self.installed,
             self.target,
         )
         self.probe.tell(self.presence)
-        model_list = ModelList(self.pool, str(upstream), self._tasks)
+        self.pool.on_dropped(self.probe.hurry, self.installed.want)
         self.loaded_models = LoadedModelsWatch(
             self.pool, str(upstream), model_list, self.admission_queue, self._tasks
         )
-        self.installed = InstalledModels(self.pool, str(upstream), model_list, policy)
         self._learned = LearnedKeeper(
             self.admission.host().parallelism,
             self.loaded_models,
@@ -320,7 +322,12 @@ class App:
             ),
             passthrough=PassthroughParts(self.pool, self.target, self.lifecycle, self._tasks),
             questions=QuestionParts(
-                self.pool, self.target, self.last_good, self.clock, self.lifecycle
+                self.pool,
+                self.target,
+                self.last_good,
+                self.installed,
+                self.clock,
+                self.lifecycle,
             ),
             last_good=self.last_good,
             installed=self.installed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from modelsplit_policy import overload, roles
 from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
@@ -46,9 +46,6 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.watch.installed_models import InstalledModels
-
-# What a second model would not have said had it been as it was known to be.
-_SURPRISES: Final = frozenset({Reason.NOT_INSTALLED, Reason.UPSTREAM_REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +159,11 @@ class InferenceCall:
                     before=tried[-1].failure if tried else None,
                 )
                 if setback is None:
+                    if parts.installed.missing and record.call.state is State.COMPLETED:
+                        parts.installed.has(ask.candidate.model)
                     return None
+                if setback.failure.reason is Reason.NOT_INSTALLED:
+                    parts.installed.lacks(ask.candidate.model)
                 last = run
                 setbacks.append(setback)
                 tried.append(Tried(setback.failure, not record.call.seatless, run.waited_s))
@@ -176,7 +177,8 @@ class InferenceCall:
             if last is not None:
                 last.release()
         record.unable = step.unable
-        if step.unable is not None or (len(tried) > 1 and tried[-1].failure.reason in _SURPRISES):
+        is_surprise = len(tried) > 1 and tried[-1].failure.reason is Reason.UPSTREAM_REJECTED
+        if step.unable is not None or is_surprise:
             parts.installed.want()
         if step.attempt < len(setbacks) - 1:
             record.unseated = record.attempts.pop()

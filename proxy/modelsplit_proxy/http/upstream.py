@@ -230,7 +230,8 @@ class Owner(Protocol):
     """Who keeps a connection between two exchanges (``upstream_pool``)."""
 
     def give_back(self, connection: UpstreamConnection) -> None: ...
-    def forget(self, connection: UpstreamConnection) -> None: ...
+    def forget(self, connection: UpstreamConnection, *, unfinished: bool) -> None:
+        """It is closed; ``unfinished``: by the other end, in the middle of an exchange."""
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -405,8 +406,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = None
         self._cut()
         self.resume_writing()
-        self._owner.forget(self)
         exchange, self._exchange = self._exchange, None
+        self._owner.forget(self, unfinished=exchange is not None)
         if exchange is None:
             return
         if exchange.head is None:

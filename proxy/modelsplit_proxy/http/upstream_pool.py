@@ -10,6 +10,8 @@ from modelsplit_policy.vocabulary import DEFAULT_HOST
 from modelsplit_proxy.http.upstream import Fault, UpstreamConnection, UpstreamError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from modelsplit_policy.vocabulary import Host
 
 # Idle connections kept for reuse, and for how long. More can be open: nothing here ever
@@ -36,6 +38,7 @@ class UpstreamPool:
         self._idle: list[UpstreamConnection] = []
         self._sweeping: asyncio.TimerHandle | None = None
         self._open: set[UpstreamConnection] = set()
+        self._on_dropped: tuple[Callable[[], None], ...] = ()
 
     def __repr__(self) -> str:
         counts = f"{len(self._open)} open, {len(self._idle)} idle"
@@ -45,14 +48,21 @@ class UpstreamPool:
     def open_connections(self) -> int:
         return len(self._open)
 
+    def on_dropped(self, *listeners: Callable[[], None]) -> None:
+        """Whom to tell that the other end has closed a connection: it may have ended."""
+        self._on_dropped = listeners
+
     async def acquire(self) -> UpstreamConnection:
         """An idle connection that is still good, or a new one; UpstreamError if neither."""
         loop = asyncio.get_running_loop()
         while self._idle:
             connection = self._idle.pop()
-            if loop.time() - connection.idle_since < IDLE_S and connection.quiet():
+            is_fresh = loop.time() - connection.idle_since < IDLE_S
+            if is_fresh and connection.quiet():
                 return connection
             connection.abort()
+            if is_fresh:
+                self._dropped()
         return await self._connect(loop)
 
     def give_back(self, connection: UpstreamConnection) -> None:
@@ -64,10 +74,17 @@ class UpstreamPool:
         if self._sweeping is None:
             self._sweep_in(IDLE_S)
 
-    def forget(self, connection: UpstreamConnection) -> None:
+    def forget(self, connection: UpstreamConnection, *, unfinished: bool) -> None:
         self._open.discard(connection)
-        if connection in self._idle:
+        is_idle = connection in self._idle
+        if is_idle:
             self._idle.remove(connection)
+        if is_idle or unfinished:
+            self._dropped()
+
+    def _dropped(self) -> None:
+        for dropped in self._on_dropped:
+            dropped()
 
     def look_again(self) -> None:
         """Have everyone who waits for an answer to begin look again at what bounds the wait."""
@@ -75,6 +92,7 @@ class UpstreamPool:
             connection.look_again()
 
     def close(self) -> None:
+        self._on_dropped = ()
         if self._sweeping is not None:
             self._sweeping.cancel()
             self._sweeping = None

@@ -19,6 +19,7 @@ from modelsplit_proxy.http.body import BodyError, read_start, too_large
 from modelsplit_proxy.protocol import model_lists, named_models
 from modelsplit_proxy.protocol.routes import path_of
 from modelsplit_proxy.runtime.tasks import in_steps
+from modelsplit_proxy.watch.model_list import LIST
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,11 +35,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """One way to put the question: request line and body."""
+    """One way to put the question: request line and body. ``model``: of which it asks."""
 
     method: str
     target: str
     body: bytes = b""
+    model: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +49,15 @@ class Question:
 
     ``wordings`` are tried in turn while Ollama answers 404; after the last, ``missing`` is
     said. ``change`` gives the body to send on, None for the one that came. ``keep_as``: the
-    label under which a good answer is kept for when Ollama is slow.
+    label under which a good answer is kept for when Ollama is slow. ``lists_installed``: the
+    answer is Ollama's own list of what is installed.
     """
 
     wordings: tuple[Wording, ...]
     change: Callable[[bytes], bytes | None] | None = None
     missing: Failure | None = None
     keep_as: str | None = None
+    lists_installed: bool = False
 
 
 # Ollama's clients send a few hundred bytes; a larger question about a model passes unread.
@@ -94,14 +98,18 @@ class Intercept:
             return _PASS
         # A HEAD is asked as a GET: its length is that of the list with the aliases.
         wording = Wording("GET", target)
-        return Question((wording,), partial(merge, self._catalogue), keep_as=route.label)
+        change = partial(merge, self._catalogue)
+        lists_installed = route.label == LIST
+        return Question((wording,), change, keep_as=route.label, lists_installed=lists_installed)
 
     def _one_model(self, target: str) -> Plan:
         folder, _, name = path_of(target).rpartition("/")
         alias = self._catalogue.find(name)
         if alias is None:
             return _PASS
-        wordings = [Wording("GET", f"{folder}/{quote(model, ':')}") for model in alias.targets]
+        wordings = [
+            Wording("GET", f"{folder}/{quote(model, ':')}", model=model) for model in alias.targets
+        ]
         return _about(alias, wordings, partial(model_lists.renamed, name))
 
     async def _change(self, action: Action, request: Request, down: Downstream) -> Plan:
@@ -131,7 +139,7 @@ class Intercept:
         if alias is None:
             return body
         wordings = [
-            Wording("POST", target, named_models.with_model(fields, model))
+            Wording("POST", target, named_models.with_model(fields, model), model)
             for model in alias.targets
         ]
         return _about(alias, wordings, None)

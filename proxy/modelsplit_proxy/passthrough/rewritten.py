@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.passthrough.last_good import LastGood
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.watch.installed_models import InstalledModels
 
 # A list of a thousand models is half a megabyte.
 _LIMIT_BYTES: Final = 4 * 1024 * 1024
@@ -44,6 +45,7 @@ class QuestionParts:
     pool: UpstreamPool
     target: UpstreamTarget
     last_good: LastGood
+    installed: InstalledModels
     clock: Clock
     lifecycle: Lifecycle
 
@@ -107,6 +109,7 @@ class Questioning:
             connection.write(self._request_bytes(wording))
             head = await exchange.ready()
             if head.status == 404 and self._question.missing is not None:
+                self._parts.installed.lacks(wording.model)
                 return False
             await self._answer(exchange, head, bound)
             return True
@@ -142,6 +145,8 @@ class Questioning:
             bound.reschedule(None)
             await self._pass(exchange, head, collector.body)
             return
+        if self._question.lists_installed:
+            self._parts.installed.seen(collector.body)
         changed = change(collector.body)
         if changed is None:
             self._send(200, head.phrase.decode("latin-1"), self._lines(head), collector.body)

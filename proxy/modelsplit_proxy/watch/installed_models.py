@@ -128,7 +128,7 @@ class InstalledModels:
     """Keeps what is known of one host's models true.
 
     ``facts``: of each of our own models that the policy names, by canonical name; empty while
-    nobody has told.
+    nobody has told. ``missing``: those of them that are not there.
     """
 
     def __init__(
@@ -144,8 +144,11 @@ class InstalledModels:
         self._sooner = asyncio.Event()
         self._wanted = False
         self._answered = -math.inf
-        self._told = False
+        self._is_answered = True
+        # What was said of the models in the log, and is still so.
+        self._told: tuple[str, ...] | None = None
         self.facts: Mapping[str, ModelFacts] = {}
+        self.missing: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"<InstalledModels {len(self.facts)} known>"
@@ -159,6 +162,24 @@ class InstalledModels:
         self._wanted = True
         self._model_list.outdate()
         self._sooner.set()
+
+    def seen(self, body: bytes) -> None:
+        """What Ollama has told somebody else that it has installed."""
+        if self._model_list.differs(body):
+            self.want()
+
+    def lacks(self, model: str) -> None:
+        """Ollama has said that it does not have this one."""
+        fact = self.facts.get(canonical(model))
+        if fact is not None and fact.installed:
+            self.want()
+
+    def has(self, model: str) -> None:
+        """This one has answered: so it is there, whatever was known."""
+        name = canonical(model)
+        if name in self.missing:
+            self._learn({**self.facts, name: ModelFacts(True, None)})
+            self.want()
 
     async def watch(self) -> None:
         """Ask for ever; a task of the process."""
@@ -177,9 +198,14 @@ class InstalledModels:
         except (TimeoutError, UpstreamError):
             found = facts = None
         self._answered = time()
+        self._is_answered = found is not None and facts is not None
         if found is not None and facts is not None:
-            self.facts = facts
+            self._learn(facts)
             self._tell(found)
+
+    def _learn(self, facts: Mapping[str, ModelFacts]) -> None:
+        self.facts = facts
+        self.missing = frozenset(name for name, fact in facts.items() if not fact.installed)
 
     async def _facts(self, found: Mapping[str, Listed]) -> dict[str, ModelFacts]:
         present = {model.digest for model in found.values()}
@@ -203,19 +229,20 @@ class InstalledModels:
         return can
 
     def _tell(self, found: Iterable[str]) -> None:
-        """Say once what the policy names and Ollama lacks; nothing depends on it."""
-        if self._told:
-            return
-        self._told = True
-        for warning in (
-            *warnings(self._policy, frozenset(found)),
-            *gaps(self._policy, self.facts),
-        ):
-            logger.warning("%s", warning)
+        """Say what the policy names and Ollama lacks, when that changes."""
+        told = self._told
+        self._told = (*warnings(self._policy, frozenset(found)), *gaps(self._policy, self.facts))
+        for warning in self._told:
+            if told is None or warning not in told:
+                logger.warning("%s", warning)
+        if told and not self._told:
+            logger.info("what the policy names is installed now")
 
     def _due(self) -> float:
         if self._wanted:
             return self._answered + _AT_LEAST_S
+        if not self._is_answered:
+            return self._answered + _UNKNOWN_S
         # Who is told what to install looks again soon whether it is there.
         complete = self.facts and all(fact.installed for fact in self.facts.values())
         return self._answered + (_AT_MOST_S if complete else _UNKNOWN_S)

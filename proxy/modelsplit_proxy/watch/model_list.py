@@ -54,6 +54,10 @@ def _row(model: Mapping[str, Any]) -> Listed:
     )
 
 
+def _digests(models: Mapping[str, Listed]) -> dict[str, str]:
+    return {name: model.digest for name, model in models.items()}
+
+
 class ModelList:
     """What one host has installed. It is asked when somebody needs to know, and once for all."""
 
@@ -74,6 +78,14 @@ class ModelList:
     def outdate(self) -> None:
         """Something has changed: neither what is known says so nor a question that is open."""
         self._asked_at = -math.inf
+
+    def differs(self, body: bytes) -> bool:
+        """Whether a list of Ollama's says otherwise than what is known; False: nobody can tell."""
+        found = self._found
+        if found is None:
+            return False
+        models = listed(body)
+        return models is not None and _digests(models) != _digests(found)
 
     async def since(self, moment: float) -> Mapping[str, Listed] | None:
         """The models by canonical name, as Ollama lists them at ``moment`` or later.

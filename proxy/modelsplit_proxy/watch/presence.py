@@ -2,7 +2,8 @@
 
 ``modelsplit_policy.outage`` decides. Whoever fails to connect says so (``lost``), whoever gets
 an answer does (``answered``); this module holds the line, has the probe ask often meanwhile, and
-tells the breakers when the provider is there again.
+tells the breakers when the provider is there again. What is back, or has become another version,
+is asked anew what it has installed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.http.upstream import UpstreamError, UpstreamTarget
     from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.watch.installed_models import InstalledModels
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 # Nothing was sent, and nobody is there to send it to.
@@ -36,12 +38,16 @@ class Presence:
         admission_queue: AdmissionQueue,
         breakers: BreakerKeeper,
         probe: UpstreamProbe,
+        installed: InstalledModels,
         target: UpstreamTarget,
     ) -> None:
         self._outage = outage
         self._queue = admission_queue
         self._breakers = breakers
         self._probe = probe
+        self._installed = installed
+        # The version that it told last.
+        self._version: str | None = None
         self._upstream = f"http://{target.authority}"
         self._end: asyncio.TimerHandle | None = None
         self._hangs = False
@@ -86,11 +92,21 @@ class Presence:
         self._breakers.answered(Provider.LOCAL, returned=returned)
         if returned:
             self._queue.go_on()
+        if self._is_another() or returned:
+            self._installed.want()
 
     def close(self) -> None:
         if self._end is not None:
             self._end.cancel()
             self._end = None
+
+    def _is_another(self) -> bool:
+        """Whether it has told another version than before; whatever it is now may have others."""
+        version, before = self._probe.version, self._version
+        if version is None or version == before:
+            return False
+        self._version = version
+        return before is not None
 
     def _hangs_no_longer(self) -> None:
         if self._hangs:

@@ -74,6 +74,10 @@ class UpstreamProbe:
         self._note(up=False, version=None, error=str(error), mute_since=mute_since)
         self._sooner.set()
 
+    def hurry(self) -> None:
+        """Something looks as if it had gone away: ask soon."""
+        self._sooner.set()
+
     def __repr__(self) -> str:
         return f"<UpstreamProbe {self._target.authority} up={self.up} {self.version or self.error}>"
 

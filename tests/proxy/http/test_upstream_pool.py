@@ -65,8 +65,11 @@ async def test_an_idle_connection_with_something_to_say_is_not_used(late: bytes)
             # No await since: the loop cannot know.
             assert connection.open
             assert not connection.quiet()
+            dropped: list[str] = []
+            pool.on_dropped(lambda: dropped.append("dropped"))
             other = await pool.acquire()
             assert other is not connection
+            assert dropped == ["dropped"]
         pool.close()
         await until(lambda: not pool.open_connections)
 
@@ -86,6 +89,41 @@ async def test_bytes_on_an_idle_connection_close_it() -> None:
         assert pool.open_connections == 1
         idle.set()
         await until(lambda: not pool.open_connections)
+
+
+async def test_who_wants_to_know_is_told_that_the_other_end_has_closed() -> None:
+    dropped: list[str] = []
+    idle, answered = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        if answered.is_set():
+            return  # closes in the middle of an exchange
+        peer.send(response(b"a"))
+        await idle.wait()
+
+    async with pooled(script) as (pool, _):
+        pool.on_dropped(lambda: dropped.append("dropped"))
+        await ask(pool)
+        assert dropped == []
+        answered.set()
+        idle.set()
+        await until(lambda: dropped == ["dropped"])
+        exchange = await begin(pool)
+        with pytest.raises(UpstreamError):
+            await exchange.ready()
+        assert dropped == ["dropped"] * 2
+
+
+async def test_what_we_close_ourselves_is_not_told() -> None:
+    dropped: list[str] = []
+    async with pooled(says(response(b"a"))) as (pool, _):
+        pool.on_dropped(lambda: dropped.append("dropped"))
+        (await begin(pool)).abort()
+        await ask(pool)
+        pool.close()
+        await until(lambda: not pool.open_connections)
+    assert dropped == []
 
 
 async def test_a_connection_idle_for_too_long_is_not_used() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -14,8 +15,14 @@ from modelsplit_policy.capabilities import Capability, ModelFacts, Unable
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.watch import installed_models
 from modelsplit_sim.config import SimConfig
+from support.calls import call
 from support.harness import policy, running
 from support.scripted import response
+from support.wire import Client
+
+if TYPE_CHECKING:
+    from modelsplit_proxy.watch.installed_models import InstalledModels
+    from support.harness import Running
 
 pytestmark = pytest.mark.flowing_time
 
@@ -132,6 +139,98 @@ async def test_a_model_that_comes_or_goes_through_us_is_known_soon() -> None:
         await up.until(lambda: not known.facts["gemma3:12b"].installed)
 
 
+def not_of_its_own_accord(up: Running) -> None:
+    """From now on only what somebody notices makes it ask before five minutes are over."""
+    up.app.installed._wanted = False
+    assert up.app.installed._due() - up.app.installed._answered == 300.0
+
+
+async def delete(up: Running, model: str) -> None:
+    """At Ollama itself, so that nobody here sees it."""
+    async with Client(up.sim.port) as direct:
+        assert (await direct.request("DELETE", "/api/delete", {"model": model})).status == 200
+
+
+async def knows_all(up: Running) -> InstalledModels:
+    known = up.app.installed
+    await up.until(lambda: bool(known.facts) and not known.missing)
+    not_of_its_own_accord(up)
+    return known
+
+
+async def test_a_call_that_finds_no_model_has_it_looked_for() -> None:
+    async with running() as up, up.client() as client:
+        known = await knows_all(up)
+        await delete(up, "qwen3:4b")
+        answer = await client.request("POST", "/api/chat", call("/api/chat", "planner"))
+        assert answer["X-LLM-Model"] == "qwen3:8b", "the fallback"
+        await up.until(lambda: known.missing == {"qwen3:4b"})
+
+
+async def test_a_list_that_somebody_asks_for_tells_us_too() -> None:
+    async with running() as up, up.client() as client:
+        known = await knows_all(up)
+        await client.request("GET", "/api/tags")
+        assert not known._wanted, "it says what is known"
+        await delete(up, "gpt-oss:20b")
+        await client.request("GET", "/api/tags")
+        await up.until(lambda: known.missing == {"gpt-oss:20b"})
+
+
+async def test_a_question_about_an_alias_that_finds_nothing_tells_us_too() -> None:
+    async with running() as up, up.client() as client:
+        known = await knows_all(up)
+        await delete(up, "qwen3:4b")
+        assert (await client.request("POST", "/api/show", {"model": "planner"})).status == 200
+        await up.until(lambda: known.missing == {"qwen3:4b"})
+
+
+async def test_one_that_was_restarted_is_asked_what_it_has(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Nobody calls, and it is back before it is missed: its connections have gone."""
+    caplog.set_level(logging.INFO, logger="modelsplit")
+    async with running() as up:
+        known = await knows_all(up)
+        await up.sim.stop()
+        up.sim.config = replace(up.sim.config, models=("qwen3:8b", "gemma3:12b", "gpt-oss:20b"))
+        await up.sim.start()
+        await up.until(lambda: known.missing == {"qwen3:4b"})
+        assert "PLANNER: qwen3:4b is not installed; try `ollama pull qwen3:4b`" in caplog.text
+        async with Client(up.sim.port) as direct:
+            body = {"source": "qwen3:8b", "destination": "qwen3:4b"}
+            assert (await direct.request("POST", "/api/copy", body)).status == 200
+        await up.until(lambda: not known.missing)
+        assert "what the policy names is installed now" in caplog.text
+
+
+async def test_what_has_answered_is_known_to_be_there_at_once() -> None:
+    async with running(SimConfig(models=("qwen3:8b",))) as up, up.client() as client:
+        known = up.app.installed
+        await up.until(lambda: bool(known.facts))
+        async with Client(up.sim.port) as direct:
+            body = {"source": "qwen3:8b", "destination": "qwen3:4b"}
+            await direct.request("POST", "/api/copy", body)
+        known._wanted = False
+        assert "qwen3:4b" in known.missing
+        answer = await client.request("POST", "/api/chat", call("/api/chat", "planner"))
+        assert answer["X-LLM-Model"] == "qwen3:4b"
+        await up.calls.wait()
+        assert "qwen3:4b" not in known.missing
+        assert "PLANNER" not in up.app.service.verdict().cause
+
+
+async def test_what_is_not_answered_is_asked_again_soon() -> None:
+    async with running() as up:
+        known = await knows_all(up)
+        await up.sim.stop()
+        known.want()
+        await known.ask()
+        known._wanted = False
+        assert known._due() - known._answered == 10.0
+        assert known.facts, "what was known stays"
+
+
 async def test_what_is_missing_is_looked_for_more_often() -> None:
     """Whoever is told `ollama pull` may pull at Ollama itself."""
     async with running(SimConfig(models=("qwen3:4b", "qwen3:8b"))) as up:
@@ -139,7 +238,7 @@ async def test_what_is_missing_is_looked_for_more_often() -> None:
         await up.until(lambda: bool(known.facts))
         known._wanted = False
         assert known._due() - known._answered == 10.0
-        known.facts = dict.fromkeys(known.facts, ModelFacts(installed=True))
+        known._learn(dict.fromkeys(known.facts, ModelFacts(installed=True)))
         assert known._due() - known._answered == 300.0
 
 

@@ -18,6 +18,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
 from support.harness import running
+from support.wire import Client
 
 pytestmark = pytest.mark.flowing_time
 
@@ -83,6 +84,20 @@ async def test_whoever_needs_no_newer_list_shares_one_question() -> None:
         assert set(first) == {"tiny", "qwen3:4b"}
         assert second is first is await under.since(begun)
         assert (asked(sim), repr(under)) == (1, "<ModelList 2 models>")
+
+
+async def test_another_list_differs_where_it_names_others_or_other_weights() -> None:
+    async with asking() as (under, sim):
+        assert not under.differs(b'{"models":[]}'), "nothing is known"
+        assert await under.since(asyncio.get_running_loop().time()) is not None
+        async with Client(sim.port) as client:
+            body = (await client.request("GET", LIST)).body
+        assert not under.differs(body)
+        assert not under.differs(b"no list")
+        other = orjson.loads(body)
+        other["models"][0]["digest"] = "another"
+        assert under.differs(orjson.dumps(other))
+        assert under.differs(b'{"models":[]}')
 
 
 async def test_what_has_changed_since_the_question_began_is_asked_for_anew() -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Provider
     from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.watch.installed_models import InstalledModels
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 REFUSED = UpstreamError(Fault.REFUSED, "connection refused")
@@ -26,6 +27,7 @@ class Everybody:
 
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.version: str | None = "1.0"
         self.away: Failure | None = None
 
     def hold(self, away: Failure) -> None:
@@ -44,6 +46,9 @@ class Everybody:
     def answered(self, provider: Provider, *, returned: bool) -> None:
         self.told.append(f"{provider} {'is back' if returned else 'answers'}")
 
+    def want(self) -> None:
+        self.told.append("what is installed is wanted")
+
     def call_failed(self, error: UpstreamError) -> None:
         self.told.append(f"call failed: {error}")
 
@@ -55,6 +60,7 @@ def made() -> tuple[Presence, Everybody]:
         cast("AdmissionQueue", everybody),
         cast("BreakerKeeper", everybody),
         cast("UpstreamProbe", everybody),
+        cast("InstalledModels", everybody),
         UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434"),
     )
     return presence, everybody
@@ -97,6 +103,7 @@ async def test_a_restart_holds_the_line_until_somebody_answers() -> None:
         "call failed: connection refused",
         "LOCAL is back",
         "go on",
+        "what is installed is wanted",
         "LOCAL answers",
     ]
     away = everybody.away
@@ -115,7 +122,7 @@ async def test_what_stays_away_for_too_long_is_waited_for_no_more() -> None:
     assert not presence.failed(REFUSED)
     assert everybody.told == ["LOCAL answers", "hold", "give up"]
     presence.answered()
-    assert everybody.told[3:] == ["LOCAL is back", "go on"]
+    assert everybody.told[3:] == ["LOCAL is back", "go on", "what is installed is wanted"]
     assert repr(presence) == "<Presence <Outage there>>"
 
 
@@ -125,6 +132,13 @@ async def test_one_that_was_never_there_is_not_waited_for() -> None:
     assert not presence.failed(REFUSED)
     await passes(60.0)
     assert everybody.told == []
+
+
+async def test_another_version_may_have_other_models() -> None:
+    presence, everybody = made()
+    for everybody.version in ("1.0", None, "1.0", "1.1", "1.1"):
+        presence.answered()
+    assert everybody.told.count("what is installed is wanted") == 1
 
 
 async def test_bad_http_is_an_answer_too() -> None:

@@ -157,6 +157,19 @@ async def test_after_each_question_those_who_wait_look_again() -> None:
 
 
 @pytest.mark.fake_time
+async def test_it_asks_soon_where_something_looks_as_if_it_had_gone() -> None:
+    async with Sim(SimConfig(version="1.2.3")) as sim:
+        with probe(sim.port) as asked:
+            watching = asyncio.ensure_future(asked.watch())
+            await asyncio.sleep(0)
+            asked.hurry()
+            await asyncio.sleep(0)
+            await passes(0.3)
+            await until(lambda: asked.up)
+            watching.cancel()
+
+
+@pytest.mark.fake_time
 async def test_a_call_that_cannot_connect_is_known_at_once_and_looked_into_soon() -> None:
     async with Sim(SimConfig(version="1.2.3")) as sim:
         with probe(sim.port) as asked:
