@@ -28,7 +28,9 @@ VOLUME /var/lib/modelsplit
 # Inside a container 127.0.0.1 is the container. This name is the host's Ollama (on Linux with
 # --add-host host.docker.internal:host-gateway); with compose say MODELSPLIT_UPSTREAM=http://ollama:11434.
 ENV MODELSPLIT_UPSTREAM=http://host.docker.internal:11434 \
-    PYTHONDONTWRITEBYTECODE=1
+    PYTHONDONTWRITEBYTECODE=1 \
+    PATH=/opt/modelsplit/bin:$PATH
+# docker exec modelsplit modelsplit status
 # A policy of one's own: -v ./model-policy.json:/etc/modelsplit/model-policy.json:ro
 
 # 11435 Ollama's API; 11436 metrics, health, dashboard.

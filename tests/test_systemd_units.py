@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -115,13 +116,22 @@ def test_spans_are_read(text: str, expected: float) -> None:
     assert seconds(text) == expected
 
 
+@pytest.mark.parametrize("kind", ["service", "socket"])
+def test_a_users_unit_serves_as_the_systems_does(kind: str) -> None:
+    """What is the same in both, key by key."""
+    system, user = read(f"modelsplit.{kind}"), read(f"user/modelsplit.{kind}")
+    own = {"Service.ExecStart", "Install.WantedBy", "Unit.After"}
+    others = {key: values for key, values in user.items() if key not in own}
+    assert {key: values for key, values in others.items() if not {*values} <= {*system[key]}} == {}
+
+
 class Analyze:
     """``systemd-analyze`` on copies whose ExecStart exists here."""
 
     def __init__(self, program: str, folder: Path) -> None:
         self._program = program
         self.folder = folder
-        for unit in UNITS.iterdir():
+        for unit in UNITS.glob("modelsplit.*"):
             text = unit.read_text().replace("/opt/modelsplit/bin/modelsplit", sys.executable)
             (folder / unit.name).write_text(text)
 
@@ -149,6 +159,25 @@ def analyze(tmp_path: Path) -> Analyze:
 def test_systemd_understands_every_line(analyze: Analyze) -> None:
     # An unknown key is a warning with status 0: silence is the proof.
     assert analyze("verify") == (0, "")
+
+
+@pytest.mark.tools("systemd-analyze")
+def test_the_users_systemd_understands_every_line(tmp_path: Path) -> None:
+    for unit in (UNITS / "user").iterdir():
+        text = unit.read_text().replace("%h/.local/bin/modelsplit", sys.executable)
+        (tmp_path / unit.name).write_text(text)
+    units = sorted(map(str, tmp_path.iterdir()))
+    runtime = tmp_path / "run"
+    runtime.mkdir()
+    done = subprocess.run(
+        ["systemd-analyze", "--user", "verify", *units],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(runtime)},
+    )
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 @pytest.mark.tools("systemd-analyze")

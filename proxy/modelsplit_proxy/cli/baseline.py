@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 _EXAMPLES: Final = """\
 examples:
-  modelsplit baseline record --since 7d        what the last week was like
-  modelsplit baseline import --timeouts 26 --planner-p95-ms 10000 --source "before the proxy"
+  modelsplit baseline record --since 7d      what the last week was like
+  modelsplit baseline import --timeouts 26 --planner-p95-ms 10000
   modelsplit baseline show --json > before.json
-  modelsplit baseline import before.json       of another host
+  modelsplit baseline import before.json     of another host
 """
 _SOURCE_MAX: Final = 100
 # Option, field, and what it says.
@@ -177,6 +177,7 @@ COMMAND: Final = Command(
                 STATE,
             ),
             settings=("admin",),
+            example="example: modelsplit baseline record --since 7d",
         ),
         Command(
             "show",
@@ -185,6 +186,7 @@ COMMAND: Final = Command(
             _show,
             (JSON, STATE),
             settings=("admin",),
+            example="example: modelsplit baseline show --json > before.json",
         ),
         Command(
             "import",
@@ -209,6 +211,7 @@ COMMAND: Final = Command(
                 STATE,
             ),
             settings=("admin",),
+            example="example: modelsplit baseline import before.json",
         ),
     ),
 )

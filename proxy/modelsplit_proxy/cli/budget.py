@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = """\
 examples:
   modelsplit budget show
-  modelsplit budget approve --usd 5 --days 7 --by kim --reason "trial of the planner"
+  modelsplit budget approve --usd 5 --days 7 --reason "trial of the planner"
   modelsplit budget revoke --by kim --reason "done"
   sudo modelsplit budget show                      a service of systemd's
   modelsplit budget show --state /var/lib/modelsplit
@@ -345,9 +345,11 @@ def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     return run(args, settings_of(args, environ), environ)
 
 
-def _verb(name: str, summary: str, *arguments: Argument) -> Command:
+def _verb(name: str, summary: str, example: str, *arguments: Argument) -> Command:
     description = f"{summary[0].upper()}{summary[1:]}. Exit 0: done; 1: not; 2: wrong usage."
-    return Command(name, summary, description, _command, (*arguments, JSON, _STATE, _ADMIN))
+    arguments = (*arguments, JSON, _STATE, _ADMIN)
+    example = f"example: modelsplit budget {name}{example}"
+    return Command(name, summary, description, _command, arguments, example=example)
 
 
 _STATE: Final = Argument(
@@ -365,11 +367,13 @@ COMMAND: Final = Command(
         _verb(
             "show",
             "where every budget stands, approvals and their history",
+            "",
             Argument("--policy", type=Path, metavar="FILE", help="whose budgets, without a proxy"),
         ),
         _verb(
             "approve",
             "allow the cloud: so much money, for so long",
+            ' --usd 5 --days 7 --reason "a trial"',
             Argument("--usd", type=float, required=True, help="US dollars, at most"),
             Argument("--days", type=float, required=True, help="for how many days from now"),
             _BY,
@@ -378,6 +382,7 @@ COMMAND: Final = Command(
         _verb(
             "revoke",
             "take approvals back",
+            ' --reason "done"',
             Argument("id", nargs="?", type=int, metavar="ID", help="default: all in force"),
             _BY,
             _REASON,
@@ -385,6 +390,7 @@ COMMAND: Final = Command(
         _verb(
             "reset",
             "after a damaged state file: take what it had counted as not used",
+            ' --reason "the disk was replaced"',
             _BY,
             _REASON,
         ),

@@ -61,7 +61,7 @@ def add(commands: Any, command: Command, dest: str = "verb") -> None:
         help=command.help,
         description=command.description,
         epilog=command.example,
-        formatter_class=_formatter(command),
+        formatter_class=_Formatter,
     )
     if command.run is not None:
         parser.set_defaults(run=command.run)
@@ -78,10 +78,13 @@ def add(commands: Any, command: Command, dest: str = "verb") -> None:
             add(verbs, verb)
 
 
-def _formatter(command: Command) -> type[argparse.HelpFormatter]:
-    """Examples on lines of their own stay there; a description alone is wrapped."""
-    lines = "\n" in (command.example or "")
-    return argparse.RawDescriptionHelpFormatter if lines else argparse.HelpFormatter
+class _Formatter(argparse.HelpFormatter):
+    """Text of several lines keeps them, as examples do; text of one is wrapped."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        if "\n" in text:
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+        return super()._fill_text(text, width, indent)
 
 
 def settings_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:

@@ -11,6 +11,7 @@ from modelsplit_proxy.cli import (
     experiments,
     jobs,
     keys,
+    print_files,
     requests,
     serve,
     simulate_command,
@@ -39,6 +40,7 @@ _DEMO: Final = Command(
     _demo,
     (Argument("--once", action="store_true", help="leave when the traffic is through"),),
     settings=("listen", "admin"),
+    example="example: modelsplit demo --once",
 )
 COMMANDS: Final = (
     serve.COMMAND,
@@ -54,4 +56,7 @@ COMMANDS: Final = (
     baseline.COMMAND,
     keys.COMMAND,
     budget.COMMAND,
+    print_files.PRINT_UNIT,
+    print_files.PRINT_POLICY,
+    print_files.COMPLETION,
 )

@@ -151,6 +151,7 @@ _NEW: Final = Command(
         Argument("--manage-models", action="store_true", help="it may pull, create, delete …"),
         JSON,
     ),
+    example="example: modelsplit keys new --name laptop --roles PLANNER,CHAT --into keys.json",
 )
 _CHECK: Final = Command(
     "check",
@@ -159,6 +160,7 @@ _CHECK: Final = Command(
     "Exit 0: good; 1: not; 2: wrong usage.",
     _check,
     (Argument("file", nargs="?", type=Path, help="default: the file serve would use"), JSON),
+    example="example: modelsplit keys check keys.json",
 )
 COMMAND: Final = Command(
     "keys",

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 _EXAMPLES: Final = """\
 examples:
-  modelsplit requests                                    the last calls
+  modelsplit requests                              the last calls
   modelsplit requests --role PLANNER --failed --since 1h
-  modelsplit requests 38e2f6f8                           one call, explained
-  modelsplit requests --export --since 7d > trace.jsonl  all of them, to be replayed
-  modelsplit requests --state /var/lib/modelsplit        without a running proxy
+  modelsplit requests 38e2f6f8                     one call, explained
+  modelsplit requests --export --since 7d > trace.jsonl    to be replayed
+  modelsplit requests --state /var/lib/modelsplit  without a running proxy
 """
 
 

@@ -16,7 +16,7 @@ SEEDS: Final = 10
 _EXAMPLES: Final = """\
 examples:
   modelsplit simulate --policy new.json --against shipped --workload mission
-  modelsplit simulate --policy new.json --against current.json --last 24h --host-model host.json
+  modelsplit simulate --policy new.json --against current.json --last 24h
   modelsplit simulate --against direct:qwen3:4b --workload swap --seeds 5
 """
 

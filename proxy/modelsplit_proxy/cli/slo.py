@@ -37,11 +37,11 @@ _EXIT: Final[Mapping[str, ExitCode]] = MappingProxyType(
 )
 _EXAMPLES: Final = """\
 examples:
-  modelsplit slo                               every gate, and the targets beside them
-  modelsplit slo --gate 2 --since 24h          one gate, over a day
-  modelsplit slo --gate 1 --junit slo.xml      for a build server
-  modelsplit slo --state /var/lib/modelsplit   without a running proxy
-  modelsplit slo review                        judge answers by hand, for gate 3
+  modelsplit slo                              every gate, and its targets
+  modelsplit slo --gate 2 --since 24h         one gate, over a day
+  modelsplit slo --gate 1 --junit slo.xml     for a build server
+  modelsplit slo --state /var/lib/modelsplit  without a running proxy
+  modelsplit slo review                       judge answers by hand, for gate 3
 """
 
 

@@ -42,6 +42,7 @@ COMMAND: Final = Command(
     _command,
     (JSON,),
     settings=("admin",),
+    example="example: modelsplit status --json",
 )
 
 

@@ -12,12 +12,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import PolicyError, Problem, json_path
+from modelsplit_proxy.config import shipped_files
 
 if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 FILE_NAME: Final = "model-policy.json"
 ETC: Final = Path("/etc/modelsplit") / FILE_NAME
 SHIPPED: Final = "shipped default"
-
-# The wheel carries the file as package data; an editable checkout has only config/, and the
-# module lies four folders below the checkout's root.
-_PACKAGED: Final = resources.files("modelsplit_proxy") / "data" / FILE_NAME
-_CHECKOUT: Final = Path(__file__).parents[3] / "config" / FILE_NAME
 
 _ROOT: Final = "$"
 
@@ -127,16 +122,12 @@ def document(path: Path | None) -> dict[str, Any]:
 
     OSError or PolicyError: it cannot be read.
     """
-    return resolve(_shipped_bytes() if path is None else path.read_bytes())
+    return resolve(shipped_files.read(FILE_NAME).encode() if path is None else path.read_bytes())
 
 
 def shipped() -> dict[str, Any]:
     """The shipped policy as a JSON document, a fresh copy each time."""
-    return read_document(_shipped_bytes())
-
-
-def _shipped_bytes() -> bytes:
-    return _PACKAGED.read_bytes() if _PACKAGED.is_file() else _CHECKOUT.read_bytes()
+    return read_document(shipped_files.read(FILE_NAME).encode())
 
 
 def resolve(data: bytes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config import policy_file, shipped_files
 from modelsplit_proxy.config.policy_file import (
     SHIPPED,
     PolicyFileError,
@@ -55,7 +55,7 @@ def test_an_installed_wheel_finds_the_shipped_policy_among_its_own_files(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file.write_text(json.dumps(shipped() | {"load_timeout_ms": 7}))
-    monkeypatch.setattr(policy_file, "_PACKAGED", file)
+    monkeypatch.setattr(shipped_files, "_DATA", file.parent)
     assert load(None).policy.load_timeout_ms == 7
 
 
