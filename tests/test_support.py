@@ -1,14 +1,25 @@
-"""What the other tests lean on: time that passes when it is told, and an end for what hangs."""
+"""What the other tests lean on: time that passes when told, an end for what hangs, counts."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import re
+import sys
 import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from support.fake_time import fake_time, passes
 from support.hanging import guarded
+from support.hooks import Hook
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
 
 
 @pytest.mark.fake_time
@@ -109,3 +120,74 @@ async def test_flowing_time_stands_still_while_the_loop_does() -> None:
         await asyncio.sleep(0)
     assert not fired.is_set()
     await fired.wait()
+
+
+def test_only_hooks_set_hooks() -> None:
+    tests = Path(__file__).parent
+    files = [*tests.rglob("*.py"), *(tests.parent / "bench").rglob("*.py")]
+    setting = {
+        file.name for file in files if re.search(r"sys\.set(profile|trace)\b", file.read_text())
+    }
+    assert setting == {"hooks.py", Path(__file__).name}
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["calls", "lines"])
+def test_a_hook_that_raises_is_heard_of_at_the_end_and_not_where_it_looks(lines: bool) -> None:
+    went_on = False
+
+    def hook(frame: FrameType, *_: object) -> None:
+        if frame.f_code is watched.__code__:
+            raise ZeroDivisionError
+
+    def watched() -> bool:
+        return len("abc") == 3
+
+    with pytest.raises(RuntimeError, match="has raised") as caught, Hook(hook, lines=lines):
+        went_on = watched()
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    assert went_on
+
+
+@pytest.mark.parametrize("lines", [False, True], ids=["calls", "lines"])
+def test_a_hook_that_is_taken_away_is_missed(lines: bool) -> None:
+    def see(*_: object) -> None:
+        pass
+
+    get: Callable[[], Any] = sys.gettrace if lines else sys.getprofile
+    put: Callable[[Any], None] = sys.settrace if lines else sys.setprofile
+    before = get()
+    with pytest.raises(RuntimeError, match="taken away"), Hook(see, lines=lines):
+        put(before)
+    assert get() is before
+
+
+def test_a_hook_that_ends_late_takes_away_no_other() -> None:
+    def see(frame: FrameType, event: str, _: object) -> None:
+        del frame
+        seen.append(event)
+
+    seen: list[str] = []
+    left = Hook(see)
+    left.__enter__()
+    sys.setprofile(None)
+    with Hook(see):
+        with pytest.raises(RuntimeError, match="taken away"):
+            left.__exit__(None)
+        seen.clear()
+        len("abc")
+    assert "c_call" in seen
+    assert gc.isenabled()
+
+
+def test_no_garbage_is_collected_under_a_hook() -> None:
+    class Loop:
+        def __init__(self) -> None:
+            self.me = self
+
+    gone = weakref.ref(Loop())
+    with Hook(lambda *_: None):
+        kept: list[list[int]] = [[] for _ in range(100_000)]
+        assert gone() is not None
+    gc.collect()
+    assert gone() is None
+    del kept

@@ -748,8 +748,8 @@ GROWING = {
 }
 
 
-async def turns_of_the_loop(bomb: bytes) -> list[int]:
-    """Function calls in each turn of the loop, until the bomb is answered."""
+async def turns_of_the_loop(bomb: bytes) -> tuple[list[int], int]:
+    """Function calls in each turn of the loop until the bomb is answered; the answer's status."""
     done = response(b'{"response":"","done":true}')
     async with (
         raw_upstream(says(done)) as upstream,
@@ -757,22 +757,25 @@ async def turns_of_the_loop(bomb: bytes) -> list[int]:
         up.client() as client,
     ):
         with counted_turns() as turns:
-            await client.request("POST", GENERATE, bomb)
-    return turns
+            answer = await client.request("POST", GENERATE, bomb)
+    return turns, answer.status
 
 
 @pytest.mark.parametrize("name", ["unclosed", *GROWING])
 async def test_a_bomb_does_not_hold_the_loop_up(name: str) -> None:
     """Between two turns of the loop is little work, however much there is in all."""
     bomb = GROWING[name](20_000) if name in GROWING else BOMBS[name]
-    turns = await turns_of_the_loop(bomb)
+    turns, status = await turns_of_the_loop(bomb)
+    assert status == (200 if name == "many keys" else 400)
     assert max(turns) < 20_000
 
 
 @pytest.mark.parametrize("name", GROWING)
 async def test_a_bomb_of_four_times_the_size_takes_four_times_the_work(name: str) -> None:
-    small, large = [await turns_of_the_loop(GROWING[name](count)) for count in (2_400, 9_600)]
-    assert sum(large) <= 6 * sum(small)
+    small, small_status = await turns_of_the_loop(GROWING[name](2_400))
+    large, large_status = await turns_of_the_loop(GROWING[name](9_600))
+    assert small_status == large_status == (400 if name == "many models" else 200)
+    assert 3 * sum(small) <= sum(large) <= 6 * sum(small)
 
 
 async def test_a_body_over_the_limit_is_refused_before_it_is_sent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_policy.sliding_window import SlidingWindow
+from support.hooks import Hook
 
 MANY = 100_000
 
@@ -90,12 +90,8 @@ def lines_run(ask: Callable[[], Any]) -> int:
         count += event == "line"
         return trace
 
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
+    with Hook(trace, lines=True):
         ask()
-    finally:
-        sys.settrace(before)
     return count
 
 

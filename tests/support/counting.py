@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
+
+from support.hooks import Hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,11 +68,8 @@ class Calls:
     @contextlib.contextmanager
     def counting(self) -> Iterator[Calls]:
         """In this thread, until the block ends."""
-        sys.setprofile(self)
-        try:
+        with Hook(self):
             yield self
-        finally:
-            sys.setprofile(None)
 
 
 @contextlib.contextmanager
@@ -96,11 +94,10 @@ def counted_turns() -> Iterator[list[int]]:
             loop.call_soon(turn)
 
     loop.call_soon(turn)
-    sys.setprofile(count)
     try:
-        yield turns
+        with Hook(count):
+            yield turns
     finally:
-        sys.setprofile(None)
         ended = True
 
 

@@ -7,11 +7,12 @@ as sixteen times the work for four times the bytes.
 from __future__ import annotations
 
 import re
-import sys
 import tracemalloc
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from support.hooks import Hook
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -45,11 +46,10 @@ class Work:
         def measure(*args: P.args, **kwargs: P.kwargs) -> T:
             before = tracemalloc.get_traced_memory()[0]
             tracemalloc.reset_peak()
-            sys.setprofile(self._profile)
             try:
-                return call(*args, **kwargs)
+                with Hook(self._profile):
+                    return call(*args, **kwargs)
             finally:
-                sys.setprofile(None)
                 self.made += tracemalloc.get_traced_memory()[1] - before
 
         return measure

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,6 +17,7 @@ from modelsplit_proxy.http.body import BodyError
 from modelsplit_proxy.protocol.json_body import AT_ONCE_BYTES, Body, read_at_once, read_in_steps
 from modelsplit_proxy.runtime.tasks import in_steps
 from support.bodies import read_body
+from support.hooks import Hook
 from support.work import Work, is_linear, tracing
 
 if TYPE_CHECKING:
@@ -167,18 +167,16 @@ def turns(raw: bytes) -> tuple[list[int], Body | Failure]:
         return count if "modelsplit" in frame.f_code.co_filename else None
 
     steps = read_in_steps(raw)
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        while True:
-            steps.send(None)
-            lines.append(0)
-    except StopIteration as end:
-        return lines, end.value
-    except BodyError as refused:
-        return lines, refused.failure
-    finally:
-        sys.settrace(before)
+    with Hook(count, lines=True):
+        try:
+            while True:
+                steps.send(None)
+                lines.append(0)
+        except StopIteration as end:
+            body: Body = end.value
+            return lines, body
+        except BodyError as refused:
+            return lines, refused.failure
 
 
 @pytest.mark.parametrize(
