@@ -125,10 +125,19 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         # What was meant by a misspelt word: half a megabyte, and most spell well.
         ("modelsplit_policy.config.spelling", "_closest"),
         ("modelsplit_proxy.config.settings", "unknown_variables"),
-        # The words of a report on objectives: a quarter of a megabyte, and few ask.
-        ("modelsplit_proxy.admin.slo", "_slo"),
-        # The figures of the dashboard: nobody may ever look at it.
-        ("modelsplit_proxy.admin.dashboard", "_opened"),
+        # The operators' routes, each subject by itself: half a megabyte, and most are never asked.
+        *(
+            ("modelsplit_proxy.admin.late_routes", subject)
+            for subject in ("_policy", "_reports", "_requests", "_slo", "_stats")
+        ),
+        ("modelsplit_proxy.admin.late_routes", "jobs"),
+        # The page and its figures: nobody may ever look at it.
+        ("modelsplit_proxy.admin.late_routes", "dashboard"),
+        # Judging objectives: a megabyte, and where nobody scrapes or asks nothing is judged.
+        ("modelsplit_proxy.records.slo_judge", "of_nothing"),
+        ("modelsplit_proxy.records.slo_judge", "_report"),
+        # A quarter of a megabyte of the reading of a file of keys, and most have none.
+        ("modelsplit_proxy.cli.serve", "_keyring"),
         # OpenTelemetry's SDK, an optional package.
         ("modelsplit_proxy.tracing.setup", "traces"),
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from modelsplit_policy.job_time import Part
 from modelsplit_policy.jobs import MOST_OPEN, TOOL_MS_MAX, WHY_MAX, begun
 from modelsplit_policy.vocabulary import JobState
-from modelsplit_proxy.protocol.job_report import BODY_MAX
+from modelsplit_proxy.http.write_guard import BODY_MAX
 from modelsplit_proxy.records import job_reader
 from modelsplit_proxy.records.job_reader import MOST, KeptJob
 from modelsplit_proxy.records.job_story import story

@@ -19,17 +19,20 @@ from modelsplit_policy.health import HealthGuard
 from modelsplit_policy.outage import Outage
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.admin.admin import Admin, AdminParts
-from modelsplit_proxy.admin.dashboard import DashboardParts
-from modelsplit_proxy.admin.health import HealthParts
-from modelsplit_proxy.admin.jobs import JobParts
+from modelsplit_proxy.admin.admin import Admin
 from modelsplit_proxy.admin.page import refused_admin_request
-from modelsplit_proxy.admin.policy import PolicyParts
-from modelsplit_proxy.admin.reports import ReportParts
-from modelsplit_proxy.admin.requests import RequestParts
+from modelsplit_proxy.admin.parts import (
+    AdminParts,
+    DashboardParts,
+    HealthParts,
+    JobParts,
+    PolicyParts,
+    ReportParts,
+    RequestParts,
+    SloParts,
+    StatsParts,
+)
 from modelsplit_proxy.admin.service import Service, ServiceParts
-from modelsplit_proxy.admin.slo import SloParts
-from modelsplit_proxy.admin.stats import StatsParts
 from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
@@ -70,7 +73,6 @@ from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.routes import Routes
 from modelsplit_proxy.records.call_ended import CallEnded
 from modelsplit_proxy.records.job_keeper import JobKeeper
-from modelsplit_proxy.records.job_reader import JobReader
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.records.request_log import RequestLog
@@ -385,7 +387,7 @@ class App:
             policy=PolicyParts(self._loaded, self.roles),
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
-            jobs=JobParts(self.jobs, JobReader(self._recorder.read), self.live, self.clock),
+            jobs=JobParts(self.jobs, self._recorder, self.live, self.clock),
             slo=SloParts(self._slo_judge, self.clock),
             dashboard=DashboardParts(self._stats_parts(), self.address or settings.listen),
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelsplit_policy import overload
@@ -25,6 +24,7 @@ from modelsplit_proxy.passthrough.rewritten import Questioning, QuestionParts
 from modelsplit_proxy.protocol import error_body, routes
 from modelsplit_proxy.protocol.request_headers import new_id, request_id
 from modelsplit_proxy.protocol.routes import Kind
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modelsplit")
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class HandlerParts:
     """What outlives a request. ``keyring`` None: nobody needs a key."""
 

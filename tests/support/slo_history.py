@@ -14,15 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from modelsplit_policy.slo.samples import (
-    Baseline,
-    CallSample,
-    Heartbeat,
-    JobSample,
-    Opinion,
-    Review,
-    Samples,
-)
+from modelsplit_policy.slo.heartbeat import Heartbeat
+from modelsplit_policy.slo.samples import Baseline, CallSample, JobSample, Opinion, Review, Samples
 from modelsplit_policy.vocabulary import JobState
 from modelsplit_proxy.records import slo_store
 from modelsplit_proxy.storage.state_file import FILE_NAME

@@ -18,8 +18,9 @@ from modelsplit_policy.vocabulary import JobState, Role
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from modelsplit_policy.slo.heartbeat import Heartbeat
     from modelsplit_policy.slo.objectives import Objective
-    from modelsplit_policy.slo.samples import CallSample, Heartbeat, JobSample, Review, Samples
+    from modelsplit_policy.slo.samples import CallSample, JobSample, Review, Samples
 
 PER_S: Final = 5 * HOUR_S
 """Timeouts are told as so many in this time."""

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from modelsplit_policy.config.model import SloPolicy
+    from modelsplit_policy.slo.heartbeat import Heartbeat
     from modelsplit_policy.slo.objectives import Objective
-    from modelsplit_policy.slo.samples import Heartbeat, Samples
+    from modelsplit_policy.slo.samples import Samples
 
     Slo = Mapping[str, SloPolicy | None]
 

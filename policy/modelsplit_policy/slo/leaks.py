@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from modelsplit_policy.slo.samples import Heartbeat
+    from modelsplit_policy.slo.heartbeat import Heartbeat
 
 RUN_HOURS: Final = 6
 """A process that has run for less tells nothing."""

@@ -60,6 +60,11 @@ class Finding:
     worst_at_us: tuple[int, ...] = ()
     budget: ErrorBudget | None = None
 
+    @property
+    def holds(self) -> bool | None:
+        """None: nobody can say, or it is not asked."""
+        return {Verdict.PASS: True, Verdict.BREACH: False}.get(self.verdict)
+
 
 @dataclass(frozen=True, slots=True)
 class PlannerCalls:

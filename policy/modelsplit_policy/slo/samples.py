@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from modelsplit_policy.slo.heartbeat import Heartbeat
     from modelsplit_policy.vocabulary import JobState
 
 OK: Final = "ok"
@@ -71,26 +72,6 @@ class JobSample:
     state: JobState
     executor: bool
     tools_us: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
-    """What the process says of itself once a minute. None: not known.
-
-    ``run``: which process, from its start to its end. ``drained``: it has ended in good order
-    in this minute. ``state_bytes``: the state file with its log; ``state_limit_bytes``: how
-    large it may grow. ``lag_p99_us``: of the event loop, over the last minute.
-    """
-
-    at_us: int
-    run: str
-    drained: bool = False
-    rss_bytes: int | None = None
-    descriptors: int | None = None
-    tasks: int | None = None
-    state_bytes: int | None = None
-    state_limit_bytes: int | None = None
-    lag_p99_us: int | None = None
 
 
 class Opinion(StrEnum):

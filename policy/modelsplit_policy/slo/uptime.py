@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from modelsplit_policy.slo.samples import Heartbeat
+    from modelsplit_policy.slo.heartbeat import Heartbeat
 
 MINUTE_US: Final = 60_000_000
 RESTART_MINUTES: Final = 10

@@ -8,28 +8,21 @@ answers with what it says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
-from modelsplit_proxy.admin import page
-from modelsplit_proxy.admin.dashboard import DashboardParts, DashboardRoutes
-from modelsplit_proxy.admin.health import HealthParts, HealthRoutes
+from modelsplit_proxy.admin import late_routes, page
+from modelsplit_proxy.admin.health import HealthRoutes
 from modelsplit_proxy.admin.index import IndexRoutes
-from modelsplit_proxy.admin.jobs import JobParts, JobRoutes
 from modelsplit_proxy.admin.page import READ_ONLY, Live, Page, PageAsked, Pages, failed
-from modelsplit_proxy.admin.policy import PolicyParts, PolicyRoutes
-from modelsplit_proxy.admin.reports import ReportParts, ReportRoutes
-from modelsplit_proxy.admin.requests import RequestParts, RequestRoutes
-from modelsplit_proxy.admin.slo import SloParts, SloRoutes
-from modelsplit_proxy.admin.stats import StatsParts, StatsRoutes
 from modelsplit_proxy.http import write_guard
 from modelsplit_proxy.http.body import BodyError, read_whole
 from modelsplit_proxy.http.downstream import Downstream
-from modelsplit_proxy.protocol.job_report import BODY_MAX
-from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.records.reader import AmbiguousError
+from modelsplit_proxy.runtime.late import Late
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
@@ -38,33 +31,11 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from modelsplit_proxy.admin.page import Handler
-    from modelsplit_proxy.http.origin_guard import OriginGuard
+    from modelsplit_proxy.admin.parts import AdminParts
     from modelsplit_proxy.http.request import Request
-    from modelsplit_proxy.limits.client_keys import Keyring
-    from modelsplit_proxy.runtime.lifecycle import Lifecycle
 
 _WRITE_ONLY: Final = (b"Allow: POST\r\n",)
 _NO_JSON: Final = "Content-Type: reports are JSON; send application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class AdminParts:
-    """Who may look and write, and what each subject's routes need.
-
-    ``keyring`` None: nobody but this machine may write.
-    """
-
-    guard: OriginGuard
-    keyring: Keyring | None
-    lifecycle: Lifecycle
-    health: HealthParts
-    stats: StatsParts
-    policy: PolicyParts
-    reports: ReportParts
-    requests: RequestParts
-    jobs: JobParts
-    slo: SloParts
-    dashboard: DashboardParts
 
 
 class Admin:
@@ -72,21 +43,21 @@ class Admin:
 
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
-        self._jobs = JobRoutes(parts.jobs)
+        self._jobs = Late(partial(late_routes.jobs, parts))
         routes: dict[str, Handler] = {
             **HealthRoutes(parts.health).routes,
-            **StatsRoutes(parts.stats).routes,
-            **PolicyRoutes(parts.policy).routes,
-            **ReportRoutes(parts.reports).routes,
-            **RequestRoutes(parts.requests).routes,
-            **self._jobs.routes,
-            **SloRoutes(parts.slo).routes,
+            **late_routes.of_subjects(parts),
+            **late_routes.asked_of(self._jobs, late_routes.JOB_PATHS),
         }
-        self.dashboard = DashboardRoutes(parts.dashboard, routes)
-        routes |= self.dashboard.routes
-        index = IndexRoutes(sorted(routes), self.dashboard.index)
+        self.dashboard = Late(partial(late_routes.dashboard, parts, dict(routes)))
+        routes |= late_routes.asked_of(self.dashboard, late_routes.DASHBOARD_PATHS)
+        index = IndexRoutes(sorted(routes), self._index_page)
         self.routes: Mapping[str, Handler] = {**index.routes, **routes}
-        self.writes = frozenset(self._jobs.reports)
+        self.writes = frozenset(late_routes.REPORT_PATHS)
+
+    async def _index_page(self, asked: PageAsked) -> Page:
+        dashboard = await self.dashboard.get()
+        return await dashboard.index(asked)
 
     async def __call__(self, request: Request) -> web.StreamResponse:
         down = Downstream(request)
@@ -136,12 +107,13 @@ class Admin:
         if not write_guard.is_json(request.headers):
             return failed(_NO_JSON, ErrorCode.BAD_REQUEST, 415)
         try:
-            raw = await read_whole(request, down, BODY_MAX)
+            raw = await read_whole(request, down, write_guard.BODY_MAX)
         except BodyError as error:
             return _refused_body(error.failure)
         if raw and "Content-Type" not in request.headers:
             return failed(_NO_JSON, ErrorCode.BAD_REQUEST, 415)
-        return await self._jobs.report(route, item, raw)
+        jobs = await self._jobs.get()
+        return await jobs.report(route, item, raw)
 
     def _stranger(self, request: Request) -> Failure | None:
         """What to answer a peer that is not this machine and has no key; None: it may write."""
@@ -170,7 +142,9 @@ def _route(path: str) -> tuple[str, str]:
 def _refused_body(failure: Failure) -> Page:
     if failure.code is not ErrorCode.REQUEST_TOO_LARGE:
         return _refused(failure)
-    return failed(f"body: it is larger than {BODY_MAX} bytes", ErrorCode.BAD_REQUEST, 400)
+    return failed(
+        f"body: it is larger than {write_guard.BODY_MAX} bytes", ErrorCode.BAD_REQUEST, 400
+    )
 
 
 def _refused(failure: Failure) -> Page:

@@ -1,27 +1,24 @@
 """The page that people leave open, ``[LLM OBSERVABILITY]``, and what it is made of.
 
-It only reads. Its files stand beside this module and are sent as they are; nothing of them, nor
-of what computes its figures, is loaded before somebody asks.
+It only reads. Its files stand beside this module and are sent as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, said_back
+from modelsplit_proxy.admin.dashboard_data import DashboardData
 from modelsplit_proxy.admin.page import Page, failed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_proxy.admin.dashboard_data import DashboardData
     from modelsplit_proxy.admin.page import Handler, Live, PageAsked, Pages
-    from modelsplit_proxy.admin.stats import StatsParts
-    from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.admin.parts import DashboardParts
 
 _FILES: Final = Path(__file__).parent / "static"
 _TYPES: Final = MappingProxyType(
@@ -50,22 +47,12 @@ _BOUNDS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class DashboardParts:
-    """What the page shows. ``listen``: where calls are taken."""
-
-    stats: StatsParts
-    listen: Address
-
-
 class DashboardRoutes:
     """``index``, the page itself; ``/dashboard/{id}``: a file, or figures by their name."""
 
     def __init__(self, parts: DashboardParts, others: Mapping[str, Handler]) -> None:
         """``others``: the other routes of the admin port."""
-        self._parts = parts
-        self._others = others
-        self.data: DashboardData | None = None
+        self.data = DashboardData(parts.stats, parts.listen, others)
         self.routes: Mapping[str, Handler] = {"/dashboard/{id}": self._part}
 
     async def index(self, asked: PageAsked) -> Page:
@@ -75,18 +62,11 @@ class DashboardRoutes:
     async def _part(self, asked: PageAsked) -> Page | Pages | Live:
         if asked.item in _NAMES:
             return await _file(asked.item)
-        answer = self._opened().answers.get(asked.item)
+        answer = self.data.answers.get(asked.item)
         if answer is None:
             text = f'the dashboard has no "{said_back(asked.item, 40)}"'
             return failed(text, ErrorCode.BAD_REQUEST, 404)
         return await answer(asked)
-
-    def _opened(self) -> DashboardData:
-        if self.data is None:
-            from modelsplit_proxy.admin.dashboard_data import DashboardData  # noqa: PLC0415
-
-            self.data = DashboardData(self._parts.stats, self._parts.listen, self._others)
-        return self.data
 
 
 async def _file(name: str) -> Page:

@@ -19,7 +19,8 @@ from modelsplit_proxy.admin.stats import stats_fields
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records import explain
 from modelsplit_proxy.records.history import SPANS, History
-from modelsplit_proxy.records.query import QueryError, only, read_query
+from modelsplit_proxy.records.query import only, read_query
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.records.reader import newest
 from modelsplit_proxy.watch.residents import residents
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_proxy.admin.page import Handler
-    from modelsplit_proxy.admin.stats import StatsParts
+    from modelsplit_proxy.admin.parts import StatsParts
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.http.downstream import Downstream
 

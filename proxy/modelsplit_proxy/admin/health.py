@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -13,28 +12,10 @@ from modelsplit_proxy.metrics import storage as storage_metrics
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from prometheus_client import CollectorRegistry
-
     from modelsplit_proxy.admin.page import Handler, PageAsked
-    from modelsplit_proxy.admin.service import Service
+    from modelsplit_proxy.admin.parts import HealthParts
     from modelsplit_proxy.http.upstream import UpstreamTarget
-    from modelsplit_proxy.records.recorder import Recorder
-    from modelsplit_proxy.runtime.lifecycle import Lifecycle
-    from modelsplit_proxy.storage.writer import Store
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
-
-
-@dataclass(frozen=True, slots=True)
-class HealthParts:
-    """What these routes look at."""
-
-    service: Service
-    probe: UpstreamProbe
-    target: UpstreamTarget
-    store: Store
-    recorder: Recorder
-    lifecycle: Lifecycle
-    registry: CollectorRegistry
 
 
 class HealthRoutes:

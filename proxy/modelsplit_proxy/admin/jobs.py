@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import ErrorCode
@@ -13,7 +12,7 @@ from modelsplit_proxy.admin.page import Page, failed, json_page, text_page, want
 from modelsplit_proxy.protocol import job_report
 from modelsplit_proxy.protocol.job_report import ReportError
 from modelsplit_proxy.records import job_reader, job_text
-from modelsplit_proxy.records.job_reader import KeptJob, ToldCall
+from modelsplit_proxy.records.job_reader import JobReader, KeptJob, ToldCall
 from modelsplit_proxy.records.job_store import Tool, TooManyJobsError
 from modelsplit_proxy.records.job_story import story
 from modelsplit_proxy.records.query import JOB_WORDS, only, read_job_query, read_number
@@ -23,26 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from modelsplit_proxy.admin.page import Handler, PageAsked
-    from modelsplit_proxy.records.job_keeper import JobKeeper
-    from modelsplit_proxy.records.job_reader import JobReader
-    from modelsplit_proxy.records.live import LiveCalls
+    from modelsplit_proxy.admin.parts import JobParts
     from modelsplit_proxy.records.query import JobQuery
     from modelsplit_proxy.records.record import CallRecord
-    from modelsplit_proxy.runtime.clock import Clock
 
     Report = Callable[[str, bytes], Awaitable[Page]]
 
 _MAX_LATEST: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class JobParts:
-    """What these routes read and tell."""
-
-    keeper: JobKeeper
-    reader: JobReader
-    live: LiveCalls
-    clock: Clock
 
 
 class JobRoutes:
@@ -50,6 +36,7 @@ class JobRoutes:
 
     def __init__(self, parts: JobParts) -> None:
         self._parts = parts
+        self._reader = JobReader(parts.recorder.read)
         self.routes: Mapping[str, Handler] = {"/jobs": self._jobs, "/jobs/{id}": self._job}
         self.reports: Mapping[str, Report] = {
             "/jobs/{id}/start": self._start,
@@ -112,7 +99,7 @@ class JobRoutes:
         self, query: JobQuery, limit: int, running: Mapping[str, Sequence[CallRecord]]
     ) -> list[KeptJob]:
         """In a thread. A job whose first call still runs is in no file yet."""
-        reader = self._parts.reader
+        reader = self._reader
         known = reader.known(tuple(running)) if running else set()
         new = [
             _not_kept(job_id, round(records[0].started_wall * 1e6))
@@ -146,7 +133,7 @@ class JobRoutes:
 
     def _told(self, job_id: str, running: list[ToldCall]) -> dict[str, Any] | None:
         """``running``: what is in no file yet. Blocks on disk."""
-        reader = self._parts.reader
+        reader = self._reader
         kept = reader.find(job_id)
         if kept is None:
             if not running:

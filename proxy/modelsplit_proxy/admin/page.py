@@ -13,7 +13,7 @@ import orjson
 from modelsplit_policy.failures import said_back
 from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.protocol import tellable
-from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy.experiments import shares
@@ -15,17 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_policy.config.model import ArmPolicy, ExperimentPolicy
-    from modelsplit_policy.roles import Roles
     from modelsplit_proxy.admin.page import Handler, Page, PageAsked
+    from modelsplit_proxy.admin.parts import PolicyParts
     from modelsplit_proxy.config.policy_file import LoadedPolicy
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyParts:
-    """What these routes look at. ``roles``: those of ``loaded``."""
-
-    loaded: LoadedPolicy
-    roles: Roles
 
 
 class PolicyRoutes:

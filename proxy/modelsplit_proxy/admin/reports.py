@@ -3,33 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import ErrorCode
 from modelsplit_proxy.admin.page import failed, json_page
 from modelsplit_proxy.records import cost_history
+from modelsplit_proxy.records.experiment_data import ExperimentData
 from modelsplit_proxy.records.experiment_report import UnknownExperimentError, report
 from modelsplit_proxy.records.query import read_since
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.admin.page import Handler, Page, PageAsked
-    from modelsplit_proxy.metrics.costs import Costs
-    from modelsplit_proxy.records.recorder import Recorder
-    from modelsplit_proxy.runtime.clock import Clock
-
-
-@dataclass(frozen=True, slots=True)
-class ReportParts:
-    """What these routes read."""
-
-    policy: Policy
-    recorder: Recorder
-    costs: Costs
-    clock: Clock
+    from modelsplit_proxy.admin.parts import ReportParts
 
 
 class ReportRoutes:
@@ -54,7 +41,7 @@ class ReportRoutes:
         """What experiments have shown so far, or the one that is named."""
         parts, query = self._parts, asked.query
         since_us = read_since(query, parts.clock.wall())
-        policy, data = parts.policy, parts.recorder.experiments
+        policy, data = parts.policy, ExperimentData(parts.recorder.read)
         try:
             fields = await asyncio.to_thread(report, policy, data, query.get("name"), since_us)
         except UnknownExperimentError as error:

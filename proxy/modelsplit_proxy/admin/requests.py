@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import ErrorCode
@@ -16,21 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelsplit_proxy.admin.page import Handler, PageAsked
-    from modelsplit_proxy.records.live import LiveCalls
+    from modelsplit_proxy.admin.parts import RequestParts
     from modelsplit_proxy.records.query import Query
-    from modelsplit_proxy.records.recorder import Recorder
-    from modelsplit_proxy.runtime.clock import Clock
 
 _MAX_LATEST: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class RequestParts:
-    """What these routes read."""
-
-    recorder: Recorder
-    live: LiveCalls
-    clock: Clock
 
 
 class RequestRoutes:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy import verdict
@@ -16,6 +15,7 @@ from modelsplit_policy.verdict import SILENT_S, Facts, RoleFacts, Silent, Verdic
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.runtime import tasks
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _UNREAD: Final = "it has not been read yet, so that nothing can be counted"
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class ServiceParts:
     """Where the facts come from. ``admin``: where this process is asked; None: nowhere yet."""
 

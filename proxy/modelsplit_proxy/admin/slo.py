@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import said_back
 from modelsplit_policy.slo.objectives import GATES
 from modelsplit_proxy.admin.page import Page, json_page, text_page, wants_text
-from modelsplit_proxy.records.query import QueryError, only, read_since
+from modelsplit_proxy.records import slo_report
+from modelsplit_proxy.records.query import only, read_since
+from modelsplit_proxy.records.query_error import QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_proxy.admin.page import Handler, PageAsked
-    from modelsplit_proxy.records.slo_judge import SloJudge
-    from modelsplit_proxy.runtime.clock import Clock
-
-
-@dataclass(frozen=True, slots=True)
-class SloParts:
-    """What this route needs."""
-
-    judge: SloJudge
-    clock: Clock
+    from modelsplit_proxy.admin.parts import SloParts
 
 
 class SloRoutes:
@@ -35,8 +27,6 @@ class SloRoutes:
 
     async def _slo(self, asked: PageAsked) -> Page:
         """Every gate, or the one that is named; ``since``: by so much time."""
-        from modelsplit_proxy.records import slo_report  # noqa: PLC0415
-
         query = asked.query
         only(query, ("gate", "since", "format"))
         as_markdown = query.get("format") == "markdown"

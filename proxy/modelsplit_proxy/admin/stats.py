@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -20,50 +20,10 @@ from modelsplit_proxy.records.record import NAME_MAX
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from modelsplit_policy.admission import Admission
     from modelsplit_policy.breaker import BreakerView
     from modelsplit_proxy.admin.page import Handler, Page, PageAsked
-    from modelsplit_proxy.admin.service import Service
-    from modelsplit_proxy.config.policy_file import LoadedPolicy
-    from modelsplit_proxy.http.upstream import UpstreamTarget
-    from modelsplit_proxy.limits.breakers import BreakerKeeper
-    from modelsplit_proxy.limits.budgets import BudgetKeeper
-    from modelsplit_proxy.metrics.costs import Costs
-    from modelsplit_proxy.metrics.recent import Recent
-    from modelsplit_proxy.metrics.windows import Windows
-    from modelsplit_proxy.records.live import LiveCall, LiveCalls
-    from modelsplit_proxy.records.recorder import Recorder
-    from modelsplit_proxy.runtime.clock import Clock
-    from modelsplit_proxy.runtime.lifecycle import Lifecycle
-    from modelsplit_proxy.runtime.loop_lag import LoopLag
-    from modelsplit_proxy.runtime.tasks import Tasks
-    from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
-
-
-@dataclass(frozen=True, slots=True)
-class StatsParts:
-    """What these routes look at."""
-
-    loaded: LoadedPolicy
-    admission: Admission
-    breakers: BreakerKeeper
-    budget_keeper: BudgetKeeper
-    probe: UpstreamProbe
-    target: UpstreamTarget
-    loaded_models: LoadedModelsWatch
-    service: Service
-    live: LiveCalls
-    recent: Recent
-    lag: LoopLag
-    windows: Windows
-    costs: Costs
-    store: Store
-    recorder: Recorder
-    lifecycle: Lifecycle
-    clock: Clock
-    tasks: Tasks
+    from modelsplit_proxy.admin.parts import StatsParts
+    from modelsplit_proxy.records.live import LiveCall
 
 
 class StatsRoutes:

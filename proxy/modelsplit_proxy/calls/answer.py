@@ -8,7 +8,6 @@ off; what was held can still be set back.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +23,7 @@ from modelsplit_proxy.protocol import answer_check, stream_end, upstream_failure
 from modelsplit_proxy.protocol.held_answer import HeldAnswer
 from modelsplit_proxy.protocol.splice import SplicedDown
 from modelsplit_proxy.protocol.stream_end import Tail
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 HOLD_BYTES: Final = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class AnswerParts:
     """What outlives the answer."""
 

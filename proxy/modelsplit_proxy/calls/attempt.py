@@ -8,7 +8,6 @@ setback may be followed by another attempt; an answer, whole or broken, may not.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.attempts import Tried, explains, retries_at_once, wait_left_s
@@ -30,6 +29,7 @@ from modelsplit_proxy.calls.validation import Validation
 from modelsplit_proxy.http import headers
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol.json_body import Body
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
@@ -57,7 +57,7 @@ _ONE_WRITE_BYTES: Final = 64 * 1024
 _FORGOTTEN: Final = Body(b"", Fields(b"", {}), "", None)
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class AttemptParts:
     """What outlives the attempt."""
 

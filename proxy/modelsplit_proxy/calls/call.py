@@ -8,7 +8,6 @@ nothing can be taken back (``reply``).
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from modelsplit_proxy.protocol.answer_format import asks
 from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked, trace_context
 from modelsplit_proxy.records.record import CallRecord
+from modelsplit_proxy.runtime.parts import parts
 from modelsplit_proxy.runtime.tasks import in_steps
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.watch.installed_models import InstalledModels
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class CallParts:
     """What outlives the call."""
 

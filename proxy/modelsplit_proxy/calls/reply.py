@@ -16,6 +16,7 @@ from modelsplit_proxy.calls import response_headers
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.protocol import answer_check, error_body, upstream_failures
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +58,7 @@ class Setback:
 _SAID: Final = frozenset({Reason.ERROR_LINE, Reason.UNREADABLE_ANSWER, Reason.RUNNER_FAILED})
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class ReplyParts:
     """What outlives the reply."""
 

@@ -20,7 +20,8 @@ from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import job_reader, job_text
 from modelsplit_proxy.records.job_reader import JobReader
 from modelsplit_proxy.records.job_story import story
-from modelsplit_proxy.records.query import QueryError, read_job_query
+from modelsplit_proxy.records.query import read_job_query
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.cli.check import show_errors
 from modelsplit_proxy.cli.command import JSON, Argument, Command
 from modelsplit_proxy.cli.output import ExitCode, show, talk
-from modelsplit_proxy.config import key_file
+from modelsplit_proxy.config import key_file, key_path
 from modelsplit_proxy.config.settings import SettingError, read_settings
 from modelsplit_proxy.limits.client_keys import digest_of
 
@@ -104,7 +104,7 @@ def check(named: Path | None, environ: Mapping[str, str], *, as_json: bool) -> i
 
 
 def _load(named: Path | None, environ: Mapping[str, str]) -> Keyring:
-    path = key_file.find(named, environ)
+    path = key_path.find(named, environ)
     if path is None:
         raise SettingError("no file of keys is given; name one, or set MODELSPLIT_KEYS")
     return key_file.load(path, environ)

@@ -13,7 +13,7 @@ from modelsplit_proxy.cli import serve
 from modelsplit_proxy.cli.command import add
 from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
 from modelsplit_proxy.config.settings import SettingError
-from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.runtime import streams
 from modelsplit_proxy.runtime.streams import OutputError
 from modelsplit_proxy.storage.state_file import StoreError

@@ -15,7 +15,7 @@ import orjson
 from modelsplit_proxy.cli import admin_client, state_access
 from modelsplit_proxy.cli.command import Argument
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json
-from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError

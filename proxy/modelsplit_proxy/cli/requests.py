@@ -19,7 +19,8 @@ from modelsplit_proxy.cli.record_source import (
 )
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import explain, request_log, trace
-from modelsplit_proxy.records.query import WORDS, QueryError, read_query
+from modelsplit_proxy.records.query import WORDS, read_query
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.records.reader import AmbiguousError, RecordReader
 from modelsplit_proxy.runtime.clock import SystemClock
 

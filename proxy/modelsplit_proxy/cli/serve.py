@@ -19,7 +19,7 @@ from modelsplit_proxy.app import App, PortBusyError, address_of
 from modelsplit_proxy.cli import port_holder
 from modelsplit_proxy.cli.command import Command, settings_of
 from modelsplit_proxy.cli.service_status import ServiceStatus, status_line
-from modelsplit_proxy.config import key_file, policy_file
+from modelsplit_proxy.config import key_path, policy_file
 from modelsplit_proxy.config.settings import OPTIONS, unknown_variables
 from modelsplit_proxy.http.origin_guard import is_loopback
 from modelsplit_proxy.protocol import budget_text
@@ -82,9 +82,17 @@ def run(
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = settings_of(args, environ)
     loaded = policy_file.load(policy_file.find_policy(settings.policy, environ))
-    keys = key_file.find(settings.keys, environ)
-    keyring = None if keys is None else key_file.load(keys, environ)
-    return run(settings, loaded, keyring, environ)
+    return run(settings, loaded, _keyring(settings, environ), environ)
+
+
+def _keyring(settings: Settings, environ: Mapping[str, str]) -> Keyring | None:
+    path = key_path.find(settings.keys, environ)
+    if path is None:
+        return None
+    # Most serve nobody but their own machine, without keys.
+    from modelsplit_proxy.config import key_file  # noqa: PLC0415
+
+    return key_file.load(path, environ)
 
 
 COMMAND: Final = Command(

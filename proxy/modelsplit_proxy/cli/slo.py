@@ -18,7 +18,8 @@ from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, show_
 from modelsplit_proxy.cli.slo_state import STATE, SloState, directory_of
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.records import slo_junit, slo_report
-from modelsplit_proxy.records.slo_judge import LIMIT_S, report_of
+from modelsplit_proxy.records.slo_judge import LIMIT_S
+from modelsplit_proxy.records.slo_reading import report_of
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
@@ -20,13 +19,13 @@ from modelsplit_policy.config import parser
 from modelsplit_policy.config.model import ClientsPolicy, Flag, Label, Version
 from modelsplit_policy.config.problems import PolicyError, Problem, json_path
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.config.policy_file import PolicyFileError, existing, is_there, read_document
+from modelsplit_proxy.config.policy_file import PolicyFileError, read_document
 from modelsplit_proxy.limits.client_keys import KEY_MAX, Key, Keyring, digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
-CREDENTIAL: Final = "modelsplit-keys"
 KEY_MIN: Final = 16
 
 _ROOT: Final = "$"
@@ -98,21 +97,6 @@ class KeyFile(BaseModel):
 
     version: Version
     keys: Annotated[tuple[KeyEntry, ...], BeforeValidator(_list)]
-
-
-def find(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
-    """Choose the file of keys; None: keys are off.
-
-    1. ``--keys`` or ``$MODELSPLIT_KEYS``: named by the operator, so it has to exist.
-    2. ``$CREDENTIALS_DIRECTORY`` (systemd's ``LoadCredential=``): only if it is there.
-    """
-    if flag is not None:
-        return existing(flag, "--keys or $MODELSPLIT_KEYS")
-    directory = environ.get("CREDENTIALS_DIRECTORY")
-    if not directory:
-        return None
-    path = Path(directory) / CREDENTIAL
-    return path if is_there(path) else None
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Keyring:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from aiohttp import web
-
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy.http.aiohttp_server import web
 from modelsplit_proxy.http.client_connection import FREE_BYTES, BodyEndedError
 from modelsplit_proxy.http.read_budget import no_room
 

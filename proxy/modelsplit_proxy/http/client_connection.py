@@ -7,7 +7,7 @@ aiohttp's ``RequestHandler`` is in this module and, for its two ends, in ``serve
 ``downstream``; the version range is pinned, and ``tests/proxy/http`` holds it in place:
 
 - ``_parser``: fed here, in ``data_received``, which replaces aiohttp's own;
-- ``_messages``, ``_request_count`` and ``_waiter``: how a parsed request, or an ``_ErrInfo``,
+- ``_messages``, ``_request_count`` and ``_waiter``: how a parsed request, or an ``ErrInfo``,
   reaches ``start()``;
 - ``start()`` makes requests with ``request_factory``, and calls ``prepare``, ``write_eof`` and
   ``keep_alive`` of what a handler returns;
@@ -21,12 +21,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from aiohttp import web
-from aiohttp.http import HttpProcessingError, RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import _ErrInfo
-
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy.http.aiohttp_server import (
+    EMPTY_PAYLOAD,
+    ErrInfo,
+    HttpProcessingError,
+    RawRequestMessage,
+    web,
+)
 from modelsplit_proxy.http.downstream import Downstream, reset_on_close
 from modelsplit_proxy.http.framing import Chunks, Framing, FramingError, Length
 from modelsplit_proxy.http.keepalive import keep_alive
@@ -283,7 +285,7 @@ class ClientConnection(web.RequestHandler):
         elif rest:
             self._hold(rest)
 
-    def _queue(self, message: RawRequestMessage | _ErrInfo, payload: StreamReader) -> None:
+    def _queue(self, message: RawRequestMessage | ErrInfo, payload: StreamReader) -> None:
         """Give ``start()`` its next request."""
         self._request_count += 1
         self._messages.append((message, payload))
@@ -303,7 +305,7 @@ class ClientConnection(web.RequestHandler):
         self._stop_reading()
         self.busy = True
         exc = _DeclinedError(failure, method, path)
-        self._queue(_ErrInfo(status=failure.status, exc=exc, message=""), EMPTY_PAYLOAD)
+        self._queue(ErrInfo(status=failure.status, exc=exc, message=""), EMPTY_PAYLOAD)
 
     def _stop_reading(self) -> None:
         self._refused = True

@@ -12,7 +12,7 @@ import struct
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from modelsplit_proxy.http.aiohttp_server import web
 
 if TYPE_CHECKING:
     import asyncio

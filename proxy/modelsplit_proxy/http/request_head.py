@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from aiohttp.http_exceptions import LineTooLong
-
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_proxy.http.aiohttp_server import LineTooLong
 
 if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage

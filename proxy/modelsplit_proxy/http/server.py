@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from aiohttp import web
-
+from modelsplit_proxy.http.aiohttp_server import web
 from modelsplit_proxy.http.client_connection import ClientConnection, ErrorPage
 from modelsplit_proxy.http.request import Request
 from modelsplit_proxy.http.request_head import MAX_HEADERS, MAX_LINE_BYTES

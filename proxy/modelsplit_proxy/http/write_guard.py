@@ -17,6 +17,9 @@ from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
 
+BODY_MAX: Final = 4096
+"""Bytes of what is written there, at most."""
+
 # What a browser says of a request of its own page, or of its user's.
 _OWN_SITE: Final = frozenset({"same-origin", "none"})
 

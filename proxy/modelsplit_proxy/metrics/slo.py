@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import logging
 import math
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import GaugeMetricFamily
 
-from modelsplit_policy.slo.report import Verdict
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
@@ -33,7 +31,6 @@ logger = logging.getLogger("modelsplit")
 
 _EVERY_S: Final = 60.0
 _REST: Final = 50
-_HOLDS: Final = MappingProxyType({Verdict.PASS: 1.0, Verdict.BREACH: 0.0})
 _LABELS: Final = ("objective", "bound", "gate")
 
 
@@ -65,7 +62,7 @@ class SloMetrics:
         )
         for finding in _findings(self.report or self._judge.of_nothing()):
             labels = _labels(finding)
-            holds.add_metric(labels, _HOLDS.get(finding.verdict, math.nan))
+            holds.add_metric(labels, _known(finding.holds))
             value.add_metric(labels, _known(finding.value))
             target.add_metric(labels, _known(finding.target))
         yield from (holds, value, target)

@@ -9,17 +9,16 @@ once and the rest of the upload is let go.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-from aiohttp import web
 
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http import cors, headers
+from modelsplit_proxy.http.aiohttp_server import web
 from modelsplit_proxy.http.body import malformed
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.protocol import upstream_failures
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
@@ -36,7 +35,7 @@ _QUESTION_TIMEOUT_S: Final = 60.0
 _QUESTIONS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class PassthroughParts:
     """What outlives the request."""
 

@@ -7,7 +7,6 @@ cannot be read (compressed, not JSON, too large, not a 200) is passed on as it c
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.deadlines import Bounds
@@ -18,6 +17,7 @@ from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.passthrough.last_good import Whole
 from modelsplit_proxy.protocol import upstream_failures
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
@@ -38,7 +38,7 @@ _PATIENCE_S: Final = 0.8
 _TIMEOUT_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class QuestionParts:
     """What outlives the question."""
 

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from modelsplit_policy.go_json import LARGE, field
-from modelsplit_proxy.protocol.format_finding import FormatFinding
-from modelsplit_proxy.protocol.schema_cost import RefusedError
+from modelsplit_proxy.protocol.format_finding import FormatFinding, RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

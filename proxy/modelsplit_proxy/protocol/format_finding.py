@@ -1,4 +1,4 @@
-"""What a look at an answer's form found."""
+"""What a look at an answer's form found, or why nothing is held against a schema."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class FormatFinding:
 
     problem: str | None = None
     unchecked: str | None = None
+
+
+class RefusedError(Exception):
+    """The schema's cost cannot be bounded; the text says why, in words for a record."""

@@ -11,11 +11,11 @@ import orjson
 from modelsplit_policy.failures import said_back
 from modelsplit_policy.jobs import TOOL_MS_MAX, WHY_MAX
 from modelsplit_policy.vocabulary import JobState
+from modelsplit_proxy.http.write_guard import BODY_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-BODY_MAX: Final = 4096
 JOB_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 

@@ -14,8 +14,8 @@ import jsonschema_rs
 import orjson
 from jsonschema_rs import ValidationErrorKind as Kind
 
-from modelsplit_proxy.protocol.format_finding import FormatFinding
-from modelsplit_proxy.protocol.schema_cost import RefusedError, SchemaCosts, costs_of
+from modelsplit_proxy.protocol.format_finding import FormatFinding, RefusedError
+from modelsplit_proxy.protocol.schema_cost import SchemaCosts, costs_of
 
 if TYPE_CHECKING:
     from jsonschema_rs import ValidationError, Validator

@@ -17,6 +17,8 @@ from urllib.parse import unquote
 
 import orjson
 
+from modelsplit_proxy.protocol.format_finding import RefusedError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -42,10 +44,6 @@ _BELOW: Final = frozenset({"patternProperties", "contains", "propertyNames"})
 _ONE_OF_BELOW: Final = frozenset(
     {"properties", "additionalProperties", "items", "prefixItems", "additionalItems"}
 )
-
-
-class RefusedError(Exception):
-    """The schema's cost cannot be bounded; the text says why, in words for a record."""
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelsplit_proxy.records import rows
-from modelsplit_proxy.records.query import RUNNING
+from modelsplit_proxy.records.query_error import RUNNING
 from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.runtime.clock import rfc3339
 

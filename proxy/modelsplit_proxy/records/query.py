@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import ErrorCode, said_back
 from modelsplit_policy.vocabulary import JobState, Role
+from modelsplit_proxy.records.query_error import RUNNING, QueryError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,15 +22,10 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _YES: Final = frozenset({"1", "true", "yes", ""})
 _NO: Final = frozenset({"0", "false", "no"})
 # What a call that has not ended is told as.
-RUNNING: Final = "running"
 _WELL: Final = frozenset({"ok", RUNNING})
 _ENDINGS: Final = ("ok", "client_gone", RUNNING)
 WORDS: Final = ("role", "model", "client", "job", "outcome", "failed", "since", "until")
 JOB_WORDS: Final = ("state", "since", "until")
-
-
-class QueryError(Exception):
-    """What was asked for cannot be read. The text says what was said and what would do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.records import rows
-from modelsplit_proxy.records.experiment_data import ExperimentData
 from modelsplit_proxy.records.reader import RecordReader, newest
 from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.storage.state_file import StoreError
@@ -45,7 +44,7 @@ _CATCH_UP_TRIES: Final = _MAX_WAITING // _BATCH + 2
 
 
 class Recorder:
-    """Takes in finished calls; ``reader`` and ``experiments`` find them again. Thread-safe."""
+    """Takes in finished calls; ``reader`` finds them again. Thread-safe."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -59,7 +58,6 @@ class Recorder:
         self.dropped = 0
         # A call that has been noted is found there, even if it is not on disk yet.
         self.reader = RecordReader(self.read)
-        self.experiments = ExperimentData(self.read)
 
     def __repr__(self) -> str:
         return f"<Recorder {len(self._waiting)} waiting, {self.dropped} dropped>"

@@ -15,7 +15,7 @@ import orjson
 
 from modelsplit_policy.failures import said_back
 from modelsplit_proxy.protocol import tellable
-from modelsplit_proxy.records.query import RUNNING
+from modelsplit_proxy.records.query_error import RUNNING
 from modelsplit_proxy.records.values import log_fields
 
 if TYPE_CHECKING:

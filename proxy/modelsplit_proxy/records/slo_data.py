@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_policy.slo.samples import (
     DOCUMENT_BASELINE,
     OK,
     Baseline,
     CallSample,
-    Heartbeat,
     JobSample,
     Opinion,
     Review,

@@ -9,17 +9,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.slo.judge import judge, longest_window_s
-from modelsplit_policy.slo.samples import Samples
-from modelsplit_proxy.records.slo_data import SloData
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from modelsplit_policy.config.model import SloPolicy
     from modelsplit_policy.slo.report import Report
-    from modelsplit_proxy.records.reader import Read
     from modelsplit_proxy.records.recorder import Recorder
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.storage.writer import Store
@@ -27,25 +23,6 @@ if TYPE_CHECKING:
     Slo = Mapping[str, SloPolicy | None]
 
 LIMIT_S: Final = 60.0
-
-
-def report_of(
-    read: Read,
-    slo: Slo,
-    clock: Clock,
-    since_s: int | None = None,
-    gates: Collection[int] | None = None,
-    check: Callable[[], None] | None = None,
-) -> Report:
-    """Judge what a state file holds; blocks on disk and computes. Raises StoreError.
-
-    ``check``: called again and again, raises StoreError to end it; read gently then. None: as
-    long and as fast as it goes.
-    """
-    now_us = round(clock.wall() * 1e6)
-    since_us = now_us - 1_000_000 * longest_window_s(slo, since_s, gates)
-    data = SloData(read, check, gently=check is not None)
-    return judge(data.samples(since_us, now_us), slo, now_us, since_s, gates)
 
 
 class SloJudge:
@@ -65,7 +42,9 @@ class SloJudge:
 
     def of_nothing(self) -> Report:
         """What a report says where there is no record: each objective and its bound."""
-        return judge(Samples(), self._slo, round(self._clock.wall() * 1e6))
+        from modelsplit_proxy.records.slo_reading import report_of_nothing  # noqa: PLC0415
+
+        return report_of_nothing(self._slo, round(self._clock.wall() * 1e6))
 
     async def report(
         self, since_s: int | None = None, gates: Collection[int] | None = None
@@ -75,6 +54,9 @@ class SloJudge:
             return await asyncio.to_thread(self._report, since_s, gates)
 
     def _report(self, since_s: int | None, gates: Collection[int] | None) -> Report:
+        """In a thread."""
+        from modelsplit_proxy.records.slo_reading import report_of  # noqa: PLC0415
+
         # What has ended is on the disk; later pages need not ask again.
         self._recorder.read("SELECT 1", ())
         end = self._clock.now() + LIMIT_S

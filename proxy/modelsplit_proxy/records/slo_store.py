@@ -10,7 +10,8 @@ import orjson
 if TYPE_CHECKING:
     import sqlite3
 
-    from modelsplit_policy.slo.samples import Baseline, Heartbeat, Review
+    from modelsplit_policy.slo.heartbeat import Heartbeat
+    from modelsplit_policy.slo.samples import Baseline, Review
 
 _MINUTE_US: Final = 60_000_000
 # Of two in one minute the later counts: a process that is back has not drained.

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.blame import Circumstances
 from modelsplit_policy.health_samples import Timeouts, not_closed, shedding, signals
+from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from modelsplit_policy.admission import Admission
@@ -31,7 +31,7 @@ logger = logging.getLogger("modelsplit")
 _EVERY_S: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@parts
 class Watched:
     """Where the signals come from."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.slo.samples import Heartbeat
+from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_proxy.records import slo_store
 
 if TYPE_CHECKING:

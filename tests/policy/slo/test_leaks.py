@@ -7,8 +7,8 @@ from operator import attrgetter
 
 import pytest
 
+from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_policy.slo.leaks import RUN_HOURS, Growth, growth, last_run
-from modelsplit_policy.slo.samples import Heartbeat
 
 MINUTE_US = 60_000_000
 read = attrgetter("tasks")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.slo.samples import Heartbeat
+from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_policy.slo.uptime import MINUTE_US, RESTART_MINUTES, Uptime, uptime
 
 NOW = 1000 * MINUTE_US

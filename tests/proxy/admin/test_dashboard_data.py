@@ -20,9 +20,9 @@ EVENTS = "/dashboard/events"
 
 
 def data(up: Running) -> DashboardData:
-    found = up.app._admin_handler.dashboard.data
-    assert found is not None
-    return found
+    page = up.app._admin_handler.dashboard.made
+    assert page is not None
+    return page.data
 
 
 async def event(client: Client) -> tuple[int, dict[str, object]]:

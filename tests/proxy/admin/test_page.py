@@ -7,7 +7,7 @@ import pytest
 
 from modelsplit_policy.failures import ErrorCode
 from modelsplit_proxy.admin.page import PageAsked, failed, json_page, text_page, wants_text
-from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.records.query_error import QueryError
 
 
 def test_a_page_is_bytes_with_a_type() -> None:

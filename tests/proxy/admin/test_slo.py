@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelsplit_proxy.admin.slo import read_gates, read_window_s
-from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_sim.config import SimConfig
 from support.harness import running
 

@@ -15,7 +15,7 @@ from modelsplit_proxy.cli.main import build_parser
 from modelsplit_proxy.cli.output import CommandError, talk
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.records import job_store
-from modelsplit_proxy.records.query import QueryError
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_sim.config import SimConfig

@@ -10,7 +10,7 @@ import pytest
 
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_proxy.cli import keys
-from modelsplit_proxy.config import key_file
+from modelsplit_proxy.config import key_file, key_path
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.limits.client_keys import digest_of
 
@@ -102,7 +102,7 @@ def test_what_is_wrong_with_a_file(file: Path, capsys: Capture) -> None:
 
 
 def test_the_file_that_serve_would_use(file: Path, capsys: Capture) -> None:
-    credential = file.with_name(key_file.CREDENTIAL)
+    credential = file.with_name(key_path.CREDENTIAL)
     file.rename(credential)
     environ = {"CREDENTIALS_DIRECTORY": str(credential.parent)}
     assert keys.check(None, environ, as_json=False) == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.config.key_file import find, load
+from modelsplit_proxy.config.key_file import load
 from modelsplit_proxy.config.policy_file import PolicyFileError
 
 SECRET = "ms-0123456789abcdef"
@@ -162,27 +162,6 @@ def test_a_credential_of_systemds_is_guarded_by_systemd(file: Path) -> None:
     path = written(file, {"name": "a", "key": SECRET}, mode=0o440)
     assert load(path, {"CREDENTIALS_DIRECTORY": str(file.parent)}).keys
     assert refusal(path, CREDENTIALS_DIRECTORY="/elsewhere") == [EXPOSED]
-
-
-# --- Which file ---------------------------------------------------------------------------------
-
-
-def test_without_a_word_keys_are_off(tmp_path: Path) -> None:
-    assert find(None, {}) is None
-    assert find(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) is None
-
-
-def test_a_named_file_comes_before_systemds_credential(tmp_path: Path) -> None:
-    credential = written(tmp_path / "modelsplit-keys", {"name": "a", "sha256": DIGEST})
-    named = written(tmp_path / "named.json", {"name": "b", "sha256": DIGEST})
-    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
-    assert find(None, environ) == credential
-    assert find(named, environ) == named
-
-
-def test_a_named_file_has_to_exist(file: Path) -> None:
-    with pytest.raises(PolicyFileError, match=r"no such file, but --keys or \$MODELSPLIT_KEYS"):
-        find(file, {})
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_policy.vocabulary import JobState
+from modelsplit_proxy.http.write_guard import BODY_MAX
 from modelsplit_proxy.protocol.job_report import (
-    BODY_MAX,
     FinishReport,
     ReportError,
     ToolReport,

@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from modelsplit_proxy.protocol.answer_format import Wanted, of_format
-from modelsplit_proxy.protocol.format_finding import FormatFinding
+from modelsplit_proxy.protocol.format_finding import FormatFinding, RefusedError
 from modelsplit_proxy.protocol.json_schema import compiled
-from modelsplit_proxy.protocol.schema_cost import RefusedError
 from support.bodies import fields_of
 
 AGE = {"type": "object", "properties": {"age": {"type": "integer"}}, "required": ["age"]}

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.protocol.schema_cost import TOO_DEAR, RefusedError, SchemaCosts, costs_of
+from modelsplit_proxy.protocol.format_finding import RefusedError
+from modelsplit_proxy.protocol.schema_cost import TOO_DEAR, SchemaCosts, costs_of
 
 BOB: dict[str, Any] = {
     "type": "object",

@@ -36,7 +36,7 @@ def recorder(tmp_path: Path) -> Iterator[Recorder]:
 
 def only(recorder: Recorder, record: CallRecord, sticky: str = "job") -> Observation:
     recorder.call_ended(record)
-    [found] = recorder.experiments.calls("t", sticky, 0)
+    [found] = ExperimentData(recorder.read).calls("t", sticky, 0)
     return found
 
 
@@ -134,19 +134,20 @@ def test_only_calls_of_this_experiment_since_then_and_the_newest_of_them(
     recorder.call_ended(answered(variant=Variant("other", "x"), started_wall=START + 9))
     recorder.call_ended(answered())
     since = round((START + 1) * 1e6)
-    assert len(recorder.experiments.calls("t", "job", since)) == 4
+    assert len(ExperimentData(recorder.read).calls("t", "job", since)) == 4
     monkeypatch.setattr(module, "MOST_CALLS", 2)
-    newest = recorder.experiments.calls("t", "job", 0)
+    newest = ExperimentData(recorder.read).calls("t", "job", 0)
     assert [found.cluster for found in newest] == ["request:r4", "request:r3"]
 
 
 def test_experiments_with_calls_are_listed(recorder: Recorder) -> None:
-    assert recorder.experiments.kept(0) == []
+    assert ExperimentData(recorder.read).kept(0) == []
     for number in range(3):
         recorder.call_ended(answered(variant=A, started_wall=START + number))
     us = round(START * 1e6)
-    assert recorder.experiments.kept(0) == [KeptCalls("t", "PLANNER", 3, us, us + 2_000_000)]
-    assert recorder.experiments.kept(us + 2_000_000) == [
+    data = ExperimentData(recorder.read)
+    assert data.kept(0) == [KeptCalls("t", "PLANNER", 3, us, us + 2_000_000)]
+    assert data.kept(us + 2_000_000) == [
         KeptCalls("t", "PLANNER", 1, us + 2_000_000, us + 2_000_000)
     ]
 

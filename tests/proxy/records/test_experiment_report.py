@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_proxy.records.experiment_data import ExperimentData
 from modelsplit_proxy.records.experiment_report import UnknownExperimentError, lines, report
 from modelsplit_proxy.records.record import CallRecord, Variant
 from modelsplit_proxy.records.recorder import Recorder
@@ -45,7 +46,7 @@ def ended(record: CallRecord, took_s: float) -> CallRecord:
 
 def told(recorder: Recorder, **changes: Any) -> dict[str, Any]:
     document = policy({"experiments": [TEST | changes]}).policy
-    return report(document, recorder.experiments, None, 0)
+    return report(document, ExperimentData(recorder.read), None, 0)
 
 
 def test_arms_are_compared_and_the_whole_is_plain_values(recorder: Recorder) -> None:
@@ -105,7 +106,7 @@ def test_an_experiment_without_calls_says_so(recorder: Recorder) -> None:
 
 def test_one_that_left_the_policy_is_still_reported(recorder: Recorder) -> None:
     note(recorder, "x", 1, 1.0, name="old")
-    gone = report(policy({"experiments": []}).policy, recorder.experiments, None, 0)
+    gone = report(policy({"experiments": []}).policy, ExperimentData(recorder.read), None, 0)
     [one] = gone["experiments"]
     assert (one["experiment"], one["in_policy"], one["enabled"]) == ("old", False, False)
     assert next(lines(gone)) == "old  PLANNER, by job, no longer in the policy"
@@ -114,13 +115,13 @@ def test_one_that_left_the_policy_is_still_reported(recorder: Recorder) -> None:
 def test_a_name_nobody_knows_is_refused_with_those_that_are_known(recorder: Recorder) -> None:
     document = policy({"experiments": [TEST]}).policy
     with pytest.raises(UnknownExperimentError, match='no experiment is named "x"; known: t'):
-        report(document, recorder.experiments, "x", 0)
+        report(document, ExperimentData(recorder.read), "x", 0)
     with pytest.raises(UnknownExperimentError, match="known: none"):
-        report(policy({"experiments": []}).policy, recorder.experiments, "x", 0)
+        report(policy({"experiments": []}).policy, ExperimentData(recorder.read), "x", 0)
 
 
 def test_without_any_experiment_it_says_so(recorder: Recorder) -> None:
-    nothing = report(policy({"experiments": []}).policy, recorder.experiments, None, 0)
+    nothing = report(policy({"experiments": []}).policy, ExperimentData(recorder.read), None, 0)
     assert [*lines(nothing)] == ["no experiments: the policy has none, and no call is kept of any"]
 
 

@@ -10,12 +10,12 @@ from modelsplit_proxy.records.query import (
     WORDS,
     JobQuery,
     Query,
-    QueryError,
     only,
     read_job_query,
     read_number,
     read_query,
 )
+from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.records.values import log_fields
 from support.records import answered
 

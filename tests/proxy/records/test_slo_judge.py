@@ -11,7 +11,7 @@ from modelsplit_policy.config.parser import parse
 from modelsplit_policy.slo.report import Verdict
 from modelsplit_proxy.records import slo_judge as module
 from modelsplit_proxy.records.recorder import Recorder
-from modelsplit_proxy.records.slo_judge import SloJudge, report_of
+from modelsplit_proxy.records.slo_judge import SloJudge
 from modelsplit_proxy.storage.state_file import StoreError
 from support.slo_history import NOW_US, passing, write
 from support.stores import opened
@@ -43,13 +43,6 @@ async def test_a_made_up_week_passes(tmp_path: Path) -> None:
     assert report.verdict is Verdict.PASS
     assert [gate.number for gate in alone.gates] == [2]
     assert alone.gates[0].findings[0].n == 720
-
-
-def test_it_is_the_same_read_fast_or_gently(tmp_path: Path) -> None:
-    write(tmp_path, passing(days=1))
-    with opened(tmp_path) as store:
-        fast = report_of(store.read, SLO, Clock())
-        assert report_of(store.read, SLO, Clock(), check=lambda: None) == fast
 
 
 async def test_it_ends_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

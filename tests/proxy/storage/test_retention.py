@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from modelsplit_policy.slo.samples import Heartbeat
+from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_proxy.records import rows, slo_store
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.recorder import Recorder

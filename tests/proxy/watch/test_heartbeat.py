@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from modelsplit_policy.slo.samples import Heartbeat
+from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_proxy.records.slo_data import SloData
 from modelsplit_proxy.runtime.loop_lag import LoopLag
 from modelsplit_proxy.runtime.tasks import Tasks

@@ -1,0 +1,146 @@
+"""What each subject of the admin port looks at. ``app`` fills it, before any of them is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelsplit_proxy.runtime.parts import parts
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from modelsplit_policy.admission import Admission
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.roles import Roles
+    from modelsplit_proxy.admin.service import Service
+    from modelsplit_proxy.config.policy_file import LoadedPolicy
+    from modelsplit_proxy.config.settings import Address
+    from modelsplit_proxy.http.origin_guard import OriginGuard
+    from modelsplit_proxy.http.upstream import UpstreamTarget
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.limits.budgets import BudgetKeeper
+    from modelsplit_proxy.limits.client_keys import Keyring
+    from modelsplit_proxy.metrics.costs import Costs
+    from modelsplit_proxy.metrics.recent import Recent
+    from modelsplit_proxy.metrics.windows import Windows
+    from modelsplit_proxy.records.job_keeper import JobKeeper
+    from modelsplit_proxy.records.live import LiveCalls
+    from modelsplit_proxy.records.recorder import Recorder
+    from modelsplit_proxy.records.slo_judge import SloJudge
+    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.runtime.loop_lag import LoopLag
+    from modelsplit_proxy.runtime.tasks import Tasks
+    from modelsplit_proxy.storage.writer import Store
+    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
+    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
+
+
+@parts
+class HealthParts:
+    """``/healthz``, ``/readyz``, ``/metrics``."""
+
+    service: Service
+    probe: UpstreamProbe
+    target: UpstreamTarget
+    store: Store
+    recorder: Recorder
+    lifecycle: Lifecycle
+    registry: CollectorRegistry
+
+
+@parts
+class StatsParts:
+    """``/stats``, ``/queue``."""
+
+    loaded: LoadedPolicy
+    admission: Admission
+    breakers: BreakerKeeper
+    budget_keeper: BudgetKeeper
+    probe: UpstreamProbe
+    target: UpstreamTarget
+    loaded_models: LoadedModelsWatch
+    service: Service
+    live: LiveCalls
+    recent: Recent
+    lag: LoopLag
+    windows: Windows
+    costs: Costs
+    store: Store
+    recorder: Recorder
+    lifecycle: Lifecycle
+    clock: Clock
+    tasks: Tasks
+
+
+@parts
+class PolicyParts:
+    """``/policy``, ``/route``. ``roles``: those of ``loaded``."""
+
+    loaded: LoadedPolicy
+    roles: Roles
+
+
+@parts
+class ReportParts:
+    """``/cost``, ``/experiments``."""
+
+    policy: Policy
+    recorder: Recorder
+    costs: Costs
+    clock: Clock
+
+
+@parts
+class RequestParts:
+    """``/requests``, ``/requests/{id}``."""
+
+    recorder: Recorder
+    live: LiveCalls
+    clock: Clock
+
+
+@parts
+class JobParts:
+    """``/jobs`` and what is below."""
+
+    keeper: JobKeeper
+    recorder: Recorder
+    live: LiveCalls
+    clock: Clock
+
+
+@parts
+class SloParts:
+    """``/slo``."""
+
+    judge: SloJudge
+    clock: Clock
+
+
+@parts
+class DashboardParts:
+    """The page. ``listen``: where calls are taken."""
+
+    stats: StatsParts
+    listen: Address
+
+
+@parts
+class AdminParts:
+    """Who may look and write, and what each subject's routes need.
+
+    ``keyring`` None: nobody but this machine may write.
+    """
+
+    guard: OriginGuard
+    keyring: Keyring | None
+    lifecycle: Lifecycle
+    health: HealthParts
+    stats: StatsParts
+    policy: PolicyParts
+    reports: ReportParts
+    requests: RequestParts
+    jobs: JobParts
+    slo: SloParts
+    dashboard: DashboardParts

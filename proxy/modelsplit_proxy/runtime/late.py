@@ -1,0 +1,29 @@
+"""What a process may never need: loaded and made when somebody asks for it first."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Late(Generic[T]):
+    """One object, made once, however many ask for it at the same time. ``made`` None: not yet."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        """``make`` imports what it needs, in a thread: the event loop does not wait for files."""
+        self._make = make
+        self._making = asyncio.Lock()
+        self.made: T | None = None
+
+    async def get(self) -> T:
+        """Raises what ``make`` raises; the next one who asks tries again."""
+        if self.made is None:
+            async with self._making:
+                if self.made is None:
+                    self.made = await asyncio.to_thread(self._make)
+        return self.made
