@@ -95,6 +95,8 @@ class Signal(StrEnum):
     SILENCE = "seat without an answer"
 
 
+# Those that say whether Ollama is there.
+AWAY: Final = frozenset({Signal.UPSTREAM, Signal.PROVIDER_BREAKER})
 # Those that may shed, by the word that the policy has for each.
 MAY_SHED: Final = MappingProxyType(
     {
@@ -355,6 +357,12 @@ class HealthGuard:
         """What the shown level is due to, where that is over and only not for long enough."""
         shown = self._shown.trouble
         return None if shown is None or shown in self.troubles else shown
+
+    @property
+    def is_away(self) -> bool:
+        """Whether the shown level is due to that Ollama is not there, or was not until now."""
+        trouble = self._shown.trouble
+        return trouble is not None and trouble.signal in AWAY
 
     @property
     def shedding(self) -> Level:

@@ -121,7 +121,8 @@ def shedding(guard: HealthGuard) -> Shedding:
     return Shedding(
         enter=frozenset(role for role in Role if not guard.may_enter(role)),
         wait=frozenset(role for role in Role if not guard.may_queue(role)),
-        health="" if guard.level is Level.OK else f"{guard.level}: {guard.cause}",
+        # Of a call that met Ollama, or did not, its own lines say whether it was there.
+        health="" if guard.is_away or guard.level is Level.OK else f"{guard.level}: {guard.cause}",
         cause=guard.shedding_cause,
     )
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Reason
-from modelsplit_policy.health import SEVERITY, Level, Signal
+from modelsplit_policy.health import AWAY, SEVERITY, Level, Signal
 from modelsplit_policy.hints import asking
 from modelsplit_policy.vocabulary import Role
 
@@ -36,7 +36,6 @@ _MANY_SHARE: Final = 0.5
 SILENT_S: Final = 60.0
 # Reasons that are told of one role, and calls of one kind of trouble.
 _TOLD_MAX: Final = 3
-_AWAY: Final = frozenset({Signal.UPSTREAM, Signal.PROVIDER_BREAKER})
 # What the client did, or its going, and what the policy wants.
 _NO_TROUBLE: Final = frozenset(
     {
@@ -231,7 +230,7 @@ def _of_guard(facts: Facts) -> Iterator[Cause]:
     """What the Health Guard says, unless it is told already, or over."""
     step = asking("modelsplit requests --failed --since 5m", facts.asked_at)
     for trouble in facts.troubles:
-        if trouble.signal in _AWAY and facts.upstream_up is False:
+        if trouble.signal in AWAY and facts.upstream_up is False:
             continue
         text = trouble.cause
         if trouble.signal is Signal.MODEL_BREAKERS and facts.stopped:
@@ -239,7 +238,7 @@ def _of_guard(facts: Facts) -> Iterator[Cause]:
         yield Cause(trouble.level, text, step)
     held = facts.held
     # Whether Ollama is there is known at once.
-    if held is not None and held.signal not in _AWAY:
+    if held is not None and held.signal not in AWAY:
         yield Cause(held.level, f"better only since a moment ago: {held.cause}", step)
 
 

@@ -68,6 +68,26 @@ async def test_a_call_waits_no_longer_than_its_wait_and_is_told_why() -> None:
         assert up.seats() == (0, 0)
 
 
+async def test_what_a_call_waited_for_is_told_as_it_was() -> None:
+    """It had a seat, and nobody listened: that is time in line, and nothing was sent."""
+    async with running(SIM, WAITS) as up:
+        await warm(up, "qwen3:4b")
+        await up.sim.stop()
+        answer = await ask(up, 0, X_LLM_Max_Wait_Ms="200")
+        waited_ms = float(answer["X-LLM-Queue-Wait-Ms"])
+        assert waited_ms >= 200
+        record = up.calls.records[-1]
+        [attempt] = record.attempts
+        assert (attempt.seated, attempt.dispatched, attempt.crowd) == (None, None, None)
+        [returned] = attempt.returned
+        assert record.started <= returned <= record.started + record.total_s
+        assert record.llm_latency_s is None
+        text = (await admin(up, f"/requests/{record.request_id}?format=text")).body.decode()
+        assert "had a seat, but nobody listened: back in line until Ollama is there" in text
+        assert "left the line without a seat: Ollama was away (away)" in text
+        assert "sent to the upstream" not in text
+
+
 async def test_away_for_longer_calls_are_told_at_once_and_who_waits_too() -> None:
     async with running(SIM, {"global": {"restart_wait_ms": 300}}) as up:
         await warm(up, "qwen3:4b")

@@ -17,7 +17,7 @@ from modelsplit_policy.blame import Circumstances
 from modelsplit_policy.breaker import BreakerKey, BreakerState, BreakerView
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
-from modelsplit_policy.health import HealthGuard, HealthRules, QueueState, Signals
+from modelsplit_policy.health import HealthGuard, HealthRules, Level, QueueState, Signals
 from modelsplit_policy.health_samples import Timeouts, not_closed, shedding, signals
 from modelsplit_policy.tickets import Ticket
 from modelsplit_policy.vocabulary import Provider, Role
@@ -174,6 +174,16 @@ def test_who_is_turned_away_at_a_level(
 
 def test_what_is_shown_and_sheds_nobody_is_in_the_words_all_the_same() -> None:
     guard = HealthGuard(HealthRules())
-    guard.update(Signals(upstream_up=False), 0.0)
+    guard.update(Signals(lag_p99_s=2.0, lag_samples=300), 0.0)
     assert shedding(guard) == Shedding()
-    assert shedding(guard).health == "CRITICAL: the upstream is down"
+    assert shedding(guard).health == (
+        "CRITICAL: event-loop lag p99 2000 ms (CRITICAL from 1000 ms)"
+    )
+
+
+def test_whether_ollama_is_there_is_told_by_the_calls_themselves() -> None:
+    guard = HealthGuard(HealthRules())
+    guard.update(Signals(upstream_up=False), 0.0)
+    assert shedding(guard).health == ""
+    guard.update(Signals(upstream_up=True), 1.0)
+    assert (guard.level, shedding(guard).health) == (Level.CRITICAL, ""), "it is back by now"

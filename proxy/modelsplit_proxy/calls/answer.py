@@ -363,19 +363,25 @@ class AnswerReader:
             return self.late(result)
         upstream = f"http://{self._parts.target.authority}"
         return upstream_failures.failure_of_error(
-            result, upstream=upstream, provider=self._provider
+            result, upstream=upstream, provider=self._provider, gone=self._is_down
         )
 
     def _break_failure(self, result: UpstreamError | Reason) -> Failure:
         if isinstance(result, UpstreamError):
-            return upstream_failures.failure_of_break(result, provider=self._provider)
+            return upstream_failures.failure_of_break(
+                result, provider=self._provider, gone=self._is_down
+            )
         return overload.cut_short() if result is Reason.DRAINING else self.late(result)
 
     def late(self, reason: Reason) -> Failure:
-        down = self._parts.probe.up is False
         return deadlines.failure_of(
-            reason, self.limits, model=self._model, provider=self._provider, down=down
+            reason, self.limits, model=self._model, provider=self._provider, down=self._is_down
         )
+
+    @property
+    def _is_down(self) -> bool:
+        """Whether Ollama is known not to answer."""
+        return self._parts.probe.up is False
 
     def broken(self, error: UpstreamError) -> Setback:
         return self.set_back(self._early_failure(error))

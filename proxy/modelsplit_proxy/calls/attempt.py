@@ -214,14 +214,16 @@ class AttemptRun:
 
         Nothing was sent, so it is the same attempt; and it came before those in line.
         """
-        attempt = self._attempt
+        attempt, now = self._attempt, self._parts.clock.now()
         self._waits_again = False
         attempt.failure = None
+        attempt.returned += (now,)
+        attempt.seated = attempt.dispatched = attempt.seats = None
         if self._charge is not None:
             self._charge.close(attempt)
         self.release()
         self._record.call.fall_back()
-        waited_s += self._parts.clock.now() - attempt.asked
+        waited_s += now - attempt.asked
         self._ticket = ticket = self._claim(waited_s, front=True)
         refused = await self._take_seat(ticket, None)
         return await self._dispatch() if refused is None else self._reader.set_back(refused)
@@ -283,10 +285,11 @@ class AttemptRun:
         refusal = admission_queue.ask(ticket)
         if after is not None:
             after.release()
-        if ticket.place is not Place.SEATED:
+        if ticket.place is not Place.SEATED and not attempt.returned:
             attempt.crowd = admission_queue.crowd(ticket)
         if ticket.place is Place.WAITING:
-            attempt.ahead = ticket.ahead
+            if not attempt.returned:
+                attempt.ahead = ticket.ahead
             call.step(Event.ENQUEUE)
             refusal = await admission_queue.wait(ticket)
             if refusal is not None:

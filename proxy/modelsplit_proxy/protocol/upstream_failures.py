@@ -20,6 +20,8 @@ _BUSY_RETRY_S: Final = 2
 _NOT_FOUND: Final = "Not Found"
 # A model's name of usual length, which may be said twice.
 _NAME_MAX: Final = 60
+# What was seen of a broken exchange.
+_DETAIL_MAX: Final = 60
 # An error is told at once or not at all.
 _ERROR_BYTES: Final = 64 * 1024
 
@@ -162,26 +164,41 @@ def _rejected(status: int, message: str) -> Failure:
     return Failure(code, Reason.UPSTREAM_REJECTED, text, "Refused")
 
 
-def failure_of_error(error: UpstreamError, *, upstream: str, provider: Provider) -> Failure:
-    """What a broken exchange amounts to while the client has not seen a byte."""
+def failure_of_error(
+    error: UpstreamError, *, upstream: str, provider: Provider, gone: bool = False
+) -> Failure:
+    """What a broken exchange amounts to while the client has not seen a byte.
+
+    ``gone``: nobody has answered there since.
+    """
     reason = Reason(error.fault.value)
     if error.fault is Fault.CONNECT_TIMEOUT:
         late = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
         text = f"Ollama at {upstream} is not answering ({error})"
         return Failure(late, reason, text[:200], "Connect Timeout")
     code = for_provider(ErrorCode.UNREACHABLE_LOCAL, provider)
-    message = f"Ollama at {upstream} broke off before its answer: {error}"
+    message = f"Ollama at {upstream} broke off before its answer: {str(error)[:_DETAIL_MAX]}"
+    message = f"{message}; {_next_step(error, gone=gone)}"
     if error.fault in {Fault.REFUSED, Fault.DNS}:
         message = f"Ollama at {upstream} is not answering ({error}); is it running?"
         message += " try `systemctl status ollama`"
     return Failure(code, reason, message[:200], "Ollama Unreachable")
 
 
-def failure_of_break(error: UpstreamError, *, provider: Provider) -> Failure:
-    """What a broken exchange amounts to once the answer has begun."""
+def failure_of_break(error: UpstreamError, *, provider: Provider, gone: bool = False) -> Failure:
+    """What a broken exchange amounts to once the answer has begun. ``gone``: as above."""
     code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, provider)
-    message = f"Ollama broke off its answer: {error}; it is not whole, ask again"[:200]
-    return Failure(code, Reason(error.fault.value), message, "Stream Broken")
+    message = f"Ollama broke off its answer: {str(error)[:_DETAIL_MAX]}; it is not whole, ask again"
+    message = f"{message}; {_next_step(error, gone=gone)}"
+    return Failure(code, Reason(error.fault.value), message[:200], "Stream Broken")
+
+
+def _next_step(error: UpstreamError, *, gone: bool) -> str:
+    if gone:
+        return "it has not answered since; try `systemctl status ollama`"
+    if error.fault is Fault.PROTOCOL:
+        return "is --upstream an Ollama?"
+    return "was it stopped? try `systemctl status ollama`"
 
 
 def first_byte_timeout(bound_s: float, target: str) -> Failure:

@@ -27,20 +27,24 @@ def of_call(record: CallRecord) -> dict[str, Any]:
     if why is not None:
         out["no_fallback"] = why
     if record.unseated is not None:
-        out["unseated"] = _unseated(record.unseated)
+        out["unseated"] = _unseated(record.unseated, record.started)
     if record.unable is not None:
         out["unable"] = {"model": record.unable.model[:256], "lacks": list(record.unable.lacks)}
     return out
 
 
-def _unseated(attempt: Attempt) -> dict[str, Any]:
-    """The second attempt that does not count: of which model, and what came of it."""
+def _unseated(attempt: Attempt, started: float) -> dict[str, Any]:
+    """The second attempt that does not count: of which model, when, and what came of it."""
     out: dict[str, Any] = {"model": attempt.model[:256]}
+    moments = (("asked_ms", attempt.asked), ("seated_ms", attempt.seated))
+    for name, moment in (*moments, ("ended_ms", attempt.ended)):
+        if moment is not None:
+            out[name] = _milliseconds(moment, started)
     if attempt.failure is not None:
         out["reason"] = attempt.failure.reason
     if attempt.upstream_status is not None:
         out["upstream_status"] = attempt.upstream_status
-    return out | of_attempt(attempt)
+    return out | of_attempt(attempt, started)
 
 
 def why_no_fallback(record: CallRecord) -> str | None:
@@ -91,8 +95,11 @@ def _why_nobody_else(record: CallRecord, routing: Routing) -> str:
     return "none" if len(routing.candidates) < 2 else "no_cause"
 
 
-def of_attempt(attempt: Attempt) -> dict[str, Any]:
-    """How an attempt stood in line and failed; empty for one that did neither."""
+def of_attempt(attempt: Attempt, started: float) -> dict[str, Any]:
+    """How an attempt stood in line and failed; empty for one that did neither.
+
+    ``started``: when its call came.
+    """
     out: dict[str, Any] = {}
     if attempt.failure is not None:
         out["error"] = attempt.failure.message
@@ -104,7 +111,13 @@ def of_attempt(attempt: Attempt) -> dict[str, Any]:
         out["crowd"] = attempt.crowd._asdict()
     if attempt.crowd_at_end is not None:
         out["crowd_at_end"] = attempt.crowd_at_end._asdict()
+    if attempt.returned:
+        out["returned_ms"] = [_milliseconds(moment, started) for moment in attempt.returned]
     return out
+
+
+def _milliseconds(moment: float, started: float) -> float:
+    return round((moment - started) * 1000, 3)
 
 
 @lru_cache(maxsize=256)

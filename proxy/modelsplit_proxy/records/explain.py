@@ -73,6 +73,9 @@ _TOLD: Final = frozenset(
     }
 )
 _NAME: Final = 10
+# What of a call's time is told by a line of its own where no other line does, in milliseconds.
+_WORTH_TELLING_MS: Final = 10
+_NOT_SENT: Final = frozenset({"connect_refused", "connect_timeout", "dns"})
 
 
 def hold_in_words(hold: str) -> str:
@@ -93,12 +96,7 @@ def lines(call: Mapping[str, Any]) -> Iterator[str]:
     yield _row("role", _role(call))
     if "candidates" in call:
         yield _row("models", ", then ".join(call["candidates"]) or "-")
-    for attempt in call["attempts"]:
-        yield ""
-        yield from _attempt(attempt)
-    if "unseated" in call:
-        yield ""
-        yield from _unseated(call["unseated"])
+    yield from _attempts(call)
     yield ""
     yield from _fallback(call)
     yield from _rest(call)
@@ -129,12 +127,33 @@ def _role(call: Mapping[str, Any]) -> str:
     return f"{text}; asked for {asked or '-'}, used {used or '-'}"
 
 
+def _attempts(call: Mapping[str, Any]) -> Iterator[str]:
+    """What was tried. Every moment of the call's time is before one of these lines."""
+    tried = (*call["attempts"], *filter(None, [call.get("unseated")]))
+    arrived = next((attempt.get("asked_ms") for attempt in tried), None) or 0.0
+    if arrived >= _WORTH_TELLING_MS:
+        yield ""
+        yield _at(arrived, "the request had arrived and was let in")
+    for attempt in call["attempts"]:
+        yield ""
+        yield from _attempt(attempt)
+    if "unseated" in call:
+        yield ""
+        yield from _unseated(call["unseated"])
+    ends = [attempt["ended_ms"] for attempt in tried if attempt.get("ended_ms") is not None]
+    total = call["call_e2e_latency_ms"]
+    if ends and call["outcome"] != "running" and total - max(ends) >= _WORTH_TELLING_MS:
+        yield ""
+        yield _at(total, "its client had the answer")
+
+
 def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
     yield _row(f"attempt {attempt['number']}", attempt["model"])
     yield from _queue(attempt)
     if attempt["dispatched_ms"] is not None:
         trial = ", as the trial of an open breaker" * bool(attempt.get("trial"))
-        yield _at(attempt["dispatched_ms"], f"sent to the upstream{trial}")
+        what = "connecting to" if attempt["reason"] in _NOT_SENT else "sent to"
+        yield _at(attempt["dispatched_ms"], f"{what} the upstream{trial}")
     if attempt["first_ms"] is not None:
         yield _at(attempt["first_ms"], f"it began to answer, status {attempt['upstream_status']}")
     if attempt["ended_ms"] is not None:
@@ -148,16 +167,30 @@ def _queue(attempt: Mapping[str, Any]) -> Iterator[str]:
     if crowd is not None:
         yield _at(asked, f"found no seat: {_hold(crowd)}; {attempt['ahead']} of its role ahead")
         yield from _who(crowd)
-    if attempt.get("health"):
-        yield _at(asked, f"health was {attempt['health']}")
+    returned = attempt.get("returned_ms", ())
+    for moment in returned:
+        yield _at(moment, "had a seat, but nobody listened: back in line until Ollama is there")
+    # What the limits and the Health Guard said is of the moment in which it was let in, or not.
+    let_in = attempt["ended_ms"] if seated is None else seated
+    if attempt.get("health") and let_in is not None:
+        yield _at(let_in, f"health was {attempt['health']}")
     if seated is not None:
-        waited = f"got a seat after {_s(seated - asked)} in line" if crowd else "got a seat at once"
+        waits = crowd is not None or returned
+        waited = f"got a seat after {_s(seated - asked)} in line" if waits else "got a seat at once"
         yield _at(seated, f"{waited}{_limits(attempt['seats'])}")
-    elif crowd is not None and attempt["ended_ms"] is not None:
-        end = attempt.get("crowd_at_end") or crowd
-        yield _at(attempt["ended_ms"], f"left the line without a seat: {_hold(end)}")
-        if "crowd_at_end" in attempt:
-            yield from _who(end)
+    else:
+        yield from _left(attempt)
+
+
+def _left(attempt: Mapping[str, Any]) -> Iterator[str]:
+    """It stood in line for nothing."""
+    end = attempt.get("crowd_at_end") or attempt.get("crowd")
+    ended = attempt.get("ended_ms")
+    if end is None or ended is None:
+        return
+    yield _at(ended, f"left the line without a seat: {_hold(end)}")
+    if "crowd_at_end" in attempt:
+        yield from _who(end)
 
 
 def _hold(crowd: Mapping[str, Any]) -> str:
@@ -209,6 +242,23 @@ def _unseated(attempt: Mapping[str, Any]) -> Iterator[str]:
     status = attempt.get("upstream_status")
     came_of_it = "was not sent" if status is None else f"was turned away with status {status}"
     yield _row("unseated", f"{attempt['model']}: {came_of_it}, so it does not count")
+    if "asked_ms" not in attempt:  # as it was kept at first, without its moments
+        yield from _untimed(attempt)
+        return
+    if "crowd" in attempt:
+        yield _at(attempt["asked_ms"], f"found no seat: {_hold(attempt['crowd'])}")
+        yield from _who(attempt["crowd"])
+    for moment in attempt.get("returned_ms", ()):
+        yield _at(moment, "had a seat, but nobody listened: back in line until Ollama is there")
+    if "seated_ms" in attempt:
+        yield _at(attempt["seated_ms"], "got a seat")
+    else:
+        yield from _left(attempt)
+    if "error" in attempt and "ended_ms" in attempt:
+        yield _at(attempt["ended_ms"], f"ended: {attempt['error']}")
+
+
+def _untimed(attempt: Mapping[str, Any]) -> Iterator[str]:
     if "error" in attempt:
         yield f"{'':{_NAME}} {'':10}  {attempt['error']}"
     for key in ("crowd", "crowd_at_end"):

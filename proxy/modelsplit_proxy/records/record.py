@@ -47,7 +47,7 @@ class Attempt:
     ``sent``: its request was written to the upstream. ``price`` None: nobody knows it.
     ``seats``: the limits when it got its seat or was refused; ``crowd``: who was there when
     it found no free one, and when its wait ended for nothing. ``trial``: it tried an open
-    breaker.
+    breaker. ``returned``: when it had a seat, found nobody who listened, and went back in line.
     """
 
     model: str
@@ -66,6 +66,7 @@ class Attempt:
     crowd: Crowd | None = None
     crowd_at_end: Crowd | None = None
     trial: bool = False
+    returned: tuple[float, ...] = ()
 
     @property
     def cost_usd(self) -> float | None:
@@ -233,8 +234,15 @@ class CallRecord:
 
     @property
     def queue_wait_s(self) -> float:
-        """Time in line, over all attempts; a call turned away waited until then."""
+        """Time in line, over all attempts; a call turned away waited until then.
+
+        A second attempt that does not count stood in line all the same.
+        """
         waited_s = 0.0
+        unseated = self.unseated
+        if unseated is not None:
+            until = unseated.ended if unseated.seated is None else unseated.seated
+            waited_s = (until or unseated.asked) - unseated.asked
         for attempt in self.attempts:
             until = attempt.seated
             if until is None:

@@ -193,7 +193,7 @@ def attempt_rows(call_id: int, record: CallRecord) -> Iterator[Row]:
     """The values of ``ATTEMPT``, behind the call's id; those missing at the end are NULL."""
     ended_as = "running" if record.ended is None else record.outcome
     for number, attempt in enumerate(record.attempts, 1):
-        failure, unusual = attempt.failure, decisions.of_attempt(attempt)
+        failure, unusual = attempt.failure, decisions.of_attempt(attempt, record.started)
         # Its own failure; of the last one, what became of the call.
         outcome = ended_as if failure is None else str(failure.code)
         row = (call_id, number, outcome, *_always_of(attempt, record.started))

@@ -167,6 +167,26 @@ def test_an_ollama_that_is_not_there_is_told_with_what_to_do() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("fault", "gone", "step"),
+    [
+        (Fault.RESET, False, "was it stopped? try `systemctl status ollama`"),
+        (Fault.TRUNCATED, False, "was it stopped? try `systemctl status ollama`"),
+        (Fault.RESET, True, "it has not answered since; try `systemctl status ollama`"),
+        (Fault.PROTOCOL, False, "is --upstream an Ollama?"),
+    ],
+)
+def test_a_call_that_was_cut_is_told_what_to_do(fault: Fault, step: str, *, gone: bool) -> None:
+    error = UpstreamError(fault, "it closed the connection unanswered" + LONG)
+    before = upstream_failures.failure_of_error(
+        error, upstream="http://127.0.0.1:11434", provider=Provider.LOCAL, gone=gone
+    )
+    after = upstream_failures.failure_of_break(error, provider=Provider.LOCAL, gone=gone)
+    for failure in (before, after):
+        assert failure.message.endswith(f"; {step}")
+        assert "it closed the connection unanswered" in failure.message
+
+
 def test_a_request_that_only_passes_through_has_a_first_byte_timeout() -> None:
     failure = upstream_failures.first_byte_timeout(30.0, "/api/tags")
     assert failure.reason is Reason.FIRST_BYTE_TIMEOUT

@@ -47,7 +47,7 @@ def stepped(record: CallRecord, *events: Event) -> CallRecord:
 
 def test_a_call_that_went_well_has_nothing_to_tell() -> None:
     assert decisions.of_call(answered()) == {}
-    assert decisions.of_attempt(answered().attempts[0]) == {}
+    assert decisions.of_attempt(answered().attempts[0], 100.0) == {}
 
 
 def test_a_fallback_tells_who_might_have_answered() -> None:
@@ -114,7 +114,7 @@ def test_an_attempt_tells_its_failure_its_line_and_its_trial() -> None:
     attempt = Attempt("m", 1.0, crowd=CROWD, crowd_at_end=CROWD, trial=True)
     attempt.failure = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.SHED, "no", "Shed")
     attempt.seats = Seats(2, 2, 5, 6, 1, None, 6, "CRITICAL: late")
-    assert decisions.of_attempt(attempt) == {
+    assert decisions.of_attempt(attempt, 1.0) == {
         "error": "no",
         "health": "CRITICAL: late",
         "trial": True,

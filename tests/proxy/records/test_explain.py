@@ -93,6 +93,47 @@ def test_a_second_model_that_found_no_seat() -> None:
     assert "fallback   no: the second model found no seat in time (no_seat)\n" in text
 
 
+def test_a_call_that_found_nobody_and_went_back_in_line() -> None:
+    """Its whole time is told: when it stood where, and for what."""
+    record = answered()
+    [attempt] = record.attempts
+    attempt.returned, attempt.seats = (100.001,), Seats(1, 2, 1, 6, 1, None, 6, "DEGRADED: late")
+    text = told(record)
+    assert "of which 0.500 s in line" in text
+    assert (
+        "              0.001 s  had a seat, but nobody listened: "
+        "back in line until Ollama is there\n"
+        "              0.500 s  health was DEGRADED: late\n"
+        "              0.500 s  got a seat after 0.500 s in line; limits then"
+    ) in text
+
+
+def test_a_call_that_could_not_connect_was_not_sent() -> None:
+    assert "0.000 s  connecting to the upstream\n" in told(fallen_back())
+
+
+def test_the_second_line_that_a_call_stood_in_is_told_with_its_moments() -> None:
+    record = turned_away()
+    record.unseated = Attempt(
+        "qwen3:8b", 102.0, failure=QUEUE_FULL, crowd=CROWD, crowd_at_end=CROWD, ended=112.0
+    )
+    record.ended = 112.0
+    text = told(record)
+    assert "after 12.000 s, of which 12.000 s in line" in text
+    assert "2.000 s  found no seat: all seats of its role were taken (role_cap)\n" in text
+    assert "12.000 s  left the line without a seat: all seats of its role were taken" in text
+    assert "12.000 s  ended: its queue is full\n" in text
+
+
+def test_what_comes_before_and_after_its_attempts_is_told_too() -> None:
+    record = answered(started=99.0)
+    record.ended = 105.0
+    text = told(record)
+    assert "1.000 s  the request had arrived and was let in\n" in text
+    assert "6.000 s  its client had the answer\n" in text
+    assert "let in" not in told(answered())
+
+
 def test_the_budgets_that_counted_a_call_and_the_one_that_refused_it() -> None:
     record = answered()
     standing = Standing("heavy", "1h", 3600, False, 10, 10, 0, None, 719.2, False)
