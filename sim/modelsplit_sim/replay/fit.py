@@ -1,6 +1,7 @@
 """A host's figures from records: Ollama tells of every call how long it loaded, read and wrote.
 
-Speeds come from the calls themselves. How calls share the machine comes from how much longer
+Speeds come from the calls themselves, so that all of them together take as long as they did. How
+calls share the machine comes from how much longer
 they took beside others: the work of a call is the time it spent beside each number of others,
 divided by how much these slowed it; what fits all calls best, by the sum of absolute errors, is
 taken. What records do not determine keeps a stated value, with a warning.
@@ -22,7 +23,7 @@ from .fit_samples import evidence, most_models
 from .recorded import TraceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from .fit_samples import Evidence, Sample
     from .recorded import Recorded
@@ -40,6 +41,15 @@ _MANY: Final = 1500
 _RESAMPLES: Final = 12
 _RESAMPLED: Final = 150
 _PAIRS: Final = 1500
+# A call this far from the middle pace of its model, relative, says nothing of its speed.
+_OUTLIER: Final = 0.5
+# A host's own speed wanders for a minute or so. Calls of one block share that.
+_BLOCKS: Final = 12
+_BLOCK: Final = 5
+_DRIFTS: Final = 0.05
+# An interval that reaches this far to one side, relative, determines nothing.
+_VAGUE: Final = 0.5
+_LITTLE: Final = 0.2
 # No model is faster than a million tokens a second.
 _LEAST_MS: Final = 0.001
 _SLOPE_SPREAD: Final = 2.0
@@ -48,6 +58,7 @@ _MAX_LOADED: Final = 3
 _SAME_LOAD_S: Final = 0.5
 _GRID: Final = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 20.0)
 _BATCHING_GRID: Final = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5)
+_EDGES: Final = {"contention": _GRID[-1], "batching": _BATCHING_GRID[-1]}
 _GOLDEN: Final = 0.618
 _NARROWINGS: Final = 10
 _TURNS: Final = 3
@@ -111,11 +122,14 @@ def fit(calls: Iterable[Recorded], name: str = "fitted") -> Fit:
     loaded = {model: replace(own, load_ms=loads[model]) for model, own in models.items()}
     shape = _shape(name, found, loaded, sharing)
     warnings += _undetermined(found, shape)
+    figures = search.figures(models, sharing)
+    warnings += _vague(figures)
+    warnings += _drifting(_parts(search.samples), models, sharing)
     misses = sorted(_miss(sample, models, sharing) for sample in search.samples)
     spread = statistics.median(misses) * 1.4826
     return Fit(
         replace(shape, spread=round(min(0.5, spread), 4)),
-        search.figures(models, sharing),
+        figures,
         warnings,
         len(search.samples),
         misses[len(misses) // 2],
@@ -163,10 +177,17 @@ class _Search:
         return [s for own in by_model.values() for s in _some(own, _MANY, self._chance)]
 
     def figures(self, models: Mapping[str, ModelShape], sharing: Sharing) -> list[Figure]:
-        """Every figure with its interval."""
+        """Every figure with its interval.
+
+        Calls are drawn in blocks that follow one another: what slows one down slows the next.
+        """
         drawn: dict[str, list[float]] = defaultdict(list)
+        parts = _parts(self.samples)
+        size = min(_RESAMPLED, len(self._used))
         for _ in range(_RESAMPLES):
-            again = self._chance.choices(self._used, k=min(_RESAMPLED, len(self._used)))
+            again: list[Sample] = []
+            while len(again) < size:
+                again += self._chance.choice(parts)
             some, shared = self.solve(again, sharing.free)
             for name, value in _named(some, shared):
                 drawn[name].append(value)
@@ -242,7 +263,8 @@ class _Speeds:
         models = {}
         for name in self._by_model:
             fixed_ms, token_ms = self._prompts[name]
-            models[name] = ModelShape(self._pace_ms(name, sharing), 0.0, token_ms, fixed_ms)
+            pace_ms = self._whole_pace_ms(name, sharing)
+            models[name] = ModelShape(pace_ms, 0.0, token_ms, fixed_ms)
         return models
 
     def misses(self, sharing: Sharing) -> float:
@@ -258,11 +280,26 @@ class _Speeds:
 
     def _pace_ms(self, name: str, sharing: Sharing) -> float:
         """Milliseconds a token: the middle of what is left of each call beside its prompt."""
-        paces = [
-            (sample.span_ms * sharing.alone_share(sample) - prompt_ms) / sample.tokens
-            for sample, prompt_ms in zip(self._by_model[name], self._prompt_ms[name], strict=True)
-        ]
+        paces = (took_ms / tokens for took_ms, tokens in self._answers(name, sharing))
         return max(_LEAST_MS, statistics.median(paces))
+
+    def _whole_pace_ms(self, name: str, sharing: Sharing) -> float:
+        """The same of all tokens together: the machine is busy for as long as it was.
+
+        The middle of the calls would lose what the slow ones took longer.
+        """
+        middle_ms = self._pace_ms(name, sharing)
+        usual = [
+            (took_ms, tokens)
+            for took_ms, tokens in self._answers(name, sharing)
+            if abs(took_ms / tokens - middle_ms) <= _OUTLIER * middle_ms
+        ]
+        return sum(took_ms for took_ms, _ in usual) / sum(tokens for _, tokens in usual)
+
+    def _answers(self, name: str, sharing: Sharing) -> Iterator[tuple[float, int]]:
+        """Of each call: what its answer would have taken alone, and its tokens."""
+        for sample, prompt_ms in zip(self._by_model[name], self._prompt_ms[name], strict=True):
+            yield sample.span_ms * sharing.alone_share(sample) - prompt_ms, sample.tokens
 
 
 def _along(speeds: _Speeds, sharing: Sharing, name: str) -> Callable[[float], float]:
@@ -297,10 +334,15 @@ def _lowest(of: Callable[[float], float], grid: Sequence[float]) -> float:
 
 def _miss(sample: Sample, models: Mapping[str, ModelShape], sharing: Sharing) -> float:
     """By how much the time that the call needs alone is missed, relative."""
+    return abs(_times(sample, models, sharing) - 1)
+
+
+def _times(sample: Sample, models: Mapping[str, ModelShape], sharing: Sharing) -> float:
+    """How many times as long as expected the call took, had it been alone."""
     model = models[sample.model]
     expected_ms = sample.tokens * model.ms_per_token + model.prompt_ms
     expected_ms += sample.prompt_tokens * model.prompt_ms_per_token
-    return abs(sample.span_ms * sharing.alone_share(sample) / expected_ms - 1)
+    return sample.span_ms * sharing.alone_share(sample) / expected_ms
 
 
 def _prompt(samples: Sequence[Sample], sharing: Sharing) -> tuple[float, float]:
@@ -401,6 +443,51 @@ def _shape(
         max_loaded=max(_MAX_LOADED, most_models(found.stays)),
         models=rounded,
     )
+
+
+def _parts(samples: Sequence[Sample]) -> list[Sequence[Sample]]:
+    """The calls, in the order in which they were sent, in blocks."""
+    size = max(_BLOCK, len(samples) // _BLOCKS)
+    parts = [samples[at : at + size] for at in range(0, len(samples), size)]
+    if len(parts) > 1 and len(parts[-1]) < _BLOCK:
+        parts[-2:] = [samples[-size - len(parts[-1]) :]]
+    return parts
+
+
+def _vague(figures: Iterable[Figure]) -> Iterator[str]:
+    for figure in figures:
+        low, high = figure.low, figure.high
+        edge = _EDGES.get(figure.name)
+        if edge is None or low is None or high is None:
+            continue
+        if figure.value >= edge:
+            yield f"{figure.name} is {edge:g} or more, by few calls beside others"
+        elif figure.value - low > max(_VAGUE * figure.value, _LITTLE):
+            yield (
+                f"{figure.name} {figure.value:.2g} is hardly determined: {low:.2g} to {high:.2g}, "
+                "by few calls beside others"
+            )
+
+
+def _drifting(
+    parts: Sequence[Sequence[Sample]], models: Mapping[str, ModelShape], sharing: Sharing
+) -> Iterator[str]:
+    """Whether the machine itself was faster at times: then another hour may be another host."""
+    own = [[_times(sample, models, sharing) for sample in part] for part in parts]
+    usual = [[pace for pace in part if abs(pace - 1) <= _OUTLIER] for part in own]
+    paces = [part for part in usual if len(part) >= 2]
+    if len(paces) < 3:
+        return
+    # What calls differ from each other, their means differ too, by so much less.
+    by_chance = statistics.fmean(statistics.variance(part) / len(part) for part in paces)
+    between = statistics.variance(map(statistics.fmean, paces))
+    drift = max(0.0, between - by_chance) ** 0.5
+    if drift > _DRIFTS:
+        yield (
+            f"how fast the machine is changed by {100 * drift:.0f} % from one part of the record "
+            "to the next: of another hour no figure is surer than that, and a wait in line, which "
+            "grows with it, by twice as much"
+        )
 
 
 def _undetermined(found: Evidence, shape: HostShape) -> list[str]:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelsplit_sim.host_shape import HostShape, ModelShape
 from modelsplit_sim.replay.fit import Fit, fit
-from modelsplit_sim.replay.recorded import Recorded, TraceError
+from modelsplit_sim.replay.recorded import Recorded, RecordedAttempt, TraceError
 from modelsplit_sim.replay.records import recorded
 from modelsplit_sim.replay.run import Contender, play
 from modelsplit_sim.replay.workload import workload_of
 from support.replays import rules
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 MODELS = {
     "qwen3:4b": ModelShape(14.0, 2500.0, prompt_ms_per_token=0.45, prompt_ms=30.0, gb=3.5),
@@ -124,3 +127,74 @@ def test_what_records_do_not_determine_is_said() -> None:
 def test_records_without_durations_are_none() -> None:
     with pytest.raises(TraceError, match="no model has 5 answers whose durations are known"):
         fit([replace(call, attempts=()) for call in records()[:50]])
+
+
+def one_after_the_other(paces: Iterable[float], tokens: int = 50) -> list[Recorded]:
+    """Calls of one model, each with its milliseconds a token, two seconds apart."""
+    return [
+        Recorded(
+            arrived=2.0 * number,
+            route="/api/chat",
+            role="PLANNER",
+            requested_model="planner",
+            outcome="ok",
+            attempts=(
+                RecordedAttempt(
+                    *("qwen3:4b", "ok", 0.0, 0.0, 0.0, 1.0, tokens * pace + 60.0),
+                    prompt_ms=60.0,
+                    eval_ms=tokens * pace,
+                    output_tokens=tokens,
+                ),
+            ),
+        )
+        for number, pace in enumerate(paces)
+    ]
+
+
+def test_all_calls_together_take_as_long_as_they_did() -> None:
+    """The middle one of three takes 10 ms a token; but the machine is busy for 11."""
+    found = fit(one_after_the_other([10.0, 10.0, 13.0] * 30))
+    assert found.shape.models["qwen3:4b"].ms_per_token == pytest.approx(11.0)
+
+
+def test_a_call_that_took_twice_as_long_says_nothing_of_the_speed() -> None:
+    found = fit(one_after_the_other([*[10.0] * 29, 90.0]))
+    assert found.shape.models["qwen3:4b"].ms_per_token == pytest.approx(10.0)
+
+
+def test_a_machine_whose_speed_wanders_is_known_less_well_than_one_that_jitters() -> None:
+    """The same paces: in turn, or for a minute each."""
+    quick, slow = [10.0] * 30, [12.0] * 30
+    steady = fit(
+        one_after_the_other([pace for both in zip(quick, slow, strict=True) for pace in both] * 3)
+    )
+    wanders = fit(one_after_the_other([*quick, *slow] * 3))
+    drifting = "how fast the machine is changed by"
+    assert not any(drifting in said for said in steady.warnings)
+    assert any(drifting in said for said in wanders.warnings)
+    widths = [_width(found, "qwen3:4b ms_per_token") for found in (steady, wanders)]
+    assert widths[1] > 2 * widths[0]
+
+
+def _width(found: Fit, name: str) -> float:
+    [figure] = [each for each in found.figures if each.name == name]
+    assert figure.low is not None
+    assert figure.high is not None
+    return figure.high - figure.low
+
+
+def beside_each_other(slowness: float) -> list[Recorded]:
+    """As above; then five pairs of two models, each taking so many times as long."""
+    calls = one_after_the_other([10.0] * 40)
+    for number in range(5):
+        for model in ("qwen3:4b", "qwen3:8b"):
+            [pair] = one_after_the_other([10.0 * slowness])
+            attempt = replace(pair.attempts[0], model=model)
+            calls.append(replace(pair, arrived=1000.0 + 100 * number, attempts=(attempt,)))
+    return calls
+
+
+def test_contention_by_few_calls_is_said_to_be_hardly_known() -> None:
+    found = fit(beside_each_other(40.0))
+    assert found.shape.contention == 20.0
+    assert "contention is 20 or more, by few calls beside others" in found.warnings
