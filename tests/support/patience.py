@@ -1,4 +1,6 @@
-"""The product's own bounds on the disk, and on reports that wait for it, far away.
+"""The product's own bounds on the disk, on reports that wait for it, and on a command's questions.
+
+Far away from every test.
 
 A busy machine must not run into one. A test of such a bound sets it to what it expects to run into.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_client import async_transport, sync_transport
+from modelsplit_proxy.cli import admin_client, check, experiments, port_holder, record_source
 from modelsplit_proxy.records import recorder, request_log
 from modelsplit_proxy.storage import state_file, writer
 
@@ -23,8 +26,16 @@ DISK: Final = (
     (writer, "_CLOSE_S"),
     (writer, "_JOIN_S"),
 )
+COMMANDS: Final = (
+    (admin_client, "_TIMEOUT_S"),
+    (check, "_ONLINE_TIMEOUT_S"),
+    (experiments, "_TIMEOUT_S"),
+    (port_holder, "_TIMEOUT_S"),
+    (record_source, "_TIMEOUT_S"),
+)
 BOUNDS: Final = (
     *DISK,
+    *COMMANDS,
     (sync_transport, "REPORT_TIMEOUT"),
     (async_transport, "REPORT_TIMEOUT"),
 )

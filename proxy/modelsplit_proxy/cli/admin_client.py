@@ -24,9 +24,13 @@ class NotRunningError(Exception):
     """Nothing that is ours answers there. The text says what was tried."""
 
 
-def get(admin: Address, path: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, Any]]:
-    """The status and the JSON object of one answer; NotRunningError if there is none."""
-    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=timeout_s)
+def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int, dict[str, Any]]:
+    """The status and the JSON object of one answer; NotRunningError if there is none.
+
+    ``timeout_s``: for the connection and for each read; None: five seconds.
+    """
+    bound_s = _TIMEOUT_S if timeout_s is None else timeout_s
+    connection = http.client.HTTPConnection(admin.host, admin.port, timeout=bound_s)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

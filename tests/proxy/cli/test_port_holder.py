@@ -6,7 +6,10 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING
 
+import pytest
+
 from modelsplit_proxy.app import PortBusyError
+from modelsplit_proxy.cli import port_holder
 from modelsplit_proxy.cli.port_holder import explained
 from modelsplit_proxy.config.settings import Address
 from support.harness import running, settings
@@ -49,7 +52,8 @@ async def test_somebody_else_is_not_and_another_port_is_named(tmp_path: Path) ->
         assert text.endswith(" listens there; choose another, as in --listen 127.0.0.1:11500")
 
 
-def test_who_says_nothing_is_somebody_else(tmp_path: Path) -> None:
+def test_who_says_nothing_is_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(port_holder, "_TIMEOUT_S", 0.01)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = Address("127.0.0.1", silent.getsockname()[1])
         text = explained(taken(address), settings(9, tmp_path, admin=address))
