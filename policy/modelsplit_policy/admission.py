@@ -16,8 +16,11 @@ the one that runs fewest. Roles' caps and lines are the fleet's.
 its role allows, at the latest shortly before its wait would end, is overdue. It is started
 beside the others where that is known to take nothing from them in all; where nobody knows
 yet, if waiting is no better; and a role may say that a late answer is better than none
-(``starts_late``). Never more than one overdue call runs on a host: each makes those that run
-slower, which makes more calls overdue. Whoever is not started is refused when its wait is over.
+(``starts_late``). Never more than one overdue call runs beside the others on a host, and one of
+a protected role, but where one more is known to take nothing: each makes those that run slower,
+which makes more calls overdue. One whose company has ended is in nobody's way whom it would not
+harm. A call of a protected role is overdue at once where it would end sooner beside what runs
+than behind it, and takes nothing. Whoever is not started is refused when its wait is over.
 
 *Probes.* What more the host could do is found out by running one call more than is known to
 be useful: only while no call of a protected role waits or is likely to come before it would
@@ -30,7 +33,8 @@ one whenever it would have to wait otherwise.
 while a call of a protected role is so likely to come that holding it free pays (``rhythm``).
 
 *Forecasts.* Once sixteen calls of a role and model have ended, a call whose expected wait is
-longer by half than it may wait is refused at once, with what was expected.
+longer by half than it may wait is refused at once, with what was expected. Where it may start
+beside what runs, overdue, it is expected to wait for that only.
 
 *Order.* Whoever finds a seat and nobody with a better right takes it at once. The others
 wait in their role's line (``queue``: first come first served, fair between clients). When
@@ -51,6 +55,7 @@ ticket must be given back exactly once, also when nobody was there to receive th
 
 from __future__ import annotations
 
+import math
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -334,7 +339,23 @@ class Admission:
         ticket.ahead = len(pool.line)
         pool.line.join(ticket)
         self._in_line += 1
+        if pool.limits.protected and self._gains_beside(pool, ticket.model, now):
+            self.due(ticket)
         return None
+
+    def _gains_beside(self, pool: Pool, model: str, now: float) -> bool:
+        """True if a call of ``model`` would end sooner beside what runs than behind it.
+
+        And one more call is known to take nothing from the others in all.
+        """
+        length_s = pool.known_length_s(model)
+        if length_s is None:
+            return False
+        for host in self._hosts:
+            left_s = host.parallelism.left_s(now)
+            if left_s is not None and left_s > length_s and host.parallelism.harms(model) is False:
+                return True
+        return False
 
     def leave(self, ticket: Ticket, now: float, report: Report | None = None) -> None:
         """End the ticket, wherever it stands; harmless if it has ended.
@@ -545,6 +566,7 @@ class Admission:
                 self._release(now)
             self._running_local += 1
             host.overdue += ticket.overdue
+            host.overdue_protected += ticket.overdue and pool.limits.protected
             ticket.host = host.host
             ticket.flight = host.take(ticket.model, now, pool.known_length_s(ticket.model))
 
@@ -558,6 +580,7 @@ class Admission:
             self._running_local -= 1
             host = self._by_host[ticket.host]
             host.overdue -= ticket.overdue
+            host.overdue_protected -= ticket.overdue and pool.limits.protected
             host.give_back(ticket.flight, now, held_s, report)
 
     def _release(self, now: float) -> None:
@@ -644,18 +667,34 @@ class Admission:
 
     def _host_for_overdue(self, pool: Pool, ticket: Ticket, now: float) -> HostSeats | None:
         """Where an overdue call may start beside the others."""
-        model = ticket.model
         best: HostSeats | None = None
         for host in self._hosts:
-            if host.overdue or host.hold(model) is not None:
-                continue
-            if not pool.limits.starts_late:
-                harms = host.parallelism.harms(model)
-                if harms or (harms is None and not self._may_show(host, pool, ticket, now)):
-                    continue
-            if best is None or _suits_better(host, best, model):
+            if self._starts_beside(host, pool, ticket, now) and (
+                best is None or _suits_better(host, best, ticket.model)
+            ):
                 best = host
         return best
+
+    def _starts_beside(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
+        model = ticket.model
+        if host.hold(model) is not None or self._is_taken(host, pool, model):
+            return False
+        if pool.limits.starts_late:
+            return True
+        harms = host.parallelism.harms(model)
+        return self._may_show(host, pool, ticket, now) if harms is None else not harms
+
+    def _is_taken(self, host: HostSeats, pool: Pool, model: str) -> bool:
+        """True if an overdue call runs, and one more of ``model`` would be one too many beside it.
+
+        A protected role's calls make way for each other alone. Where one more is known to take
+        nothing nobody need make way, and where nobody knows not for one that has no company left.
+        """
+        overdue = host.overdue_protected if pool.limits.protected else host.overdue
+        if not overdue:
+            return False
+        harms = host.parallelism.harms(model)
+        return host.parallelism.is_beyond if harms is None else harms
 
     def _may_show(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
         """Whether an overdue call may be the one that shows what company costs.
@@ -665,7 +704,25 @@ class Admission:
         for other in self._protected:
             if len(other.line) > _PAIR:
                 return False
-        return host.parallelism.settled and not self._better_waits(host, pool, ticket, now)
+        return self._has_shown(host, pool, ticket, now) and not self._better_waits(
+            host, pool, ticket, now
+        )
+
+    def _has_shown(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
+        """True if the call need not wait for what others are about to show.
+
+        Where calls run beside each other and that takes nothing, a protected one joins them. One
+        whose wait ends does not wait for a call that has no company any more.
+        """
+        learned = host.parallelism
+        if learned.settled:
+            return True
+        if learned.is_beyond:
+            return pool.limits.protected and learned.company_harms is False
+        ends = ticket.arrived + ticket.last_in_s
+        if now < ends:
+            self._look_by(ends)
+        return now >= ends
 
     def _better_waits(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
         """True if an overdue call is better off behind what runs than beside it.
@@ -738,7 +795,25 @@ class Admission:
         host_s = (half_s + first_s + own_s) / useful
         if limits.reserved:
             host_s = min(host_s, half_s / useful + own_s / min(useful, limits.reserved))
-        return max(role_s, host_s)
+        return max(role_s, min(host_s, self._beside_s(pool, ticket, ahead)))
+
+    def _beside_s(self, pool: Pool, ticket: Ticket, ahead: int) -> float:
+        """How long until the call is expected to start beside what runs, overdue; inf: never.
+
+        Those of a protected role do so one after the other; of others only the first one may.
+        """
+        model, protected = ticket.model, pool.limits.protected
+        others = any(other is not ticket for other in self._urgent)
+        for host in self._hosts:
+            taken = self._is_taken(host, pool, model)
+            learned = host.parallelism
+            harms = learned.company_harms if taken else learned.harms(model)
+            if host.hold(model) is not None or (harms and not pool.limits.starts_late):
+                continue
+            behind = ahead + (0.5 if taken else 0.0)
+            if protected or not (behind or others):
+                return max(ticket.due_in_s, behind * pool.service_s)
+        return math.inf
 
     def _useful(self) -> int:
         """Calls at once that are worth running, on all hosts."""

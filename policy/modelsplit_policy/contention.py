@@ -142,9 +142,9 @@ class Shares:
         limit, noise = (1 - LOSS) * before, n * NOISE / math.sqrt(self._time[n])
         if output + noise < limit:
             return True
-        if self._time[n] < SURE:
+        if self._time[n] < SURE or output < limit:
             return None
-        return output < limit
+        return False
 
     def contention(self) -> float | None:
         """By how much each call more slows the others, on average over what is known."""

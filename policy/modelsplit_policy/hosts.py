@@ -29,6 +29,7 @@ class HostSeats:
         "loaded",
         "model_seats",
         "overdue",
+        "overdue_protected",
         "parallelism",
         "running",
         "seats",
@@ -48,8 +49,9 @@ class HostSeats:
         self.running = 0
         # Nobody listens there just now, and calls wait for that to change.
         self.away = False
-        # Calls that were started because their wait was about to end.
+        # Calls that were started because they were overdue; and those of protected roles.
         self.overdue = 0
+        self.overdue_protected = 0
         self.by_model: dict[str, int] = {}
         # Whether a model is loaded, by name; of others nobody knows.
         self.loaded: Mapping[str, bool] = {}

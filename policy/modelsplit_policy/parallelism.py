@@ -371,6 +371,24 @@ class Parallelism:
         return len(self._flights) >= self.host
 
     @property
+    def company_harms(self) -> bool | None:
+        """Whether those that run take more from each other than their number gains.
+
+        None: nobody knows.
+        """
+        running = len(self._flights)
+        if running <= self.host:
+            return False
+        return True if self._given_host is not None else self.shares.harms(running)
+
+    @property
+    def is_beyond(self) -> bool:
+        """True if more calls run than is known to be useful: of all, or of one model."""
+        if len(self._flights) > self.host:
+            return True
+        return any(slots.running > slots.known for slots in self._models.values())
+
+    @property
     def running(self) -> int:
         return len(self._flights)
 

@@ -53,6 +53,17 @@ def test_two_are_free_and_three_share() -> None:
     assert shares.harms(3) is False, "three do as much as two"
 
 
+def test_one_call_that_was_a_little_slow_beside_another_does_not_make_company_harmful() -> None:
+    """Two share fairly: an output of 0.88 after one sample, 0.9 being harmless, is chance."""
+    slow = (1.0, spent(at2=1 / 0.44))
+    assert taught(slow).output(2) == pytest.approx(0.88)
+    assert taught(slow).harms(2) is None
+    assert taught(*[slow] * 10).harms(2) is None, "so little is never beyond doubt"
+    assert taught(slow, *[(1.0, spent(at2=2.0))] * 3).harms(2) is False
+    worse = (1.0, spent(at2=1 / 0.4))
+    assert (taught(worse).harms(2), taught(*[worse] * 6).harms(2)) == (None, True)
+
+
 def test_a_number_in_use_is_kept_until_it_is_clearly_not_worth_it() -> None:
     shares = taught(*[(1.0, spent(at2=1.54))] * 4)
     assert (shares.worth(1), shares.worth(2)) == (1, 2)

@@ -122,6 +122,28 @@ def test_a_number_in_the_policy_is_obeyed_and_not_learned() -> None:
     assert (given.host, given.slots("m")) == (3, 2)
 
 
+def test_more_calls_than_are_useful_are_told_and_whether_they_harm_each_other() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    now = together(one, alone(one, "m", "n"), 2.0, "m", "n")
+    now = together(one, now, 2.0, "m", "n")
+    flights = [one.start("m", now, resident=True)]
+    assert (one.is_beyond, one.company_harms) == (False, False)
+    flights.append(one.start("n", now, resident=True))
+    assert (one.host, one.is_beyond, one.company_harms) == (1, True, False)
+    flights.append(one.start("o", now, resident=True))
+    assert (one.is_beyond, one.company_harms) == (True, None)
+
+
+def test_more_calls_of_a_model_than_it_has_slots_are_more_than_is_useful() -> None:
+    given = Parallelism(cap=6, host=2, models={"m": 1, "n": 1})
+    given.start("m", 0.0, resident=True)
+    assert not given.is_beyond
+    given.start("m", 0.0, resident=True)
+    assert (given.is_beyond, given.company_harms) == (True, False)
+    given.start("n", 0.0, resident=True)
+    assert given.company_harms is True, "what is given is obeyed"
+
+
 def test_a_call_that_says_nothing_teaches_nothing() -> None:
     quiet = Parallelism(cap=6, host=None, models={})
     for at in range(20):
