@@ -51,7 +51,7 @@ function _shtab_modelsplit_using
 end
 
 set -g _shtab_modelsplit_commands serve demo status requests jobs check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
-set -g _shtab_modelsplit_opts_with_value --admin --against --allow-host --allow-origin --azure --boot-id --budget --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --until --upstream --usd --verdict --workload --write
+set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
 complete -c modelsplit -f
@@ -62,6 +62,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l listen -x -d 'where clients connect (default 127.0.0.1:11435)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
+complete -c modelsplit -n '_shtab_modelsplit_using serve' -l agent -x -d 'where HAProxy'"'"'s agent-check is told how much room there is'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l upstream -x -d 'the Ollama to stand in front of (default http://127.0.0.1:11434)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy file; default: the shipped policy'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l keys -xka "(__fish_complete_path (commandline -ct))" -d 'file of client keys; default: nobody needs one'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import logging
 import secrets
@@ -19,11 +20,14 @@ from modelsplit_policy.health import HealthGuard
 from modelsplit_policy.outage import Outage
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.admin import headroom
 from modelsplit_proxy.admin.admin import Admin
+from modelsplit_proxy.admin.headroom import AgentServer
 from modelsplit_proxy.admin.page import refused_admin_request
 from modelsplit_proxy.admin.parts import (
     AdminParts,
     DashboardParts,
+    HeadroomParts,
     HealthParts,
     JobParts,
     PolicyParts,
@@ -209,11 +213,18 @@ class App:
                 send_timeout_s=settings.client_send_timeout_s,
             )
         )
-        self._admin: Edge | None = None
-        self.address: Address | None = None
-        self.admin_address: Address | None = None
+        self._doors()
 
     # 1. Parts of the process.
+
+    def _doors(self) -> None:
+        """Where it listens beside the proxy's own port; the addresses once it does."""
+        self._admin: Edge | None = None
+        self._headroom = HeadroomParts(self.admission, self.probe, self.lifecycle, self.clock)
+        self._agent = AgentServer(lambda: headroom.measured(self._headroom))
+        self.address: Address | None = None
+        self.admin_address: Address | None = None
+        self.agent_address: Address | None = None
 
     def _limits(self) -> None:
         """What may say no to a call."""
@@ -380,7 +391,7 @@ class App:
                 target=self.target,
                 store=self.store,
                 recorder=self._recorder,
-                lifecycle=self.lifecycle,
+                headroom=self._headroom,
                 registry=self.metrics.registry,
             ),
             stats=self._stats_parts(),
@@ -442,7 +453,7 @@ class App:
         settings = self._settings
         sockets = inherited or [bind(settings.listen)]
         try:
-            admin_sock = bind(settings.admin)
+            admin_sock, *agent_socks = bind_all([settings.admin, *_named(settings.agent)])
         except PortBusyError:
             for sock in sockets:
                 sock.close()
@@ -456,6 +467,9 @@ class App:
             await self._edge.listen(sock)
         await self._first_look()
         await self._recall()
+        for sock in agent_socks:
+            self.agent_address = address_of(sock)
+            await self._agent.listen(sock)
         for warning in (*self._pricing.warnings, *warnings(self.policy)):
             logger.warning("%s", warning)
         self._tasks.keep(self.installed.watch, "installed")
@@ -531,6 +545,7 @@ class App:
         await asyncio.wait([idle], timeout=_LAST_WORDS_S)
 
     async def _close_parts(self) -> None:
+        self._agent.close()
         if self._admin is not None:
             self._admin.stop_accepting(overload.draining())
             await self._admin.close()
@@ -585,6 +600,18 @@ def bind(address: Address) -> socket.socket:
         why = "another program listens there" if taken else str(error.strerror or error)
         raise PortBusyError(f"cannot listen on {address}: {why}", is_taken=taken) from None
     return sock
+
+
+def bind_all(addresses: Iterable[Address]) -> list[socket.socket]:
+    """A socket for each, or PortBusyError and none."""
+    with contextlib.ExitStack() as opened:
+        sockets = [opened.enter_context(bind(address)) for address in addresses]
+        opened.pop_all()
+    return sockets
+
+
+def _named(address: Address | None) -> tuple[Address, ...]:
+    return () if address is None else (address,)
 
 
 def address_of(sock: socket.socket) -> Address:

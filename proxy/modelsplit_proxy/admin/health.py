@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from modelsplit_proxy.admin import headroom
 from modelsplit_proxy.admin.page import Page, json_page
 from modelsplit_proxy.metrics import storage as storage_metrics
 
@@ -45,14 +46,20 @@ class HealthRoutes:
         )
 
     async def _readyz(self, asked: PageAsked) -> Page:
-        """503 while calls would fail: draining, or Ollama known to be away."""
+        """503 while calls would fail: draining, or Ollama known to be away.
+
+        Its header tells how much room there is.
+        """
         del asked
         parts = self._parts
-        draining = parts.lifecycle.draining
-        ready = not draining and parts.probe.up is not False
-        upstream = upstream_fields(parts.probe, parts.target)
-        body = {"ready": ready, "draining": draining, "upstream": upstream}
-        return json_page(body, status=200 if ready else 503)
+        room = headroom.measured(parts.headroom)
+        body = {
+            "ready": room.ready,
+            "draining": room.draining,
+            "upstream": upstream_fields(parts.probe, parts.target),
+            "headroom": room.fields(),
+        }
+        return json_page(body, status=200 if room.ready else 503, lines=room.lines())
 
     async def _metrics(self, asked: PageAsked) -> Page:
         del asked

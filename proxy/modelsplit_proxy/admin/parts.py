@@ -37,6 +37,16 @@ if TYPE_CHECKING:
 
 
 @parts
+class HeadroomParts:
+    """``/readyz``, and HAProxy's agent-check."""
+
+    admission: Admission
+    probe: UpstreamProbe
+    lifecycle: Lifecycle
+    clock: Clock
+
+
+@parts
 class HealthParts:
     """``/healthz``, ``/readyz``, ``/metrics``."""
 
@@ -45,7 +55,7 @@ class HealthParts:
     target: UpstreamTarget
     store: Store
     recorder: Recorder
-    lifecycle: Lifecycle
+    headroom: HeadroomParts
     registry: CollectorRegistry
 
 

@@ -224,6 +224,8 @@ def announce(app: App, loaded: LoadedPolicy, listen: Address) -> None:
     logger.info(
         "policy %s (%s), admin http://%s", loaded.source, loaded.short_digest, app.admin_address
     )
+    if app.agent_address is not None:
+        logger.info("HAProxy's agent-check is answered at %s", app.agent_address)
     for line in budget_text.announced(loaded.policy.budgets):
         logger.info("%s", line)
     if app.keyring is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -78,6 +79,7 @@ class Settings:
     boot_id: str = ""
     otlp_endpoint: str = ""
     take_over: bool = False
+    agent: Address | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ def other_than_default(admin: Address | None) -> str:
 OPTIONS: Final = (
     Option("listen", "127.0.0.1:11435", "where clients connect"),
     Option("admin", str(DEFAULT_ADMIN), "where metrics, health and statistics are served"),
+    Option("agent", "", "where HAProxy's agent-check is told how much room there is"),
     Option("upstream", "http://127.0.0.1:11434", "the Ollama to stand in front of"),
     Option("policy", "", "policy file; default: the shipped policy"),
     Option("keys", "", "file of client keys; default: nobody needs one"),
@@ -166,6 +169,7 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         boot_id=raw["boot-id"][0],
         otlp_endpoint=read("otlp-endpoint", _otlp),
         take_over=read("take-over", _switch),
+        agent=read("agent", _some_address),
     )
     read.check()
     if settings.upstream == settings.listen and settings.listen.port != 0:
@@ -175,6 +179,8 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         )
     if settings.admin == settings.listen and settings.listen.port != 0:
         raise SettingError(f"--admin {settings.admin} is the --listen address too; give it its own")
+    if settings.agent in {settings.listen, settings.admin} and settings.agent.port != 0:
+        raise SettingError(f"--agent {settings.agent} is taken by another address of ours")
     return settings
 
 
@@ -214,9 +220,13 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     return sentences
 
 
-_EXAMPLES: Final = {
-    option.flag: option.default for option in OPTIONS if option.name in {"listen", "admin"}
-}
+_EXAMPLES: Final = MappingProxyType(
+    {
+        "--listen": "127.0.0.1:11435",
+        "--admin": str(DEFAULT_ADMIN),
+        "--agent": "127.0.0.1:11437",
+    }
+)
 
 
 def _said(
@@ -239,6 +249,10 @@ def _address(flag: str, raw: str) -> Address:
     if not colon or _PORT.fullmatch(port) is None or int(port) > 65535:
         raise SettingError(f'{flag} "{raw}" is not HOST:PORT, as in {_EXAMPLES[flag]}')
     return Address(host.strip("[]") or "127.0.0.1", int(port))
+
+
+def _some_address(flag: str, raw: str) -> Address | None:
+    return _address(flag, raw) if raw else None
 
 
 def _upstream(flag: str, raw: str) -> Address:

@@ -104,6 +104,15 @@ def test_what_is_no_collector_is_named(said: str) -> None:
     assert words.startswith(f'--otlp-endpoint "{said}" is not a URL of http or https')
 
 
+def test_the_agent_has_an_address_of_its_own() -> None:
+    assert read({}).agent is None
+    assert str(read(agent="0.0.0.0:11437").agent) == "0.0.0.0:11437"
+    assert refusal({}, agent="127.0.0.1:11435") == (
+        "--agent 127.0.0.1:11435 is taken by another address of ours"
+    )
+    assert refusal({}, agent="11437") == '--agent "11437" is not HOST:PORT, as in 127.0.0.1:11437'
+
+
 def test_a_switch_that_is_neither_is_named() -> None:
     assert refusal({"MODELSPLIT_TAKE_OVER": "maybe"}) == '--take-over "maybe" is neither yes nor no'
 
