@@ -155,6 +155,7 @@ MAY_NAME_ROUTES = frozenset(
         # What a cloud can be asked on them: loaded only where one is configured.
         "modelsplit_proxy.providers.translations",
         "modelsplit_proxy.cli.demo",
+        "modelsplit_proxy.cli.doctor_upstream",
         "modelsplit_proxy.watch.installed_models",
         "modelsplit_proxy.watch.loaded_models",
         "modelsplit_proxy.watch.model_list",

@@ -50,8 +50,8 @@ function _shtab_modelsplit_using
   test "$_shtab_modelsplit_cmdpath" = "$argv"
 end
 
-set -g _shtab_modelsplit_commands serve demo status requests jobs check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
-set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --until --upstream --usd --verdict --workload --write
+set -g _shtab_modelsplit_commands serve demo status requests jobs doctor check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
+set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
 complete -c modelsplit -f
@@ -117,6 +117,17 @@ complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l limit -x -d 'so many
 complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'read the state file there, without the proxy'
 complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
+complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a doctor -d 'Look at Ollama, the policy, the state, the ports and this machine; tell each finding with its cause and the command that mends it. It changes nothing. Exit 0: fine; 1: findings; 2: wrong usage; 3: something could not be looked at.'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l bundle -xka "(__fish_complete_path (commandline -ct))" -d 'also write a redacted .tar.gz'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l json -d 'machine-readable output'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l listen -x -d 'where clients connect (default 127.0.0.1:11435)'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l upstream -x -d 'the Ollama to stand in front of (default http://127.0.0.1:11434)'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy file; default: the shipped policy'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'state directory; default: $STATE_DIRECTORY, else the user'"'"'s'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l otlp-endpoint -x -d 'OpenTelemetry collector to send traces to; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l allow-host -x -d 'further Host name to answer to'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a check-config -d 'Check a policy file. Exit 0: good; 1: not, or, with --online, a role has no model that is installed, or Ollama does not answer; 2: wrong usage.'
 complete -c modelsplit -n '_shtab_modelsplit_using check-config' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using check-config' -l online -d 'also ask Ollama what is installed'

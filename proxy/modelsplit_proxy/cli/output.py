@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class ExitCode(IntEnum):
     """Every exit code. 3 is LSB's "not running"; 69 and 78 are those of sysexits(3).
 
-    Of objectives, 3 is that there is not enough data: an alias.
+    Of objectives, 3 is that there is not enough data; of ``doctor``, that something could not be
+    looked at: aliases.
     """
 
     OK = 0
@@ -23,6 +24,7 @@ class ExitCode(IntEnum):
     USAGE = 2
     NOT_RUNNING = 3
     NOT_ENOUGH_DATA = 3
+    CANNOT_LOOK = 3
     UNAVAILABLE = 69
     CONFIG = 78
     INTERRUPTED = 130

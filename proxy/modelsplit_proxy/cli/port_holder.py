@@ -26,18 +26,24 @@ def explained(error: PortBusyError, settings: Settings) -> str:
 
 
 def _who(flag: str, address: Address) -> str:
-    other = f"{flag} {address.host}:{_SPARE if flag == '--listen' else _SPARE + 1}"
-    if _is_ours(address, "/healthz" if flag == "--admin" else "/"):
+    advice = other(flag, address)
+    if is_ours(address, flag):
         return (
             "; it is a modelsplit that runs there: see `modelsplit status`, or give this one "
-            f"ports and a --state of its own, as in {other}"
+            f"ports and a --state of its own, as in {advice}"
         )
     shared = " (other programs in front of Ollama use 11435 too)" * (address.port == _SHARED)
-    return f"{shared}; choose another, as in {other}"
+    return f"{shared}; choose another, as in {advice}"
 
 
-def _is_ours(address: Address, path: str) -> bool:
-    """Whether who answers there says that it is a modelsplit."""
+def other(flag: str, address: Address) -> str:
+    """The flag with another port."""
+    return f"{flag} {address.host}:{_SPARE if flag == '--listen' else _SPARE + 1}"
+
+
+def is_ours(address: Address, flag: str) -> bool:
+    """Whether who answers there says that it is a modelsplit; ``flag``: which of its ports."""
+    path = "/healthz" if flag == "--admin" else "/"
     connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", path)

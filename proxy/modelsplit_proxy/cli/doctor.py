@@ -1,0 +1,219 @@
+"""``modelsplit doctor``: one screen of what is wrong with this set-up, and what mends it."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from modelsplit_policy.config.problems import PolicyError
+from modelsplit_proxy.cli import (
+    doctor_bundle,
+    doctor_machine,
+    doctor_network,
+    doctor_running,
+    doctor_upstream,
+    status,
+)
+from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
+from modelsplit_proxy.cli.doctor_findings import Finding, Look, Unseen, get, output_of
+from modelsplit_proxy.cli.output import ExitCode, show, talk
+from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator, Mapping
+
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_proxy.config.settings import Settings
+
+
+_WIDTH: Final = 80
+_OLLAMA: Final = "Ollama does not answer"
+_RUNNING: Final = "modelsplit does not run"
+
+
+class Check(NamedTuple):
+    """One subject. ``needs``: who must answer for it, in the words that say that nobody does."""
+
+    name: str
+    look: Callable[[Look], Iterator[Finding | Unseen]]
+    needs: str = ""
+
+
+# What is looked at, in the order in which it is told.
+CHECKS: Final = (
+    Check("SQLite", doctor_machine.sqlite),
+    Check("policy", doctor_machine.policy),
+    Check("Ollama", doctor_upstream.presence),
+    Check("loop", doctor_upstream.address),
+    Check("ports", doctor_network.ports),
+    Check("models", doctor_upstream.models, _OLLAMA),
+    Check("memory", doctor_upstream.memory, _OLLAMA),
+    Check("parallel", doctor_upstream.parallel, _OLLAMA),
+    Check("keep-alive", doctor_upstream.keep_alive, _OLLAMA),
+    Check("loads", doctor_running.loads, _RUNNING),
+    Check("state", doctor_machine.state),
+    Check("state file", doctor_machine.schema),
+    Check("clock", doctor_machine.clock),
+    Check("hosts", doctor_running.denied, _RUNNING),
+    Check("direct", doctor_network.direct),
+    Check("filter", doctor_network.filters),
+    Check("certificates", doctor_network.certificates),
+    Check("service", doctor_running.verdict, _RUNNING),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found. ``about``: where. ``unseen``: what ought to have been seen.
+
+    ``fine``: what was looked at and is well. ``skipped``: what was not, by why; it has no part in
+    the exit code.
+    """
+
+    about: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    unseen: tuple[Unseen, ...]
+    fine: tuple[str, ...]
+    skipped: Mapping[str, list[str]]
+
+    @property
+    def code(self) -> ExitCode:
+        if self.findings:
+            return ExitCode.FAILED
+        return ExitCode.CANNOT_LOOK if self.unseen else ExitCode.OK
+
+    def fields(self) -> dict[str, Any]:
+        return {
+            **self.about,
+            "findings": [finding._asdict() for finding in self.findings],
+            "unseen": [unseen._asdict() for unseen in self.unseen],
+            "fine": list(self.fine),
+            "skipped": dict(self.skipped),
+        }
+
+    def lines(self) -> Iterator[str]:
+        running = "runs" if self.about["running"] else "does not run"
+        yield (
+            f"modelsplit {self.about['version']} {running}; Ollama "
+            f"{self.about['ollama'] or 'unknown'} at {self.about['upstream']}"
+        )
+        yield f"policy {self.about['policy']}; state {self.about['state']}"
+        for check, cause, step in self.findings:
+            yield ""
+            yield from _wrapped(f"FINDING  {check}: {cause}", " " * 9)
+            yield f"   mend  {step}"
+        if self.unseen:
+            yield ""
+        for check, why in self.unseen:
+            yield f"UNSEEN   {check}: {why}"
+        yield ""
+        count = len(self.findings)
+        fine = f"{count} finding{'s' * (count != 1)}; fine: {', '.join(self.fine) or 'nothing'}"
+        yield from _wrapped(fine, "")
+        for why, names in self.skipped.items():
+            yield f"not looked at, since {why}: {', '.join(names)}"
+
+
+def _wrapped(text: str, indent: str) -> list[str]:
+    """Lines of a terminal's usual width; paths and URLs stay whole."""
+    wrapper = textwrap.TextWrapper(
+        _WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(text)
+
+
+def examine(look: Look, source: str) -> Report:
+    """Make every check. ``source``: where the policy is from."""
+    told: list[Finding | Unseen] = []
+    fine = []
+    skipped: dict[str, list[str]] = {}
+    missing = {_OLLAMA: look.version is None, _RUNNING: look.stats is None}
+    for name, check, needs in CHECKS:
+        if missing.get(needs):
+            skipped.setdefault(needs, []).append(name)
+            continue
+        found = [*check(look)]
+        told += found
+        if not found:
+            fine.append(name)
+    body = None if look.version is None else look.version.body
+    about = {
+        "version": version("modelsplit"),
+        "running": look.stats is not None,
+        "ollama": body.get("version") if isinstance(body, dict) else None,
+        "upstream": f"http://{look.settings.upstream}",
+        "policy": source,
+        "state": str(look.state),
+    }
+    findings = tuple(dict.fromkeys(item for item in told if isinstance(item, Finding)))
+    unseen = tuple(item for item in told if isinstance(item, Unseen))
+    return Report(about, findings, unseen, tuple(fine), skipped)
+
+
+def look_at(settings: Settings, environ: Mapping[str, str]) -> tuple[Look, str]:
+    """Gather what checks look at, and where the policy is from."""
+    stats = status.ask(settings.admin)
+    running = stats if isinstance(stats, dict) else None
+    policy, source = _policy(settings, environ)
+    up = get(settings.upstream, doctor_upstream.VERSION)
+    there = up is not None
+    return Look(
+        settings=settings,
+        environ=environ,
+        policy=policy,
+        stats=running,
+        state=_state(settings, running),
+        version=up,
+        installed=get(settings.upstream, doctor_upstream.LIST) if there else None,
+        loaded=get(settings.upstream, doctor_upstream.LOADED) if there else None,
+        clock=SystemClock(),
+        run=output_of,
+    ), source
+
+
+def _policy(settings: Settings, environ: Mapping[str, str]) -> tuple[Policy | None, str]:
+    try:
+        loaded = policy_file.load(policy_file.find_policy(settings.policy, environ))
+    except PolicyError:
+        return None, "unreadable"
+    return loaded.policy, f"{loaded.source} ({loaded.short_digest})"
+
+
+def _state(settings: Settings, stats: Mapping[str, Any] | None) -> Path:
+    """The running proxy's state directory, else the one that the settings name."""
+    spending = (stats or {}).get("spending")
+    told = spending.get("state") if isinstance(spending, dict) else None
+    return Path(told) if told else settings.state
+
+
+def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    settings = settings_of(args, environ)
+    look, source = look_at(settings, environ)
+    report = examine(look, source)
+    show(report.fields(), report.lines(), as_json=args.json)
+    if args.bundle is not None:
+        doctor_bundle.write(args.bundle, look, report.fields(), Path.home(), os.uname().nodename)
+        talk(f"{args.bundle} is for a bug report; look into it before you send it")
+    return report.code
+
+
+COMMAND: Final = Command(
+    "doctor",
+    "what is wrong with this set-up, and the command that mends it",
+    "Look at Ollama, the policy, the state, the ports and this machine; tell each finding with its "
+    "cause and the command that mends it. It changes nothing. "
+    "Exit 0: fine; 1: findings; 2: wrong usage; 3: something could not be looked at.",
+    _command,
+    (
+        Argument("--bundle", type=Path, metavar="FILE", help="also write a redacted .tar.gz"),
+        JSON,
+    ),
+    settings=("listen", "admin", "upstream", "policy", "state", "otlp-endpoint", "allow-host"),
+    example="examples:\n  modelsplit doctor\n  sudo modelsplit doctor --bundle doctor.tar.gz\n",
+)

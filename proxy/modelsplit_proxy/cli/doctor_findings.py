@@ -1,0 +1,110 @@
+"""What ``modelsplit doctor`` looks at and finds: a cause, and the command that mends it."""
+
+from __future__ import annotations
+
+import http.client
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from modelsplit_proxy.http.origin_guard import is_loopback
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_proxy.config.settings import Address, Settings
+    from modelsplit_proxy.runtime.clock import Clock
+
+_TIMEOUT_S: Final = 5.0
+_MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+class Finding(NamedTuple):
+    """Something to mend. ``step``: the command that does, or shows how."""
+
+    check: str
+    cause: str
+    step: str
+
+
+class Unseen(NamedTuple):
+    """Something that could not be looked at, and why."""
+
+    check: str
+    why: str
+
+
+class Answer(NamedTuple):
+    """An answer of HTTP. ``body``: the JSON it holds; None: it holds none."""
+
+    status: int
+    via: str
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where checks look.
+
+    ``policy``: None where it cannot be read. ``stats``: what the running proxy says; None where
+    none answers. ``state``: the state directory. ``version``, ``installed`` and ``loaded``:
+    Ollama's answers; None: it gave none. ``run``: see ``output_of``.
+    """
+
+    settings: Settings
+    environ: Mapping[str, str]
+    policy: Policy | None
+    stats: Mapping[str, Any] | None
+    state: Path
+    version: Answer | None
+    installed: Answer | None
+    loaded: Answer | None
+    clock: Clock
+    run: Callable[[Sequence[str]], str | None]
+    proc: Path = Path("/proc")
+
+
+def get(address: Address, path: str) -> Answer | None:
+    """Ask once; None: nobody answers."""
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_S)
+    try:
+        connection.request("GET", path)
+        response = connection.getresponse()
+        raw = response.read(_MAX_BYTES)
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = None
+    return Answer(response.status, response.getheader("Via") or "", body)
+
+
+def output_of(command: Sequence[str]) -> str | None:
+    """What a program prints; None: there is no such program here, it failed, or it hung."""
+    try:
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, check=True, timeout=_TIMEOUT_S
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout
+
+
+def rows_of(answer: Answer | None) -> list[Mapping[str, Any]] | None:
+    """The models in one of Ollama's lists; None: there is no such list."""
+    if answer is None or not isinstance(answer.body, dict):
+        return None
+    rows = answer.body.get("models")
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else None
+
+
+def is_here(address: Address) -> bool:
+    """Whether it is this machine's loopback."""
+    return is_loopback(address.host)

@@ -1,0 +1,208 @@
+"""The network, as ``modelsplit doctor`` sees it: ports, who passes us by, certificates, filters."""
+
+from __future__ import annotations
+
+import ipaddress
+import pwd
+import socket
+import ssl
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from modelsplit_proxy.cli import doctor_sockets, port_holder
+from modelsplit_proxy.cli.doctor_findings import Finding, Unseen, is_here
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from modelsplit_proxy.cli.doctor_findings import Look
+
+_UNIT: Final = "modelsplit.service"
+_SYSTEMD: Final = "systemd"
+_TLS_PORT: Final = 443
+_TLS_TIMEOUT_S: Final = 3.0
+_DAY_S: Final = 86400.0
+_SOON_DAYS: Final = 14.0
+# Of a host that has no address: none of ours.
+_NOWHERE: Final = ipaddress.ip_address("192.0.2.1")
+
+
+def ports(look: Look) -> Iterator[Finding | Unseen]:
+    """Whether somebody else has one of our ports, and who."""
+    rows = doctor_sockets.sockets(look.proc)
+    if rows is None:
+        yield Unseen("ports", "this system has no /proc/net/tcp")
+        return
+    for flag, address in (("--listen", look.settings.listen), ("--admin", look.settings.admin)):
+        row = doctor_sockets.listener(rows, address)
+        if row is None or not address.port:
+            continue
+        who = doctor_sockets.owners(look.proc, {row.inode}).get(row.inode)
+        # systemd holds our port while we restart.
+        is_manager = who is not None and who.name == _SYSTEMD
+        if not is_manager and not port_holder.is_ours(address, flag):
+            yield Finding(
+                "ports",
+                f"port {address.port} ({flag}) is taken by {who or _user(row.uid)}",
+                f"modelsplit serve {port_holder.other(flag, address)}",
+            )
+
+
+def _user(uid: int) -> str:
+    try:
+        return f"a process of {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"a process of user {uid}"
+
+
+def direct(look: Look) -> Iterator[Finding | Unseen]:
+    """Who talks to Ollama without us."""
+    upstream = look.settings.upstream
+    rows = doctor_sockets.sockets(look.proc)
+    if rows is None or not is_here(upstream):
+        return
+    calls = [row for row in rows if not row.listens and row.remote.port == upstream.port]
+    calls = [row for row in calls if is_here(row.remote)]
+    admin = doctor_sockets.listener(rows, look.settings.admin)
+    known = doctor_sockets.owners(
+        look.proc, {row.inode for row in calls} | ({admin.inode} if admin else set())
+    )
+    ours = known.get(admin.inode) if admin and look.stats is not None else None
+    strangers = []
+    for row in calls:
+        owner = known.get(row.inode)
+        if owner is not None and owner != ours and owner.name != _SYSTEMD:
+            strangers.append(str(owner))
+        elif owner is None and (admin is None or row.uid != admin.uid):
+            strangers.append(_user(row.uid))
+    for who in dict.fromkeys(strangers):
+        yield Finding(
+            "direct",
+            f"{who} talks to Ollama at {upstream} itself: its calls have no role and no place in "
+            "line, and slow down those that do",
+            f"export OLLAMA_HOST=http://{look.settings.listen}   # there",
+        )
+
+
+def filters(look: Look) -> Iterator[Finding | Unseen]:
+    """Whether the service's packet filter lets through what the settings and the policy need."""
+    command = ["systemctl", "show", _UNIT, "--property=IPAddressAllow,IPAddressDeny"]
+    told = look.run(command)
+    values = dict(line.partition("=")[::2] for line in (told or "").splitlines())
+    if not values.get("IPAddressDeny"):
+        return
+    allowed = [
+        ipaddress.ip_network(word, strict=False)
+        for word in values.get("IPAddressAllow", "").split()
+    ]
+    for what, host in _remote(look):
+        addresses = _addresses(host)
+        if not any(address in network for address in addresses for network in allowed):
+            yield Finding(
+                "filter",
+                f"{_UNIT} has IPAddressDeny=any and no IPAddressAllow= for {what} at {host}: it "
+                "cannot be reached",
+                "sudo systemctl edit modelsplit   # [Service] IPAddressAllow=any, or its network",
+            )
+
+
+def _remote(look: Look) -> Iterator[tuple[str, str]]:
+    """What is asked over the network beyond this machine, and where."""
+    settings = look.settings
+    if not is_here(settings.upstream):
+        yield "Ollama", settings.upstream.host
+    collector = urlsplit(settings.otlp_endpoint).hostname
+    if collector and not _is_loopback(collector):
+        yield "the collector of traces", collector
+    cloud = getattr(look.policy, "cloud", None)
+    for name, provider in getattr(cloud, "providers", {}).items():
+        host = urlsplit(provider.base_url).hostname
+        if host and not _is_loopback(host):
+            yield f"the cloud provider {name}", host
+
+
+def _is_loopback(host: str) -> bool:
+    return all(address.is_loopback for address in _addresses(host) or [_NOWHERE])
+
+
+def _addresses(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []
+    return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+
+
+def certificates(look: Look) -> Iterator[Finding | Unseen]:
+    """Whether the certificate of whoever does TLS for us on this machine is near its end."""
+    for name in look.settings.allow_hosts:
+        if _is_address(name):
+            continue
+        try:
+            der = _certificate(name, _TLS_PORT)
+        except ConnectionRefusedError:
+            continue
+        except OSError as error:
+            yield Unseen("certificates", f"{name}, port {_TLS_PORT} of this machine: {error}")
+            continue
+        end = None if der is None else ends_at(der)
+        if end is None:
+            yield Unseen("certificates", f"that of {name} does not say when it ends")
+        elif end - look.clock.wall() < _SOON_DAYS * _DAY_S:
+            when = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            verb = "ended" if end < look.clock.wall() else "ends"
+            yield Finding(
+                "certificates",
+                f"the certificate of {name} {verb} at {when}",
+                "sudo systemctl reload caddy   # or certbot renew; then look at its log",
+            )
+
+
+def _certificate(name: str, port: int) -> bytes | None:
+    """What is shown for a name on this machine; nothing is checked but what it says."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection(("127.0.0.1", port), timeout=_TLS_TIMEOUT_S) as raw,
+        context.wrap_socket(raw, server_hostname=name) as wrapped,
+    ):
+        return wrapped.getpeercert(binary_form=True)
+
+
+def ends_at(der: bytes) -> float | None:
+    """``notAfter`` of a certificate in DER (RFC 5280 §4.1) as wall time; None: it is none."""
+    try:
+        fields = list(_elements(_elements(_elements(der)[0][1])[0][1]))
+        # After an optional version: serial, algorithm, issuer, validity.
+        validity = fields[4 if fields[0][0] == 0xA0 else 3][1]
+        tag, text = _elements(validity)[1]
+        form = "%y%m%d%H%M%SZ" if tag == 0x17 else "%Y%m%d%H%M%SZ"
+        return datetime.strptime(text.decode(), form).replace(tzinfo=UTC).timestamp()
+    except (IndexError, ValueError):
+        return None
+
+
+def _elements(data: bytes) -> list[tuple[int, bytes]]:
+    """Tag and content of each element of DER one after the other; IndexError, ValueError."""
+    found = []
+    at = 0
+    while at < len(data):
+        tag, length, at = data[at], data[at + 1], at + 2
+        if length & 0x80:
+            more = length & 0x7F
+            length, at = int.from_bytes(data[at : at + more]), at + more
+        if at + length > len(data):
+            raise ValueError("cut short")
+        found.append((tag, data[at : at + length]))
+        at += length
+    return found
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,63 @@
+"""The running proxy, as ``modelsplit doctor`` sees it: its verdict, and what its records show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.cli.doctor_findings import Finding, Unseen, get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from modelsplit_proxy.cli.doctor_findings import Look
+
+_DENIED: Final = {"host_denied": "--allow-host", "origin_denied": "--allow-origin"}
+# A planner's call that waited so long for its model, and how many of them are a pattern.
+_LOADED_MS: Final = 1000.0
+_LOADS: Final = 3
+_LOADS_SHARE: Final = 0.05
+
+
+def verdict(look: Look) -> Iterator[Finding | Unseen]:
+    """What the proxy itself says is wrong; each with its next command."""
+    health = (look.stats or {}).get("health")
+    if not isinstance(health, dict):
+        return
+    for cause in health.get("causes", []):
+        yield Finding("service", str(cause["text"]), str(cause["next"]))
+
+
+def denied(look: Look) -> Iterator[Finding | Unseen]:
+    """Hosts and origins that were refused in the last day, each once."""
+    told = set()
+    for call in _calls(look, "outcome=E_FORBIDDEN&since=1d&limit=200"):
+        flag = _DENIED.get(str(call.get("reason")))
+        cause, _, _ = str(call.get("error") or "").partition("; ")
+        if flag is None or cause in told:
+            continue
+        told.add(cause)
+        name = cause.partition('"')[2].partition('"')[0]
+        yield Finding("hosts", f"refused: {cause}", f"modelsplit serve {flag} {name}")
+
+
+def loads(look: Look) -> Iterator[Finding | Unseen]:
+    """Whether planners wait for their model again and again: something evicts it."""
+    calls = _calls(look, f"role={Role.PLANNER}&since=1d&limit=1000")
+    answered = [call for call in calls if call.get("load_ms") is not None]
+    loaded = [call for call in answered if float(call["load_ms"]) >= _LOADED_MS]
+    if len(loaded) >= _LOADS and len(loaded) >= _LOADS_SHARE * len(answered):
+        yield Finding(
+            "keep-alive",
+            f"{len(loaded)} of {len(answered)} PLANNER calls of the last day waited for "
+            f"{loaded[0].get('llm_model')} to be loaded: it is evicted in between",
+            "sudo systemctl edit ollama   # [Service] Environment=OLLAMA_KEEP_ALIVE=24h",
+        )
+
+
+def _calls(look: Look, query: str) -> list[Mapping[str, Any]]:
+    if look.stats is None:
+        return []
+    answer = get(look.settings.admin, f"/requests?{query}")
+    rows = None if answer is None else answer.body
+    return [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []

@@ -1,0 +1,116 @@
+"""``modelsplit doctor`` as a whole: one screen, an exit code, a command behind each finding."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from modelsplit_proxy.cli import doctor
+from modelsplit_proxy.cli.doctor import CHECKS, Report, examine
+from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
+from modelsplit_proxy.cli.main import run
+from modelsplit_sim.config import SimConfig
+from support.doctoring import look, table
+from support.harness import running
+from support.ports import kept_port
+
+ABOUT = {
+    "version": "0.1.0",
+    "running": True,
+    "ollama": "0.33.0",
+    "upstream": "http://h:1",
+    "policy": "p",
+    "state": "/s",
+}
+FOUND = Finding("models", "PLANNER: qwen3:4b is not installed", "ollama pull qwen3:4b")
+
+
+def report(findings: tuple[Finding, ...] = (), unseen: tuple[Unseen, ...] = ()) -> Report:
+    return Report(ABOUT, findings, unseen, ("clock", "state"), {"x does not run": ["hosts"]})
+
+
+def test_the_exit_code_tells_findings_then_what_could_not_be_seen() -> None:
+    unseen = (Unseen("ports", "this system has no /proc/net/tcp"),)
+    assert [report().code, report((FOUND,), unseen).code, report((), unseen).code] == [0, 1, 3]
+
+
+def test_a_finding_is_shown_with_the_command_that_mends_it() -> None:
+    unseen = (Unseen("ports", "no table"),)
+    assert [*report((FOUND,), unseen).lines()] == [
+        "modelsplit 0.1.0 runs; Ollama 0.33.0 at http://h:1",
+        "policy p; state /s",
+        "",
+        "FINDING  models: PLANNER: qwen3:4b is not installed",
+        "   mend  ollama pull qwen3:4b",
+        "",
+        "UNSEEN   ports: no table",
+        "",
+        "1 finding; fine: clock, state",
+        "not looked at, since x does not run: hosts",
+    ]
+
+
+def test_what_needs_somebody_who_is_not_there_is_not_called_fine(tmp_path: Path) -> None:
+    here = look(tmp_path, version=None)
+    table(here.proc)
+    told = examine(here, "shipped default")
+    assert [finding.check for finding in told.findings] == ["Ollama"]
+    assert told.skipped == {
+        "Ollama does not answer": ["models", "memory", "parallel", "keep-alive"],
+        "modelsplit does not run": ["loads", "hosts", "service"],
+    }
+    skipped = {name for names in told.skipped.values() for name in names}
+    assert {*told.fine, *skipped, "Ollama", "ports"} == {check.name for check in CHECKS}
+
+
+async def test_a_running_proxy_in_front_of_a_whole_ollama_is_looked_at(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(SimConfig(), state=tmp_path / "state") as up:
+        words = ["doctor", "--json", "--listen", f"127.0.0.1:{up.port}"]
+        words += ["--admin", f"127.0.0.1:{up.admin_port}"]
+        words += ["--upstream", f"http://127.0.0.1:{up.sim.port}"]
+        await asyncio.to_thread(run, words, {"HOME": str(tmp_path)})
+    told = json.loads(capsys.readouterr().out)
+    assert told["running"]
+    assert told["ollama"]
+    assert told["state"] == str(tmp_path / "state")
+    assert told["skipped"] == {}
+    assert {"policy", "Ollama", "loop", "ports", "models", "state file", "service"} <= {
+        *told["fine"]
+    }
+
+
+def test_without_anybody_it_says_how_to_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with kept_port() as port, kept_port() as admin, kept_port() as upstream:
+        words = ["doctor", "--listen", f"127.0.0.1:{port}", "--admin", f"127.0.0.1:{admin}"]
+        words += ["--upstream", f"http://127.0.0.1:{upstream}", "--state", str(tmp_path)]
+        bundle = tmp_path / "doctor.tar.gz"
+        assert run([*words, "--bundle", str(bundle)], {}) == 1
+    told = capsys.readouterr()
+    assert "mend  sudo systemctl start ollama" in told.out
+    assert "look into it before you send it" in told.err
+    assert bundle.exists()
+
+
+def test_a_policy_that_cannot_be_read_hides_nothing_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text("{")
+    with kept_port() as port, kept_port() as upstream:
+        words = ["doctor", "--json", "--policy", str(path), "--state", str(tmp_path)]
+        words += ["--admin", f"127.0.0.1:{port}", "--upstream", f"http://127.0.0.1:{upstream}"]
+        assert run(words, {}) == 1
+    checks = {finding["check"] for finding in json.loads(capsys.readouterr().out)["findings"]}
+    assert {"policy", "Ollama"} <= checks
+
+
+def test_a_flag_that_cannot_be_read_is_wrong_usage() -> None:
+    assert run(["doctor", "--admin", "nowhere"], {}) == 2
+    assert doctor.COMMAND.name == "doctor"

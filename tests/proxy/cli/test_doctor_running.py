@@ -1,0 +1,70 @@
+"""What the running proxy, and its records, say is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelsplit_proxy.cli import doctor_running, status
+from modelsplit_proxy.cli.doctor_findings import Finding, Look, Unseen
+from modelsplit_proxy.config.settings import Address
+from support.doctoring import answer, causes, look
+from support.harness import Running, running
+
+CHAT = b'{"model":"planner","messages":[],"stream":false}'
+
+
+async def looked(check: Any, up: Running, folder: Path) -> list[Finding | Unseen]:
+    """What a check finds of a running proxy."""
+    admin = Address("127.0.0.1", up.admin_port)
+
+    def at() -> list[Finding | Unseen]:
+        stats = status.ask(admin)
+        assert isinstance(stats, dict)
+        return [*check(look(folder, stats=stats, settings={"admin": str(admin)}))]
+
+    return await asyncio.to_thread(at)
+
+
+async def test_its_verdict_is_told_cause_by_cause(tmp_path: Path) -> None:
+    async with running() as up:
+        assert await looked(doctor_running.verdict, up, tmp_path) == []
+    stats = {"health": {"causes": [{"text": "the upstream is down", "next": "ollama serve"}]}}
+    [found] = doctor_running.verdict(look(tmp_path, stats=stats))
+    assert found == Finding("service", "the upstream is down", "ollama serve")
+
+
+async def test_refused_hosts_and_origins_are_told_once_each(tmp_path: Path) -> None:
+    hosts = ("gpu.example", "gpu.example:1", "gpu.example")
+    async with running() as up:
+        for headers in (*({"Host": host} for host in hosts), {"Origin": "https://chat.example"}):
+            async with up.client() as client:
+                answer = await client.request("POST", "/api/chat", CHAT, headers)
+                assert answer.status == 403
+        found = await looked(doctor_running.denied, up, tmp_path)
+    assert {item[2] for item in found if isinstance(item, Finding)} == {
+        "modelsplit serve --allow-host gpu.example",
+        "modelsplit serve --allow-host gpu.example:1",
+        "modelsplit serve --allow-origin https://chat.example",
+    }
+
+
+@pytest.mark.parametrize(("slow", "told"), [(2, 0), (3, 1)])
+def test_planners_that_wait_for_their_model_again_and_again_are_told(
+    slow: int, told: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = [{"llm_model": "qwen3:4b", "load_ms": 4000.0}] * slow
+    calls += [{"llm_model": "qwen3:4b", "load_ms": 2.0}, {"load_ms": None}]
+    monkeypatch.setattr(doctor_running, "get", lambda *_: answer(calls))
+    found = causes([*doctor_running.loads(look(tmp_path, stats={}))])
+    start = "3 of 4 PLANNER calls of the last day waited for qwen3:4b to be loaded"
+    assert [text.partition(":")[0] for text in found] == [start.partition(":")[0]] * told
+
+
+def test_nothing_is_asked_of_a_proxy_that_does_not_run(tmp_path: Path) -> None:
+    here: Look = look(tmp_path)
+    checks = (doctor_running.verdict, doctor_running.denied, doctor_running.loads)
+    assert [item for check in checks for item in check(here)] == []
