@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import AWAY, SEVERITY, Level, Signal
-from modelsplit_policy.hints import asking
+from modelsplit_policy.hints import asking, pulling
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class Facts:
 
     ``troubles``: the Health Guard's, and ``held`` what it only holds on to. ``stopped``: what
     breakers stop, in words. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
-    state file as it is kept. ``asked_at``: where commands ask, where that is not the default.
+    state file as it is kept. ``asked_at``: where commands ask, and ``pulled_at``: where Ollama's
+    own do, where that is not the default.
     """
 
     upstream: str = ""
@@ -127,6 +128,7 @@ class Facts:
     records_lost: int = 0
     tasks_error: str = ""
     asked_at: str = ""
+    pulled_at: str = ""
 
 
 class Cause(NamedTuple):
@@ -209,10 +211,10 @@ def _of_models(facts: Facts) -> Iterator[Cause]:
                 absent = f"neither {' nor '.join(role.models)} is installed"
             level = Level.DEGRADED if alive else Level.CRITICAL
             text = f"{role.role} cannot be served: {absent}"
-            yield Cause(level, text, f"ollama pull {role.models[0]}")
+            yield Cause(level, text, pulling(role.models, facts.pulled_at))
         elif role.models and role.models[0] in role.missing:
             text = f"{role.role}: {role.models[0]} is not installed, only its fallback answers"
-            yield Cause(Level.DEGRADED, text, f"ollama pull {role.models[0]}")
+            yield Cause(Level.DEGRADED, text, pulling(role.models[:1], facts.pulled_at))
 
 
 def _of_state(facts: Facts) -> Iterator[Cause]:
@@ -274,7 +276,7 @@ def _notes(facts: Facts) -> Iterator[Note]:
         absent = [model for model in role.models[1:] if model in role.missing]
         if absent and not role.is_dead and role.models[0] not in role.missing:
             text = f"{role.role} has no fallback: {absent[0]} is not installed"
-            yield Note(text, f"ollama pull {absent[0]}")
+            yield Note(text, pulling(absent, facts.pulled_at))
         if not role.failed_now and _fails(role):
             yield Note(f"{_failed(role)}, none in the last minute", _failed_step(facts, role))
     if facts.set_aside:

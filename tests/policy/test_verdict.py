@@ -91,7 +91,7 @@ BAD = {
         planner(missing=frozenset({"a", "b"})),
         Level.DEGRADED,
         "PLANNER cannot be served: neither a nor b is installed",
-        "ollama pull a",
+        "ollama pull a && ollama pull b",
     ),
     "a model is stopped": (
         replace(WELL, troubles=(STOPPED,), stopped=("LOCAL/a (5 failures in a row)",)),

@@ -27,7 +27,7 @@ def baseline_of(samples: Samples, since_us: int, now_us: int, source: str) -> Ba
 
     Raises TooLittleError without an hour of records, or without enough answered planner calls.
     """
-    coverage, latencies = Coverage(since_us, now_us), Ranked()
+    coverage, latencies = Coverage(since_us, now_us, samples.kept_since_us), Ranked()
     timeouts = 0
     for call in samples.calls:
         coverage.take(call.started_us)

@@ -62,12 +62,19 @@ class Counts:
     """Every row's counts, and what is counted once for all of them."""
 
     def __init__(
-        self, rows: Sequence[Row], window_s: int, now_us: int, timeouts_window_s: int
+        self,
+        rows: Sequence[Row],
+        window_s: int,
+        now_us: int,
+        timeouts_window_s: int,
+        kept_since_us: int | None = None,
     ) -> None:
         self.timeouts_window_s = timeouts_window_s
         self._now_us = now_us
         seconds = {row.window_s for row in rows} | {window_s, timeouts_window_s}
-        self.coverage = {s: Coverage(now_us - 1_000_000 * s, now_us) for s in seconds}
+        self.coverage = {
+            s: Coverage(now_us - 1_000_000 * s, now_us, kept_since_us) for s in seconds
+        }
         self.ends: dict[int, Counter[End]] = {s: Counter() for s in seconds}
         self.calls: Counter[int] = Counter()
         # Jobs that nobody said had ended, by window.

@@ -101,7 +101,8 @@ def judge(
     ]
     [timeouts] = [row for row in TABLE if (row.name, row.bound) == ("timeouts", "of_baseline")]
     window_s = longest_window_s(slo, since_s, gates)
-    counts = Counts(rows, window_s, now_us, _window_s(timeouts, slo, since_s))
+    timeouts_window_s = _window_s(timeouts, slo, since_s)
+    counts = Counts(rows, window_s, now_us, timeouts_window_s, samples.kept_since_us)
     beats = [beat for beat in samples.heartbeats if beat.at_us <= now_us]
     counts.take(samples, beats)
     seen = _Seen(counts, beats, samples)

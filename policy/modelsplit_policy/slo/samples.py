@@ -118,10 +118,15 @@ DOCUMENT_BASELINE: Final = Baseline(
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Everything of the time that is looked at. Each is read once; heartbeats by time."""
+    """Everything of the time that is looked at. Each is read once; heartbeats by time.
+
+    ``kept_since_us``: when the first record was made of all that are kept, whatever the time;
+    None: nobody knows.
+    """
 
     calls: Iterable[CallSample] = ()
     jobs: Iterable[JobSample] = ()
     heartbeats: Iterable[Heartbeat] = ()
     reviews: Iterable[Review] = ()
     baseline: Baseline = DOCUMENT_BASELINE
+    kept_since_us: int | None = None

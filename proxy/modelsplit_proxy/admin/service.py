@@ -13,7 +13,7 @@ from modelsplit_policy.health_samples import not_closed
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.verdict import SILENT_S, Facts, RoleFacts, Silent, Verdict
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.config.settings import other_than_default
+from modelsplit_proxy.config.settings import other_than_default, other_than_usual
 from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.runtime.parts import parts
 
@@ -132,6 +132,7 @@ class Service:
             records_lost=parts.recorder.dropped,
             tasks_error=tasks.trouble(parts.tasks.watchers()) or "",
             asked_at=other_than_default(parts.admin()),
+            pulled_at=other_than_usual(parts.target.authority),
         )
 
     def _roles(self) -> Iterator[RoleFacts]:

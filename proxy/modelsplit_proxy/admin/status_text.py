@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.parallelism import Basis
@@ -40,12 +41,13 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
 def _verdict(stats: dict[str, Any]) -> Iterator[str]:
     health = stats["health"]
     yield f"{health['level']}  {_upstream(stats['upstream'])}"
-    for cause in health["causes"]:
-        yield f"cause    {cause['text']}"
-    for note in health["notes"]:
-        yield f"note     {note['text']}"
-    if health["next"]:
-        yield f"next     {health['next']}"
+    told = [("cause", cause) for cause in health["causes"]]
+    told += [("note", note) for note in health["notes"]]
+    # Each with what to do next; several in a row may want the same.
+    for step, rows in groupby(told, key=lambda row: row[1]["next"]):
+        yield from (f"{word:<9}{row['text']}" for word, row in rows)
+        if step:
+            yield f"next     {step}"
 
 
 def _upstream(upstream: dict[str, Any]) -> str:

@@ -104,7 +104,13 @@ class Option:
         return f"MODELSPLIT_{self.name.upper().replace('-', '_')}"
 
 
+_USUAL_OLLAMA: Final = frozenset({"127.0.0.1:11434", "localhost:11434"})
 DEFAULT_ADMIN: Final = Address("127.0.0.1", 11436)
+
+
+def other_than_usual(authority: str) -> str:
+    """The URL of the Ollama there, as its own commands have to be told it; empty: they know."""
+    return "" if authority in _USUAL_OLLAMA else f"http://{authority}"
 
 
 def other_than_default(admin: Address | None) -> str:

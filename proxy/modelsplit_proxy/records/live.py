@@ -103,8 +103,8 @@ class LiveCalls:
         return self._listed(record) | {"attempts": rows.attempts_fields(record)}
 
     def _listed(self, record: CallRecord) -> dict[str, Any]:
-        fields = log_fields(record)
-        so_far_s = self._clock.now() - record.started
+        fields, now = log_fields(record), self._clock.now()
+        so_far_s = now - record.started
         so_far_ms = round(so_far_s * 1000, 3)
         if fields["planner_latency_ms"] is not None:
             fields["planner_latency_ms"] = so_far_ms
@@ -112,7 +112,16 @@ class LiveCalls:
             "ts": rfc3339(record.started_wall + so_far_s),
             "outcome": RUNNING,
             "call_e2e_latency_ms": so_far_ms,
+            "llm_queue_wait_ms": round((record.queue_wait_s + _waits_s(record, now)) * 1000, 3),
         }
+
+
+def _waits_s(record: CallRecord, now: float) -> float:
+    """For how long its last attempt has been in line that is still there; 0: none is."""
+    attempt = record.attempts[-1] if record.attempts else None
+    if attempt is None or attempt.seated is not None or attempt.ended is not None:
+        return 0.0
+    return now - attempt.asked
 
 
 def _silent_s(record: CallRecord, now: float) -> float | None:

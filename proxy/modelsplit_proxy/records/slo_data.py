@@ -69,6 +69,13 @@ SELECT at_us, run, drained, rss_bytes, descriptors, tasks, state_bytes, state_li
 FROM heartbeats WHERE minute >= ? AND at_us <= ? ORDER BY minute
 """
 _REVIEWS: Final = "SELECT request_id, called_us, opinion FROM reviews WHERE called_us >= ?"
+# Both along an index. The first minute that is kept has the first heartbeat.
+_KEPT_SINCE: Final = """
+SELECT min(at_us) FROM (
+    SELECT min(started_us) AS at_us FROM calls
+    UNION ALL SELECT at_us FROM heartbeats WHERE minute = (SELECT min(minute) FROM heartbeats)
+)
+"""
 _BASELINE: Final = "SELECT value FROM baselines ORDER BY id DESC LIMIT 1"
 
 
@@ -95,6 +102,7 @@ class SloData:
             heartbeats=self.heartbeats(since_us, until_us),
             reviews=self.reviews(since_us),
             baseline=self.baseline() or DOCUMENT_BASELINE,
+            kept_since_us=self.kept_since_us(),
         )
 
     def calls(self, since_us: int, until_us: int) -> Iterator[CallSample]:
@@ -136,6 +144,11 @@ class SloData:
         """The one that was kept last; None: none was."""
         rows = self._read(_BASELINE, ())
         return Baseline(**orjson.loads(rows[0][0])) if rows else None
+
+    def kept_since_us(self) -> int | None:
+        """When the first of the calls and heartbeats was that are kept; None: there is none."""
+        [(since_us,)] = self._read(_KEPT_SINCE, ())
+        return None if since_us is None else int(since_us)
 
     def _read(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
         if self._check is not None:

@@ -28,6 +28,22 @@ def test_what_is_outside_the_window_covers_nothing() -> None:
     assert coverage.seconds == 0
 
 
+def test_before_the_first_record_of_all_nothing_is_covered() -> None:
+    """A minute after the first start, a minute is covered and not the quarter."""
+    young = Coverage(NOW - HOUR, NOW, kept_since_us=NOW - 60_000_000)
+    assert young.seconds == 0
+    for age in (0, 30_000_000, 60_000_000):
+        young.take(NOW - age)
+    assert young.seconds == 60
+    # Records that are older than the window say nothing about its beginning.
+    old = Coverage(NOW - HOUR, NOW, kept_since_us=NOW - 10 * HOUR)
+    old.take(NOW - 60_000_000)
+    assert old.seconds == 900
+    future = Coverage(NOW - HOUR, NOW, kept_since_us=NOW + 1)
+    future.take(NOW)
+    assert future.seconds == 0
+
+
 def test_a_window_is_never_covered_for_longer_than_it_is() -> None:
     coverage = Coverage(NOW - 10_000_000, NOW)
     coverage.take(NOW)

@@ -93,7 +93,9 @@ async def test_ollama_is_away_and_comes_back() -> None:
 async def test_none_of_the_roles_models_is_installed() -> None:
     async with running(SimConfig(models=("llama3.2:1b",))) as up:
         health = await seen(up)
-        assert (health["level"], health["next"]) == ("CRITICAL", "ollama pull qwen3:4b")
+        pull = f"OLLAMA_HOST=http://127.0.0.1:{up.sim.port} ollama pull"
+        step = f"{pull} qwen3:4b && {pull} qwen3:8b"
+        assert (health["level"], health["next"]) == ("CRITICAL", step)
         assert (
             health["cause"]
             == "PLANNER cannot be served: neither qwen3:4b nor qwen3:8b is installed"
@@ -107,7 +109,8 @@ async def test_a_fallback_that_is_not_installed_is_a_note() -> None:
     models = tuple(model for model in DEFAULT_MODELS if model.name != "gpt-oss:20b")
     async with running(SimConfig(models)) as up:
         health = await seen(up)
-        assert (health["level"], health["next"]) == ("OK", "ollama pull gpt-oss:20b")
+        pull = f"OLLAMA_HOST=http://127.0.0.1:{up.sim.port} ollama pull"
+        assert (health["level"], health["next"]) == ("OK", f"{pull} gpt-oss:20b")
         assert [note["text"] for note in health["notes"]] == [
             "HEAVY has no fallback: gpt-oss:20b is not installed"
         ]

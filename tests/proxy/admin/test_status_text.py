@@ -19,7 +19,11 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
         stats = (await admin.request("GET", "/stats")).json
     stats["health"] |= {
         "level": "DEGRADED",
-        "causes": [{"level": "DEGRADED", "text": "it is so", "next": "mend"}],
+        "causes": [
+            {"level": "DEGRADED", "text": "it is so", "next": "mend"},
+            {"level": "DEGRADED", "text": "and so", "next": "mend"},
+            {"level": "DEGRADED", "text": "and worn", "next": "replace"},
+        ],
         "notes": [{"text": "by the way", "next": ""}],
         "next": "mend",
     }
@@ -46,8 +50,16 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
         )
     ]
     lines = list(status_text.lines(stats))
-    assert lines[1:4] == ["cause    it is so", "note     by the way", "next     mend"]
-    assert lines[5].split()[-6:] == ["IN", "5", "MIN", "FAILED", "P50", "P95"]
+    assert lines[1:8] == [
+        "cause    it is so",
+        "cause    and so",
+        "next     mend",
+        "cause    and worn",
+        "next     replace",
+        "note     by the way",
+        "",
+    ]
+    assert lines[8].split()[-6:] == ["IN", "5", "MIN", "FAILED", "P50", "P95"]
     chat = next(line for line in lines if line.startswith("CHAT "))
     assert chat.split()[-5:] == ["9", "3", "1.23", "s", "-"]
     for line in (

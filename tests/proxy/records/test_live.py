@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from modelsplit_proxy.records.live import LiveCalls
+from modelsplit_proxy.records.request_log import text
 from modelsplit_proxy.records.values import log_fields
 from support.records import PLANNER, routed
 
@@ -41,6 +42,21 @@ def test_running_calls_are_listed_as_finished_ones_are() -> None:
     assert first.keys() == log_fields(routed()).keys()
     # How long it has taken so far, under both names.
     assert (first["outcome"], first["planner_latency_ms"]) == ("running", 1500.0)
+
+
+def test_who_is_in_line_has_waited_until_now() -> None:
+    live = LiveCalls(Clock())
+    record = routed(request_id="now")
+    first = record.attempt(PLANNER.candidates[0], 100.25)
+    live.enter(record)
+    assert live.shown()[0]["llm_queue_wait_ms"] == 1250.0
+    assert "wait  1.25s" in text(live.shown()[0])
+    # Its second attempt stands in line as well, later.
+    first.seated, first.ended = 100.5, 101.0
+    assert live.shown()[0]["llm_queue_wait_ms"] == 250.0
+    record.attempt(PLANNER.candidates[0], 101.0)
+    assert live.shown()[0]["llm_queue_wait_ms"] == 750.0
+    assert log_fields(record)["llm_queue_wait_ms"] == 250.0
 
 
 def test_looking_at_a_running_call_does_not_fix_its_record() -> None:

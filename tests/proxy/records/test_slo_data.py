@@ -194,3 +194,19 @@ def test_it_ends_when_it_is_to(tmp_path: Path) -> None:
         assert data.baseline() is None
         with pytest.raises(StoreError, match="enough"):
             next(data.calls(0, 1))
+
+
+def test_when_the_first_record_was_made_is_told_whatever_the_time(recorder: Recorder) -> None:
+    data = SloData(recorder.read)
+    assert data.kept_since_us() is None
+    recorder.call_ended(answered())
+    assert data.samples(2 * START_US, 3 * START_US).kept_since_us == START_US
+
+
+def test_a_heartbeat_is_a_record_too(tmp_path: Path) -> None:
+    history = passing(days=1)
+    write(tmp_path, history)
+    with opened(tmp_path) as store:
+        kept = SloData(Recorder(store).read).kept_since_us()
+    first = min(call.started_us for call in history.samples().calls)
+    assert kept == min(first, *(beat.at_us for beat in history.samples().heartbeats))
