@@ -122,8 +122,16 @@ def with_system(call: Call, messages: Sequence[Message]) -> list[Message]:
 
 
 def headers(call: Call) -> dict[str, str]:
-    """The request headers that say what the call asked for. Raises ValueError for no number."""
+    """The request headers that say what the call asked for.
+
+    Raises ValueError for no number, and where nobody says which model is meant.
+    """
     options = call.options
+    if call.role.upper() in _OF_NO_MODEL and not _is_routed(call):
+        raise ValueError(
+            f"{call.role or 'a call without a role'} has no model of its own: name one, as in"
+            ' model="qwen3:4b", or a role that has, such as PLANNER'
+        )
     built = {"X-LLM-Telemetry": "body"}
     if call.role:
         built["X-LLM-Role"] = call.role
@@ -139,3 +147,15 @@ def headers(call: Call) -> dict[str, str]:
         if isinstance(seconds, int | float):
             built[name] = str(round(seconds * 1000))
     return built | dict(options.get("headers", {}))
+
+
+# Roles whose calls go to the model that they name; the empty one is what the name makes it.
+_OF_NO_MODEL: Final = frozenset({"", Role.CHAT})
+
+
+def _is_routed(call: Call) -> bool:
+    """Whether it names a model, or says its role with a header of its own."""
+    options = call.options
+    names = {name.lower() for name in options.get("headers", {})}
+    named = options.get("model") or options.get("extra", {}).get("model")
+    return bool(named) or "x-llm-role" in names

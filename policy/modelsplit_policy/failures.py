@@ -7,7 +7,7 @@ record, the log and the metric labels, so a person can follow one word through a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -298,11 +298,14 @@ _BY_PROVIDER: Final = MappingProxyType(
 BUDGET: Final = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.BUDGET_NOT_APPROVED})
 
 
+MESSAGE_MAX: Final = 200
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """One thing that went wrong, said so that a person knows what to do.
 
-    ``message`` is one sentence of at most 200 characters: what happened, the numbers,
+    ``message`` is one sentence of at most ``MESSAGE_MAX`` characters: what happened, the numbers,
     what to do. ``retry_after_s`` is whole seconds, 1 to 30 or what the upstream asks for, and
     only where waiting helps. ``phrase`` is the HTTP reason phrase; some clients show nothing
     else. ``own_status``: sent instead of the code's status. ``retry``: the advice on retrying,
@@ -322,6 +325,11 @@ class Failure:
     def __post_init__(self) -> None:
         if self.reason not in ERRORS[self.code].reasons:
             raise ValueError(f"{self.reason} is not a reason of {self.code}")
+
+    def and_then(self, text: str) -> Failure:
+        """The same, said with one thing more; what it said itself may be cut for it."""
+        more = f"; {text}"
+        return replace(self, message=self.message[: MESSAGE_MAX - len(more)] + more)
 
     @property
     def status(self) -> int:

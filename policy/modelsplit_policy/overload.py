@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.failures import MESSAGE_MAX, ErrorCode, Failure, Reason, said_back
 from modelsplit_policy.tickets import Hold
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ _NAME_MAX: Final = 60
 _STOPPED_MAX: Final = 150
 # Of the Health Guard's cause.
 _HEALTH_MAX: Final = 100
-_MESSAGE_MAX: Final = 200
 _NO_SEAT: Final = MappingProxyType(
     {
         Reason.QUEUE_FULL: ("role {role} is overloaded: its queue is full", "Queue Full"),
@@ -143,7 +142,7 @@ def still_failing(last: Failure, wait_s: float) -> Failure:
     again = f"; asked again in {retry_after_s} s"
     return replace(
         last,
-        message=last.message[: _MESSAGE_MAX - len(again)] + again,
+        message=last.message[: MESSAGE_MAX - len(again)] + again,
         retry_after_s=retry_after_s,
         unsent=True,
     )

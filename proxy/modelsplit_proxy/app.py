@@ -42,6 +42,7 @@ from modelsplit_proxy.calls.attempt import AttemptParts
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
 from modelsplit_proxy.calls.call import CallParts
 from modelsplit_proxy.calls.deadlines import Known
+from modelsplit_proxy.calls.missing_model import MissingModel
 from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.settings import Address
@@ -173,7 +174,7 @@ class App:
         self.probe = UpstreamProbe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
-        model_list = ModelList(self.pool, str(upstream), self._tasks)
+        self._model_list = model_list = ModelList(self.pool, str(upstream), self._tasks)
         self.installed = InstalledModels(self.pool, str(upstream), model_list, policy)
         self.presence = Presence(
             Outage(policy.global_.restart_wait_ms / 1000),
@@ -368,7 +369,10 @@ class App:
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
         return AttemptParts(
-            answers=AnswerParts(self.target, self.lifecycle, self.probe),
+            answers=AnswerParts(
+                *(self.target, self.lifecycle, self.probe),
+                MissingModel(self.policy, self._model_list.names),
+            ),
             plans=AttemptPlans(self.policy, self._pricing.prices, self.budget_keeper, stall_s),
             admission_queue=self.admission_queue,
             pool=self.pool,

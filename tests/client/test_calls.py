@@ -25,7 +25,7 @@ ALL: CallOptions = {
 
 def test_a_call_says_its_role_and_wants_telemetry() -> None:
     assert headers(Call("PLANNER")) == {"X-LLM-Role": "PLANNER", "X-LLM-Telemetry": "body"}
-    assert headers(Call("")) == {"X-LLM-Telemetry": "body"}
+    assert headers(Call("", options={"model": "m"})) == {"X-LLM-Telemetry": "body"}
 
 
 def test_every_option_has_its_header() -> None:
@@ -56,10 +56,10 @@ def test_an_argument_that_no_call_has_is_refused_with_those_that_it_has() -> Non
 
 
 def test_times_are_seconds_and_must_be_numbers() -> None:
-    assert headers(Call("", options={"max_wait": 0}))["X-LLM-Max-Wait-Ms"] == "0"
-    assert headers(Call("", options={"timeout": 0.0016}))["X-LLM-Timeout-Ms"] == "2"
+    assert headers(Call("HEAVY", options={"max_wait": 0}))["X-LLM-Max-Wait-Ms"] == "0"
+    assert headers(Call("HEAVY", options={"timeout": 0.0016}))["X-LLM-Timeout-Ms"] == "2"
     with pytest.raises(ValueError, match="NaN"):
-        headers(Call("", options={"timeout": float("nan")}))
+        headers(Call("HEAVY", options={"timeout": float("nan")}))
 
 
 def test_the_roles_are_modelsplits() -> None:
@@ -71,3 +71,14 @@ def test_a_system_message_stands_first() -> None:
     call = Call("CHAT", messages=said, options={"system": "be brief"})
     assert with_system(call, said) == [{"role": "system", "content": "be brief"}, *said]
     assert with_system(Call("CHAT"), said) == said
+
+
+@pytest.mark.parametrize(("role", "whose"), [("CHAT", "CHAT"), ("chat", "chat"), ("", "a call")])
+def test_a_call_for_which_nobody_names_a_model_is_told_so_before_it_is_sent(
+    role: str, whose: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{whose}.* has no model of its own: name one, as in"):
+        headers(Call(role))
+    for options in ({"model": "qwen3:4b"}, {"extra": {"model": "qwen3:4b"}}):
+        headers(Call(role, options=options))  # type: ignore[arg-type]
+    assert headers(Call("", options={"headers": {"x-llm-role": "PLANNER"}}))

@@ -163,12 +163,39 @@ async def test_a_call_that_begins_with_the_fallback_says_that_it_is_missing() ->
         assert answer.json["error"].startswith("PLANNER's fallback qwen3:8b is not installed in")
 
 
-async def test_a_model_that_the_client_named_is_not_found_in_ollamas_own_words() -> None:
+# What a client named that is not installed, and what it is told behind Ollama's own words.
+MISSPELT = [
+    ("llama3.2:1bb", '; did you mean "llama3.2:1b"? Else `ollama pull llama3.2:1bb`'),
+    ("planer", '; did you mean "planner"? Else `ollama pull planer`'),
+    ("zzz", "; try `ollama pull zzz`, or name a role: planner, executor, heavy"),
+    ("", ": no model is named; name one, or a role: planner, executor, heavy"),
+]
+
+
+@pytest.mark.parametrize(("model", "advice"), MISSPELT)
+async def test_a_model_that_the_client_named_is_not_found_in_ollamas_words_and_with_a_next_step(
+    model: str, advice: str
+) -> None:
     async with running(SimConfig(models=("llama3.2:1b",))) as up, up.client() as client:
+        await up.until(lambda: bool(up.app.installed.facts))
         for headers in ({}, {"X-LLM-Role": "PLANNER", "X-LLM-No-Fallback": "1"}):
-            answer = await client.request("POST", ROUTE, call(ROUTE, "mine:1"), headers)
-            assert (answer.status, answer.json) == (404, {"error": "model 'mine:1' not found"})
-            assert answer["X-LLM-Error-Code"] == "E_MODEL_NOT_FOUND"
+            if not model and headers:
+                continue  # which is then the role's own
+            answer = await client.request("POST", ROUTE, call(ROUTE, model), headers)
+            assert answer.status == 404
+            assert answer.json["error"] == f"model '{model}' not found{advice}"
+            assert answer["X-LLM-Error-Code"] == answer.json["error_code"] == "E_MODEL_NOT_FOUND"
+
+
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+async def test_the_sdks_are_told_the_same_of_a_misspelt_model(route: str) -> None:
+    async with running(SimConfig(models=("llama3.2:1b",))) as up, up.client() as client:
+        await up.until(lambda: bool(up.app.installed.facts))
+        answer = await client.request("POST", route, call(route, "llama3.2:1bb", stream=True))
+        assert (answer.status, answer.json["error"]["type"]) == (404, "not_found_error")
+        message = answer.json["error"]["message"]
+        assert "not found; did you mean" in message
+        assert message.endswith('"llama3.2:1b"? Else `ollama pull llama3.2:1bb`')
 
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
@@ -241,7 +268,6 @@ TURNED_AWAY = [
     (400, "the prompt is longer than the context length currently available to the model"),
     (401, "unauthorized"),
     (403, "this model requires a subscription"),
-    (404, "model 'qwen3:8b' not found"),
     (413, "too large"),
     (429, "you have reached your weekly usage limit"),
 ]
@@ -269,6 +295,34 @@ async def test_a_second_model_that_turns_the_request_away_is_not_told(
         assert told["unseated"]["model"] == "qwen3:8b"
         assert told["unseated"]["upstream_status"] == status
         assert up.seats() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "told", "code"),
+    [
+        (503, "server busy", "Ollama is overloaded: server busy", "E_OVERLOAD_THROTTLED"),
+        (500, "died", "Ollama answered 500: died", "E_UPSTREAM_LOCAL"),
+    ],
+)
+@pytest.mark.parametrize("known", [True, False], ids=["known", "found out"])
+async def test_a_second_model_that_is_not_installed_is_told_with_what_to_do(
+    status: int, words: str, told: str, code: str, *, known: bool
+) -> None:
+    """Else Ollama's own words would hide why nobody else was asked."""
+    models = ("qwen3:4b",) if known else ("qwen3:4b", "qwen3:8b")
+    async with running(SimConfig(models=models)) as up, up.client() as client:
+        await up.until(lambda: bool(up.app.installed.facts))
+        refusal = orjson.dumps({"error": words}).decode()
+        up.sim.faults.add(Kind.STATUS, status=status, body=refusal, model="qwen3:4b")
+        missing = orjson.dumps({"error": "model 'qwen3:8b' not found"}).decode()
+        up.sim.faults.add(Kind.STATUS, status=404, body=missing, model="qwen3:8b")
+        answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+        assert (answer.status, answer["X-LLM-Error-Code"]) == (status, code)
+        assert answer.json["error"] == (
+            f"{told}; PLANNER's fallback qwen3:8b is not installed in Ollama; "
+            "try `ollama pull qwen3:8b`"
+        )
+        assert models_asked(up) == (["qwen3:4b"] if known else ["qwen3:4b", "qwen3:8b"])
 
 
 async def test_nor_inside_a_stream_that_was_begun_early() -> None:

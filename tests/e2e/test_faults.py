@@ -63,7 +63,7 @@ TABLE = {
     # Ollama's own words, so without a reason of ours.
     "status 500": _no_answer("500 E_UPSTREAM_LOCAL whole"),
     "503 busy": _no_answer("503 E_OVERLOAD_THROTTLED whole"),
-    "404 model": _no_answer("404 E_MODEL_NOT_FOUND whole"),
+    "404 model": _no_answer("404 E_MODEL_NOT_FOUND not_installed whole"),
     # Half an answer is none, however it is framed.
     "cut, framed as whole": _half(OPEN, GOOD, "502 E_UPSTREAM_LOCAL unterminated whole"),
     "cut by FIN": _half(CUT, GOOD, "502 E_UNREACHABLE_LOCAL truncated whole"),

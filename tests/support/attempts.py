@@ -23,6 +23,7 @@ from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
 from modelsplit_proxy.calls.deadlines import Known
+from modelsplit_proxy.calls.missing_model import MissingModel
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.downstream import Downstream
 from modelsplit_proxy.http.request import Request
@@ -295,7 +296,7 @@ class Trial:
         lifecycle = Lifecycle()
         target = UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434")
         self.parts = AttemptParts(
-            answers=AnswerParts(target, lifecycle, self.probe),
+            answers=AnswerParts(target, lifecycle, self.probe, MissingModel(rules, tuple)),
             plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
             admission_queue=cast("AdmissionQueue", self.admission_queue),
             pool=cast("UpstreamPool", upstream),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_proxy.calls.attempt_plan import AttemptPlan
     from modelsplit_proxy.calls.early_headers import EarlyHeaders
+    from modelsplit_proxy.calls.missing_model import MissingModel
     from modelsplit_proxy.calls.reply import Reply
     from modelsplit_proxy.calls.telemetry import Telemetry
     from modelsplit_proxy.calls.validation import Validation
@@ -52,6 +53,7 @@ class AnswerParts:
     target: UpstreamTarget
     lifecycle: Lifecycle
     probe: UpstreamProbe
+    missing_model: MissingModel
 
 
 class AnswerReader:
@@ -136,8 +138,8 @@ class AnswerReader:
             self._attempt.usage = answer_check.usage_of(record.endpoint, held)
         failure = self._what_is_wrong(head, held)
         if failure is not None:
-            if failure.reason is Reason.NOT_INSTALLED and not self._is_clients_own():
-                return self.set_back(self._not_installed())
+            if failure.reason is Reason.NOT_INSTALLED:
+                return self.set_back(self._not_installed(body))
             return self.set_back(failure, head, body)
         if self._early_headers is not None and self._early_headers.committed:
             return self._whole_in_stream(body)
@@ -347,8 +349,10 @@ class AnswerReader:
         """Whether the client itself named the model that was asked."""
         return canonical(self._record.requested_model) == canonical(self._model)
 
-    def _not_installed(self) -> Failure:
+    def _not_installed(self, body: bytes) -> Failure:
         """Ollama cannot know whose choice the model was that it does not have."""
+        if self._is_clients_own():
+            return self._parts.missing_model.failure(self._record.requested_model, body)
         chosen_as = {self._row.primary: "model", self._row.fallback: "fallback"}
         return upstream_failures.not_installed(
             self._model,

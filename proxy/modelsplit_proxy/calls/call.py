@@ -21,6 +21,7 @@ from modelsplit_policy.vocabulary import Provider, RouteReason
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.body import BodyError, read_whole
+from modelsplit_proxy.protocol import upstream_failures
 from modelsplit_proxy.protocol.answer_format import asks
 from modelsplit_proxy.protocol.json_body import read_at_once, read_in_steps
 from modelsplit_proxy.protocol.request_headers import NOTHING, AskedError, read_asked, trace_context
@@ -183,7 +184,22 @@ class InferenceCall:
         if step.attempt < len(setbacks) - 1:
             record.unseated = record.attempts.pop()
             routing.provider = route.provider
-        return setbacks[step.attempt]
+        return self._without_a_second(setbacks, step, route.role)
+
+    @staticmethod
+    def _without_a_second(setbacks: list[Setback], step: Tell, role: Role) -> Setback:
+        """What the client is told; where its second model is missing, that too, in our words."""
+        told, last = setbacks[step.attempt], setbacks[-1]
+        missing = None
+        if step.unable is not None and not step.unable.lacks:
+            missing = upstream_failures.not_installed(
+                step.unable.model, role=role, chosen_as="fallback", provider=Provider.LOCAL
+            )
+        elif told is not last and last.failure.reason is Reason.NOT_INSTALLED:
+            missing = last.failure
+        if missing is None or told.failure.reason is Reason.NOT_INSTALLED:
+            return told
+        return told.in_our_words(told.failure.and_then(missing.message))
 
     def _unable(self, sent: OutgoingRequest, role: Role, candidate: Candidate) -> Unable | None:
         """Why a candidate is known to be of no use to this call; None: it may be."""

@@ -6,7 +6,7 @@ from then on a failure is told inside the answer, or breaks it visibly.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.call import Event, State
@@ -52,6 +52,11 @@ class Setback:
 
     failure: Failure
     answer: OwnAnswer | None = None
+
+    def in_our_words(self, failure: Failure) -> Setback:
+        """The same, told by ``failure``; of what the upstream sent its status alone is left."""
+        answer = self.answer
+        return Setback(failure, answer and replace(answer, body=b""))
 
 
 # Failures that the upstream has told of inside its stream.

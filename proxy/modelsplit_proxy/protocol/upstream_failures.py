@@ -13,6 +13,8 @@ from modelsplit_proxy.protocol import retry_advice
 from modelsplit_proxy.protocol.stream_end import json_object
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.http.upstream import UpstreamError, UpstreamHead
 # Ollama says nothing about when to come back; its queue moves in seconds.
@@ -22,6 +24,8 @@ _NOT_FOUND: Final = "Not Found"
 _NAME_MAX: Final = 60
 # What was seen of a broken exchange.
 _DETAIL_MAX: Final = 60
+_TEXT_MAX: Final = 200
+_ROLES_TOLD: Final = 3
 # An error is told at once or not at all.
 _ERROR_BYTES: Final = 64 * 1024
 
@@ -81,6 +85,22 @@ def not_installed(model: str, *, role: Role, chosen_as: str, provider: Provider)
             "Ollama does not have it; name one of Ollama's cloud models in the policy"
         )
     return Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, text, _NOT_FOUND)
+
+
+def not_found(model: str, body: bytes, *, meant: str | None, roles: Sequence[str]) -> Failure:
+    """What a 404 amounts to for a model that the client named itself.
+
+    ``body``: Ollama's, whose words stand first. ``meant``: a name like it that is known, None if
+    there is none. ``roles``: names of roles that would be understood.
+    """
+    name, known = said_back(model, _NAME_MAX), ", ".join(roles[:_ROLES_TOLD])
+    advice = f"; try `ollama pull {name}`, or name a role: {known}"
+    if meant is not None:
+        advice = f'; did you mean "{said_back(meant, _NAME_MAX)}"? Else `ollama pull {name}`'
+    elif not model:
+        advice = f": no model is named; name one, or a role: {known}"
+    text = _said(body)[: _TEXT_MAX - len(advice)] + advice
+    return Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, text[:_TEXT_MAX], _NOT_FOUND)
 
 
 def no_success(status: int, provider: Provider) -> Failure:

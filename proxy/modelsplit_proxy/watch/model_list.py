@@ -87,6 +87,10 @@ class ModelList:
         models = listed(body)
         return models is not None and _digests(models) != _digests(found)
 
+    def names(self) -> list[str]:
+        """The models as Ollama named them last; empty: nobody has asked, or it did not say."""
+        return [model.name for model in (self._found or {}).values()]
+
     async def since(self, moment: float) -> Mapping[str, Listed] | None:
         """The models by canonical name, as Ollama lists them at ``moment`` or later.
 

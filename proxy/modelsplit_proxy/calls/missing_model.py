@@ -1,0 +1,38 @@
+"""What a client is told that named a model which is not installed.
+
+What Ollama says stands first, so that who looks for its words finds them; then the next step.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from modelsplit_policy.model_names import canonical
+from modelsplit_policy.near_names import near
+from modelsplit_proxy.protocol import upstream_failures
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.failures import Failure
+
+
+class MissingModel:
+    """Knows what might have been meant. ``installed``: names, as Ollama lists them."""
+
+    def __init__(self, policy: Policy, installed: Callable[[], Iterable[str]]) -> None:
+        self._roles = [row.aliases[0] for row in policy.roles.values() if row.aliases]
+        self._aliases = [alias for row in policy.roles.values() for alias in row.aliases]
+        self._installed = installed
+
+    def failure(self, model: str, body: bytes) -> Failure:
+        """``body``: Ollama's own answer to a client that named ``model``."""
+        known = [*self._aliases, *self._others(model)]
+        meant = near(model, known)
+        return upstream_failures.not_found(model, body, meant=meant, roles=self._roles)
+
+    def _others(self, model: str) -> Iterator[str]:
+        for name in self._installed():
+            if canonical(name) != canonical(model):
+                yield name.removesuffix(":latest")
