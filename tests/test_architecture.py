@@ -138,6 +138,8 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         ("modelsplit_proxy.records.slo_judge", "_report"),
         # A quarter of a megabyte of the reading of a file of keys, and most have none.
         ("modelsplit_proxy.cli.serve", "_keyring"),
+        # What asks a cloud over its own API: half a megabyte, and most processes ask none.
+        ("modelsplit_proxy.app", "_configured_clouds"),
         # OpenTelemetry's SDK, an optional package.
         ("modelsplit_proxy.tracing.setup", "traces"),
     }

@@ -59,7 +59,15 @@ BEFORE_SENDING: Final = (Check.BUDGET, Check.BREAKER)
 
 # Of a second attempt: it was not sent, or it was turned away by a model nobody had asked for.
 _SAY_NOTHING: Final = frozenset(
-    {Reason.BREAKER_OPEN, Reason.NOT_INSTALLED, Reason.UPSTREAM_REJECTED}
+    {
+        Reason.BREAKER_OPEN,
+        Reason.NOT_INSTALLED,
+        Reason.UPSTREAM_REJECTED,
+        Reason.NO_PROVIDER,
+        Reason.EGRESS_DENIED,
+        Reason.UNTRANSLATABLE,
+        Reason.PROVIDER_CREDENTIAL,
+    }
 )
 
 

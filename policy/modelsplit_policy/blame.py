@@ -100,6 +100,7 @@ WHOSE: Final[Mapping[ErrorCode, Mapping[Reason, Blame]]] = MappingProxyType(
             Reason.UNKNOWN_ROLE: _OURS,
             Reason.AMBIGUOUS_MODEL: _OURS,
             Reason.BAD_MODEL_NAME: _OURS,
+            Reason.UNTRANSLATABLE: _OURS,
             Reason.COMPRESSED_BODY: _OURS,
             Reason.BODY_TIMEOUT: _OURS,
             Reason.UPSTREAM_REJECTED: Blame.REQUEST,
@@ -114,6 +115,7 @@ WHOSE: Final[Mapping[ErrorCode, Mapping[Reason, Blame]]] = MappingProxyType(
             Reason.ORIGIN_DENIED: _OURS,
             Reason.METHOD_DENIED: _OURS,
             Reason.ROLE_DENIED: _OURS,
+            Reason.EGRESS_DENIED: _OURS,
             Reason.MANAGEMENT_DENIED: _OURS,
             Reason.IS_ALIAS: _OURS,
             Reason.UPSTREAM_REJECTED: Blame.REQUEST,
@@ -129,7 +131,10 @@ WHOSE: Final[Mapping[ErrorCode, Mapping[Reason, Blame]]] = MappingProxyType(
             Reason.APPROVAL_SPENT: _OURS,
             Reason.PRICE_UNKNOWN: _OURS,
         },
-        ErrorCode.MODEL_NOT_FOUND: {Reason.NOT_INSTALLED: Blame.REQUEST},
+        ErrorCode.MODEL_NOT_FOUND: {
+            Reason.NOT_INSTALLED: Blame.REQUEST,
+            Reason.NO_PROVIDER: _OURS,
+        },
         ErrorCode.REQUEST_TOO_LARGE: {
             Reason.BODY_LIMIT: _OURS,
             Reason.UPSTREAM_REJECTED: Blame.REQUEST,
@@ -158,7 +163,8 @@ WHOSE: Final[Mapping[ErrorCode, Mapping[Reason, Blame]]] = MappingProxyType(
         ErrorCode.UNREACHABLE_LOCAL: _UNREACHABLE,
         ErrorCode.UNREACHABLE_CLOUD: _UNREACHABLE,
         ErrorCode.UPSTREAM_LOCAL: _UPSTREAM,
-        ErrorCode.UPSTREAM_CLOUD: _UPSTREAM,
+        # One who may not be asked is no worse to ask for those who may.
+        ErrorCode.UPSTREAM_CLOUD: {**_UPSTREAM, Reason.PROVIDER_CREDENTIAL: Blame.NOBODY},
         ErrorCode.STREAM_BROKEN_LOCAL: _STREAM,
         ErrorCode.STREAM_BROKEN_CLOUD: _STREAM,
         ErrorCode.TIMEOUT_LOCAL: _TIMEOUT,

@@ -49,6 +49,7 @@ class Reason(StrEnum):
     UNKNOWN_ROLE = "unknown_role"
     AMBIGUOUS_MODEL = "ambiguous_model"
     BAD_MODEL_NAME = "bad_model_name"
+    UNTRANSLATABLE = "untranslatable"
     COMPRESSED_BODY = "compressed_body"
     HOST_DENIED = "host_denied"
     ORIGIN_DENIED = "origin_denied"
@@ -56,6 +57,7 @@ class Reason(StrEnum):
     NO_KEY = "no_key"
     WRONG_KEY = "wrong_key"
     ROLE_DENIED = "role_denied"
+    EGRESS_DENIED = "egress_denied"
     MANAGEMENT_DENIED = "management_denied"
     IS_ALIAS = "is_alias"
     UNKNOWN_CONDITION = "unknown_condition"
@@ -66,6 +68,7 @@ class Reason(StrEnum):
     APPROVAL_SPENT = "approval_spent"
     PRICE_UNKNOWN = "price_unknown"
     NOT_INSTALLED = "not_installed"
+    NO_PROVIDER = "no_provider"
     BODY_LIMIT = "body_limit"
     CLIENT_RATE = "client_rate"
     CLIENT_CONCURRENCY = "client_concurrency"
@@ -93,6 +96,7 @@ class Reason(StrEnum):
     ERROR_LINE = "error_line"
     UNREADABLE_ANSWER = "unreadable_answer"
     RUNNER_FAILED = "runner_failed"
+    PROVIDER_CREDENTIAL = "provider_credential"
     ROLE_TIMEOUT = "role_timeout"
     LOAD_TIMEOUT = "load_timeout"
     TOTAL_TIMEOUT = "total_timeout"
@@ -148,6 +152,7 @@ _UPSTREAM: Final = _spec(
     Reason.UNREADABLE_ANSWER,
     Reason.RUNNER_FAILED,
 )
+_UPSTREAM_CLOUD: Final = _spec(502, "api_error", *_UPSTREAM.reasons, Reason.PROVIDER_CREDENTIAL)
 _BROKEN: Final = _spec(
     502,
     "api_error",
@@ -185,6 +190,7 @@ ERRORS: Final = MappingProxyType(
             Reason.UNKNOWN_ROLE,
             Reason.AMBIGUOUS_MODEL,
             Reason.BAD_MODEL_NAME,
+            Reason.UNTRANSLATABLE,
             Reason.COMPRESSED_BODY,
             Reason.UPSTREAM_REJECTED,
             retry=False,
@@ -204,6 +210,7 @@ ERRORS: Final = MappingProxyType(
             Reason.ORIGIN_DENIED,
             Reason.METHOD_DENIED,
             Reason.ROLE_DENIED,
+            Reason.EGRESS_DENIED,
             Reason.MANAGEMENT_DENIED,
             Reason.IS_ALIAS,
             Reason.UPSTREAM_REJECTED,
@@ -226,7 +233,9 @@ ERRORS: Final = MappingProxyType(
             Reason.PRICE_UNKNOWN,
             retry=False,
         ),
-        ErrorCode.MODEL_NOT_FOUND: _spec(404, "not_found_error", Reason.NOT_INSTALLED, retry=False),
+        ErrorCode.MODEL_NOT_FOUND: _spec(
+            404, "not_found_error", Reason.NOT_INSTALLED, Reason.NO_PROVIDER, retry=False
+        ),
         ErrorCode.REQUEST_TOO_LARGE: _spec(
             413,
             "request_too_large",
@@ -265,7 +274,7 @@ ERRORS: Final = MappingProxyType(
         ErrorCode.UNREACHABLE_LOCAL: _UNREACHABLE,
         ErrorCode.UNREACHABLE_CLOUD: _UNREACHABLE,
         ErrorCode.UPSTREAM_LOCAL: _UPSTREAM,
-        ErrorCode.UPSTREAM_CLOUD: _UPSTREAM,
+        ErrorCode.UPSTREAM_CLOUD: _UPSTREAM_CLOUD,
         ErrorCode.STREAM_BROKEN_LOCAL: _BROKEN,
         ErrorCode.STREAM_BROKEN_CLOUD: _BROKEN,
         ErrorCode.TIMEOUT_LOCAL: _TIMEOUT,

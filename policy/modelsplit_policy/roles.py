@@ -123,11 +123,13 @@ class Providers:
     """Who computes the answers of a model, indexed once.
 
     A model of the cloud is the cloud whichever role asks for it: those that Ollama names so,
-    and those that the policy gives to CLOUD and to no role of this machine.
+    and those that the policy gives to CLOUD or to a provider, and to no role of this machine.
     """
 
     def __init__(self, policy: Policy) -> None:
-        cloud = frozenset(canonical(name) for name in named_by(policy, Role.CLOUD))
+        provided = (name for row in policy.cloud.providers.values() for name in row.models)
+        named = (*named_by(policy, Role.CLOUD), *provided)
+        cloud = frozenset(canonical(name) for name in named)
         self._rows = policy.roles
         self._cloud = cloud - named_here(policy)
 

@@ -41,11 +41,11 @@ from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
 from modelsplit_proxy.calls.call import CallParts
-from modelsplit_proxy.calls.deadlines import Known
+from modelsplit_proxy.calls.deadlines import ELSEWHERE, Known
 from modelsplit_proxy.calls.missing_model import MissingModel
 from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
-from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.config.settings import Address, SettingError
 from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
 from modelsplit_proxy.http.origin_guard import OriginGuard
 from modelsplit_proxy.http.read_budget import ReadBudget, ReadLimits
@@ -112,6 +112,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.settings import Settings
     from modelsplit_proxy.limits.client_keys import Keyring
     from modelsplit_proxy.protocol.endpoint import Endpoint
+    from modelsplit_proxy.providers.clouds import Clouds
     from modelsplit_proxy.records.request_log import Sink
 
 logger = logging.getLogger("modelsplit")
@@ -203,6 +204,7 @@ class App:
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
         self._traces = traces(settings, clock)
+        self._clouds = self._configured_clouds()
         self._measure()
         self._count()
         self._read_limits = _read_limits(settings)
@@ -259,6 +261,21 @@ class App:
             self.clock,
         )
         return HealthMonitor(HealthGuard(rules), rules, watched)
+
+    def _configured_clouds(self) -> Clouds | None:
+        """None: no cloud is asked over its own API. SettingError, where a key may not be used."""
+        if not self.policy.cloud.providers:
+            return None
+        # Half a megabyte, and most processes ask no cloud.
+        from modelsplit_proxy.config.cloud_keys import read_keys  # noqa: PLC0415
+        from modelsplit_proxy.providers.clouds import CertificatesError, Clouds  # noqa: PLC0415
+
+        policy, settings = self.policy.cloud, self._settings
+        keys = read_keys(policy, settings.environ)
+        try:
+            return Clouds(policy, keys, self.clock, self._tasks, settings.connect_timeout_s)
+        except CertificatesError as error:
+            raise SettingError(str(error)) from None
 
     def _job_keeper(self) -> JobKeeper:
         expire_after_s = self.policy.jobs.expire_after_s
@@ -368,12 +385,14 @@ class App:
 
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
+        missing = MissingModel(self.policy, self._model_list.names)
         return AttemptParts(
-            answers=AnswerParts(
-                *(self.target, self.lifecycle, self.probe),
-                MissingModel(self.policy, self._model_list.names),
+            answers=AnswerParts(*(self.target, self.lifecycle, self.probe), missing),
+            cloud_answers=AnswerParts(*(self.target, self.lifecycle, ELSEWHERE.probe), missing),
+            policy=self.policy,
+            plans=AttemptPlans(
+                self.policy, self._pricing.prices, self.budget_keeper, stall_s, self._clouds
             ),
-            plans=AttemptPlans(self.policy, self._pricing.prices, self.budget_keeper, stall_s),
             admission_queue=self.admission_queue,
             pool=self.pool,
             known=Known(self.loaded_models, self.probe),
@@ -558,6 +577,8 @@ class App:
         self.presence.close()
         await self._tasks.close()
         self.pool.close()
+        if self._clouds is not None:
+            await self._clouds.close()
         await self.log.close()
         if self._traces is not None:
             await self._traces.close()

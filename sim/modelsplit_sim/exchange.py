@@ -23,6 +23,8 @@ _HIGH_WATER = 256 * 1024
 # Go reads this much of an unread body before it gives the connection up (observed: 851916 bytes
 # of a chunked upload had left curl when the early 200 came).
 _DISCARD_LIMIT = 256 * 1024
+# Anthropic's own status.
+_OVERLOADED = 529
 
 
 class DroppedError(Exception):
@@ -270,7 +272,8 @@ class Exchange:
             lines = [line for line in lines if line[0] != "Connection"]
             lines.append(("Connection", "close"))
         lines += [line for line in framing if line not in length]
-        first = f"HTTP/{self.request.version} {status} {HTTPStatus(status).phrase}"
+        phrase = "Overloaded" if status == _OVERLOADED else HTTPStatus(status).phrase
+        first = f"HTTP/{self.request.version} {status} {phrase}"
         text = "\r\n".join([first, *(f"{name}: {value}" for name, value in lines)])
         return text.encode("latin-1") + b"\r\n\r\n"
 

@@ -22,7 +22,7 @@ from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.calls.answer import AnswerParts
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
-from modelsplit_proxy.calls.deadlines import Known
+from modelsplit_proxy.calls.deadlines import ELSEWHERE, Known
 from modelsplit_proxy.calls.missing_model import MissingModel
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
 from modelsplit_proxy.http.downstream import Downstream
@@ -297,6 +297,10 @@ class Trial:
         target = UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434")
         self.parts = AttemptParts(
             answers=AnswerParts(target, lifecycle, self.probe, MissingModel(rules, tuple)),
+            cloud_answers=AnswerParts(
+                target, lifecycle, ELSEWHERE.probe, MissingModel(rules, tuple)
+            ),
+            policy=rules,
             plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
             admission_queue=cast("AdmissionQueue", self.admission_queue),
             pool=cast("UpstreamPool", upstream),

@@ -7,6 +7,7 @@ roles in the README; docs/policy.md has one entry per key.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, TypeVar
@@ -17,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    JsonValue,
     PlainSerializer,
     PlainValidator,
     ValidationInfo,
@@ -47,6 +49,13 @@ LABEL: Final = r"^[A-Za-z0-9._-]{1,64}$"
 WINDOW: Final = r"^[1-9][0-9]{0,5}[smhd]$"
 # Written into requests as it stands here, and Go's durations know no days.
 KEEP_ALIVE: Final = r"^[1-9][0-9]{0,5}[smh]$"
+BASE_URL: Final = (
+    r"^(?:https://[A-Za-z0-9._-]+|http://(?:127\.0\.0\.1|localhost)|https?://\[::1\])"
+    r"(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?$"
+)
+PROVIDER_MODEL: Final = r"^[!-~]{1,256}$"
+HEADER_VALUE: Final = r"^[!-~]{1,128}$"
+VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
 _UNIT_SECONDS: Final = MappingProxyType({"s": 1, "m": 60, "h": 3_600, "d": 86_400})
 
 Condition = Literal["failure_analysis", "complex_output", "schema_failed", "operator"]
@@ -84,6 +93,14 @@ def _readable(name: str) -> str:
     return name
 
 
+def _pattern(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error:
+        raise PydanticCustomError("pattern", "is no regular expression of Python's") from None
+    return text
+
+
 # Pydantic's `frozen` stops at the attribute; the proxy carries it into the mapping.
 _Frozen = (AfterValidator(_frozen), PlainSerializer(dict))
 
@@ -106,6 +123,10 @@ OptionValue = Annotated[
     WithJsonSchema({"type": ["string", "number", "boolean"]}),
 ]
 Options = Annotated[Mapping[OptionName, OptionValue], *_Frozen]
+# https, or http to this machine alone: a key would be read on the way.
+BaseUrl = Annotated[str, Field(strict=True, pattern=BASE_URL)]
+HeaderValue = Annotated[str, Field(strict=True, pattern=HEADER_VALUE)]
+ProviderModel = Annotated[str, Field(strict=True, pattern=PROVIDER_MODEL)] | None
 Version = Annotated[Literal[1], BeforeValidator(_whole)]
 
 
@@ -384,6 +405,100 @@ class JobsPolicy(_Part):
         return seconds(self.expire_after)
 
 
+class CloudProviderPolicy(_Part):
+    """A cloud that is asked over its own API, and the models it answers for."""
+
+    dialect: Literal["anthropic"] = Field(
+        default="anthropic", description="Whose API it is asked by: anthropic, the Messages API."
+    )
+    base_url: BaseUrl = Field(
+        default="https://api.anthropic.com",
+        description="Where its API begins. https; http only to this machine.",
+    )
+    models: Annotated[Mapping[ModelName, ProviderModel], *_Frozen] = Field(
+        min_length=1,
+        description="Each model by the policy's name, and its name there. Null: the same.",
+        json_schema_extra={"additionalProperties": False},
+    )
+    key_file: Annotated[str, Field(strict=True, min_length=1)] | None = Field(
+        default=None, description="A file that holds its key and nothing else; its owner's alone."
+    )
+    key_env: Annotated[str, Field(strict=True, pattern=VARIABLE)] = Field(
+        default="ANTHROPIC_API_KEY",
+        description="The variable that holds its key, if no credential and no file does.",
+    )
+    version: HeaderValue = Field(
+        default="2023-06-01", description="What is sent as anthropic-version."
+    )
+    betas: tuple[HeaderValue, ...] = Field(
+        default=(), description="What is sent as anthropic-beta."
+    )
+    thinking_tokens: CountOrNone = Field(
+        default=0, description="Tokens its models may think with. 0: they cannot."
+    )
+    structured_output: Flag = Field(
+        default=False,
+        description="Its models take an answer's schema. False: a tool stands in for it.",
+    )
+    use_proxy: Flag = Field(
+        default=False, description="Go by the variables HTTPS_PROXY and NO_PROXY."
+    )
+    ca_file: Annotated[str, Field(strict=True, min_length=1)] | None = Field(
+        default=None, description="Authorities that are trusted. Null: those of the system."
+    )
+
+
+class EgressPolicy(_Part):
+    """Whose calls may leave for a provider."""
+
+    roles: tuple[Role, ...] = Field(
+        default=(Role.CLOUD,), description="Roles whose calls may leave."
+    )
+    clients: tuple[Label, ...] | None = Field(
+        default=None, description="Keys of clients whose calls may leave. Null: all, keys or not."
+    )
+    conditions: tuple[Condition, ...] | None = Field(
+        default=None, description="Escalations that may leave. Null: all that are allowed at all."
+    )
+
+
+class RedactionPolicy(_Part):
+    """What is taken out of a request before it leaves."""
+
+    name: Label = Field(description="Unique; the record says how often it was found.")
+    pattern: Annotated[str, Field(strict=True, min_length=1), AfterValidator(_pattern)] = Field(
+        description="A regular expression, of Python's."
+    )
+    replacement: Annotated[str, Field(strict=True)] = Field(
+        default="[redacted]", description="What stands there instead."
+    )
+
+
+# As the schema prints it.
+_ALLOW_FROM: Final[dict[str, JsonValue]] = {
+    "roles": [Role.CLOUD.value],
+    "clients": None,
+    "conditions": None,
+}
+
+
+class CloudPolicy(_Part):
+    """Clouds that are asked over their own API, and what may leave for them."""
+
+    providers: Annotated[Mapping[Label, CloudProviderPolicy], *_Frozen] = Field(
+        default={},
+        validate_default=True,
+        description="Each provider by a name of your choice.",
+        json_schema_extra={"additionalProperties": False},
+    )
+    allow_from: EgressPolicy = Field(
+        default=EgressPolicy(), description="Whose calls may leave for a provider."
+    )
+    redact: tuple[RedactionPolicy, ...] = Field(
+        default=(), description="What is taken out of every request before it leaves."
+    )
+
+
 class BreakersPolicy(_Part):
     """When calls to a provider or a model are stopped for a while."""
 
@@ -507,6 +622,11 @@ class Policy(_Part):
         default=ManagementPolicy(), description="Which changes to models go through."
     )
     jobs: JobsPolicy = Field(default=JobsPolicy(), description="How jobs are kept.")
+    cloud: CloudPolicy = Field(
+        default_factory=CloudPolicy,
+        description="Clouds that are asked over their own API.",
+        json_schema_extra={"default": {"providers": {}, "allow_from": _ALLOW_FROM, "redact": []}},
+    )
 
     @field_validator("roles", mode="before")
     @classmethod

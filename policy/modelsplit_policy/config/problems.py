@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.config.model import KEEP_ALIVE, LABEL, NAME, WINDOW
+from modelsplit_policy.config.model import (
+    BASE_URL,
+    HEADER_VALUE,
+    KEEP_ALIVE,
+    LABEL,
+    NAME,
+    PROVIDER_MODEL,
+    VARIABLE,
+    WINDOW,
+)
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -98,6 +107,10 @@ _PATTERNS: Final[Mapping[str, str]] = MappingProxyType(
         NAME: "must be 1 to 256 letters, digits or . _ : / -, not {got}",
         LABEL: "must be 1 to 64 letters, digits or . _ -, not {got}",
         WINDOW: 'must be a whole number with s, m, h or d, such as "30m" or "1h", not {got}',
+        BASE_URL: "must be an https address, or an http one of this machine, not {got}",
+        PROVIDER_MODEL: "must be 1 to 256 ASCII characters without spaces, or null, not {got}",
+        HEADER_VALUE: "must be 1 to 128 ASCII characters without spaces, not {got}",
+        VARIABLE: "must be the name of a variable, such as ANTHROPIC_API_KEY, not {got}",
         KEEP_ALIVE: 'must be a whole number with s, m or h, such as "5m" or "1h", not {got}',
     }
 )

@@ -20,19 +20,21 @@ from modelsplit_policy.config.model import (
     LONG_WAIT_MS,
     WAIT_MS,
     BudgetPolicy,
+    CloudProviderPolicy,
     EscalationPolicy,
     ExperimentPolicy,
     GlobalPolicy,
     M,
     ModelPolicy,
     Options,
+    RedactionPolicy,
     RolePolicy,
     Scalar,
     SloPolicy,
     with_provider,
 )
 from modelsplit_policy.config.problems import MISSING, Loc, Problem, json_path, problem_at, shown
-from modelsplit_policy.model_names import canonical
+from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.slo.names import AT_MOST_ALL, BOUNDS, OBJECTIVES
 from modelsplit_policy.vocabulary import Provider, Role
 
@@ -50,6 +52,8 @@ class _Draft:
     budgets: Mapping[Any, BudgetPolicy]
     conditions: tuple[str, ...]
     experiments: Mapping[Any, ExperimentPolicy]
+    providers: Mapping[str, CloudProviderPolicy]
+    redactions: tuple[RedactionPolicy, ...]
     slo: Mapping[Any, SloPolicy]
 
 
@@ -70,6 +74,10 @@ def _sound_parts(model: type[M], parts: object) -> dict[Any, M]:
     return {key: part for key, part in checked if part is not None}
 
 
+def _part(parts: object, key: str) -> object:
+    return parts.get(key) if isinstance(parts, Mapping) else None
+
+
 def read_draft(raw: Mapping[str, Any]) -> _Draft:
     cap = _sound(GlobalPolicy, raw.get("global"))
     roles = _sound_parts(RolePolicy, with_provider(raw.get("roles")))
@@ -83,6 +91,8 @@ def read_draft(raw: Mapping[str, Any]) -> _Draft:
         budgets=_sound_parts(BudgetPolicy, raw.get("budgets")),
         conditions=escalation.conditions if escalation else (),
         experiments=_sound_parts(ExperimentPolicy, raw.get("experiments")),
+        providers=_sound_parts(CloudProviderPolicy, _part(raw.get("cloud"), "providers")),
+        redactions=tuple(_sound_parts(RedactionPolicy, _part(raw.get("cloud"), "redact")).values()),
         slo=_sound_parts(SloPolicy, raw.get("slo")),
     )
 
@@ -292,6 +302,30 @@ def _arms(at: Loc, test: ExperimentPolicy) -> Iterator[Problem]:
         yield problem_at((*at, "arms"), "have no weight; give at least one more than 0")
 
 
+def _clouds(draft: _Draft) -> Iterator[Problem]:
+    names: list[tuple[Loc, str]] = [
+        (("cloud", "providers", provider, "models", model), canonical(model))
+        for provider, row in draft.providers.items()
+        for model in row.models
+    ]
+    yield from _twice(names, lambda first: f"is already at {first}; one provider answers for it")
+    here = {
+        canonical(model): json_path(("roles", name.value, key))
+        for name, role in draft.roles.items()
+        for key, model in (("primary", role.primary), ("fallback", role.fallback))
+        if name is not Role.CLOUD and model is not None
+    }
+    for loc, name in names:
+        if name in here:
+            yield problem_at(loc, f"is a model of this machine at {here[name]}; rename the one")
+        if runs_in_cloud(str(loc[-1])):
+            yield problem_at(loc, "is a name that Ollama runs in its own cloud; rename it")
+    yield from _twice(
+        [(("cloud", "redact", i, "name"), row.name) for i, row in enumerate(draft.redactions)],
+        lambda first: f"is also the name at {first}; rename one",
+    )
+
+
 def _objectives(draft: _Draft) -> Iterator[Problem]:
     for name, slo in draft.slo.items():
         if name not in OBJECTIVES:
@@ -323,5 +357,6 @@ RULES: Final = (
     _budgets,
     _conditions,
     _experiments,
+    _clouds,
     _objectives,
 )

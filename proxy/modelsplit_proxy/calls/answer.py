@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_proxy.calls.attempt_plan import AttemptPlan
+    from modelsplit_proxy.calls.deadlines import Signs
     from modelsplit_proxy.calls.early_headers import EarlyHeaders
     from modelsplit_proxy.calls.missing_model import MissingModel
     from modelsplit_proxy.calls.reply import Reply
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.stream_end import StreamVerdict, Usage
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
-    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 # A JSON answer is held until it is whole, so that one that breaks can still be replaced.
 # Beyond this size (only embeddings get there) it is passed on as it comes.
@@ -52,7 +52,7 @@ class AnswerParts:
 
     target: UpstreamTarget
     lifecycle: Lifecycle
-    probe: UpstreamProbe
+    probe: Signs
     missing_model: MissingModel
 
 
@@ -365,6 +365,8 @@ class AnswerReader:
         """What ended an attempt before its client saw a byte."""
         if isinstance(result, Reason):
             return self.late(result)
+        if result.failure is not None:
+            return result.failure
         upstream = f"http://{self._parts.target.authority}"
         return upstream_failures.failure_of_error(
             result, upstream=upstream, provider=self._provider, gone=self._is_down
@@ -372,6 +374,8 @@ class AnswerReader:
 
     def _break_failure(self, result: UpstreamError | Reason) -> Failure:
         if isinstance(result, UpstreamError):
+            if result.failure is not None:
+                return result.failure
             return upstream_failures.failure_of_break(
                 result, provider=self._provider, gone=self._is_down
             )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy import egress
 from modelsplit_policy.attempts import Tried, explains, retries_at_once, wait_left_s
 from modelsplit_policy.blame import USUAL, Circumstances, pair_of
 from modelsplit_policy.call import Event, State
@@ -22,7 +23,7 @@ from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, answer_bound, apply
 from modelsplit_policy.tickets import Place, Ticket
 from modelsplit_proxy.calls.answer import AnswerParts, AnswerReader
-from modelsplit_proxy.calls.deadlines import LateError, first_byte
+from modelsplit_proxy.calls.deadlines import ELSEWHERE, LateError, first_byte
 from modelsplit_proxy.calls.early_headers import EarlyHeaders, asks_for_stream
 from modelsplit_proxy.calls.telemetry import Telemetry
 from modelsplit_proxy.calls.validation import Validation
@@ -33,6 +34,7 @@ from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
+    from modelsplit_policy.config.model import Policy
     from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_policy.roles import Candidate
     from modelsplit_proxy.calls.attempt_plan import AttemptPlans
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import AttemptCharge, BudgetKeeper
     from modelsplit_proxy.protocol.request_headers import Asked
+    from modelsplit_proxy.providers.clouds import CloudModel
+    from modelsplit_proxy.providers.prepared import Prepared
     from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.watch.presence import Presence
@@ -62,6 +66,8 @@ class AttemptParts:
     """What outlives the attempt."""
 
     answers: AnswerParts
+    cloud_answers: AnswerParts
+    policy: Policy
     plans: AttemptPlans
     admission_queue: AdmissionQueue
     pool: UpstreamPool
@@ -121,6 +127,7 @@ class AttemptRun:
         "_limits",
         "_parts",
         "_plan",
+        "_prepared",
         "_reader",
         "_record",
         "_reply",
@@ -153,7 +160,7 @@ class AttemptRun:
             None if plan.row.early_headers_after_ms is None else self._read_early_headers()
         )
         self._reader = AnswerReader(
-            parts.answers,
+            parts.answers if plan.cloud is None else parts.cloud_answers,
             record,
             reply,
             plan,
@@ -168,7 +175,10 @@ class AttemptRun:
         self._waits_again = False
         self._admitted: Allowed | None = None
         self._before: Failure | None = None
-        self._charge = self._read_charge() if plan.counted else None
+        # What it would load is not here, and nothing leaves for that.
+        counted = plan.counted and (plan.cloud is None or record.loading is None)
+        self._charge = self._read_charge() if counted else None
+        self._prepared: Prepared | None = None
 
     async def run(
         self, *, waited_s: float, after: AttemptRun | None, before: Failure | None = None
@@ -183,7 +193,10 @@ class AttemptRun:
         self._before = before
         if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
-        stopped = parts.breakers.check(self._plan.provider, self._plan.model, self._pair)
+        plan = self._plan
+        stopped = plan.unserved if plan.cloud is None else self._prepare(plan.cloud)
+        if stopped is None:
+            stopped = parts.breakers.check(plan.provider, plan.model, self._pair)
         if stopped is None and self._charge is not None:
             stopped = await self._charge.check()
         if stopped is not None:
@@ -228,7 +241,30 @@ class AttemptRun:
         refused = await self._take_seat(ticket, None)
         return await self._dispatch() if refused is None else self._reader.set_back(refused)
 
+    def _prepare(self, cloud: CloudModel) -> Failure | None:
+        """Make the request ready for who is asked in place of Ollama; a Failure: it stays here."""
+        record, plan, sent, parts = self._record, self._plan, self._sent, self._parts
+        refused = egress.refusal(
+            parts.policy,
+            plan.role,
+            plan.candidate.model,
+            client=record.key_name,
+            condition=sent.asked.escalate,
+        )
+        if refused is not None:
+            return refused
+        model = plan.candidate.model
+        tokens = parts.budget_keeper.output_tokens(record, plan.role, model, sent.body.fields)
+        prepared = cloud.prepare(record.endpoint, self._body_bytes(), tokens)
+        if isinstance(prepared, Failure):
+            return prepared
+        record.untranslated, record.redacted = prepared.untranslated, prepared.redacted
+        self._prepared = prepared
+        return None
+
     def _needs_seat(self) -> bool:
+        if self._plan.cloud is not None:
+            return False
         resident = self._parts.known.loaded_models.loaded(self._plan.model) is True
         fields = self._sent.body.fields
         return needs_seat(self._record.loading, fields, resident=resident)
@@ -357,6 +393,8 @@ class AttemptRun:
 
     async def _exchange(self) -> Setback | None:
         parts = self._parts
+        if self._plan.cloud is not None:
+            return await self._exchange_elsewhere(self._plan.cloud)
         deadline = Deadline(self._limits, asyncio.get_running_loop().time())
         try:
             connection = await parts.pool.acquire()
@@ -369,7 +407,7 @@ class AttemptRun:
         try:
             self._attempt.sent = True
             self._write_request(connection)
-            setback = await self._answer(exchange, deadline)
+            setback = await self._answer(exchange, deadline, parts.known)
             return (
                 setback
                 if self._early_headers is None
@@ -379,6 +417,25 @@ class AttemptRun:
             # Unless its answer is complete, this cuts the upstream off, which is what
             # makes Ollama stop computing for nobody.
             exchange.abort()
+
+    async def _exchange_elsewhere(self, cloud: CloudModel) -> Setback | None:
+        """The same with a cloud's own API, which answers in the client's dialect here."""
+        attempt, sent = self._attempt, self._sent
+        deadline = Deadline(self._limits, asyncio.get_running_loop().time())
+        if self._prepared is None:  # it only loads, or unloads
+            answer = cloud.loaded(self._record.endpoint, self._record.loading)
+            return await self._reader.run(answer, await answer.ready(), self._bounds)
+        betas = sent.request.headers.get("anthropic-beta", "") if self._prepared.passes else ""
+        call = cloud.ask(self._prepared, betas)
+        attempt.sent = True
+        try:
+            setback = await self._answer(call.exchange, deadline, ELSEWHERE)
+            early = self._early_headers
+            return setback if early is None else self._in_band(setback, early)
+        finally:
+            call.exchange.abort()
+            attempt.sent, attempt.upstream_status = call.is_sent, call.status
+            attempt.usage = call.usage
 
     def _in_band(self, setback: Setback | None, early_headers: EarlyHeaders) -> Setback | None:
         """After an early head a setback can only be told inside the stream."""
@@ -420,11 +477,11 @@ class AttemptRun:
 
     # 3. The answer.
 
-    async def _answer(self, exchange: Exchange, deadline: Deadline) -> Setback | None:
+    async def _answer(self, exchange: Exchange, deadline: Deadline, known: Known) -> Setback | None:
         try:
             if self._early_headers is not None:
                 self._early_headers.start()
-            head = await first_byte(exchange, deadline, self._parts.known, self._plan.model)
+            head = await first_byte(exchange, deadline, known, self._plan.model)
         except UpstreamError as error:
             return self._reader.broken(error)
         except LateError as late:

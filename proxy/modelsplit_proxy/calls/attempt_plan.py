@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.deadlines import Limits
+from modelsplit_policy.egress import unserved
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Providers
 from modelsplit_policy.shaping import shape_of
@@ -19,11 +20,13 @@ from modelsplit_policy.vocabulary import Provider
 
 if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy, RolePolicy
+    from modelsplit_policy.failures import Failure
     from modelsplit_policy.prices import Price, Prices
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.shaping import Shape
     from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.limits.budgets import BudgetKeeper
+    from modelsplit_proxy.providers.clouds import CloudModel, Clouds
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class AttemptPlan:
     for the whole call. ``held_back_s``: the longest silence of an answer that Ollama may hold
     back. ``max_wait_s`` and ``max_hold_s``: the most it may stand in line, and for usefulness
     alone. ``shape``: the rules for a request that named this very model;
-    ``chosen``: for one that did not. ``counted``: a budget looks at its calls.
+    ``chosen``: for one that did not. ``counted``: a budget looks at its calls. ``cloud``: who is
+    asked in place of Ollama. ``unserved``: why nobody can be asked.
     """
 
     role: Role
@@ -50,19 +54,28 @@ class AttemptPlan:
     shape: Shape
     chosen: Shape
     counted: bool
+    cloud: CloudModel | None = None
+    unserved: Failure | None = None
 
 
 class AttemptPlans:
     """Every plan that calls have taken lately."""
 
     def __init__(
-        self, policy: Policy, prices: Prices, budget_keeper: BudgetKeeper, stall_s: float
+        self,
+        policy: Policy,
+        prices: Prices,
+        budget_keeper: BudgetKeeper,
+        stall_s: float,
+        clouds: Clouds | None = None,
     ) -> None:
+        """``clouds``: those that are asked over their own API; None: there are none."""
         self._policy = policy
         self._providers = Providers(policy)
         self._prices = prices
         self._budget_keeper = budget_keeper
         self._stall_s = stall_s
+        self._clouds = clouds
         self._known: BoundedMemo[tuple[Role, Candidate], AttemptPlan] = BoundedMemo()
 
     def __repr__(self) -> str:
@@ -95,7 +108,14 @@ class AttemptPlans:
             shape=shape_of(policy, role, candidate.model, False, options),
             chosen=shape_of(policy, role, candidate.model, True, options),
             counted=provider is Provider.CLOUD or self._budget_keeper.looks_at(model, role),
+            cloud=self._cloud(candidate.model, provider),
+            unserved=unserved(policy.cloud, candidate.model, provider),
         )
+
+    def _cloud(self, model: str, provider: Provider) -> CloudModel | None:
+        if self._clouds is None or provider is not Provider.CLOUD:
+            return None
+        return self._clouds.of(model)
 
     def _limits(self, row: RolePolicy, candidate: Candidate, provider: Provider) -> Limits:
         load_s = 0.0 if provider is Provider.CLOUD else self._policy.load_timeout_ms / 1000

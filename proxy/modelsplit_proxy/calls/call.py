@@ -109,6 +109,7 @@ class InferenceCall:
         )
         if parts.is_traced:
             self.record.trace_context = trace_context(request.headers)
+        self.record.key_name = None if caller.key is None else caller.key.name
         self._reply = Reply(parts.replies, request, down, self.record)
 
     async def serve(self, refused: Failure | None = None) -> None:
@@ -258,14 +259,18 @@ class InferenceCall:
         if route.candidates[1:] and self._is_bound(body):
             route = route.of_one_model()
         routing = self.record.routed(route)
-        if route.provider is Provider.CLOUD:
-            self.record.loading = None  # sent to the cloud, whatever it asks
+        if route.provider is Provider.CLOUD and not self._is_asked_here(route):
+            self.record.loading = None  # sent to Ollama's cloud, whatever it asks
         refused = await self._refuse_early(route)
         if refused is not None:
             return refused
         consumed = self._caller.consumed
         sent = OutgoingRequest(self._request, self._target, self._asked, body, consumed)
         return sent, route, routing
+
+    def _is_asked_here(self, route: Route) -> bool:
+        """Whether its first model is one of a cloud's own API."""
+        return self._parts.attempts.plans.of(route.role, route.candidates[0]).cloud is not None
 
     def _read_at_once(self, raw: bytes) -> Body | None:
         read_form = self.record.endpoint.read_form

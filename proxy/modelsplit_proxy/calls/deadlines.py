@@ -7,26 +7,69 @@ what is known of loaded models, and whether the upstream answers at all.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from modelsplit_policy.deadlines import FAR_S, LAST_LOOK_S
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from modelsplit_policy.deadlines import Deadline, Look
     from modelsplit_policy.failures import Reason
     from modelsplit_proxy.http.upstream import Exchange, UpstreamHead
-    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
-    from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 # A timer of the loop may fire so much before its moment.
 _COARSE_S: Final = 0.01
 
 
+class Signs(Protocol):
+    """Whether an upstream is there: ``up`` None, nobody knows; ``mute_since`` None, it speaks."""
+
+    @property
+    def mute_since(self) -> float | None: ...
+    @property
+    def up(self) -> bool | None: ...
+
+
+class LoadedModels(Protocol):
+    """What is loaded, and how to learn more of it."""
+
+    def loaded(self, model: str) -> bool | None: ...
+    async def ask(self, wait_s: float) -> None: ...
+    def hurried(self) -> AbstractContextManager[None]: ...
+
+
 class Known(NamedTuple):
     """What is known of the upstream."""
 
-    loaded_models: LoadedModelsWatch
-    probe: UpstreamProbe
+    loaded_models: LoadedModels
+    probe: Signs
+
+
+class _NoLoads:
+    """Models elsewhere are never loaded here."""
+
+    def loaded(self, model: str) -> bool | None:
+        del model
+        return True
+
+    async def ask(self, wait_s: float) -> None:
+        del wait_s
+
+    def hurried(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+class _Elsewhere:
+    """Who is asked elsewhere tells nothing of itself but by its answers."""
+
+    mute_since: float | None = None
+    up: bool | None = None
+
+
+# What is known of a cloud that is asked over its own API.
+ELSEWHERE: Final = Known(_NoLoads(), _Elsewhere())
 
 
 class LateError(Exception):

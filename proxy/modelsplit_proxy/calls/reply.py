@@ -7,7 +7,7 @@ from then on a failure is told inside the answer, or breaks it visibly.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.failures import ErrorCode, Reason
@@ -57,10 +57,6 @@ class Setback:
         """The same, told by ``failure``; of what the upstream sent its status alone is left."""
         answer = self.answer
         return Setback(failure, answer and replace(answer, body=b""))
-
-
-# Failures that the upstream has told of inside its stream.
-_SAID: Final = frozenset({Reason.ERROR_LINE, Reason.UNREADABLE_ANSWER, Reason.RUNNER_FAILED})
 
 
 @parts
@@ -137,7 +133,7 @@ class Reply:
         if verdict.ending:
             self.down.write(verdict.ending)
         # A stream whose last line is the error has already said it.
-        if failure.reason not in _SAID:
+        if verdict.error is None:
             self.down.write(record.endpoint.wire.error_in_stream(failure, record.scene()))
         self.down.end()
 

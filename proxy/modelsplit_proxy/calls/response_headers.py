@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord, Routing
 
 _PLAIN: Final = re.compile(r"[ -~]{0,256}")
+_NAME_MAX: Final = 256
+_LIST_MAX: Final = 1024
 
 
 def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
@@ -42,6 +44,8 @@ def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
         )
         if routing.variant is not None:
             block += f"X-LLM-Variant: {routing.variant.arm}\r\n"
+    if record.untranslated:
+        block += f"X-LLM-Untranslated: {_text(', '.join(record.untranslated), _LIST_MAX)}\r\n"
     if record.queue_position is not None:
         block += f"X-LLM-Queue-Position: {record.queue_position}\r\n"
     if record.failure is not None:
@@ -68,15 +72,15 @@ def _timings(record: CallRecord) -> str:
     return known
 
 
-def _text(name: str) -> str:
-    """A model name as a header value.
+def _text(name: str, most: int = _NAME_MAX) -> str:
+    """A model name, or a list of fields, as a header value.
 
     It came out of JSON and may hold anything: what a header cannot carry is
     percent-encoded, and the length is bounded.
     """
     if _PLAIN.fullmatch(name) is not None:
         return name
-    safe = (c if " " <= c <= "~" else "".join(f"%{b:02X}" for b in _utf8(c)) for c in name[:256])
+    safe = (c if " " <= c <= "~" else "".join(f"%{b:02X}" for b in _utf8(c)) for c in name[:most])
     return "".join(safe)
 
 

@@ -7,7 +7,7 @@ where we do, and guessing wrong would make the proxy its own upstream.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -80,6 +80,8 @@ class Settings:
     otlp_endpoint: str = ""
     take_over: bool = False
     agent: Address | None = None
+    # Where keys of clouds may stand.
+    environ: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +176,7 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         allow_origins=raw["allow-origin"],
         boot_id=raw["boot-id"][0],
         otlp_endpoint=read("otlp-endpoint", _otlp),
+        environ=environ,
         take_over=read("take-over", _switch),
         agent=read("agent", _some_address),
     )

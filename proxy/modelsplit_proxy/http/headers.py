@@ -67,6 +67,7 @@ RESPONSE_NAMES: Final = (
     b"X-LLM-Queue-Position",
     b"X-LLM-Route-Reason",
     b"X-LLM-Variant",
+    b"X-LLM-Untranslated",
     b"X-LLM-Error-Code",
     b"Server-Timing",
     b"RateLimit",

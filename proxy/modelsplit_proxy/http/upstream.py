@@ -20,7 +20,7 @@ import re
 import select
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
@@ -32,6 +32,9 @@ from modelsplit_proxy.http.upstream_state import (
     ConnectionEvent,
     ConnectionState,
 )
+
+if TYPE_CHECKING:
+    from modelsplit_policy.failures import Failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,15 @@ class Fault(Enum):
 
 
 class UpstreamError(Exception):
-    """The exchange failed. ``fault`` says how; the text says what was seen."""
+    """The exchange failed. ``fault`` says how; the text says what was seen.
 
-    def __init__(self, fault: Fault, detail: str) -> None:
+    ``failure``: what that amounts to, where whoever was asked has its own words for it.
+    """
+
+    def __init__(self, fault: Fault, detail: str, failure: Failure | None = None) -> None:
         super().__init__(detail)
         self.fault = fault
+        self.failure = failure
 
 
 @dataclass(slots=True)
@@ -109,6 +116,14 @@ class BodySink(Protocol):
     def ended(self, error: UpstreamError | None) -> None: ...
 
 
+class Carrier(Protocol):
+    """What an exchange runs over."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def abandon(self, exchange: Exchange) -> None: ...
+
+
 class Exchange:
     """One request and its answer on one connection."""
 
@@ -124,7 +139,7 @@ class Exchange:
         "sink",
     )
 
-    def __init__(self, connection: UpstreamConnection, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, connection: Carrier, loop: asyncio.AbstractEventLoop) -> None:
         self._connection = connection
         self._loop = loop
         self._waiter: asyncio.Future[None] | None = None
@@ -160,6 +175,11 @@ class Exchange:
         if self._error is not None:
             raise self._error
         return None
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a first body byte, or the answer is whole without one."""
+        return self._begun
 
     @property
     def is_empty(self) -> bool:

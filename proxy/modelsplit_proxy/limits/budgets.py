@@ -202,6 +202,10 @@ class BudgetKeeper:
         charge = Charge(model, role, provider, MOST_NANO if most is None else nano(most))
         return AttemptCharge(self, record, charge, priced=most is not None)
 
+    def output_tokens(self, record: CallRecord, role: Role, model: str, fields: Fields) -> int:
+        """Tokens that an answer is charged with beforehand."""
+        return self._estimates.output_tokens(role, model, record.endpoint.facts, fields)
+
     def looks_at(self, model: str, role: Role) -> bool:
         """Whether a budget counts calls of ``role`` to this local model, by its canonical name."""
         return self._budgets.selected(model, role, Provider.LOCAL)

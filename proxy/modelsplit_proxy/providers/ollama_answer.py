@@ -92,3 +92,10 @@ class OllamaWriter:
 def _call(index: int, call: ToolCall) -> dict[str, Any]:
     function = {"index": index, "name": call.name, "arguments": call.values}
     return {"id": call.id, "function": function}
+
+
+def said_loaded(model: str, reason: str, clock: Clock, *, chats: bool) -> bytes:
+    """What Ollama answers to a call that asks nothing. ``reason``: load or unload."""
+    message = {"message": {"role": "assistant", "content": ""}} if chats else {"response": ""}
+    head = {"model": model, "created_at": rfc3339(clock.wall())}
+    return tellable.dumps(head | message | {"done": True, "done_reason": reason})

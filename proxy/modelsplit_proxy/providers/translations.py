@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.providers.question import Question, Terms
     from modelsplit_proxy.runtime.clock import Clock
 
+# Where a provider of the Messages API answers.
+MESSAGES_PATH: Final = "/v1/messages"
+
 
 @dataclass(frozen=True, slots=True)
 class Translation:
@@ -58,6 +61,6 @@ TRANSLATIONS: Final = MappingProxyType(
         "/api/chat": Translation(ollama_request.of_chat, _chat),
         "/api/generate": Translation(ollama_request.of_generate, _generate),
         "/v1/chat/completions": Translation(openai_request.of_chat_completions, _chat_completions),
-        "/v1/messages": Translation(of_messages, _messages, passes=True),
+        MESSAGES_PATH: Translation(of_messages, _messages, passes=True),
     }
 )

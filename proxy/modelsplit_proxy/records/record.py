@@ -128,6 +128,9 @@ class CallRecord:
     back, and a digest of who asked what; None: it was not sent.
     ``unseated``: a second attempt that was not sent, or turned away, and so does not count.
     ``unable``: why a second model was not asked at all, being known to be of no use.
+    ``key_name``: whose key its client sent; None: none.
+    ``untranslated``: what of the request a cloud's API could not be told; ``redacted``: what was
+    taken out before it left, how often each.
     ``trace_context``: the headers that say which trace it belongs to; None: it is not traced.
     ``values``: what ``values.finished`` made of the call when it had ended.
     """
@@ -154,6 +157,9 @@ class CallRecord:
     streamed: bool = False
     client_retry: bool = False
     applied: tuple[str, ...] = ()
+    untranslated: tuple[str, ...] = ()
+    redacted: dict[str, int] | None = None
+    key_name: str | None = None
     budgets: dict[str, Standing] = field(default_factory=dict)
     budget_refused: str | None = None
     schema: str | None = None

@@ -175,8 +175,8 @@ def _unusual(record: CallRecord) -> dict[str, Any]:
         out["client_retry"] = True
     if record.loading is not None:
         out["loading"] = str(record.loading)
-    if record.applied:
-        out["applied"] = record.applied
+    if record.applied or record.untranslated or record.redacted:
+        out |= _changed(record)
     if record.budgets:
         out["budgets"] = tuple(map(budget_text.fields, record.budgets.values()))
     if record.budget_refused is not None:
@@ -198,6 +198,16 @@ def _asked(asked: Asked) -> dict[str, Any]:
         "asked_retry_level": asked.retry_level or None,
     }
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def _changed(record: CallRecord) -> dict[str, Any]:
+    """How the request was sent on otherwise than it came."""
+    out: dict[str, Any] = {"applied": record.applied} if record.applied else {}
+    if record.untranslated:
+        out["untranslated"] = record.untranslated
+    if record.redacted:
+        out["redacted"] = record.redacted
+    return out
 
 
 def line(finished: Finished) -> dict[str, Any]:

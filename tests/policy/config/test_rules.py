@@ -308,3 +308,49 @@ def test_every_objective_can_be_switched_off(name: str) -> None:
 
 def test_two_spellings_of_a_model_are_one_name() -> None:
     assert canonical("Planner:latest") == canonical("PLANNER") == "planner"
+
+
+@pytest.mark.parametrize(
+    ("cloud", "path", "words"),
+    [
+        (
+            {"providers": {"a": {"models": {"m": None}}, "b": {"models": {"M:latest": None}}}},
+            '$.cloud.providers.b.models["M:latest"]',
+            "one provider answers for it",
+        ),
+        (
+            {"providers": {"a": {"models": {"qwen3:4b": None}}}},
+            '$.cloud.providers.a.models["qwen3:4b"]',
+            "a model of this machine at $.roles.PLANNER.primary",
+        ),
+        (
+            {"providers": {"a": {"models": {"m:cloud": None}}}},
+            '$.cloud.providers.a.models["m:cloud"]',
+            "in its own cloud",
+        ),
+        (
+            {"redact": [{"name": "x", "pattern": "a"}, {"name": "x", "pattern": "b"}]},
+            "$.cloud.redact[1].name",
+            "rename one",
+        ),
+        ({"redact": [{"name": "x", "pattern": "("}]}, "$.cloud.redact[0].pattern", "regular"),
+        (
+            {"providers": {"a": {"models": {"m": None}, "base_url": "http://example.com"}}},
+            "$.cloud.providers.a.base_url",
+            "",
+        ),
+        ({"providers": {"a": {"models": {}}}}, "$.cloud.providers.a.models", ""),
+    ],
+)
+def test_clouds_that_contradict_each_other_or_this_machine(
+    cloud: dict[str, Any], path: str, words: str
+) -> None:
+    told = problems(document((("cloud",), cloud)))
+    assert list(told) == [path]
+    assert words in told[path]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:4000", "http://[::1]:1/x", "https://a.b/v2"])
+def test_addresses_of_a_cloud(url: str) -> None:
+    cloud = {"providers": {"a": {"models": {"m": None}, "base_url": url}}}
+    assert parse(document((("cloud",), cloud))).cloud.providers["a"].base_url == url

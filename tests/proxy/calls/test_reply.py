@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -199,7 +200,8 @@ def test_an_error_that_the_upstream_told_itself_is_not_told_twice() -> None:
     stage.reply.commit(head(), length=None, total=False)
     stage.reply.down.write(own)
     said = Failure(ErrorCode.STREAM_BROKEN_LOCAL, Reason.ERROR_LINE, "Ollama failed", "Broken")
-    stage.reply.break_off(said, verdict(mid_line=False))
+    told = replace(verdict(mid_line=False), error="its own words")
+    stage.reply.break_off(said, told)
     assert (stage.heard.body, stage.heard.ending) == (own, "clean")
     assert stage.record.outcome == "E_STREAM_BROKEN_LOCAL"
 

@@ -1,0 +1,65 @@
+"""Whose calls may leave this machine for a cloud that is asked over its own API.
+
+Unless the policy says otherwise: those of the role CLOUD, which a client names or has itself
+escalated to. An approval and the budgets are asked besides (``budgets``).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.model_names import canonical, runs_in_cloud
+from modelsplit_policy.vocabulary import Provider, Role
+
+if TYPE_CHECKING:
+    from modelsplit_policy.config.model import CloudPolicy, Policy
+
+_NAME_MAX: Final = 60
+
+
+def unserved(policy: CloudPolicy, model: str, provider: Provider) -> Failure | None:
+    """Why nobody can be asked for a model of ``provider``; None: somebody can.
+
+    Ollama serves its own models of the cloud. Where no provider is configured it is asked for
+    any other too: it may know one of that name.
+    """
+    if provider is not Provider.CLOUD or not policy.providers or runs_in_cloud(model):
+        return None
+    name = canonical(model)
+    if any(canonical(own) == name for row in policy.providers.values() for own in row.models):
+        return None
+    first = next(iter(policy.providers))
+    shown = said_back(model, _NAME_MAX)
+    line = f'cloud.providers.{said_back(first, 30)}.models: "{shown}": null'
+    return Failure(
+        ErrorCode.MODEL_NOT_FOUND,
+        Reason.NO_PROVIDER,
+        f"no provider of the policy lists {shown}; add {line}"[:200],
+        "No Provider",
+    )
+
+
+def refusal(
+    policy: Policy, role: Role, model: str, *, client: str | None, condition: str
+) -> Failure | None:
+    """Why a call of ``role`` to a provider's model may not leave; None: it may.
+
+    ``client``: the name of its key, None where it has none. ``condition``: that it was
+    escalated by; empty: it was not.
+    """
+    allowed = policy.cloud.allow_from
+    if role not in allowed.roles:
+        say = "; send X-LLM-Role: CLOUD" if Role.CLOUD in allowed.roles else ""
+        return _denied(model, f"of {role} may not{say}, or list {role} in cloud.allow_from.roles")
+    if allowed.clients is not None and client not in allowed.clients:
+        whose = "without a key" if client is None else f"of {said_back(client)}"
+        return _denied(model, f"{whose} may not; cloud.allow_from.clients does not list it")
+    if condition and allowed.conditions is not None and condition not in allowed.conditions:
+        return _denied(model, "escalated so may not; cloud.allow_from.conditions does not list it")
+    return None
+
+
+def _denied(model: str, why: str) -> Failure:
+    message = f"{said_back(model, _NAME_MAX)} runs elsewhere, and calls {why}"
+    return Failure(ErrorCode.FORBIDDEN, Reason.EGRESS_DENIED, message[:200], "Egress Denied")

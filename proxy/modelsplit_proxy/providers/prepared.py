@@ -1,0 +1,87 @@
+"""One client's request, made ready for a provider: the bytes to send and how to read the answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from modelsplit_proxy.protocol import tellable
+from modelsplit_proxy.providers import failures
+from modelsplit_proxy.providers.question import UntranslatableError
+from modelsplit_proxy.providers.translations import TRANSLATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from modelsplit_policy.failures import Failure
+    from modelsplit_proxy.protocol.endpoint import Endpoint
+    from modelsplit_proxy.providers.answer import Writer
+    from modelsplit_proxy.providers.failures import Named
+    from modelsplit_proxy.providers.question import Terms
+    from modelsplit_proxy.providers.redaction import Redactor
+    from modelsplit_proxy.runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """``untranslated``: what of the client's is not in it. ``passes``: as of ``Translation``.
+
+    ``redacted``: how often each pattern of the policy took something out.
+    ``stream_type``: the content type of a stream in the client's dialect.
+    """
+
+    body: bytes
+    streams: bool
+    answers_by_tool: bool
+    passes: bool
+    untranslated: tuple[str, ...]
+    writer: Writer
+    stream_type: bytes
+    redacted: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Preparing:
+    """What is the same for every request to one model. ``name``: as clients are to read it."""
+
+    name: str
+    named: Named
+    redactor: Redactor
+    clock: Clock
+
+
+def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> Prepared | Failure:
+    """The request for the provider; a Failure where it cannot be put to it."""
+    named = parts.named
+    translation = TRANSLATIONS.get(endpoint.label)
+    if translation is None:
+        routes = ", ".join(TRANSLATIONS)
+        return failures.untranslatable(named, f"{endpoint.label} has no counterpart; use {routes}")
+    fields = _decoded(raw)
+    if fields is None:
+        return failures.untranslatable(named, "the body is no plain JSON")
+    try:
+        question = translation.ask(fields, terms)
+    except UntranslatableError as error:
+        return failures.untranslatable(named, str(error))
+    body, redacted = parts.redactor.redacted(question.body)
+    return Prepared(
+        body=tellable.dumps(body),
+        streams=question.body.get("stream") is True,
+        answers_by_tool=question.answers_by_tool,
+        passes=translation.passes,
+        untranslated=question.untranslated,
+        writer=translation.writer(parts.name, parts.clock, fields),
+        stream_type=endpoint.wire.stream_type,
+        redacted=redacted,
+    )
+
+
+def _decoded(raw: bytes) -> Mapping[str, Any] | None:
+    try:
+        fields = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return fields if isinstance(fields, dict) else None

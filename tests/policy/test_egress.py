@@ -1,0 +1,69 @@
+"""Whose calls may leave for a cloud."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelsplit_policy.config.model import Policy
+from modelsplit_policy.config.parser import parse
+from modelsplit_policy.egress import refusal, unserved
+from modelsplit_policy.failures import ErrorCode, Reason
+from modelsplit_policy.vocabulary import Provider, Role
+from support.policies import SHIPPED, document
+
+MODEL = "claude-3-opus"
+
+
+def policy(**cloud: Any) -> Policy:
+    return parse(document((("cloud",), {"providers": {"a": {"models": {MODEL: None}}}} | cloud)))
+
+
+def why(given: Policy, role: Role, client: str | None = None, condition: str = "") -> str | None:
+    refused = refusal(given, role, MODEL, client=client, condition=condition)
+    if refused is None:
+        return None
+    assert (refused.code, refused.reason) == (ErrorCode.FORBIDDEN, Reason.EGRESS_DENIED)
+    assert len(refused.message) <= 200
+    return refused.message
+
+
+def test_the_role_of_the_cloud_may_and_no_other() -> None:
+    assert why(policy(), Role.CLOUD) is None
+    assert why(policy(), Role.CLOUD, "kim", "operator") is None
+    for role in set(Role) - {Role.CLOUD}:
+        assert why(policy(), role) == (
+            f"claude-3-opus runs elsewhere, and calls of {role} may not; send X-LLM-Role: CLOUD, "
+            f"or list {role} in cloud.allow_from.roles"
+        )
+
+
+def test_clients_may_be_listed() -> None:
+    given = policy(allow_from={"clients": ["kim"]})
+    assert why(given, Role.CLOUD, "kim") is None
+    assert "of lou may not" in (why(given, Role.CLOUD, "lou") or "")
+    assert "without a key may not" in (why(given, Role.CLOUD) or "")
+
+
+def test_conditions_may_be_listed() -> None:
+    given = policy(allow_from={"conditions": ["operator"]})
+    assert why(given, Role.CLOUD, condition="operator") is None
+    assert why(given, Role.CLOUD) is None
+    assert "conditions" in (why(given, Role.CLOUD, condition="schema_failed") or "")
+
+
+@pytest.mark.parametrize("model", [MODEL, "Library/Claude-3-Opus:latest", "glm-4.6:cloud"])
+def test_who_is_listed_and_what_ollama_runs_elsewhere_is_served(model: str) -> None:
+    assert unserved(policy().cloud, model, Provider.CLOUD) is None
+
+
+def test_who_is_not_listed_is_refused_with_the_line_to_add() -> None:
+    refused = unserved(policy().cloud, "claude-9", Provider.CLOUD)
+    assert refused is not None
+    assert refused.reason is Reason.NO_PROVIDER
+    assert refused.message == (
+        'no provider of the policy lists claude-9; add cloud.providers.a.models: "claude-9": null'
+    )
+    assert unserved(policy().cloud, "claude-9", Provider.LOCAL) is None
+    assert unserved(parse(SHIPPED).cloud, "claude-9", Provider.CLOUD) is None
