@@ -39,8 +39,9 @@ def pytest_asyncio_loop_factories(
 
 
 @pytest.fixture(autouse=True)
-def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    patience.set_far_away(monkeypatch)
+def _patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_time = map(request.node.get_closest_marker, ("fake_time", "flowing_time"))
+    patience.set_far_away(monkeypatch, real_time=not any(own_time))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
+import json
 import re
 import sys
 import time
@@ -177,6 +179,27 @@ def test_a_hook_that_ends_late_takes_away_no_other() -> None:
         len("abc")
     assert "c_call" in seen
     assert gc.isenabled()
+
+
+def test_no_collection_takes_a_hook_away_where_the_stack_is_full() -> None:
+    """A callback of the collector is seen as any call is, and where none fits is the end of a hook.
+
+    The decoder nests until nothing fits any more. Hypothesis has such a callback.
+    """
+
+    def callback(*_: object) -> None:
+        pass
+
+    before = gc.get_threshold()
+    gc.callbacks.append(callback)
+    try:
+        for threshold in range(1, 60):
+            gc.set_threshold(threshold)
+            with Hook(callback), contextlib.suppress(RecursionError):
+                json.loads("[" * 2400)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(callback)
 
 
 def test_no_garbage_is_collected_under_a_hook() -> None:

@@ -1,8 +1,8 @@
 """Having a function called for whatever this thread runs: the only place that sets such a hook.
 
 Python has one place for a profile function and one for a trace function. What is put there may go
-unnoticed: by an exception of its own, or because someone else puts another one there, or takes away
-what he believes to be his.
+unnoticed: by an exception of its own, be it only that no call fits on the stack where it is called,
+or because someone else puts another one there, or takes away what he believes to be his.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Hook:
 
     ``lines``: as ``sys.settrace`` would. What was there before is put back.
 
-    No garbage is collected in the block: a finalizer runs at any moment, for an object of anybody,
-    and would be counted, or would end what it finds. RuntimeError at the end of the block if
-    ``function`` has raised, which nobody else gets to see, or is no longer called.
+    No garbage is collected in the block: finalizers, and what others have called by the collector,
+    run at any moment, also where the stack is full, and would be counted. RuntimeError at the end
+    of the block if ``function`` has raised, which nobody else gets to see, or is no longer called.
     """
 
     def __init__(self, function: Seen, *, lines: bool = False) -> None:

@@ -1,6 +1,4 @@
-"""The product's own bounds on the disk, on reports that wait for it, and on a command's questions.
-
-Far away from every test.
+"""Far away: the product's own bounds on the disk, on reports, on what it and its commands ask.
 
 A busy machine must not run into one. A test of such a bound sets it to what it expects to run into.
 """
@@ -10,9 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_client import async_transport, sync_transport
+from modelsplit_proxy import app
 from modelsplit_proxy.cli import admin_client, check, experiments, port_holder, record_source
+from modelsplit_proxy.passthrough import rewritten
 from modelsplit_proxy.records import recorder, request_log
 from modelsplit_proxy.storage import state_file, writer
+from modelsplit_proxy.watch import installed_models, loaded_models, model_list, upstream_probe
 
 if TYPE_CHECKING:
     import pytest
@@ -33,6 +34,15 @@ COMMANDS: Final = (
     (port_holder, "_TIMEOUT_S"),
     (record_source, "_TIMEOUT_S"),
 )
+# What the proxy asks Ollama on its own account: in the time of the test's loop.
+QUESTIONS: Final = (
+    (app, "_FIRST_LOOK_S"),
+    (installed_models, "_TIMEOUT_S"),
+    (loaded_models, "_TIMEOUT_S"),
+    (model_list, "_TIMEOUT_S"),
+    (rewritten, "_PATIENCE_S"),
+    (upstream_probe, "_TIMEOUT_S"),
+)
 BOUNDS: Final = (
     *DISK,
     *COMMANDS,
@@ -41,6 +51,7 @@ BOUNDS: Final = (
 )
 
 
-def set_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in BOUNDS:
+def set_far_away(monkeypatch: pytest.MonkeyPatch, *, real_time: bool) -> None:
+    """``real_time``: the loop of the test tells the machine's time."""
+    for module, name in (*BOUNDS, *QUESTIONS) if real_time else BOUNDS:
         monkeypatch.setattr(module, name, FAR_AWAY_S)
