@@ -263,9 +263,16 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         raise StoreError(
             f"the state file {path} was written by a later modelsplit (schema "
             f"{version}, this one knows {SCHEMA_VERSION}); upgrade or use another --state"
+            f"{_way_back(path)}"
         )
     if version == SCHEMA_VERSION:
         return
+    if version:
+        copy = _keep_copy(db, path, version)
+        logger.info(
+            "the state file %s is brought from schema %d to %d; a copy of before stays as %s",
+            *(path, version, SCHEMA_VERSION, copy.name),
+        )
     _allow_shrinking(db)
     db.execute("PRAGMA journal_mode = WAL")
     for number in range(version, SCHEMA_VERSION):
@@ -274,6 +281,37 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
             for statement in MIGRATIONS[number]:
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {number + 1}")
+
+
+def copy_of(path: Path, version: int) -> Path:
+    """Where a state file is kept as it was at this schema, from before it was brought forward."""
+    return path.with_name(f"{path.name}.schema-{version}")
+
+
+def _way_back(path: Path) -> str:
+    """What else is possible where a copy of our schema was kept; empty: none was."""
+    copy = copy_of(path, SCHEMA_VERSION)
+    if not copy.exists():
+        return ""
+    return f", or go back to how it was before the upgrade: {copy} in its place"
+
+
+def _keep_copy(db: sqlite3.Connection, path: Path, version: int) -> Path:
+    """Copy the whole file, and let go of copies of earlier upgrades. Raises OSError, sqlite3.Error.
+
+    A copy appears under its name only when it is whole.
+    """
+    copy = copy_of(path, version)
+    new = copy.with_name(f"{copy.name}.new")
+    new.unlink(missing_ok=True)
+    os.close(os.open(new, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    with closing(sqlite3.connect(new)) as target:
+        db.backup(target)
+    new.rename(copy)
+    for other in path.parent.glob(f"{path.name}.schema-*"):
+        if other != copy:
+            other.unlink()
+    return copy
 
 
 def _allow_shrinking(db: sqlite3.Connection) -> None:

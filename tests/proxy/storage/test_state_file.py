@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import pytest
 
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
-from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError, open_state
+from modelsplit_proxy.storage.state_file import FILE_NAME, StateTroubleError, StoreError, open_state
 from support.stores import execute, locked, make_first_version, opened
 
 if TYPE_CHECKING:
@@ -70,6 +71,59 @@ def test_the_schema_has_a_version(tmp_path: Path) -> None:
     with opened(tmp_path):
         assert execute(tmp_path, "PRAGMA user_version") == [(SCHEMA_VERSION,)]
         assert execute(tmp_path, "PRAGMA journal_mode") == [("wal",)]
+
+
+def copies(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.glob("*.schema-*"))
+
+
+def test_a_file_is_copied_before_it_is_brought_forward(tmp_path: Path) -> None:
+    make_first_version(tmp_path, rows=3)
+    (tmp_path / f"{FILE_NAME}.schema-0").write_bytes(b"of the upgrade before")
+    with opened(tmp_path):
+        pass
+    assert copies(tmp_path) == [f"{FILE_NAME}.schema-1"]
+    assert modes(tmp_path) == {0o600}
+    (tmp_path / "back").mkdir()
+    (tmp_path / f"{FILE_NAME}.schema-1").rename(tmp_path / "back" / FILE_NAME)
+    assert execute(tmp_path / "back", "PRAGMA user_version") == [(1,)]
+    assert execute(tmp_path / "back", "SELECT count(*) FROM calls") == [(3,)]
+    # What the copy holds can be brought forward as well.
+    with opened(tmp_path / "back"):
+        pass
+
+
+def test_neither_a_new_file_nor_one_of_today_is_copied(tmp_path: Path) -> None:
+    for _ in range(2):
+        with opened(tmp_path):
+            pass
+    assert copies(tmp_path) == []
+
+
+def test_without_a_copy_nothing_is_brought_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_first_version(tmp_path, rows=3)
+
+    def full(*_: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(state_file, "_keep_copy", full)
+    with pytest.raises(StateTroubleError, match="No space left"):
+        open_state(tmp_path, Clock())
+    assert execute(tmp_path, "PRAGMA user_version") == [(1,)]
+
+
+def test_an_older_modelsplit_names_the_copy_that_it_can_use(tmp_path: Path) -> None:
+    execute(tmp_path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    copy = state_file.copy_of(tmp_path / FILE_NAME, SCHEMA_VERSION)
+    copy.touch()
+    with pytest.raises(StoreError) as refused:
+        open_state(tmp_path, Clock())
+    assert str(refused.value).endswith(
+        f"; upgrade or use another --state, or go back to how it was before the upgrade: {copy} in "
+        "its place"
+    )
 
 
 def test_a_file_of_a_later_modelsplit_is_left_alone(tmp_path: Path) -> None:
