@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_proxy import cli
+from support import patience
 from support.fake_time import fake_time, passes
 from support.hanging import guarded
 from support.hooks import Hook
@@ -122,6 +124,18 @@ async def test_flowing_time_stands_still_while_the_loop_does() -> None:
         await asyncio.sleep(0)
     assert not fired.is_set()
     await fired.wait()
+
+
+def test_every_bound_on_what_a_command_asks_is_far_away() -> None:
+    bounded = re.compile(r"\btimeout(?:_s)?=(_[A-Z_]+)\b")
+    found = {
+        (path.stem, name)
+        for path in Path(cli.__file__).parent.glob("*.py")
+        for name in bounded.findall(path.read_text(encoding="utf-8"))
+    }
+    far = {(module.__name__.rpartition(".")[2], name) for module, name in patience.COMMANDS}
+    assert found <= far
+    assert all(getattr(module, name) == patience.FAR_AWAY_S for module, name in patience.COMMANDS)
 
 
 def test_only_hooks_set_hooks() -> None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_client import async_transport, sync_transport
 from modelsplit_proxy import app
-from modelsplit_proxy.cli import admin_client, check, experiments, port_holder, record_source
+from modelsplit_proxy.cli import (
+    admin_client,
+    check,
+    doctor_findings,
+    doctor_network,
+    experiments,
+    port_holder,
+    record_source,
+    state_access,
+)
 from modelsplit_proxy.passthrough import rewritten
 from modelsplit_proxy.records import recorder, request_log
 from modelsplit_proxy.storage import state_file, writer
@@ -30,9 +39,12 @@ DISK: Final = (
 COMMANDS: Final = (
     (admin_client, "_TIMEOUT_S"),
     (check, "_ONLINE_TIMEOUT_S"),
+    (doctor_findings, "_TIMEOUT_S"),
+    (doctor_network, "_TLS_TIMEOUT_S"),
     (experiments, "_TIMEOUT_S"),
     (port_holder, "_TIMEOUT_S"),
     (record_source, "_TIMEOUT_S"),
+    (state_access, "_BUSY_S"),
 )
 # What the proxy asks Ollama on its own account: in the time of the test's loop.
 QUESTIONS: Final = (
