@@ -11,7 +11,7 @@ _shtab_modelsplit_keys_subparsers=(new check)
 _shtab_modelsplit_budget_subparsers=(show approve revoke reset)
 _shtab_modelsplit_subparsers=(serve demo status requests jobs doctor check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
 
-_shtab_modelsplit_serve_option_strings=(-h --help --listen --admin --agent --upstream --policy --keys --state --take-over --client-header-timeout --client-body-timeout --client-send-timeout --connect-timeout --stall-timeout --drain --max-body --request-memory --max-connections --keep-records --max-records-size --log-format --otlp-endpoint --boot-id --allow-host --allow-origin)
+_shtab_modelsplit_serve_option_strings=(-h --help --listen --admin --agent --upstream --policy --keys --state --take-over --client-header-timeout --client-body-timeout --client-send-timeout --connect-timeout --stall-timeout --drain --max-body --request-memory --max-connections --keep-records --max-records-size --log-format --otlp-endpoint --boot-id --allow-host --allow-origin --trust-proxy)
 _shtab_modelsplit_demo_option_strings=(-h --help --once --listen --admin)
 _shtab_modelsplit_status_option_strings=(-h --help --json --admin)
 _shtab_modelsplit_requests_option_strings=(-h --help --role --model --client --job --outcome --failed --since --until --limit --json --export --state --admin)

@@ -51,7 +51,7 @@ function _shtab_modelsplit_using
 end
 
 set -g _shtab_modelsplit_commands serve demo status requests jobs doctor check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
-set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --until --upstream --usd --verdict --workload --write
+set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
 complete -c modelsplit -f
@@ -84,6 +84,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using serve' -l otlp-endpoint -x -d
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l boot-id -x -d 'which boot of the machine this is, where the system hides it'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l allow-host -x -d 'further Host name to answer to'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l allow-origin -x -d 'further browser Origin to answer to'
+complete -c modelsplit -n '_shtab_modelsplit_using serve' -l trust-proxy -x -d 'web server in front that may name the client'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a demo -d 'Start a stand-in Ollama and the proxy in front of it, send a little mixed traffic, print each call as it happens, stay up for curl until Ctrl-C.'
 complete -c modelsplit -n '_shtab_modelsplit_using demo' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using demo' -l once -d 'leave when the traffic is through'

@@ -50,6 +50,7 @@ from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
 from modelsplit_proxy.http.origin_guard import OriginGuard
 from modelsplit_proxy.http.read_budget import ReadBudget, ReadLimits
 from modelsplit_proxy.http.server import Edge, EdgeServer
+from modelsplit_proxy.http.trusted_proxies import TrustedProxies
 from modelsplit_proxy.http.upstream import UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from modelsplit_proxy.limits.admission_queue import AdmissionQueue
@@ -364,6 +365,7 @@ class App:
             installed=self.installed,
             metrics=self.metrics,
             lifecycle=self.lifecycle,
+            trusted=TrustedProxies(settings.trust_proxies) if settings.trust_proxies else None,
         )
 
     def _call_parts(self) -> CallParts:

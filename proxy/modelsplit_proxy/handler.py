@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.http.origin_guard import OriginGuard
     from modelsplit_proxy.http.request import Request
+    from modelsplit_proxy.http.trusted_proxies import TrustedProxies
     from modelsplit_proxy.limits.client_keys import Caller, Keyring
     from modelsplit_proxy.metrics.calls import CallMetrics
     from modelsplit_proxy.passthrough.intercept import Intercept
@@ -46,7 +47,10 @@ logger = logging.getLogger("modelsplit")
 
 @parts
 class HandlerParts:
-    """What outlives a request. ``keyring`` None: nobody needs a key."""
+    """What outlives a request. ``keyring`` None: nobody needs a key.
+
+    ``trusted`` None: who connects is the client.
+    """
 
     guard: OriginGuard
     routes: Routes
@@ -59,6 +63,7 @@ class HandlerParts:
     installed: InstalledModels
     metrics: CallMetrics
     lifecycle: Lifecycle
+    trusted: TrustedProxies | None = None
 
 
 class Handler:
@@ -86,6 +91,8 @@ class Handler:
         return down.answered()
 
     async def _serve(self, request: Request, down: Downstream, known_as: str) -> None:
+        if self._parts.trusted is not None:
+            request.remote = self._parts.trusted.client(request.remote, request.raw_headers)
         target = request.target
         route = self._parts.routes.classify(request.method, target)
         refused = self._check(request)

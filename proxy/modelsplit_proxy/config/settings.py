@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -76,6 +77,7 @@ class Settings:
     log_format: str
     allow_hosts: tuple[str, ...]
     allow_origins: tuple[str, ...]
+    trust_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     boot_id: str = ""
     otlp_endpoint: str = ""
     take_over: bool = False
@@ -145,6 +147,7 @@ OPTIONS: Final = (
     Option("boot-id", "", "which boot of the machine this is, where the system hides it"),
     Option("allow-host", "", "further Host name to answer to", repeatable=True),
     Option("allow-origin", "", "further browser Origin to answer to", repeatable=True),
+    Option("trust-proxy", "", "web server in front that may name the client", repeatable=True),
 )
 
 
@@ -174,6 +177,7 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         log_format=read("log-format", _log_format),
         allow_hosts=raw["allow-host"],
         allow_origins=raw["allow-origin"],
+        trust_proxies=read.each("trust-proxy", _network),
         boot_id=raw["boot-id"][0],
         otlp_endpoint=read("otlp-endpoint", _otlp),
         environ=environ,
@@ -207,6 +211,16 @@ class _Reader:
         except SettingError as error:
             self._problems.append(str(error))
             return None
+
+    def each(self, name: str, read: Callable[[str, str], Any]) -> tuple[Any, ...]:
+        """The same of every value of a flag that may be repeated."""
+        found = []
+        for raw in self._raw[name]:
+            try:
+                found.append(read(f"--{name}", raw))
+            except SettingError as error:
+                self._problems.append(str(error))
+        return tuple(found)
 
     def check(self) -> None:
         """Raises SettingError if anything was wrong."""
@@ -295,6 +309,15 @@ def _otlp(flag: str, raw: str) -> str:
     if parts.path.endswith(f"/{_TRACES_PATH}"):
         return raw
     return f"{raw.rstrip('/')}/{_TRACES_PATH}"
+
+
+def _network(flag: str, raw: str) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(raw, strict=False)
+    except ValueError:
+        raise SettingError(
+            f'{flag} "{raw}" is no address and no network, as in 127.0.0.1 or 10.0.0.0/8'
+        ) from None
 
 
 def _seconds(flag: str, raw: str) -> float:

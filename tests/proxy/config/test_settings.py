@@ -129,6 +129,13 @@ def test_repeated_flags_add_up_and_a_variable_is_a_list() -> None:
     assert read(environ, allow_host=["c.lan"]).allow_origins == ("x",)
 
 
+def test_trusted_proxies_are_addresses_and_networks() -> None:
+    settings = read({"MODELSPLIT_TRUST_PROXY": "127.0.0.1, 10.0.0.3/8"})
+    assert [str(network) for network in settings.trust_proxies] == ["127.0.0.1/32", "10.0.0.0/8"]
+    with pytest.raises(SettingError, match=r'--trust-proxy "web.lan" is no address and no network'):
+        read({}, trust_proxy=["web.lan"])
+
+
 def test_ollamas_own_variable_is_never_read() -> None:
     assert read({"OLLAMA_HOST": "10.0.0.7:1", "HOME": "/home/me"}) == read()
 
