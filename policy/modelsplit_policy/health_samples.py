@@ -14,7 +14,7 @@ from modelsplit_policy.admission import Shedding
 from modelsplit_policy.blame import USUAL, Blame, blame
 from modelsplit_policy.breaker import BreakerState
 from modelsplit_policy.failures import ErrorCode, Reason
-from modelsplit_policy.health import Level, QueueState, Signals
+from modelsplit_policy.health import SHEDDING, Access, Level, QueueState, Signals
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
@@ -125,6 +125,17 @@ def shedding(guard: HealthGuard) -> Shedding:
         health="" if guard.is_away or guard.level is Level.OK else f"{guard.level}: {guard.cause}",
         cause=guard.shedding_cause,
     )
+
+
+def turned_away(level: Level) -> str:
+    """Whom the guard turns away at a level, for people to read."""
+    none = ", ".join(role for role in Role if SHEDDING[level, role] is Access.NONE)
+    seat = ", ".join(role for role in Role if SHEDDING[level, role] is Access.SEAT)
+    parts = (
+        none and f"{none} calls are refused",
+        seat and f"{seat} calls are refused where no seat is free",
+    )
+    return "; ".join(filter(None, parts)) or "calls of all roles are let in"
 
 
 def _line(admission: Admission, policy: Policy, role: Role, now: float) -> QueueState:

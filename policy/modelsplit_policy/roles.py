@@ -220,11 +220,10 @@ class Roles:
 
     def _context(self, role: Role, raw: str) -> Context | Failure:
         row = self._policy.roles[role]
-        # Only HEAVY and CLOUD work for more than one activity, so only they may say which.
-        if not raw or role not in {Role.HEAVY, Role.CLOUD}:
+        if not raw:
             return row.context
         try:
-            return Context(raw.upper())
+            context = Context(raw.upper())
         except ValueError:
             known = ", ".join(Context)
             return Failure(
@@ -233,6 +232,8 @@ class Roles:
                 f"X-LLM-Context {_quoted(raw)} is unknown; use one of {known}",
                 "Unknown Context",
             )
+        # Only HEAVY and CLOUD work for more than one activity, so only they may say which.
+        return context if role in {Role.HEAVY, Role.CLOUD} else row.context
 
     def _resolve(
         self,

@@ -32,6 +32,9 @@ _FAILED_SHARE: Final = 0.1
 # And from here on it is critical.
 _MANY_MIN: Final = 10
 _MANY_SHARE: Final = 0.5
+_NOW_S: Final = 60.0
+# For how long it is told that trouble is over: as long as its failed calls are.
+RECOVERED_S: Final = 300.0
 # A call whose model is loaded and that has not begun to answer for so long may never do so.
 SILENT_S: Final = 60.0
 # Reasons that are told of one role, and calls of one kind of trouble.
@@ -64,8 +67,9 @@ def is_trouble(role: str, code: str, reason: str) -> bool:
 class RoleFacts:
     """One role. ``failed``: by reason, of ``calls`` in the last five minutes, as ``is_trouble``.
 
-    ``failed_now``: how many of them in the last minute. ``models``: those that the policy names
-    for it, the first one first. ``missing``: which of them are known not to be installed.
+    ``failed_now``: how many of them in the last minute, and since Ollama is back. ``models``:
+    those that the policy names for it, the first one first. ``missing``: which of them are known
+    not to be installed.
     """
 
     role: Role
@@ -96,6 +100,14 @@ class Silent(NamedTuple):
     for_s: float
 
 
+class Recovered(NamedTuple):
+    """Trouble that is over: since when, how long it lasted, and what it was, in words."""
+
+    ago_s: float
+    lasted_s: float
+    cause: str = ""
+
+
 _LOOK: Final = "systemctl status ollama"
 _RESTART: Final = "systemctl restart ollama"
 
@@ -105,15 +117,18 @@ class Facts:
     """What is known. Errors are in words, empty where there is none.
 
     ``troubles``: the Health Guard's, and ``held`` what it only holds on to. ``stopped``: what
-    breakers stop, in words. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
-    state file as it is kept. ``asked_at``: where commands ask, and ``pulled_at``: where Ollama's
-    own do, where that is not the default.
+    breakers stop, in words. ``recovered``: since when all is well again, ``returned``: since when
+    Ollama answers again; None: nothing was wrong. ``lost``: budgets whose counts are lost.
+    ``set_aside``: the damaged state file as it is kept. ``asked_at``: where commands ask, and
+    ``pulled_at``: where Ollama's own do, where that is not the default.
     """
 
     upstream: str = ""
     upstream_up: bool | None = True
     upstream_error: str = ""
     upstream_hangs: bool = False
+    returned: Recovered | None = None
+    recovered: Recovered | None = None
     draining: bool = False
     active: int = 0
     troubles: tuple[Trouble, ...] = ()
@@ -172,7 +187,7 @@ class Verdict:
 def judge(facts: Facts) -> Verdict:
     """The verdict on these facts."""
     causes = sorted(_causes(facts), key=lambda cause: -SEVERITY[cause.level])
-    return Verdict(tuple(causes), tuple(_notes(facts)))
+    return Verdict(tuple(causes), (*_over(facts, is_well=not causes), *_notes(facts)))
 
 
 def _causes(facts: Facts) -> Iterator[Cause]:
@@ -271,6 +286,31 @@ def _failed_step(facts: Facts, role: RoleFacts) -> str:
     return asking(f"modelsplit requests --role {role.role} --failed --since 5m", facts.asked_at)
 
 
+def _over(facts: Facts, *, is_well: bool) -> Iterator[Note]:
+    """That trouble is over, and how long it was."""
+    failed = sum(role.failures for role in facts.roles)
+    count = f"; {failed} call{' has' if failed == 1 else 's have'} failed in the last 5 min"
+    recovered, returned = facts.recovered, facts.returned
+    if is_well and recovered is not None and recovered.ago_s < RECOVERED_S:
+        text = f"all is well since {_time(recovered.ago_s)} ago; before, for "
+        text += f"{_time(recovered.lasted_s)}: {recovered.cause}"
+    elif returned is not None and facts.upstream_up and returned.ago_s < RECOVERED_S:
+        text = f"Ollama answers again since {_time(returned.ago_s)} ago; before, for "
+        text += f"{_time(returned.lasted_s)}, it did not"
+    else:
+        return
+    yield Note(text + count * bool(failed))
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _is_back(facts: Facts) -> bool:
+    """Whether Ollama is back for less than the minute that ``failed_now`` is of."""
+    return facts.returned is not None and facts.returned.ago_s < _NOW_S
+
+
 def _notes(facts: Facts) -> Iterator[Note]:
     for role in facts.roles:
         absent = [model for model in role.models[1:] if model in role.missing]
@@ -278,7 +318,8 @@ def _notes(facts: Facts) -> Iterator[Note]:
             text = f"{role.role} has no fallback: {absent[0]} is not installed"
             yield Note(text, pulling(absent, facts.pulled_at))
         if not role.failed_now and _fails(role):
-            yield Note(f"{_failed(role)}, none in the last minute", _failed_step(facts, role))
+            since = "since Ollama is back" if _is_back(facts) else "in the last minute"
+            yield Note(f"{_failed(role)}, none {since}", _failed_step(facts, role))
     if facts.set_aside:
         yield Note(f"the state file was damaged at the start: it is kept as {facts.set_aside}")
     if facts.records_lost:

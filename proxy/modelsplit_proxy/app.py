@@ -502,6 +502,7 @@ class App:
         self._tasks.keep(self.loaded_models.watch, "residency")
         self._tasks.keep(self._learned.watch, "learned")
         self._tasks.keep(self.monitor.watch, "health")
+        self._tasks.keep(self.service.watch, "verdict")
         self._tasks.keep(self._retention().watch, "retention")
         self._tasks.keep(self._heartbeat.watch, "heartbeat")
         self._tasks.keep(self.budget_keeper.watch, "budgets")

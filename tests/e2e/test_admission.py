@@ -591,9 +591,9 @@ async def test_a_late_loop_turns_calls_away_and_the_level_is_everywhere(
         assert "modelsplit_health_level 2.0" in await metrics(up)
         assert (await ask(up, CHAT)).json["reason"] == "shed"
         assert (await ask(up, "planner")).status == 200
-        told = [line for line in caplog.messages if line.startswith("health ")]
-        assert len(told) == 1
-        assert told[0].startswith("health OK -> CRITICAL (shedding as CRITICAL): event-loop lag")
+        [told] = [line for line in caplog.messages if line.startswith("overloaded, ")]
+        assert "HEAVY, CHAT calls are refused; EXECUTOR calls are refused where no seat" in told
+        assert "is free: event-loop lag p99 1200 ms" in told
 
 
 async def test_timeouts_of_calls_are_seen_and_those_of_a_hasty_client_are_not() -> None:

@@ -160,7 +160,7 @@ def test_route_says_what_would_be_refused(modelsplit: Command) -> None:
     assert "E_BAD_REQUEST" in talk
     code, out, talk = modelsplit("route", "planner", "--role", "BOSS", "--json")
     assert (code, json.loads(out)["error_code"]) == (1, "E_BAD_REQUEST")
-    assert talk.startswith("modelsplit: nothing answers at http://127.0.0.1:1 (")
+    assert talk.startswith("modelsplit: nobody listens at http://127.0.0.1:1:")
 
 
 def test_route_of_a_policy_that_is_not_there(modelsplit: Command) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
 from modelsplit_policy.health import Level, Signal, Trouble
-from modelsplit_policy.verdict import Facts, RoleFacts, Silent, is_trouble, judge
+from modelsplit_policy.verdict import Facts, Recovered, RoleFacts, Silent, is_trouble, judge
 from modelsplit_policy.vocabulary import Role
 
 PLANNER = RoleFacts(Role.PLANNER, max_queue=64, models=("a", "b"))
@@ -151,6 +151,39 @@ def test_the_worst_is_told_first_and_all_are_told() -> None:
 def test_one_that_hangs_is_to_be_restarted() -> None:
     facts = replace(WELL, upstream_up=False, upstream_error="no answer within 5 s")
     assert judge(replace(facts, upstream_hangs=True)).step == "systemctl restart ollama"
+
+
+def test_that_trouble_is_over_is_told_while_its_calls_are_counted() -> None:
+    failed = RoleFacts(Role.PLANNER, calls=12, failed={Reason.CONNECT_REFUSED: 12})
+    over = Recovered(20.0, 12.0, "Ollama is not answering")
+    facts = replace(WELL, recovered=over, returned=Recovered(20.0, 12.0), roles=(failed,))
+    found = judge(facts)
+    assert found.level is Level.OK
+    over_note, failed_note = (note.text for note in found.notes)
+    assert over_note == (
+        "all is well since 20 s ago; before, for 12 s: Ollama is not answering; "
+        "12 calls have failed in the last 5 min"
+    )
+    assert failed_note == (
+        "PLANNER: 12 of 12 calls failed in the last 5 min (connect_refused 12), "
+        "none since Ollama is back"
+    )
+    later = replace(facts, recovered=over._replace(ago_s=300.0), returned=Recovered(300.0, 12.0))
+    [note] = judge(later).notes
+    assert note.text.endswith(", none in the last minute")
+
+
+def test_that_ollama_is_back_is_told_beside_what_is_still_wrong() -> None:
+    facts = replace(WELL, returned=Recovered(130.0, 200.0), tasks_error="a task has ended")
+    found = judge(facts)
+    assert found.level is Level.DEGRADED
+    assert [note.text for note in found.notes] == [
+        "Ollama answers again since 2 min ago; before, for 3 min, it did not"
+    ]
+    assert judge(replace(facts, upstream_up=False)).notes == ()
+    assert judge(replace(WELL, recovered=Recovered(1.0, 1.0, "x"))).notes[0].text == (
+        "all is well since 1 s ago; before, for 1 s: x"
+    )
 
 
 def test_an_ollama_that_answers_again_is_not_called_down_beside_its_version() -> None:

@@ -1,19 +1,23 @@
 """The facts that the verdict on the service is made of, and the verdict: one, for everybody.
 
 ``modelsplit_policy.verdict`` judges. Whoever shows how the service does asks here: ``/healthz``,
-``/stats``, the metric, and what the service manager is told.
+``/stats``, the metric, what the service manager is told, and the log.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy import verdict
+from modelsplit_policy.health import SEVERITY, Level
 from modelsplit_policy.health_samples import not_closed
 from modelsplit_policy.model_names import canonical
-from modelsplit_policy.verdict import SILENT_S, Facts, RoleFacts, Silent, Verdict
+from modelsplit_policy.verdict import SILENT_S, Facts, Recovered, RoleFacts, Silent, Verdict
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.config.settings import other_than_default, other_than_usual
+from modelsplit_proxy.metrics.recent import NOW_S
 from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.runtime.parts import parts
 
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.config.model import Policy
-    from modelsplit_policy.health import Level
+    from modelsplit_policy.verdict import Cause
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.http.upstream import UpstreamTarget
     from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -39,6 +43,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
+logger = logging.getLogger("modelsplit")
+
+_EVERY_S: Final = 1.0
 _UNREAD: Final = "it has not been read yet, so that nothing can be counted"
 
 
@@ -70,20 +77,82 @@ class Service:
 
     def __init__(self, parts: ServiceParts) -> None:
         self._parts = parts
-        # What the level was when somebody last asked, and since when (wall time) it is seen so.
+        # What the level was when it was last looked at, and since when (wall time) it is so.
         self._seen: tuple[Level, float] | None = None
+        # The level that the log told last.
+        self._told = Level.OK
+        # Since when Ollama is known not to answer, and when that was over for how long.
+        self._away_since: float | None = None
+        self._returned: tuple[float, float] | None = None
+        # The worst that is wrong, and since when; and what was, until when, for how long.
+        self._worst: tuple[Cause, float] | None = None
+        self._recovered: tuple[Cause, float, float] | None = None
+
+    async def watch(self) -> None:
+        """Look for ever; a task of the process."""
+        while True:
+            self.look()
+            await asyncio.sleep(_EVERY_S)
+
+    def look(self) -> None:
+        """Judge, and tell the log where the level has changed. A drain has lines of its own."""
+        if self._parts.lifecycle.draining:
+            return
+        before = self._told
+        found = self.verdict()
+        if found.level is before:
+            return
+        self._told = found.level
+        if found.level is Level.OK:
+            self._tell_recovered()
+            return
+        change = "" if SEVERITY[found.level] > SEVERITY[before] else f", no longer {before}"
+        logger.warning("health is %s%s: %s; next: %s", found.level, change, found.cause, found.step)
+
+    def _tell_recovered(self) -> None:
+        if self._recovered is not None:
+            cause, _, lasted_s = self._recovered
+            logger.info("health is OK again, after %.0f s; it was: %s", lasted_s, cause.text)
 
     def verdict(self) -> Verdict:
+        self._notice()
         found = verdict.judge(self._facts())
+        if self._follow(found):
+            found = verdict.judge(self._facts())
         if self._seen is None or self._seen[0] is not found.level:
             self._seen = (found.level, self._parts.clock.wall())
         return found
+
+    def _notice(self) -> None:
+        """Whether Ollama has gone, or is back; how calls fare is counted anew from then on."""
+        parts, up = self._parts, self._parts.probe.up
+        if up is False and self._away_since is None:
+            self._away_since = parts.clock.now()
+        elif up and self._away_since is not None:
+            parts.recent.keep()
+            now = parts.clock.now()
+            self._returned, self._away_since = (now, now - self._away_since), None
+
+    def _follow(self, found: Verdict) -> bool:
+        """Keep what is wrong in mind until it is over; whether it is over now."""
+        now, worst = self._parts.clock.now(), self._worst
+        if found.causes:
+            cause = found.causes[0]
+            if worst is None:
+                self._worst = (cause, now)
+            elif SEVERITY[cause.level] > SEVERITY[worst[0].level]:
+                self._worst = (cause, worst[1])
+            return False
+        if worst is None:
+            return False
+        self._recovered, self._worst = (worst[0], now, now - worst[1]), None
+        return True
 
     def level(self) -> Level:
         return self.verdict().level
 
     def since(self) -> float | None:
-        """The wall time since which the level has been seen as it is; None: nobody has asked."""
+        """The wall time since which the level is as it is; None: nobody has looked yet."""
         return None if self._seen is None else self._seen[1]
 
     def fields(self) -> dict[str, Any]:
@@ -114,6 +183,8 @@ class Service:
             upstream_up=parts.probe.up,
             upstream_error=parts.probe.error or "",
             upstream_hangs=parts.probe.mute_since is not None,
+            returned=self._has_returned(),
+            recovered=self._has_recovered(),
             draining=parts.lifecycle.draining,
             active=parts.lifecycle.active,
             troubles=guard.troubles,
@@ -135,8 +206,23 @@ class Service:
             pulled_at=other_than_usual(parts.target.authority),
         )
 
+    def _has_returned(self) -> Recovered | None:
+        if self._returned is None:
+            return None
+        at, lasted_s = self._returned
+        return Recovered(self._parts.clock.now() - at, lasted_s)
+
+    def _has_recovered(self) -> Recovered | None:
+        if self._recovered is None:
+            return None
+        cause, at, lasted_s = self._recovered
+        return Recovered(self._parts.clock.now() - at, lasted_s, cause.text)
+
     def _roles(self) -> Iterator[RoleFacts]:
-        recently = self._parts.recent.roles()
+        now_s = NOW_S
+        if self._returned is not None:
+            now_s = min(now_s, self._parts.clock.now() - self._returned[0])
+        recently = self._parts.recent.roles(now_s)
         for role in Role:
             yield self._role(role, recently[role])
 

@@ -36,9 +36,7 @@ def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int,
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:
-        raise NotRunningError(
-            f"nothing answers at http://{admin} ({error}); is `modelsplit serve` running?"
-        ) from error
+        raise NotRunningError(nobody_answers(admin, error)) from error
     finally:
         connection.close()
     try:
@@ -51,6 +49,18 @@ def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int,
             f"http://{admin}{where} answered {response.status}, not as we do{STRANGER}"
         )
     return response.status, answer
+
+
+def nobody_answers(admin: Address, error: Exception) -> str:
+    """Why a question had no answer: nobody is there, or somebody who says nothing."""
+    where = f"http://{admin}"
+    if isinstance(error, ConnectionRefusedError):
+        start = "start it: systemctl start modelsplit, or modelsplit serve"
+        return f"nobody listens at {where}: modelsplit is not running there; {start}"
+    if isinstance(error, TimeoutError):
+        restart = "it hangs, or is stopped; try systemctl restart modelsplit"
+        return f"whoever listens at {where} does not answer: {restart}"
+    return f"nothing answers at {where} ({error}); is `modelsplit serve` running?"
 
 
 @contextmanager

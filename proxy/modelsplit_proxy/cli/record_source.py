@@ -78,6 +78,8 @@ class AdminSource:
         connection = self._ask(target)
         try:
             return orjson.loads(self._answer(connection).read())
+        except TimeoutError as error:
+            raise self._unanswered(error) from None
         except (OSError, http.client.HTTPException, orjson.JSONDecodeError) as error:
             text = f"http://{self._admin} did not answer as we do: {error}"
             raise CommandError(f"{text}{admin_client.STRANGER}", ExitCode.NOT_RUNNING) from None
@@ -104,12 +106,13 @@ class AdminSource:
             connection.request("GET", target)
         except OSError as error:
             connection.close()
-            raise CommandError(
-                f"nothing answers at http://{self._admin} ({error}); is `modelsplit serve` "
-                "running? Without it, --state DIR reads its file",
-                ExitCode.NOT_RUNNING,
-            ) from None
+            raise self._unanswered(error) from None
         return connection
+
+    def _unanswered(self, error: Exception) -> CommandError:
+        text = admin_client.nobody_answers(self._admin, error)
+        text = f"{text}; without it, --state DIR reads its file"
+        return CommandError(text, ExitCode.NOT_RUNNING)
 
     def _answer(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
         response = connection.getresponse()

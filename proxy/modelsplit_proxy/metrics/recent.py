@@ -33,8 +33,9 @@ _EVERY_S: Final = 10.0
 class RoleRecently:
     """One role. ``failed``: by reason, the service's failures; ``refused``: what clients did.
 
-    ``left``: calls that their clients left. ``failed_now``: the failures of the last minute.
-    ``p50_s`` and ``p95_s``: of answered calls; None: there was none.
+    ``left``: calls that their clients left. ``failed_now``: the failures of the last minute, or of
+    a shorter time that was asked for. ``p50_s`` and ``p95_s``: of answered calls; None: there was
+    none.
     """
 
     calls: int
@@ -86,11 +87,11 @@ class Recent:
         now = self._clock.now()
         return now - self._copies.oldest(now)[0]
 
-    def roles(self) -> dict[Role, RoleRecently]:
-        """What became of each role's calls."""
+    def roles(self, now_s: float = NOW_S) -> dict[Role, RoleRecently]:
+        """What became of each role's calls. ``now_s``: how far back ``failed_now`` reaches."""
         at, now = self._clock.now(), self._totals()
         _, before = self._copies.oldest(at)
-        lately = self._copies.before(at, NOW_S)
+        lately = self._copies.before(at, now_s)
         return {role: self._role(role, now, before, lately) for role in Role}
 
     def _role(self, role: Role, now: Totals, before: Totals, lately: Totals) -> RoleRecently:

@@ -1,7 +1,7 @@
 """The Health Guard at work: reads the signals once a second, applies what it decides.
 
 ``modelsplit_policy.health`` decides, by ``health_samples``; this module reads clocks and what
-was measured, tells admission whom to turn away, and the log why.
+was measured, tells admission whom to turn away, and the log whom and why.
 """
 
 from __future__ import annotations
@@ -11,7 +11,14 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.blame import Circumstances
-from modelsplit_policy.health_samples import Timeouts, not_closed, shedding, signals
+from modelsplit_policy.health import Level
+from modelsplit_policy.health_samples import (
+    Timeouts,
+    not_closed,
+    shedding,
+    signals,
+    turned_away,
+)
 from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
@@ -51,6 +58,7 @@ class HealthMonitor:
         self.guard = guard
         self.timeouts = Timeouts(rules.timeouts_window_s)
         self._watched = watched
+        self._shed = Level.OK
 
     def __repr__(self) -> str:
         return f"<HealthMonitor {self.guard!r}>"
@@ -80,9 +88,17 @@ class HealthMonitor:
         if step is None:
             return
         self._watched.admission.shedding = shedding(self.guard)
-        logger.warning(
-            "health %s -> %s (shedding as %s): %s", step.old, step.new, step.shedding, step.cause
-        )
+        if step.shedding is not self._shed:
+            self._shed = step.shedding
+            self._tell(step.shedding)
+
+    def _tell(self, level: Level) -> None:
+        """Say whom it turns away now; how the service does is the verdict's to say."""
+        if level is Level.OK:
+            logger.info("no longer overloaded: %s again", turned_away(level))
+        else:
+            cause = self.guard.shedding_cause
+            logger.warning("overloaded, %s: %s", turned_away(level), cause)
 
     def open_breakers(self) -> list[BreakerView]:
         """The breakers that do not simply let calls through."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from modelsplit_policy.health import SEVERITY, Level
 from modelsplit_proxy.admin import status_text
@@ -87,7 +90,57 @@ async def test_ollama_is_away_and_comes_back() -> None:
         up.app.monitor.look()
         # The guard waits before it trusts; that Ollama is there is known.
         assert up.app.monitor.guard.level is Level.CRITICAL
-        assert (await seen(up))["level"] == "OK"
+        health = await seen(up)
+        assert health["level"] == "OK"
+        [note] = health["notes"]
+        assert re.fullmatch(
+            r"all is well since \d+ s ago; before, for \d+ s: Ollama at \S+ is not answering "
+            r"\(connection refused\)",
+            note["text"],
+        )
+
+
+async def test_calls_that_failed_before_ollama_came_back_are_no_trouble_any_more() -> None:
+    async with running() as up:
+        up.app.service.look()
+        await up.sim.stop()
+        assert [await ask(up, "planner") for _ in range(4)] == [502] * 4
+        up.app.service.look()
+        assert [cause["level"] for cause in (await seen(up))["causes"]] == ["CRITICAL", "DEGRADED"]
+        await up.sim.start()
+        await up.until(lambda: up.app.probe.up is True)
+        up.app.service.look()
+        health = await seen(up)
+        assert (health["level"], health["causes"]) == ("OK", [])
+        over, failed = (note["text"] for note in health["notes"])
+        assert over.endswith(
+            "is not answering (connection refused); 4 calls have failed in the last 5 min"
+        )
+        assert failed.endswith("(connect_refused 4), none since Ollama is back")
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}')
+        assert [await ask(up, "planner") for _ in range(3)] == [500] * 3
+        health = await seen(up)
+        assert health["level"] == "DEGRADED", "these have failed since"
+        assert health["notes"][0]["text"].startswith("Ollama answers again since ")
+
+
+async def test_the_log_tells_each_change_of_the_level_that_is_shown(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "modelsplit")
+    async with running(curious=False) as up:
+        for change in (None, up.sim.stop, None, up.sim.start, None):
+            if change is not None:
+                await change()
+            await up.app.probe.ask()
+            up.app.service.look()
+        where = up.app.target.authority
+    told = [line for line in caplog.messages if line.startswith("health is ")]
+    away = f"Ollama at http://{where} is not answering (connection refused)"
+    assert told == [
+        f"health is CRITICAL: {away}; next: systemctl status ollama",
+        f"health is OK again, after 0 s; it was: {away}",
+    ]
 
 
 async def test_none_of_the_roles_models_is_installed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,9 +29,21 @@ async def test_an_object_comes_with_its_status() -> None:
 
 def test_where_nothing_listens_it_says_what_to_start() -> None:
     with kept_port() as port:
-        what = f"127.0.0.1:{port} .*modelsplit serve"
+        what = f"127.0.0.1:{port}: .*modelsplit serve"
         with pytest.raises(admin_client.NotRunningError, match=what):
             admin_client.get(Address("127.0.0.1", port), "/stats")
+
+
+def test_one_that_listens_and_says_nothing_is_told_from_one_that_is_not_there() -> None:
+    """As a process that is stopped: the kernel takes the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        admin = Address(*listener.getsockname())
+        with pytest.raises(admin_client.NotRunningError) as told:
+            admin_client.get(admin, "/stats", timeout_s=0.01)
+    assert str(told.value) == (
+        f"whoever listens at http://{admin} does not answer: it hangs, or is stopped; "
+        "try systemctl restart modelsplit"
+    )
 
 
 async def test_a_stranger_on_the_port_is_not_taken_for_ours() -> None:

@@ -338,7 +338,7 @@ def test_where_no_proxy_runs_a_route_says_that_it_is_of_a_start_here(
         assert check.route(asked, as_json=False) == 0
     told = capsys.readouterr()
     assert told.out.splitlines()[0].endswith(", no running proxy was asked")
-    assert told.err.startswith(f"modelsplit: nothing answers at http://127.0.0.1:{port} (")
+    assert told.err.startswith(f"modelsplit: nobody listens at http://127.0.0.1:{port}:")
     assert told.err.endswith("So this is told of the policy that a start here would use\n")
 
 

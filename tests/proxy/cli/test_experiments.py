@@ -69,4 +69,4 @@ def test_without_a_proxy_there_is_one_line_and_exit_code_3(
     assert experiments.run(Address("127.0.0.1", 1), None, None, as_json=False) == 3
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("modelsplit: nothing answers at http://127.0.0.1:1 ")
+    assert err.startswith("modelsplit: nobody listens at http://127.0.0.1:1:")

@@ -115,7 +115,7 @@ def test_without_a_proxy_the_file_tells_the_same(kept: str, capsys: Capture) -> 
 
 def test_nothing_that_runs_is_3(capsys: Capture) -> None:
     assert run() == run("a") == 3
-    assert "nothing answers at http://127.0.0.1:1" in capsys.readouterr().err
+    assert "nobody listens at http://127.0.0.1:1:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def test_nothing_that_runs_is_3_and_says_what_to_do(capsys: Capture) -> None:
     assert run() == 3
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("modelsplit: nothing answers at http://127.0.0.1:1 ")
+    assert err.startswith("modelsplit: nobody listens at http://127.0.0.1:1:")
     assert "--state DIR reads its file" in err
 
 

@@ -74,7 +74,7 @@ def test_a_host_file_that_is_none_is_named(text: str, says: str, tmp_path: Path)
 
 
 def test_the_last_hours_are_asked_of_the_running_proxy() -> None:
-    with pytest.raises(CommandError, match=r"nothing answers at http://127\.0\.0\.1:1"):
+    with pytest.raises(CommandError, match=r"nobody listens at http://127\.0\.0\.1:1"):
         task_of(arguments(last="24h", admin="127.0.0.1:1"), {})
 
 

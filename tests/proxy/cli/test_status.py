@@ -102,7 +102,7 @@ def test_without_a_proxy_there_is_one_line_and_exit_code_3(
     code = status.run(Address("127.0.0.1", 1), as_json=False)
     out, err = capsys.readouterr()
     assert (code, out) == (3, "")
-    assert err.startswith("modelsplit: nothing answers at http://127.0.0.1:1 ")
+    assert err.startswith("modelsplit: nobody listens at http://127.0.0.1:1:")
     assert err.count("\n") == 1
 
 
