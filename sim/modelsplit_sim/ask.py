@@ -51,31 +51,79 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What Go's decoder knows of a request: its type and its fields' types."""
+    """What Go's decoder knows of a request: its type; of its fields name, kind and Go's type."""
 
     type: str
-    fields: tuple[tuple[str, str], ...] = ()
+    fields: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def name(self) -> str:
         return self.type.rpartition(".")[2]
 
 
-_GO_NAMES = {"string": "string", "bool": "bool", "number": "int"}
-_BASE = (("model", "string"), ("stream", "bool"))
+def _strings(*names: str) -> tuple[tuple[str, str, str], ...]:
+    return tuple((name, "string", "string") for name in names)
+
+
+def _list(name: str, of: str) -> tuple[str, str, str]:
+    return (name, "array", f"[]{of}")
+
+
+_MODEL = _strings("model")
+_BASE = (*_MODEL, ("stream", "bool", "bool"))
+_OPTIONS = ("options", "object", "map[string]interface {}")
+_STREAM_OPTIONS = ("stream_options", "object", "openai.StreamOptions")
+_MAX_TOKENS = ("max_tokens", "number", "int")
 GENERATE = Shape(
     "api.GenerateRequest",
-    (*_BASE, ("prompt", "string"), ("suffix", "string"), ("system", "string"), ("raw", "bool")),
+    (
+        *_BASE,
+        *_strings("prompt", "suffix", "system"),
+        ("raw", "bool", "bool"),
+        _list("images", "api.ImageData"),
+        _OPTIONS,
+    ),
 )
-CHAT = Shape("api.ChatRequest", _BASE)
-EMBED = Shape("api.EmbedRequest", (("model", "string"),))
-EMBEDDINGS = Shape("api.EmbeddingRequest", (("model", "string"), ("prompt", "string")))
-SHOW = Shape("api.ShowRequest", (("model", "string"), ("name", "string")))
-OPENAI_CHAT = Shape("openai.ChatCompletionRequest", (*_BASE, ("max_tokens", "number")))
-OPENAI_COMPLETION = Shape("openai.CompletionRequest", (*_BASE, ("max_tokens", "number")))
-OPENAI_EMBED = Shape("openai.EmbedRequest", (("model", "string"),))
-OPENAI_RESPONSES = Shape("openai.ResponsesRequest", _BASE)
-ANTHROPIC = Shape("anthropic.MessagesRequest", (*_BASE, ("max_tokens", "number")))
+CHAT = Shape(
+    "api.ChatRequest",
+    (*_BASE, _list("messages", "api.Message"), ("tools", "array", "api.Tools"), _OPTIONS),
+)
+EMBED = Shape("api.EmbedRequest", (*_MODEL, _OPTIONS))
+EMBEDDINGS = Shape("api.EmbeddingRequest", (*_strings("model", "prompt"), _OPTIONS))
+SHOW = Shape("api.ShowRequest", _strings("model", "name"))
+OPENAI_CHAT = Shape(
+    "openai.ChatCompletionRequest",
+    (
+        *_BASE,
+        _list("messages", "openai.Message"),
+        _list("tools", "api.Tool"),
+        ("response_format", "object", "openai.ResponseFormat"),
+        _STREAM_OPTIONS,
+        _MAX_TOKENS,
+    ),
+)
+OPENAI_COMPLETION = Shape(
+    "openai.CompletionRequest", (*_BASE, *_strings("prompt"), _STREAM_OPTIONS, _MAX_TOKENS)
+)
+OPENAI_EMBED = Shape("openai.EmbedRequest", _MODEL)
+OPENAI_RESPONSES = Shape(
+    "openai.ResponsesRequest",
+    (
+        *_BASE,
+        _list("tools", "openai.ResponsesTool"),
+        ("text", "object", "openai.ResponsesText"),
+        ("max_output_tokens", "number", "int"),
+    ),
+)
+ANTHROPIC = Shape(
+    "anthropic.MessagesRequest",
+    (
+        *_BASE,
+        _list("messages", "anthropic.MessageParam"),
+        _list("tools", "anthropic.Tool"),
+        _MAX_TOKENS,
+    ),
+)
 
 
 def decode(body: bytes, shape: Shape, *, native: bool) -> Fields:
@@ -89,10 +137,10 @@ def decode(body: bytes, shape: Shape, *, native: bool) -> Fields:
     if not isinstance(value, dict):
         what = f"json: cannot unmarshal {gojson.kind(value)} into Go value of type {shape.type}"
         raise ApiError(400, what, early=True)
-    for field, wanted in shape.fields:
+    for field, wanted, go_type in shape.fields:
         found = gojson.kind(value.get(field))
         if found not in (wanted, "null"):
-            where = f"{shape.name}.{field} of type {_GO_NAMES[wanted]}"
+            where = f"{shape.name}.{field} of type {go_type}"
             message = f"json: cannot unmarshal {found} into Go struct field {where}"
             raise ApiError(400, message, early=True)
     return value
@@ -135,6 +183,12 @@ def _options(fields: Fields) -> Fields:
             if value is not None and (isinstance(value, bool) or not isinstance(value, types)):
                 raise ApiError(500, f'option "{name}" must be of type {wanted}')
     return options
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is a string, a list of them, or nothing."""
+    texts = value if isinstance(value, list) else [value or ""]
+    return all(isinstance(text, str) for text in texts)
 
 
 def _content_text(content: Any) -> str:
@@ -231,8 +285,10 @@ class Reader:
     def embed(self, fields: Fields) -> Ask:
         wait = keep_alive(fields.get("keep_alive"))
         name = fields.get("model") or ""
-        spec = find(self.catalogue, name, pull_first=True)
         inputs = fields.get("input", fields.get("prompt"))
+        if not _is_text(inputs):
+            raise ApiError(400, "invalid input type")
+        spec = find(self.catalogue, name, pull_first=True)
         text = inputs if isinstance(inputs, str) else "\n".join(map(str, inputs or []))
         ask = self._ask(spec, name, chat=False, prompt=text)
         ask.keep_alive_s = wait
@@ -268,7 +324,7 @@ class Reader:
 
 def _limit(value: Any) -> int | None:
     """Observed: 0 is not "nothing", and negative is "until the model stops"."""
-    return int(value) if value and value > 0 else None
+    return int(value) if isinstance(value, int | float) and value > 0 else None
 
 
 def _response_format(value: Any) -> Any:

@@ -40,6 +40,31 @@ async def test_the_log_keeps_a_bounded_body() -> None:
 
 
 @pytest.mark.parametrize(
+    ("path", "field", "value", "words"),
+    [
+        ("/api/generate", "options", "a", "string into Go struct field GenerateRequest.options"),
+        ("/api/chat", "options", [1], "array into Go struct field ChatRequest.options of type map"),
+        ("/api/embed", "options", True, "bool into Go struct field EmbedRequest.options"),
+        ("/api/chat", "messages", 5, "number into Go struct field ChatRequest.messages of type []"),
+        ("/api/chat", "tools", "a", "ChatRequest.tools of type api.Tools"),
+        ("/api/embed", "input", 5, "invalid input type"),
+        ("/v1/chat/completions", "stream_options", "a", "of type openai.StreamOptions"),
+        ("/v1/responses", "text", "a", "of type openai.ResponsesText"),
+        ("/v1/messages", "messages", "a", "of type []anthropic.MessageParam"),
+    ],
+)
+async def test_a_field_of_the_wrong_type_is_refused_as_gos_decoder_does(
+    path: str, field: str, value: object, words: str
+) -> None:
+    async with Sim() as sim:
+        fields = {"model": MODEL, "messages": [{"role": "user", "content": "a"}], field: value}
+        fields |= {"max_tokens": 5} if path == "/v1/messages" else {}
+        answer = await post(sim, path, **fields)
+        assert answer.status == 400
+        assert words in answer.body.decode()
+
+
+@pytest.mark.parametrize(
     ("body", "model"),
     [
         (b'{"MODEL":"qwen3:4b"}', "qwen3:4b"),

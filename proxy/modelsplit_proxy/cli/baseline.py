@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -45,7 +46,9 @@ _NUMBERS: Final = (
     ("--hallucinated", "hallucinated", "how many of them were hallucinated"),
 )
 _WHOLE: Final = frozenset({"timeouts_window_s", "jobs", "jobs_ok", "reviews", "hallucinated"})
-_MOST: Final = 1e9
+# A window of none and a latency of none are no baseline.
+_LEAST: Final = MappingProxyType({"timeouts_window_s": 1, "planner_p95_ms": 1})
+_MOST: Final = 1_000_000_000
 
 
 def _show(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -105,27 +108,29 @@ def _checked(raw: dict[str, Any]) -> Baseline:
         if name not in known:
             text = f'"{name[:40]}" is unknown here; use {", ".join(sorted(known))}'
             raise CommandError(text, ExitCode.USAGE)
-        if name == "source":
-            fine = isinstance(value, str) and 0 < len(value) <= _SOURCE_MAX and value.isprintable()
-        else:
-            fine = _is_number(value, whole=name in _WHOLE)
-        if not fine:
-            raise CommandError(f"{name} cannot be {str(value)[:40]!r}", ExitCode.USAGE)
+        wrong = _wrong(name, value)
+        if wrong is not None:
+            text = f"{name} cannot be {str(value)[:40]!r}; give {wrong}"
+            raise CommandError(text, ExitCode.USAGE)
     baseline = dataclasses.replace(DOCUMENT_BASELINE, **raw)
-    if baseline.jobs_ok > baseline.jobs or baseline.hallucinated > baseline.reviews:
-        text = "more jobs_ok than jobs, or more hallucinated than reviews"
-        raise CommandError(text, ExitCode.USAGE)
-    if not baseline.planner_p95_ms:
-        raise CommandError("planner_p95_ms is not more than 0", ExitCode.USAGE)
-    if baseline.timeouts_window_s < 1:
-        raise CommandError("timeouts_window_s is not a second at least", ExitCode.USAGE)
+    for part, whole in (("jobs_ok", "jobs"), ("hallucinated", "reviews")):
+        most = getattr(baseline, whole)
+        if getattr(baseline, part) > most:
+            text = f"{part} {getattr(baseline, part)} is more than {whole}, which is {most}"
+            raise CommandError(text, ExitCode.USAGE)
     return baseline
 
 
-def _is_number(value: object, *, whole: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
-        return False
-    return math.isfinite(value) and 0 <= value <= _MOST
+def _wrong(name: str, value: object) -> str | None:
+    """What such a field has to be; None: ``value`` is that."""
+    if name == "source":
+        is_text = isinstance(value, str) and 0 < len(value) <= _SOURCE_MAX and value.isprintable()
+        return None if is_text else f"1 to {_SOURCE_MAX} characters in one line"
+    is_whole, least = name in _WHOLE, _LEAST.get(name, 0)
+    is_number = isinstance(value, int if is_whole else int | float) and not isinstance(value, bool)
+    if is_number and math.isfinite(value) and least <= value <= _MOST:  # type: ignore[arg-type, operator]
+        return None
+    return f"a {'whole ' * is_whole}number from {least} to {_MOST}"
 
 
 def _state(args: argparse.Namespace, settings: Settings) -> SloState:

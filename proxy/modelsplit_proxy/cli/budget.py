@@ -23,7 +23,7 @@ from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.limits import budget_store
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime.clock import SystemClock, boot_id, machine_clocks, rfc3339
-from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
+from modelsplit_proxy.storage.state_file import FILE_NAME, NoStateError, StoreError
 from modelsplit_proxy.watch import installed_models
 
 if TYPE_CHECKING:
@@ -112,8 +112,9 @@ def _refuse_to_guess(own: Path, verb: str, why: str) -> None:
     places = [*theirs, own] if is_own else theirs
     known = f", as in {' or '.join(f'--state {place}' for place in places)}" if places else ""
     raise CommandError(
-        f"{why} So it is not known which state file is meant: name the proxy with --admin ADDRESS, "
-        f"or the file with --state DIR{known}; a first start of `modelsplit serve` makes one",
+        f"{why}; so it is not known which state file is meant: name the proxy with --admin "
+        f"ADDRESS, or the file with --state DIR{known}; "
+        "a first start of `modelsplit serve` makes one",
         ExitCode.FAILED,
     )
 
@@ -137,7 +138,7 @@ def _find(desk: Desk) -> None:
             "if it runs in a container, run this command in it"
         )
     if desk.named:
-        raise StoreError(f"no state file there: {path}")
+        raise NoStateError(f"no state file there: {path}; --state names the one of `serve`")
     talk(f"no state file there yet: {path}; no modelsplit has served from it")
 
 

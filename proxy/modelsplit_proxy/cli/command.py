@@ -63,6 +63,8 @@ def add(commands: Any, command: Command, dest: str = "verb") -> None:
         epilog=command.example,
         formatter_class=_Formatter,
     )
+    # Whose usage is told where an argument is unknown.
+    parser.set_defaults(parser=parser)
     if command.run is not None:
         parser.set_defaults(run=command.run)
     for argument in command.arguments:

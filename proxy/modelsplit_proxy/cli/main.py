@@ -16,13 +16,17 @@ from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.runtime import streams
 from modelsplit_proxy.runtime.streams import OutputError
-from modelsplit_proxy.storage.state_file import StoreError
+from modelsplit_proxy.storage.state_file import NoStateError, StoreError
 from modelsplit_proxy.storage.state_lock import StateBusyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_proxy.cli.command import Command
+
+
+# Who asked so asked wrongly.
+_USAGE = (SettingError, QueryError, NoStateError)
 
 
 def run(arguments: list[str], environ: Mapping[str, str]) -> int:
@@ -44,7 +48,10 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     parser = build_parser(_commands(arguments))
-    args = parser.parse_args(arguments)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        asked: argparse.ArgumentParser = getattr(args, "parser", parser)
+        asked.error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return ExitCode.USAGE
@@ -69,7 +76,7 @@ def _code_of(error: Exception, command: str) -> ExitCode:
     """A service that cannot be configured says so as sysexits does; a question was just wrong."""
     if command in {"serve", "demo"}:
         return ExitCode.CONFIG
-    return ExitCode.USAGE if isinstance(error, (SettingError, QueryError)) else ExitCode.FAILED
+    return ExitCode.USAGE if isinstance(error, _USAGE) else ExitCode.FAILED
 
 
 def _commands(arguments: list[str]) -> tuple[Command, ...]:

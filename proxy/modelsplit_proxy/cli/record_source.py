@@ -18,7 +18,7 @@ from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json
 from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
-from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError
+from modelsplit_proxy.storage.state_file import FILE_NAME, NoStateError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -138,7 +138,7 @@ def opened(state: Path, clock: Clock) -> Read:
     except OSError as error:
         raise StoreError(f"the state file in {state} cannot be read: {error.strerror}") from error
     if not exists:
-        raise StoreError(f"no state file there: {path}")
+        raise NoStateError(f"no state file there: {path}; --state names the one of `serve`")
     if not readable:
         raise StoreError(state_access.not_ours(path))
     read = partial(state_file.read, path, clock)

@@ -73,10 +73,7 @@ def task_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Task:
 
 def check(args: argparse.Namespace) -> None:
     """That the flags go together."""
-    names = ("trace", "last", "workload", "azure")
-    sources = [name for name in names if getattr(args, name) is not None]
-    if len(sources) != 1:
-        raise _usage("say what to replay: one of --trace, --last, --workload and --azure")
+    source = _source_named(args)
     if sum((args.fit, args.capacity, args.advise)) > 1:
         raise _usage("--fit, --capacity and --advise are three things: one at a time")
     _check_advise(args)
@@ -84,7 +81,7 @@ def check(args: argparse.Namespace) -> None:
         raise _usage(f"--seeds {args.seeds} is less than 1")
     if not 0 < args.load <= _LOAD_MOST:
         raise _usage(f"--load {args.load:g} is not above 0 and at most {_LOAD_MOST:g}")
-    if args.fit and sources not in (["trace"], ["last"]):
+    if args.fit and source not in {"trace", "last"}:
         raise _usage("--fit reads records: it goes with --trace or --last")
     if args.load != 1 and args.workload is None:
         raise _usage("--load goes with --workload")
@@ -94,6 +91,18 @@ def check(args: argparse.Namespace) -> None:
         raise _usage("--azure needs --host-model: it tells nothing of any host")
     if args.retries is not None and not 0 <= args.retries <= _RETRIES_MOST:
         raise _usage(f"--retries {args.retries} is not between 0 and {_RETRIES_MOST}")
+
+
+def _source_named(args: argparse.Namespace) -> str:
+    """Which flag says what is replayed: one must."""
+    names = ("trace", "last", "workload", "azure")
+    named = [name for name in names if getattr(args, name) is not None]
+    if not named:
+        raise _usage("say what to replay: one of --trace, --last, --workload and --azure")
+    if len(named) > 1:
+        given = " and ".join(f"--{name}" for name in named)
+        raise _usage(f"{given} both say what to replay: give one of them")
+    return named[0]
 
 
 def _check_advise(args: argparse.Namespace) -> None:

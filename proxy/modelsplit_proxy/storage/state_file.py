@@ -68,6 +68,10 @@ class StoreError(Exception):
     """The state file cannot be used. The text says which file, why, and what to do."""
 
 
+class NoStateError(StoreError):
+    """There is no state file where somebody says that there is one."""
+
+
 class StateTroubleError(StoreError):
     """It cannot be used now, for a reason that may pass: a lock, a full disk."""
 

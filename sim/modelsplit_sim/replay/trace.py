@@ -7,6 +7,7 @@ is there and of the wrong kind is an error with the line's number.
 from __future__ import annotations
 
 import math
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from modelsplit_policy.vocabulary import Role
@@ -44,6 +45,9 @@ def _call(values: Mapping[str, Any], line: int) -> Recorded:
     arrived = fields.number("arrived")
     if arrived is None:
         raise TraceError("arrived is missing", line)
+    started_at = fields.of("started_at", str)
+    if started_at is not None and not _is_time(started_at):
+        raise TraceError(f'started_at "{started_at[:40]}" is no time', line)
     role = fields.of("llm_role", str)
     if role is not None and role not in Role.__members__:
         raise TraceError(f'llm_role "{role[:40]}" is unknown', line)
@@ -70,6 +74,14 @@ def _call(values: Mapping[str, Any], line: int) -> Recorded:
         schema_asked=fields.of("schema_asked", bool),
         attempts=tuple(_attempts(fields, line)),
     )
+
+
+def _is_time(text: str) -> bool:
+    """Whether it is one as RFC 3339 has it."""
+    try:
+        return datetime.fromisoformat(text).tzinfo is not None
+    except ValueError:
+        return False
 
 
 def _attempts(fields: _Fields, line: int) -> Iterable[RecordedAttempt]:

@@ -109,8 +109,10 @@ def test_a_mistyped_place_is_not_taken_for_an_empty_one(
     tmp_path: Path, capsys: Capture, verb: tuple[str, ...]
 ) -> None:
     typo = tmp_path / "typo"
-    text = said(capsys, *verb, "--state", str(typo), code=1)
-    assert text == f"modelsplit: no state file there: {typo / FILE_NAME}\n"
+    text = said(capsys, *verb, "--state", str(typo), code=2)
+    assert text == (
+        f"modelsplit: no state file there: {typo / FILE_NAME}; --state names the one of `serve`\n"
+    )
     assert not typo.exists()
 
 
@@ -157,7 +159,7 @@ def test_a_change_that_nobody_could_be_meant_by_is_refused(
     environ = {"XDG_STATE_HOME": str(tmp_path)}
     assert cli.run(["budget", *verb, *NOBODY], environ) == 1
     assert capsys.readouterr().err.endswith(
-        "? So it is not known which state file is meant: name the proxy with --admin ADDRESS, or "
+        "; so it is not known which state file is meant: name the proxy with --admin ADDRESS, or "
         "the file with --state DIR; a first start of `modelsplit serve` makes one\n"
     )
     assert not homes[0].exists()

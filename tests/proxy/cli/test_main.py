@@ -139,6 +139,31 @@ def test_wrong_usage_is_2_and_said_on_stderr(arguments: list[str], capsys: Captu
 # --- Configuration that cannot be used ----------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("arguments", "usage"),
+    [
+        (["status", "--foo"], "usage: modelsplit status "),
+        (["status", "extra"], "usage: modelsplit status "),
+        (["baseline", "show", "--foo"], "usage: modelsplit baseline show "),
+        (["slo", "--foo"], "usage: modelsplit slo "),
+        (["--foo"], "usage: modelsplit [-h]"),
+    ],
+)
+def test_an_unknown_flag_shows_the_usage_of_its_command(
+    arguments: list[str], usage: str, capsys: Capture
+) -> None:
+    assert run(*arguments) == 2
+    told = capsys.readouterr().err
+    assert told.startswith(usage)
+    assert f"error: unrecognized arguments: {arguments[-1]}" in told
+
+
+def test_a_state_that_is_not_there_is_wrong_usage(tmp_path: Path, capsys: Capture) -> None:
+    for command in (["requests"], ["jobs"], ["budget", "show"]):
+        assert run(*command, "--state", str(tmp_path / "no")) == 2
+        assert f"no state file there: {tmp_path / 'no'}" in capsys.readouterr().err
+
+
 def test_a_route_of_no_model_is_wrong_usage(capsys: Capture) -> None:
     assert run("route", "") == 2
     assert capsys.readouterr() == (

@@ -13,7 +13,10 @@ from modelsplit_proxy.cli.main import run
     ("flags", "says"),
     [
         ([], "say what to replay: one of --trace, --last, --workload and --azure"),
-        (["--workload", "mission", "--last", "1h"], "say what to replay"),
+        (
+            ["--workload", "mission", "--last", "1h"],
+            "--last and --workload both say what to replay",
+        ),
         (["--workload", "day"], 'nothing is shipped as "day"; workloads: burst, '),
         (["--workload", "swap", "--seeds", "0"], "--seeds 0 is less than 1"),
         (["--workload", "swap", "--load", "0"], "--load 0 is not above 0"),

@@ -80,6 +80,8 @@ def test_what_is_missing_is_unknown() -> None:
     [
         ({"arrived": None}, "line 7: arrived is missing"),
         ({"arrived": "now"}, "line 7: arrived is of the wrong kind: now"),
+        ({"started_at": "yesterday"}, 'line 7: started_at "yesterday" is no time'),
+        ({"started_at": 5}, "line 7: started_at is of the wrong kind: 5"),
         ({"outcome": None}, "line 7: outcome is missing"),
         ({"llm_role": "BOSS"}, 'line 7: llm_role "BOSS" is unknown'),
         ({"asked_max_wait_ms": "1"}, "line 7: asked_max_wait_ms is of the wrong kind: 1"),
