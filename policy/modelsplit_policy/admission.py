@@ -16,11 +16,12 @@ the one that runs fewest. Roles' caps and lines are the fleet's.
 its role allows, at the latest shortly before its wait would end, is overdue. It is started
 beside the others where that is known to take nothing from them in all; where nobody knows
 yet, if waiting is no better; and a role may say that a late answer is better than none
-(``starts_late``). Never more than one overdue call runs beside the others on a host, and one of
-a protected role, but where one more is known to take nothing: each makes those that run slower,
-which makes more calls overdue. One whose company has ended is in nobody's way whom it would not
-harm. A call of a protected role is overdue at once where it would end sooner beside what runs
-than behind it, and takes nothing. Whoever is not started is refused when its wait is over.
+(``starts_late``). Never more than one overdue call runs beside the others on a host, but where
+one more is known to take nothing, or where those that run do and a call of a protected role joins
+them: each makes those that run slower, which makes more calls overdue. One whose company has ended
+is in nobody's way whom it would not harm. A call of a protected role is overdue at once where it
+would end sooner beside what runs than behind it, and takes nothing. Whoever is not started is
+refused when its wait is over.
 
 *Probes.* What more the host could do is found out by running one call more than is known to
 be useful: only while no call of a protected role waits or is likely to come before it would
@@ -566,7 +567,6 @@ class Admission:
                 self._release(now)
             self._running_local += 1
             host.overdue += ticket.overdue
-            host.overdue_protected += ticket.overdue and pool.limits.protected
             ticket.host = host.host
             ticket.flight = host.take(ticket.model, now, pool.known_length_s(ticket.model))
 
@@ -580,7 +580,6 @@ class Admission:
             self._running_local -= 1
             host = self._by_host[ticket.host]
             host.overdue -= ticket.overdue
-            host.overdue_protected -= ticket.overdue and pool.limits.protected
             host.give_back(ticket.flight, now, held_s, report)
 
     def _release(self, now: float) -> None:
@@ -687,14 +686,20 @@ class Admission:
     def _is_taken(self, host: HostSeats, pool: Pool, model: str) -> bool:
         """True if an overdue call runs, and one more of ``model`` would be one too many beside it.
 
-        A protected role's calls make way for each other alone. Where one more is known to take
-        nothing nobody need make way, and where nobody knows not for one that has no company left.
+        Not where one more is known to take nothing; nor, where nobody knows, beside one that has no
+        company any more, or for a call that may join (``_joins``).
         """
-        overdue = host.overdue_protected if pool.limits.protected else host.overdue
-        if not overdue:
+        if not host.overdue:
             return False
         harms = host.parallelism.harms(model)
-        return host.parallelism.is_beyond if harms is None else harms
+        if harms is not None:
+            return harms
+        return host.parallelism.is_beyond and not self._joins(host, pool)
+
+    def _joins(self, host: HostSeats, pool: Pool) -> bool:
+        """True if those that run take nothing from each other: then a protected call may join."""
+        learned = host.parallelism
+        return pool.limits.protected and learned.is_beyond and learned.company_harms is False
 
     def _may_show(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
         """Whether an overdue call may be the one that shows what company costs.
@@ -718,7 +723,7 @@ class Admission:
         if learned.settled:
             return True
         if learned.is_beyond:
-            return pool.limits.protected and learned.company_harms is False
+            return self._joins(host, pool)
         ends = ticket.arrived + ticket.last_in_s
         if now < ends:
             self._look_by(ends)

@@ -29,7 +29,6 @@ class HostSeats:
         "loaded",
         "model_seats",
         "overdue",
-        "overdue_protected",
         "parallelism",
         "running",
         "seats",
@@ -49,9 +48,8 @@ class HostSeats:
         self.running = 0
         # Nobody listens there just now, and calls wait for that to change.
         self.away = False
-        # Calls that were started because they were overdue; and those of protected roles.
+        # Calls that were started because they were overdue.
         self.overdue = 0
-        self.overdue_protected = 0
         self.by_model: dict[str, int] = {}
         # Whether a model is loaded, by name; of others nobody knows.
         self.loaded: Mapping[str, bool] = {}

@@ -382,8 +382,8 @@ def test_an_overdue_executor_beside_a_heavy_call_holds_no_planner_back() -> None
     for ticket in (planner, other, chat):
         under_test.due(ticket)
     assert under_test.fill(9.0) == [planner], "two take nothing from each other; of three it shows"
-    assert leave(under_test, planner, 12.0) == [other], "and planners make way for each other"
-    assert leave(under_test, executor, 13.0) == [], "a chat for planners too"
+    assert leave(under_test, planner, 12.0) == [other], "one after the other"
+    assert leave(under_test, executor, 13.0) == [], "a chat joins nobody"
     assert leave(under_test, other, 14.0) == [chat]
 
 

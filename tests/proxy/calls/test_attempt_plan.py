@@ -31,7 +31,7 @@ def test_a_lane_says_what_the_policy_says_of_a_role_and_a_model() -> None:
     assert plan.price == Price(2.0, 4.0)
     assert (plan.limits.role_s, plan.limits.load_s, plan.limits.stall_s) == (15.0, 3.0, 5.0)
     assert plan.limits.total_at is None
-    assert (plan.max_wait_s, plan.max_hold_s) == (8.0, 1.0)
+    assert (plan.max_wait_s, plan.max_hold_s) == (8.0, 0.3)
     assert (plan.shape, plan.chosen) == (NOTHING, NOTHING)
     assert not plan.counted
 
