@@ -125,6 +125,8 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         # What was meant by a misspelt word: half a megabyte, and most spell well.
         ("modelsplit_policy.config.spelling", "_closest"),
         ("modelsplit_proxy.config.settings", "unknown_variables"),
+        # The reader of TOML: only where there is a file of settings.
+        ("modelsplit_proxy.config.settings_file", "load"),
         # The operators' routes, each subject by itself: half a megabyte, and most are never asked.
         *(
             ("modelsplit_proxy.admin.late_routes", subject)

@@ -90,3 +90,12 @@ def test_the_example_of_a_file_of_keys_is_one_and_every_field_is_described(tmp_p
 def test_the_shedding_table_is_the_code() -> None:
     said = [row for row in rows("Health") if row[0] in set(Role)]
     assert said == [[role, *(SHEDDING[level, role] for level in Level)] for role in Role]
+
+
+def test_what_happens_at_a_bound_is_said_of_each() -> None:
+    section = PAGE.partition("\n### At the limit\n")[2].partition("\n## ")[0]
+    said = {word for line in section.splitlines() for word in words(line) if word[:2] == "--"}
+    bounds = ("timeout", "drain", "max-", "-memory", "keep-")
+    assert said == {
+        option.flag for option in OPTIONS if any(word in option.name for word in bounds)
+    }

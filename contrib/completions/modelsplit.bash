@@ -5,11 +5,12 @@
 #    source ~/.local/share/bash_completion/modelsplit
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
+_shtab_modelsplit_config_subparsers=(show)
 _shtab_modelsplit_slo_subparsers=(review)
 _shtab_modelsplit_baseline_subparsers=(record show import)
 _shtab_modelsplit_keys_subparsers=(new check)
 _shtab_modelsplit_budget_subparsers=(show approve revoke reset)
-_shtab_modelsplit_subparsers=(serve demo status requests jobs doctor check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
+_shtab_modelsplit_subparsers=(serve demo status requests jobs doctor config check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
 
 _shtab_modelsplit_serve_option_strings=(-h --help --listen --admin --agent --upstream --policy --keys --state --take-over --client-header-timeout --client-body-timeout --client-send-timeout --connect-timeout --stall-timeout --drain --max-body --request-memory --max-connections --keep-records --max-records-size --log-format --otlp-endpoint --boot-id --allow-host --allow-origin --trust-proxy)
 _shtab_modelsplit_demo_option_strings=(-h --help --once --listen --admin)
@@ -17,6 +18,8 @@ _shtab_modelsplit_status_option_strings=(-h --help --json --admin)
 _shtab_modelsplit_requests_option_strings=(-h --help --role --model --client --job --outcome --failed --since --until --limit --json --export --state --admin)
 _shtab_modelsplit_jobs_option_strings=(-h --help --job-state --since --until --limit --json --state --admin)
 _shtab_modelsplit_doctor_option_strings=(-h --help --bundle --json --listen --admin --upstream --policy --state --otlp-endpoint --allow-host)
+_shtab_modelsplit_config_show_option_strings=(-h --help --origin --json --listen --admin --agent --upstream --policy --keys --state --take-over --client-header-timeout --client-body-timeout --client-send-timeout --connect-timeout --stall-timeout --drain --max-body --request-memory --max-connections --keep-records --max-records-size --log-format --otlp-endpoint --boot-id --allow-host --allow-origin --trust-proxy)
+_shtab_modelsplit_config_option_strings=(-h --help)
 _shtab_modelsplit_check_config_option_strings=(-h --help --online --json --upstream)
 _shtab_modelsplit_route_option_strings=(-h --help --role --key --policy --json --admin)
 _shtab_modelsplit_simulate_option_strings=(-h --help --policy --against --trace --last --workload --azure --thin --seeds --host-model --load --closed-loop --retries --fit --capacity --advise --keep --budget --minutes --draw --write --check --html --json --state --admin)
@@ -48,6 +51,9 @@ _shtab_modelsplit_jobs___state_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_doctor___bundle_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_doctor___policy_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_doctor___state_COMPGEN=_shtab_compgen_files
+_shtab_modelsplit_config_show___policy_COMPGEN=_shtab_compgen_files
+_shtab_modelsplit_config_show___keys_COMPGEN=_shtab_compgen_files
+_shtab_modelsplit_config_show___state_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_check_config_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_route___policy_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_simulate___policy_COMPGEN=_shtab_compgen_files
@@ -71,13 +77,14 @@ _shtab_modelsplit_budget_revoke___state_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_budget_reset___state_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_print_policy___into_COMPGEN=_shtab_compgen_files
 
+_shtab_modelsplit_config_pos_0_choices=(show)
 _shtab_modelsplit_simulate___closed_loop_choices=(jobs clients none)
 _shtab_modelsplit_simulate___keep_choices=(models host line)
 _shtab_modelsplit_slo_pos_0_choices=(review)
 _shtab_modelsplit_baseline_pos_0_choices=(record show import)
 _shtab_modelsplit_keys_pos_0_choices=(new check)
 _shtab_modelsplit_budget_pos_0_choices=(show approve revoke reset)
-_shtab_modelsplit_pos_0_choices=(serve demo status requests jobs doctor check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
+_shtab_modelsplit_pos_0_choices=(serve demo status requests jobs doctor config check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
 
 _shtab_modelsplit_serve__h_nargs=0
 _shtab_modelsplit_serve___help_nargs=0
@@ -99,6 +106,14 @@ _shtab_modelsplit_jobs___json_nargs=0
 _shtab_modelsplit_doctor__h_nargs=0
 _shtab_modelsplit_doctor___help_nargs=0
 _shtab_modelsplit_doctor___json_nargs=0
+_shtab_modelsplit_config_show__h_nargs=0
+_shtab_modelsplit_config_show___help_nargs=0
+_shtab_modelsplit_config_show___origin_nargs=0
+_shtab_modelsplit_config_show___json_nargs=0
+_shtab_modelsplit_config_show___take_over_nargs=0
+_shtab_modelsplit_config_pos_0_nargs=A...
+_shtab_modelsplit_config__h_nargs=0
+_shtab_modelsplit_config___help_nargs=0
 _shtab_modelsplit_check_config__h_nargs=0
 _shtab_modelsplit_check_config___help_nargs=0
 _shtab_modelsplit_check_config___online_nargs=0

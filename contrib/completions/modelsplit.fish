@@ -50,7 +50,7 @@ function _shtab_modelsplit_using
   test "$_shtab_modelsplit_cmdpath" = "$argv"
 end
 
-set -g _shtab_modelsplit_commands serve demo status requests jobs doctor check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
+set -g _shtab_modelsplit_commands serve demo status requests jobs doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
 set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
@@ -129,6 +129,37 @@ complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l policy -xka "(__fi
 complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'state directory; default: $STATE_DIRECTORY, else the user'"'"'s'
 complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l otlp-endpoint -x -d 'OpenTelemetry collector to send traces to; default: none'
 complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l allow-host -x -d 'further Host name to answer to'
+complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a config -d 'Settings: a flag, else its variable, else the file of settings, else the default.'
+complete -c modelsplit -n '_shtab_modelsplit_using config' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using config; and test $_shtab_modelsplit_npos -eq 0' -a show -d 'Show every setting as `serve` would have it here. With --origin, also whether the flag, the variable, the file or the default says so. Exit 0: done; 2: a setting cannot be read.'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l origin -d 'and where it comes from'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l json -d 'machine-readable output'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l listen -x -d 'where clients connect (default 127.0.0.1:11435)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l agent -x -d 'where HAProxy'"'"'s agent-check is told how much room there is'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l upstream -x -d 'the Ollama to stand in front of (default http://127.0.0.1:11434)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l policy -xka "(__fish_complete_path (commandline -ct))" -d 'policy file; default: the shipped policy'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l keys -xka "(__fish_complete_path (commandline -ct))" -d 'file of client keys; default: nobody needs one'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'state directory; default: $STATE_DIRECTORY, else the user'"'"'s'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l take-over -d 'ask the modelsplit that has the state to drain first'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l client-header-timeout -x -d 'longest time for a request'"'"'s head to arrive (default 10s)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l client-body-timeout -x -d 'longest silence inside a request'"'"'s body (default 30s)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l client-send-timeout -x -d 'longest time a client may take nothing of its answer (default 5m)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l connect-timeout -x -d 'longest time to connect to the upstream (default 2s)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l stall-timeout -x -d 'longest silence inside an answer that has begun (default 60s)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l drain -x -d 'how long running answers may take to end on SIGTERM (default 30s)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l max-body -x -d 'largest body of an inference request (default 64MiB)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l request-memory -x -d 'what requests may hold while they arrive, together (default 128MiB)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l max-connections -x -d 'most client connections at a time (default 2048)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l keep-records -x -d 'how long records of finished calls are kept (default 30d)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l max-records-size -x -d 'largest state file; the oldest records go first (default 1GiB)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l log-format -x -d 'json, text, or auto: text on a terminal (default auto)'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l otlp-endpoint -x -d 'OpenTelemetry collector to send traces to; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l boot-id -x -d 'which boot of the machine this is, where the system hides it'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l allow-host -x -d 'further Host name to answer to'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l allow-origin -x -d 'further browser Origin to answer to'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l trust-proxy -x -d 'web server in front that may name the client'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a check-config -d 'Check a policy file. Exit 0: good; 1: not, or, with --online, a role has no model that is installed, or Ollama does not answer; 2: wrong usage.'
 complete -c modelsplit -n '_shtab_modelsplit_using check-config' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using check-config' -l online -d 'also ask Ollama what is installed'

@@ -91,8 +91,12 @@ class _Formatter(argparse.HelpFormatter):
 
 def settings_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """The settings as the flags and the environment say. Raises SettingError."""
-    flags = {option.name: getattr(args, _attribute(option), None) for option in OPTIONS}
-    return read_settings(flags, environ)
+    return read_settings(flags_of(args), environ)
+
+
+def flags_of(args: argparse.Namespace) -> dict[str, object]:
+    """The settings that were said as flags, by their names; None: not said."""
+    return {option.name: getattr(args, _attribute(option), None) for option in OPTIONS}
 
 
 def _add_setting(parser: argparse.ArgumentParser, option: Option) -> None:

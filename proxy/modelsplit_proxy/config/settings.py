@@ -1,4 +1,4 @@
-"""Process settings: flag, then ``MODELSPLIT_…`` environment, then default.
+"""Process settings: flag, then ``MODELSPLIT_…`` environment, then file, then default.
 
 ``OLLAMA_HOST`` is never read: on the GPU host it is where Ollama listens, on a client it is
 where we do, and guessing wrong would make the proxy its own upstream.
@@ -11,17 +11,20 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from modelsplit_policy.quantity import count, quantity
+from modelsplit_proxy.config import settings_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from modelsplit_proxy.config.settings_file import SettingsFile
+
 _PREFIX: Final = "MODELSPLIT_"
 # Not the process's: the client's, and those of our own tests.
-_OTHERS: Final = frozenset({"MODELSPLIT_URL"})
+_OTHERS: Final = frozenset({"MODELSPLIT_URL", settings_file.VARIABLE})
 _TESTS: Final = ("MODELSPLIT_TEST", "MODELSPLIT_README")
 # How like a known name another must be to be taken for a slip.
 _LIKE: Final = 0.85
@@ -152,8 +155,8 @@ OPTIONS: Final = (
 
 
 def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Settings:
-    """Combine flags and environment; raise SettingError with everything that cannot be read."""
-    raw = {option.name: _said(option, flags, environ) for option in OPTIONS}
+    """Combine flags, environment and file; SettingError with everything that cannot be read."""
+    raw = {name: said.values for name, said in where_said(flags, environ).items()}
     read = _Reader(raw)
     policy, keys = raw["policy"][0], raw["keys"][0]
     settings = Settings(
@@ -252,18 +255,54 @@ _EXAMPLES: Final = MappingProxyType(
 )
 
 
+class Said(NamedTuple):
+    """What a setting is said to be. ``origin``: its flag, its variable, a file, or ``default``."""
+
+    values: tuple[str, ...]
+    origin: str
+
+
+def where_said(flags: Mapping[str, object], environ: Mapping[str, str]) -> dict[str, Said]:
+    """Every setting by its name, as text. SettingError: the file of settings cannot be read."""
+    try:
+        file = settings_file.load(environ)
+    except settings_file.SettingsFileError as error:
+        raise SettingError(str(error)) from error
+    if file is not None:
+        _check_names(file)
+    return {option.name: _said(option, flags, environ, file) for option in OPTIONS}
+
+
+def _check_names(file: SettingsFile) -> None:
+    options = {option.name: option for option in OPTIONS}
+    problems = [f"{file.path}: {name} is no setting" for name in file.values if name not in options]
+    problems += [
+        f"{file.path}: {name} takes one value"
+        for name, values in file.values.items()
+        if name in options and len(values) != 1 and not options[name].repeatable
+    ]
+    if problems:
+        raise SettingError("\n".join(problems))
+
+
 def _said(
-    option: Option, flags: Mapping[str, object], environ: Mapping[str, str]
-) -> tuple[str, ...]:
+    option: Option,
+    flags: Mapping[str, object],
+    environ: Mapping[str, str],
+    file: SettingsFile | None,
+) -> Said:
     flag = flags.get(option.name)
     if isinstance(flag, list):
-        return tuple(str(item) for item in flag)
+        return Said(tuple(str(item) for item in flag), option.flag)
     if flag is not None:
-        return (str(flag),)
+        return Said((str(flag),), option.flag)
     variable = environ.get(option.variable)
-    if option.repeatable:
-        return tuple(part.strip() for part in (variable or "").split(",") if part.strip())
-    return (variable or option.default,)
+    if variable:
+        parts = [part.strip() for part in variable.split(",")] if option.repeatable else [variable]
+        return Said(tuple(filter(None, parts)), option.variable)
+    if file is not None and option.name in file.values:
+        return Said(file.values[option.name], str(file.path))
+    return Said(() if option.repeatable else (option.default,), "default")
 
 
 def _address(flag: str, raw: str) -> Address:
