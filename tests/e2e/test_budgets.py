@@ -271,7 +271,7 @@ async def test_while_the_disk_is_full_only_what_must_be_counted_is_refused(tmp_p
             full = [await client.request("POST", ROUTE, call(ROUTE, MODEL)) for _ in range(3)]
             free = await client.request("POST", ROUTE, call(ROUTE, "qwen3:4b"))
             resource.prlimit(proxy.child.pid, resource.RLIMIT_FSIZE, limits)
-            after = await client.request("POST", ROUTE, call(ROUTE, MODEL))
+            after = await counted(client)
         left = int(before["RateLimit"].split(";")[1].removeprefix("r="))
         assert [answer.json["reason"] for answer in full] == ["ledger_unavailable"] * 3
         assert free.status == 200
