@@ -1,12 +1,13 @@
 """A scenario in real time, ten times over, beside the same calls in virtual time.
 
-    python bench/real_time.py moderate                 ten runs of 150 s, five side by side
+    python bench/real_time.py moderate        ten runs of 150 s, five side by side, after 60 s
     python bench/real_time.py fierce --runs 1 --seconds 60
 
 The stand-in Ollama plays the scenario's host, the proxy in front of it has the shipped policy, both
 are processes of their own, and the clients are the trace's. What is compared is what the proxy
-records. In virtual time a call comes as late as clients in real time send theirs, a few
-milliseconds, another draw in each run: where two moments lie closer, either may be the first.
+records. How long a token and a call's way take in virtual time, and how late clients send, is taken
+from runs with other calls, on the same machine; the lateness of each call is another draw in each
+run: where two moments lie closer than that, either may be the first.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import uvloop
 from kit import machine, options, policy, quantile, show, table
 from modelsplit_proxy.records import trace as lines
 from modelsplit_sim.replay import trace
+from modelsplit_sim.replay.fit import fit
 from modelsplit_sim.replay.records import recorded
 from modelsplit_sim.replay.run import Contender, Run, Traffic
 from modelsplit_sim.virtual_traffic import read_scenario
@@ -47,8 +49,6 @@ MODELS = ("qwen3:4b", CHAT, "gemma3:12b")
 # Quantiles agree within this, relative, or within so many seconds.
 WITHIN = 0.09
 NEAR_S = 0.02
-# How late clients send, on average; seconds.
-LATE_S = 0.003
 _EVERY = 10_000
 
 
@@ -119,10 +119,28 @@ async def written(process: Process, count: int) -> list[Recorded]:
         await asyncio.sleep(0.2)
 
 
-def virtual(host: HostShape, arrivals: Sequence[Arrival], seed: int) -> list[Recorded]:
+def fitted(host: HostShape, runs: Sequence[Seen]) -> HostShape:
+    """The host with the times that its calls took in fact, the mean of the runs."""
+    hosts = [fit(run.calls).shape for run in runs]
+    shapes = [shape for each in hosts for shape in each.models.values()]
+    return replace(
+        host,
+        ms_per_token=statistics.fmean(shape.ms_per_token for shape in shapes),
+        prompt_ms=statistics.fmean(shape.prompt_ms for shape in shapes),
+        spread=statistics.fmean(each.spread for each in hosts),
+    )
+
+
+def virtual(
+    host: HostShape, arrivals: Sequence[Arrival], late_s: Sequence[float], seed: int
+) -> list[Recorded]:
     chance = random.Random(seed)
     demands = [
-        replace(arrival.demand(CHAT), at=arrival.at + chance.expovariate(1 / LATE_S))
+        replace(
+            arrival.demand(CHAT),
+            at=arrival.at + chance.choice(late_s),
+            pace=max(0.5, chance.gauss(1.0, host.spread)),
+        )
         for arrival in arrivals
     ]
     run = Run(Contender("virtual", policy()), host, Traffic(demands), seed, loaded=MODELS)
@@ -207,7 +225,9 @@ def times(
     return found
 
 
-def text(given: argparse.Namespace, seen: Sequence[Seen], ours: list[list[Recorded]]) -> str:
+def text(
+    given: argparse.Namespace, host: HostShape, seen: Sequence[Seen], ours: list[list[Recorded]]
+) -> str:
     calls = [run.calls for run in seen]
     late_ms = [1000 * late_s for run in seen for late_s in run.late_s]
     middle, most = quantile(late_ms, 0.5), quantile(late_ms, 0.99)
@@ -218,8 +238,12 @@ def text(given: argparse.Namespace, seen: Sequence[Seen], ours: list[list[Record
         f"`{given.scenario}`, seed {given.seed}, {given.seconds:g} s at {given.rate:g} times its "
         f"rate: {len(calls[0])} calls; {len(seen)} runs in real time, {given.together} side by side"
     )
+    on = (
+        f"{len(ours)} in virtual time, on a host of {host.ms_per_token:.2f} ms a token and "
+        f"{host.prompt_ms:.1f} ms for a call's way"
+    )
     parts = [
-        f"{what}; {len(ours)} in virtual time.",
+        f"{what}; {on}.",
         late,
         table(["role", "became", "real", "95 %", "virtual", "agrees"], outcomes(calls, ours)),
         table(["role", "seconds", "real", "virtual", "apart", "agrees"], times(calls, ours)),
@@ -227,10 +251,11 @@ def text(given: argparse.Namespace, seen: Sequence[Seen], ours: list[list[Record
     return "\n\n".join(parts)
 
 
-async def every(host: HostShape, arrivals: Sequence[Arrival], given: Any) -> list[Seen]:
-    gate = asyncio.Semaphore(given.together)
-    runs = (real(host, arrivals, gate) for _ in range(given.runs))
-    return list(await asyncio.gather(*runs))
+async def every(
+    host: HostShape, arrivals: Sequence[Arrival], runs: int, at_once: int
+) -> list[Seen]:
+    gate = asyncio.Semaphore(at_once)
+    return list(await asyncio.gather(*(real(host, arrivals, gate) for _ in range(runs))))
 
 
 def main() -> None:
@@ -240,14 +265,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=150.0)
     parser.add_argument("--rate", type=float, default=1.0, help="so many times as often")
     parser.add_argument("--runs", type=int, default=10)
+    parser.add_argument(
+        "--calibrate", type=float, default=60.0, help="seconds of other calls first"
+    )
     parser.add_argument("--together", type=int, default=5, help="so many at once")
     given = options(parser)
     scenario = read_scenario(given.scenario)
     host = replace(scenario.host, prompt_ms=0.0, spread=0.0, mute_while_loading=False)
-    arrivals = sorted(scenario.traffic.trace(given.seconds, given.seed, given.rate))
-    seen = uvloop.run(every(host, arrivals, given))
-    ours = [virtual(host, arrivals, seed) for seed in range(1, given.runs + 1)]
-    shown = f"{machine()}\n\n{text(given, seen, ours)}"
+    drawn = scenario.traffic.trace
+    others = sorted(drawn(given.calibrate, given.seed + 1000, given.rate))
+    known = uvloop.run(every(host, others, given.together, given.together))
+    ours_on = fitted(host, known)
+    arrivals = sorted(drawn(given.seconds, given.seed, given.rate))
+    seen = uvloop.run(every(host, arrivals, given.runs, given.together))
+    late_s = [moment for run in known for moment in run.late_s]
+    ours = [virtual(ours_on, arrivals, late_s, seed) for seed in range(1, given.runs + 1)]
+    shown = f"{machine()}\n\n{text(given, ours_on, seen, ours)}"
     found = {
         "outcomes": outcomes([run.calls for run in seen], ours),
         "times": times([run.calls for run in seen], ours),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _COUNTS: Final = frozenset({"num_parallel", "max_loaded", "max_queue", "free"})
-_TEXTS: Final = frozenset({"name"})
+_TEXTS: Final = frozenset({"name", "blob"})
 _FLAGS: Final = frozenset({"mute_while_loading"})
 _NULLABLE: Final = frozenset({"batching", "vram_gb", "crash_every_s", "neighbour"})
 _PARTS: Final = frozenset({"neighbour", "models"})

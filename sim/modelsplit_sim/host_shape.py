@@ -36,7 +36,9 @@ class ModelShape:
     """One model on this host, alone. ``prompt_ms``: of any prompt, besides its tokens.
 
     ``gb``: what it takes of the memory, its contexts included; 0: nothing worth counting.
-    ``slot_gb``: what one more context would add to it.
+    ``slot_gb``: what one more context would add to it. ``blob``: the name of its file; of models
+    that are idle the one whose is first makes room, and, before any that has one, of those without
+    the one used longest ago.
     """
 
     ms_per_token: float
@@ -45,6 +47,7 @@ class ModelShape:
     prompt_ms: float = 0.0
     gb: float = 0.0
     slot_gb: float = 0.0
+    blob: str = ""
 
 
 @dataclass(frozen=True, slots=True)

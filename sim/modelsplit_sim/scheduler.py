@@ -6,6 +6,7 @@ learns its fate through its `wake` callback. Nothing here awaits.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -172,7 +173,7 @@ class Scheduler:
     def _victim(self) -> Runner | None:
         if len(self.runners) < self._config.max_loaded:
             return None
-        return min(self.runners.values(), key=lambda r: (r.busy, r.keep_alive_s))
+        return min(self.runners.values(), key=_to_unload)
 
     def _start_load(self, job: Job) -> None:
         delay = self._config.load_s(job.spec) + job.extra_load_s
@@ -259,3 +260,9 @@ def _stop_timer(runner: Runner) -> None:
     if runner.timer is not None:
         runner.timer.cancel()
     runner.timer = runner.expires_at = None
+
+
+def _to_unload(runner: Runner) -> tuple[bool, float, str]:
+    """Whose turn it is to make room: as Ollama has it, by keep-alive and then by file."""
+    keep_alive_s = runner.keep_alive_s
+    return runner.busy, math.inf if keep_alive_s < 0 else keep_alive_s, runner.spec.digest

@@ -4,8 +4,9 @@ Each model that is loaded has a runner with ``num_parallel`` slots; a call beyon
 inside, first come first served, and of those waiters there is no bound. A call for a model
 that is not loaded goes into a queue that has one, and the queue moves one call at a time: its
 head has its model loaded, or waits for room, and everyone behind it waits for that. Calls for
-loaded models pass it by. Room is made by the idle runner that was used longest ago; where none
-is idle, by one that unloads when it is. A client that leaves ends its call wherever it is, and
+loaded models pass it by. Room is made by an idle runner, the one whose model's file is first by its
+name or, where files are unknown, the one used longest ago; where none is idle, by one that unloads
+when it is. A client that leaves ends its call wherever it is, and
 the load that was for it.
 
 Calls that run slow each other down as the shape says (``host_shape``). A neighbour on the
@@ -376,10 +377,10 @@ class VirtualHost:
         runners = self._runners.values()
         idle = [runner for runner in runners if runner.idle]
         if idle:
-            self._unload(min(idle, key=_last_used))
+            self._unload(min(idle, key=_to_unload))
             return True
         if not any(runner.doomed for runner in runners):
-            min(runners, key=_last_used).doomed = True
+            min(runners, key=_to_unload).doomed = True
         return False
 
     def _unload(self, runner: _Runner) -> None:
@@ -405,5 +406,5 @@ class VirtualHost:
         return shape
 
 
-def _last_used(runner: _Runner) -> float:
-    return runner.used
+def _to_unload(runner: _Runner) -> tuple[str, float]:
+    return runner.shape.blob, runner.used

@@ -80,6 +80,7 @@ def test_what_is_written_reads_as_the_same(name: str) -> None:
         ({"models": {"m": {"ms_per_token": 1}}}, "models.m: missing 1 required"),
         ({"models": {"m": {"tokens": 1}}}, "models.m.tokens is unknown"),
         ({"models": {"m": {"slot_gb": -0.5}}}, "models.m.slot_gb -0.5 is too small"),
+        ({"models": {"m": {"blob": 7}}}, "models.m.blob is no text"),
         ({"models": {"m": {"slot_gb": "1"}}}, "models.m.slot_gb is no number"),
         ({"models": {"m": {"slot_gb": None}}}, "models.m.slot_gb is no number"),
         ({"neighbour": 3}, "neighbour is no object"),

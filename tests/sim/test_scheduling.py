@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from modelsplit_sim import CallState, ModelSpec, Sim, SimConfig
+from modelsplit_sim.models import model
 from modelsplit_sim.pacing import Compute, SharedPace
 
 from .client import Answer, Client, connect, post
@@ -15,11 +16,11 @@ from .client import Answer, Client, connect, post
 pytestmark = pytest.mark.flowing_time
 
 ENDLESS = 1_000_000
-A, B = "a:1b", "b:1b"
+A, B, C = "a:1b", "b:1b", "c:1b"
 
 
 def config(**fields: Any) -> SimConfig:
-    given: dict[str, Any] = {"models": (A, B), "token_rate": 200.0}
+    given: dict[str, Any] = {"models": (A, B, C), "token_rate": 200.0}
     return SimConfig(**given | fields)
 
 
@@ -140,6 +141,25 @@ async def test_two_models_stay_loaded_when_there_is_room() -> None:
         await generate(sim, A)
         await generate(sim, B)
         assert sim.loaded == [A, B]
+
+
+async def test_of_idle_models_the_one_whose_file_is_first_by_its_name_makes_room() -> None:
+    first, second = sorted((A, B), key=lambda name: model(name).digest)
+    for order in ((first, second), (second, first)):
+        async with Sim(config(max_loaded=2)) as sim:
+            for name in (*order, C):
+                await generate(sim, name)
+            assert sim.loaded == [second, C]
+
+
+async def test_before_that_the_one_with_the_shortest_keep_alive_and_one_for_ever_last() -> None:
+    first, second = sorted((A, B), key=lambda name: model(name).digest)
+    for kept, loaded in (("1h", [first, C]), (-1, [first, C]), ("1m", [second, C])):
+        async with Sim(config(max_loaded=2)) as sim:
+            await generate(sim, first, keep_alive=kept)
+            await generate(sim, second)
+            await generate(sim, C)
+            assert sim.loaded == loaded, kept
 
 
 async def test_another_num_ctx_reloads_after_running_work_ends() -> None:

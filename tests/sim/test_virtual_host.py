@@ -140,6 +140,22 @@ def test_a_busy_model_is_unloaded_when_it_comes_to_rest_and_serves_its_own_till_
     assert host.loaded == {"n"}
 
 
+@pytest.mark.parametrize(
+    ("blobs", "stays"),
+    [({}, "n"), ({"m": "b", "n": "a"}, "m"), ({"m": "a", "n": "b"}, "n"), ({"m": "a"}, "m")],
+    ids=["the older one", "n's file is first", "m's file is first", "only one is known"],
+)
+def test_who_makes_room_is_told_by_its_file_or_else_by_its_last_use(
+    blobs: dict[str, str], stays: str
+) -> None:
+    models = {name: ModelShape(10.0, 500.0, blob=blobs.get(name, "")) for name in "mno"}
+    host = VirtualHost(shape(max_loaded=2, models=models), loaded=["m", "n"])
+    for model in "mno":
+        sent(host, model)
+        until_idle(host)
+    assert host.loaded == {stays, "o"}
+
+
 def test_a_client_that_leaves_its_load_ends_it_and_the_next_begins() -> None:
     host = VirtualHost(shape(max_loaded=2), loaded=["m"])
     gone, next_one = sent(host, "n"), sent(host, "o")

@@ -264,8 +264,13 @@ class _Speeds:
         for name in self._by_model:
             fixed_ms, token_ms = self._prompts[name]
             pace_ms = self._whole_pace_ms(name, sharing)
-            models[name] = ModelShape(pace_ms, 0.0, token_ms, fixed_ms)
+            models[name] = ModelShape(pace_ms, 0.0, token_ms, fixed_ms + self._rest_ms(name))
         return models
+
+    def _rest_ms(self, name: str) -> float:
+        """What a call takes besides its prompt and its answer."""
+        rests = [s.rest_ms for s in self._by_model[name] if s.is_alone and s.rest_ms is not None]
+        return statistics.median(rests) if rests else 0.0
 
     def misses(self, sharing: Sharing) -> float:
         """By how much the calls' times are missed, in logarithms: twice as long is half."""
@@ -342,7 +347,8 @@ def _times(sample: Sample, models: Mapping[str, ModelShape], sharing: Sharing) -
     model = models[sample.model]
     expected_ms = sample.tokens * model.ms_per_token + model.prompt_ms
     expected_ms += sample.prompt_tokens * model.prompt_ms_per_token
-    return sample.span_ms * sharing.alone_share(sample) / expected_ms
+    took_ms = sample.span_ms * sharing.alone_share(sample) + (sample.rest_ms or 0.0)
+    return took_ms / expected_ms
 
 
 def _prompt(samples: Sequence[Sample], sharing: Sharing) -> tuple[float, float]:

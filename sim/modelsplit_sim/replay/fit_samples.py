@@ -27,7 +27,8 @@ _AT_ONCE_S: Final = 0.5
 class Sample:
     """An answer that was whole. Milliseconds; ``company``: as in ``Stay``, as shares of its time.
 
-    ``span_ms``: prompt and answer together.
+    ``span_ms``: prompt and answer together. ``rest_ms``: from sending to the end, all that Ollama
+    does not tell: the way there and back, and what it does besides; None: it waited inside.
     """
 
     model: str
@@ -36,6 +37,7 @@ class Sample:
     eval_ms: float
     prompt_ms: float
     span_ms: float
+    rest_ms: float | None
     company: Mapping[tuple[int, int], float]
 
     @property
@@ -122,4 +124,6 @@ def _sample(stay: Stay) -> Sample | None:
     whole_s = sum(company.values())
     shares = {place: seconds / whole_s for place, seconds in company.items() if seconds > 0}
     span_ms = eval_ms + prompt_ms
-    return Sample(stay.model, tokens, prompt_tokens, eval_ms, prompt_ms, span_ms, shares)
+    rest_s = _waited_s(stay)
+    rest_ms = max(0.0, 1000 * rest_s) if rest_s <= _WAIT_S else None
+    return Sample(stay.model, tokens, prompt_tokens, eval_ms, prompt_ms, span_ms, rest_ms, shares)

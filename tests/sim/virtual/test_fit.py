@@ -162,6 +162,14 @@ def test_a_call_that_took_twice_as_long_says_nothing_of_the_speed() -> None:
     assert found.shape.models["qwen3:4b"].ms_per_token == pytest.approx(10.0)
 
 
+def test_what_a_call_takes_on_its_way_is_part_of_it() -> None:
+    calls = [
+        replace(call, attempts=(replace(call.attempts[0], ended_ms=568.0, dispatched_ms=0.5),))
+        for call in one_after_the_other([10.0] * 30)
+    ]
+    assert fit(calls).shape.models["qwen3:4b"].prompt_ms == pytest.approx(67.5)
+
+
 def test_a_machine_whose_speed_wanders_is_known_less_well_than_one_that_jitters() -> None:
     """The same paces: in turn, or for a minute each."""
     quick, slow = [10.0] * 30, [12.0] * 30
