@@ -51,7 +51,7 @@ function _shtab_modelsplit_using
 end
 
 set -g _shtab_modelsplit_commands serve demo status requests jobs doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
-set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
+set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --shared --shared-prefix --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
 complete -c modelsplit -f
@@ -81,6 +81,8 @@ complete -c modelsplit -n '_shtab_modelsplit_using serve' -l keep-records -x -d 
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l max-records-size -x -d 'largest state file; the oldest records go first (default 1GiB)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l log-format -x -d 'json, text, or auto: text on a terminal (default auto)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l otlp-endpoint -x -d 'OpenTelemetry collector to send traces to; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using serve' -l shared -x -d 'Redis where several modelsplits count budgets together; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using serve' -l shared-prefix -x -d 'what the names of all keys there begin with (default modelsplit)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l boot-id -x -d 'which boot of the machine this is, where the system hides it'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l allow-host -x -d 'further Host name to answer to'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l allow-origin -x -d 'further browser Origin to answer to'
@@ -156,6 +158,8 @@ complete -c modelsplit -n '_shtab_modelsplit_using config show' -l keep-records 
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l max-records-size -x -d 'largest state file; the oldest records go first (default 1GiB)'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l log-format -x -d 'json, text, or auto: text on a terminal (default auto)'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l otlp-endpoint -x -d 'OpenTelemetry collector to send traces to; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l shared -x -d 'Redis where several modelsplits count budgets together; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l shared-prefix -x -d 'what the names of all keys there begin with (default modelsplit)'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l boot-id -x -d 'which boot of the machine this is, where the system hides it'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l allow-host -x -d 'further Host name to answer to'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l allow-origin -x -d 'further browser Origin to answer to'

@@ -14,6 +14,7 @@ Time is budget time (``budget_clock``), in seconds. One that goes back is taken 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import starmap
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import Reason
@@ -23,7 +24,7 @@ from modelsplit_policy.sliding_window import SlidingWindow
 from modelsplit_policy.vocabulary import Provider
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from modelsplit_policy.config.model import BudgetPolicy
     from modelsplit_policy.vocabulary import Role
@@ -130,6 +131,29 @@ class Exhausted:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What a charge asks of one budget that could refuse it, for who counts it elsewhere too.
+
+    A limit of None: it has none of that kind.
+    """
+
+    name: str
+    window_s: int
+    max_calls: int | None
+    max_nano_usd: int | None
+    nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """One charge as one budget counts it: the id of its reservation, budget time, cost."""
+
+    id: int
+    at: float
+    nano_usd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """A charge that is counted. ``over``: the shadow budgets that would have refused it."""
 
@@ -166,6 +190,14 @@ class _Window:
         weighs = self._max_calls is not None or charge.nano_usd > 0
         return weighs and self.selects(charge.model, charge.role, charge.provider)
 
+    def claim(self, nano_usd: int) -> Claim:
+        policy = self.policy
+        return Claim(policy.name, self._window_s, self._max_calls, self._max_nano, nano_usd)
+
+    def counted(self) -> Iterator[Counted]:
+        """Everything that it counts, oldest first."""
+        return starmap(Counted, self._charges.entries())
+
     def advance(self, now: float) -> None:
         """Let go of what is older than the window."""
         self._charges.expire(now - self._window_s)
@@ -183,7 +215,7 @@ class _Window:
             Reason.USD: self._money_wait(now, nano_usd),
             Reason.COUNTS_LOST: lost,
         }
-        reason, opens_in_s = max(waits.items(), key=lambda item: _rank(item[1]))
+        reason, opens_in_s = max(waits.items(), key=lambda item: rank(item[1]))
         if opens_in_s == 0.0:
             return None
         return Exhausted(self.standing(now), reason, nano_usd, opens_in_s)
@@ -268,6 +300,23 @@ class Budgets:
         """Whether any budget could refuse the charge."""
         return any(w.counts(charge) and not w.policy.shadow for w in self._windows)
 
+    def claims(self, charge: Charge | None = None) -> tuple[Claim, ...]:
+        """What the charge asks of each budget that could refuse it; of none: nothing, of all."""
+        return tuple(
+            window.claim(0 if charge is None else charge.nano_usd)
+            for window in self._windows
+            if not window.policy.shadow and (charge is None or window.counts(charge))
+        )
+
+    def counted(self, now: float) -> dict[str, tuple[Counted, ...]]:
+        """By their names, what the budgets that refuse calls count."""
+        self._advance(now)
+        return {
+            window.policy.name: tuple(window.counted())
+            for window in self._windows
+            if not window.policy.shadow
+        }
+
     def check(self, now: float, charge: Charge) -> Exhausted | None:
         """What ``reserve`` would refuse it for now; counts nothing.
 
@@ -280,7 +329,7 @@ class Budgets:
             if window.counts(charge) and not window.policy.shadow
             if (refusal := window.refusal(now, charge.nano_usd)) is not None
         ]
-        return max(refusals, key=lambda exhausted: _rank(exhausted.opens_in_s), default=None)
+        return max(refusals, key=lambda exhausted: rank(exhausted.opens_in_s), default=None)
 
     def reserve(self, now: float, charge: Charge) -> Reservation | Exhausted:
         """Count the charge in every budget that it concerns, or in none."""
@@ -342,5 +391,6 @@ class Budgets:
         return self._now
 
 
-def _rank(wait_s: float | None) -> float:
+def rank(wait_s: float | None) -> float:
+    """For comparing waits: None, which is never, is the longest."""
     return float("inf") if wait_s is None else wait_s

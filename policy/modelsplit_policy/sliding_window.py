@@ -12,7 +12,10 @@ one of amounts. A position is used once; when all are, what is left is set out a
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LEAST: Final = 64
 
@@ -43,6 +46,10 @@ class SlidingWindow:
     def oldest_at(self) -> float | None:
         """The time of the oldest entry; None: there is none."""
         return next(iter(self._entries.values())).at if self._entries else None
+
+    def entries(self) -> Iterator[tuple[int, float, int]]:
+        """Key, time and amount of each, oldest first."""
+        return ((key, entry.at, entry.amount) for key, entry in self._entries.items())
 
     def add(self, key: int, at: float, amount: int) -> None:
         """One more entry, the youngest. ``key`` must be new."""

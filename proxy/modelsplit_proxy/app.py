@@ -9,6 +9,7 @@ import logging
 import secrets
 import socket
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import admission, breaker, health, overload
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Settings
     from modelsplit_proxy.limits.client_keys import Keyring
+    from modelsplit_proxy.limits.shared_budgets import SharedBudgets
     from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.providers.clouds import Clouds
     from modelsplit_proxy.records.request_log import Sink
@@ -238,9 +240,26 @@ class App:
         self.admission = admission.from_policy(policy)
         self.admission_queue = AdmissionQueue(self.admission, clock)
         self.breakers = BreakerKeeper(Breakers(breaker.rules_of(policy.breakers)), clock)
-        self.budget_keeper = BudgetKeeper(policy, self._pricing.prices, self.store, budget_clock)
+        self.shared = self._shared_budgets()
+        self.budget_keeper = BudgetKeeper(
+            policy, self._pricing.prices, self.store, budget_clock, self.shared
+        )
         self.rate = ArrivalLimit(policy.clients, own_limits)
         self.client_seats = ClientSeats(policy.clients, own_limits)
+
+    def _shared_budgets(self) -> SharedBudgets | None:
+        """None: nobody else counts our budgets. SettingError where the extra is not installed."""
+        settings = self._settings
+        if not settings.shared:
+            return None
+        if find_spec("redis") is None:
+            raise SettingError("--shared needs a client of Redis: pip install 'modelsplit[redis]'")
+        # The package is an optional one, and large.
+        from modelsplit_proxy.limits.shared_budgets import SharedBudgets  # noqa: PLC0415
+
+        return SharedBudgets(
+            settings.shared, settings.shared_prefix, self.store, self._tasks, self.clock
+        )
 
     def _objectives(self) -> None:
         """What judges them, and what is kept for that alone."""
@@ -506,6 +525,8 @@ class App:
         self._tasks.keep(self._retention().watch, "retention")
         self._tasks.keep(self._heartbeat.watch, "heartbeat")
         self._tasks.keep(self.budget_keeper.watch, "budgets")
+        if self.shared is not None:
+            self._tasks.keep(self.shared.watch, "shared budgets")
         self._tasks.keep(self._windows.watch, "windows")
         self._tasks.keep(self.jobs.watch, "jobs")
         self._tasks.keep(self._recent.watch, "recent")
@@ -586,6 +607,8 @@ class App:
         if self._traces is not None:
             await self._traces.close()
         self.budget_keeper.close()
+        if self.shared is not None:
+            await self.shared.close()
         self._learned.keep()
         self._heartbeat.drained()
         await asyncio.to_thread(self.store.close)

@@ -18,10 +18,11 @@ from support.records import routed, routing
 from support.stores import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from modelsplit_policy.config.model import Policy
+    from modelsplit_proxy.limits.shared_budgets import SharedBudgets
     from modelsplit_proxy.records.record import Attempt, CallRecord
     from modelsplit_proxy.storage.writer import Store
     from support.harness import Overlay
@@ -91,13 +92,22 @@ class Held:
 
 @asynccontextmanager
 async def budget_keeper(
-    directory: Path, clocks: Clocks | None = None, overlay: Overlay | None = None, **store: Any
+    directory: Path,
+    clocks: Clocks | None = None,
+    overlay: Overlay | None = None,
+    shared: Callable[[Store], SharedBudgets] | None = None,
+    **store: Any,
 ) -> AsyncIterator[Held]:
-    """An open budget_keeper; closed as the process would, unless the test closed it before."""
+    """An open budget_keeper; closed as the process would, unless the test closed it before.
+
+    ``shared``: makes where others count the same budgets.
+    """
     clocks = clocks or Clocks()
     with opened(directory, **store) as made:
         loaded = policy(overlay).policy
-        held = Held(BudgetKeeper(loaded, Prices(loaded), made, BudgetClock(clocks)), made, clocks)
+        others = None if shared is None else shared(made)
+        keeper = BudgetKeeper(loaded, Prices(loaded), made, BudgetClock(clocks), others)
+        held = Held(keeper, made, clocks)
         await held.budget_keeper.open()
         yield held
         held.budget_keeper.close()

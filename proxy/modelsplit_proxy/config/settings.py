@@ -34,6 +34,7 @@ _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE: Final = re.compile(r"([0-9]{1,15})(KiB|MiB|GiB)?")
 _YES: Final = frozenset({"yes", "true", "on", "1"})
 _NO: Final = frozenset({"", "no", "false", "off", "0"})
+_PREFIXES: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _COUNT: Final = re.compile(r"[1-9][0-9]{0,5}")
 # Of OTLP, under a collector's URL.
 _TRACES_PATH: Final = "v1/traces"
@@ -87,6 +88,8 @@ class Settings:
     agent: Address | None = None
     # Where keys of clouds may stand.
     environ: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False, compare=False)
+    shared: str = field(default="", repr=False)
+    shared_prefix: str = "modelsplit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,8 @@ OPTIONS: Final = (
     Option("max-records-size", "1GiB", "largest state file; the oldest records go first"),
     Option("log-format", "auto", "json, text, or auto: text on a terminal"),
     Option("otlp-endpoint", "", "OpenTelemetry collector to send traces to; default: none"),
+    Option("shared", "", "Redis where several modelsplits count budgets together; default: none"),
+    Option("shared-prefix", "modelsplit", "what the names of all keys there begin with"),
     Option("boot-id", "", "which boot of the machine this is, where the system hides it"),
     Option("allow-host", "", "further Host name to answer to", repeatable=True),
     Option("allow-origin", "", "further browser Origin to answer to", repeatable=True),
@@ -186,6 +191,8 @@ def read_settings(flags: Mapping[str, object], environ: Mapping[str, str]) -> Se
         environ=environ,
         take_over=read("take-over", _switch),
         agent=read("agent", _some_address),
+        shared=read("shared", _redis),
+        shared_prefix=read("shared-prefix", _redis_prefix),
     )
     read.check()
     if settings.upstream == settings.listen and settings.listen.port != 0:
@@ -328,6 +335,30 @@ def _upstream(flag: str, raw: str) -> Address:
             f'{flag} "{raw}" is not an http URL without a path, as in http://127.0.0.1:11434'
         )
     return Address(host, 11434 if port is None else port)
+
+
+def _redis(flag: str, raw: str) -> str:
+    """The URL of a server; empty: none is wanted. What is said of it may hold a password."""
+    if not raw:
+        return ""
+    try:
+        parts = urlsplit(raw)
+        named = parts.path if parts.scheme == "unix" else parts.hostname
+        known = parts.scheme in {"redis", "rediss", "unix"} and parts.port != 0
+    except ValueError:
+        named, known = None, False
+    if not named or not known:
+        raise SettingError(
+            f"{flag} is not the URL of a Redis, as in redis://127.0.0.1:6379/0, rediss://… for TLS "
+            "or unix:///run/redis/redis.sock"
+        )
+    return raw
+
+
+def _redis_prefix(flag: str, raw: str) -> str:
+    if _PREFIXES.fullmatch(raw) is None:
+        raise SettingError(f'{flag} "{raw}" is not a name of letters, digits and "-_.:"')
+    return raw
 
 
 def _otlp(flag: str, raw: str) -> str:

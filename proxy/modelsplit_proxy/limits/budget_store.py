@@ -194,3 +194,28 @@ def _reservation(row: tuple[int, float, str, str, str, int]) -> Reservation:
 def _change(row: tuple[int, float, float, str, str, str, int, float, int | None]) -> Change:
     number, at, wall, action, by, reason, nano_usd, until, target = row
     return Change(number, at, wall, ApprovalAction(action), by, reason, nano_usd, until, target)
+
+
+def members(db: sqlite3.Connection, name: str, wall: float) -> tuple[str, dict[str, float]]:
+    """This state file's own name among those who share budgets, and when each was last heard of.
+
+    ``name``: the one that it is given where it has none yet.
+    """
+    db.execute(
+        "INSERT INTO shared_members (member, is_self, seen_at) SELECT ?, 1, ? "
+        "WHERE NOT EXISTS (SELECT 1 FROM shared_members WHERE is_self)",
+        (name, wall),
+    )
+    (own,) = db.execute("SELECT member FROM shared_members WHERE is_self").fetchone()
+    others = db.execute("SELECT member, seen_at FROM shared_members WHERE NOT is_self")
+    return own, dict(others.fetchall())
+
+
+def keep_members(db: sqlite3.Connection, seen: dict[str, float], since: float) -> None:
+    """The others were heard of then; who was not since ``since`` is forgotten."""
+    db.executemany(
+        "INSERT INTO shared_members (member, is_self, seen_at) VALUES (?, 0, ?) "
+        "ON CONFLICT (member) DO UPDATE SET seen_at = excluded.seen_at WHERE NOT is_self",
+        seen.items(),
+    )
+    db.execute("DELETE FROM shared_members WHERE NOT is_self AND seen_at < ?", (since,))

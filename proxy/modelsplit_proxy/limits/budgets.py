@@ -20,7 +20,7 @@ import logging
 import secrets
 import sqlite3
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.approvals import Approvals, Change, Denied
@@ -33,6 +33,7 @@ from modelsplit_policy.budgets import (
     Reservation,
     computed_nothing,
     nano,
+    rank,
 )
 from modelsplit_policy.estimates import Estimates
 from modelsplit_policy.failures import Reason
@@ -40,21 +41,24 @@ from modelsplit_policy.model_names import ModelNames
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.limits import budget_store
 from modelsplit_proxy.limits.budget_store import ChargeRow, NotKeeperError, RevokedError
+from modelsplit_proxy.limits.shared_sums import AwayError
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
-    from modelsplit_policy.budgets import Standing
+    from modelsplit_policy.budgets import Claim, Counted, Standing
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.go_json import Fields
     from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.vocabulary import Role
+    from modelsplit_proxy.limits.shared_budgets import SharedBudgets
+    from modelsplit_proxy.limits.shared_sums import Sums
     from modelsplit_proxy.records.record import Attempt, CallRecord, Routing
     from modelsplit_proxy.runtime.clock import BudgetClock
     from modelsplit_proxy.storage.writer import Store
@@ -87,7 +91,18 @@ class Refusals:
 class BudgetKeeper:
     """All budgets and approvals of the process."""
 
-    def __init__(self, policy: Policy, prices: Prices, store: Store, time: BudgetClock) -> None:
+    def __init__(
+        self,
+        policy: Policy,
+        prices: Prices,
+        store: Store,
+        time: BudgetClock,
+        shared: SharedBudgets | None = None,
+    ) -> None:
+        """``shared``: where other proxies count the same budgets too; None: there are none."""
+        self._shared = shared
+        if shared is not None:
+            shared.counts_for(self)
         self._budgets = Budgets(policy.budgets)
         self._approvals = Approvals()
         self._estimates = Estimates(policy)
@@ -166,13 +181,47 @@ class BudgetKeeper:
         return self._is_open
 
     @property
+    def taken_over(self) -> bool:
+        """Whether another process keeps the state file now."""
+        return self._taken_over
+
+    @property
+    def shared(self) -> SharedBudgets | None:
+        """Where other proxies count the same budgets; None: there are none."""
+        return self._shared
+
+    @property
     def error(self) -> str | None:
         """Why calls that budgets count are refused until somebody acts; None if they are not."""
-        return _REFUSED_HERE if self._taken_over else None
+        if self._taken_over:
+            return _REFUSED_HERE
+        if self._shared is None or self._shared.error is None:
+            return None
+        return f"shared budgets: {self._shared.error}; calls that they count are refused"
 
-    def standing(self) -> tuple[Standing, ...]:
-        """Where every budget stands."""
-        return self._budgets.standing(self._time.now())
+    def standing(self, charge: Charge | None = None) -> tuple[Standing, ...]:
+        """Where every budget stands, or those that a charge concerns; of shared ones, over all."""
+        standings = self._budgets.standing(self._time.now(), charge)
+        return standings if self._shared is None else tuple(map(self._over_all, standings))
+
+    # For who counts the same elsewhere.
+
+    def now(self) -> float:
+        """Budget time."""
+        return self._time.now()
+
+    @property
+    def longest_s(self) -> int:
+        """The longest window."""
+        return self._budgets.longest_s
+
+    def counted(self) -> dict[str, tuple[Counted, ...]]:
+        """What is counted here, by the names of the budgets that refuse calls."""
+        return self._budgets.counted(self._time.now())
+
+    def all_claims(self) -> tuple[Claim, ...]:
+        """A question about every budget that refuses calls."""
+        return self._budgets.claims()
 
     def approved(self) -> tuple[list[Change], float]:
         """The approvals in force, and what is left of them together, in US dollars."""
@@ -237,12 +286,13 @@ class BudgetKeeper:
                 await self._refresh()
                 or self._check_cloud(attempt_charge)
                 or self._check(attempt_charge)
+                or await self._check_shared(attempt_charge)
             )
         refused = self._check(attempt_charge)
         if refused is not None and refused.reason is Reason.COUNTS_LOST:
             # Somebody may have said since that it is no matter.
-            return await self._refresh() or self._check(attempt_charge)
-        return refused
+            refused = await self._refresh() or self._check(attempt_charge)
+        return refused or await self._check_shared(attempt_charge)
 
     async def reserve(self, attempt_charge: AttemptCharge) -> Failure | None:
         """Count it, here and on disk; then it may be sent. Else why it may not."""
@@ -261,7 +311,9 @@ class BudgetKeeper:
             return self._refuse(attempt_charge, reservation)
         self._count(attempt_charge, reservation)
         if must:
-            return await self._write(attempt_charge, reservation)
+            return await self._write(attempt_charge, reservation) or await self._share(
+                attempt_charge, reservation
+            )
         # Shadow budgets alone: nothing is refused, so nothing waits for the disk.
         line = self._line(attempt_charge, reservation)
         self._submit(f"the charge of {line.request_id}", lambda db: budget_store.reserve(db, line))
@@ -279,6 +331,7 @@ class BudgetKeeper:
         keeper, charged = self._keeper, reservation.charge.nano_usd
         cost = _cost(attempt, charged)
         self._budgets.settle(reservation, cost)
+        self._tell_shared(reservation, cost)
         if attempt_charge.approval is not None:
             self._approvals.charge(attempt_charge.approval.id, cost - charged)
         self._submit(
@@ -315,6 +368,65 @@ class BudgetKeeper:
         exhausted = self._budgets.check(self._time.now(), attempt_charge.charge)
         return None if exhausted is None else self._refuse(attempt_charge, exhausted)
 
+    async def _check_shared(self, attempt_charge: AttemptCharge) -> Failure | None:
+        """Why there is no room for it among everybody's calls; counts nothing."""
+        claims = self._budgets.claims(attempt_charge.charge)
+        if self._shared is None or not claims:
+            return None
+        try:
+            sums = await self._shared.look(claims)
+        except AwayError as error:
+            return budget_text.shared_away(str(error))
+        return self._full(attempt_charge, claims, sums)
+
+    async def _share(
+        self, attempt_charge: AttemptCharge, reservation: Reservation
+    ) -> Failure | None:
+        """Count it among everybody's calls too; where that cannot be, it is not counted here."""
+        claims = self._budgets.claims(reservation.charge)
+        if self._shared is None or not claims:
+            return None
+        try:
+            sums = await self._shared.count(reservation.id, claims)
+        except asyncio.CancelledError:
+            self._undo(attempt_charge, reservation)
+            raise
+        except AwayError as error:
+            self._undo(attempt_charge, reservation)
+            return budget_text.shared_away(str(error))
+        full = self._full(attempt_charge, claims, sums)
+        if full is not None:
+            self._undo(attempt_charge, reservation)
+        return full
+
+    def _full(
+        self, attempt_charge: AttemptCharge, claims: Sequence[Claim], sums: Mapping[str, Sums]
+    ) -> Failure | None:
+        """Of several budgets without room among everybody's calls, the one that opens last."""
+        standings = {one.name: one for one in self.standing(attempt_charge.charge)}
+        refusals = [
+            _exhausted(standings[claim.name], sums[claim.name], claim)
+            for claim in claims
+            if not sums[claim.name].has_room
+        ]
+        worst = max(refusals, key=lambda one: rank(one.opens_in_s), default=None)
+        return None if worst is None else self._refuse(attempt_charge, worst)
+
+    def _tell_shared(self, reservation: Reservation, nano_usd: int | None) -> None:
+        claims = self._budgets.claims(reservation.charge)
+        if self._shared is not None and claims:
+            self._shared.settle(reservation.id, claims, nano_usd)
+
+    def _over_all(self, standing: Standing) -> Standing:
+        """The same with what all proxies count, as far as that has been asked."""
+        assert self._shared is not None
+        sums = self._shared.sums.get(standing.name)
+        if sums is None:
+            return standing
+        return replace(
+            standing, calls=sums.calls, nano_usd=sums.nano_usd, frees_in_s=sums.frees_in_s
+        )
+
     def _refuse(self, attempt_charge: AttemptCharge, exhausted: Exhausted) -> Failure:
         name = exhausted.standing.name
         self.refusals.refused[name] += 1
@@ -322,7 +434,7 @@ class BudgetKeeper:
         return budget_text.refusal(exhausted, self._time.read().wall)
 
     def _note(self, attempt_charge: AttemptCharge, refused: str | None = None) -> None:
-        standings = self._budgets.standing(self._time.now(), attempt_charge.charge)
+        standings = self.standing(attempt_charge.charge)
         attempt_charge.record.note_budgets(standings, refused)
 
     def _count(self, attempt_charge: AttemptCharge, reservation: Reservation) -> None:
@@ -372,6 +484,7 @@ class BudgetKeeper:
         keeper = self._keeper
         attempt_charge.reservation = None
         self._budgets.give_back(reservation)
+        self._tell_shared(reservation, None)
         if attempt_charge.approval is not None:
             self._approvals.charge(attempt_charge.approval.id, -reservation.charge.nano_usd)
         # Behind whatever wrote it, should that still be on its way.
@@ -452,6 +565,15 @@ class AttemptCharge:
 
     def close(self, attempt: Attempt) -> None:
         self._budget_keeper.settle(self, attempt)
+
+
+def _exhausted(standing: Standing, sums: Sums, claim: Claim) -> Exhausted:
+    """What there is no room for among everybody's calls."""
+    by_calls = rank(sums.calls_wait_s) >= rank(sums.money_wait_s)
+    reason, wait_s = (
+        (Reason.CALLS, sums.calls_wait_s) if by_calls else (Reason.USD, sums.money_wait_s)
+    )
+    return Exhausted(standing, reason, claim.nano_usd, wait_s)
 
 
 def _tell_unwritten(what: str, error: BaseException) -> None:

@@ -47,14 +47,24 @@ class BudgetMetrics:
         yield GaugeMetricFamily(
             "modelsplit_state_taken_over",
             "1 once another modelsplit has opened the state file: what counts is refused here.",
-            value=int(self._budget_keeper.error is not None),
+            value=int(self._budget_keeper.taken_over),
         )
+        yield self._shared()
 
         yield CounterMetricFamily(
             "modelsplit_budget_writes_lost",
             "Writes of what is counted that the state file did not take.",
             self._budget_keeper.writes_lost,
         )
+
+    def _shared(self) -> Metric:
+        family = GaugeMetricFamily(
+            "modelsplit_shared_budgets_open",
+            "1 while budgets can be counted together with other proxies; nothing without --shared.",
+        )
+        if (shared := self._budget_keeper.shared) is not None:
+            family.add_metric([], int(shared.error is None))
+        return family
 
     def _refusals(self) -> Metric:
         counted = self._budget_keeper.refusals
@@ -72,7 +82,9 @@ class BudgetMetrics:
 def fields(budget_keeper: BudgetKeeper) -> dict[str, Any]:
     """For ``/stats``."""
     valid, left = budget_keeper.approved()
+    shared = budget_keeper.shared
     return {
+        "shared": None if shared is None else shared.fields(),
         "budgets": [budget_text.fields(standing) for standing in budget_keeper.standing()],
         "approvals": len(valid),
         "approved_usd_left": left,

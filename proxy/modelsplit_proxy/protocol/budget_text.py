@@ -89,6 +89,17 @@ def unavailable(why: str) -> Failure:
     )
 
 
+def shared_away(why: str) -> Failure:
+    """The same of budgets that several proxies count together."""
+    text = f"this call must be counted with other proxies' calls, and cannot be: {why[:90]}"
+    return Failure(
+        ErrorCode.BUDGET_EXHAUSTED,
+        Reason.LEDGER_UNAVAILABLE,
+        f"{text}; nothing was sent",
+        "Budget Ledger Unavailable",
+    )
+
+
 def not_approved(denied: Denied, model: str, nano_usd: int) -> Failure:
     """Why no approval covers a call of ``model`` that may cost so much."""
     name, approval = model[:_MODEL_MAX], denied.approval

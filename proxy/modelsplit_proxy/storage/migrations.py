@@ -320,6 +320,18 @@ _OBJECTIVES: Final = (
 # Whether a call asked for JSON or a schema; of calls of before it is not known.
 _SCHEMA_ASKED: Final = ("ALTER TABLE calls ADD COLUMN schema_asked INTEGER",)
 
+# Which modelsplits count budgets together, this one too (``is_self``), and when each was last
+# heard of, by the wall clock.
+_SHARED: Final = (
+    """
+    CREATE TABLE shared_members (
+        member TEXT PRIMARY KEY,
+        is_self INTEGER NOT NULL,
+        seen_at REAL NOT NULL
+    ) WITHOUT ROWID
+    """,
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -332,5 +344,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _JOBS,
     _OBJECTIVES,
     _SCHEMA_ASKED,
+    _SHARED,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

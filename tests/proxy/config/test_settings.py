@@ -113,6 +113,28 @@ def test_the_agent_has_an_address_of_its_own() -> None:
     assert refusal({}, agent="11437") == '--agent "11437" is not HOST:PORT, as in 127.0.0.1:11437'
 
 
+@pytest.mark.parametrize(
+    "said",
+    ["redis://h:6379/0", "rediss://user:secret@h", "unix:///run/redis/redis.sock", ""],
+)
+def test_a_redis_is_a_url_and_its_password_is_not_shown(said: str) -> None:
+    settings = read(shared=said)
+    assert settings.shared == said
+    assert "secret" not in repr(settings)
+
+
+@pytest.mark.parametrize("said", ["h:6379", "http://h", "redis://", "redis://h:99999", "unix://"])
+def test_what_is_no_redis_is_refused_without_repeating_it(said: str) -> None:
+    assert refusal({"MODELSPLIT_SHARED": said}).startswith("--shared is not the URL of a Redis")
+
+
+def test_the_prefix_of_keys_is_a_plain_name() -> None:
+    assert read(shared_prefix="team-a").shared_prefix == "team-a"
+    assert refusal(shared_prefix="a b") == (
+        '--shared-prefix "a b" is not a name of letters, digits and "-_.:"'
+    )
+
+
 def test_a_switch_that_is_neither_is_named() -> None:
     assert refusal({"MODELSPLIT_TAKE_OVER": "maybe"}) == '--take-over "maybe" is neither yes nor no'
 

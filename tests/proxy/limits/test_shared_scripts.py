@@ -1,0 +1,113 @@
+"""Each step as Redis does it, against the same budgets in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelsplit_policy.budgets import Budgets, Charge, Exhausted
+from modelsplit_policy.model_names import canonical
+from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_proxy.limits import shared_scripts
+from support.harness import policy
+from support.redis_server import redis_server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from redis.asyncio import Redis
+
+pytestmark = pytest.mark.tools("redis-server")
+
+HOUR_MS = 3_600_000
+PLACES = ["{t}:times", "{t}:costs"]
+NAMES = ["{t}:epoch", "{t}:expected", "{t}:seeded", *PLACES]
+
+
+@contextlib.asynccontextmanager
+async def server(home: Path) -> AsyncIterator[tuple[Redis, str]]:
+    """A client, and the epoch that holds."""
+    async with redis_server(home) as running:
+        client = running.client()
+        epoch = f"{(await client.info('server'))['run_id']}:1"
+        await client.set("{t}:epoch", epoch)
+        try:
+            yield client, epoch
+        finally:
+            await client.aclose()
+
+
+async def count(client: Redis, epoch: str, charge: str, *limits: int) -> list[Any]:
+    """``limits``: window in ms, most calls, most cost, cost of this one."""
+    script = client.register_script(shared_scripts.COUNT)
+    said: list[Any] = await script(keys=NAMES, args=[epoch, charge, "count", *limits])
+    return said
+
+
+async def test_money_is_summed_settled_and_given_back(tmp_path: Path) -> None:
+    async with server(tmp_path) as (client, epoch):
+        limits = (HOUR_MS, -1, 100)
+        assert (await count(client, epoch, "a:1", *limits, 60))[0] == "free"
+        said, [calls, cost, _, calls_wait, money_wait] = await count(
+            client, epoch, "b:1", *limits, 50
+        )
+        assert (said, calls, cost, calls_wait) == ("full", 1, 60, 0)
+        assert 0 < money_wait <= HOUR_MS
+        settle = client.register_script(shared_scripts.SETTLE)
+        await settle(keys=["{t}:epoch", *PLACES], args=[epoch, "a:1", 20])
+        assert (await count(client, epoch, "b:1", *limits, 50))[0] == "free"
+        assert await client.hget("{t}:costs", "") == "70"
+        await settle(keys=["{t}:epoch", *PLACES], args=[epoch, "b:1"])
+        assert await client.hgetall("{t}:costs") == {"": "20", "a:1": "20"}
+        # More than the budget has in all never fits.
+        [said, row] = await count(client, epoch, "b:2", *limits, 101)
+        assert (said, row[4]) == ("full", -1)
+
+
+async def test_what_is_older_than_the_window_is_let_go(tmp_path: Path) -> None:
+    async with server(tmp_path) as (client, epoch):
+        seed = client.register_script(shared_scripts.SEED)
+        rows: list[str | int] = ["a:1", HOUR_MS + 1000, 5, "a:2", 1000, 7]
+        assert await seed(keys=["{t}:epoch", *PLACES], args=[epoch, *rows]) == "done"
+        said, row = await count(client, epoch, "a:3", HOUR_MS, 2, -1, 0)
+        assert (said, row[:2]) == ("free", [1, 7])
+        assert await client.zrange("{t}:times", 0, -1) == ["a:2", "a:3"]
+
+
+async def test_another_epoch_or_another_run_of_the_server_counts_nothing(tmp_path: Path) -> None:
+    async with server(tmp_path) as (client, epoch):
+        assert await count(client, "other:1", "a:1", HOUR_MS, 1, -1, 0) == ["lost"]
+        await client.set("{t}:epoch", "0" * 40 + ":1")
+        assert await count(client, "0" * 40 + ":1", "a:1", HOUR_MS, 1, -1, 0) == ["lost"]
+        await client.delete("{t}:epoch")
+        assert await count(client, epoch, "a:1", HOUR_MS, 1, -1, 0) == ["lost"]
+
+
+async def test_it_decides_as_the_budgets_of_one_process_do(tmp_path: Path) -> None:
+    budget = {"name": "b", "models": ["m"], "calls": 12, "usd": 1e-7, "window": "1h"}
+    here = Budgets(policy({"budgets": [budget]}).policy.budgets)
+    dice = random.Random(7)
+    async with server(tmp_path) as (client, epoch):
+        settle = client.register_script(shared_scripts.SETTLE)
+        for number in range(200):
+            cost = dice.choice((0, 1, 7, 20, 60))
+            charge = Charge(canonical("m"), Role.CHAT, Provider.LOCAL, cost)
+            decided = here.reserve(0.0, charge)
+            name = f"a:{number}"
+            said, row = await count(client, epoch, name, HOUR_MS, 12, 100, cost)
+            [standing] = here.standing(0.0)
+            assert (said == "full") == isinstance(decided, Exhausted)
+            if isinstance(decided, Exhausted):
+                assert row[:2] == [standing.calls, standing.nano_usd]
+                continue
+            keys, real = ["{t}:epoch", *PLACES], dice.choice((None, 0, 3))
+            if real is None:
+                here.give_back(decided)
+                await settle(keys=keys, args=[epoch, name])
+            else:
+                here.settle(decided, real)
+                await settle(keys=keys, args=[epoch, name, real])
