@@ -109,6 +109,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using requests' -l until -x -d 'cal
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l limit -x -d 'so many of the last ones (default 50, at most 1000)'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l export -d 'all of them as JSON Lines, in order of arrival'
+complete -c modelsplit -n '_shtab_modelsplit_using requests' -l follow -d 'each call as it ends, until Ctrl-C'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'read the state file there, without the proxy'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a jobs -d 'Jobs, the one last heard of last; with ID, one job: its calls, tools and gaps. Exit 0: found; 1: no such job; 2: wrong usage; 3: not running.'

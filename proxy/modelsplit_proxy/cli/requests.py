@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
+
+import orjson
 
 from modelsplit_proxy.cli.command import JSON, Argument, Command
 from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
@@ -17,6 +20,7 @@ from modelsplit_proxy.cli.record_source import (
     read_limit,
     show_kept,
 )
+from modelsplit_proxy.cli.requests_follow import LOOK_AT, Follower, follow
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import explain, request_log, trace
 from modelsplit_proxy.records.query import WORDS, read_query
@@ -26,7 +30,7 @@ from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from modelsplit_proxy.config.settings import Address
@@ -36,6 +40,7 @@ _EXAMPLES: Final = """\
 examples:
   modelsplit requests                              the last calls
   modelsplit requests --role PLANNER --failed --since 1h
+  modelsplit requests --follow --role PLANNER      as they end
   modelsplit requests 38e2f6f8                     one call, explained
   modelsplit requests --export --since 7d > trace.jsonl    to be replayed
   modelsplit requests --state /var/lib/modelsplit  without a running proxy
@@ -51,6 +56,7 @@ class RequestsArguments:
     limit: int
     as_json: bool
     export: bool
+    follow: bool = False
 
 
 def read_arguments(args: argparse.Namespace) -> RequestsArguments:
@@ -63,8 +69,10 @@ def read_arguments(args: argparse.Namespace) -> RequestsArguments:
         raise QueryError("an ID names one call: it goes with --json and --state only")
     if args.export and (args.json or args.limit is not None):
         raise QueryError("--export is JSON Lines of all calls; narrow it with --since or --role")
+    if args.follow and (args.id is not None or args.export or args.state is not None):
+        raise QueryError("--follow is of the running proxy; it goes with filters, --limit, --json")
     limit = read_limit(args.limit)
-    return RequestsArguments(args.id, words, limit, args.json, args.export)
+    return RequestsArguments(args.id, words, limit, args.json, args.export, args.follow)
 
 
 def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clock) -> int:
@@ -75,6 +83,8 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
         if asked.request_id is not None:
             call = source.one(asked.request_id)
             show_kept(call, explain.text, as_json=asked.as_json, told_by=told_by)
+        elif asked.follow:
+            _follow(asked, source, admin)
         elif asked.export:
             for piece in source.export(asked.words):
                 sys.stdout.buffer.write(piece)
@@ -86,6 +96,24 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
     except (QueryError, AmbiguousError) as error:
         raise CommandError(str(error), ExitCode.USAGE) from None
     return ExitCode.OK
+
+
+def _follow(asked: RequestsArguments, source: _Proxy | _File, admin: Address) -> None:
+    """Tell calls as they end; KeyboardInterrupt, or a reader that leaves, ends it."""
+
+    def tell(calls: Sequence[dict[str, Any]]) -> None:
+        if asked.as_json:
+            sys.stdout.writelines(orjson.dumps(call).decode() + "\n" for call in reversed(calls))
+        else:
+            show_kept([*calls], request_log.listing, as_json=False, told_by=admin)
+        sys.stdout.flush()
+
+    follower = Follower(lambda: source.latest(asked.words, LOOK_AT), tell)
+    follow(follower, asked.limit, _wait)
+
+
+def _wait(seconds: float) -> None:
+    time.sleep(seconds)
 
 
 def exported(
@@ -168,6 +196,7 @@ COMMAND: Final = Command(
         Argument(
             "--export", action="store_true", help="all of them as JSON Lines, in order of arrival"
         ),
+        Argument("--follow", action="store_true", help="each call as it ends, until Ctrl-C"),
         STATE,
     ),
     settings=("admin",),

@@ -280,3 +280,30 @@ def test_the_words_that_were_said() -> None:
     expected: dict[str, Any] = {"role": "PLANNER", "failed": "1", "since": "1h"}
     question, _ = asked("--role", "PLANNER", "--failed", "--since", "1h")
     assert question == requests.RequestsArguments(None, expected, 50, as_json=False, export=False)
+
+
+# --- Following ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+async def test_calls_are_followed_until_ctrl_c(
+    as_json: bool, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(requests, "_wait", leave)
+    async with running(SimConfig(tokens=2)) as up, up.client() as client:
+        body = {"model": "planner", "prompt": "x", "stream": False}
+        await client.request("POST", "/api/generate", body, {"X-Request-Id": "first"})
+        await up.calls.wait()
+        with pytest.raises(KeyboardInterrupt):
+            await of(up, "--follow", *(["--json"] if as_json else []))
+    [line] = capsys.readouterr().out.splitlines()
+    assert orjson.loads(line)["request_id"] == "first" if as_json else line.endswith("first")
+
+
+@pytest.mark.parametrize("words", [["abc"], ["--export"], ["--state", "x"]])
+def test_only_the_running_proxy_is_followed(words: list[str]) -> None:
+    with pytest.raises(QueryError, match="--follow is of the running proxy"):
+        asked("--follow", *words)
