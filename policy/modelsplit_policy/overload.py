@@ -96,6 +96,14 @@ def behind_a_hang(refusal: Failure, role: Role, waited_s: float, upstream: str) 
     return replace(refusal, message=f"{text[:120]} {end}")
 
 
+def after_an_outage(refusal: Failure, away_s: float) -> Failure:
+    """The refusal of a call for whose wait Ollama was away for so many seconds."""
+    text, retry, when = refusal.message.rpartition("; retry in ")
+    away = f"; Ollama was away for {away_s:.1f} s of that"
+    most = MESSAGE_MAX - len(f"{away}{retry}{when}")
+    return replace(refusal, message=f"{text[:most]}{away}{retry}{when}")
+
+
 def held_by(
     hold: Hold, seats: Seats, *, model: str, slots: int, host: int, kept_for: Iterable[Role]
 ) -> str:

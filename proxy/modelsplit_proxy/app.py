@@ -189,10 +189,10 @@ class App:
             self.target,
         )
         self.probe.tell(self.presence)
-        self.pool.on_dropped(self.probe.hurry, self.installed.want)
         self.loaded_models = LoadedModelsWatch(
             self.pool, str(upstream), model_list, self.admission_queue, self._tasks
         )
+        self.pool.on_dropped(self.probe.hurry, self.installed.want, self.loaded_models.want)
         self._learned = LearnedKeeper(
             self.admission.host().parallelism,
             self.loaded_models,

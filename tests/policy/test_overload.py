@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -118,6 +119,26 @@ def test_who_is_refused_at_once_behind_a_hang_is_told_so_too(reason: Reason, tex
         f"{text}, because Ollama at http://127.0.0.1:11434 "
         "answers nothing: it hangs; restart it; retry in 3 s"
     )
+
+
+def test_who_waited_for_an_ollama_that_was_away_is_told_for_how_long() -> None:
+    refusal = overload.no_seat(
+        Reason.QUEUE_TIMEOUT,
+        "EXECUTOR",
+        held="5/5 running",
+        waiting=(1, 64),
+        retry_after_s=3,
+        waited_s=8.0,
+    )
+    told = overload.after_an_outage(refusal, 5.84)
+    assert told.message == (
+        "role EXECUTOR is overloaded: no seat came free in 8.0 s (5/5 running, 1/64 waiting); "
+        "Ollama was away for 5.8 s of that; retry in 3 s"
+    )
+    assert (told.code, told.reason, told.retry_after_s) == (refusal.code, refusal.reason, 3)
+    long = overload.after_an_outage(replace(refusal, message="x" * 190 + "; retry in 3 s"), 5.84)
+    assert len(long.message) == 200
+    assert long.message.endswith("; Ollama was away for 5.8 s of that; retry in 3 s")
 
 
 def test_who_is_shed_is_told_why() -> None:

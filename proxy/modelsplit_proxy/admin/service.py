@@ -79,8 +79,8 @@ class Service:
         self._parts = parts
         # What the level was when it was last looked at, and since when (wall time) it is so.
         self._seen: tuple[Level, float] | None = None
-        # The level that the log told last.
-        self._told = Level.OK
+        # The level that the log told last, and the step of its cause.
+        self._told = (Level.OK, "")
         # Since when Ollama is known not to answer, and when that was over for how long.
         self._away_since: float | None = None
         self._returned: tuple[float, float] | None = None
@@ -98,16 +98,21 @@ class Service:
         """Judge, and tell the log where the level has changed. A drain has lines of its own."""
         if self._parts.lifecycle.draining:
             return
-        before = self._told
-        found = self.verdict()
-        if found.level is before:
+        (level, step), found = self._told, self.verdict()
+        # What needs another step is another trouble; those that are no worse than degraded may
+        # come and go.
+        is_other = found.level is Level.CRITICAL and found.step != step
+        if found.level is level and not is_other:
             return
-        self._told = found.level
+        self._told = (found.level, found.step)
         if found.level is Level.OK:
             self._tell_recovered()
             return
-        change = "" if SEVERITY[found.level] > SEVERITY[before] else f", no longer {before}"
-        logger.warning("health is %s%s: %s; next: %s", found.level, change, found.cause, found.step)
+        now = "now " if found.level is level else ""
+        less = "" if SEVERITY[found.level] >= SEVERITY[level] else f", no longer {level}"
+        logger.warning(
+            "health is %s%s%s: %s; next: %s", now, found.level, less, found.cause, found.step
+        )
 
     def _tell_recovered(self) -> None:
         if self._recovered is not None:

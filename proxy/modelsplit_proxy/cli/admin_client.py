@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import select
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int,
     connection = http.client.HTTPConnection(admin.host, admin.port, timeout=bound_s)
     try:
         connection.request("GET", path)
+        if bound_s > _TIMEOUT_S:
+            await_sign(connection, admin)
         response = connection.getresponse()
         body = response.read()
     except (OSError, http.client.HTTPException) as error:
@@ -49,6 +52,13 @@ def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int,
             f"http://{admin}{where} answered {response.status}, not as we do{STRANGER}"
         )
     return response.status, answer
+
+
+def await_sign(connection: http.client.HTTPConnection, admin: Address) -> None:
+    """Wait for an answer that may take long; NotRunningError if nothing else is answered either."""
+    readable, _, _ = select.select([connection.sock], [], [], _TIMEOUT_S)
+    if not readable:
+        get(admin, "/healthz")
 
 
 def nobody_answers(admin: Address, error: Exception) -> str:

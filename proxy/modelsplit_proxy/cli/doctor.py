@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _WIDTH: Final = 80
 _OLLAMA: Final = "Ollama does not answer"
-_RUNNING: Final = "modelsplit does not run"
+_RUNNING: Final = "modelsplit does not answer"
 
 
 class Check(NamedTuple):
@@ -98,7 +98,7 @@ class Report:
         }
 
     def lines(self) -> Iterator[str]:
-        running = "runs" if self.about["running"] else "does not run"
+        running = "runs" if self.about["running"] else "does not answer"
         yield (
             f"modelsplit {self.about['version']} {running}; Ollama "
             f"{self.about['ollama'] or 'unknown'} at {self.about['upstream']}"

@@ -31,6 +31,7 @@ Value = TypeVar("Value")
 
 # A question to a file of a million calls may take a while.
 _TIMEOUT_S: Final = 30.0
+_WITHOUT: Final = "; without it, --state DIR reads its file"
 _LIMIT: Final = 50
 _LIMIT_MAX: Final = 1000
 
@@ -104,15 +105,18 @@ class AdminSource:
         )
         try:
             connection.request("GET", target)
+            admin_client.await_sign(connection, self._admin)
         except OSError as error:
             connection.close()
             raise self._unanswered(error) from None
+        except admin_client.NotRunningError as error:
+            connection.close()
+            raise CommandError(f"{error}{_WITHOUT}", ExitCode.NOT_RUNNING) from None
         return connection
 
     def _unanswered(self, error: Exception) -> CommandError:
         text = admin_client.nobody_answers(self._admin, error)
-        text = f"{text}; without it, --state DIR reads its file"
-        return CommandError(text, ExitCode.NOT_RUNNING)
+        return CommandError(f"{text}{_WITHOUT}", ExitCode.NOT_RUNNING)
 
     def _answer(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
         response = connection.getresponse()

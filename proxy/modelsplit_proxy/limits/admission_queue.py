@@ -9,7 +9,8 @@ line gets it.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import overload
 from modelsplit_policy.failures import Reason
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
 
 
+# So much of a wait explains why it ended for nothing.
+_AWAY_MIN_S: Final = 0.5
+
+
 class AdmissionQueue:
     """Lets calls in one by one, as admission says."""
 
@@ -34,6 +39,8 @@ class AdmissionQueue:
         self._waiting: dict[Ticket, asyncio.Future[Failure | None]] = {}
         self._look: tuple[float, asyncio.TimerHandle] | None = None
         self._away: Failure | None = None
+        # When Ollama was away last, from and until.
+        self._was_away = (-math.inf, -math.inf)
         self._hangs = ""
 
     def __repr__(self) -> str:
@@ -91,11 +98,15 @@ class AdmissionQueue:
 
         Calls of the cloud have no seats of ours, and go on.
         """
+        if self._away is None:
+            self._was_away = (self._clock.now(), math.inf)
         self._away = away
         self._admission.away(is_away=True)
 
     def go_on(self) -> None:
         """Somebody listens again."""
+        if self._away is not None:
+            self._was_away = (self._was_away[0], self._clock.now())
         self._away = None
         self._admission.away(is_away=False)
         self._fill()
@@ -130,14 +141,20 @@ class AdmissionQueue:
         now = self._clock.now()
         refusal = self._admission.refusal(reason, ticket, now)
         if reason is Reason.QUEUE_TIMEOUT:
-            if self._away is not None:
-                refusal = self._away
-            elif self._hangs:
-                waited_s = now - ticket.arrived
-                refusal = overload.behind_a_hang(refusal, ticket.role, waited_s, self._hangs)
+            refusal = self._explained(refusal, ticket, now)
         granted.set_result(refusal)
         self._admission.leave(ticket, now)
         self._fill()
+
+    def _explained(self, refusal: Failure, ticket: Ticket, now: float) -> Failure:
+        """Why a wait ended for nothing, where that is Ollama's doing."""
+        if self._away is not None:
+            return self._away
+        if self._hangs:
+            return overload.behind_a_hang(refusal, ticket.role, now - ticket.arrived, self._hangs)
+        since, until = self._was_away
+        away_s = until - max(since, ticket.arrived)
+        return overload.after_an_outage(refusal, away_s) if away_s >= _AWAY_MIN_S else refusal
 
     def _fill(self) -> None:
         # A waiter whose task was cancelled in this same moment runs its ``finally`` and

@@ -89,6 +89,11 @@ class LoadedModelsWatch:
         if self.known.want():
             self._sooner.set()
 
+    def want(self) -> None:
+        """What is loaded may have changed."""
+        if self.known.want():
+            self._sooner.set()
+
     async def watch(self) -> None:
         """Ask for ever; a task of the process."""
         while True:

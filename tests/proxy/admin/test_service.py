@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -122,6 +123,25 @@ async def test_calls_that_failed_before_ollama_came_back_are_no_trouble_any_more
         health = await seen(up)
         assert health["level"] == "DEGRADED", "these have failed since"
         assert health["notes"][0]["text"].startswith("Ollama answers again since ")
+
+
+async def test_the_log_tells_what_is_critical_now_though_the_level_is_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running(curious=False) as up:
+        await up.sim.stop()
+        await up.app.probe.ask()
+        up.app.service.look()
+        up.sim.config = replace(up.sim.config, models=("llama3.2:1b",))
+        await up.sim.start()
+        await up.app.probe.ask()
+        up.app.installed.want()
+        await up.app.installed.ask()
+        up.app.service.look()
+        up.app.service.look()
+    _, now = (line for line in caplog.messages if line.startswith("health is "))
+    assert now.startswith("health is now CRITICAL: PLANNER cannot be served: neither qwen3:4b")
+    assert "; next: " in now
 
 
 async def test_the_log_tells_each_change_of_the_level_that_is_shown(

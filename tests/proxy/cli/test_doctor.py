@@ -60,7 +60,7 @@ def test_what_needs_somebody_who_is_not_there_is_not_called_fine(tmp_path: Path)
     assert [finding.check for finding in told.findings] == ["Ollama"]
     assert told.skipped == {
         "Ollama does not answer": ["models", "memory", "parallel", "keep-alive"],
-        "modelsplit does not run": ["loads", "hosts", "service"],
+        "modelsplit does not answer": ["loads", "hosts", "service"],
     }
     skipped = {name for names in told.skipped.values() for name in names}
     assert {*told.fine, *skipped, "Ollama", "ports"} == {check.name for check in CHECKS}

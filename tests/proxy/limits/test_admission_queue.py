@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from typing import Any
 
 import pytest
 
 from modelsplit_policy.admission import Admission
-from modelsplit_policy.failures import Failure, Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.pools import PoolLimits
@@ -18,6 +19,7 @@ from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.limits.admission_queue import AdmissionQueue
 from modelsplit_proxy.runtime.clock import SystemClock
 from support.fake_time import clock
+from support.waiting import until
 
 pytestmark = pytest.mark.flowing_time
 
@@ -311,6 +313,46 @@ async def test_no_patience_at_all_is_no_endless_wait() -> None:
 
 
 # Ending it all.
+
+
+AWAY = Failure(ErrorCode.UNREACHABLE_LOCAL, Reason.CONNECT_REFUSED, "away", "Away")
+
+
+async def test_who_waited_while_ollama_was_away_is_told_for_how_long() -> None:
+    under = Under()
+    first = under.seated()
+    under.admission_queue.hold(AWAY)
+    waiting = await under.waiter(under.ticket(wait_s=3.0))
+    back = under.clock.now() + 1.0
+    await until(lambda: under.clock.now() >= back)
+    under.admission_queue.go_on()
+    refusal = await waiting
+    assert refusal is not None
+    assert re.search(r"; Ollama was away for [\d.]+ s of that; retry in \d+ s$", refusal.message)
+    # Who came after that is told nothing of it.
+    refusal = await (await under.waiter(under.ticket(wait_s=0.1)))
+    assert refusal is not None
+    assert "away" not in refusal.message
+    under.admission_queue.leave(first)
+
+
+async def test_who_finds_no_place_behind_a_hang_is_told_so() -> None:
+    under = Under()
+    first = under.seated()
+    under.admission_queue.hangs("http://127.0.0.1:11434")
+    waiting = [await under.waiter(under.ticket(wait_s=0.1)) for _ in range(8)]
+    refusal = under.admission_queue.ask(under.ticket())
+    assert refusal is not None
+    assert refusal.reason is Reason.QUEUE_FULL
+    told = [failure.message for failure in await asyncio.gather(*waiting) if failure is not None]
+    assert len(told) == 8
+    for message in (refusal.message, *told):
+        assert "because Ollama at http://127.0.0.1:11434 answers nothing: it hangs" in message
+    under.admission_queue.hangs("")
+    refusal = await (await under.waiter(under.ticket(wait_s=0.1)))
+    assert refusal is not None
+    assert "hangs" not in refusal.message
+    under.admission_queue.leave(first)
 
 
 async def test_refuse_all_turns_away_everyone_in_line_and_nobody_who_is_seated() -> None:
