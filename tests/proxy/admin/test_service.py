@@ -20,6 +20,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import call
+from support.doctoring import SetClock
 from support.harness import Running, running, warm
 
 if TYPE_CHECKING:
@@ -235,10 +236,9 @@ async def test_a_line_is_full() -> None:
 
 
 async def test_a_runner_hangs() -> None:
-    async with running() as up:
+    async with running() as up, up.client() as client:
         await warm(up, "gpt-oss:20b")
         up.sim.faults.add(Kind.HANG, model="gpt-oss:20b", path=ROUTE)
-        client = up.client()
         sent = {"X-Request-Id": "hangs"}
         await client.ask("POST", ROUTE, call(ROUTE, "gpt-oss:20b"), sent)
         await up.until(
@@ -248,7 +248,8 @@ async def test_a_runner_hangs() -> None:
         [record] = up.app.live._records.values()
         moment = record.attempts[-1].dispatched
         assert moment is not None
-        record.attempts[-1].dispatched = moment - 61.0
+        # It stands still: all who tell of it do so at the same moment.
+        up.app.live._clock = SetClock(moment + 61.0)
         health = await seen(up)
         assert health["level"] == "DEGRADED"
         assert (

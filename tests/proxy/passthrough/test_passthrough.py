@@ -16,6 +16,7 @@ async def never(peer: Peer) -> None:
     await peer.gone()
 
 
+@pytest.mark.flowing_time
 @pytest.mark.parametrize("target", ["/api/ps?x", "/x\xff"])
 async def test_a_question_is_not_waited_for_for_ever(
     target: str, monkeypatch: pytest.MonkeyPatch
