@@ -138,6 +138,8 @@ class Facts:
     stopped: tuple[str, ...] = ()
     state_error: str = ""
     state_directory: str = ""
+    shared_error: str = ""
+    shared_step: str = ""
     lost: tuple[str, ...] = ()
     set_aside: str = ""
     records_lost: int = 0
@@ -236,6 +238,9 @@ def _of_state(facts: Facts) -> Iterator[Cause]:
     if facts.state_error:
         step = f"df -h {facts.state_directory}"
         yield Cause(Level.DEGRADED, f"the state file: {facts.state_error}", step)
+    if facts.shared_error:
+        text = f"calls that budgets count are refused: the shared Redis: {facts.shared_error}"
+        yield Cause(Level.DEGRADED, text, facts.shared_step)
     if facts.lost:
         names = ", ".join(facts.lost)
         text = f"the state file was damaged, so budgets are taken as used up: {names}"

@@ -548,6 +548,8 @@ class App:
             self._tasks.start(self.loaded_models.ask(), "first residency"),
             self._tasks.start(self.installed.ask(), "first list"),
         ]
+        if self.shared is not None:
+            looks.append(self._tasks.start(self.shared.look_after(), "first count"))
         await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
 
     async def stop(self, cut: asyncio.Event | None = None) -> None:

@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -211,6 +212,18 @@ async def test_a_server_that_has_ended_loses_no_call(balancer: Any, tmp_path: Pa
         before = len(ups[1].asked)
         assert [(await front.ask())[0] for _ in range(8)] == [200] * 8
         assert len(ups[1].asked) == before + 8
+
+
+@both_programs
+async def test_whose_call_it_is_comes_through(balancer: Any, tmp_path: Path) -> None:
+    trusted = (ip_network("127.0.0.1"),)
+    async with two(trust_proxies=trusted) as ups, balancer(tmp_path, ups) as front:
+        async with Client(front.port, "127.0.0.9") as client:
+            body = {"model": "planner", "prompt": "hi", "stream": False}
+            lies = {"X-Forwarded-For": "10.1.1.1"}
+            assert (await client.request("POST", GENERATE, body, lies)).status == 200
+        [record] = [record for up in ups for record in up.calls.records]
+        assert record.client == "127.0.0.9"
 
 
 @both_programs

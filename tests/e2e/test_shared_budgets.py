@@ -87,7 +87,8 @@ async def test_without_the_server_calls_that_nobody_counts_go_on(tmp_path: Path)
             assert (await client.request("POST", "/api/generate", chat)).status == 200
         async with up.admin() as admin:
             health = (await admin.request("GET", "/healthz")).json
-            assert "shared budgets: the server is away" in str(health["health"])
+            assert "the shared Redis: it is away" in health["error"]
+            assert f"redis-cli -s {server.socket} ping" in str(health["health"])
             scraped = (await admin.request("GET", "/metrics")).body
         assert b"modelsplit_shared_budgets_open 0.0" in scraped
         await server.start()

@@ -75,6 +75,12 @@ BAD = {
         "the state file: database or disk is full",
         "df -h /var/lib/ms",
     ),
+    "budgets cannot be counted with others": (
+        replace(WELL, shared_error="it is away: refused", shared_step="redis-cli -h r ping"),
+        Level.DEGRADED,
+        "calls that budgets count are refused: the shared Redis: it is away: refused",
+        "redis-cli -h r ping",
+    ),
     "the state was damaged": (
         replace(WELL, lost=("heavy-20b", "cloud"), set_aside="modelsplit.sqlite3.corrupt-1"),
         Level.DEGRADED,

@@ -182,7 +182,7 @@ class Service:
 
     def _facts(self) -> Facts:
         parts = self._parts
-        guard, store = parts.monitor.guard, parts.store
+        guard, store, shared = parts.monitor.guard, parts.store, parts.budget_keeper.shared
         return Facts(
             upstream=f"http://{parts.target.authority}",
             upstream_up=parts.probe.up,
@@ -202,6 +202,8 @@ class Service:
                 if view.key.model is not None
             ),
             state_error=self._state_error(),
+            shared_error="" if shared is None else shared.error or "",
+            shared_step="" if shared is None else shared.ping,
             state_directory=str(parts.budget_keeper.state),
             lost=tuple(row.name for row in parts.budget_keeper.standing() if row.presumed),
             set_aside="" if store.set_aside is None else store.set_aside.name,

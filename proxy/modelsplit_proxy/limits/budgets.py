@@ -181,11 +181,6 @@ class BudgetKeeper:
         return self._is_open
 
     @property
-    def taken_over(self) -> bool:
-        """Whether another process keeps the state file now."""
-        return self._taken_over
-
-    @property
     def shared(self) -> SharedBudgets | None:
         """Where other proxies count the same budgets; None: there are none."""
         return self._shared
@@ -193,11 +188,7 @@ class BudgetKeeper:
     @property
     def error(self) -> str | None:
         """Why calls that budgets count are refused until somebody acts; None if they are not."""
-        if self._taken_over:
-            return _REFUSED_HERE
-        if self._shared is None or self._shared.error is None:
-            return None
-        return f"shared budgets: {self._shared.error}; calls that they count are refused"
+        return _REFUSED_HERE if self._taken_over else None
 
     def standing(self, charge: Charge | None = None) -> tuple[Standing, ...]:
         """Where every budget stands, or those that a charge concerns; of shared ones, over all."""

@@ -19,6 +19,7 @@ import secrets
 from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -46,6 +47,7 @@ TIMEOUT_S: Final = 0.25
 _WATCH_S: Final = 1.0
 # So many calls ask at once; the others wait for these, and not for a server that they find away.
 _TURNS: Final = 8
+_PORT: Final = 6379
 _CONNECTIONS: Final = 2 * _TURNS
 # Charges written anew with one command: a server does nothing else meanwhile.
 _AT_ONCE: Final = 500
@@ -108,6 +110,7 @@ class SharedBudgets:
         self._turns = asyncio.Semaphore(_TURNS)
         self._own: OwnCounts | None = None
         self._held: str | None = None
+        self.ping = _ping(url)
         self._scripts = {text: self._redis.register_script(text) for text in _SCRIPTS}
         # As they were when they were last asked.
         self.sums: dict[str, Sums] = {}
@@ -219,7 +222,7 @@ class SharedBudgets:
         """From now on nothing is counted, until everything of ours has been written anew."""
         if not self._was_told:
             self._was_told = True
-            logger.error("shared budgets: %s; calls that they count are refused", why)
+            logger.error("shared budgets: the Redis: %s; calls that they count are refused", why)
         self._error = why
         self._trouble.set()
         return why
@@ -339,6 +342,15 @@ class SharedBudgets:
         return [self._key(name) for name in names]
 
 
+def _ping(url: str) -> str:
+    """The command that asks the same server whether it is there; no password is in it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"redis-cli -s {parts.path} ping"
+    tls = " --tls" if parts.scheme == "rediss" else ""
+    return f"redis-cli -h {parts.hostname} -p {parts.port or _PORT}{tls} ping"
+
+
 def _places(claims: Iterable[Claim]) -> Iterable[str]:
     for claim in claims:
         yield f"times:{claim.name}"
@@ -371,4 +383,4 @@ def _expecting(proxy: str) -> str:
 
 def _in_words(error: BaseException) -> str:
     text = str(error) or type(error).__name__
-    return f"the server is away: {text}"[:_ERROR_MAX]
+    return f"it is away: {text}"[:_ERROR_MAX]

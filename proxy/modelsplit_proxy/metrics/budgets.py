@@ -47,7 +47,7 @@ class BudgetMetrics:
         yield GaugeMetricFamily(
             "modelsplit_state_taken_over",
             "1 once another modelsplit has opened the state file: what counts is refused here.",
-            value=int(self._budget_keeper.taken_over),
+            value=int(self._budget_keeper.error is not None),
         )
         yield self._shared()
 

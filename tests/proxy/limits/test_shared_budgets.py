@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_proxy.limits.shared_budgets import TIMEOUT_S, SharedBudgets
+from modelsplit_proxy.limits.shared_budgets import TIMEOUT_S, SharedBudgets, _ping
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.runtime.tasks import Tasks
 from support.budget_keepers import Clocks, Held, budget_keeper
@@ -116,14 +116,13 @@ async def test_a_server_that_is_away_lets_nothing_through_and_nobody_wait(tmp_pa
         assert await a.sent() is None
         await server.kill()
         assert await a.sent() == "ledger_unavailable"
-        error = a.budget_keeper.error
-        assert error is not None
-        assert error.startswith("shared budgets: the server is away")
+        assert of(a).error is not None
+        assert str(of(a).error).startswith("it is away: ")
         # Known to be away, it is not even asked.
         assert await a.sent() == "ledger_unavailable"
         await server.start()
         await of(a).look_after()
-        assert a.budget_keeper.error is None
+        assert of(a).error is None
         # The one that was sent is counted, those that were refused are not.
         assert [await a.sent(), await a.sent()] == [None, "calls"]
 
@@ -238,3 +237,15 @@ async def test_an_absent_server_does_not_keep_a_proxy_from_its_start(tmp_path: P
         await server.kill()
         async with proxy(tmp_path, server, "a") as a:
             assert await a.sent() == "ledger_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("redis://u:secret@10.0.0.5:6380/0", "redis-cli -h 10.0.0.5 -p 6380 ping"),
+        ("rediss://cache", "redis-cli -h cache -p 6379 --tls ping"),
+        ("unix:///run/redis.sock", "redis-cli -s /run/redis.sock ping"),
+    ],
+)
+def test_the_next_step_is_to_ask_it_without_a_password(url: str, command: str) -> None:
+    assert _ping(url) == command
