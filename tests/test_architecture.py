@@ -160,6 +160,8 @@ MAY_NAME_ROUTES = frozenset(
         "modelsplit_proxy.passthrough.intercept",
         # What a cloud can be asked on them: loaded only where one is configured.
         "modelsplit_proxy.providers.translations",
+        # Of a provider: whether it has a model.
+        "modelsplit_proxy.cli.cloud_check",
         "modelsplit_proxy.cli.demo",
         "modelsplit_proxy.cli.doctor_upstream",
         "modelsplit_proxy.watch.installed_models",

@@ -50,7 +50,7 @@ function _shtab_modelsplit_using
   test "$_shtab_modelsplit_cmdpath" = "$argv"
 end
 
-set -g _shtab_modelsplit_commands serve demo status requests jobs doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
+set -g _shtab_modelsplit_commands serve demo status requests jobs doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget egress' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
 set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --shared --shared-prefix --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
@@ -278,6 +278,12 @@ complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l policy -xka "
 complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'default: where the running proxy keeps it'
 complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l admin -x -d 'the running proxy'"'"'s admin listener'
+complete -c modelsplit -n '_shtab_modelsplit_using budget; and test $_shtab_modelsplit_npos -eq 0' -a egress -d 'What has left for clouds: who, why, how much; never what was in it. Exit 0: done; 1: not; 2: wrong usage.'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l days -x -d 'since when (default: 30)'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l json -d 'machine-readable output'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'default: where the running proxy keeps it'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l admin -x -d 'the running proxy'"'"'s admin listener'
 complete -c modelsplit -n '_shtab_modelsplit_using budget; and test $_shtab_modelsplit_npos -eq 0' -a approve -d 'Allow the cloud: so much money, for so long. Exit 0: done; 1: not; 2: wrong usage.'
 complete -c modelsplit -n '_shtab_modelsplit_using budget approve' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using budget approve' -l usd -x -d 'US dollars, at most'
@@ -305,6 +311,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_
 complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -l socket -d 'the socket unit instead'
 complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -l user -d 'for one user'"'"'s systemd, not the system'"'"'s'
+complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -l cloud -d 'a drop-in that lets it reach a cloud'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a print-policy -d 'Print the shipped policy. Exit 0: done; 1: a file cannot be made.'
 complete -c modelsplit -n '_shtab_modelsplit_using print-policy' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using print-policy' -l schema -d 'its JSON schema instead, for editors'

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
 from modelsplit_policy.model_names import canonical, canonical_stored
@@ -21,14 +21,30 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
 
 
+class Remote(NamedTuple):
+    """Where a model is computed that a cloud is asked for over its own API.
+
+    ``thinks``: it can think before it answers.
+    """
+
+    model: str
+    host: str
+    thinks: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """One name of a role. ``targets``: the models it may stand for, first choice first."""
+    """One name of a role. ``targets``: the models it may stand for, first choice first.
+
+    ``remote``: where the first of them is computed, if a cloud's own API answers for it. Such an
+    alias is there whatever is installed.
+    """
 
     name: str
     role: Role
     provider: Provider
     targets: tuple[str, ...]
+    remote: Remote | None = None
 
     @property
     def listed(self) -> str:
@@ -94,4 +110,12 @@ def _aliases(policy: Policy) -> Iterator[Alias]:
     for role, row in policy.roles.items():
         targets = tuple(model for model in (row.primary, row.fallback) if model is not None)
         for name in row.aliases:
-            yield Alias(name, role, row.provider, targets)
+            yield Alias(name, role, row.provider, targets, _remote(policy, row.primary))
+
+
+def _remote(policy: Policy, model: str | None) -> Remote | None:
+    for row in policy.cloud.providers.values():
+        for name, own in row.models.items():
+            if model is not None and canonical(name) == canonical(model):
+                return Remote(own or name, row.base_url, thinks=row.thinking_tokens > 0)
+    return None

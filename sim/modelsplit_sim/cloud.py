@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 KEY = "sk-ant-stand-in-key-0123456789"
 _VERSION = "2023-06-01"
 _ROLES = ("user", "assistant")
+_MODELS = "/v1/models/"
 _BACKLOG = 128
 _KINDS = {
     400: "invalid_request_error",
@@ -189,6 +190,11 @@ class Cloud:
         body = await exchange.read_body()
         call = exchange.call
         call.body, call.body_size = body, len(body)
+        model = exchange.request.path.removeprefix(_MODELS)
+        if model in self.models and exchange.request.header("x-api-key") == self.key:
+            about = {"type": "model", "id": model, "display_name": model}
+            await exchange.send(Reply(200, (("Content-Type", JSON),), orjson.dumps(about)))
+            return
         script = self.scripts.popleft() if self.scripts else Script()
         try:
             asked = self._checked(exchange, body, script)
@@ -209,10 +215,10 @@ class Cloud:
     def _checked(self, exchange: Exchange, body: bytes, script: Script) -> dict[str, Any]:
         """The request, if it is one; RefusedError as the API would."""
         request = exchange.request
-        if request.path != "/v1/messages":
-            raise RefusedError(404, "Not found")
         if request.header("x-api-key") != self.key:
             raise RefusedError(401, f"invalid x-api-key {request.header('x-api-key')}")
+        if request.path != "/v1/messages":
+            raise RefusedError(404, "Not found")
         if request.header("anthropic-version") != _VERSION:
             raise RefusedError(400, "anthropic-version: header is required")
         try:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from ollama import ListResponse, ShowResponse
 
+from modelsplit_proxy.limits import egress_store
+from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.cloud import KEY, Cloud, Script
 from support.calls import ERROR_FIELDS
 from support.clouds import ITS_NAME, MODEL, approve, cloud_policy, with_a_cloud
@@ -433,3 +438,48 @@ def test_a_process_without_a_cloud_loads_nothing_of_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert done.stdout.strip() == "[]"
+
+
+# What looks installed.
+
+
+async def test_the_alias_of_the_cloud_looks_installed(tmp_path: Path) -> None:
+    """``ollama run cloud`` asks what it is before it chats; other clients look into the lists."""
+    async with with_a_cloud(tmp_path) as (up, cloud), up.client() as client:
+        tags = (await client.request("GET", "/api/tags")).json["models"]
+        [entry] = [entry for entry in tags if entry["name"] == "cloud:latest"]
+        assert (entry["remote_model"], entry["remote_host"]) == (ITS_NAME, cloud.url)
+        assert len(entry["digest"]) == 64
+        listed = ListResponse.model_validate({"models": tags})
+        assert "cloud:latest" in [model.model for model in listed.models]
+        ids = [row["id"] for row in (await client.request("GET", "/v1/models")).json["data"]]
+        assert "cloud:latest" in ids
+        one = await client.request("GET", "/v1/models/cloud")
+        assert (one.status, one.json["id"]) == (200, "cloud")
+        shown = await client.request("POST", "/api/show", {"model": "cloud"})
+        assert (shown.status, shown.json["remote_model"]) == (200, ITS_NAME)
+        assert "tools" in shown.json["capabilities"]
+        ShowResponse.model_validate(shown.json)
+        assert cloud.calls == []
+
+
+# What is written down of what leaves.
+
+
+async def test_what_has_left_is_written_down(tmp_path: Path) -> None:
+    escalated = {"X-LLM-Role": "HEAVY", "X-LLM-Escalate": "operator", "X-Request-Id": "r1"}
+    async with with_a_cloud(tmp_path) as (up, cloud), up.client() as client:
+        assert (await client.request("POST", NATIVE, ask(NATIVE), escalated)).status == 200
+        cloud.scripts.append(Script(status=529))
+        await client.request("POST", NATIVE, ask(NATIVE), {"X-Request-Id": "r2"})
+        await client.request("POST", NATIVE, ask(NATIVE, model=MODEL))  # did not leave
+        sizes = [call.body_size for call in cloud.calls]
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        first, second = egress_store.read(db)
+    assert first.leaving.request_id == "r1"
+    assert (first.leaving.why, first.leaving.condition) == ("escalation", "operator")
+    assert (first.leaving.approval, first.leaving.provider) == (1, "anthropic")
+    assert [first.leaving.size, second.leaving.size] == sizes
+    assert (first.status, first.prompt_tokens, first.output_tokens) == (200, 12, 6)
+    assert first.usd == pytest.approx((12 * 15 + 6 * 75) / 1e6)
+    assert (second.leaving.request_id, second.status, second.usd) == ("r2", 529, 0.0)

@@ -29,7 +29,9 @@ from modelsplit_proxy.calls.telemetry import Telemetry
 from modelsplit_proxy.calls.validation import Validation
 from modelsplit_proxy.http import headers
 from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.limits.egress_store import Leaving
 from modelsplit_proxy.protocol.json_body import Body
+from modelsplit_proxy.records.record import NAME_MAX
 from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
@@ -426,6 +428,8 @@ class AttemptRun:
             answer = cloud.loaded(self._record.endpoint, self._record.loading)
             return await self._reader.run(answer, await answer.ready(), self._bounds)
         betas = sent.request.headers.get("anthropic-beta", "") if self._prepared.passes else ""
+        leaving = self._leaving(cloud, self._prepared)
+        self._parts.budget_keeper.leaves(leaving)
         call = cloud.ask(self._prepared, betas)
         attempt.sent = True
         try:
@@ -436,6 +440,26 @@ class AttemptRun:
             call.exchange.abort()
             attempt.sent, attempt.upstream_status = call.is_sent, call.status
             attempt.usage = call.usage
+            self._parts.budget_keeper.has_left(leaving, attempt)
+
+    def _leaving(self, cloud: CloudModel, prepared: Prepared) -> Leaving:
+        """What is written down of a request that leaves."""
+        record, charge = self._record, self._charge
+        approval = None if charge is None or charge.approval is None else charge.approval.id
+        return Leaving(
+            request_id=record.request_id,
+            attempt=len(record.attempts),
+            wall=self._parts.clock.wall(),
+            role=self._plan.role,
+            client=record.client,
+            why=self._routing.reason,
+            condition=self._sent.asked.escalate or None,
+            approval=approval,
+            provider=cloud.parts.named.provider,
+            model=self._plan.candidate.model[:NAME_MAX],
+            size=len(prepared.body),
+            redacted=sum(prepared.redacted.values()),
+        )
 
     def _in_band(self, setback: Setback | None, early_headers: EarlyHeaders) -> Setback | None:
         """After an early head a setback can only be told inside the stream."""

@@ -20,7 +20,7 @@ from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show, talk
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import SettingError
-from modelsplit_proxy.limits import budget_store
+from modelsplit_proxy.limits import budget_store, egress_store
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime.clock import SystemClock, boot_id, machine_clocks, rfc3339
 from modelsplit_proxy.storage.state_file import FILE_NAME, NoStateError, StoreError
@@ -49,6 +49,7 @@ _SERVICES: Final = (Path("/var/lib/modelsplit"),)
 _VARIABLES: Final = ("MODELSPLIT_STATE", "STATE_DIRECTORY")
 _DAY_S: Final = 86_400.0
 _DAYS_MAX: Final = 366.0
+_EGRESS_DAYS_MAX: Final = 36_600.0
 _USD_MAX: Final = 1_000_000.0
 _TEXT_MAX: Final = 200
 
@@ -74,6 +75,8 @@ class Desk:
 def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> int:
     """Do one verb; returns the exit code. SettingError, PolicyError or StoreError."""
     desk = _desk(args, settings, environ)
+    if args.verb == "egress":
+        return _egress(desk, args)
     if args.verb == "show":
         return _show(desk, args, settings, environ)
     by, reason = _text("--by", args.by or _user(environ)), _text("--reason", args.reason)
@@ -260,6 +263,59 @@ def _show(
     return ExitCode.OK
 
 
+def _egress(desk: Desk, args: argparse.Namespace) -> int:
+    """What has left for clouds, and what it cost; never what was in it."""
+    _find(desk)
+    since = desk.now.wall - _number("--days", args.days, _EGRESS_DAYS_MAX) * _DAY_S
+    left: list[egress_store.Left] = []
+    with state_access.reading(desk.directory) as db:
+        if db is not None:
+            left = egress_store.read(db, since)
+    entries = [_left(one) for one in left]
+    lines = [_left_line(entry) for entry in entries] or ["nothing has left"]
+    show({"state": str(desk.directory), "egress": entries}, lines, as_json=args.json)
+    return ExitCode.OK
+
+
+def _left(row: egress_store.Left) -> dict[str, Any]:
+    leaving = row.leaving
+    return {
+        "at": rfc3339(leaving.wall),
+        "request_id": leaving.request_id,
+        "attempt": leaving.attempt,
+        "client": leaving.client,
+        "role": leaving.role,
+        "why": leaving.why,
+        "condition": leaving.condition,
+        "approval": leaving.approval,
+        "provider": leaving.provider,
+        "model": leaving.model,
+        "bytes": leaving.size,
+        "redacted": leaving.redacted,
+        "status": row.status,
+        "prompt_tokens": row.prompt_tokens,
+        "output_tokens": row.output_tokens,
+        "tokens_estimated": row.estimated,
+        "usd": row.usd,
+    }
+
+
+def _left_line(entry: dict[str, Any]) -> str:
+    why = entry["why"] if entry["condition"] is None else f"{entry['why']} {entry['condition']}"
+    approval = "none" if entry["approval"] is None else entry["approval"]
+    tokens = f"{_known(entry['prompt_tokens'])}+{_known(entry['output_tokens'])}"
+    usd = "?" if entry["usd"] is None else f"{entry['usd']:.6f}"
+    return (
+        f"{_minute(entry['at'])}  {entry['request_id']}  {entry['client']} ({why}, approval "
+        f"{approval})  {entry['model']} at {entry['provider']}  {entry['bytes']} bytes, "
+        f"{tokens} tokens, {usd} USD, {_known(entry['status'])}"
+    )
+
+
+def _known(value: object) -> object:
+    return "?" if value is None else value
+
+
 def _change(change: Change) -> dict[str, Any]:
     approves = change.action is ApprovalAction.APPROVE
     return {
@@ -370,6 +426,12 @@ COMMAND: Final = Command(
             "where every budget stands, approvals and their history",
             "",
             Argument("--policy", type=Path, metavar="FILE", help="whose budgets, without a proxy"),
+        ),
+        _verb(
+            "egress",
+            "what has left for clouds: who, why, how much; never what was in it",
+            " --days 1",
+            Argument("--days", type=float, default=30.0, help="since when (default: 30)"),
         ),
         _verb(
             "approve",

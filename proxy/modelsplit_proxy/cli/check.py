@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -19,7 +20,7 @@ from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.admin.policy import dry_run, route_fields
-from modelsplit_proxy.cli import admin_client
+from modelsplit_proxy.cli import admin_client, cloud_check
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
 from modelsplit_proxy.config import policy_file, prices
@@ -74,6 +75,7 @@ def config(
     if upstream is not None:
         online = _Online(loaded.policy, upstream)
         problems, sentences = [*online.problems], [*sentences, *online.warnings]
+        problems += itertools.starmap(Problem, cloud_check.troubles(loaded.policy.cloud, environ))
     value = {
         "ok": not problems,
         "source": loaded.source,

@@ -115,8 +115,8 @@ def _remote(look: Look) -> Iterator[tuple[str, str]]:
     collector = urlsplit(settings.otlp_endpoint).hostname
     if collector and not _is_loopback(collector):
         yield "the collector of traces", collector
-    cloud = getattr(look.policy, "cloud", None)
-    for name, provider in getattr(cloud, "providers", {}).items():
+    providers = {} if look.policy is None else look.policy.cloud.providers
+    for name, provider in providers.items():
         host = urlsplit(provider.base_url).hostname
         if host and not _is_loopback(host):
             yield f"the cloud provider {name}", host

@@ -18,6 +18,18 @@ if TYPE_CHECKING:
 _POLICY: Final = "model-policy.json"
 _SCHEMA: Final = "model-policy.schema.json"
 _COMPLETIONS: Final = {"bash": "modelsplit.bash", "zsh": "_modelsplit", "fish": "modelsplit.fish"}
+_CLOUD: Final = """\
+# For /etc/systemd/system/modelsplit.service.d/cloud.conf: lets the service reach a cloud.
+#
+# The unit allows no address but this machine's, enforced by the kernel. An API in the internet has
+# no addresses that stay, so this lifts that for the whole service: from then on only modelsplit's
+# own checks (the policy's cloud.providers and cloud.allow_from, approvals, budgets) keep prompts
+# on this machine. Where a network is known, name it in place of any.
+[Service]
+IPAddressAllow=any
+# The key, in a file that root alone may read; NAME is the provider's name in the policy.
+#LoadCredential=modelsplit-cloud-NAME:/etc/modelsplit/cloud-NAME.key
+"""
 # What ProtectHome=yes of the system's unit hides.
 _HIDDEN: Final = ("/home", "/root", "/run/user")
 
@@ -55,6 +67,9 @@ def _quoted(words: list[str]) -> str:
 
 def _print_unit(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     del environ
+    if args.cloud:
+        sys.stdout.write(_CLOUD)
+        return ExitCode.OK
     words = program()
     sys.stdout.write(unit(socket=args.socket, user=args.user, program=words))
     inside = None if args.user or args.socket else hidden(words, sys.executable)
@@ -105,6 +120,7 @@ PRINT_UNIT: Final = Command(
     (
         Argument("--socket", action="store_true", help="the socket unit instead"),
         Argument("--user", action="store_true", help="for one user's systemd, not the system's"),
+        Argument("--cloud", action="store_true", help="a drop-in that lets it reach a cloud"),
     ),
     example=(
         "examples:\n"

@@ -39,7 +39,7 @@ from modelsplit_policy.estimates import Estimates
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.model_names import ModelNames
 from modelsplit_policy.vocabulary import Provider
-from modelsplit_proxy.limits import budget_store
+from modelsplit_proxy.limits import budget_store, egress_store
 from modelsplit_proxy.limits.budget_store import ChargeRow, NotKeeperError, RevokedError
 from modelsplit_proxy.limits.shared_sums import AwayError
 from modelsplit_proxy.protocol import budget_text
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.vocabulary import Role
+    from modelsplit_proxy.limits.egress_store import Leaving
     from modelsplit_proxy.limits.shared_budgets import SharedBudgets
     from modelsplit_proxy.limits.shared_sums import Sums
     from modelsplit_proxy.records.record import Attempt, CallRecord, Routing
@@ -329,6 +330,17 @@ class BudgetKeeper:
             f"the cost of {attempt_charge.record.request_id}",
             lambda db: budget_store.settle(db, keeper, reservation.id, cost),
         )
+
+    def leaves(self, leaving: Leaving) -> None:
+        """A request is about to leave for a cloud; its charge is on disk already."""
+        what = f"what left with {leaving.request_id}"
+        self._submit(what, lambda db: egress_store.add(db, leaving))
+
+    def has_left(self, leaving: Leaving, attempt: Attempt) -> None:
+        """It has been answered, or not."""
+        status, usage, usd = attempt.upstream_status, attempt.usage, attempt.cost_usd
+        what = f"what became of {leaving.request_id}"
+        self._submit(what, lambda db: egress_store.end(db, leaving, status, usage, usd))
 
     # 4. Inside.
 

@@ -50,7 +50,7 @@ class Question:
     ``wordings`` are tried in turn while Ollama answers 404; after the last, ``missing`` is
     said. ``change`` gives the body to send on, None for the one that came. ``keep_as``: the
     label under which a good answer is kept for when Ollama is slow. ``lists_installed``: the
-    answer is Ollama's own list of what is installed.
+    answer is Ollama's own list of what is installed. ``answer``: what to say without asking.
     """
 
     wordings: tuple[Wording, ...]
@@ -58,6 +58,7 @@ class Question:
     missing: Failure | None = None
     keep_as: str | None = None
     lists_installed: bool = False
+    answer: bytes | None = None
 
 
 # Ollama's clients send a few hundred bytes; a larger question about a model passes unread.
@@ -107,6 +108,8 @@ class Intercept:
         alias = self._catalogue.find(name)
         if alias is None:
             return _PASS
+        if alias.remote is not None:
+            return Question((), answer=model_lists.one_model(name))
         wordings = [
             Wording("GET", f"{folder}/{quote(model, ':')}", model=model) for model in alias.targets
         ]
@@ -138,6 +141,8 @@ class Intercept:
         alias = self._catalogue.find(named_models.model(fields))
         if alias is None:
             return body
+        if alias.remote is not None:
+            return Question((), answer=model_lists.shown(alias, alias.remote))
         wordings = [
             Wording("POST", target, named_models.with_model(fields, model), model)
             for model in alias.targets

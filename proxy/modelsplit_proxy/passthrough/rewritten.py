@@ -13,6 +13,7 @@ from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.collect import Collector
+from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.passthrough.last_good import Whole
@@ -71,6 +72,10 @@ class Questioning:
 
     async def serve(self) -> Failure | None:
         """Answer the client; a Failure is what to answer when nothing could be."""
+        if self._question.answer is not None:
+            lines = [b"Content-Type: application/json\r\n", date_line(), headers.VIA_LINE]
+            self._send(200, "OK", lines, self._question.answer)
+            return None
         label, now = self._question.keep_as, self._parts.clock.now()
         before = None if label is None else self._parts.last_good.recall(label, now)
         bound_s = _TIMEOUT_S if before is None else _PATIENCE_S

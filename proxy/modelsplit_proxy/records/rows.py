@@ -87,8 +87,10 @@ _BLANK: Final[Mapping[str, Any]] = MappingProxyType(
         "ts": None,
         "planner_latency_ms": None,
         **{field: USUAL[field] for field in ("event", "state", "client_retry")},
-        **{field: USUAL[field] for field in ("applied", "budgets", "fallback_cause")},
-        **{field: USUAL[field] for field in ("loading", "schema", "budget_refused")},
+        **{field: USUAL[field] for field in ("applied", "budgets", "fallback_cause", "redacted")},
+        **{
+            field: USUAL[field] for field in ("loading", "schema", "budget_refused", "untranslated")
+        },
         "tokens_estimated": USUAL["tokens_estimated"],
     }
 )

@@ -56,6 +56,8 @@ _LINE: Final[MappingProxyType[str, Any]] = MappingProxyType(
         "client_retry": False,
         "loading": None,
         "applied": (),
+        "untranslated": (),
+        "redacted": None,
         "budgets": (),
         "budget_refused": None,
         "schema_asked": False,

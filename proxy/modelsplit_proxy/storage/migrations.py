@@ -332,6 +332,33 @@ _SHARED: Final = (
     """,
 )
 
+# What has left for clouds; the end of a row is written when the call has ended.
+_EGRESS: Final = (
+    """
+    CREATE TABLE egress (
+        id INTEGER PRIMARY KEY,
+        request_id TEXT NOT NULL,
+        attempt INTEGER NOT NULL,
+        wall REAL NOT NULL,
+        role TEXT NOT NULL,
+        client TEXT NOT NULL,
+        why TEXT NOT NULL,
+        condition TEXT,
+        approval INTEGER,
+        provider TEXT NOT NULL,
+        model TEXT NOT NULL,
+        bytes INTEGER NOT NULL,
+        redacted INTEGER NOT NULL,
+        status INTEGER,
+        prompt_tokens INTEGER,
+        output_tokens INTEGER,
+        estimated INTEGER NOT NULL DEFAULT 0,
+        usd REAL
+    )
+    """,
+    "CREATE INDEX egress_by_time ON egress (wall)",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -345,5 +372,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _OBJECTIVES,
     _SCHEMA_ASKED,
     _SHARED,
+    _EGRESS,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

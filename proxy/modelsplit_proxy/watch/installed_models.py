@@ -17,6 +17,7 @@ import orjson
 
 from modelsplit_policy import capabilities
 from modelsplit_policy.capabilities import ModelFacts
+from modelsplit_policy.egress import unserved
 from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http.fetch import fetch
@@ -87,13 +88,17 @@ def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
 def cloud_gaps(policy: Policy, installed: Container[str] = ()) -> Iterator[str]:
     """One sentence for every model of CLOUD that nobody serves.
 
-    There is no connection to a provider yet: only Ollama's own cloud serves any.
+    Ollama serves those of its own cloud, and what is installed by such a name.
     """
+    has_providers = bool(policy.cloud.providers)
     for role, row in policy.roles.items():
         if row.provider is not Provider.CLOUD:
             continue
         for model in filter(None, (row.primary, row.fallback)):
-            if not runs_in_cloud(model) and canonical(model) not in installed:
+            refused = unserved(policy.cloud, model, row.provider)
+            if refused is not None:
+                yield f"{role}: {refused.message}"
+            elif not (has_providers or runs_in_cloud(model) or canonical(model) in installed):
                 yield (
                     f"{role}: {model} cannot be served: no cloud provider is configured, and it is "
                     "none of Ollama's cloud models; name one of those in the policy"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,10 @@ import pytest
 
 from modelsplit_proxy.cli import budget
 from modelsplit_proxy.cli import main as cli
-from modelsplit_proxy.runtime.clock import boot_id, machine_clocks
+from modelsplit_proxy.limits import egress_store
+from modelsplit_proxy.limits.egress_store import Leaving
+from modelsplit_proxy.protocol.stream_end import Usage
+from modelsplit_proxy.runtime.clock import SystemClock, boot_id, machine_clocks
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
@@ -257,3 +263,26 @@ async def test_without_a_proxy_the_file_says_what_was_counted(
         ("heavy-20b", 1),
         ("cloud", 0),
     ]
+
+
+def test_what_has_left_is_listed(tmp_path: Path, at: tuple[str, ...], capsys: Capture) -> None:
+    assert said(capsys, "egress", *at) == "nothing has left\n"
+    wall = SystemClock().wall()
+    row = Leaving("r1", 1, wall, "CLOUD", "kim", "escalation", "operator", 3, "a", "opus", 99, 2)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db, db:
+        egress_store.add(db, row)
+        egress_store.add(db, replace(row, request_id="r2", condition=None, approval=None))
+        egress_store.add(db, replace(row, request_id="old", wall=wall - 40 * 86_400))
+        egress_store.end(db, row, 200, Usage(12, 6), 0.00063)
+    first, second = said(capsys, "egress", *at).splitlines()
+    assert first.endswith(
+        "  r1  kim (escalation operator, approval 3)  opus at a  99 bytes, 12+6 tokens, "
+        "0.000630 USD, 200"
+    )
+    assert second.endswith(
+        "  r2  kim (escalation, approval none)  opus at a  99 bytes, ?+? tokens, ? USD, ?"
+    )
+    found = json.loads(said(capsys, "egress", "--days", "90", "--json", *at))["egress"]
+    assert [entry["request_id"] for entry in found] == ["old", "r1", "r2"]
+    assert (found[1]["usd"], found[1]["redacted"], found[1]["status"]) == (0.00063, 2, 200)
+    assert "more than 0" in said(capsys, "egress", "--days", "0", *at, code=2)

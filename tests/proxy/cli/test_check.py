@@ -136,6 +136,24 @@ def test_online_a_cloud_model_that_nobody_serves_is_told(
     assert "claude-3-opus" not in capsys.readouterr().out
 
 
+def test_online_a_cloud_without_a_key_is_a_problem(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.json"
+    clouds = {"providers": {"a": {"models": {"claude-3-opus": None}}}}
+    path.write_text(json.dumps({"extends": "default", "cloud": clouds}))
+    with ollama(installed(*SHIPPED_MODELS), b"") as upstream:
+        assert check.config(path, {}, upstream, as_json=True) == 1
+    out = json.loads(capsys.readouterr().out)
+    assert out["problems"] == [
+        {
+            "path": "$.cloud.providers.a",
+            "message": "there is no key: it is read from $ANTHROPIC_API_KEY",
+        }
+    ]
+    assert not [warning for warning in out["warnings"] if warning.startswith("CLOUD: ")]
+
+
 def test_online_a_missing_model_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert checked(installed("QWEN3:4B", "qwen3:8b", "gemma3:12b"), capsys) == [
         "HEAVY: gpt-oss:20b is not installed; try `ollama pull gpt-oss:20b`"

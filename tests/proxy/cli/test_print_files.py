@@ -137,3 +137,11 @@ def test_a_shells_completion_is_printed(
 def test_a_shell_that_nobody_knows_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["completion"], {"SHELL": "/bin/dash"}) == 2
     assert "one of bash, zsh, fish" in capsys.readouterr().err
+
+
+def test_the_drop_in_of_a_cloud_opens_the_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["print-unit", "--cloud"], {}) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if not line.startswith("#")]
+    assert told == ["[Service]", "IPAddressAllow=any"]
+    assert any("LoadCredential=modelsplit-cloud-" in line for line in lines)

@@ -45,7 +45,7 @@ def test_a_file_of_the_first_version_keeps_its_calls(tmp_path: Path) -> None:
             "budget_refused": None,
         }
         since |= {"upstream_wait_ms": None, "purpose": None, "tokens_estimated": False}
-        since |= {"schema_asked": None}
+        since |= {"schema_asked": None, "untranslated": (), "redacted": None}
         expected = first_record("old-7") | then | since
         expected["call_e2e_latency_ms"] = expected.pop("job_e2e_latency_ms")
         assert found == expected
