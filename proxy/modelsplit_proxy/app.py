@@ -46,7 +46,8 @@ from modelsplit_proxy.calls.deadlines import ELSEWHERE, Known
 from modelsplit_proxy.calls.missing_model import MissingModel
 from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
-from modelsplit_proxy.config.settings import Address, SettingError
+from modelsplit_proxy.config.policy_file import SHIPPED
+from modelsplit_proxy.config.settings import Address, SettingError, other_than_default
 from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
 from modelsplit_proxy.http.origin_guard import OriginGuard
 from modelsplit_proxy.http.read_budget import ReadBudget, ReadLimits
@@ -178,8 +179,8 @@ class App:
         self.probe = UpstreamProbe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
-        self._model_list = model_list = ModelList(self.pool, str(upstream), self._tasks)
-        self.installed = InstalledModels(self.pool, str(upstream), model_list, policy)
+        self.model_list = model_list = ModelList(self.pool, str(upstream), self._tasks)
+        self.installed = self._installed_models()
         self.presence = Presence(
             Outage(policy.global_.restart_wait_ms / 1000),
             self.admission_queue,
@@ -222,6 +223,12 @@ class App:
         self._doors()
 
     # 1. Parts of the process.
+
+    def _installed_models(self) -> InstalledModels:
+        # Of models that nobody here has chosen it is told when a call is concerned.
+        own = self._loaded.source != SHIPPED
+        authority = self.target.authority
+        return InstalledModels(self.pool, authority, self.model_list, self.policy, tells_gaps=own)
 
     def _doors(self) -> None:
         """Where it listens beside the proxy's own port; the addresses once it does."""
@@ -406,7 +413,7 @@ class App:
 
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
-        missing = MissingModel(self.policy, self._model_list.names)
+        missing = MissingModel(self.policy, self.model_list.names)
         return AttemptParts(
             answers=AnswerParts(*(self.target, self.lifecycle, self.probe), missing),
             cloud_answers=AnswerParts(*(self.target, self.lifecycle, ELSEWHERE.probe), missing),
@@ -443,7 +450,7 @@ class App:
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
             jobs=JobParts(self.jobs, self._recorder, self.live, self.clock),
-            slo=SloParts(self._slo_judge, self.clock),
+            slo=SloParts(self._slo_judge, self.clock, lambda: self.admin_address),
             dashboard=DashboardParts(self._stats_parts(), self.address or settings.listen),
         )
 
@@ -504,6 +511,7 @@ class App:
             raise
         self.address = address_of(sockets[0])
         self.admin_address = address_of(admin_sock)
+        self.budget_keeper.asked_at = other_than_default(self.admin_address)
         self.lag.start(asyncio.get_running_loop())
         await self._start_admin(admin_sock)
         await self._read_budgets()

@@ -50,6 +50,7 @@ _MASKS: Final = (
     (re.compile(r"free in \d+ min, at [-:\d ]+ UTC"), "free in N min, at HH:MM UTC"),
     (re.compile(r"http://127\.0\.0\.1:\d+"), "http://127.0.0.1:11434"),
     (re.compile(r"modelsplit requests \w+"), "modelsplit requests ID"),
+    (re.compile(r" --admin 127\.0\.0\.1:\d+"), ""),
 )
 
 

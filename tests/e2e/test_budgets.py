@@ -295,7 +295,8 @@ async def test_the_cloud_before_and_after_an_approval(tmp_path: Path) -> None:
         assert before.json["reason"] == "no_approval"
         assert before.json["error"] == (
             "claude-3-opus runs in the cloud and no approval is recorded; "
-            "approve with: modelsplit budget approve"
+            "approve with: modelsplit budget approve --usd 5 --days 7 --reason WHY "
+            f"--admin 127.0.0.1:{up.admin_port}"
         )
         assert up.asked == []
         approve(tmp_path)

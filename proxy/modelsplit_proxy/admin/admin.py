@@ -51,7 +51,7 @@ class Admin:
         }
         self.dashboard = Late(partial(late_routes.dashboard, parts, dict(routes)))
         routes |= late_routes.asked_of(self.dashboard, late_routes.DASHBOARD_PATHS)
-        index = IndexRoutes(sorted(routes), self._index_page)
+        index = IndexRoutes(sorted(routes), self._index_page, parts.slo.admin)
         self.routes: Mapping[str, Handler] = {**index.routes, **routes}
         self.writes = frozenset(late_routes.REPORT_PATHS)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prometheus_client import CollectorRegistry
 
     from modelsplit_policy.admission import Admission
@@ -122,10 +124,11 @@ class JobParts:
 
 @parts
 class SloParts:
-    """``/slo``."""
+    """``/slo``. ``admin``: where this process is asked; None: nowhere yet."""
 
     judge: SloJudge
     clock: Clock
+    admin: Callable[[], Address | None]
 
 
 @parts

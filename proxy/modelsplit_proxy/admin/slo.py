@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from modelsplit_policy.failures import said_back
 from modelsplit_policy.slo.objectives import GATES
 from modelsplit_proxy.admin.page import Page, json_page, text_page, wants_text
+from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.records import slo_report
 from modelsplit_proxy.records.query import only, read_since
 from modelsplit_proxy.records.query_error import QueryError
@@ -36,7 +37,9 @@ class SloRoutes:
         fields = slo_report.fields(await self._parts.judge.report(since_s, gates))
         if not as_text and not as_markdown:
             return json_page(fields)
-        lines = slo_report.lines(fields) if as_text else slo_report.markdown(fields)
+        asked_at = other_than_default(self._parts.admin())
+        where = f"--admin {asked_at}" if asked_at else ""
+        lines = slo_report.lines(fields, where) if as_text else slo_report.markdown(fields)
         return text_page("".join(f"{line}\n" for line in lines))
 
 

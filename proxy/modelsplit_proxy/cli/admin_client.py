@@ -65,12 +65,17 @@ def nobody_answers(admin: Address, error: Exception) -> str:
     """Why a question had no answer: nobody is there, or somebody who says nothing."""
     where = f"http://{admin}"
     if isinstance(error, ConnectionRefusedError):
-        start = "start it: systemctl start modelsplit, or modelsplit serve"
+        start = "start it: `systemctl start modelsplit`, or `modelsplit serve`"
         return f"nobody listens at {where}: modelsplit is not running there; {start}"
     if isinstance(error, TimeoutError):
         restart = "it hangs, or is stopped; try systemctl restart modelsplit"
         return f"whoever listens at {where} does not answer: {restart}"
-    return f"nothing answers at {where} ({error}); is `modelsplit serve` running?"
+    return f"nothing answers at {where} ({why(error)}); is `modelsplit serve` running?"
+
+
+def why(error: Exception) -> str:
+    """What was wrong with a connection, as the system says it, without its number."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import pwd
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.approvals import ApprovalAction, Approvals, Change
@@ -195,7 +196,8 @@ def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
             budget_store.add_change(db, _with(change, at=now, target=number))
     if not wanted:
         which = "no approval is" if args.id is None else f"approval {args.id} is not"
-        raise _nothing(f"{which} in force in {desk.file}; see: modelsplit budget show")
+        show_them = f"modelsplit budget show --state {quote(str(desk.directory))}"
+        raise _nothing(f"{which} in force in {desk.file}; see: {show_them}")
     lines = [f"approval {number} is revoked" for number in sorted(wanted)]
     fields = {"revoked": sorted(wanted), "state": str(desk.directory)}
     show(fields, lines, as_json=args.json)

@@ -191,7 +191,7 @@ class _Online:
             else:
                 self._compare(policy, installed, dict(_facts(policy, installed, connection)))
         except (OSError, http.client.HTTPException) as error:
-            self._unknown(upstream, f"cannot be asked: {error}")
+            self._unknown(upstream, f"cannot be asked: {admin_client.why(error)}")
         finally:
             connection.close()
 

@@ -89,6 +89,13 @@ class _Formatter(argparse.HelpFormatter):
         return super()._fill_text(text, width, indent)
 
 
+def flags(command: Command) -> list[str]:
+    """Those of the command, its settings and its verbs, as they are typed."""
+    own = [name for argument in command.arguments for name in argument.names if name[0] == "-"]
+    own += [option.flag for option in OPTIONS if option.name in command.settings]
+    return [*own, *(flag for verb in command.verbs for flag in flags(verb))]
+
+
 def settings_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Settings:
     """The settings as the flags and the environment say. Raises SettingError."""
     return read_settings(flags_of(args), environ)

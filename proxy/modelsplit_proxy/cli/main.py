@@ -8,9 +8,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.config.problems import PolicyError
+from modelsplit_policy.near_names import near
 from modelsplit_proxy.app import PortBusyError
 from modelsplit_proxy.cli import serve
-from modelsplit_proxy.cli.command import add
+from modelsplit_proxy.cli.command import add, flags
 from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.records.query_error import QueryError
@@ -47,11 +48,13 @@ def run(arguments: list[str], environ: Mapping[str, str]) -> int:
 
 
 def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
-    parser = build_parser(_commands(arguments))
+    commands = _commands(arguments)
+    parser = build_parser(commands)
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
         asked: argparse.ArgumentParser = getattr(args, "parser", parser)
-        asked.error(f"unrecognized arguments: {' '.join(unknown)}")
+        meant = _meant(commands, args.command, unknown[0])
+        asked.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
     if args.command is None:
         parser.print_help(sys.stderr)
         return ExitCode.USAGE
@@ -77,6 +80,13 @@ def _code_of(error: Exception, command: str) -> ExitCode:
     if command in {"serve", "demo"}:
         return ExitCode.CONFIG
     return ExitCode.USAGE if isinstance(error, _USAGE) else ExitCode.FAILED
+
+
+def _meant(commands: tuple[Command, ...], name: str | None, word: str) -> str:
+    """Which flag of that command may have been meant by ``word``, in words; empty: none."""
+    known = [flag for command in commands if command.name == name for flag in flags(command)]
+    meant = near(word.partition("=")[0], known)
+    return "" if meant is None else f"; did you mean {meant}?"
 
 
 def _commands(arguments: list[str]) -> tuple[Command, ...]:

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from modelsplit_policy.hints import asking
+from modelsplit_proxy.config.settings import other_than_default
+
 if TYPE_CHECKING:
     from modelsplit_proxy.app import PortBusyError
     from modelsplit_proxy.config.settings import Address, Settings
@@ -21,15 +24,16 @@ def explained(error: PortBusyError, settings: Settings) -> str:
     """The error, with who is there and what to do where an address is taken."""
     for flag, address in (("--listen", settings.listen), ("--admin", settings.admin)):
         if error.is_taken and str(address) in str(error):
-            return f"{error}{_who(flag, address)}"
+            status = asking("modelsplit status", other_than_default(settings.admin))
+            return f"{error}{_who(flag, address, status)}"
     return str(error)
 
 
-def _who(flag: str, address: Address) -> str:
+def _who(flag: str, address: Address, status: str) -> str:
     advice = other(flag, address)
     if is_ours(address, flag):
         return (
-            "; it is a modelsplit that runs there: see `modelsplit status`, or give this one "
+            f"; it is a modelsplit that runs there: see `{status}`, or give this one "
             f"ports and a --state of its own, as in {advice}"
         )
     shared = " (other programs in front of Ollama use 11435 too)" * (address.port == _SHARED)

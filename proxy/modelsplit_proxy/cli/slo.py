@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import sys
 from pathlib import Path
+from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
@@ -17,6 +18,7 @@ from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json, show_lines, talk
 from modelsplit_proxy.cli.slo_state import STATE, SloState, directory_of
 from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.records import slo_junit, slo_report
 from modelsplit_proxy.records.slo_judge import LIMIT_S
 from modelsplit_proxy.records.slo_reading import report_of
@@ -53,7 +55,7 @@ def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     read_gates(args.gate)
     words = {"since": args.since} if args.since is not None else {}
     read_window_s(words, clock.wall())
-    fields = _fields(args, settings, environ)
+    fields, where = _fields(args, settings, environ)
     if args.junit is not None:
         _write(args.junit, slo_junit.junit(fields))
     if args.json:
@@ -61,20 +63,25 @@ def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     elif args.markdown:
         show_lines(slo_report.markdown(fields))
     elif args.junit != "-":
-        show_lines(slo_report.lines(fields))
+        show_lines(slo_report.lines(fields, where))
     return _EXIT[fields["verdict"]]
 
 
 def _fields(
     args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]
-) -> dict[str, Any]:
-    """By the running proxy and its policy; else, or where the flag says, from the file itself."""
+) -> tuple[dict[str, Any], str]:
+    """By the running proxy and its policy; else, or where the flag says, from the file itself.
+
+    Beside it, the flag that has other commands look there; empty: they do.
+    """
     if args.state is None and args.policy is None:
         try:
-            return _asked(args, settings)
+            asked_at = other_than_default(settings.admin)
+            return _asked(args, settings), f"--admin {asked_at}" if asked_at else ""
         except admin_client.NotRunningError:
             talk(f"no modelsplit answers at http://{settings.admin}; its file is read instead")
-    return _read(args, settings, environ)
+    directory = directory_of(args, settings)
+    return _read(args, directory, environ), f"--state {quote(str(directory))}"
 
 
 def _asked(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
@@ -92,16 +99,14 @@ def _asked(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     return fields
 
 
-def _read(
-    args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]
-) -> dict[str, Any]:
+def _read(args: argparse.Namespace, directory: Path, environ: Mapping[str, str]) -> dict[str, Any]:
     try:
         policy = policy_file.load(policy_file.find_policy(args.policy, environ)).policy
     except PolicyError as error:
         # 1 is a breach, and nothing was judged.
         raise CommandError(str(error), ExitCode.USAGE) from None
     clock = SystemClock()
-    state = SloState(directory_of(args, settings), clock)
+    state = SloState(directory, clock)
     words = {"since": args.since} if args.since is not None else {}
     since_s, gates = read_window_s(words, clock.wall()), read_gates(args.gate)
     return slo_report.fields(report_of(state.read, policy.slo, clock, since_s, gates))

@@ -99,9 +99,9 @@ def not_ours(path: Path) -> str:
     """Whose it is, as far as that can be seen, and what to do about it."""
     owner = _owner(path)
     named = "the user of the service" if owner is None else f"the user {owner}"
-    text = f"the state file {path} may only be opened by {named}, or by root: sudo modelsplit …"
+    text = f"the state file {path} may only be opened by {named}, or by root: repeat it with sudo"
     # A user of systemd's DynamicUser cannot reach the directory outside its service.
-    return text if owner in {None, "root"} else f"{text} (or sudo -u {owner} modelsplit …)"
+    return text if owner in {None, "root"} else f"{text} (or sudo -u {owner})"
 
 
 def _owner(path: Path) -> str | None:

@@ -124,8 +124,12 @@ def other_than_usual(authority: str) -> str:
 
 
 def other_than_default(admin: Address | None) -> str:
-    """The admin address as commands have to be told it; empty: they ask there by themselves."""
-    return "" if admin is None or admin == DEFAULT_ADMIN else str(admin)
+    """The admin address as commands have to be told it; empty: they ask there by themselves.
+
+    Of port 0, which is any, there is nothing to tell.
+    """
+    known = admin is not None and admin.port and admin != DEFAULT_ADMIN
+    return str(admin) if known else ""
 
 
 OPTIONS: Final = (

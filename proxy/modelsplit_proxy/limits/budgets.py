@@ -119,6 +119,8 @@ class BudgetKeeper:
         self.refusals = Refusals()
         # What was counted here and could not be written down, whatever the reason.
         self.writes_lost = 0
+        # Where commands ask this process, if not by themselves; known once it listens.
+        self.asked_at = ""
 
     def __repr__(self) -> str:
         return f"<BudgetKeeper {self._budgets!r}{'' if self._is_open else ' not open'}>"
@@ -296,7 +298,7 @@ class BudgetKeeper:
         if cloud:
             approval = self._approvals.choose(self._time.now(), charge.nano_usd)
             if isinstance(approval, Denied):
-                return budget_text.not_approved(approval, charge.model, charge.nano_usd)
+                return self._not_approved(approval, charge)
             attempt_charge.approval = approval
         reservation = self._budgets.reserve(self._time.now(), charge)
         if isinstance(reservation, Exhausted):
@@ -364,8 +366,11 @@ class BudgetKeeper:
         denied = self._approvals.choose(self._time.now(), charge.nano_usd)
         if isinstance(denied, Denied):
             self._note(attempt_charge)
-            return budget_text.not_approved(denied, charge.model, charge.nano_usd)
+            return self._not_approved(denied, charge)
         return None
+
+    def _not_approved(self, denied: Denied, charge: Charge) -> Failure:
+        return budget_text.not_approved(denied, charge.model, charge.nano_usd, self.asked_at)
 
     def _check(self, attempt_charge: AttemptCharge) -> Failure | None:
         exhausted = self._budgets.check(self._time.now(), attempt_charge.charge)
@@ -434,7 +439,7 @@ class BudgetKeeper:
         name = exhausted.standing.name
         self.refusals.refused[name] += 1
         self._note(attempt_charge, name)
-        return budget_text.refusal(exhausted, self._time.read().wall)
+        return budget_text.refusal(exhausted, self._time.read().wall, self.asked_at)
 
     def _note(self, attempt_charge: AttemptCharge, refused: str | None = None) -> None:
         standings = self.standing(attempt_charge.charge)
@@ -460,7 +465,7 @@ class BudgetKeeper:
             self._undo(attempt_charge, reservation)
             denied = Denied(Reason.APPROVAL_REVOKED, attempt_charge.approval)
             charge = attempt_charge.charge
-            return budget_text.not_approved(denied, charge.model, charge.nano_usd)
+            return self._not_approved(denied, charge)
         except NotKeeperError:
             self._lose()
             self._undo(attempt_charge, reservation)

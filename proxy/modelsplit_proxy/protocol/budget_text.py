@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.budgets import dollars
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.hints import asking
 from modelsplit_policy.vocabulary import Provider
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import BudgetPolicy
 
 _NOT_APPROVED: Final = "Cloud Not Approved"
-_HOW: Final = "approve with: modelsplit budget approve"
+_APPROVE: Final = "modelsplit budget approve --usd 5 --days 7 --reason WHY"
+_RESET: Final = "modelsplit budget reset --reason WHY"
 _MINUTE_S: Final = 60
 _HOUR_S: Final = 3_600
 _DAY_S: Final = 86_400
@@ -31,8 +33,11 @@ _MODEL_MAX: Final = 40
 _BY_MAX: Final = 40
 
 
-def refusal(exhausted: Exhausted, wall: float) -> Failure:
-    """Why a budget lets no call through, and when it will. ``wall``: the time now."""
+def refusal(exhausted: Exhausted, wall: float, asked_at: str = "") -> Failure:
+    """Why a budget lets no call through, and when it will. ``wall``: the time now.
+
+    ``asked_at``: where our commands ask, if not by themselves.
+    """
     standing = exhausted.standing
     texts: dict[Reason, Callable[[Exhausted], str]] = {
         Reason.CALLS: _calls,
@@ -44,7 +49,10 @@ def refusal(exhausted: Exhausted, wall: float) -> Failure:
         text += f"{span(exhausted.opens_in_s)}, at {moment(wall + exhausted.opens_in_s, wall)}"
         if exhausted.reason is Reason.CALLS:
             text += "; budgets in the policy can allow more"
-    return Failure(ErrorCode.BUDGET_EXHAUSTED, exhausted.reason, text, "Budget Exhausted")
+    failure = Failure(ErrorCode.BUDGET_EXHAUSTED, exhausted.reason, text, "Budget Exhausted")
+    if exhausted.reason is Reason.COUNTS_LOST:
+        return failure.and_then(f"sooner with: {asking(_RESET, asked_at)}")
+    return failure
 
 
 def _calls(exhausted: Exhausted) -> str:
@@ -72,10 +80,7 @@ def _money(exhausted: Exhausted) -> str:
 
 def _lost(exhausted: Exhausted) -> str:
     del exhausted
-    return (
-        "lost its counts with a damaged state file; modelsplit budget reset opens it, else it "
-        "opens in "
-    )
+    return "lost its counts with a damaged state file; it opens in "
 
 
 def unavailable(why: str) -> Failure:
@@ -100,8 +105,11 @@ def shared_away(why: str) -> Failure:
     )
 
 
-def not_approved(denied: Denied, model: str, nano_usd: int) -> Failure:
-    """Why no approval covers a call of ``model`` that may cost so much."""
+def not_approved(denied: Denied, model: str, nano_usd: int, asked_at: str = "") -> Failure:
+    """Why no approval covers a call of ``model`` that may cost so much.
+
+    ``asked_at``: where our commands ask, if not by themselves.
+    """
     name, approval = model[:_MODEL_MAX], denied.approval
     text = f"{name} runs in the cloud and no approval is recorded"
     if approval is not None:
@@ -115,7 +123,8 @@ def not_approved(denied: Denied, model: str, nano_usd: int) -> Failure:
             ),
         }
         text = texts[denied.reason]
-    return Failure(ErrorCode.BUDGET_NOT_APPROVED, denied.reason, f"{text}; {_HOW}", _NOT_APPROVED)
+    failure = Failure(ErrorCode.BUDGET_NOT_APPROVED, denied.reason, text, _NOT_APPROVED)
+    return failure.and_then(f"approve with: {asking(_APPROVE, asked_at)}")
 
 
 def price_unknown(model: str) -> Failure:

@@ -7,6 +7,7 @@ too long is for the command, which has a process of its own.
 from __future__ import annotations
 
 import asyncio
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_proxy.storage.state_file import StoreError
@@ -65,9 +66,10 @@ class SloJudge:
             if self._closing:
                 raise StoreError("objectives are not judged while the process ends")
             if self._clock.now() >= end:
+                command = f"modelsplit slo --state {quote(str(self._store.path.parent))}"
                 raise StoreError(
-                    "judging took too long here; `modelsplit slo --state DIR` reads the file "
-                    "itself and takes its time"
+                    f"judging took too long here; `{command}` reads the file itself and takes its "
+                    "time"
                 )
 
         return report_of(self._store.read, self._slo, self._clock, since_s, gates, check)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.slo.counting import OF_JOBS
 from modelsplit_policy.slo.facts import End
 from modelsplit_policy.slo.names import OBJECTIVES, Unit
 from modelsplit_policy.slo.report import Verdict
@@ -157,10 +159,11 @@ def title(row: Objective) -> str:
 # --- For people ----------------------------------------------------------------------------
 
 
-def lines(report: Mapping[str, Any]) -> Iterator[str]:
+def lines(report: Mapping[str, Any], where: str = "") -> Iterator[str]:
     """The report as text of 80 columns: what is wrong first, then every gate.
 
     A report of several gates is longer than a screen, so its last line is the first one again.
+    ``where``: the flag that has commands look where this report comes from; empty: they do.
     """
     yield from _summary(report)
     for gate in report["gates"]:
@@ -169,8 +172,9 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
     if report["timeouts"]:
         yield ""
         yield from _timeout_lines(report)
-    hints = _hints([found for gate in report["gates"] for found in gate["objectives"]])
-    yield from ("", *hints) if hints else ()
+    found = [found for gate in report["gates"] for found in gate["objectives"]]
+    for what, command in _hints(found):
+        yield from ("", what, f"  {command} {where}".rstrip())
     if len(report["gates"]) > 1:
         yield ""
         yield from _wrapped("", _in_short(report))
@@ -186,17 +190,19 @@ def _in_short(report: Mapping[str, Any]) -> str:
     return f"SLO {'; '.join(told)}"
 
 
-def _hints(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader may do next."""
-    hints = []
-    if any(entry["worst"] for entry in found):
-        hints.append("modelsplit requests ID tells what became of a call.")
+def _hints(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """What a reader may do next, and the command that does it."""
+    worst = [(entry["objective"] in OF_JOBS, name) for entry in found for name in entry["worst"]]
+    for is_job, what in ((False, "call"), (True, "job")):
+        names = [name for of_job, name in worst if of_job is is_job]
+        if names:
+            command = "jobs" if is_job else "requests"
+            yield f"What became of a {what}:", f"modelsplit {command} {quote(names[0])}"
     lacking = [entry for entry in found if entry["verdict"] == Verdict.NOT_ENOUGH_DATA]
     if any(entry["objective"] == "hallucination_rate" for entry in lacking):
-        hints.append("modelsplit slo review takes verdicts on answers.")
+        yield "Verdicts on answers are given with:", "modelsplit slo review"
     if any("the baseline has" in entry["note"] for entry in lacking):
-        hints.append("modelsplit baseline record keeps what to compare with.")
-    return hints
+        yield "What to compare with is kept with:", "modelsplit baseline record"
 
 
 def _summary(report: Mapping[str, Any]) -> Iterator[str]:

@@ -133,17 +133,27 @@ class InstalledModels:
     """Keeps what is known of one host's models true.
 
     ``facts``: of each of our own models that the policy names, by canonical name; empty while
-    nobody has told. ``missing``: those of them that are not there.
+    nobody has told. ``missing``: those of them that are not there. ``tells_gaps``: what a second
+    model lacks is told before anybody needs it, because somebody chose it; else when it is.
     """
 
     def __init__(
-        self, pool: UpstreamPool, authority: str, model_list: ModelList, policy: Policy
+        self,
+        pool: UpstreamPool,
+        authority: str,
+        model_list: ModelList,
+        policy: Policy,
+        *,
+        tells_gaps: bool = True,
     ) -> None:
         self._pool = pool
         self._authority = authority
         self._model_list = model_list
         self._policy = policy
         self._named = named(policy)
+        self._tells_gaps = tells_gaps
+        # Of the policy's models, so there are few.
+        self._concerned: set[Unable] = set()
         # By digest: what a model can do changes only with the model.
         self._shown: dict[str, frozenset[str]] = {}
         self._sooner = asyncio.Event()
@@ -160,7 +170,19 @@ class InstalledModels:
 
     def unable(self, model: str, needs: Iterable[Capability]) -> Unable | None:
         """Why one of our own models cannot serve a request with these needs; None: it may."""
-        return capabilities.unable(model, self.facts.get(canonical(model)), needs)
+        found = capabilities.unable(model, self.facts.get(canonical(model)), needs)
+        if found is not None and found.lacks:
+            self._concerns(found)
+        return found
+
+    def _concerns(self, unable: Unable) -> None:
+        """Say once that a call had no other model for what this one lacks."""
+        if not self._tells_gaps and unable not in self._concerned:
+            self._concerned.add(unable)
+            lacks = ", ".join(unable.lacks)
+            logger.warning(
+                "a call had no second model: %s has no %s, which it needed", unable.model, lacks
+            )
 
     def want(self) -> None:
         """Something has changed, or was not as it was known to be."""
@@ -236,7 +258,8 @@ class InstalledModels:
     def _tell(self, found: Iterable[str]) -> None:
         """Say what the policy names and Ollama lacks, when that changes."""
         told = self._told
-        self._told = (*warnings(self._policy, frozenset(found)), *gaps(self._policy, self.facts))
+        lacking = gaps(self._policy, self.facts) if self._tells_gaps else ()
+        self._told = (*warnings(self._policy, frozenset(found)), *lacking)
         for warning in self._told:
             if told is None or warning not in told:
                 logger.warning("%s", warning)

@@ -13,6 +13,8 @@ from llm.cli import cli
 from clients.python.seen import EMBEDDER, HELLO, SCHEMA, URL, Failed, run
 
 os.environ["OLLAMA_HOST"] = URL
+# What its models are called by; before 0.18 it was nothing.
+PREFIX = "ollama/"
 WEATHER = 'def weather(city: str) -> str:\n    "The weather in a city"\n    return "sunny"\n'
 
 
@@ -24,26 +26,30 @@ def llm(*arguments: str) -> str:
 
 
 def chat(name: str) -> str:
-    return llm("-m", name, "--no-stream", HELLO).rstrip("\n")
+    return llm("-m", PREFIX + name, "--no-stream", HELLO).rstrip("\n")
 
 
 def stream(name: str) -> str:
-    return llm("-m", name, HELLO).rstrip("\n")
+    return llm("-m", PREFIX + name, HELLO).rstrip("\n")
 
 
 def tools() -> dict[str, Any]:
-    said = llm("-m", "planner", "--functions", WEATHER, "--td", HELLO)
+    said = llm("-m", f"{PREFIX}planner", "--functions", WEATHER, "--td", HELLO)
     call = re.search(r"Tool call: (\w+)\((.*)\)", said)
     assert call is not None, said
     return {"name": call[1], "arguments": json.loads(call[2].replace("'", '"'))}
 
 
 def embed() -> list[int]:
-    return [len(json.loads(llm("embed", "-m", EMBEDDER, "-c", text))) for text in ("one", "two")]
+    return [
+        len(json.loads(llm("embed", "-m", PREFIX + EMBEDDER, "-c", text)))
+        for text in ("one", "two")
+    ]
 
 
 def names() -> list[str]:
-    return re.findall(r"^Ollama: (\S+)", llm("models", "list"), re.MULTILINE)
+    """Without the prefix that the plug-in gives them."""
+    return re.findall(rf"^Ollama: {PREFIX}(\S+)", llm("models", "list"), re.MULTILINE)
 
 
 if __name__ == "__main__":
@@ -51,8 +57,10 @@ if __name__ == "__main__":
         chat,
         stream,
         tools=tools,
-        structured=lambda: json.loads(llm("-m", "planner", "--schema", json.dumps(SCHEMA), HELLO)),
+        structured=lambda: json.loads(
+            llm("-m", f"{PREFIX}planner", "--schema", json.dumps(SCHEMA), HELLO)
+        ),
         embed=embed,
         list=names,
-        alias=lambda: re.findall(r"^Ollama: (planner\S*)", llm("models", "list"), re.MULTILINE)[0],
+        alias=lambda: next(name for name in names() if name.startswith("planner")),
     )

@@ -286,3 +286,18 @@ def test_a_process_that_serves_carries_nothing_that_it_does_not_need() -> None:
     assert "modelsplit_proxy.cli.serve" in loaded
     assert "modelsplit_proxy.cli.commands" not in loaded
     assert not NOT_TO_SERVE & {name.partition(".")[0] for name in loaded}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["serve", "--lissten", "1"], "arguments: --lissten 1; did you mean --listen?\n"),
+        (["requests", "--sinze=1h"], "arguments: --sinze=1h; did you mean --since?\n"),
+        (["budget", "approve", "--usd", "5", "--days", "7", "--reason", "x", "--zz"], ": --zz\n"),
+    ],
+)
+def test_a_flag_that_a_command_does_not_know_is_told_with_the_one_that_was_meant(
+    words: list[str], told: str, capsys: Capture
+) -> None:
+    assert run(*words) == 2
+    assert capsys.readouterr().err.endswith(told)

@@ -37,9 +37,10 @@ async def test_a_modelsplit_is_told_as_that_on_either_port(tmp_path: Path) -> No
         ):
             asked = settings(9, tmp_path, **{flag: address})
             text = await told(taken(address), asked)
+            status = "modelsplit status" + f" --admin {address}" * (flag == "admin")
             assert text == (
                 f"cannot listen on {address}: another program listens there; it is a modelsplit "
-                "that runs there: see `modelsplit status`, or give this one ports and a --state of "
+                f"that runs there: see `{status}`, or give this one ports and a --state of "
                 f"its own, as in {path}"
             )
 

@@ -72,7 +72,12 @@ def test_the_exit_code_is_the_verdict(
     assert out.startswith(f"SLO {verdict}, 20")
     gates = re.findall(r"^(gate \d|targets)  (.*?)  ", out, re.MULTILINE)
     assert gates == [(f"gate {number}", verdict) for number in range(5)] + [("targets", verdict)]
-    assert max(map(len, out.splitlines())) <= 80
+    prose = [line for line in out.splitlines() if not line.startswith("  modelsplit ")]
+    assert max(map(len, prose)) <= 80
+    # What else to do is asked of the same file.
+    assert re.findall(r"^  modelsplit .*", out, re.MULTILINE) == re.findall(
+        rf"^  modelsplit .* --state {re.escape(weeks[name])}$", out, re.MULTILINE
+    )
 
 
 def test_over_a_day(slo: Command, weeks: dict[str, str]) -> None:

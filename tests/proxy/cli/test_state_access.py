@@ -112,7 +112,7 @@ def test_somebody_elses_file_is_said_to_be(shared: Path, mode: int) -> None:
     error = _as_nobody(shared)
     assert error == (
         f"the state file {shared / FILE_NAME} may only be opened by the user root, or by root: "
-        "sudo modelsplit …"
+        "repeat it with sudo"
     )
 
 
@@ -134,7 +134,7 @@ def test_the_name_of_the_owner_is_told_where_it_helps(tmp_path: Path) -> None:
     if ROOT:
         os.chown(path, NOBODY.pw_uid, NOBODY.pw_gid)
         assert "the user nobody, or by root" in state_access.not_ours(path)
-        assert "sudo -u nobody modelsplit" in state_access.not_ours(path)
+        assert "(or sudo -u nobody)" in state_access.not_ours(path)
     else:
         assert pwd.getpwuid(os.geteuid()).pw_name in state_access.not_ours(path)
     assert "the user of the service" in state_access.not_ours(Path("/nowhere/at/all"))

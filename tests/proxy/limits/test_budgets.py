@@ -302,7 +302,7 @@ async def test_lost_counts_are_taken_as_used_up_across_restarts(tmp_path: Path) 
             record, _, attempt_charge = held.attempt_charge()
             failure = await attempt_charge.check()
             assert failure is not None
-            assert "modelsplit budget reset opens it" in failure.message
+            assert "sooner with: modelsplit budget reset --reason WHY" in failure.message
             assert b'RateLimit: "two";r=0;t=' in held.budget_keeper.header_lines(record)[0]
         clocks.wait(60.0)
     clocks.wait(3600.0)
@@ -343,7 +343,8 @@ async def test_an_approval_revoked_in_the_last_moment_sends_nothing(tmp_path: Pa
         assert failure is not None
         assert failure.reason == "approval_revoked"
         assert failure.message == (
-            "the approval of the cloud by kim was revoked; approve with: modelsplit budget approve"
+            "the approval of the cloud by kim was revoked; "
+            "approve with: modelsplit budget approve --usd 5 --days 7 --reason WHY"
         )
         assert held.budget_keeper.standing()[1].calls == 0
     assert rows(tmp_path) == []
@@ -398,7 +399,7 @@ async def test_an_approval_does_not_cover_what_is_not_left_of_it(tmp_path: Path)
         assert failure.reason == "approval_spent"
         assert failure.message == (
             "0.01 of the approved 0.01 USD are left, and claude-3-opus may cost 0.09 for this "
-            "call; approve with: modelsplit budget approve"
+            "call; approve with: modelsplit budget approve --usd 5 --days 7 --reason WHY"
         )
 
 

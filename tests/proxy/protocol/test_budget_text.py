@@ -32,6 +32,9 @@ def standing(**said: Any) -> Standing:
     return Standing(**(values | said))
 
 
+ELSEWHERE = "127.0.0.1:65535"
+
+
 def failures(name: str) -> list[Failure]:
     """Every sentence there is, with the longest words that can stand in it."""
     one = standing(name=name, nano_usd=nano(123456.0), max_nano_usd=nano(999999.99))
@@ -44,9 +47,9 @@ def failures(name: str) -> list[Failure]:
         for reason in (Reason.APPROVAL_EXPIRED, Reason.APPROVAL_REVOKED, Reason.APPROVAL_SPENT)
     ]
     return [
-        *(budget_text.refusal(one, NOON) for one in exhausted),
-        *(budget_text.not_approved(one, model, nano(12.0)) for one in denied),
-        budget_text.not_approved(Denied(Reason.NO_APPROVAL), model, 0),
+        *(budget_text.refusal(one, NOON, ELSEWHERE) for one in exhausted),
+        *(budget_text.not_approved(one, model, nano(12.0), ELSEWHERE) for one in denied),
+        budget_text.not_approved(Denied(Reason.NO_APPROVAL), model, 0, ELSEWHERE),
         budget_text.price_unknown(model),
         budget_text.unavailable("x" * 500),
     ]

@@ -81,7 +81,7 @@ def test_a_breach_names_calls_and_what_of_its_budget_is_used() -> None:
     assert "15 in 5 h, 10 per 100 calls; baseline 26 in 5 h (a made-up month)" in text
     assert "worst: 2026-11-21T18:29Z" in text
     assert text.endswith(
-        "\n\nmodelsplit requests ID tells what became of a call.\n\nSLO BREACH 0 1 2 3 4 targets"
+        "\n\nWhat became of a job:\n  modelsplit jobs job-10075\n\nSLO BREACH 0 1 2 3 4 targets"
     )
 
 
@@ -100,9 +100,12 @@ def test_what_is_missing_is_said_in_words() -> None:
 
 def test_what_to_do_next_is_said() -> None:
     text = "\n".join(slo_report.lines(NOTHING))
-    assert "\n\nmodelsplit slo review takes verdicts on answers.\n\nSLO not enough data" in text
+    assert (
+        "\n\nVerdicts on answers are given with:\n  modelsplit slo review\n\nSLO not enough data"
+        in text
+    )
     bare = slo_report.fields(judge(Samples(jobs=passing().jobs), SLO, NOW_US, gates={3}))
-    assert "modelsplit baseline record keeps what to compare with." in [*slo_report.lines(bare)]
+    assert "  modelsplit baseline record" in [*slo_report.lines(bare)]
 
 
 def test_what_is_not_judged_is_named_so() -> None:

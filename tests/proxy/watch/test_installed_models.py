@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from modelsplit_policy.capabilities import Capability, ModelFacts, Unable
+from modelsplit_proxy import app
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.watch import installed_models
 from modelsplit_sim.config import SimConfig
@@ -50,6 +51,22 @@ async def test_the_start_up_log_names_what_a_fallback_lacks(
         "EXECUTOR: gemma3:12b lacks thinking, tools, which qwen3:8b has; "
         "calls that need it have no second model" in caplog.text
     )
+
+
+async def test_of_models_that_nobody_chose_it_is_told_when_a_call_needs_them(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first start with the shipped policy concerns nobody yet."""
+    caplog.set_level(logging.WARNING, logger="modelsplit")
+    monkeypatch.setattr(app, "SHIPPED", "test")
+    async with running() as up:
+        await up.until(lambda: bool(up.app.installed.facts))
+        assert "lacks" not in caplog.text
+        for _ in range(2):
+            assert up.app.installed.unable("gemma3:12b", [Capability.TOOLS]) is not None
+            assert up.app.installed.unable("qwen3:8b", [Capability.TOOLS]) is None
+    text = "a call had no second model: gemma3:12b has no tools, which it needed"
+    assert caplog.text.count(text) == 1
 
 
 def test_an_arm_that_lacks_what_its_role_has_is_told() -> None:

@@ -146,4 +146,4 @@ async def test_at_its_start_the_process_asks_once() -> None:
 async def test_the_names_that_ollama_told_last_are_known() -> None:
     async with running(SimConfig(models=("llama3.2:1b",))) as up:
         await up.until(lambda: bool(up.app.installed.facts))
-        assert up.app._model_list.names() == ["llama3.2:1b"]
+        assert up.app.model_list.names() == ["llama3.2:1b"]
