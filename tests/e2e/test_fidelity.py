@@ -286,8 +286,8 @@ def is_settled(overlay: Overlay, demands: Sequence[Demand]) -> bool:
     return all(virtually(overlay, shaken(demands, chance)) == decided for _ in range(SHAKEN))
 
 
-# Of a hundred drawn traces that are settled, those that were decided differently once: the
-# stand-in, as Ollama, picks the model that makes room by its file, and not by its last use.
+# Of fifty drawn traces that are settled the one that was decided differently once: the stand-in,
+# as Ollama, picks the model that makes room by its file, and not by its last use.
 PARTED = [7]
 
 
