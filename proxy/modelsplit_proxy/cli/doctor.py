@@ -18,10 +18,11 @@ from modelsplit_proxy.cli import (
     doctor_upstream,
     status,
 )
-from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
+from modelsplit_proxy.cli.command import JSON, Argument, Command, flags_of, settings_of
 from modelsplit_proxy.cli.doctor_findings import Finding, Look, Unseen, get, output_of
 from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config.settings import where_said
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from modelsplit_policy.config.model import Policy
-    from modelsplit_proxy.config.settings import Settings
+    from modelsplit_proxy.config.settings import Said, Settings
 
 
 _WIDTH: Final = 80
@@ -133,7 +134,7 @@ def examine(look: Look, source: str) -> Report:
     told: list[Finding | Unseen] = []
     fine = []
     skipped: dict[str, list[str]] = {}
-    missing = {_OLLAMA: look.version is None, _RUNNING: look.stats is None}
+    missing = {_OLLAMA: not doctor_upstream.is_there(look), _RUNNING: look.stats is None}
     for name, check, needs in CHECKS:
         if missing.get(needs):
             skipped.setdefault(needs, []).append(name)
@@ -156,10 +157,17 @@ def examine(look: Look, source: str) -> Report:
     return Report(about, findings, unseen, tuple(fine), skipped)
 
 
-def look_at(settings: Settings, environ: Mapping[str, str]) -> tuple[Look, str]:
-    """Gather what checks look at, and where the policy is from."""
+def look_at(
+    settings: Settings, said: Mapping[str, Said], environ: Mapping[str, str]
+) -> tuple[Look, str]:
+    """Gather what checks look at, and where the policy is from.
+
+    ``said``: where the settings come from; a default gives way to what the running proxy has.
+    """
     stats = status.ask(settings.admin)
     running = stats if isinstance(stats, dict) else None
+    if running is not None:
+        settings = doctor_running.in_force(settings, said, running)
     policy, source = _policy(settings, environ)
     up = get(settings.upstream, doctor_upstream.VERSION)
     there = up is not None
@@ -194,7 +202,7 @@ def _state(settings: Settings, stats: Mapping[str, Any] | None) -> Path:
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = settings_of(args, environ)
-    look, source = look_at(settings, environ)
+    look, source = look_at(settings, where_said(flags_of(args), environ), environ)
     report = examine(look, source)
     show(report.fields(), report.lines(), as_json=args.json)
     if args.bundle is not None:

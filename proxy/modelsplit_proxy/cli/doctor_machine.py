@@ -53,7 +53,7 @@ def policy(look: Look) -> Iterator[Finding | Unseen]:
         policy_file.load(path)
     except PolicyError as error:
         for line in str(error).splitlines():
-            yield Finding("policy", line, "modelsplit check-config")
+            yield Finding("policy", line, f"modelsplit check-config {line.partition(': ')[0]}")
 
 
 def clock(look: Look) -> Iterator[Finding | Unseen]:

@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen, get
+from modelsplit_proxy.config.settings import DEFAULT, SettingError, read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelsplit_proxy.cli.doctor_findings import Look
+    from modelsplit_proxy.config.settings import Said, Settings
 
 _DENIED: Final = {"host_denied": "--allow-host", "origin_denied": "--allow-origin"}
 # A planner's call that waited so long for its model, and how many of them are a pattern.
 _LOADED_MS: Final = 1000.0
 _LOADS: Final = 3
 _LOADS_SHARE: Final = 0.05
+
+
+def in_force(settings: Settings, said: Mapping[str, Said], stats: Mapping[str, Any]) -> Settings:
+    """The settings with the running proxy's upstream and policy file where nobody said others.
+
+    Its unit may say them, which a shell does not see.
+    """
+    changes: dict[str, Any] = {}
+    upstream, policy = stats.get("upstream"), stats.get("policy")
+    if said["upstream"].origin == DEFAULT and isinstance(upstream, dict):
+        with suppress(SettingError, KeyError):
+            changes["upstream"] = read_settings({"upstream": upstream["address"]}, {}).upstream
+    if said["policy"].origin == DEFAULT and isinstance(policy, dict):
+        path = Path(str(policy.get("source")))
+        if path.is_absolute() and path.is_file():
+            changes["policy"] = path
+    return replace(settings, **changes)
 
 
 def verdict(look: Look) -> Iterator[Finding | Unseen]:

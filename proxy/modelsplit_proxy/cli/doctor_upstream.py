@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.cli.doctor_findings import Look
 
+_OURS: Final = "modelsplit"
 # The first that tells what its models can do (`capabilities` in /api/show); what the policy
 # asks of a fallback hangs on it.
 OLDEST: Final = (0, 6, 4)
@@ -45,7 +46,7 @@ def presence(look: Look) -> Iterator[Finding | Unseen]:
         start = "sudo systemctl start ollama" if is_here(upstream) else f"curl http://{upstream}"
         yield Finding("Ollama", f"nothing answers at http://{upstream}", start)
         return
-    if "modelsplit" in look.version.via:
+    if _OURS in look.version.via:
         yield Finding(
             "loop",
             f"--upstream http://{upstream} is a modelsplit, not Ollama: calls would go round",
@@ -64,6 +65,11 @@ def presence(look: Look) -> Iterator[Finding | Unseen]:
     elif (0, 0, 0) < tuple(map(int, match.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
         yield Finding("Ollama", f"Ollama {text} is older than {oldest}", _INSTALL)
+
+
+def is_there(look: Look) -> bool:
+    """Whether what answers can be asked as Ollama."""
+    return look.version is not None and _OURS not in look.version.via
 
 
 def _elsewhere(look: Look) -> str:
@@ -90,9 +96,10 @@ def address(look: Look) -> Iterator[Finding | Unseen]:
 def models(look: Look) -> Iterator[Finding | Unseen]:
     """Models that the policy names and Ollama lacks, and aliases that hide one."""
     rows = rows_of(look.installed)
-    if look.policy is None or rows is None:
-        if look.version is not None:
-            yield Unseen("models", "Ollama does not say what is installed")
+    if look.policy is None:
+        return  # a finding of its own
+    if rows is None:
+        yield Unseen("models", "Ollama does not say what is installed")
         return
     installed = frozenset(canonical_stored(str(row.get("name", ""))) for row in rows)
     for name, model in installed_models.named(look.policy).items():

@@ -266,8 +266,12 @@ _EXAMPLES: Final = MappingProxyType(
 )
 
 
+# Where a setting comes from that nobody has said.
+DEFAULT: Final = "default"
+
+
 class Said(NamedTuple):
-    """What a setting is said to be. ``origin``: its flag, its variable, a file, or ``default``."""
+    """What a setting is said to be. ``origin``: its flag, its variable, a file, or ``DEFAULT``."""
 
     values: tuple[str, ...]
     origin: str
@@ -313,7 +317,7 @@ def _said(
         return Said(tuple(filter(None, parts)), option.variable)
     if file is not None and option.name in file.values:
         return Said(file.values[option.name], str(file.path))
-    return Said(() if option.repeatable else (option.default,), "default")
+    return Said(() if option.repeatable else (option.default,), DEFAULT)
 
 
 def _address(flag: str, raw: str) -> Address:

@@ -13,7 +13,7 @@ from modelsplit_proxy.cli.doctor import CHECKS, Report, examine
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.cli.main import run
 from modelsplit_sim.config import SimConfig
-from support.doctoring import look, table
+from support.doctoring import answer, look, table
 from support.harness import running
 from support.ports import kept_port
 
@@ -64,6 +64,14 @@ def test_what_needs_somebody_who_is_not_there_is_not_called_fine(tmp_path: Path)
     }
     skipped = {name for names in told.skipped.values() for name in names}
     assert {*told.fine, *skipped, "Ollama", "ports"} == {check.name for check in CHECKS}
+
+
+def test_a_modelsplit_in_ollamas_place_is_not_asked_as_ollama(tmp_path: Path) -> None:
+    here = look(tmp_path, version=answer({"version": "0.33.0"}, via="1.1 modelsplit"))
+    table(here.proc)
+    told = examine(here, "shipped default")
+    assert [finding.check for finding in told.findings] == ["loop"]
+    assert "models" in told.skipped["Ollama does not answer"]
 
 
 async def test_a_running_proxy_in_front_of_a_whole_ollama_is_looked_at(

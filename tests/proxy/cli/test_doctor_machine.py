@@ -42,7 +42,9 @@ def test_every_error_of_a_policy_file_is_a_finding(tmp_path: Path) -> None:
     path.write_text('{"extends": "default", "rolls": {}, "globe": {}}')
     found = [*doctor_machine.policy(look(tmp_path, settings={"policy": str(path)}))]
     assert len(found) == 2
-    assert {item[0] for item in found} == {"policy"}
+    assert {(item[0], item[2]) for item in found if isinstance(item, Finding)} == {
+        ("policy", f"modelsplit check-config {path}")
+    }
 
 
 def test_a_clock_that_was_set_back_is_told(tmp_path: Path) -> None:

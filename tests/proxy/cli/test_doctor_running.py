@@ -10,7 +10,7 @@ import pytest
 
 from modelsplit_proxy.cli import doctor_running, status
 from modelsplit_proxy.cli.doctor_findings import Finding, Look, Unseen
-from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.config.settings import Address, read_settings, where_said
 from support.doctoring import answer, causes, look
 from support.harness import Running, running
 
@@ -27,6 +27,27 @@ async def looked(check: Any, up: Running, folder: Path) -> list[Finding | Unseen
         return [*check(look(folder, stats=stats, settings={"admin": str(admin)}))]
 
     return await asyncio.to_thread(at)
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_what_the_running_proxy_has_holds_where_nobody_says_another(
+    said: bool, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy.json"
+    policy.touch()
+    flags = {"upstream": "http://127.0.0.1:1", "policy": "/other"} if said else {}
+    stats = {
+        "upstream": {"address": "http://127.0.0.1:11433"},
+        "policy": {"source": str(policy)},
+    }
+    found = doctor_running.in_force(read_settings(flags, {}), where_said(flags, {}), stats)
+    assert (found.upstream.port, found.policy) == ((1, Path("/other")) if said else (11433, policy))
+
+
+def test_a_proxy_with_the_shipped_policy_names_no_file() -> None:
+    settings = read_settings({}, {})
+    stats = {"upstream": {"address": "?:?"}, "policy": {"source": "shipped default"}}
+    assert doctor_running.in_force(settings, where_said({}, {}), stats) == settings
 
 
 async def test_its_verdict_is_told_cause_by_cause(tmp_path: Path) -> None:

@@ -109,6 +109,10 @@ def test_a_list_that_is_none_cannot_be_looked_at(tmp_path: Path) -> None:
     assert causes(found) == ["unseen: Ollama does not say what is installed"]
 
 
+def test_without_a_policy_there_are_no_models_to_look_for(tmp_path: Path) -> None:
+    assert [*doctor_upstream.models(look(tmp_path, policy=None))] == []
+
+
 def test_a_cloud_model_that_nobody_serves_matters_once_it_is_approved(tmp_path: Path) -> None:
     approved = {"spending": {"approvals": 1}}
     [found] = doctor_upstream.models(look(tmp_path, stats=approved))
