@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 KEY = "sk-ant-stand-in-key-0123456789"
-_VERSION = "2023-06-01"
+# The later one has no temperature, top_p and top_k.
+_VERSIONS = ("2023-06-01", "2026-10-21")
 _ROLES = ("user", "assistant")
 _MODELS = "/v1/models/"
 _BACKLOG = 128
@@ -191,7 +192,7 @@ class Cloud:
         call = exchange.call
         call.body, call.body_size = body, len(body)
         model = exchange.request.path.removeprefix(_MODELS)
-        if model in self.models and exchange.request.header("x-api-key") == self.key:
+        if model in self.models and self._key_of(exchange.request) == self.key:
             about = {"type": "model", "id": model, "display_name": model}
             await exchange.send(Reply(200, (("Content-Type", JSON),), orjson.dumps(about)))
             return
@@ -212,25 +213,38 @@ class Cloud:
         else:
             await exchange.send(Reply(200, (("Content-Type", JSON),), orjson.dumps(answer.whole())))
 
+    def _key_of(self, request: Request) -> str | None:
+        """The API takes it in either of two headers."""
+        return request.header("x-api-key") or _bearer(request)
+
     def _checked(self, exchange: Exchange, body: bytes, script: Script) -> dict[str, Any]:
         """The request, if it is one; RefusedError as the API would."""
         request = exchange.request
-        if request.header("x-api-key") != self.key:
-            raise RefusedError(401, f"invalid x-api-key {request.header('x-api-key')}")
+        if self._key_of(request) != self.key:
+            raise RefusedError(401, f"invalid x-api-key {self._key_of(request)}")
         if request.path != "/v1/messages":
             raise RefusedError(404, "Not found")
-        if request.header("anthropic-version") != _VERSION:
+        version = request.header("anthropic-version")
+        if version not in _VERSIONS:
             raise RefusedError(400, "anthropic-version: header is required")
         try:
             asked = orjson.loads(body)
         except orjson.JSONDecodeError:
             raise RefusedError(400, "The request body is not valid JSON") from None
         check(asked)
+        sampled = [name for name in ("temperature", "top_p", "top_k") if name in asked]
+        if version != _VERSIONS[0] and sampled:
+            raise RefusedError(400, f"{sampled[0]}: Extra inputs are not permitted")
         if asked["model"] not in self.models:
             raise RefusedError(404, f"model: {asked['model']}")
         if script.status != 200:
             raise RefusedError(script.status, script.message or "as it was told to")
         return dict(asked)
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, key = (request.header("authorization") or "").partition(" ")
+    return key if scheme == "Bearer" else None
 
 
 def check(asked: Any) -> None:

@@ -16,6 +16,8 @@ from ollama import ListResponse, ShowResponse
 from modelsplit_proxy.limits import egress_store
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.cloud import KEY, Cloud, Script
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.server import Sim
 from support.calls import ERROR_FIELDS
 from support.clouds import ITS_NAME, MODEL, approve, cloud_policy, with_a_cloud
 from support.harness import running
@@ -268,6 +270,15 @@ async def test_a_refusal_of_the_providers(
         assert (await client.request("POST", route, ask(route))).status == 200
 
 
+async def test_the_limits_of_a_provider_are_told_on(tmp_path: Path) -> None:
+    async with with_a_cloud(tmp_path) as (up, cloud), up.client() as client:
+        headers = (("anthropic-ratelimit-requests-remaining", "0"), ("retry-after", "3"))
+        cloud.scripts.append(Script(status=429, headers=headers))
+        answer = await client.request("POST", NATIVE, ask(NATIVE))
+        told = [value for name, value in answer.headers if name == "RateLimit"]
+        assert told == ['"cloud";r=9', '"anthropic-requests";r=0']
+
+
 async def test_a_wrong_key_stops_nobody_else(tmp_path: Path) -> None:
     async with with_a_cloud(tmp_path, key="sk-wrong-0123456789") as (up, _), up.client() as client:
         for _ in range(7):
@@ -483,3 +494,55 @@ async def test_what_has_left_is_written_down(tmp_path: Path) -> None:
     assert (first.status, first.prompt_tokens, first.output_tokens) == (200, 12, 6)
     assert first.usd == pytest.approx((12 * 15 + 6 * 75) / 1e6)
     assert (second.leaving.request_id, second.status, second.usd) == ("r2", 529, 0.0)
+
+
+# Versions and other APIs.
+
+
+async def test_a_later_version_is_asked_without_what_it_does_not_have(tmp_path: Path) -> None:
+    later = {"version": "2026-10-21"}
+    async with with_a_cloud(tmp_path, provider=later) as (up, cloud), up.client() as client:
+        options = {"temperature": 0.5, "top_p": 0.9, "top_k": 3}
+        answer = await client.request("POST", NATIVE, ask(NATIVE, options=options))
+        told = {"options.temperature", "options.top_p", "options.top_k"}
+        assert (answer.status, set(answer["X-LLM-Untranslated"].split(", "))) == (200, told)
+        assert cloud.calls[0].header("anthropic-version") == "2026-10-21"
+
+
+async def test_a_client_of_the_same_dialect_is_asked_for_by_its_own_version(tmp_path: Path) -> None:
+    async with with_a_cloud(tmp_path) as (up, cloud), up.client() as client:
+        route = "/v1/messages"
+        for version in ("2026-10-21", "no version"):
+            head = {"anthropic-version": version}
+            assert (await client.request("POST", route, ask(route), head)).status == 200
+        await client.request("POST", NATIVE, ask(NATIVE), {"anthropic-version": "2026-10-21"})
+        told = [call.header("anthropic-version") for call in cloud.calls]
+        assert told == ["2026-10-21", "2023-06-01", "2023-06-01"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("route", ["/api/generate", "/api/chat", "/v1/chat/completions"])
+async def test_a_provider_that_speaks_chat_completions(
+    tmp_path: Path, route: str, stream: bool
+) -> None:
+    """Which a second Ollama does."""
+    async with Sim(SimConfig(tokens=4)) as provider:
+        row = {"dialect": "openai", "base_url": provider.url, "models": {MODEL: "qwen3:4b"}}
+        bound = {MODEL: {"max_output_tokens": 4}}
+        policy = {"cloud": {"providers": {"gateway": row}}, "models": bound}
+        environ = {"ANTHROPIC_API_KEY": KEY}
+        async with running(overlay=policy, state=tmp_path, environ=environ) as up:
+            approve(tmp_path)
+            async with up.client() as client:
+                answer = await client.request("POST", route, ask(route, stream=stream))
+                assert (answer.status, answer["X-LLM-Model"]) == (200, MODEL)
+                assert text_of(answer)
+                refused = await client.request("POST", "/v1/messages", ask("/v1/messages"))
+                assert (refused.status, refused.json["error"]["reason"]) == (400, "untranslatable")
+            [asked] = [call for call in provider.calls if call.method == "POST"]
+            assert asked.path == "/v1/chat/completions"
+            assert asked.header("authorization") == f"Bearer {KEY}"
+            [record, _] = await up.calls.wait(2)
+            assert record.usage.output_tokens == 4
+            assert record.cost_usd is not None
+            assert up.asked == []

@@ -41,6 +41,13 @@ def test_what_the_api_refuses(change: dict[str, Any]) -> None:
     ("head", "asked", "status", "kind"),
     [
         (HEAD, ASKED, 200, None),
+        ({"Authorization": f"Bearer {KEY}", "anthropic-version": "2026-10-21"}, ASKED, 200, None),
+        (
+            HEAD | {"anthropic-version": "2026-10-21"},
+            ASKED | {"top_k": 1},
+            400,
+            "invalid_request_error",
+        ),
         (HEAD | {"x-api-key": "wrong"}, ASKED, 401, "authentication_error"),
         (HEAD | {"anthropic-version": "1"}, ASKED, 400, "invalid_request_error"),
         (HEAD, ASKED | {"model": "gpt"}, 404, "not_found_error"),

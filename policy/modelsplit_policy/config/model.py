@@ -53,6 +53,8 @@ BASE_URL: Final = (
     r"^(?:https://[A-Za-z0-9._-]+|http://(?:127\.0\.0\.1|localhost)|https?://\[::1\])"
     r"(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?$"
 )
+# The version of the Messages API that has no temperature, top_p and top_k any more.
+NO_SAMPLING_FROM: Final = "2026-10-21"
 PROVIDER_MODEL: Final = r"^[!-~]{1,256}$"
 HEADER_VALUE: Final = r"^[!-~]{1,128}$"
 VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,127}$"
@@ -408,8 +410,9 @@ class JobsPolicy(_Part):
 class CloudProviderPolicy(_Part):
     """A cloud that is asked over its own API, and the models it answers for."""
 
-    dialect: Literal["anthropic"] = Field(
-        default="anthropic", description="Whose API it is asked by: anthropic, the Messages API."
+    dialect: Literal["anthropic", "openai"] = Field(
+        default="anthropic",
+        description="Its API: anthropic, the Messages API; openai, chat completions.",
     )
     base_url: BaseUrl = Field(
         default="https://api.anthropic.com",
@@ -436,6 +439,12 @@ class CloudProviderPolicy(_Part):
     thinking_tokens: CountOrNone = Field(
         default=0, description="Tokens its models may think with. 0: they cannot."
     )
+    adaptive_thinking: Flag = Field(
+        default=False, description="Its models decide themselves how long they think."
+    )
+    sampling: Flag = Field(
+        default=True, description="Its models take temperature, top_p and top_k."
+    )
     structured_output: Flag = Field(
         default=False,
         description="Its models take an answer's schema. False: a tool stands in for it.",
@@ -446,6 +455,12 @@ class CloudProviderPolicy(_Part):
     ca_file: Annotated[str, Field(strict=True, min_length=1)] | None = Field(
         default=None, description="Authorities that are trusted. Null: those of the system."
     )
+
+    @property
+    def takes_sampling(self) -> bool:
+        """Whether temperature and the like may be sent: later versions of the API refuse them."""
+        is_late = self.dialect == "anthropic" and self.version >= NO_SAMPLING_FROM
+        return self.sampling and not is_late
 
 
 class EgressPolicy(_Part):

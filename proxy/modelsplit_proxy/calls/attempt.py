@@ -427,10 +427,9 @@ class AttemptRun:
         if self._prepared is None:  # it only loads, or unloads
             answer = cloud.loaded(self._record.endpoint, self._record.loading)
             return await self._reader.run(answer, await answer.ready(), self._bounds)
-        betas = sent.request.headers.get("anthropic-beta", "") if self._prepared.passes else ""
         leaving = self._leaving(cloud, self._prepared)
         self._parts.budget_keeper.leaves(leaving)
-        call = cloud.ask(self._prepared, betas)
+        call = cloud.ask(self._prepared, sent.request.headers)
         attempt.sent = True
         try:
             setback = await self._answer(call.exchange, deadline, ELSEWHERE)
@@ -440,6 +439,7 @@ class AttemptRun:
             call.exchange.abort()
             attempt.sent, attempt.upstream_status = call.is_sent, call.status
             attempt.usage = call.usage
+            self._record.provider_limits = call.limits
             self._parts.budget_keeper.has_left(leaving, attempt)
 
     def _leaving(self, cloud: CloudModel, prepared: Prepared) -> Leaving:

@@ -196,4 +196,6 @@ class Reply:
         record, parts = self._record, self._parts
         lines = response_headers.lines(record, parts.clock.now(), total=total)
         lines += parts.budget_keeper.header_lines(record)
+        if record.provider_limits:
+            lines += record.provider_limits
         return lines + cors.lines(self._request.origin, record.failure)

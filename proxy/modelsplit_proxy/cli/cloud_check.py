@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from modelsplit_proxy.config.cloud_keys import read_key
 from modelsplit_proxy.config.settings import SettingError
+from modelsplit_proxy.providers.dialects import DIALECTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +75,7 @@ def _status(row: CloudProviderPolicy, key: ProviderKey, model: str) -> int:
     # The policy allows http and https alone.
     request = urllib.request.Request(  # noqa: S310
         f"{row.base_url.rstrip('/')}{_MODELS}{quote(model, safe='')}",
-        headers={"x-api-key": key.text, "anthropic-version": row.version},
+        headers=DIALECTS[row.dialect].headers(row, key.text, ""),
     )
     try:
         with urllib.request.build_opener(*handlers).open(request, timeout=_TIMEOUT_S) as answer:

@@ -16,7 +16,7 @@ import orjson
 from modelsplit_policy.failures import Reason
 from modelsplit_proxy.http.upstream import Exchange, Fault, UpstreamHead
 from modelsplit_proxy.protocol.stream_end import Usage
-from modelsplit_proxy.providers import answer, failures
+from modelsplit_proxy.providers import answer, failures, rate_limits
 from modelsplit_proxy.providers.answer import AnswerError, AnswerStream
 from modelsplit_proxy.providers.events import EventReader, TooLongError
 from modelsplit_proxy.providers.failures import ProviderError
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_policy.failures import Failure
-    from modelsplit_proxy.providers.failures import Named
-    from modelsplit_proxy.providers.prepared import Prepared
-    from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.providers.prepared import Prepared, Preparing
     from modelsplit_proxy.runtime.tasks import Tasks
 
 # An error is told at once or not at all; a whole answer is no longer than this.
@@ -41,7 +39,7 @@ class ProviderCall:
     """The run of one call. ``status``: the provider's; None: none yet.
 
     ``is_sent``: the provider may have the request, or part of it. ``usage``: what it has used
-    so far.
+    so far. ``limits``: header lines that tell of the provider's own.
     """
 
     def __init__(
@@ -50,25 +48,25 @@ class ProviderCall:
         url: str,
         headers: Mapping[str, str],
         prepared: Prepared,
-        named: Named,
-        clock: Clock,
+        parts: Preparing,
         tasks: Tasks,
     ) -> None:
         self._session = session
         self._url = url
         self._headers = headers
         self._prepared = prepared
-        self._named = named
-        self._clock = clock
+        self._named = parts.named
+        self._clock = parts.clock
+        self._dialect = parts.dialect
         self._may_read = asyncio.Event()
         self._may_read.set()
         self._stream: AnswerStream | None = None
         self._usage = _NOTHING
         self.status: int | None = None
         self.is_sent = True
-        self.bytes_out = len(prepared.body)
+        self.limits: list[bytes] = []
         self.exchange = Exchange(self, asyncio.get_running_loop())
-        self._task = tasks.start(self._run(), f"call of {named.provider}")
+        self._task = tasks.start(self._run(), f"call of {parts.named.provider}")
 
     @property
     def usage(self) -> Usage:
@@ -119,6 +117,7 @@ class ProviderCall:
     async def _refused(self, response: aiohttp.ClientResponse) -> ProviderError:
         body = await response.content.read(_ERROR_BYTES)
         head = UpstreamHead(response.status, b"", list(response.raw_headers), None)
+        self.limits = rate_limits.lines(head, self._clock.wall())
         failure = failures.of_status(head, body, self._named, self._clock.wall())
         return ProviderError(failure, status=response.status)
 
@@ -132,8 +131,9 @@ class ProviderCall:
             message = orjson.loads(body)
         except orjson.JSONDecodeError:
             message = None
-        if not isinstance(message, dict) or not isinstance(message.get("content", []), list):
+        if not isinstance(message, dict):
             raise ProviderError(failures.no_answer(self._named, "something else than a message"))
+        message = self._dialect.message(message)
         whole = answer.whole(message, answers_by_tool=self._prepared.answers_by_tool)
         self._usage = answer.usage_of(whole)
         prepared = self._prepared
@@ -143,7 +143,7 @@ class ProviderCall:
         self.exchange.on_complete()
 
     async def _read_stream(self, response: aiohttp.ClientResponse) -> None:
-        prepared, events = self._prepared, EventReader()
+        prepared, events, dialect = self._prepared, EventReader(), self._dialect.events()
         self._stream = stream = AnswerStream(
             prepared.writer, answers_by_tool=prepared.answers_by_tool
         )
@@ -151,7 +151,7 @@ class ProviderCall:
         async for piece in response.content.iter_any():
             try:
                 for event in events.feed(piece):
-                    given = stream.feed(event.data)
+                    given = b"".join(stream.feed(said) for said in dialect.read(event))
                     self._give(event.raw if prepared.passes else given)
             except TooLongError:
                 raise self._broken(Fault.PROTOCOL, "an event has no end") from None

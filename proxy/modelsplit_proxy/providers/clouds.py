@@ -6,8 +6,10 @@ redirect (which would carry the key elsewhere), keeps no cookies, and tries noth
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
@@ -15,12 +17,12 @@ import aiohttp
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Loading
 from modelsplit_proxy.providers.call import ProviderCall, at_once
+from modelsplit_proxy.providers.dialects import DIALECTS
 from modelsplit_proxy.providers.failures import Named, credential
 from modelsplit_proxy.providers.ollama_answer import said_loaded
 from modelsplit_proxy.providers.prepared import Prepared, Preparing, prepare
 from modelsplit_proxy.providers.question import Terms
 from modelsplit_proxy.providers.redaction import Redactor
-from modelsplit_proxy.providers.translations import MESSAGES_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 # Connections that were idle for longer may be closed at the other end.
 _IDLE_S: Final = 20.0
 _CONNECTIONS: Final = 64
+_HOTTEST: Final = MappingProxyType({"anthropic": 1.0, "openai": 2.0})
+# What a client of the same dialect may say of the API's version.
+_VERSION: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,15 @@ class CloudModel:
         if not named.key:
             where = f"the key of {named.provider} is missing: it is read from"
             return credential(f"{where} {named.key_from}")
-        terms = Terms(named.model, max_tokens, row.thinking_tokens, row.structured_output)
+        terms = Terms(
+            named.model,
+            max_tokens,
+            row.thinking_tokens,
+            has_schemas=row.structured_output,
+            is_adaptive=row.adaptive_thinking,
+            samples=row.takes_sampling,
+            hottest=_HOTTEST[row.dialect],
+        )
         return prepare(endpoint, raw, terms, self.parts)
 
     def loaded(self, endpoint: Endpoint, loading: Loading | None) -> Exchange:
@@ -61,9 +74,11 @@ class CloudModel:
         chats = endpoint.facts.content == "messages"
         return at_once(said_loaded(self.parts.name, reason, self.parts.clock, chats=chats))
 
-    def ask(self, prepared: Prepared, betas: str = "") -> ProviderCall:
-        """Send it. ``betas``: what the client's own ``anthropic-beta`` says."""
-        return self.clouds.ask(self, prepared, betas)
+    def ask(
+        self, prepared: Prepared, client: Mapping[str, str] = MappingProxyType({})
+    ) -> ProviderCall:
+        """Send it. ``client``: the head of the client's request, of which little goes along."""
+        return self.clouds.ask(self, prepared, client)
 
 
 class CertificatesError(Exception):
@@ -100,21 +115,20 @@ class Clouds:
         """Who answers for ``model``, in any spelling; None: no provider lists it."""
         return self._models.get(canonical(model))
 
-    def ask(self, model: CloudModel, prepared: Prepared, betas: str) -> ProviderCall:
-        row, named = model.row, model.parts.named
+    def ask(self, model: CloudModel, prepared: Prepared, client: Mapping[str, str]) -> ProviderCall:
+        row, parts = model.row, model.parts
+        version = client.get("anthropic-version", "") if prepared.passes else ""
+        if _VERSION.fullmatch(version) is not None:
+            row = row.model_copy(update={"version": version})
+        betas = client.get("anthropic-beta", "") if prepared.passes else ""
         headers = {
             "Content-Type": "application/json",
             "Accept": "text/event-stream" if prepared.streams else "application/json",
-            "x-api-key": named.key,
-            "anthropic-version": row.version,
             "Via": "1.1 modelsplit",
-        }
-        wanted = ",".join((*row.betas, *([betas] if betas else ())))
-        if wanted:
-            headers["anthropic-beta"] = wanted
-        url = f"{row.base_url.rstrip('/')}{MESSAGES_PATH}"
-        session = self._session(named.provider, row)
-        return ProviderCall(session, url, headers, prepared, named, self.clock, self._tasks)
+        } | parts.dialect.headers(row, parts.named.key, betas)
+        url = f"{row.base_url.rstrip('/')}{parts.dialect.path}"
+        session = self._session(parts.named.provider, row)
+        return ProviderCall(session, url, headers, prepared, parts, self._tasks)
 
     async def close(self) -> None:
         for session in self._sessions.values():
@@ -124,7 +138,8 @@ class Clouds:
         self, provider: str, row: CloudProviderPolicy, name: str, own: str | None, key: ProviderKey
     ) -> CloudModel:
         named = Named(provider, own or name, key.source, key.text)
-        return CloudModel(self, row, Preparing(name, named, self._redactor, self.clock))
+        dialect = DIALECTS[row.dialect]
+        return CloudModel(self, row, Preparing(name, named, self._redactor, self.clock, dialect))
 
     def _session(self, provider: str, row: CloudProviderPolicy) -> aiohttp.ClientSession:
         """Made when it is first needed: it belongs to the running loop."""

@@ -103,7 +103,7 @@ def _options(draft: Draft, options: object) -> None:
         return
     if not isinstance(options, dict):
         raise UntranslatableError("options is not an object")
-    draft.number("temperature", options.get("temperature"), "options.temperature", most=1.0)
+    draft.temperature(options.get("temperature"), "options.temperature")
     draft.number("top_p", options.get("top_p"), "options.top_p", most=1.0)
     top_k = options.get("top_k")
     if top_k != 0:  # which means all of them, as the API does unasked

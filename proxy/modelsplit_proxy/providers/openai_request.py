@@ -49,7 +49,7 @@ def of_chat_completions(fields: Mapping[str, Any], terms: Terms) -> Question:
         draft.tool(function.get("name"), function.get("description"), function.get("parameters"))
     _choice(draft, fields)
     _form(draft, fields.get("response_format"))
-    draft.number("temperature", fields.get("temperature"), "temperature", most=1.0)
+    draft.temperature(fields.get("temperature"), "temperature")
     draft.number("top_p", fields.get("top_p"), "top_p", most=1.0)
     draft.stop(fields.get("stop"), "stop")
     if _effort(fields) not in _LITTLE_THOUGHT:

@@ -9,8 +9,9 @@ import orjson
 
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.providers import failures
+from modelsplit_proxy.providers.dialects import DIALECTS, ProviderDialect
 from modelsplit_proxy.providers.question import UntranslatableError
-from modelsplit_proxy.providers.translations import TRANSLATIONS
+from modelsplit_proxy.providers.translations import MESSAGES_PATH, TRANSLATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """``untranslated``: what of the client's is not in it. ``passes``: as of ``Translation``.
+    """``untranslated``: what of the client's is not in it.
 
+    ``passes``: the provider's bytes are in the client's dialect already.
     ``redacted``: how often each pattern of the policy took something out.
     ``stream_type``: the content type of a stream in the client's dialect.
     """
@@ -50,11 +52,12 @@ class Preparing:
     named: Named
     redactor: Redactor
     clock: Clock
+    dialect: ProviderDialect = DIALECTS["anthropic"]
 
 
 def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> Prepared | Failure:
     """The request for the provider; a Failure where it cannot be put to it."""
-    named = parts.named
+    named, dialect = parts.named, parts.dialect
     translation = TRANSLATIONS.get(endpoint.label)
     if translation is None:
         routes = ", ".join(TRANSLATIONS)
@@ -66,14 +69,19 @@ def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> P
         question = translation.ask(fields, terms)
     except UntranslatableError as error:
         return failures.untranslatable(named, str(error))
-    body, redacted = parts.redactor.redacted(question.body)
+    passes = dialect.passes and endpoint.label == dialect.path
+    writer = translation.writer(parts.name, parts.clock, fields)
+    if endpoint.label == MESSAGES_PATH and not passes:
+        return failures.untranslatable(named, f"{endpoint.label} is not its API")
+    asked, left_out = dialect.ask(question.body)
+    body, redacted = parts.redactor.redacted(asked)
     return Prepared(
         body=tellable.dumps(body),
         streams=question.body.get("stream") is True,
         answers_by_tool=question.answers_by_tool,
-        passes=translation.passes,
-        untranslated=question.untranslated,
-        writer=translation.writer(parts.name, parts.clock, fields),
+        passes=passes,
+        untranslated=(*question.untranslated, *left_out),
+        writer=writer,
         stream_type=endpoint.wire.stream_type,
         redacted=redacted,
     )

@@ -45,14 +45,18 @@ class Terms:
     """What a model of a provider takes.
 
     ``model``: its name there. ``max_tokens``: what bounds an answer whose client names no
-    bound. ``thinking_tokens``: what it may think with; 0: it cannot. ``has_schemas``: its API
-    takes the schema of an answer.
+    bound. ``thinking_tokens``: what it may think with; 0: it cannot. ``is_adaptive``: it thinks,
+    and decides itself for how long. ``has_schemas``: its API takes the schema of an answer.
+    ``samples``: it takes temperature and the like; ``hottest``: the highest temperature.
     """
 
     model: str
     max_tokens: int
     thinking_tokens: int = 0
     has_schemas: bool = False
+    is_adaptive: bool = False
+    samples: bool = True
+    hottest: float = 1.0
 
 
 class Question(NamedTuple):
@@ -146,12 +150,19 @@ class Draft:
         """A setting that is a number from 0 to ``most``; one outside is cut to that, visibly."""
         if value is None:
             return
+        if not self._terms.samples:
+            self.leave_out(field)
+            return
         if isinstance(value, bool) or not isinstance(value, int | float) or value != value:  # noqa: PLR0124
             raise UntranslatableError(f"{field} is not a number")
         cut = min(max(value, 0), most)
         if cut != value:
             self.leave_out(f"{field}={value:g} (sent as {cut:g})")
         self._settings[name] = cut
+
+    def temperature(self, value: object, field: str) -> None:
+        """From 0 to what the API takes."""
+        self.number("temperature", value, field, most=self._terms.hottest)
 
     def stop(self, value: object, field: str) -> None:
         """Texts that end the answer. The API takes none that is only white space."""
@@ -239,10 +250,13 @@ class Draft:
         forced = by_tool or (self._choice or {}).get("type") in {"any", "tool"}
         # Between a tool's call and its result the API wants thoughts back that clients do not keep.
         amid_calls = any(block["type"] == "tool_result" for block in self._turns[-1]["content"])
-        if budget < _THINKING_MIN or forced or amid_calls:
+        can = self._terms.is_adaptive or budget >= _THINKING_MIN
+        if not can or forced or amid_calls:
             self.leave_out("think")
             return
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
+        if self._terms.is_adaptive:
+            body["thinking"] = {"type": "adaptive", "display": "summarized"}
         for name in ("temperature", "top_k", "top_p"):  # not to be had together
             if self._settings.pop(name, None) is not None:
                 self.leave_out(f"{name} (with thinking)")

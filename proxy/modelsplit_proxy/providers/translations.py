@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 # Where a provider of the Messages API answers.
 MESSAGES_PATH: Final = "/v1/messages"
+# Where one of chat completions does.
+CHAT_PATH: Final = "/v1/chat/completions"
 
 
 @dataclass(frozen=True, slots=True)
 class Translation:
     """One route. ``ask`` makes the provider's request of the client's; UntranslatableError.
 
-    ``writer`` is made of the model's name, the clock and the client's request. ``passes``: the
-    client speaks the provider's own dialect, and the provider's bytes are passed on as they are.
+    ``writer`` is made of the model's name, the clock and the client's request.
     """
 
     ask: Callable[[Mapping[str, Any], Terms], Question]
     writer: Callable[[str, Clock, Mapping[str, Any]], Writer]
-    passes: bool = False
 
 
 def _chat(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
@@ -60,7 +60,7 @@ TRANSLATIONS: Final = MappingProxyType(
     {
         "/api/chat": Translation(ollama_request.of_chat, _chat),
         "/api/generate": Translation(ollama_request.of_generate, _generate),
-        "/v1/chat/completions": Translation(openai_request.of_chat_completions, _chat_completions),
-        MESSAGES_PATH: Translation(of_messages, _messages, passes=True),
+        CHAT_PATH: Translation(openai_request.of_chat_completions, _chat_completions),
+        MESSAGES_PATH: Translation(of_messages, _messages),
     }
 )

@@ -130,7 +130,7 @@ class CallRecord:
     ``unable``: why a second model was not asked at all, being known to be of no use.
     ``key_name``: whose key its client sent; None: none.
     ``untranslated``: what of the request a cloud's API could not be told; ``redacted``: what was
-    taken out before it left, how often each.
+    taken out before it left, how often each; ``provider_limits``: header lines of the cloud's own.
     ``trace_context``: the headers that say which trace it belongs to; None: it is not traced.
     ``values``: what ``values.finished`` made of the call when it had ended.
     """
@@ -159,6 +159,7 @@ class CallRecord:
     applied: tuple[str, ...] = ()
     untranslated: tuple[str, ...] = ()
     redacted: dict[str, int] | None = None
+    provider_limits: list[bytes] | None = None
     key_name: str | None = None
     budgets: dict[str, Standing] = field(default_factory=dict)
     budget_refused: str | None = None

@@ -88,12 +88,12 @@ async def test_what_is_in_the_head_of_a_request() -> None:
         assert model is not None
         prepared = model.prepare(endpoint("/api/chat"), HI, 100)
         assert not isinstance(prepared, Failure)
-        call = model.ask(prepared, "two")
+        call = model.ask(prepared, {"anthropic-beta": "two"})
         await call.exchange.ready()
         assert (call.status, call.is_sent, call.usage.output_tokens) == (200, True, 6)
         [asked] = cloud.calls
         assert asked.path == "/v1/messages"
-        assert asked.header("anthropic-beta") == "one,two"
+        assert asked.header("anthropic-beta") == "one"
         assert asked.header("via") == "1.1 modelsplit"
         assert asked.header("user-agent") == "modelsplit"
         await known.close()

@@ -238,3 +238,25 @@ def test_the_small_readers() -> None:
     begun = draft()
     leave_out_rest(begun, {"a": 1, "b": None, "c": 3}, {"a"}, "options.")
     assert begun.question(stream=False).untranslated == ("options.c",)
+
+
+def test_models_without_sampling_are_asked_without_it() -> None:
+    begun = draft(Terms("m", 100, samples=False))
+    begun.temperature(0.5, "temperature")
+    begun.number("top_k", 3, "top_k")
+    question = begun.question(stream=False)
+    assert question.untranslated == ("temperature", "top_k")
+    assert not question.body.keys() & {"temperature", "top_k"}
+
+
+def test_a_hotter_api() -> None:
+    begun = draft(Terms("m", 100, hottest=2.0))
+    begun.temperature(1.5, "temperature")
+    assert begun.question(stream=False).body["temperature"] == 1.5
+
+
+def test_models_that_decide_themselves_how_long_they_think() -> None:
+    begun = draft(Terms("m", 100, is_adaptive=True))
+    begun.think()
+    thinking = begun.question(stream=False).body["thinking"]
+    assert thinking == {"type": "adaptive", "display": "summarized"}

@@ -1,0 +1,150 @@
+"""Answers of chat completions in the form of the Messages API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsplit_proxy.providers.answer import Answer, AnswerError, AnswerStream, Counts, whole
+from modelsplit_proxy.providers.chat_answer import ChatEvents, message_of
+from modelsplit_proxy.providers.events import EventReader
+from modelsplit_proxy.providers.openai_answer import OpenAIWriter
+from support import messages as say
+
+
+def chunk(delta: dict[str, Any] | None = None, **fields: Any) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta} | fields.pop("choice", {})]
+    return b"data: " + orjson.dumps({"id": "c1", "choices": choices} | fields) + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+
+
+def call(index: int, **function: str) -> dict[str, Any]:
+    return {"tool_calls": [{"index": index, "id": f"t{index}", "function": function}]}
+
+
+STREAM = (
+    chunk({"role": "assistant", "content": ""})
+    + chunk({"reasoning": "hm"})
+    + chunk({"content": "Hel"})
+    + chunk({"content": "lo"})
+    + chunk(call(0, name="f", arguments=""))
+    + chunk(call(0, arguments='{"x":'))
+    + chunk(call(0, arguments="1}"))
+    + chunk(call(1, name="g", arguments="{}"))
+    + chunk({}, choice={"finish_reason": "tool_calls"})
+    + chunk(None, usage={"prompt_tokens": 10, "completion_tokens": 7})
+    + DONE
+)
+
+
+def read(stream: bytes) -> tuple[bytes, AnswerStream]:
+    events, dialect = EventReader(), ChatEvents()
+    writer = OpenAIWriter("opus", say.StoppedClock(), tells_usage=True)
+    answer = AnswerStream(writer, answers_by_tool=False)
+    told = b"".join(
+        answer.feed(said) for event in events.feed(stream) for said in dialect.read(event)
+    )
+    return told, answer
+
+
+def test_a_stream_says_the_same_there_and_back() -> None:
+    told, answer = read(STREAM)
+    again, _ = read(told)
+    assert told == again.replace(b"chatcmpl-chatcmpl-", b"chatcmpl-")
+    assert answer.is_whole
+    assert (answer.usage.prompt_tokens, answer.usage.output_tokens) == (10, 7)
+    assert [(one.name, one.arguments) for one in answer.answer.calls] == [
+        ("f", '{"x":1}'),
+        ("g", "{}"),
+    ]
+    assert answer.answer.stop_reason == "tool_use"
+    assert b'"reasoning":"hm"' in told
+
+
+def test_an_error_in_the_stream() -> None:
+    with pytest.raises(AnswerError, match="busy") as raised:
+        read(
+            chunk({"content": "a"})
+            + b'data: {"error":{"message":"busy","type":"overloaded_error"}}\n\n'
+        )
+    assert raised.value.kind == "overloaded_error"
+
+
+def test_without_its_last_line_it_is_not_whole() -> None:
+    _, answer = read(STREAM.removesuffix(DONE))
+    assert not answer.is_whole
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("stop", "end_turn"),
+        ("length", "max_tokens"),
+        ("content_filter", "refusal"),
+        ("x", "end_turn"),
+    ],
+)
+def test_a_whole_answer(reason: str, told: str) -> None:
+    message = {
+        "content": "hi",
+        "reasoning_content": "hm",
+        "tool_calls": [
+            {"id": "t", "function": {"name": "f", "arguments": '{"x":1}'}},
+            {"id": "u", "function": {"name": "g", "arguments": "{"}},
+        ],
+    }
+    body = {
+        "id": "c1",
+        "choices": [{"message": message, "finish_reason": reason}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4},
+    }
+    answer = whole(message_of(body), answers_by_tool=False)
+    assert (answer.text, answer.thinking, answer.stop_reason) == ("hi", "hm", told)
+    assert [one.arguments for one in answer.calls] == ['{"x":1}', '{"arguments":"{"}']
+    assert answer.counts == Counts(3, output=4)
+
+
+def test_a_whole_answer_that_is_an_error() -> None:
+    with pytest.raises(AnswerError, match="no"):
+        whole(message_of({"error": {"message": "no", "code": 5}}), answers_by_tool=False)
+    assert whole(message_of({}), answers_by_tool=False) == Answer()
+
+
+VALUES = st.recursive(
+    st.none() | st.integers(-3, 3) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(
+                ["delta", "content", "tool_calls", "function", "name", "arguments", "index"]
+            ),
+            inner,
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(
+    st.lists(st.fixed_dictionaries({"choices": VALUES}, optional={"usage": VALUES, "id": VALUES}))
+)
+def test_no_chunk_however_malformed_breaks_the_reader(chunks: list[dict[str, Any]]) -> None:
+    stream = b"".join(b"data: " + orjson.dumps(one) + b"\n\n" for one in chunks) + DONE
+    _, answer = read(stream)
+    assert answer.is_whole
+
+
+@given(st.lists(st.integers(0, len(STREAM)), max_size=10))
+def test_cuts_change_nothing(cuts: list[int]) -> None:
+    events, dialect, told, at = EventReader(), ChatEvents(), [], 0
+    for cut in [*sorted(cuts), len(STREAM)]:
+        told += [said for event in events.feed(STREAM[at:cut]) for said in dialect.read(event)]
+        at = cut
+    plain = ChatEvents()
+    assert told == [said for event in EventReader().feed(STREAM) for said in plain.read(event)]
