@@ -1,9 +1,9 @@
-"""What is used of aiohttp: its server. Nobody else in a process that serves imports it.
+"""What is used of aiohttp's server, and aiohttp's first import in a process that serves.
 
 As it is imported aiohttp makes the TLS context of its client and reads all of the machine's
-certificate authorities for it: two megabytes, and a sixth of the CPU of a start. Its client is
-not used here, so it is shown an empty file instead. That context trusts nobody; contexts that
-others make later are as ever.
+certificate authorities for it: two megabytes, and a sixth of the CPU of a start. Whoever uses its
+client here brings a context, so it is shown an empty file instead. That context trusts nobody;
+contexts that others make later are as ever.
 """
 
 from __future__ import annotations

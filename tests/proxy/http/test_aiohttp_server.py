@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,13 +29,17 @@ def test_none_is_read_at_the_start_and_the_environment_stays_as_it_was(named: st
     assert out.stdout.split() == ["0", str(named)]
 
 
-def test_nobody_that_serves_uses_the_client_that_would_trust_nobody() -> None:
+def test_nobody_that_serves_uses_the_context_that_trusts_nobody() -> None:
     proxy = Path(__file__).parents[3] / "proxy/modelsplit_proxy"
     words = ("ClientSession", "TCPConnector", "aiohttp.client", "aiohttp.request")
     users = {
-        str(path.relative_to(proxy))
+        str(path.relative_to(proxy)): text
         for path in proxy.rglob("*.py")
-        if any(word in path.read_text() for word in words)
+        if any(word in (text := path.read_text(encoding="utf-8")) for word in words)
     }
-    # The demo asks itself, without TLS.
-    assert users == {"cli/demo.py"}
+    # The demo asks itself, without TLS. Clouds are asked with a context for each of them.
+    assert users.keys() == {"cli/demo.py", "providers/call.py", "providers/clouds.py"}
+    connectors = re.findall(r"TCPConnector\([^()]*\)", users["providers/clouds.py"])
+    assert len(connectors) == 1
+    assert "ssl=self._tls[provider]" in connectors[0]
+    assert "TCPConnector" not in users["providers/call.py"]
