@@ -118,6 +118,8 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         ("modelsplit_proxy.cli.simulate_command", "_run"),
         # A client of Redis, from an optional package: eight megabytes.
         ("modelsplit_proxy.app", "_shared_budgets"),
+        # rich, an optional package.
+        ("modelsplit_proxy.cli.top_command", "_run"),
         # The other commands: half a megabyte.
         ("modelsplit_proxy.cli.main", "_commands"),
         # The table of prices, from an optional package: six megabytes and a tenth of a second.

@@ -127,6 +127,9 @@ def _running(call: LiveCall) -> dict[str, Any]:
         "state": call.state,
         "age_ms": round(call.age_s * 1000, 1),
         "silent_ms": None if call.silent_s is None else round(call.silent_s * 1000, 1),
+        "client": call.client,
+        "output_tokens": call.tokens,
+        "tokens_per_s": None if call.tokens_per_s is None else round(call.tokens_per_s, 1),
     }
 
 

@@ -211,13 +211,17 @@ class AnswerReader:
         # Framed anew whatever the upstream's framing: an error can then still be told in-band.
         self._reply.commit(head, length=None, total=False)
         spliced = self._spliced() if tail is not None else None
+        self._attempt.stream = tail
         relay = Relay(exchange, spliced or self._reply.down, tail, kept)
         ping = (
             None
             if bounded.ping_s is None
             else partial(self._ping, tail if spliced is None else None)
         )
-        result = await self._relayed(relay, bounded, ping)
+        try:
+            result = await self._relayed(relay, bounded, ping)
+        finally:
+            self._attempt.stream = None
         if spliced is not None:
             spliced.finish()
         verdict = None if tail is None else record.endpoint.wire.judge(tail)

@@ -30,6 +30,34 @@ def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int,
 
     ``timeout_s``: for the connection and for each read; None: five seconds.
     """
+    status, body = _answer(admin, path, timeout_s)
+    answer = _parsed(body)
+    if not isinstance(answer, dict):
+        raise _stranger(admin, path, status)
+    return status, answer
+
+
+def get_list(admin: Address, path: str) -> list[dict[str, Any]]:
+    """The JSON list of one answer; NotRunningError if there is none."""
+    status, body = _answer(admin, path, None)
+    answer = _parsed(body)
+    if status != 200 or not isinstance(answer, list):
+        raise _stranger(admin, path, status)
+    return answer
+
+
+def get_text(admin: Address, path: str) -> str:
+    """One answer as text, or what its refusal says; NotRunningError if there is none."""
+    status, body = _answer(admin, path, None)
+    if status == 200:
+        return body.decode(errors="replace")
+    answer = _parsed(body)
+    if not isinstance(answer, dict) or "error" not in answer:
+        raise _stranger(admin, path, status)
+    return str(answer["error"])
+
+
+def _answer(admin: Address, path: str, timeout_s: float | None) -> tuple[int, bytes]:
     bound_s = _TIMEOUT_S if timeout_s is None else timeout_s
     connection = http.client.HTTPConnection(admin.host, admin.port, timeout=bound_s)
     try:
@@ -37,21 +65,24 @@ def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int,
         if bound_s > _TIMEOUT_S:
             await_sign(connection, admin)
         response = connection.getresponse()
-        body = response.read()
+        return response.status, response.read()
     except (OSError, http.client.HTTPException) as error:
         raise NotRunningError(nobody_answers(admin, error)) from error
     finally:
         connection.close()
+
+
+def _parsed(body: bytes) -> object:
     try:
-        answer = orjson.loads(body)
+        answer: object = orjson.loads(body)
     except orjson.JSONDecodeError:
-        answer = None
-    if not isinstance(answer, dict):
-        where = path.partition("?")[0]
-        raise NotRunningError(
-            f"http://{admin}{where} answered {response.status}, not as we do{STRANGER}"
-        )
-    return response.status, answer
+        return None
+    return answer
+
+
+def _stranger(admin: Address, path: str, status: int) -> NotRunningError:
+    where = path.partition("?")[0]
+    return NotRunningError(f"http://{admin}{where} answered {status}, not as we do{STRANGER}")
 
 
 def await_sign(connection: http.client.HTTPConnection, admin: Address) -> None:

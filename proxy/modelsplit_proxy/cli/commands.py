@@ -19,6 +19,7 @@ from modelsplit_proxy.cli import (
     simulate_command,
     slo,
     status,
+    top_command,
 )
 from modelsplit_proxy.cli.command import Argument, Command, settings_of
 
@@ -48,6 +49,7 @@ COMMANDS: Final = (
     serve.COMMAND,
     _DEMO,
     status.COMMAND,
+    top_command.COMMAND,
     requests.COMMAND,
     jobs.COMMAND,
     doctor.COMMAND,

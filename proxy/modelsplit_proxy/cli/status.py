@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.health import Level
 from modelsplit_proxy.admin import status_text
-from modelsplit_proxy.cli import admin_client
-from modelsplit_proxy.cli.command import JSON, Command, settings_of
+from modelsplit_proxy.cli import admin_client, watch
+from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, talk
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def run(admin: Address, *, as_json: bool) -> int:
 
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    return run(settings_of(args, environ).admin, as_json=args.json)
+    once = partial(run, settings_of(args, environ).admin, as_json=args.json)
+    return watch.repeat(once, args.every, environ) if args.watch else once()
 
 
 COMMAND: Final = Command(
@@ -40,9 +42,13 @@ COMMAND: Final = Command(
     "One screen of how the running proxy does, why, and what to do next. "
     "Exit 0: OK; 1: DEGRADED or CRITICAL; 3: not running.",
     _command,
-    (JSON,),
+    (
+        JSON,
+        Argument("--watch", action="store_true", help="again and again, until Ctrl-C"),
+        watch.EVERY,
+    ),
     settings=("admin",),
-    example="example: modelsplit status --json",
+    example="examples: modelsplit status --json, modelsplit status --watch --every 5",
 )
 
 

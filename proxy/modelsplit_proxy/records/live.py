@@ -20,7 +20,8 @@ class LiveCall(NamedTuple):
     """A running call. ``role`` None: it has none yet. ``state``: as of ``policy: call``.
 
     ``silent_s``: how long it has waited for its answer to begin; None: it has begun, or the
-    call was not sent.
+    call was not sent. ``tokens``: what has come of a stream, each piece of it counted as one, and
+    how many a second; None: it has not begun, or is no stream that is read.
     """
 
     request_id: str
@@ -29,6 +30,9 @@ class LiveCall(NamedTuple):
     state: str
     age_s: float
     silent_s: float | None
+    client: str
+    tokens: int | None
+    tokens_per_s: float | None
 
 
 class LiveCalls:
@@ -76,6 +80,8 @@ class LiveCalls:
                 str(record.call.state),
                 now - record.started,
                 _silent_s(record, now),
+                record.client,
+                *_tokens(record, now),
             )
             for record in self._records.values()
         ]
@@ -122,6 +128,15 @@ def _waits_s(record: CallRecord, now: float) -> float:
     if attempt is None or attempt.seated is not None or attempt.ended is not None:
         return 0.0
     return now - attempt.asked
+
+
+def _tokens(record: CallRecord, now: float) -> tuple[int | None, float | None]:
+    """How many have come, and how many a second since the first."""
+    attempt = record.attempts[-1] if record.attempts else None
+    if attempt is None or attempt.stream is None or attempt.first_byte is None:
+        return None, None
+    pieces, took_s = attempt.stream.pieces, now - attempt.first_byte
+    return pieces, pieces / took_s if took_s > 0 else None
 
 
 def _silent_s(record: CallRecord, now: float) -> float | None:

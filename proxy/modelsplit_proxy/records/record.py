@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.vocabulary import Context, Loading, Purpose, Role, RouteReason
     from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.protocol.request_headers import Asked
+    from modelsplit_proxy.protocol.stream_end import Tail
 
 # A name from a client may be as long as its body; records keep as much as a name needs.
 NAME_MAX: Final = 256
@@ -48,6 +49,7 @@ class Attempt:
     ``seats``: the limits when it got its seat or was refused; ``crowd``: who was there when
     it found no free one, and when its wait ended for nothing. ``trial``: it tried an open
     breaker. ``returned``: when it had a seat, found nobody who listened, and went back in line.
+    ``stream``: what has come of its stream, while it comes.
     """
 
     model: str
@@ -67,6 +69,7 @@ class Attempt:
     crowd_at_end: Crowd | None = None
     trial: bool = False
     returned: tuple[float, ...] = ()
+    stream: Tail | None = None
 
     @property
     def cost_usd(self) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from modelsplit_proxy.protocol.stream_end import Tail
 from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.request_log import text
 from modelsplit_proxy.records.values import log_fields
@@ -122,3 +123,21 @@ def test_running_calls_are_known_by_their_jobs() -> None:
     live.leave(records[2])
     assert list(live.by_job()) == ["a"]
     assert not live.of_job("b")
+
+
+def test_of_a_stream_it_is_known_what_has_come_and_how_fast() -> None:
+    live = LiveCalls(Clock())
+    record = routed()
+    live.enter(record)
+    attempt = record.attempt(PLANNER.candidates[0], 80.0)
+    attempt.dispatched = 99.0
+    [call] = live.calls()
+    assert (call.tokens, call.tokens_per_s) == (None, None)
+    attempt.stream = Tail()
+    attempt.first_byte = Clock().now() - 2.0
+    for _ in range(7):
+        attempt.stream.feed(b'{"response":"x"}\n')
+    [call] = live.calls()
+    assert (call.tokens, call.tokens_per_s) == (7, 3.5)
+    attempt.stream = None
+    assert live.calls()[0].tokens is None
