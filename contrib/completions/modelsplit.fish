@@ -50,8 +50,8 @@ function _shtab_modelsplit_using
   test "$_shtab_modelsplit_cmdpath" = "$argv"
 end
 
-set -g _shtab_modelsplit_commands serve demo status top requests jobs doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
-set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --every --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
+set -g _shtab_modelsplit_commands serve demo status top requests jobs doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget egress' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
+set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --every --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --shared --shared-prefix --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
 complete -c modelsplit -f
@@ -81,6 +81,8 @@ complete -c modelsplit -n '_shtab_modelsplit_using serve' -l keep-records -x -d 
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l max-records-size -x -d 'largest state file; the oldest records go first (default 1GiB)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l log-format -x -d 'json, text, or auto: text on a terminal (default auto)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l otlp-endpoint -x -d 'OpenTelemetry collector to send traces to; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using serve' -l shared -x -d 'Redis where several modelsplits count budgets together; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using serve' -l shared-prefix -x -d 'what the names of all keys there begin with (default modelsplit)'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l boot-id -x -d 'which boot of the machine this is, where the system hides it'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l allow-host -x -d 'further Host name to answer to'
 complete -c modelsplit -n '_shtab_modelsplit_using serve' -l allow-origin -x -d 'further browser Origin to answer to'
@@ -114,6 +116,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using requests' -l until -x -d 'cal
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l limit -x -d 'so many of the last ones (default 50, at most 1000)'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l export -d 'all of them as JSON Lines, in order of arrival'
+complete -c modelsplit -n '_shtab_modelsplit_using requests' -l follow -d 'each call as it ends, until Ctrl-C'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'read the state file there, without the proxy'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a jobs -d 'Jobs, the one last heard of last; with ID, one job: its calls, tools and gaps. Exit 0: found; 1: no such job; 2: wrong usage; 3: not running.'
@@ -163,6 +166,8 @@ complete -c modelsplit -n '_shtab_modelsplit_using config show' -l keep-records 
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l max-records-size -x -d 'largest state file; the oldest records go first (default 1GiB)'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l log-format -x -d 'json, text, or auto: text on a terminal (default auto)'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l otlp-endpoint -x -d 'OpenTelemetry collector to send traces to; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l shared -x -d 'Redis where several modelsplits count budgets together; default: none'
+complete -c modelsplit -n '_shtab_modelsplit_using config show' -l shared-prefix -x -d 'what the names of all keys there begin with (default modelsplit)'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l boot-id -x -d 'which boot of the machine this is, where the system hides it'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l allow-host -x -d 'further Host name to answer to'
 complete -c modelsplit -n '_shtab_modelsplit_using config show' -l allow-origin -x -d 'further browser Origin to answer to'
@@ -280,6 +285,12 @@ complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l policy -xka "
 complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'default: where the running proxy keeps it'
 complete -c modelsplit -n '_shtab_modelsplit_using budget show' -l admin -x -d 'the running proxy'"'"'s admin listener'
+complete -c modelsplit -n '_shtab_modelsplit_using budget; and test $_shtab_modelsplit_npos -eq 0' -a egress -d 'What has left for clouds: who, why, how much; never what was in it. Exit 0: done; 1: not; 2: wrong usage.'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l days -x -d 'since when (default: 30)'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l json -d 'machine-readable output'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'default: where the running proxy keeps it'
+complete -c modelsplit -n '_shtab_modelsplit_using budget egress' -l admin -x -d 'the running proxy'"'"'s admin listener'
 complete -c modelsplit -n '_shtab_modelsplit_using budget; and test $_shtab_modelsplit_npos -eq 0' -a approve -d 'Allow the cloud: so much money, for so long. Exit 0: done; 1: not; 2: wrong usage.'
 complete -c modelsplit -n '_shtab_modelsplit_using budget approve' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using budget approve' -l usd -x -d 'US dollars, at most'
@@ -307,6 +318,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_
 complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -l socket -d 'the socket unit instead'
 complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -l user -d 'for one user'"'"'s systemd, not the system'"'"'s'
+complete -c modelsplit -n '_shtab_modelsplit_using print-unit' -l cloud -d 'a drop-in that lets it reach a cloud'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a print-policy -d 'Print the shipped policy. Exit 0: done; 1: a file cannot be made.'
 complete -c modelsplit -n '_shtab_modelsplit_using print-policy' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using print-policy' -l schema -d 'its JSON schema instead, for editors'

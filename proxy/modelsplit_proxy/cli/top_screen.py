@@ -41,7 +41,7 @@ _COLUMNS: Final[Mapping[str, tuple[int, int | None]]] = MappingProxyType(
         "CLIENT": (110, 1),
         "AGE": (0, None),
         "TOK/S": (_NARROW, None),
-        "NOTE": (_NARROW, 1),
+        "NOTE": (_NARROW, 2),
         "ID": (0, None),
     }
 )

@@ -40,6 +40,7 @@ export async function drawCalls() {
     const calls = await ask(`dashboard/calls?${words()}`);
     if (mine !== asked) return;
     show($("requests-error"), false);
+    say($("requests-empty"), String(words()) ? "No such call." : "No calls yet.");
     fill($("requests-t"), COLUMNS, calls.map((call) => [`${call.request_id} ${call.started_at}`, [
       time(call.started_at), opener("request", call.request_id, short(call.request_id)), call.llm_role ?? NONE,
       call.requested_model || NONE, (call.llm_role && call.llm_model) || NONE, outcome(call), ms(waited(call)), ms(call.ttfb_ms),

@@ -36,7 +36,7 @@ function value(number, unit) {
   if (number === null) return NONE;
   if (unit === "ms") return ms(number);
   if (unit === "s") return seconds(number);
-  if (unit === "hours" || unit === "days") return `${Number(number.toPrecision(3))} ${unit[0]}`;
+  if (unit === "hours" || unit === "days") return `${Number(number.toFixed(2))} ${unit[0]}`;
   const scaled = unit === "share" || unit === "ratio" ? 100 * number : number;
   const text = Number.isInteger(scaled) ? count(scaled) : scaled.toPrecision(3);
   return unit === "share" || unit === "ratio" ? `${text} %` : `${text}${unit === "%" ? " %" : ""}`;

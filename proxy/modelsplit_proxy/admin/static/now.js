@@ -70,9 +70,18 @@ function soon(expected) {
   return expected < 50 ? "any moment" : `~${ms(expected)}`;
 }
 
+// Of a full line not everybody is shown.
+function told(id, rows, all, which) {
+  const some = rows < all;
+  say($(id), some ? `The ${rows} that have ${which} longest.` : "");
+  show($(id), some);
+}
+
 function drawQueue(queue) {
   say($("waiting-n"), count(queue.waiting_in_all));
   say($("running-n"), count(queue.running_in_all));
+  told("waiting-note", queue.waiting.length, queue.waiting_in_all, "waited");
+  told("running-note", queue.running.length, queue.running_in_all, "run");
   fill($("waiting-t"), WAITING, queue.waiting.map((row, at) => [
     `${row.request_id} ${row.llm_role} ${row.place} ${at}`,
     [row.place, opener("request", row.request_id, short(row.request_id)), row.llm_role, row.model, ms(row.waited_ms), soon(row.expected_wait_ms), row.why],

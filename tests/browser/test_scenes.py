@@ -1,0 +1,185 @@
+"""The page while something is so: nothing yet, a full line, Ollama away; and its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from clients import install
+from clients.absence import absent
+from modelsplit_sim.config import SimConfig
+from modelsplit_sim.faults import Kind
+from support.harness import Running, running
+
+FOLDER = Path(__file__).parent
+PROGRAMS = ("chromium", "node", "npm")
+LONG = {
+    "max_queue": 256,
+    "max_wait_ms": 600_000,
+    "allow_long_wait": True,
+    "timeout_ms": None,
+    "total_timeout_ms": None,
+}
+ROLES = "#roles-t tbody tr"
+# What stands where nothing is known.
+NONE = "\N{EN DASH}"
+
+
+async def modules() -> Path:
+    try:
+        return await asyncio.to_thread(
+            install.node_packages, "browser", FOLDER / "package.json", FOLDER / "package-lock.json"
+        )
+    except install.Unavailable as reason:
+        absent(reason, "playwright-core")
+
+
+async def seen(up: Running, output: Path, *scenes: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the browser saw in each scene, in which nothing may be wrong with the page itself."""
+    chromium, node = shutil.which("chromium"), shutil.which("node")
+    assert chromium is not None
+    assert node is not None
+    url = f"http://127.0.0.1:{up.admin_port}/"
+    whole = [{"width": 1440, "scheme": "light", "reads": {}} | scene for scene in scenes]
+    child = await asyncio.create_subprocess_exec(
+        *(node, FOLDER / "scene.mjs", await modules(), chromium, url, output, json.dumps(whole)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, talk = await child.communicate()
+    assert child.returncode == 0, talk.decode()
+    found: list[dict[str, Any]] = json.loads(out)
+    for scene in found:
+        assert (scene["violations"], scene["errors"], scene["sideways"]) == ([], [], 0), scene
+    return found
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """Where the screenshots are put: kept where PAGE_PICTURES says so."""
+    kept = os.environ.get("PAGE_PICTURES")
+    return tmp_path if kept is None else Path(kept)
+
+
+@pytest.mark.tools(*PROGRAMS)
+async def test_in_its_first_minute_it_says_that_there_is_nothing_yet(output: Path) -> None:
+    waits = [
+        ["#level", "OK"],
+        [ROLES, "PLANNER"],
+        ["#queue .empty:visible", "Nobody waits."],
+        ["#requests .empty:visible", "No calls yet."],
+        ["#jobs .empty:visible", "None is kept."],
+        ["#slo-t tbody tr", "not enough data"],
+    ]
+    scene = {"name": "empty", "waits": waits, "reads": {"roles": ROLES}}
+    async with running() as up:
+        found = await seen(up, output, scene, scene | {"width": 390, "scheme": "dark"})
+    for view in found:
+        assert [row[:4] for row in view["texts"]["roles"]][:2] == [
+            ["PLANNER", "0 / 2", "0 / 64", NONE],
+            ["EXECUTOR", "0 / 5", "0 / 64", NONE],
+        ]
+
+
+@pytest.mark.tools(*PROGRAMS)
+async def test_a_line_of_256_is_shown_by_its_longest_and_by_its_number(output: Path) -> None:
+    overlay = {"roles": {"EXECUTOR": LONG}}
+    sim = SimConfig(tokens=1_000_000, token_rate=1, num_parallel=1)
+    async with AsyncExitStack() as stack, running(sim, overlay) as up:
+        for _ in range(256 + 5):
+            client = await stack.enter_async_context(up.client())
+            await client.ask("POST", "/api/generate", {"model": "executor", "prompt": "x"})
+        await up.until(lambda: up.seats() == (5, 256))
+        waits = [["#waiting-n", "256"], ["#waiting-t tbody tr", "EXECUTOR"]]
+        reads = {"count": "#waiting-n", "rows": "#waiting-t tbody tr", "note": "#waiting-note"}
+        scene = {"name": "full", "waits": waits, "reads": reads}
+        found = await seen(up, output, scene, scene | {"width": 390, "scheme": "dark"})
+    for view in found:
+        texts = view["texts"]
+        assert texts["count"] == [["256"]]
+        assert len(texts["rows"]) == 100
+        assert texts["note"] == [["The 100 that have waited longest."]]
+
+
+@pytest.mark.tools(*PROGRAMS)
+async def test_that_ollama_is_away_is_the_first_thing_it_says(output: Path) -> None:
+    async with running() as up:
+        await up.sim.stop()
+        await up.app.probe.ask()
+        waits = [["#level", "CRITICAL"], ["#facts", "does not answer"]]
+        reads = {
+            "level": "#level",
+            "cause": "#cause",
+            "next": "#next-step",
+            "loaded": "#loaded-empty",
+        }
+        scene = {"name": "away", "waits": waits, "reads": reads}
+        found = await seen(up, output, scene, scene | {"width": 390, "scheme": "dark"})
+    for view in found:
+        assert view["texts"]["level"] == [["✖ CRITICAL"]]
+        assert "Ollama" in view["texts"]["cause"][0][0]
+        assert view["texts"]["next"][0][0]
+        assert view["texts"]["loaded"] == [["What is loaded is not known."]]
+
+
+@pytest.mark.tools(*PROGRAMS)
+async def test_its_figures_are_those_of_the_metrics_and_of_the_status(output: Path) -> None:
+    sim = SimConfig(tokens=5)
+    async with running(sim) as up:
+        await _calls(up)
+        waits = [["#roles-t tbody tr", "qwen3:8b"], ["#asked-t tbody tr", "qwen3:8b"]]
+        waits += [["#requests-t tbody tr", "E_UPSTREAM_LOCAL"], ["#budgets-t tbody tr", "heavy"]]
+        reads = {"roles": ROLES, "models": "#asked-t tbody tr", "budgets": "#budgets-t tbody tr"}
+        [view] = await seen(up, output, {"name": "figures", "waits": waits, "reads": reads})
+        async with up.admin() as admin:
+            metrics = (await admin.request("GET", "/metrics")).body.decode()
+            status = (await admin.request("GET", "/stats?format=text")).body.decode()
+    samples = [s for f in text_string_to_metric_families(metrics) for s in f.samples]
+
+    def total(name: str, **labels: str) -> int:
+        fitting = (s for s in samples if s.name == name and labels.items() <= s.labels.items())
+        return round(sum(sample.value for sample in fitting))
+
+    for row in view["texts"]["roles"]:
+        role = row[0]
+        [line] = re.findall(rf"^{role} +(\S+) +\S+ +(\S+) +\S+ +(\d+) +(\d+)", status, re.MULTILINE)
+        run, wait, calls, failed = line
+        assert row[1].replace(" ", "").replace("nocap", "-") == run
+        assert row[2].replace(" ", "") == wait
+        assert int(run.partition("/")[0]) == total("modelsplit_in_flight", role=role)
+        assert int(wait.partition("/")[0]) == total("modelsplit_queue_depth", role=role)
+        assert int(row[10]) == int(calls) == total("modelsplit_requests_total", role=role)
+        shown_failed = int(row[11])
+        assert shown_failed == total("modelsplit_requests_total", role=role, outcome="error")
+        assert shown_failed == int(failed)
+    assert {row[0] for row in view["texts"]["models"]} >= {"qwen3:4b", "qwen3:8b"}
+    for model, calls, failed, _, _, tokens, *_ in view["texts"]["models"]:
+        assert int(calls) == total("modelsplit_requests_total", model=model)
+        assert int(failed) == total("modelsplit_requests_total", model=model, outcome="error")
+        assert int(tokens) == total("modelsplit_tokens_total", model=model, direction="output")
+    for name, _, calls, usd, *_ in view["texts"]["budgets"]:
+        used = total("modelsplit_budget_used", budget=name, unit="calls")
+        assert calls.startswith(f"{used} of ")
+        assert usd == NONE or usd.startswith("0 USD of ")
+
+
+async def _calls(up: Running) -> None:
+    """Of three models: answered ones, and one that fails for good."""
+    async with up.client() as client:
+        for model, count in (("planner", 3), ("executor", 2), ("heavy", 1)):
+            for _ in range(count):
+                body = {"model": model, "prompt": "x", "stream": False}
+                assert (await client.request("POST", "/api/generate", body)).status == 200
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}')
+        body = {"model": "heavy", "prompt": "x", "stream": False}
+        assert (await client.request("POST", "/api/generate", body)).status >= 500
+    await up.calls.wait(7)
