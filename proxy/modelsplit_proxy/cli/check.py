@@ -117,7 +117,7 @@ def _of_proxy(asked: RouteAsked, admin: Address) -> tuple[dict[str, Any], str]:
     try:
         _, fields = admin_client.get(admin, f"/route?{query}")
     except admin_client.NotRunningError as error:
-        talk(f"{error} So this is told of the policy that a start here would use")
+        talk(f"{error}; so this is told of the policy that a start here would use")
         return _of_file(asked)
     return fields | {"running": True}, f"of the proxy at http://{admin}"
 

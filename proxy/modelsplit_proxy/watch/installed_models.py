@@ -133,8 +133,9 @@ class InstalledModels:
     """Keeps what is known of one host's models true.
 
     ``facts``: of each of our own models that the policy names, by canonical name; empty while
-    nobody has told. ``missing``: those of them that are not there. ``tells_gaps``: what a second
-    model lacks is told before anybody needs it, because somebody chose it; else when it is.
+    nobody has told. ``missing``: those of them that are not there. ``is_answered``: whether the
+    last question was, True before the first. ``tells_gaps``: what a second model lacks is told
+    before anybody needs it, because somebody chose it; else when it is.
     """
 
     def __init__(
@@ -159,7 +160,7 @@ class InstalledModels:
         self._sooner = asyncio.Event()
         self._wanted = False
         self._answered = -math.inf
-        self._is_answered = True
+        self.is_answered = True
         # What was said of the models in the log, and is still so.
         self._told: tuple[str, ...] | None = None
         self.facts: Mapping[str, ModelFacts] = {}
@@ -225,10 +226,13 @@ class InstalledModels:
         except (TimeoutError, UpstreamError):
             found = facts = None
         self._answered = time()
-        self._is_answered = found is not None and facts is not None
+        self.is_answered = found is not None and facts is not None
         if found is not None and facts is not None:
+            was_missing = self._told is not None and bool(self.missing)
             self._learn(facts)
             self._tell(found)
+            if was_missing and not self.missing:
+                logger.info("what the policy names is installed now")
 
     def _learn(self, facts: Mapping[str, ModelFacts]) -> None:
         self.facts = facts
@@ -263,14 +267,12 @@ class InstalledModels:
         for warning in self._told:
             if told is None or warning not in told:
                 logger.warning("%s", warning)
-        if told and not self._told:
-            logger.info("what the policy names is installed now")
 
     def _due(self) -> float:
+        if not self.is_answered:
+            return self._answered if self._wanted else self._answered + _UNKNOWN_S
         if self._wanted:
             return self._answered + _AT_LEAST_S
-        if not self._is_answered:
-            return self._answered + _UNKNOWN_S
         # Who is told what to install looks again soon whether it is there.
         complete = self.facts and all(fact.installed for fact in self.facts.values())
         return self._answered + (_AT_MOST_S if complete else _UNKNOWN_S)

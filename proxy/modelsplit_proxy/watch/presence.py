@@ -92,7 +92,7 @@ class Presence:
         self._breakers.answered(Provider.LOCAL, returned=returned)
         if returned:
             self._queue.go_on()
-        if self._is_another() or returned:
+        if self._is_another() or returned or not self._installed.is_answered:
             self._installed.want()
 
     def close(self) -> None:

@@ -357,7 +357,7 @@ def test_where_no_proxy_runs_a_route_says_that_it_is_of_a_start_here(
     told = capsys.readouterr()
     assert told.out.splitlines()[0].endswith(", no running proxy was asked")
     assert told.err.startswith(f"modelsplit: nobody listens at http://127.0.0.1:{port}:")
-    assert told.err.endswith("So this is told of the policy that a start here would use\n")
+    assert told.err.endswith("; so this is told of the policy that a start here would use\n")
 
 
 def test_a_route_of_a_proxy_of_another_version_is_not_told_wrongly() -> None:

@@ -16,8 +16,10 @@ from modelsplit_proxy import app
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.watch import installed_models
 from modelsplit_sim.config import SimConfig
+from modelsplit_sim.server import Sim
 from support.calls import call
-from support.harness import policy, running
+from support.harness import in_front_of, policy, running
+from support.ports import kept_port
 from support.scripted import response
 from support.wire import Client
 
@@ -235,6 +237,17 @@ async def test_what_has_answered_is_known_to_be_there_at_once() -> None:
         await up.calls.wait()
         assert "qwen3:4b" not in known.missing
         assert "PLANNER" not in up.app.service.verdict().cause
+
+
+async def test_one_that_comes_late_is_asked_what_it_has_at_once() -> None:
+    with kept_port() as port:
+        async with in_front_of(port) as up:
+            known = up.app.installed
+            await up.until(lambda: not known.is_answered)
+            sim = Sim(SimConfig(models=("qwen3:8b",)))
+            await sim.start(port)
+            await up.until(lambda: "qwen3:4b" in known.missing)
+            await sim.stop()
 
 
 async def test_what_is_not_answered_is_asked_again_soon() -> None:

@@ -28,6 +28,7 @@ class Everybody:
     def __init__(self) -> None:
         self.told: list[str] = []
         self.version: str | None = "1.0"
+        self.is_answered = True
         self.away: Failure | None = None
 
     def hold(self, away: Failure) -> None:
@@ -139,6 +140,13 @@ async def test_another_version_may_have_other_models() -> None:
     for everybody.version in ("1.0", None, "1.0", "1.1", "1.1"):
         presence.answered()
     assert everybody.told.count("what is installed is wanted") == 1
+
+
+async def test_what_is_there_is_asked_what_it_has_where_it_did_not_say() -> None:
+    presence, everybody = made()
+    everybody.is_answered = False
+    presence.answered()
+    assert everybody.told == ["LOCAL answers", "what is installed is wanted"]
 
 
 async def test_bad_http_is_an_answer_too() -> None:
