@@ -115,7 +115,7 @@ class ProviderCall:
                 await self._read_whole(response)
 
     async def _refused(self, response: aiohttp.ClientResponse) -> ProviderError:
-        body = await response.content.read(_ERROR_BYTES)
+        body = await _start_of(response)
         head = UpstreamHead(response.status, b"", list(response.raw_headers), None)
         self.limits = rate_limits.lines(head, self._clock.wall())
         failure = failures.of_status(head, body, self._named, self._clock.wall())
@@ -196,6 +196,16 @@ class ProviderCall:
 
     def _fail(self, error: ProviderError) -> None:
         self.exchange.on_error(error)
+
+
+async def _start_of(response: aiohttp.ClientResponse) -> bytes:
+    """A body as far as it may say why; it may come in pieces."""
+    body = bytearray()
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _ERROR_BYTES:
+            break
+    return bytes(body[:_ERROR_BYTES])
 
 
 def at_once(body: bytes) -> Exchange:

@@ -73,8 +73,8 @@ def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> P
     writer = translation.writer(parts.name, parts.clock, fields)
     if endpoint.label == MESSAGES_PATH and not passes:
         return failures.untranslatable(named, f"{endpoint.label} is not its API")
-    asked, left_out = dialect.ask(question.body)
-    body, redacted = parts.redactor.redacted(asked)
+    cleared, redacted = parts.redactor.redacted(question.body)
+    body, left_out = dialect.ask(cleared)
     return Prepared(
         body=tellable.dumps(body),
         streams=question.body.get("stream") is True,

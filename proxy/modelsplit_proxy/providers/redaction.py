@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Values under these keys are no text of a person's: what holds a request together, and pictures.
 _STRUCTURE: Final = frozenset(
-    {"model", "role", "type", "id", "tool_use_id", "media_type", "data", "signature"}
+    {"model", "role", "type", "id", "tool_use_id", "name", "media_type", "data", "signature"}
 )
 
 

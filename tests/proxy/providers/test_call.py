@@ -160,3 +160,12 @@ def test_every_error_has_a_name_and_our_own_words(error: Exception, fault: str) 
     found, words = module._told(error)
     assert found.value == fault
     assert "secret" not in words
+
+
+async def test_a_refusal_that_comes_in_pieces_is_read_to_its_end() -> None:
+    long = "why " * 4000
+    async with asking(Script(status=400, message=long)) as (call, _):
+        with pytest.raises(UpstreamError) as raised:
+            await call.exchange.ready()
+        assert raised.value.failure is not None
+        assert "with 400: why why" in raised.value.failure.message

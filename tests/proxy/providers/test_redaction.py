@@ -26,6 +26,7 @@ def test_texts_are_cleared_wherever_they_stand() -> None:
         "model": "claude-3",
         "max_tokens": 12,
         "system": "Kim is 30",
+        "tools": [{"name": "f1", "description": "add 1"}],
         "messages": [
             {
                 "role": "user",
@@ -39,7 +40,8 @@ def test_texts_are_cleared_wherever_they_stand() -> None:
         ],
     }
     cleared, found = DIGITS.redacted(body)
-    assert found == {"digits": 4, "kim": 2}
+    assert found == {"digits": 5, "kim": 2}
+    assert cleared["tools"] == [{"name": "f1", "description": r"add \1#"}]
     assert cleared["model"] == "claude-3"
     assert cleared["system"] == r"[name] is \1#"
     content = cleared["messages"][0]["content"]
