@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -90,7 +91,9 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
                 sys.stdout.buffer.write(piece)
         else:
             calls = source.latest(asked.words, asked.limit)
-            show_kept(calls, request_log.listing, as_json=asked.as_json, told_by=told_by)
+            show_kept(calls, _listing, as_json=asked.as_json, told_by=told_by)
+            if calls and not asked.as_json:
+                talk(f"times are in {_zone()}")
             if not calls and not asked.as_json:
                 talk("no call matches" if asked.words else "no calls are kept")
     except (QueryError, AmbiguousError) as error:
@@ -105,11 +108,32 @@ def _follow(asked: RequestsArguments, source: _Proxy | _File, admin: Address) ->
         if asked.as_json:
             sys.stdout.writelines(orjson.dumps(call).decode() + "\n" for call in reversed(calls))
         else:
-            show_kept([*calls], request_log.listing, as_json=False, told_by=admin)
+            show_kept([*calls], _listing, as_json=False, told_by=admin)
         sys.stdout.flush()
 
+    if not asked.as_json:
+        talk(f"times are in {_zone()}")
     follower = Follower(lambda: source.latest(asked.words, LOOK_AT), tell)
     follow(follower, asked.limit, _wait)
+
+
+def _listing(calls: list[dict[str, Any]]) -> str:
+    """A line each, with the time they came in this machine's zone."""
+    return request_log.listing(
+        [call | {"started_at": _local(str(call["started_at"]))} for call in calls]
+    )
+
+
+def _local(stamp: str) -> str:
+    """A moment as the records have it, in UTC, in the form that it has there, but in our zone."""
+    moment = datetime.fromisoformat(stamp).astimezone()
+    return moment.isoformat(timespec="milliseconds")
+
+
+def _zone() -> str:
+    """This machine's zone by name, and how far it is from UTC."""
+    now = datetime.fromtimestamp(SystemClock().wall(), UTC).astimezone()
+    return f"{now:%Z (UTC%z)}" if now.utcoffset() else "UTC"
 
 
 def _wait(seconds: float) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import os
 import pwd
 import tempfile
+import time
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,7 +228,7 @@ def test_somebody_elses_file_says_whose_it_is(mode: int) -> None:
         Path(name).chmod(mode)
         os.seteuid(pwd.getpwnam("nobody").pw_uid)
         try:
-            with pytest.raises(StoreError, match=r"may only be opened by the user root, .*: sudo"):
+            with pytest.raises(StoreError, match=r"may only be opened by the user root, .*sudo"):
                 run("--state", name)
         finally:
             os.seteuid(0)
@@ -307,3 +309,34 @@ async def test_calls_are_followed_until_ctrl_c(
 def test_only_the_running_proxy_is_followed(words: list[str]) -> None:
     with pytest.raises(QueryError, match="--follow is of the running proxy"):
         asked("--follow", *words)
+
+
+@pytest.mark.parametrize(
+    ("zone", "named"),
+    [
+        ("UTC", "times are in UTC"),
+        ("Etc/GMT-14", "times are in +14 (UTC+1400)"),
+    ],
+)
+def test_times_are_those_of_this_machine_and_its_zone_is_named(
+    zone: str,
+    named: str,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    with kept(tmp_path) as state, monkeypatch.context() as patch:
+        patch.setenv("TZ", zone)
+        time.tzset()
+        assert run("--state", state) == 0
+        told = capsys.readouterr()
+        assert run("--state", state, "--json") == 0
+        stamps = [call["started_at"] for call in orjson.loads(capsys.readouterr().out)]
+    time.tzset()
+    assert named in told.err
+    hours = {"UTC": 0}.get(zone, 14)
+    shifted = [datetime.fromisoformat(stamp) + timedelta(hours=hours) for stamp in stamps]
+    lines = told.out.splitlines()
+    assert [line[:23] for line in reversed(lines)] == [
+        moment.isoformat(" ", "milliseconds")[:23] for moment in shifted
+    ]
