@@ -272,7 +272,7 @@ async def test_a_browser_may_read_an_error() -> None:
 async def test_what_the_upstream_advises_on_asking_again_is_told_on(
     status: str, body: bytes
 ) -> None:
-    """Also where its words are not: they are no JSON."""
+    """Also where its words are not, or not alone: they are no JSON, or of a missing model."""
     route = "/v1/chat/completions"
     for word in ("true", "false"):
         lines = ("Retry-After: 25", f"x-should-retry: {word}")

@@ -8,6 +8,7 @@ off; what was held can still be set back.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -139,7 +140,9 @@ class AnswerReader:
         failure = self._what_is_wrong(head, held)
         if failure is not None:
             if failure.reason is Reason.NOT_INSTALLED:
-                return self.set_back(self._not_installed(body))
+                ours = self._not_installed(body)
+                after_s = failure.retry_after_s
+                return self.set_back(replace(ours, retry_after_s=after_s, retry=failure.retry))
             return self.set_back(failure, head, body)
         if self._early_headers is not None and self._early_headers.committed:
             return self._whole_in_stream(body)
