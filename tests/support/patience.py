@@ -12,6 +12,7 @@ from modelsplit_proxy import app
 from modelsplit_proxy.cli import (
     admin_client,
     check,
+    cloud_check,
     doctor_findings,
     doctor_network,
     experiments,
@@ -39,6 +40,7 @@ DISK: Final = (
 COMMANDS: Final = (
     (admin_client, "_TIMEOUT_S"),
     (check, "_ONLINE_TIMEOUT_S"),
+    (cloud_check, "_TIMEOUT_S"),
     (doctor_findings, "_TIMEOUT_S"),
     (doctor_network, "_TLS_TIMEOUT_S"),
     (experiments, "_TIMEOUT_S"),

@@ -48,7 +48,7 @@ COMMAND: Final = Command(
         watch.EVERY,
     ),
     settings=("admin",),
-    example="examples: modelsplit status --json, modelsplit status --watch --every 5",
+    example="example: modelsplit status --watch --every 5",
 )
 
 
