@@ -2,26 +2,12 @@
 //   node page.mjs NODE_MODULES CHROMIUM URL OUTPUT '[{"width": 1440, "scheme": "light"}]'
 // Waits for what the page shows, and never for a time to pass.
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 
-const [modules, executablePath, base, output, views] = process.argv.slice(2);
-const require = createRequire(join(modules, "page.mjs"));
-const { chromium } = require("playwright-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const PATIENCE_MS = 600_000;
+import { browser, opened, violations } from "./browser.mjs";
 
-const browser = await chromium.launch({ executablePath, timeout: PATIENCE_MS, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+const [, , base, output, views] = process.argv.slice(2);
 const seen = [];
-
-async function violations(page) {
-  const session = await page.context().newCDPSession(page);
-  const expression = `${axe};axe.run().then((found) => JSON.stringify(found.violations.map((v) => [v.id, ...v.nodes.map((n) => n.html)])))`;
-  const { result } = await session.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
-  await session.detach();
-  return JSON.parse(result.value);
-}
 
 async function drawn(page) {
   await page.locator("body[data-ready=yes]").waitFor();
@@ -32,14 +18,8 @@ async function drawn(page) {
 }
 
 async function look(view) {
-  const context = await browser.newContext({ viewport: { width: view.width, height: 900 }, colorScheme: view.scheme });
-  context.setDefaultTimeout(PATIENCE_MS);
-  context.setDefaultNavigationTimeout(PATIENCE_MS);
-  const page = await context.newPage();
-  const errors = [];
+  const { page, errors } = await opened(view);
   const hosts = new Set();
-  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) errors.push(message.text()); });
-  page.on("pageerror", (error) => errors.push(String(error)));
   page.on("dialog", (dialog) => { errors.push(`dialog ${dialog.message()}`); dialog.dismiss(); });
   page.on("request", (request) => hosts.add(new URL(request.url()).host));
   await page.goto(base);
@@ -80,7 +60,7 @@ async function look(view) {
   // What it was told there is a 404, which the browser calls an error.
   found.errors = errors.filter((text) => !text.includes("404"));
   found.hosts = [...hosts];
-  await context.close();
+  await page.context().close();
   return found;
 }
 

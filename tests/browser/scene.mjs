@@ -4,34 +4,14 @@
 // ``waits``: until an element that the selector finds holds the text. ``reads``: the texts, cell by
 // cell, of what a selector finds. Waits for what the page shows, and never for a time to pass.
 
-import { readFileSync } from "node:fs";
-import { createRequire } from "node:module";
 import { join } from "node:path";
 
-const [modules, executablePath, url, output, scenes] = process.argv.slice(2);
-const require = createRequire(join(modules, "scene.mjs"));
-const { chromium } = require("playwright-core");
-const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
-const PATIENCE_MS = 600_000;
+import { browser, opened, violations } from "./browser.mjs";
 
-const browser = await chromium.launch({ executablePath, timeout: PATIENCE_MS, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
-
-async function violations(page) {
-  const session = await page.context().newCDPSession(page);
-  const expression = `${axe};axe.run().then((found) => JSON.stringify(found.violations.map((v) => [v.id, ...v.nodes.map((n) => n.html)])))`;
-  const { result } = await session.send("Runtime.evaluate", { expression, awaitPromise: true, returnByValue: true });
-  await session.detach();
-  return JSON.parse(result.value);
-}
+const [, , url, output, scenes] = process.argv.slice(2);
 
 async function look(scene) {
-  const context = await browser.newContext({ viewport: { width: scene.width, height: 900 }, colorScheme: scene.scheme });
-  context.setDefaultTimeout(PATIENCE_MS);
-  context.setDefaultNavigationTimeout(PATIENCE_MS);
-  const page = await context.newPage();
-  const errors = [];
-  page.on("console", (message) => { if (["error", "warning"].includes(message.type())) errors.push(message.text()); });
-  page.on("pageerror", (error) => errors.push(String(error)));
+  const { page, errors } = await opened(scene);
   await page.goto(url);
   await page.locator("body[data-ready=yes]").waitFor();
   for (const [selector, text] of scene.waits) await page.locator(selector, { hasText: text }).first().waitFor();
@@ -45,7 +25,7 @@ async function look(scene) {
   }
   await page.screenshot({ path: join(output, `${scene.name}-${scene.width}-${scene.scheme}.png`), fullPage: true });
   found.errors = errors;
-  await context.close();
+  await page.context().close();
   return found;
 }
 

@@ -18,14 +18,13 @@ import pytest
 from modelsplit_proxy.config.settings import Address
 from modelsplit_sim.config import SimConfig
 from support.harness import in_front_of, running
-from support.raw import chunk, raw_upstream
+from support.raw import in_two_pieces, raw_upstream
 from support.wire import Client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
     from support.harness import Running
-    from support.raw import Peer
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 HERE = Address("127.0.0.1", 0)
@@ -166,17 +165,8 @@ async def test_a_piece_of_a_stream_goes_on_before_the_next_is_made(
     balancer: Any, tmp_path: Path
 ) -> None:
     read = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.request()
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n")
-        peer.send(b"Transfer-Encoding: chunked\r\n\r\n")
-        peer.send(chunk(b'{"response":"a","done":false}\n'))
-        await read.wait()
-        peer.send(chunk(b'{"response":"b","done":true}\n') + chunk(b""))
-
     async with (
-        raw_upstream(script) as upstream,
+        raw_upstream(in_two_pieces(read)) as upstream,
         in_front_of(upstream.port, agent=HERE) as up,
         balancer(tmp_path, [up]) as front,
         front.client() as client,

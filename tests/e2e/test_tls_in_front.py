@@ -15,14 +15,13 @@ import pytest
 
 from support.harness import in_front_of
 from support.ports import kept_port
-from support.raw import chunk, raw_upstream
+from support.raw import in_two_pieces, raw_upstream
 from support.wire import Client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from support.harness import Running
-    from support.raw import Peer
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 NAME = "gpu.example"
@@ -133,18 +132,8 @@ async def test_a_stream_passes_piece_by_piece_with_its_headers_and_its_client(
     make: Any, tmp_path: Path
 ) -> None:
     read = asyncio.Event()
-    heads = []
-
-    async def script(peer: Peer) -> None:
-        heads.append((await peer.request())[0])
-        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n")
-        peer.send(b"Transfer-Encoding: chunked\r\n\r\n")
-        peer.send(chunk(b'{"response":"a","done":false}\n'))
-        await read.wait()
-        peer.send(chunk(b'{"response":"b","done":true}\n') + chunk(b""))
-
     async with (
-        raw_upstream(script) as upstream,
+        raw_upstream(in_two_pieces(read)) as upstream,
         in_front_of(
             upstream.port, allow_hosts=(NAME,), trust_proxies=(ip_network("127.0.0.1"),)
         ) as up,
@@ -165,4 +154,4 @@ async def test_a_stream_passes_piece_by_piece_with_its_headers_and_its_client(
         *(200, "PLANNER", "qwen3:4b"),
     )
     assert record.client == CLIENT
-    assert b"authorization: bearer key-of-a-client" in heads[0].lower()
+    assert b"authorization: bearer key-of-a-client" in upstream.heads[0].lower()

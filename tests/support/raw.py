@@ -156,5 +156,19 @@ def says(*answers: bytes, close: bool = False) -> Script:
     return script
 
 
+def in_two_pieces(read: asyncio.Event) -> Script:
+    """A stream of Ollama's whose second and last piece is sent once the first has been ``read``."""
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        peer.send(b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\n")
+        peer.send(b"Transfer-Encoding: chunked\r\n\r\n")
+        peer.send(chunk(b'{"response":"a","done":false}\n'))
+        await read.wait()
+        peer.send(chunk(b'{"response":"b","done":true}\n') + chunk(b""))
+
+    return script
+
+
 def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)

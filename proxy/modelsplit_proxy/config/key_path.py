@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_proxy.config.policy_file import existing, is_there
+from modelsplit_proxy.config.policy_file import existing
+from modelsplit_proxy.config.usual_place import is_there
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

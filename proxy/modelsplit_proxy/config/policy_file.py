@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import PolicyError, Problem, json_path
-from modelsplit_proxy.config import shipped_files
+from modelsplit_proxy.config import shipped_files, usual_place
 
 if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
@@ -73,30 +73,12 @@ def find_policy(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
         return existing(flag, "--policy")
     if named:
         return existing(Path(named), "$MODELSPLIT_POLICY")
-    # systemd separates several directories by colons (systemd.exec(5)).
-    directories = environ.get("CONFIGURATION_DIRECTORY", "").split(":")
-    usual = [*(Path(d) / FILE_NAME for d in directories if d), ETC]
-    return next((path for path in usual if is_there(path)), None)
-
-
-def is_there(path: Path) -> bool:
-    """Whether something lies at a path, readable or not.
-
-    A file we may not read, or a link to nowhere, is an operator's mistake to report when it is
-    read; to pass over it would put the shipped policy in force unasked.
-    """
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
+    return usual_place.find(environ, ETC)
 
 
 def existing(path: Path, named_by: str) -> Path:
     """A path that somebody named, or `PolicyFileError` where nothing lies there."""
-    if not is_there(path):
+    if not usual_place.is_there(path):
         problem = Problem(
             _ROOT, f"no such file, but {named_by} names it; create it or name another"
         )

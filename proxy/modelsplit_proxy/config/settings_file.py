@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_proxy.config import usual_place
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,20 +51,7 @@ def _find(environ: Mapping[str, str]) -> Path | None:
     named = environ.get(VARIABLE)
     if named:
         return Path(named)
-    directories = environ.get("CONFIGURATION_DIRECTORY", "").split(":")
-    usual = [*(Path(place) / FILE_NAME for place in directories if place), ETC]
-    return next((path for path in usual if _is_there(path)), None)
-
-
-def _is_there(path: Path) -> bool:
-    """Whether something lies there; what may not be looked at is reported when it is read."""
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
-    return True
+    return usual_place.find(environ, ETC)
 
 
 def _words(path: Path, name: str, raw: Any) -> tuple[str, ...]:
