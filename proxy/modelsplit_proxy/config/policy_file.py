@@ -73,7 +73,7 @@ def find_policy(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
         return existing(flag, "--policy")
     if named:
         return existing(Path(named), "$MODELSPLIT_POLICY")
-    return usual_place.find(environ, ETC)
+    return usual_place.find(environ, FILE_NAME, ETC)
 
 
 def existing(path: Path, named_by: str) -> Path:

@@ -51,7 +51,7 @@ def _find(environ: Mapping[str, str]) -> Path | None:
     named = environ.get(VARIABLE)
     if named:
         return Path(named)
-    return usual_place.find(environ, ETC)
+    return usual_place.find(environ, FILE_NAME, ETC)
 
 
 def _words(path: Path, name: str, raw: Any) -> tuple[str, ...]:

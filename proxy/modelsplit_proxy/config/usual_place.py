@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def find(environ: Mapping[str, str], etc: Path) -> Path | None:
-    """``etc``, but first its name in ``$CONFIGURATION_DIRECTORY`` (systemd's); None: neither."""
+def find(environ: Mapping[str, str], file_name: str, etc: Path) -> Path | None:
+    """``file_name`` in ``$CONFIGURATION_DIRECTORY`` (systemd's), else ``etc``; None: neither."""
     # systemd separates several directories by colons (systemd.exec(5)).
     directories = environ.get("CONFIGURATION_DIRECTORY", "").split(":")
-    usual = [*(Path(place) / etc.name for place in directories if place), etc]
+    usual = [*(Path(place) / file_name for place in directories if place), etc]
     return next(filter(is_there, usual), None)
 
 

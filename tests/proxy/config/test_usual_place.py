@@ -16,12 +16,12 @@ def test_the_service_managers_directories_come_before_etc(tmp_path: Path) -> Non
         place.mkdir()
     environ = {"CONFIGURATION_DIRECTORY": f"{first}:{second}"}
     file = etc / "settings.toml"
-    assert usual_place.find(environ, file) is None
+    assert usual_place.find(environ, file.name, file) is None
     file.touch()
-    assert usual_place.find(environ, file) == file
+    assert usual_place.find(environ, file.name, file) == file
     (second / "settings.toml").touch()
-    assert usual_place.find(environ, file) == second / "settings.toml"
-    assert usual_place.find({}, file) == file
+    assert usual_place.find(environ, file.name, file) == second / "settings.toml"
+    assert usual_place.find({}, file.name, file) == file
 
 
 def test_a_link_to_nowhere_lies_there_and_a_file_that_is_no_folder_holds_nothing(
