@@ -19,7 +19,14 @@ from modelsplit_proxy.cli import (
     status,
 )
 from modelsplit_proxy.cli.command import JSON, Argument, Command, flags_of, settings_of
-from modelsplit_proxy.cli.doctor_findings import Finding, Look, Unseen, get, output_of
+from modelsplit_proxy.cli.doctor_findings import (
+    Finding,
+    Look,
+    Unseen,
+    get,
+    listens,
+    output_of,
+)
 from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import where_said
@@ -182,6 +189,7 @@ def look_at(
         loaded=get(settings.upstream, doctor_upstream.LOADED) if there else None,
         clock=SystemClock(),
         run=output_of,
+        hangs=not there and listens(settings.upstream),
     ), source
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,8 @@ class Look:
 
     ``policy``: None where it cannot be read. ``stats``: what the running proxy says; None where
     none answers. ``state``: the state directory. ``version``, ``installed`` and ``loaded``:
-    Ollama's answers; None: it gave none. ``run``: see ``output_of``.
+    Ollama's answers; None: it gave none. ``hangs``: it takes connections and answers nothing.
+    ``run``: see ``output_of``.
     """
 
     settings: Settings
@@ -66,6 +68,7 @@ class Look:
     clock: Clock
     run: Callable[[Sequence[str]], str | None]
     proc: Path = Path("/proc")
+    hangs: bool = False
 
 
 def get(address: Address, path: str) -> Answer | None:
@@ -84,6 +87,15 @@ def get(address: Address, path: str) -> Answer | None:
     except orjson.JSONDecodeError:
         body = None
     return Answer(response.status, response.getheader("Via") or "", body)
+
+
+def listens(address: Address) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        with socket.create_connection((address.host, address.port), timeout=_TIMEOUT_S):
+            return True
+    except OSError:
+        return False
 
 
 def output_of(command: Sequence[str]) -> str | None:

@@ -6,10 +6,12 @@ import re
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.hints import pulling
 from modelsplit_policy.model_names import canonical, canonical_stored
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.cli import doctor_sockets
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen, is_here, rows_of
+from modelsplit_proxy.config.settings import other_than_usual
 from modelsplit_proxy.watch import installed_models, model_list
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ LIST: Final = model_list.LIST
 LOADED: Final = "/api/ps"
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _EDIT: Final = "sudo systemctl edit ollama   # [Service] Environment="
+_RESTART: Final = "sudo systemctl restart ollama"
 _INSTALL: Final = "curl -fsSL https://ollama.com/install.sh | sh"
 _OTHER_CLOUD: Final = "modelsplit print-policy --into .   # name another for CLOUD"
 _MIB: Final = 2**20
@@ -42,6 +45,11 @@ _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 def presence(look: Look) -> Iterator[Finding | Unseen]:
     """Whether it is there, is itself, and is not too old."""
     upstream = look.settings.upstream
+    if look.hangs:
+        cause = f"Ollama at http://{upstream} takes connections and does not answer: it hangs"
+        restart = _RESTART if is_here(upstream) else f"{_RESTART}   # on its host"
+        yield Finding("Ollama", cause, restart)
+        return
     if look.version is None:
         start = "sudo systemctl start ollama" if is_here(upstream) else f"curl http://{upstream}"
         yield Finding("Ollama", f"nothing answers at http://{upstream}", start)
@@ -105,7 +113,8 @@ def models(look: Look) -> Iterator[Finding | Unseen]:
     for name, model in installed_models.named(look.policy).items():
         if name not in installed:
             roles = ", ".join(_roles_of(look.policy, name))
-            yield Finding("models", f"{roles}: {model} is not installed", f"ollama pull {model}")
+            pull = pulling([model], other_than_usual(str(look.settings.upstream)))
+            yield Finding("models", f"{roles}: {model} is not installed", pull)
     for role, row in look.policy.roles.items():
         for alias in row.aliases:
             if canonical(alias) in installed:

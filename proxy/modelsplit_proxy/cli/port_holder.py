@@ -46,11 +46,15 @@ def other(flag: str, address: Address) -> str:
 
 
 def is_ours(address: Address, flag: str) -> bool:
-    """Whether who answers there says that it is a modelsplit; ``flag``: which of its ports."""
-    path = "/healthz" if flag == "--admin" else "/"
+    """Whether who answers there says that it is a modelsplit; ``flag``: which of its ports.
+
+    What is asked is answered by whoever listens there itself, also while its Ollama hangs
+    (RFC 9110 §7.6.2).
+    """
+    method, path = ("GET", "/healthz") if flag == "--admin" else ("OPTIONS", "/")
     connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_S)
     try:
-        connection.request("GET", path)
+        connection.request(method, path, headers={"Max-Forwards": "0"})
         response = connection.getresponse()
         body = response.read(65536)
     except (OSError, http.client.HTTPException):

@@ -382,5 +382,5 @@ def _expecting(proxy: str) -> str:
 
 
 def _in_words(error: BaseException) -> str:
-    text = str(error) or type(error).__name__
+    text = str(error).rstrip(".") or type(error).__name__
     return f"it is away: {text}"[:_ERROR_MAX]

@@ -96,7 +96,7 @@ def unavailable(why: str) -> Failure:
 
 def shared_away(why: str) -> Failure:
     """The same of budgets that several proxies count together."""
-    text = f"this call must be counted in the shared Redis: {why[:90]}"
+    text = f"this call must be counted in the shared Redis, but {why[:90]}"
     return Failure(
         ErrorCode.BUDGET_EXHAUSTED,
         Reason.LEDGER_UNAVAILABLE,

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 
-from modelsplit_proxy.cli.doctor_findings import get, is_here, output_of, rows_of
+from modelsplit_proxy.cli.doctor_findings import (
+    get,
+    is_here,
+    listens,
+    output_of,
+    rows_of,
+)
 from modelsplit_proxy.config.settings import Address
 from support.doctoring import answer
 from support.harness import running
@@ -27,6 +34,13 @@ async def test_an_answer_is_told_with_who_passed_it_on() -> None:
 def test_nobody_gives_no_answer() -> None:
     with kept_port() as port:
         assert get(Address("127.0.0.1", port), "/") is None
+
+
+def test_who_hangs_takes_connections_and_who_is_away_does_not() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        assert listens(Address("127.0.0.1", silent.getsockname()[1]))
+    with kept_port() as port:
+        assert not listens(Address("127.0.0.1", port))
 
 
 def test_a_program_is_heard_unless_it_fails_or_is_not_there() -> None:

@@ -48,6 +48,21 @@ def test_one_that_is_away_is_started_here_and_asked_elsewhere(tmp_path: Path) ->
     assert found.step == "curl http://10.0.0.9:11434"
 
 
+def test_one_that_hangs_is_started_anew(tmp_path: Path) -> None:
+    [found] = doctor_upstream.presence(look(tmp_path, version=None, hangs=True))
+    assert found == Finding(
+        "Ollama",
+        "Ollama at http://127.0.0.1:11434 takes connections and does not answer: it hangs",
+        "sudo systemctl restart ollama",
+    )
+
+
+def test_a_pull_names_an_ollama_that_is_elsewhere(tmp_path: Path) -> None:
+    there = look(tmp_path, installed=models({}), settings={"upstream": "http://10.0.0.9:11434"})
+    steps = [found.step for found in doctor_upstream.models(there) if isinstance(found, Finding)]
+    assert "OLLAMA_HOST=http://10.0.0.9:11434 ollama pull qwen3:4b" in steps
+
+
 @pytest.mark.parametrize(
     ("body", "cause"),
     [

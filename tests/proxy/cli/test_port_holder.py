@@ -12,7 +12,9 @@ from modelsplit_proxy.app import PortBusyError
 from modelsplit_proxy.cli import port_holder
 from modelsplit_proxy.cli.port_holder import explained
 from modelsplit_proxy.config.settings import Address
-from support.harness import running, settings
+from support.harness import in_front_of, running, settings
+from support.ports import stand_in
+from support.stopped import way
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +45,14 @@ async def test_a_modelsplit_is_told_as_that_on_either_port(tmp_path: Path) -> No
                 f"that runs there: see `{status}`, or give this one ports and a --state of "
                 f"its own, as in {path}"
             )
+
+
+async def test_a_modelsplit_is_told_as_that_while_its_ollama_hangs() -> None:
+    """It answers for itself: nothing is asked of what is behind it."""
+    async with stand_in() as sim, way(sim.port) as upstream, in_front_of(upstream.port) as up:
+        upstream.hang()
+        here = Address("127.0.0.1", up.port)
+        assert await asyncio.to_thread(port_holder.is_ours, here, "--listen")
 
 
 async def test_somebody_else_is_not_and_another_port_is_named(tmp_path: Path) -> None:
