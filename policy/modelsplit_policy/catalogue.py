@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_policy.hints import pulling
 from modelsplit_policy.model_names import canonical, canonical_stored
 from modelsplit_policy.vocabulary import Provider, Role
 
@@ -89,13 +90,13 @@ def full_name(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
-def not_installed(alias: Alias) -> Failure:
-    """Nothing the alias stands for is there.
+def not_installed(alias: Alias, pulled_at: str = "") -> Failure:
+    """Nothing the alias stands for is there. ``pulled_at``: as for ``hints.pulling``.
 
     Never a 404: Ollama's command line answers that by pulling a model of the alias's name.
     """
     first = alias.targets[0][:56]
-    advice = f"try `ollama pull {first}`"
+    advice = f"try `{pulling([first], pulled_at)}`"
     if alias.provider is Provider.CLOUD:
         advice = "name one of Ollama's cloud models in the policy"
     return Failure(

@@ -47,7 +47,12 @@ from modelsplit_proxy.calls.missing_model import MissingModel
 from modelsplit_proxy.calls.reply import ReplyParts
 from modelsplit_proxy.config import prices
 from modelsplit_proxy.config.policy_file import SHIPPED
-from modelsplit_proxy.config.settings import Address, SettingError, other_than_default
+from modelsplit_proxy.config.settings import (
+    Address,
+    SettingError,
+    other_than_default,
+    other_than_usual,
+)
 from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
 from modelsplit_proxy.http.origin_guard import OriginGuard
 from modelsplit_proxy.http.read_budget import ReadBudget, ReadLimits
@@ -228,7 +233,14 @@ class App:
         # Of models that nobody here has chosen it is told when a call is concerned.
         own = self._loaded.source != SHIPPED
         authority = self.target.authority
-        return InstalledModels(self.pool, authority, self.model_list, self.policy, tells_gaps=own)
+        return InstalledModels(
+            self.pool,
+            authority,
+            self.model_list,
+            self.policy,
+            tells_gaps=own,
+            pulled_at=other_than_usual(authority),
+        )
 
     def _doors(self) -> None:
         """Where it listens beside the proxy's own port; the addresses once it does."""
@@ -376,7 +388,10 @@ class App:
             keyring=self.keyring,
             calls=self._call_parts(),
             intercept=Intercept(
-                Catalogue(self.policy), self.policy.management, settings.max_body_bytes
+                Catalogue(self.policy),
+                self.policy.management,
+                settings.max_body_bytes,
+                self.installed.pulled_at,
             ),
             passthrough=PassthroughParts(self.pool, self.target, self.lifecycle, self._tasks),
             questions=QuestionParts(
@@ -413,7 +428,7 @@ class App:
 
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
-        missing = MissingModel(self.policy, self.model_list.names)
+        missing = MissingModel(self.policy, self.model_list.names, self.installed.pulled_at)
         return AttemptParts(
             answers=AnswerParts(*(self.target, self.lifecycle, self.probe), missing),
             cloud_answers=AnswerParts(*(self.target, self.lifecycle, ELSEWHERE.probe), missing),

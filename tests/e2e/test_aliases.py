@@ -133,7 +133,8 @@ async def test_an_alias_of_nothing_says_so_and_is_never_a_404() -> None:
             said = answer.json["error"]
             said = said if isinstance(said, str) else said["message"]
             assert said == (
-                '"planner" stands for qwen3:4b, which is not installed; try `ollama pull qwen3:4b`'
+                '"planner" stands for qwen3:4b, which is not installed; '
+                f"try `{up.pull('qwen3:4b')}`"
             )
 
 

@@ -128,7 +128,7 @@ async def test_a_model_that_neither_has_is_not_found() -> None:
         assert answer["x-should-retry"] == "false"
         # Ollama's own words would not say whose model that is: the client did not name it.
         assert answer.json["error"] == (
-            "PLANNER's model qwen3:4b is not installed in Ollama; try `ollama pull qwen3:4b`"
+            f"PLANNER's model qwen3:4b is not installed in Ollama; try `{up.pull('qwen3:4b')}`"
         )
         assert (answer.json["reason"], answer.json["llm_role"]) == ("not_installed", "PLANNER")
         assert (answer["X-LLM-Attempt"], answer["X-LLM-Model"]) == ("1", "qwen3:4b")
@@ -151,7 +151,7 @@ async def test_every_dialect_says_whose_model_is_missing_and_how_to_install_it(
         answer = await client.request("POST", route, call(route, "planner", stream=stream))
         assert (answer.status, answer["X-LLM-Error-Code"]) == (404, "E_MODEL_NOT_FOUND")
         assert answer.json["error"]["message"] == (
-            "PLANNER's model qwen3:4b is not installed in Ollama; try `ollama pull qwen3:4b`"
+            f"PLANNER's model qwen3:4b is not installed in Ollama; try `{up.pull('qwen3:4b')}`"
         )
 
 
@@ -165,9 +165,9 @@ async def test_a_call_that_begins_with_the_fallback_says_that_it_is_missing() ->
 
 # What a client named that is not installed, and what it is told behind Ollama's own words.
 MISSPELT = [
-    ("llama3.2:1bb", '; did you mean "llama3.2:1b"? Else `ollama pull llama3.2:1bb`'),
-    ("planer", '; did you mean "planner"? Else `ollama pull planer`'),
-    ("zzz", "; try `ollama pull zzz`, or name a role: planner, executor, heavy"),
+    ("llama3.2:1bb", '; did you mean "llama3.2:1b"? Else `{pull}`'),
+    ("planer", '; did you mean "planner"? Else `{pull}`'),
+    ("zzz", "; try `{pull}`, or name a role: planner, executor, heavy"),
     ("", ": no model is named; name one, or a role: planner, executor, heavy"),
 ]
 
@@ -183,7 +183,8 @@ async def test_a_model_that_the_client_named_is_not_found_in_ollamas_words_and_w
                 continue  # which is then the role's own
             answer = await client.request("POST", ROUTE, call(ROUTE, model), headers)
             assert answer.status == 404
-            assert answer.json["error"] == f"model '{model}' not found{advice}"
+            told = f"model '{model}' not found" + advice.format(pull=up.pull(model))
+            assert answer.json["error"] == told
             assert answer["X-LLM-Error-Code"] == answer.json["error_code"] == "E_MODEL_NOT_FOUND"
 
 
@@ -195,7 +196,7 @@ async def test_the_sdks_are_told_the_same_of_a_misspelt_model(route: str) -> Non
         assert (answer.status, answer.json["error"]["type"]) == (404, "not_found_error")
         message = answer.json["error"]["message"]
         assert "not found; did you mean" in message
-        assert message.endswith('"llama3.2:1b"? Else `ollama pull llama3.2:1bb`')
+        assert message.endswith(f'"llama3.2:1b"? Else `{up.pull("llama3.2:1bb")}`')
 
 
 TOOLS = [{"type": "function", "function": {"name": "f", "parameters": {}}}]
@@ -320,7 +321,7 @@ async def test_a_second_model_that_is_not_installed_is_told_with_what_to_do(
         assert (answer.status, answer["X-LLM-Error-Code"]) == (status, code)
         assert answer.json["error"] == (
             f"{told}; PLANNER's fallback qwen3:8b is not installed in Ollama; "
-            "try `ollama pull qwen3:8b`"
+            f"try `{up.pull('qwen3:8b')}`"
         )
         assert models_asked(up) == (["qwen3:4b"] if known else ["qwen3:4b", "qwen3:8b"])
 

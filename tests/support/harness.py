@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from modelsplit_policy.config.parser import parse
+from modelsplit_policy.hints import pulling
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.app import App
 from modelsplit_proxy.config import policy_file
@@ -78,6 +79,10 @@ class Running:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def pull(self, model: str) -> str:
+        """What people are told to type to have a model here."""
+        return pulling([model], f"http://127.0.0.1:{self.sim.port}")
 
     def client(self, source: str | None = None) -> Client:
         """A new connection to the proxy, opened at its first request; ``source``: from there."""

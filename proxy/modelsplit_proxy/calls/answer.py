@@ -366,6 +366,7 @@ class AnswerReader:
             role=self._role,
             chosen_as=chosen_as.get(self._model, "model"),
             provider=self._provider,
+            pulled_at=self._parts.missing_model.pulled_at,
         )
 
     def _early_failure(self, result: UpstreamError | Reason) -> Failure:

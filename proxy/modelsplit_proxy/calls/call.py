@@ -187,14 +187,17 @@ class InferenceCall:
             routing.provider = route.provider
         return self._without_a_second(setbacks, step, route.role)
 
-    @staticmethod
-    def _without_a_second(setbacks: list[Setback], step: Tell, role: Role) -> Setback:
+    def _without_a_second(self, setbacks: list[Setback], step: Tell, role: Role) -> Setback:
         """What the client is told; where its second model is missing, that too, in our words."""
         told, last = setbacks[step.attempt], setbacks[-1]
         missing = None
         if step.unable is not None and not step.unable.lacks:
             missing = upstream_failures.not_installed(
-                step.unable.model, role=role, chosen_as="fallback", provider=Provider.LOCAL
+                step.unable.model,
+                role=role,
+                chosen_as="fallback",
+                provider=Provider.LOCAL,
+                pulled_at=self._parts.installed.pulled_at,
             )
         elif told is not last and last.failure.reason is Reason.NOT_INSTALLED:
             missing = last.failure

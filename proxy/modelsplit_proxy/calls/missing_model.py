@@ -19,18 +19,26 @@ if TYPE_CHECKING:
 
 
 class MissingModel:
-    """Knows what might have been meant. ``installed``: names, as Ollama lists them."""
+    """Knows what might have been meant.
 
-    def __init__(self, policy: Policy, installed: Callable[[], Iterable[str]]) -> None:
+    ``installed``: names, as Ollama lists them. ``pulled_at``: as for ``hints.pulling``.
+    """
+
+    def __init__(
+        self, policy: Policy, installed: Callable[[], Iterable[str]], pulled_at: str = ""
+    ) -> None:
         self._roles = [row.aliases[0] for row in policy.roles.values() if row.aliases]
         self._aliases = [alias for row in policy.roles.values() for alias in row.aliases]
         self._installed = installed
+        self.pulled_at = pulled_at
 
     def failure(self, model: str, body: bytes) -> Failure:
         """``body``: Ollama's own answer to a client that named ``model``."""
         known = [*self._aliases, *self._others(model)]
         meant = near(model, known)
-        return upstream_failures.not_found(model, body, meant=meant, roles=self._roles)
+        return upstream_failures.not_found(
+            model, body, meant=meant, roles=self._roles, pulled_at=self.pulled_at
+        )
 
     def _others(self, model: str) -> Iterator[str]:
         for name in self._installed():

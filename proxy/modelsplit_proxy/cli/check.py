@@ -24,7 +24,12 @@ from modelsplit_proxy.cli import admin_client, cloud_check
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
 from modelsplit_proxy.config import policy_file, prices
-from modelsplit_proxy.config.settings import SettingError, other_than_default, read_settings
+from modelsplit_proxy.config.settings import (
+    SettingError,
+    other_than_default,
+    other_than_usual,
+    read_settings,
+)
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.watch import installed_models, model_list
 
@@ -189,7 +194,9 @@ class _Online:
             if installed is None:
                 self._unknown(upstream, f"answered {model_list.LIST} with something else")
             else:
-                self._compare(policy, installed, dict(_facts(policy, installed, connection)))
+                self._compare(
+                    policy, upstream, installed, dict(_facts(policy, installed, connection))
+                )
         except (OSError, http.client.HTTPException) as error:
             self._unknown(upstream, f"cannot be asked: {admin_client.why(error)}")
         finally:
@@ -200,14 +207,20 @@ class _Online:
         self.problems.append(Problem("$", text))
 
     def _compare(
-        self, policy: Policy, installed: Mapping[str, Listed], facts: Mapping[str, ModelFacts]
+        self,
+        policy: Policy,
+        upstream: Address,
+        installed: Mapping[str, Listed],
+        facts: Mapping[str, ModelFacts],
     ) -> None:
         for role, row in policy.roles.items():
             models = [canonical(model) for model in (row.primary, row.fallback) if model]
             if row.provider is Provider.LOCAL and models and not installed.keys() & models:
                 text = f"{role} cannot be served: none of its models is installed"
                 self.problems.append(Problem(f"$.roles.{role}", text))
-        self.warnings += installed_models.warnings(policy, frozenset(installed))
+        self.warnings += installed_models.warnings(
+            policy, frozenset(installed), other_than_usual(str(upstream))
+        )
         self.warnings += installed_models.gaps(policy, facts)
         self.warnings += installed_models.cloud_gaps(policy, installed)
 

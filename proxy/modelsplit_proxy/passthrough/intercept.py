@@ -73,11 +73,21 @@ _PASS: Final = b""
 class Intercept:
     """Decides for one policy. Reads a body where the decision hangs on it."""
 
-    def __init__(self, catalogue: Catalogue, rules: ManagementPolicy, max_body_bytes: int) -> None:
-        """``max_body_bytes``: no change of a larger body is let through."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        rules: ManagementPolicy,
+        max_body_bytes: int,
+        pulled_at: str = "",
+    ) -> None:
+        """``max_body_bytes``: no change of a larger body is let through.
+
+        ``pulled_at``: as for ``hints.pulling``.
+        """
         self._catalogue = catalogue
         self._rules = rules
         self._max_body_bytes = max_body_bytes
+        self._pulled_at = pulled_at
 
     async def plan(self, route: PathRoute, target: str, request: Request, down: Downstream) -> Plan:
         if route.action is not None:
@@ -113,7 +123,7 @@ class Intercept:
         wordings = [
             Wording("GET", f"{folder}/{quote(model, ':')}", model=model) for model in alias.targets
         ]
-        return _about(alias, wordings, partial(model_lists.renamed, name))
+        return _about(alias, wordings, partial(model_lists.renamed, name), self._pulled_at)
 
     async def _change(self, action: Action, request: Request, down: Downstream) -> Plan:
         denied = management.denied(action, self._rules)
@@ -147,12 +157,14 @@ class Intercept:
             Wording("POST", target, named_models.with_model(fields, model), model)
             for model in alias.targets
         ]
-        return _about(alias, wordings, None)
+        return _about(alias, wordings, None, self._pulled_at)
 
 
 def _name(fields: Fields, key: str) -> str:
     return named_models.model(fields) if key == "model" else named_models.text(fields, key)
 
 
-def _about(alias: Alias, wordings: list[Wording], change: model_lists.Change | None) -> Plan:
-    return Question(tuple(wordings), change, missing=not_installed(alias))
+def _about(
+    alias: Alias, wordings: list[Wording], change: model_lists.Change | None, pulled_at: str
+) -> Plan:
+    return Question(tuple(wordings), change, missing=not_installed(alias, pulled_at))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
+from modelsplit_policy.hints import pulling
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http.upstream import Fault
 from modelsplit_proxy.protocol import retry_advice
@@ -72,13 +73,17 @@ def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Fai
     return _rejected(status, message)
 
 
-def not_installed(model: str, *, role: Role, chosen_as: str, provider: Provider) -> Failure:
+def not_installed(
+    model: str, *, role: Role, chosen_as: str, provider: Provider, pulled_at: str = ""
+) -> Failure:
     """What a 404 amounts to for a model that the policy chose, not the client.
 
-    ``chosen_as``: what it is to the role, as in: fallback.
+    ``chosen_as``: what it is to the role, as in: fallback. ``pulled_at``: as for
+    ``hints.pulling``.
     """
     name = said_back(model, _NAME_MAX)
-    text = f"{role}'s {chosen_as} {name} is not installed in Ollama; try `ollama pull {name}`"
+    pull = pulling([name], pulled_at)
+    text = f"{role}'s {chosen_as} {name} is not installed in Ollama; try `{pull}`"
     if provider is Provider.CLOUD:
         text = (
             f"{role}'s {chosen_as} {name} cannot be served: no cloud provider is configured and "
@@ -87,16 +92,20 @@ def not_installed(model: str, *, role: Role, chosen_as: str, provider: Provider)
     return Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, text, _NOT_FOUND)
 
 
-def not_found(model: str, body: bytes, *, meant: str | None, roles: Sequence[str]) -> Failure:
+def not_found(
+    model: str, body: bytes, *, meant: str | None, roles: Sequence[str], pulled_at: str = ""
+) -> Failure:
     """What a 404 amounts to for a model that the client named itself.
 
     ``body``: Ollama's, whose words stand first. ``meant``: a name like it that is known, None if
-    there is none. ``roles``: names of roles that would be understood.
+    there is none. ``roles``: names of roles that would be understood. ``pulled_at``: as for
+    ``hints.pulling``.
     """
     name, known = said_back(model, _NAME_MAX), ", ".join(roles[:_ROLES_TOLD])
-    advice = f"; try `ollama pull {name}`, or name a role: {known}"
+    pull = pulling([name], pulled_at)
+    advice = f"; try `{pull}`, or name a role: {known}"
     if meant is not None:
-        advice = f'; did you mean "{said_back(meant, _NAME_MAX)}"? Else `ollama pull {name}`'
+        advice = f'; did you mean "{said_back(meant, _NAME_MAX)}"? Else `{pull}`'
     elif not model:
         advice = f": no model is named; name one, or a role: {known}"
     text = _said(body)[: _TEXT_MAX - len(advice)] + advice

@@ -18,6 +18,7 @@ import orjson
 from modelsplit_policy import capabilities
 from modelsplit_policy.capabilities import ModelFacts
 from modelsplit_policy.egress import unserved
+from modelsplit_policy.hints import pulling
 from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http.fetch import fetch
@@ -72,8 +73,11 @@ def named(policy: Policy) -> dict[str, str]:
     }
 
 
-def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
-    """One sentence for everything that will surprise somebody."""
+def warnings(policy: Policy, installed: frozenset[str], pulled_at: str = "") -> Iterator[str]:
+    """One sentence for everything that will surprise somebody.
+
+    ``pulled_at``: as for ``hints.pulling``.
+    """
     for role, row in policy.roles.items():
         for alias in row.aliases:
             if canonical(alias) in installed:
@@ -82,7 +86,7 @@ def warnings(policy: Policy, installed: frozenset[str]) -> Iterator[str]:
             if model is None or row.provider is not Provider.LOCAL:
                 continue
             if canonical(model) not in installed:
-                yield f"{role}: {model} is not installed; try `ollama pull {model}`"
+                yield f"{role}: {model} is not installed; try `{pulling([model], pulled_at)}`"
 
 
 def cloud_gaps(policy: Policy, installed: Container[str] = ()) -> Iterator[str]:
@@ -146,9 +150,11 @@ class InstalledModels:
         policy: Policy,
         *,
         tells_gaps: bool = True,
+        pulled_at: str = "",
     ) -> None:
         self._pool = pool
         self._authority = authority
+        self.pulled_at = pulled_at
         self._model_list = model_list
         self._policy = policy
         self._named = named(policy)
@@ -263,7 +269,7 @@ class InstalledModels:
         """Say what the policy names and Ollama lacks, when that changes."""
         told = self._told
         lacking = gaps(self._policy, self.facts) if self._tells_gaps else ()
-        self._told = (*warnings(self._policy, frozenset(found)), *lacking)
+        self._told = (*warnings(self._policy, frozenset(found), self.pulled_at), *lacking)
         for warning in self._told:
             if told is None or warning not in told:
                 logger.warning("%s", warning)

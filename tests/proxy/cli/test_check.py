@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 SHIPPED_MODELS = ["qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"]
 
 
+# What installs a model at the server below.
+PULL = "OLLAMA_HOST=… ollama pull"
+
+
 @contextmanager
 def ollama(tags: bytes, show: bytes = b"") -> Iterator[Address]:
     """A server that answers every GET with ``tags``, and every POST with ``show``."""
@@ -65,8 +69,13 @@ def checked(
     with ollama(tags, show) as upstream:
         assert check.config(None, {}, upstream, as_json=True) == 0
     out: dict[str, Any] = json.loads(capsys.readouterr().out)
+    pull = f"OLLAMA_HOST=http://{upstream} ollama pull"
     # Which the shipped policy has, until a provider is configured.
-    return [warning for warning in out["warnings"] if not warning.startswith("CLOUD: ")]
+    return [
+        warning.replace(pull, PULL)
+        for warning in out["warnings"]
+        if not warning.startswith("CLOUD: ")
+    ]
 
 
 # --- check-config -------------------------------------------------------------------------------
@@ -156,7 +165,7 @@ def test_online_a_cloud_without_a_key_is_a_problem(
 
 def test_online_a_missing_model_is_told_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     assert checked(installed("QWEN3:4B", "qwen3:8b", "gemma3:12b"), capsys) == [
-        "HEAVY: gpt-oss:20b is not installed; try `ollama pull gpt-oss:20b`"
+        f"HEAVY: gpt-oss:20b is not installed; try `{PULL} gpt-oss:20b`"
     ]
 
 
@@ -210,14 +219,14 @@ def test_online_where_nothing_is_installed_it_is_no_good(
     told = capsys.readouterr().out
     for role in ("PLANNER", "EXECUTOR", "HEAVY"):
         assert f"{role} cannot be served: none of its models is installed" in told
-    assert "try `ollama pull qwen3:4b`" in told
+    assert f"try `OLLAMA_HOST=http://{upstream} ollama pull qwen3:4b`" in told
 
 
 def test_online_a_role_whose_fallback_is_there_is_good_enough(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     warnings = checked(installed("qwen3:8b", "gemma3:12b"), capsys)
-    assert warnings[0] == "PLANNER: qwen3:4b is not installed; try `ollama pull qwen3:4b`"
+    assert warnings[0] == f"PLANNER: qwen3:4b is not installed; try `{PULL} qwen3:4b`"
 
 
 def test_online_without_ollama_the_policy_is_still_checked(

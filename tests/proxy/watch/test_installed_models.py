@@ -215,7 +215,8 @@ async def test_one_that_was_restarted_is_asked_what_it_has(
         up.sim.config = replace(up.sim.config, models=("qwen3:8b", "gemma3:12b", "gpt-oss:20b"))
         await up.sim.start()
         await up.until(lambda: known.missing == {"qwen3:4b"})
-        assert "PLANNER: qwen3:4b is not installed; try `ollama pull qwen3:4b`" in caplog.text
+        told = f"PLANNER: qwen3:4b is not installed; try `{up.pull('qwen3:4b')}`"
+        assert told in caplog.text
         async with Client(up.sim.port) as direct:
             body = {"source": "qwen3:8b", "destination": "qwen3:4b"}
             assert (await direct.request("POST", "/api/copy", body)).status == 200
