@@ -177,6 +177,8 @@ def _budgets(spending: dict[str, Any]) -> Iterator[str]:
         yield f"budget   {budget_text.line(budget)}"
     if spending["approvals"]:
         yield f"cloud    {spending['approved_usd_left']:.2f} USD of what is approved are left"
+    elif spending["open"]:
+        yield "cloud    closed: no approval is in force"
 
 
 def _breakers(breakers: list[dict[str, Any]]) -> Iterator[str]:

@@ -44,7 +44,7 @@ _NO_FALLBACK: Final = MappingProxyType(
         "not_asked": "the call was refused before any model was asked",
         "client_gone": "the client had left",
         "begun": "the client already had part of the answer",
-        "no_cause": "it is no failure that another model would have been spared",
+        "no_cause": "another model would have failed in the same way",
         "not_wanted": "the client wanted none (X-LLM-No-Fallback)",
         "bound": "another model's answer would have been a wrong one",
         "none_left": "the call began with the fallback",
