@@ -8,8 +8,8 @@ and not taken are left alone (unless that role lends them); and some host (``hos
 seat free and runs fewer calls of its model than the model's cap. These limits are hard:
 nothing ever exceeds them.
 
-*Hosts.* Of the hosts that may run a call, one that has its model loaded is taken first, then
-the one that runs fewest. Roles' caps and lines are the fleet's.
+*Hosts.* Of several hosts that may run a call, ``placement`` says which is asked first. Roles' caps
+and lines are the fleet's.
 
 *Usefulness.* Within them, a call starts only while one more call at once is worth running
 (``parallelism``, learned). A call held back by nothing else that has been held for as long as
@@ -61,23 +61,23 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from modelsplit_policy import overload
+from modelsplit_policy import host_rules, overload
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.parallelism import Parallelism
+from modelsplit_policy.placement import Placement, suits_better
 from modelsplit_policy.pools import Pool, PoolLimits
 from modelsplit_policy.queue_view import Runner, Waiter
 from modelsplit_policy.tickets import Crowd, Hold, Place, Seats, Ticket
-from modelsplit_policy.vocabulary import DEFAULT_HOST, Role
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Role
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from modelsplit_policy.config.model import Policy, RolePolicy
+    from modelsplit_policy.config.model import HostPolicy, Policy, RolePolicy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.parallelism import Report
-    from modelsplit_policy.vocabulary import Host
 
 # How long a call may be passed over because its model is not loaded. About a cold load.
 PATIENCE_S: Final = 2.0
@@ -141,11 +141,16 @@ class Admission:
         hosts: Sequence[HostSeats],
         *,
         forecasts: bool,
+        global_seats: int | None = None,
     ) -> None:
+        """``global_seats``: the cap over all hosts; None: what they have together."""
         self._pools = {role: Pool(limits) for role, limits in pools.items()}
         self._hosts = tuple(hosts)
         self._by_host = {host.host: host for host in hosts}
-        self._global_seats = sum(host.seats for host in hosts)
+        seats = sum(host.seats for host in hosts)
+        self._global_seats = seats if global_seats is None else min(seats, global_seats)
+        # None: there is one host, and nothing to choose.
+        self.placement = Placement(hosts) if _is_choice(hosts) else None
         self._forecasts = forecasts
         self._running_local = 0
         self._in_line = 0
@@ -256,7 +261,7 @@ class Admission:
     def standing(self, ticket: Ticket) -> Seats:
         """What each limit on the ticket stands at now."""
         pool, model = self._pools[ticket.role], ticket.model
-        host = self._likely_host(model) if ticket.host is None else self._by_host[ticket.host]
+        host = self._likely_host(ticket) if ticket.host is None else self._by_host[ticket.host]
         return Seats(
             pool.running,
             pool.limits.seats,
@@ -302,7 +307,7 @@ class Admission:
 
     def _held_by(self, ticket: Ticket, hold: Hold) -> str:
         """The limit that the ticket stands at, with its numbers."""
-        host = self._likely_host(ticket.model)
+        host = self._likely_host(ticket)
         kept = [role for role, pool in self._pools.items() if pool.kept and role != ticket.role]
         protected = [role for role, pool in self._pools.items() if pool.limits.protected]
         return overload.held_by(
@@ -327,12 +332,16 @@ class Admission:
             self._has_rhythm = self._has_rhythm or pool.rhythm.learned
         if ticket.role in self.shedding.enter:
             return self._refuse(ticket, Reason.SHED, now)
+        if self.placement is not None and pool.limits.counts_globally:
+            refusal = self.placement.refusal(ticket)
+            if refusal is not None:
+                ticket.place = Place.GONE
+                return refusal
         if self._takes_at_once(pool, ticket, now):
             return None
-        if ticket.role in self.shedding.wait:
-            return self._refuse(ticket, Reason.SHED, now)
-        if len(pool.line) >= pool.limits.max_queue:
-            return self._refuse(ticket, Reason.QUEUE_FULL, now)
+        is_shed = ticket.role in self.shedding.wait
+        if is_shed or len(pool.line) >= pool.limits.max_queue:
+            return self._refuse(ticket, Reason.SHED if is_shed else Reason.QUEUE_FULL, now)
         foreseen_s = self._foreseen_s(pool, ticket)
         if foreseen_s > _FORECAST_MARGIN * ticket.max_wait_s and self._trusts_forecast(ticket):
             return self._refuse(ticket, Reason.QUEUE_TIMEOUT, now, foreseen_s)
@@ -340,19 +349,20 @@ class Admission:
         ticket.ahead = len(pool.line)
         pool.line.join(ticket)
         self._in_line += 1
-        if pool.limits.protected and self._gains_beside(pool, ticket.model, now):
+        if pool.limits.protected and self._gains_beside(pool, ticket, now):
             self.due(ticket)
         return None
 
-    def _gains_beside(self, pool: Pool, model: str, now: float) -> bool:
-        """True if a call of ``model`` would end sooner beside what runs than behind it.
+    def _gains_beside(self, pool: Pool, ticket: Ticket, now: float) -> bool:
+        """True if a call would end sooner beside what runs than behind it.
 
         And one more call is known to take nothing from the others in all.
         """
+        model = ticket.model
         length_s = pool.known_length_s(model)
         if length_s is None:
             return False
-        for host in self._hosts:
+        for host in self._asked(ticket, now):
             left_s = host.parallelism.left_s(now)
             if left_s is not None and left_s > length_s and host.parallelism.harms(model) is False:
                 return True
@@ -415,24 +425,30 @@ class Admission:
             return True
         if self._in_line and pool.line.waits_for(ticket.model):
             return False
-        host = self._host_for(pool, ticket.model, now, probing=False)
+        host = self._host_for(pool, ticket, now, probing=False)
         # Beyond what is known to be useful only the next in turn may probe, and that is
         # the newcomer only if nobody waits.
         if host is None and not self._in_line:
-            host = self._host_for(pool, ticket.model, now, probing=True)
+            host = self._host_for(pool, ticket, now, probing=True)
         if host is None:
             return False
         self._seat(ticket, pool, host, now)
         return True
 
-    def _host_for(self, pool: Pool, model: str, now: float, *, probing: bool) -> HostSeats | None:
-        """The host where one more call of ``model`` may run, if there is one.
+    def _host_for(
+        self, pool: Pool, ticket: Ticket, now: float, *, probing: bool
+    ) -> HostSeats | None:
+        """The host where the call may run, if there is one.
 
         ``probing``: run to see what it shows; else within what is known to be useful.
         """
         best: HostSeats | None = None
-        for host in self._hosts:
+        model, choice = ticket.model, self.placement
+        hosts = self._hosts if choice is None else self._asked(ticket, now)
+        for host in hosts:
             if host.hold(model) is not None:
+                continue
+            if choice is not None and choice.is_reserved(self._pools, ticket.role, host):
                 continue
             learned = host.parallelism
             if probing:
@@ -442,9 +458,20 @@ class Admission:
                 self._has_rhythm and self._is_kept(pool, host, model, now)
             ):
                 continue
-            if best is None or _suits_better(host, best, model):
+            if best is None or suits_better(host, best, model):
                 best = host
+        if choice is not None and best is not None and choice.waits_rather(best, hosts, model, now):
+            return None
         return best
+
+    def _asked(self, ticket: Ticket, now: float) -> tuple[HostSeats, ...]:
+        """The hosts that are asked for a seat for the call now."""
+        if self.placement is None:
+            return self._hosts
+        left_s = self.placement.opens_in_s(ticket, now)
+        if left_s < math.inf:
+            self._look_by(now + left_s)
+        return self.placement.open_to(ticket, now)
 
     def _may_probe(self, pool: Pool, host: HostSeats, model: str, now: float) -> bool:
         learned = host.parallelism
@@ -505,6 +532,9 @@ class Admission:
         learned = host.parallelism
         if pool.limits.protected or learned.running + 1 < learned.host:
             return False
+        choice = self.placement
+        if choice is not None and choice.has_useful_beside(host, self._protected_roles()):
+            return False
         hold_s = 0.0
         for other in self._protected:
             if not other.running and not other.line:
@@ -520,24 +550,27 @@ class Admission:
                 pool.rhythm.held(now, holding=True)
             self._held_until = until
 
-    def _likely_host(self, model: str) -> HostSeats:
-        """Where a call of ``model`` would go if one host had to be named."""
-        best = self._hosts[0]
-        for host in self._hosts[1:]:
-            if _suits_better(host, best, model):
+    def _protected_roles(self) -> tuple[Role, ...]:
+        return tuple(role for role, pool in self._pools.items() if pool.limits.protected)
+
+    def _likely_host(self, ticket: Ticket) -> HostSeats:
+        """Where a call would go if one host had to be named."""
+        choice = self.placement
+        hosts = self._hosts if choice is None else choice.may_run(ticket.role, ticket.model)
+        best, *others = hosts or self._hosts
+        for host in others:
+            if suits_better(host, best, ticket.model):
                 best = host
         return best
 
-    def _hard_hold(self, pool: Pool, model: str) -> Hold | None:
-        """The hard limit that keeps the next call of this role and model from a seat."""
+    def _hard_hold(self, pool: Pool, ticket: Ticket) -> Hold | None:
+        """The hard limit that keeps the call from a seat, were it the next."""
         hold = self._pool_hold(pool)
         if hold is not None or not pool.limits.counts_globally:
             return hold
-        for host in self._hosts:
-            hold = host.hold(model)
-            if hold is None:
-                return None
-        return hold
+        if self.placement is not None:
+            return self.placement.hold(ticket)
+        return self._hosts[0].hold(ticket.model)
 
     def _pool_hold(self, pool: Pool) -> Hold | None:
         limits = pool.limits
@@ -638,7 +671,7 @@ class Admission:
             return None if probing else _first(pool)
         first: _Candidate | None = None
         for _, tag, _, ticket in pool.line.heads():
-            host = self._host_for(pool, ticket.model, now, probing=probing)
+            host = self._host_for(pool, ticket, now, probing=probing)
             if host is None:
                 continue
             if first is not None:
@@ -667,9 +700,9 @@ class Admission:
     def _host_for_overdue(self, pool: Pool, ticket: Ticket, now: float) -> HostSeats | None:
         """Where an overdue call may start beside the others."""
         best: HostSeats | None = None
-        for host in self._hosts:
+        for host in self._asked(ticket, now):
             if self._starts_beside(host, pool, ticket, now) and (
-                best is None or _suits_better(host, best, ticket.model)
+                best is None or suits_better(host, best, ticket.model)
             ):
                 best = host
         return best
@@ -751,10 +784,11 @@ class Admission:
 
     def why(self, ticket: Ticket) -> Hold:
         """What holds a waiting call back now."""
-        hold = self._hard_hold(self._pools[ticket.role], ticket.model)
+        hold = self._hard_hold(self._pools[ticket.role], ticket)
         if hold is not None:
             return hold
-        for host in self._hosts:
+        choice = self.placement
+        for host in self._hosts if choice is None else choice.hosts_of(ticket):
             if host.parallelism.fits(ticket.model):
                 return Hold.TURN if self._held_until is None else Hold.RESERVED
         return Hold.PARALLELISM
@@ -809,7 +843,7 @@ class Admission:
         """
         model, protected = ticket.model, pool.limits.protected
         others = any(other is not ticket for other in self._urgent)
-        for host in self._hosts:
+        for host in self._hosts if self.placement is None else self.placement.hosts_of(ticket):
             taken = self._is_taken(host, pool, model)
             learned = host.parallelism
             harms = learned.company_harms if taken else learned.harms(model)
@@ -824,8 +858,10 @@ class Admission:
         """Calls at once that are worth running, on all hosts."""
         useful = 0
         for host in self._hosts:
-            useful += host.parallelism.host
-        return useful
+            # Of one host alone what it did before holds on.
+            if not host.is_shut or self.placement is None:
+                useful += host.parallelism.host
+        return useful or self._hosts[0].parallelism.host
 
     def _trusts_forecast(self, ticket: Ticket) -> bool:
         self.forecast.refused += 1
@@ -850,30 +886,37 @@ def _first(pool: Pool) -> _Candidate | None:
     return None
 
 
-def _suits_better(host: HostSeats, other: HostSeats, model: str) -> bool:
-    mine = (host.loaded.get(model) is not True, host.running)
-    return mine < (other.loaded.get(model) is not True, other.running)
+def _is_choice(hosts: Sequence[HostSeats]) -> bool:
+    """Whether there is anything to choose: several hosts, or one that does not take every call."""
+    return len(hosts) > 1 or hosts[0].rules is not host_rules.EVERYTHING
 
 
 def from_policy(policy: Policy) -> Admission:
     """The lines and seats that the policy describes, all empty."""
     return Admission(
         {role: _limits(role, row) for role, row in policy.roles.items()},
-        (_host(policy, DEFAULT_HOST),),
+        tuple(_host(policy, Host(name), row) for name, row in policy.hosts.items())
+        or (_host(policy, DEFAULT_HOST),),
         forecasts=policy.global_.forecast,
+        global_seats=policy.global_.max_concurrent,
     )
 
 
-def _host(policy: Policy, host: Host) -> HostSeats:
-    seats = policy.global_.max_concurrent
+def _host(policy: Policy, host: Host, row: HostPolicy | None = None) -> HostSeats:
+    """``row`` None: the one host of a policy that names none."""
+    seats, parallel = policy.global_.max_concurrent, policy.global_.parallel
+    if row is not None:
+        seats = min(seats, row.max_concurrent or seats)
+        parallel = row.parallel or parallel
     models = [(canonical(name), row) for name, row in policy.models.items()]
     learned = Parallelism(
         cap=seats,
-        host=policy.global_.parallel,
+        host=parallel,
         models={name: row.parallel for name, row in models if row.parallel is not None},
     )
     caps = {name: row.max_concurrent for name, row in models if row.max_concurrent is not None}
-    return HostSeats(seats, caps, learned, host)
+    rules = host_rules.EVERYTHING if row is None else host_rules.rules_of(row)
+    return HostSeats(seats, caps, learned, host, rules)
 
 
 def _limits(role: Role, row: RolePolicy) -> PoolLimits:

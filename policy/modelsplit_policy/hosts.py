@@ -9,29 +9,39 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelsplit_policy.host_rules import EVERYTHING
 from modelsplit_policy.tickets import Hold
 from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from modelsplit_policy.host_rules import HostRules
     from modelsplit_policy.parallelism import Flight, Parallelism, Report
     from modelsplit_policy.vocabulary import Host
 
 
 class HostSeats:
-    """One host's seats. ``model_seats``: caps of single models on it, by canonical name."""
+    """One host's seats. ``model_seats``: caps of single models on it, by canonical name.
+
+    ``drained``: it takes no new call. ``installed``: the canonical names of its models; None: not
+    known. ``sizes``: bytes of memory that a model takes there, by name; of others nobody knows.
+    """
 
     __slots__ = (
         "away",
         "by_model",
+        "drained",
         "host",
+        "installed",
         "loaded",
         "model_seats",
         "overdue",
         "parallelism",
+        "rules",
         "running",
         "seats",
+        "sizes",
     )
 
     def __init__(
@@ -40,8 +50,10 @@ class HostSeats:
         model_seats: Mapping[str, int],
         parallelism: Parallelism,
         host: Host = DEFAULT_HOST,
+        rules: HostRules = EVERYTHING,
     ) -> None:
         self.host = host
+        self.rules = rules
         self.seats = seats
         self.model_seats = dict(model_seats)
         self.parallelism = parallelism
@@ -53,9 +65,21 @@ class HostSeats:
         self.by_model: dict[str, int] = {}
         # Whether a model is loaded, by name; of others nobody knows.
         self.loaded: Mapping[str, bool] = {}
+        self.drained = False
+        self.installed: frozenset[str] | None = None
+        self.sizes: Mapping[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<HostSeats {self.host} {self.running}/{self.seats}, {self.parallelism!r}>"
+
+    @property
+    def is_shut(self) -> bool:
+        """It takes no call now: drained, or calls wait for somebody to listen there."""
+        return self.away or self.drained
+
+    def has(self, model: str) -> bool | None:
+        """Whether the model of that canonical name is installed there; None: nobody knows."""
+        return None if self.installed is None else model in self.installed
 
     def hold(self, model: str) -> Hold | None:
         """The hard limit of this host that keeps the next call of ``model`` from a seat."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # The longest a client is ever told to stay away: SDKs sleep whatever they are sent.
 RETRY_AFTER_MAX_S: Final = 30
+# Of a client whose hosts are drained: somebody works on them.
+_DRAINED_RETRY_S: Final = 10
 # A provider and a model's name of usual length.
 _NAME_MAX: Final = 60
 _STOPPED_MAX: Final = 150
@@ -123,6 +125,7 @@ def held_by(
         Hold.PARALLELISM: f"the machine takes {seats.useful} at once, {host} running",
         Hold.TURN: "others were before it",
         Hold.AWAY: "Ollama is away",
+        Hold.DRAINED: f"every host that may run {name} is drained",
     }
     return words[hold]
 
@@ -153,6 +156,29 @@ def still_failing(last: Failure, wait_s: float) -> Failure:
         message=last.message[: MESSAGE_MAX - len(again)] + again,
         retry_after_s=retry_after_s,
         unsent=True,
+    )
+
+
+def drained(model: str) -> Failure:
+    """A call whose hosts are all drained."""
+    name = said_back(model, _NAME_MAX)
+    return Failure(
+        ErrorCode.OVERLOAD_THROTTLED,
+        Reason.DRAINING,
+        f"every host that may run {name} is drained; `modelsplit host undrain` lets calls in again",
+        "Draining",
+        retry_after_s=_DRAINED_RETRY_S,
+    )
+
+
+def no_host(role: Role, model: str) -> Failure:
+    """A call to a model that the policy lets run nowhere."""
+    name = said_back(model, _NAME_MAX)
+    return Failure(
+        ErrorCode.MODEL_NOT_FOUND,
+        Reason.NOT_INSTALLED,
+        f"no host takes {name} for role {role}; see `hosts` in the policy",
+        "Model Not Found",
     )
 
 

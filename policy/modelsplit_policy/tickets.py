@@ -42,6 +42,7 @@ class Hold(StrEnum):
     PARALLELISM = "parallelism"
     TURN = "turn"
     AWAY = "away"
+    DRAINED = "drained"
 
 
 @dataclass(slots=True, eq=False)
@@ -55,7 +56,7 @@ class Ticket:
     for usefulness alone. ``front``: it goes before all others of its role. ``sample``: how
     long it keeps its seat says something of the calls of its role. ``held``: what kept it from
     a seat when it was refused; None: it was not. ``host``: where it is seated; None: not yet, or
-    on none of ours.
+    on none of ours. ``avoid``: where it failed before, and goes only if there is no other host.
     """
 
     role: Role
@@ -76,6 +77,7 @@ class Ticket:
     doubted: bool = False
     held: Hold | None = None
     host: Host | None = None
+    avoid: Host | None = None
     flight: Flight | None = None
 
     @property

@@ -43,6 +43,7 @@ _DAY_MS: Final = 86_400_000
 # Far above any machine; keeps every later sum and division inside ordinary integers.
 _COUNT_MAX: Final = 1_000_000
 _USD_MAX: Final = 1_000_000.0
+_PORT_MAX: Final = 65_535
 
 NAME: Final = r"^[A-Za-z0-9._:/-]{1,256}$"
 LABEL: Final = r"^[A-Za-z0-9._-]{1,64}$"
@@ -53,6 +54,9 @@ BASE_URL: Final = (
     r"^(?:https://[A-Za-z0-9._-]+|http://(?:127\.0\.0\.1|localhost)|https?://\[::1\])"
     r"(?::[0-9]{1,5})?(?:/[A-Za-z0-9._~/-]*)?$"
 )
+# Where an Ollama listens, as ``--upstream`` says it.
+HOST_URL: Final = r"^http://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?/?$"
+MODEL_GLOB: Final = r"^[A-Za-z0-9._:/*?-]{1,256}$"
 # The version of the Messages API that has no temperature, top_p and top_k any more.
 NO_SAMPLING_FROM: Final = "2026-10-21"
 PROVIDER_MODEL: Final = r"^[!-~]{1,256}$"
@@ -103,6 +107,13 @@ def _pattern(text: str) -> str:
     return text
 
 
+def _listens(url: str) -> str:
+    port = url.rstrip("/").rpartition(":")[2]
+    if port.isdigit() and not 1 <= int(port) <= _PORT_MAX:
+        raise PydanticCustomError("host_url", f"must name a port from 1 to {_PORT_MAX}")
+    return url
+
+
 # Pydantic's `frozen` stops at the attribute; the proxy carries it into the mapping.
 _Frozen = (AfterValidator(_frozen), PlainSerializer(dict))
 
@@ -128,6 +139,9 @@ Options = Annotated[Mapping[OptionName, OptionValue], *_Frozen]
 # https, or http to this machine alone: a key would be read on the way.
 BaseUrl = Annotated[str, Field(strict=True, pattern=BASE_URL)]
 HeaderValue = Annotated[str, Field(strict=True, pattern=HEADER_VALUE)]
+HostUrl = Annotated[str, Field(strict=True, pattern=HOST_URL), AfterValidator(_listens)]
+ModelGlob = Annotated[str, Field(strict=True, pattern=MODEL_GLOB)]
+Share = Annotated[float, Field(strict=True, gt=0, le=_COUNT_MAX, allow_inf_nan=False)]
 ProviderModel = Annotated[str, Field(strict=True, pattern=PROVIDER_MODEL)] | None
 Version = Annotated[Literal[1], BeforeValidator(_whole)]
 
@@ -514,6 +528,35 @@ class CloudPolicy(_Part):
     )
 
 
+class HostPolicy(_Part):
+    """One of several Ollamas behind one modelsplit: where it is, and which calls may go there."""
+
+    url: HostUrl = Field(description="Where it listens: http, and no path.")
+    weight: Share = Field(
+        default=1.0, description="Its share of the calls that several hosts could take, to others'."
+    )
+    tier: Count = Field(
+        default=1, description="Those of a lower tier are asked first, while they are there."
+    )
+    memory_gb: Share | None = Field(
+        default=None, description="Memory for its models, in GiB. Null: not known."
+    )
+    roles: tuple[Role, ...] | None = Field(
+        default=None, min_length=1, description="Roles whose calls may go there. Null: all."
+    )
+    models: tuple[ModelGlob, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description='Patterns of the models that may run there, as "qwen3:*". Null: all.',
+    )
+    max_concurrent: Count | None = Field(
+        default=None, description="Calls there at the same time. Null: as many as on all hosts."
+    )
+    parallel: Count | None = Field(
+        default=None, description="Calls at once that are worth running there. Null: learned."
+    )
+
+
 class BreakersPolicy(_Part):
     """When calls to a provider or a model are stopped for a while."""
 
@@ -626,6 +669,12 @@ class Policy(_Part):
     )
     clients: ClientsPolicy = Field(
         default=ClientsPolicy(), description="Limits for each client by itself."
+    )
+    hosts: Annotated[Mapping[Label, HostPolicy], *_Frozen] = Field(
+        default={},
+        validate_default=True,
+        description="Several Ollamas, each by a name of your choice. Empty: the one upstream.",
+        json_schema_extra={"additionalProperties": False},
     )
     breakers: BreakersPolicy = Field(
         default=BreakersPolicy(), description="When a provider or a model is not asked for now."

@@ -24,6 +24,7 @@ from modelsplit_policy.config.model import (
     EscalationPolicy,
     ExperimentPolicy,
     GlobalPolicy,
+    HostPolicy,
     M,
     ModelPolicy,
     Options,
@@ -34,6 +35,7 @@ from modelsplit_policy.config.model import (
     with_provider,
 )
 from modelsplit_policy.config.problems import MISSING, Loc, Problem, json_path, problem_at, shown
+from modelsplit_policy.host_rules import address, rules_of
 from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.slo.names import AT_MOST_ALL, BOUNDS, OBJECTIVES
 from modelsplit_policy.vocabulary import Provider, Role
@@ -55,6 +57,7 @@ class _Draft:
     providers: Mapping[str, CloudProviderPolicy]
     redactions: tuple[RedactionPolicy, ...]
     slo: Mapping[Any, SloPolicy]
+    hosts: Mapping[str, HostPolicy]
 
 
 def _sound(model: type[M], part: object) -> M | None:
@@ -94,6 +97,7 @@ def read_draft(raw: Mapping[str, Any]) -> _Draft:
         providers=_sound_parts(CloudProviderPolicy, _part(raw.get("cloud"), "providers")),
         redactions=tuple(_sound_parts(RedactionPolicy, _part(raw.get("cloud"), "redact")).values()),
         slo=_sound_parts(SloPolicy, raw.get("slo")),
+        hosts=_sound_parts(HostPolicy, raw.get("hosts")),
     )
 
 
@@ -326,6 +330,39 @@ def _clouds(draft: _Draft) -> Iterator[Problem]:
     )
 
 
+def _hosts(draft: _Draft) -> Iterator[Problem]:
+    if not draft.hosts:
+        return
+    where = [(("hosts", name, "url"), address(row.url)) for name, row in draft.hosts.items()]
+    places = [(loc, f"{host.lower()}:{port}") for loc, (host, port) in where]
+    yield from _twice(places, lambda first: f"is where {first} is; one Ollama is one host")
+    hosts = [(rules_of(row), row.max_concurrent) for row in draft.hosts.values()]
+    for loc, role, model in _local_models(draft):
+        if not any(rules.takes(role, canonical(model)) for rules, _ in hosts):
+            yield problem_at(loc, f"may run on none of the hosts; let one take {role} and {model}")
+    for name, row in draft.roles.items():
+        caps = [cap for rules, cap in hosts if rules.roles is None or name in rules.roles]
+        most = sum(cap for cap in caps if cap is not None) if None not in caps else None
+        if most is not None and name is not Role.CLOUD and row.reserved > most:
+            yield problem_at(
+                ("roles", name.value, "reserved"),
+                f"is {row.reserved}, but the hosts that take {name} have {most} in all; lower it",
+            )
+
+
+def _local_models(draft: _Draft) -> Iterator[tuple[Loc, Role, str]]:
+    """Every model of a role that a host runs, and where it stands; not those of the cloud."""
+    for name, role in draft.roles.items():
+        if name is Role.CLOUD:
+            continue
+        for key, model in (("primary", role.primary), ("fallback", role.fallback)):
+            if model is not None:
+                yield ("roles", name.value, key), name, model
+    for i, test in draft.experiments.items():
+        for j, arm in enumerate(test.arms if test.enabled and test.role is not Role.CLOUD else ()):
+            yield ("experiments", i, "arms", j, "model"), test.role, arm.model
+
+
 def _objectives(draft: _Draft) -> Iterator[Problem]:
     for name, slo in draft.slo.items():
         if name not in OBJECTIVES:
@@ -358,5 +395,6 @@ RULES: Final = (
     _conditions,
     _experiments,
     _clouds,
+    _hosts,
     _objectives,
 )

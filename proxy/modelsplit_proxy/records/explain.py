@@ -37,6 +37,7 @@ _HOLDS: Final = MappingProxyType(
         "parallelism": "one more call at once would only have slowed the others",
         "turn": "it was not its turn",
         "away": "Ollama was away",
+        "drained": "every host that may run it was drained",
     }
 )
 _NO_FALLBACK: Final = MappingProxyType(

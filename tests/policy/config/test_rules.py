@@ -19,7 +19,38 @@ def budget(**keys: object) -> dict[str, object]:
     return {"name": "more", "role": "HEAVY", "calls": 1, "window": "1h"} | keys
 
 
+def hosts(**rows: dict[str, object]) -> list[tuple[Loc, Any]]:
+    return [(("hosts",), {name: {"url": f"http://{name}"} | row for name, row in rows.items()})]
+
+
 RULES: list[tuple[str, list[tuple[Loc, Any]], str, str]] = [
+    (
+        "one Ollama is one host",
+        hosts(a={"url": "http://GPU:11434/"}, b={"url": "http://gpu"}),
+        "$.hosts.b.url",
+        "is where $.hosts.a.url is",
+    ),
+    (
+        "a primary needs a host",
+        hosts(a={"models": ["gemma3:*", "gpt-oss:*", "qwen3:8b"]}),
+        "$.roles.PLANNER.primary",
+        "may run on none of the hosts; let one take PLANNER and qwen3:4b",
+    ),
+    (
+        "and so does a fallback",
+        hosts(a={"roles": ["PLANNER", "EXECUTOR"]}, b={"models": ["gemma3:12b"]}),
+        "$.roles.HEAVY.fallback",
+        "may run on none of the hosts",
+    ),
+    (
+        "a seat kept must exist on its hosts",
+        [
+            *hosts(a={"max_concurrent": 1}, b={"roles": ["HEAVY"]}),
+            (at("EXECUTOR", "reserved"), 2),
+        ],
+        "$.roles.EXECUTOR.reserved",
+        "is 2, but the hosts that take EXECUTOR have 1 in all; lower it",
+    ),
     ("chat has no primary", [(at("CHAT", "primary"), "m")], "$.roles.CHAT.primary", "must be null"),
     ("others have one", [(at("HEAVY", "primary"), None)], "$.roles.HEAVY.primary", "name a model"),
     (

@@ -1,0 +1,183 @@
+"""Which of several hosts a call goes to.
+
+The rule, in prose.
+
+*Which may.* A host takes the roles and models that the policy gives it (``host_rules``). Of these,
+one that is known not to have the model installed is left out where another may have it. One that
+is drained takes nobody new.
+
+*Which are asked now.* A host that is barred (nobody listens there, it answers nothing, or its
+breaker is open) is passed over while another one is not; where all are, they are asked all the
+same, and what they fail of is told. So is the host at which the same call failed before.
+
+*Which is best.* Of those with a useful seat free: one where the model need not push a busy one out
+of memory; then the lowest tier; then one that has the model loaded; then the one with the fewest
+calls for its weight. Where it would push one out everywhere, the call waits rather for a host that
+has the model loaded and is expected to be free sooner than the other could begin.
+
+*Reservations* hold on each host too: a role that has reserved seats finds them on hosts that take
+its calls, and nobody else takes the last of those.
+
+Nothing here changes anything; ``admission`` asks, and seats.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from modelsplit_policy import overload
+from modelsplit_policy.bounded_memo import BoundedMemo
+from modelsplit_policy.tickets import Hold
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from modelsplit_policy.failures import Failure
+    from modelsplit_policy.hosts import HostSeats
+    from modelsplit_policy.pools import Pool
+    from modelsplit_policy.tickets import Ticket
+    from modelsplit_policy.vocabulary import Host, Role
+
+
+def _none_is_barred(host: Host, model: str, now: float) -> float:
+    del host, model, now
+    return 0.0
+
+
+class Placement:
+    """Several hosts, in the order of the policy.
+
+    ``bar``: for how many seconds from a moment a host is better not asked for a model; 0 or less:
+    it is. inf: nobody knows.
+    """
+
+    __slots__ = ("_may", "bar", "hosts")
+
+    def __init__(self, hosts: Sequence[HostSeats]) -> None:
+        self.hosts = tuple(hosts)
+        self.bar: Callable[[Host, str, float], float] = _none_is_barred
+        self._may: BoundedMemo[tuple[Role, str], tuple[HostSeats, ...]] = BoundedMemo()
+
+    def __repr__(self) -> str:
+        return f"<Placement on {', '.join(host.host for host in self.hosts)}>"
+
+    def may_run(self, role: Role, model: str) -> tuple[HostSeats, ...]:
+        """The hosts for calls of ``role`` to ``model``, drained ones too; empty: none is."""
+        known = self._may.get((role, model))
+        if known is not None:
+            return known
+        takes = tuple(host for host in self.hosts if host.rules.takes(role, model))
+        have = tuple(host for host in takes if host.has(model) is not False)
+        return self._may.keep(model, (role, model), have or takes)
+
+    def changed(self) -> None:
+        """What a host has installed is known anew."""
+        self._may.clear()
+
+    def open_to(self, ticket: Ticket, now: float) -> tuple[HostSeats, ...]:
+        """The hosts that are asked for a seat for the call now."""
+        hosts = self.hosts_of(ticket)
+        if ticket.avoid is not None:
+            hosts = tuple(host for host in hosts if host.host != ticket.avoid) or hosts
+        bar, model = self.bar, ticket.model
+        return tuple(host for host in hosts if bar(host.host, model, now) <= 0) or hosts
+
+    def opens_in_s(self, ticket: Ticket, now: float) -> float:
+        """How long until another host may be asked for the call; inf: nobody knows."""
+        hosts = self.hosts_of(ticket)
+        bars = (self.bar(host.host, ticket.model, now) for host in hosts)
+        return min((left_s for left_s in bars if left_s > 0), default=math.inf)
+
+    def hosts_of(self, ticket: Ticket) -> tuple[HostSeats, ...]:
+        """The hosts that may run the call and take new ones."""
+        may_run = self.may_run(ticket.role, ticket.model)
+        return tuple(host for host in may_run if not host.drained)
+
+    def refusal(self, ticket: Ticket) -> Failure | None:
+        """Why no host takes the call, and none would if it waited."""
+        if self.hosts_of(ticket):
+            return None
+        if self.may_run(ticket.role, ticket.model):
+            return overload.drained(ticket.model)
+        return overload.no_host(ticket.role, ticket.model)
+
+    def hold(self, ticket: Ticket) -> Hold | None:
+        """The hard limit that keeps the call from a seat on all of its hosts; or None.
+
+        A limit that passes with a call is told rather than a host that is away.
+        """
+        hosts = self.hosts_of(ticket)
+        if not hosts:
+            return Hold.DRAINED
+        holds = {host.hold(ticket.model) for host in hosts}
+        if None in holds:
+            return None
+        return next((hold for hold in Hold if hold in holds and hold is not Hold.AWAY), Hold.AWAY)
+
+    def waits_rather(
+        self, best: HostSeats, hosts: Iterable[HostSeats], model: str, now: float
+    ) -> bool:
+        """True if a call rather waits for a host that has its model loaded than takes ``best``."""
+        if best.loaded.get(model) is True or not evicts(best, model):
+            return False
+        until_s = best.parallelism.left_s(now)
+        if until_s is None:
+            return False
+        left = (
+            host.parallelism.left_s(now)
+            for host in hosts
+            if host.loaded.get(model) is True and not host.away
+        )
+        return any(left_s is not None and left_s <= until_s for left_s in left)
+
+    def is_reserved(self, pools: Mapping[Role, Pool], role: Role, host: HostSeats) -> bool:
+        """True if the host's free seat is one of the last for another role that has reserved it."""
+        for other, pool in pools.items():
+            if other is role or not pool.kept or not host.rules.takes_role(other):
+                continue
+            free = sum(
+                host.seats - host.running
+                for host in self.hosts
+                if not host.away and not host.drained and host.rules.takes_role(other)
+            )
+            if free <= pool.kept:
+                return True
+        return False
+
+    def has_useful_beside(self, host: HostSeats, protected: Iterable[Role]) -> bool:
+        """True if a call of each protected role would find a useful seat on another host."""
+        return all(
+            any(
+                other.rules.takes_role(role) and not other.is_shut and not other.parallelism.is_full
+                for other in self.hosts
+                if other is not host
+            )
+            for role in protected
+        )
+
+
+def evicts(host: HostSeats, model: str) -> bool:
+    """Whether to load ``model`` there may push out one that runs.
+
+    Where the memory or a size is not known: if another model runs there.
+    """
+    busy = [name for name in host.by_model if name != model]
+    if not busy:
+        return False
+    size = host.sizes.get(model)
+    taken = [host.sizes.get(name) for name in busy]
+    if host.rules.memory is None or size is None or None in taken:
+        return True
+    return size + sum(known for known in taken if known is not None) > host.rules.memory
+
+
+def suits_better(host: HostSeats, other: HostSeats, model: str) -> bool:
+    """Whether one more call of ``model`` had better go to ``host``."""
+    return _order(host, model) < _order(other, model)
+
+
+def _order(host: HostSeats, model: str) -> tuple[bool, int, bool, float]:
+    is_loaded = host.loaded.get(model) is True
+    pushes = not is_loaded and evicts(host, model)
+    return (pushes, host.rules.tier, not is_loaded, (host.running + 1) / host.rules.weight)
