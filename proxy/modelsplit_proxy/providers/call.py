@@ -17,7 +17,7 @@ from modelsplit_policy.failures import Reason
 from modelsplit_proxy.http.upstream import Exchange, Fault, UpstreamHead
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.providers import answer, failures, rate_limits
-from modelsplit_proxy.providers.answer import AnswerError, AnswerStream
+from modelsplit_proxy.providers.answer import AnswerError, AnswerStream, BrokenAnswerError
 from modelsplit_proxy.providers.events import EventReader, TooLongError
 from modelsplit_proxy.providers.failures import ProviderError
 
@@ -93,6 +93,8 @@ class ProviderCall:
             self._fail(error)
         except AnswerError as error:
             self._fail(self._own_error(error))
+        except BrokenAnswerError as error:
+            self._fail(self._with_a_hole(str(error)))
         except _NEVER_CONNECTED as error:
             self.is_sent = False
             self._fail(self._broken(*_told(error)))
@@ -184,6 +186,11 @@ class ProviderCall:
             what = f"{error.kind}: {error}"
             return ProviderError(failures.broken(Reason.ERROR_LINE, self._named, what))
         return ProviderError(failures.of_error(error, self._named))
+
+    def _with_a_hole(self, what: str) -> ProviderError:
+        if self._has_begun:
+            return ProviderError(failures.broken(Reason.PROTOCOL, self._named, what))
+        return ProviderError(failures.no_answer(self._named, f"no whole answer: {what}"))
 
     def _broken(self, fault: Fault, what: str) -> ProviderError:
         failure: Failure

@@ -34,6 +34,7 @@ class SilentWriter:
         return b""
 
     thinking = text
+    sealed = text
 
     def call_began(self, index: int, call: ToolCall) -> bytes:
         del index, call

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
 
 _NS: Final = 1_000_000_000
-_AT_LIMIT: Final = frozenset({"max_tokens", "model_context_window_exceeded"})
 
 
 class OllamaWriter:
@@ -34,6 +33,10 @@ class OllamaWriter:
 
     def thinking(self, text: str) -> bytes:
         return self._line(self._said("", thinking=text))
+
+    def sealed(self, seal: str) -> bytes:
+        del seal
+        return b""
 
     def call_began(self, index: int, call: ToolCall) -> bytes:
         del index, call
@@ -73,7 +76,7 @@ class OllamaWriter:
         begun = now if self._begun is None else self._begun
         end: dict[str, Any] = {
             "done": True,
-            "done_reason": "length" if answer.stop_reason in _AT_LIMIT else "stop",
+            "done_reason": "length" if answer.is_cut else "stop",
             "total_duration": round((now - self._asked) * _NS),
             "load_duration": 0,
         }

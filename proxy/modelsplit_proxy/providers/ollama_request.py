@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_proxy.providers.openai_parts import refuse_but
 from modelsplit_proxy.providers.question import (
     Draft,
     UntranslatableError,
@@ -18,8 +20,16 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.providers.question import Question, Terms
 
-_COMMON: Final = frozenset({"model", "stream", "format", "options", "think"})
-_OPTIONS: Final = frozenset({"temperature", "top_p", "top_k", "stop", "num_predict"})
+# The odds of each token, and a prompt as it would be put: what is asked for would be missing.
+_REFUSED: Final = MappingProxyType(
+    {"logprobs": (False,), "top_logprobs": (0,), "_debug_render_only": (False,)}
+)
+# They speak of a model's own tokens, which nobody sees here.
+_OF_TOKENS: Final = ("raw", "template", "suffix", "context")
+_COMMON: Final = frozenset({"model", "stream", "format", "options", "think", *_REFUSED})
+_PENALTIES: Final = ("seed", "presence_penalty", "frequency_penalty")
+_OPTIONS: Final = frozenset({"temperature", "top_p", "top_k", "stop", "num_predict", *_PENALTIES})
+_FUNCTION: Final = frozenset({"name", "description", "parameters"})
 _MESSAGE: Final = frozenset(
     {"role", "content", "images", "tool_calls", "tool_name", "name", "tool_call_id"}
 )
@@ -27,6 +37,7 @@ _MESSAGE: Final = frozenset(
 
 def of_chat(fields: Mapping[str, Any], terms: Terms) -> Question:
     """The question of ``/api/chat``; UntranslatableError if it cannot be asked."""
+    refuse_but(fields, _REFUSED)
     draft = Draft(terms)
     for message in objects(fields.get("messages"), "messages"):
         _message(draft, message)
@@ -35,13 +46,16 @@ def of_chat(fields: Mapping[str, Any], terms: Terms) -> Question:
         if not isinstance(function, dict):
             raise UntranslatableError("a tool is not a function")
         draft.tool(function.get("name"), function.get("description"), function.get("parameters"))
+        leave_out_rest(draft, function, _FUNCTION, "tools.function.")
+        leave_out_rest(draft, tool, {"type", "function"}, "tools.")
     leave_out_rest(draft, fields, _COMMON | {"messages", "tools"}, "")
     return _finished(draft, fields)
 
 
 def of_generate(fields: Mapping[str, Any], terms: Terms) -> Question:
     """The question of ``/api/generate``; UntranslatableError if it cannot be asked."""
-    for name in ("raw", "template", "suffix", "context"):
+    refuse_but(fields, _REFUSED)
+    for name in _OF_TOKENS:
         if fields.get(name):
             raise UntranslatableError(
                 f"{name} speaks of a model's own tokens, which nobody sees here"
@@ -50,7 +64,7 @@ def of_generate(fields: Mapping[str, Any], terms: Terms) -> Question:
     draft.system(_text(fields.get("system"), "system"))
     blocks = [picture(data) for data in _pictures(fields.get("images"))]
     draft.say("user", blocks + text_block(_text(fields.get("prompt"), "prompt")))
-    known = _COMMON | {"prompt", "system", "images", "raw", "template", "suffix", "context"}
+    known = _COMMON | {"prompt", "system", "images", *_OF_TOKENS}
     leave_out_rest(draft, fields, known, "")
     return _finished(draft, fields)
 
@@ -72,6 +86,10 @@ def _message(draft: Draft, message: Mapping[str, Any]) -> None:
                 blocks.append(
                     draft.call(call.get("id"), function.get("name"), function.get("arguments", {}))
                 )
+                at = "messages.tool_calls."
+                # Calls stand in their order.
+                leave_out_rest(draft, function, {"index", "name", "arguments"}, f"{at}function.")
+                leave_out_rest(draft, call, {"id", "type", "function"}, at)
             draft.say("assistant", blocks)
         case "tool":
             name = message.get("tool_name") or message.get("name")
@@ -94,7 +112,7 @@ def _finished(draft: Draft, fields: Mapping[str, Any]) -> Question:
         raise UntranslatableError('format is neither "json" nor a schema')
     # True, or how much: "low", "medium", "high".
     if fields.get("think") not in (None, False, "", "none"):
-        draft.think()
+        draft.think("think", fields.get("think"))
     return draft.question(stream=fields.get("stream") is not False)
 
 
@@ -111,6 +129,8 @@ def _options(draft: Draft, options: object) -> None:
     draft.stop(options.get("stop"), "options.stop")
     if options.get("num_predict") in (-1, -2):  # without end, which the API does not know
         draft.leave_out(f"options.num_predict (sent as {draft.max_tokens})")
+    for name in _PENALTIES:
+        draft.put_aside(name, options.get(name), f"options.{name}")
     leave_out_rest(draft, options, _OPTIONS, "options.")
 
 

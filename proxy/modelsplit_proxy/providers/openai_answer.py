@@ -1,4 +1,4 @@
-"""Answers as OpenAI's chat completions give them."""
+"""Answers as OpenAI's chat completions and completions give them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.protocol import tellable
+from modelsplit_proxy.providers.answer import bare_id
 
 if TYPE_CHECKING:
     from modelsplit_proxy.providers.answer import Answer, Counts, ToolCall
@@ -41,6 +42,10 @@ class OpenAIWriter:
 
     def thinking(self, text: str) -> bytes:
         return self._chunk({"reasoning": text})
+
+    def sealed(self, seal: str) -> bytes:
+        del seal
+        return b""
 
     def call_began(self, index: int, call: ToolCall) -> bytes:
         function = {"name": call.name, "arguments": ""}
@@ -82,12 +87,63 @@ class OpenAIWriter:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
 
+class CompletionWriter:
+    """The same of a completion, which is nothing but text."""
+
+    def __init__(self, model: str, clock: Clock, *, tells_usage: bool) -> None:
+        self._model = model
+        self._created = int(clock.wall())
+        self._tells_usage = tells_usage
+        self._id = ""
+
+    def began(self, answer: Answer) -> bytes:
+        self._id = _id_of(answer, "cmpl")
+        return b""
+
+    def text(self, text: str) -> bytes:
+        return _event(self._head() | {"choices": [self._choice(text)]})
+
+    def thinking(self, text: str) -> bytes:
+        del text
+        return b""
+
+    sealed = thinking
+
+    def call_began(self, index: int, call: ToolCall) -> bytes:
+        del index, call
+        return b""
+
+    call_ended = call_began
+
+    def call_arguments(self, index: int, text: str) -> bytes:
+        del index, text
+        return b""
+
+    def ended(self, answer: Answer) -> bytes:
+        last = _event(self._head() | {"choices": [self._choice("", _finish(answer))]})
+        if self._tells_usage:
+            last += _event(self._head() | {"choices": [], "usage": _usage(answer.counts)})
+        return last + _DONE
+
+    def whole(self, answer: Answer) -> bytes:
+        self._id = _id_of(answer, "cmpl")
+        choice = self._choice(answer.text, _finish(answer))
+        return tellable.dumps(self._head() | {"choices": [choice], "usage": _usage(answer.counts)})
+
+    def _choice(self, text: str, finish_reason: str | None = None) -> dict[str, Any]:
+        return {"text": text, "index": 0, "logprobs": None, "finish_reason": finish_reason}
+
+    def _head(self) -> dict[str, Any]:
+        kind = "text_completion"
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+
+
 def _event(value: dict[str, Any]) -> bytes:
     return b"data: " + tellable.dumps(value) + b"\n\n"
 
 
-def _id_of(answer: Answer) -> str:
-    return f"chatcmpl-{answer.id.removeprefix('msg_')}"
+def _id_of(answer: Answer, kind: str = "chatcmpl") -> str:
+    return f"{kind}-{bare_id(answer)}"
 
 
 def _finish(answer: Answer) -> str:
@@ -105,5 +161,6 @@ def _usage(counts: Counts) -> dict[str, Any]:
         "prompt_tokens": prompt,
         "completion_tokens": output,
         "total_tokens": prompt + output,
-        "prompt_tokens_details": {"cached_tokens": counts.cache_read},
+        "prompt_tokens_details": {"cached_tokens": counts.cached},
+        "completion_tokens_details": {"reasoning_tokens": counts.thought},
     }

@@ -1,17 +1,18 @@
-"""Requests of OpenAI's chat completions, in the form of the Messages API."""
+"""Requests of OpenAI's chat completions and completions, in the form of the Messages API."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_proxy.providers import openai_parts
 from modelsplit_proxy.providers.question import (
     Draft,
     UntranslatableError,
+    leave_out_but,
     leave_out_rest,
     objects,
-    picture,
     text_block,
-    text_of,
 )
 
 if TYPE_CHECKING:
@@ -19,128 +20,150 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.providers.question import Question, Terms
 
-_KNOWN: Final = frozenset(
+_SAMPLING: Final = frozenset(
+    {"stop", "temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"}
+)
+# More than one answer, the odds of each token, sound, what somebody else looks up or judges:
+# what is asked for would be missing.
+_REFUSED_CHAT: Final = MappingProxyType(
     {
-        *("model", "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
-        *("stop", "temperature", "top_p", "max_tokens", "max_completion_tokens", "stream"),
-        *("stream_options", "n", "reasoning_effort", "reasoning"),
+        "n": (1,),
+        "logprobs": (False,),
+        "top_logprobs": (0,),
+        "audio": (),
+        "functions": ([],),
+        "function_call": ("none",),
+        "modalities": (["text"], []),
+        "moderation": (),
+        "web_search_options": (),
+        "_debug_render_only": (False,),
     }
 )
-_MESSAGE: Final = frozenset({"role", "content", "tool_calls", "tool_call_id"})
-# More than one answer, the odds of each token, sound: what is asked for would be missing.
-_REFUSED: Final = ("logprobs", "top_logprobs", "audio", "functions", "function_call")
-_LITTLE_THOUGHT: Final = (None, "none", "minimal")
+_REFUSED_COMPLETION: Final = MappingProxyType(
+    {
+        "n": (1,),
+        "best_of": (1,),
+        "logprobs": (False,),
+        "echo": (False,),
+        "suffix": ("",),
+        "_debug_render_only": (False,),
+    }
+)
+_KNOWN_CHAT: Final = frozenset(
+    {
+        *("model", "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
+        *("max_tokens", "max_completion_tokens", "stream", "stream_options"),
+        *("reasoning_effort", "reasoning", "store"),
+        *(*_SAMPLING, *_REFUSED_CHAT),
+    }
+)
+_KNOWN_COMPLETION: Final = frozenset(
+    {
+        *("model", "prompt", "max_tokens", "stream", "stream_options"),
+        *(*_SAMPLING, *_REFUSED_COMPLETION),
+    }
+)
+_MESSAGE: Final = frozenset({"role", "content", "refusal", "tool_calls", "tool_call_id"})
 
 
 def of_chat_completions(fields: Mapping[str, Any], terms: Terms) -> Question:
     """The question of ``/v1/chat/completions``; UntranslatableError if it cannot be asked."""
-    for name in _REFUSED:
-        if fields.get(name):
-            raise UntranslatableError(f"{name} has no counterpart at the provider")
-    if fields.get("n") not in (None, 1):
-        raise UntranslatableError("n asks for more than one answer; the provider gives one")
+    openai_parts.refuse_but(fields, _REFUSED_CHAT)
     draft = Draft(terms)
     for message in objects(fields.get("messages"), "messages"):
         _message(draft, message)
     for tool in objects(fields.get("tools"), "tools"):
-        function = tool.get("function")
-        if tool.get("type", "function") != "function" or not isinstance(function, dict):
+        if tool.get("type", "function") != "function":
             raise UntranslatableError("a tool is not a function")
-        draft.tool(function.get("name"), function.get("description"), function.get("parameters"))
-    _choice(draft, fields)
-    _form(draft, fields.get("response_format"))
-    draft.temperature(fields.get("temperature"), "temperature")
-    draft.number("top_p", fields.get("top_p"), "top_p", most=1.0)
+        openai_parts.function_tool(draft, tool.get("function"), "tools.function")
+        leave_out_rest(draft, tool, {"type", "function"}, "tools.")
+    openai_parts.choose(draft, fields.get("tool_choice"))
+    if fields.get("parallel_tool_calls") is False:
+        draft.one_call_at_once()
+    wanted = fields.get("response_format")
+    openai_parts.want_form(draft, wanted, "response_format", "json_schema")
+    _think(draft, fields)
+    leave_out_but(draft, fields.get("store"), (False,), "store")
+    return _asked(draft, fields, _KNOWN_CHAT)
+
+
+def of_completions(fields: Mapping[str, Any], terms: Terms) -> Question:
+    """The question of ``/v1/completions``: the prompt is what a user says."""
+    openai_parts.refuse_but(fields, _REFUSED_COMPLETION)
+    prompt = fields.get("prompt")
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    if prompt is not None and not isinstance(prompt, str):
+        raise UntranslatableError("prompt is not one text; the provider gives one answer to words")
+    draft = Draft(terms)
+    draft.say("user", text_block(prompt or ""))
+    return _asked(draft, fields, _KNOWN_COMPLETION)
+
+
+def _asked(draft: Draft, fields: Mapping[str, Any], known: frozenset[str]) -> Question:
+    """The question, with what the two routes call alike."""
+    openai_parts.sample(draft, fields)
     draft.stop(fields.get("stop"), "stop")
-    if _effort(fields) not in _LITTLE_THOUGHT:
-        draft.think()
-    leave_out_rest(draft, fields, _KNOWN, "")
+    options = fields.get("stream_options")
+    if isinstance(options, dict):
+        leave_out_but(
+            draft,
+            options.get("include_obfuscation"),
+            (False,),
+            "stream_options.include_obfuscation",
+        )
+        known_options = {"include_usage", "include_obfuscation"}
+        leave_out_rest(draft, options, known_options, "stream_options.")
+    leave_out_rest(draft, fields, known, "")
     return draft.question(stream=fields.get("stream") is True)
 
 
 def _message(draft: Draft, message: Mapping[str, Any]) -> None:
-    blocks = _parts(message.get("content"))
-    match message.get("role"):
+    role, content = message.get("role"), message.get("content")
+    match role:
         case "system" | "developer":
-            draft.system("\n\n".join(text_of(part.get("text"), "a system text") for part in blocks))
+            draft.system(openai_parts.joined(draft, content, "messages.content"))
         case "user":
-            draft.say("user", blocks)
+            draft.say("user", openai_parts.parts(draft, content, "messages.content"))
         case "assistant":
-            for call in objects(message.get("tool_calls"), "tool_calls"):
-                function = call.get("function")
-                if not isinstance(function, dict):
-                    raise UntranslatableError("a tool call is not one of a function")
-                blocks.append(
-                    draft.call(call.get("id"), function.get("name"), function.get("arguments"))
-                )
-            draft.say("assistant", blocks)
+            blocks = openai_parts.parts(draft, content, "messages.content")
+            refusal = message.get("refusal")
+            blocks += text_block(refusal if isinstance(refusal, str) else "")
+            draft.say("assistant", blocks + _calls(draft, message.get("tool_calls")))
         case "tool":
+            blocks = openai_parts.parts(draft, content, "messages.content")
             draft.tool_result(message.get("tool_call_id"), None, blocks)
         case _:
             raise UntranslatableError(
                 "the role of a message is none of system, developer, user, assistant, tool"
             )
+    if message.get("function_call") or message.get("audio"):
+        raise UntranslatableError(
+            "a message is a call or a sound of a kind that has no counterpart"
+        )
     leave_out_rest(draft, message, _MESSAGE, "messages.")
 
 
-def _parts(content: object) -> list[dict[str, Any]]:
-    if content is None or isinstance(content, str):
-        return text_block(content or "")
-    blocks: list[dict[str, Any]] = []
-    for part in objects(content, "the content of a message"):
-        match part.get("type"):
-            case "text" | "refusal":
-                text = part.get("text", part.get("refusal"))
-                blocks += text_block(text if isinstance(text, str) else "")
-            case "image_url":
-                blocks.append(_picture(part.get("image_url")))
-            case _:
-                raise UntranslatableError("a part of a message is neither text nor image")
+def _calls(draft: Draft, calls: object) -> list[dict[str, Any]]:
+    blocks = []
+    for call in objects(calls, "tool_calls"):
+        function = call.get("function")
+        if not isinstance(function, dict):
+            raise UntranslatableError("a tool call is not one of a function")
+        blocks.append(draft.call(call.get("id"), function.get("name"), function.get("arguments")))
+        at = "messages.tool_calls."
+        # Calls stand in their order.
+        leave_out_rest(draft, call, {"id", "type", "index", "function"}, at)
+        leave_out_rest(draft, function, {"name", "arguments"}, f"{at}function.")
     return blocks
 
 
-def _picture(value: object) -> dict[str, Any]:
-    """A data URL, or an address that the provider fetches itself."""
-    url = text_of(value.get("url") if isinstance(value, dict) else value, "the URL of an image")
-    if url.startswith("data:"):
-        head, _, data = url.partition(",")
-        if not head.endswith(";base64"):
-            raise UntranslatableError("an image is not base64")
-        return picture(data)
-    if not url.startswith(("https://", "http://")):
-        raise UntranslatableError("the URL of an image is neither data nor http")
-    return {"type": "image", "source": {"type": "url", "url": url}}
-
-
-def _choice(draft: Draft, fields: Mapping[str, Any]) -> None:
-    match fields.get("tool_choice"):
-        case None | "auto":
-            pass
-        case "none":
-            draft.choose({"type": "none"})
-        case "required":
-            draft.choose({"type": "any"})
-        case {"type": "function", "function": {"name": str(name)}}:
-            draft.choose({"type": "tool", "name": name})
-        case _:
-            raise UntranslatableError("tool_choice is none of auto, none, required, a function")
-    if fields.get("parallel_tool_calls") is False:
-        draft.one_call_at_once()
-
-
-def _form(draft: Draft, wanted: object) -> None:
-    match wanted:
-        case None | {"type": "text"}:
-            pass
-        case {"type": "json_object"}:
-            draft.want(None)
-        case {"type": "json_schema", "json_schema": {"schema": dict(schema)}}:
-            draft.want(schema)
-        case _:
-            raise UntranslatableError("response_format is none of text, json_object, json_schema")
-
-
-def _effort(fields: Mapping[str, Any]) -> object:
+def _think(draft: Draft, fields: Mapping[str, Any]) -> None:
     newer = fields.get("reasoning")
     given = newer.get("effort") if isinstance(newer, dict) else None
-    return given if given is not None else fields.get("reasoning_effort")
+    field = "reasoning_effort" if given is None else "reasoning.effort"
+    effort = fields.get("reasoning_effort") if given is None else given
+    if effort not in openai_parts.LITTLE_THOUGHT:
+        draft.think(field, effort)
+    if isinstance(newer, dict):
+        leave_out_rest(draft, newer, {"effort"}, "reasoning.")

@@ -11,6 +11,7 @@ import base64
 import binascii
 import math
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -26,6 +27,11 @@ _ANSWER_IS: Final = "Give your whole answer as the arguments of this tool."
 _ANY_OBJECT: Final = {"type": "object", "additionalProperties": True}
 # The API's least.
 _THINKING_MIN: Final = 1024
+# What of a model's thinking_tokens each effort is; any other is all of them.
+_SHARES: Final = MappingProxyType({"low": 0.25, "medium": 0.5})
+EFFORTS: Final = frozenset({"low", "medium", "high", "xhigh", "max"})
+# Blocks of a model's thoughts.
+THOUGHTS: Final = frozenset({"thinking", "redacted_thinking"})
 # What each kind of picture begins with.
 _PICTURES: Final = (
     (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -63,12 +69,14 @@ class Question(NamedTuple):
     """What goes to the provider. ``body``: a request of the Messages API.
 
     ``untranslated``: fields of the client's that are not in it. ``answers_by_tool``: the answer
-    comes as the arguments of ``ANSWER_TOOL``.
+    comes as the arguments of ``ANSWER_TOOL``. ``aside``: of what is not in it, that which
+    chat completions have a word for: the word, and the client's field and value.
     """
 
     body: dict[str, Any]
     untranslated: tuple[str, ...] = ()
     answers_by_tool: bool = False
+    aside: Mapping[str, tuple[str, Any]] = MappingProxyType({})
 
 
 class Draft:
@@ -86,12 +94,20 @@ class Draft:
         self._open_calls: list[tuple[str, str]] = []
         self._calls = 0
         self._schema: dict[str, Any] | None = None
-        self._thinks = False
+        self._think_field = ""
+        self._effort: str | None = None
+        self._thoughts_field = ""
+        self._aside: dict[str, tuple[str, Any]] = {}
 
     @property
     def max_tokens(self) -> int:
         """What bounds the answer."""
         return self._terms.max_tokens
+
+    @property
+    def keeps_schemas(self) -> bool:
+        """Whether the API sees to it that an answer fits its schema."""
+        return self._terms.has_schemas
 
     def leave_out(self, name: str) -> None:
         """A field of the client's is not in the request."""
@@ -115,6 +131,11 @@ class Draft:
         else:
             self._turns.append({"role": role, "content": blocks})
 
+    def thought(self, block: dict[str, Any], field: str) -> None:
+        """What the assistant thought, as the API itself gave it; only if it is to think again."""
+        self._thoughts_field = field
+        self.say("assistant", [block])
+
     def call(self, given_id: object, name: object, arguments: object) -> dict[str, Any]:
         """A block of the assistant's that calls a tool."""
         name = text_of(name, "the name of a tool call")
@@ -127,6 +148,8 @@ class Draft:
         call_id = self._call_of(given_id, name)
         block: dict[str, Any] = {"type": "tool_result", "tool_use_id": call_id}
         self.say("user", [block | ({"content": blocks} if blocks else {})])
+        # The API wants them before whatever else the user says in that turn.
+        self._turns[-1]["content"].sort(key=lambda block: block["type"] != "tool_result")
 
     def _next_id(self) -> str:
         self._calls += 1
@@ -177,14 +200,22 @@ class Draft:
         if kept:
             self._settings["stop_sequences"] = kept
 
-    def tool(self, name: object, description: object, schema: object) -> None:
+    def tool(
+        self, name: object, description: object, schema: object, strict: object = None
+    ) -> None:
+        """``strict``: the arguments must fit the schema."""
         if schema is not None and not isinstance(schema, dict):
             raise UntranslatableError("the parameters of a tool are not an object")
         tool: dict[str, Any] = {"name": text_of(name, "the name of a tool")}
         if isinstance(description, str) and description:
             tool["description"] = description
         # The API wants the type said.
-        self._tools.append(tool | {"input_schema": {"type": "object"} | (schema or {})})
+        tool["input_schema"] = {"type": "object"} | (schema or {})
+        if strict is True and self._terms.has_schemas:
+            tool["strict"] = True
+        elif strict is True:
+            self.leave_out("tools.strict")
+        self._tools.append(tool)
 
     def choose(self, choice: dict[str, Any]) -> None:
         """Which tools may be called: the API's ``tool_choice``."""
@@ -195,12 +226,36 @@ class Draft:
         if (self._choice or {}).get("type") != "none":
             self._choice = (self._choice or {}) | {"disable_parallel_tool_use": True}
 
-    def want(self, schema: dict[str, Any] | None) -> None:
-        """The answer is to be JSON; of that schema, if there is one."""
-        self._schema = _ANY_OBJECT if schema is None else schema
+    def only(self, names: Iterable[str]) -> None:
+        """Of the tools, those that may be called."""
+        kept = set(names)
+        self._tools = [tool for tool in self._tools if tool["name"] in kept]
+        if len(self._tools) < len(kept):
+            raise UntranslatableError("tool_choice allows a tool that the request does not have")
 
-    def think(self) -> None:
-        self._thinks = True
+    def want(self, schema: dict[str, Any] | None, **about: object) -> None:
+        """The answer is to be JSON; of that schema, if there is one.
+
+        ``about``: its ``title`` and ``description``, where it has none itself.
+        """
+        texts = {key: text for key, text in about.items() if isinstance(text, str) and text}
+        self._schema = _ANY_OBJECT if schema is None else texts | schema
+
+    def think(self, field: str, effort: object = True) -> None:
+        """Let the model think before it answers. ``effort``: how much; True: as it likes."""
+        self._think_field = field
+        if isinstance(effort, str) and effort in EFFORTS:
+            self._effort = effort
+        elif effort is not True:
+            raise UntranslatableError(f"{field} is none of {', '.join(sorted(EFFORTS))}")
+
+    def put_aside(self, name: str, value: object, field: str) -> None:
+        """A number that the Messages API has no word for, and chat completions call ``name``."""
+        if value is None:
+            return
+        self.leave_out(field)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            self._aside[name] = (field, value)
 
     # The whole.
 
@@ -217,10 +272,13 @@ class Draft:
         if self._tools and self._choice:
             body["tool_choice"] = {"type": "auto"} | self._choice
         self._put_thinking(body, by_tool=by_tool)
+        if self._thoughts_field and "thinking" not in body:
+            self.leave_out(self._thoughts_field)
+            body["messages"] = _without_thoughts(self._turns)
         body |= self._settings
         if stream:
             body["stream"] = True
-        return Question(body, tuple(self._untranslated), by_tool)
+        return Question(body, tuple(self._untranslated), by_tool, self._aside)
 
     def _put_schema(self, body: dict[str, Any]) -> bool:
         """Ask for the form of the answer. True: it comes as the arguments of a tool."""
@@ -244,22 +302,42 @@ class Draft:
         return True
 
     def _put_thinking(self, body: dict[str, Any], *, by_tool: bool) -> None:
-        if not self._thinks:
+        if not self._think_field:
             return
-        budget = min(self._terms.thinking_tokens, self._terms.max_tokens - 1)
+        share = _SHARES.get(self._effort or "", 1.0)
+        wanted = max(_THINKING_MIN, int(self._terms.thinking_tokens * share))
+        budget = min(wanted, self._terms.thinking_tokens, self._terms.max_tokens - 1)
         forced = by_tool or (self._choice or {}).get("type") in {"any", "tool"}
-        # Between a tool's call and its result the API wants thoughts back that clients do not keep.
-        amid_calls = any(block["type"] == "tool_result" for block in self._turns[-1]["content"])
         can = self._terms.is_adaptive or budget >= _THINKING_MIN
-        if not can or forced or amid_calls:
-            self.leave_out("think")
+        if not can or forced or self._is_amid_calls():
+            self.leave_out(self._think_field)
             return
         body["thinking"] = {"type": "enabled", "budget_tokens": budget}
         if self._terms.is_adaptive:
             body["thinking"] = {"type": "adaptive", "display": "summarized"}
+            if self._effort is not None:
+                body["output_config"] = body.get("output_config", {}) | {"effort": self._effort}
         for name in ("temperature", "top_k", "top_p"):  # not to be had together
             if self._settings.pop(name, None) is not None:
                 self.leave_out(f"{name} (with thinking)")
+
+    def _is_amid_calls(self) -> bool:
+        """Whether the answer goes on from a tool's result, without the thoughts before its call.
+
+        The API wants them back then; most clients do not keep them as it gave them.
+        """
+        if all(block["type"] != "tool_result" for block in self._turns[-1]["content"]):
+            return False
+        before = self._turns[-2]["content"] if len(self._turns) > 1 else []
+        return not before or before[0]["type"] not in THOUGHTS
+
+
+def _without_thoughts(turns: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    kept = [
+        turn | {"content": [block for block in turn["content"] if block["type"] not in THOUGHTS]}
+        for turn in turns
+    ]
+    return [turn for turn in kept if turn["content"]]
 
 
 # What requests are made of.
@@ -285,6 +363,29 @@ def picture(data: str) -> dict[str, Any]:
     return {"type": "image", "source": source}
 
 
+def document(data: str, title: object) -> dict[str, Any]:
+    """A file as data of a URL, or as an address that the provider fetches itself."""
+    titled = {"title": title} if isinstance(title, str) and title else {}
+    if data.startswith(("https://", "http://")):
+        return {"type": "document", "source": {"type": "url", "url": data}} | titled
+    head, _, coded = data.partition(",") if data.startswith("data:") else ("", "", data)
+    try:
+        raw = base64.b64decode(coded, validate=True)
+    except (binascii.Error, ValueError):
+        raise UntranslatableError("a file is not base64") from None
+    if raw.startswith(b"%PDF-"):
+        source = {"type": "base64", "media_type": "application/pdf", "data": coded}
+        return {"type": "document", "source": source} | titled
+    if not head.startswith("data:text/"):
+        raise UntranslatableError("a file is neither PDF nor text")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise UntranslatableError("a file of text is not UTF-8") from None
+    content = [{"type": "text", "text": text}]
+    return {"type": "document", "source": {"type": "content", "content": content}} | titled
+
+
 def text_of(value: object, what: str) -> str:
     if not isinstance(value, str) or not value:
         raise UntranslatableError(f"{what} is not a text")
@@ -301,10 +402,16 @@ def objects(value: object, what: str) -> list[dict[str, Any]]:
 
 
 def leave_out_rest(draft: Draft, given: Mapping[str, Any], known: Iterable[str], at: str) -> None:
-    """Name the fields that nobody has read; null says nothing."""
+    """Name the fields that nobody has read; null and an empty list or object say nothing."""
     for name in sorted(given.keys() - set(known)):
-        if given[name] is not None:
+        if given[name] is not None and given[name] != [] and given[name] != {}:
             draft.leave_out(at + said_back(name))
+
+
+def leave_out_but(draft: Draft, value: object, usual: Iterable[object], field: str) -> None:
+    """Name a field whose value is none of those that say what is done anyway; nor is null."""
+    if value is not None and value not in tuple(usual):
+        draft.leave_out(field)
 
 
 def _arguments(value: object) -> dict[str, Any]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from modelsplit_proxy.providers import ollama_request, openai_request
+from modelsplit_proxy.providers import ollama_request, openai_request, responses_request
 from modelsplit_proxy.providers.messages import SilentWriter, of_messages
 from modelsplit_proxy.providers.ollama_answer import OllamaWriter
-from modelsplit_proxy.providers.openai_answer import OpenAIWriter
+from modelsplit_proxy.providers.openai_answer import CompletionWriter, OpenAIWriter
+from modelsplit_proxy.providers.responses_answer import ResponsesWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -46,9 +47,16 @@ def _generate(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
 
 
 def _chat_completions(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
+    return OpenAIWriter(model, clock, tells_usage=_tells_usage(fields))
+
+
+def _completions(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
+    return CompletionWriter(model, clock, tells_usage=_tells_usage(fields))
+
+
+def _tells_usage(fields: Mapping[str, Any]) -> bool:
     options = fields.get("stream_options")
-    tells_usage = isinstance(options, dict) and options.get("include_usage") is True
-    return OpenAIWriter(model, clock, tells_usage=tells_usage)
+    return isinstance(options, dict) and options.get("include_usage") is True
 
 
 def _messages(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
@@ -61,6 +69,8 @@ TRANSLATIONS: Final = MappingProxyType(
         "/api/chat": Translation(ollama_request.of_chat, _chat),
         "/api/generate": Translation(ollama_request.of_generate, _generate),
         CHAT_PATH: Translation(openai_request.of_chat_completions, _chat_completions),
+        "/v1/completions": Translation(openai_request.of_completions, _completions),
+        "/v1/responses": Translation(responses_request.of_responses, ResponsesWriter),
         MESSAGES_PATH: Translation(of_messages, _messages),
     }
 )

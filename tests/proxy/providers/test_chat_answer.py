@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.providers.answer import Answer, AnswerError, AnswerStream, Counts, whole
+from modelsplit_proxy.providers.answer import (
+    AnswerError,
+    AnswerStream,
+    BrokenAnswerError,
+    Counts,
+    whole,
+)
 from modelsplit_proxy.providers.chat_answer import ChatEvents, message_of
 from modelsplit_proxy.providers.events import EventReader
 from modelsplit_proxy.providers.openai_answer import OpenAIWriter
@@ -113,7 +119,8 @@ def test_a_whole_answer(reason: str, told: str) -> None:
 def test_a_whole_answer_that_is_an_error() -> None:
     with pytest.raises(AnswerError, match="no"):
         whole(message_of({"error": {"message": "no", "code": 5}}), answers_by_tool=False)
-    assert whole(message_of({}), answers_by_tool=False) == Answer()
+    with pytest.raises(BrokenAnswerError):
+        whole(message_of({}), answers_by_tool=False)
 
 
 VALUES = st.recursive(

@@ -78,8 +78,8 @@ def test_options_that_have_a_counterpart_and_those_that_have_none() -> None:
         "keep_alive",
         "options.temperature=1.5 (sent as 1)",
         "options.num_predict (sent as 1000)",
-        "options.num_ctx",
         "options.seed",
+        "options.num_ctx",
     )
 
 

@@ -58,6 +58,7 @@ def test_usage_is_told_where_it_is_asked_for() -> None:
         "completion_tokens": 7,
         "total_tokens": 22,
         "prompt_tokens_details": {"cached_tokens": 5},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

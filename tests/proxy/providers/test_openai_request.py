@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from modelsplit_proxy.providers.openai_request import of_chat_completions
 from modelsplit_proxy.providers.question import Question, Terms, UntranslatableError
 
+ASKED: dict[str, Any] = {"model": "cloud", "messages": [{"role": "user", "content": "hi"}]}
 TERMS = Terms("claude-x", 1000)
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(60)).decode()
 USER = {"role": "user", "content": "hi"}
@@ -19,7 +20,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "ob
 
 
 def chat(**fields: Any) -> Question:
-    return of_chat_completions({"model": "cloud", "messages": [USER]} | fields, TERMS)
+    return of_chat_completions(ASKED | fields, TERMS)
 
 
 def test_a_chat_in_turns() -> None:
@@ -89,15 +90,23 @@ def test_what_has_no_counterpart_is_told() -> None:
     assert question.body["stream"] is True
     assert question.untranslated == (
         "temperature=2 (sent as 1)",
-        "presence_penalty",
         "seed",
+        "presence_penalty",
         "user",
     )
 
 
-@pytest.mark.parametrize("effort", [{"reasoning_effort": "high"}, {"reasoning": {"effort": "low"}}])
-def test_effort_is_thinking(effort: dict[str, Any]) -> None:
-    assert chat(**effort).untranslated == ("think",)
+@pytest.mark.parametrize(
+    ("effort", "field", "tokens"),
+    [
+        ({"reasoning_effort": "high"}, "reasoning_effort", 8000),
+        ({"reasoning": {"effort": "low"}}, "reasoning.effort", 2000),
+    ],
+)
+def test_effort_is_thinking(effort: dict[str, Any], field: str, tokens: int) -> None:
+    assert chat(**effort).untranslated == (field,)
+    question = of_chat_completions(ASKED | effort, Terms("claude-x", 9000, thinking_tokens=8000))
+    assert question.body["thinking"] == {"type": "enabled", "budget_tokens": tokens}
     assert chat(reasoning_effort="minimal").untranslated == ()
 
 

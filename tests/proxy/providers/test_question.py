@@ -183,7 +183,7 @@ def test_a_tool_of_the_answers_own_name_is_refused() -> None:
 
 def test_thinking_takes_its_share_of_the_tokens_and_the_place_of_sampling() -> None:
     begun = draft(Terms("claude-y", 1500, thinking_tokens=9000))
-    begun.think()
+    begun.think("think")
     begun.number("temperature", 0.2, "temperature")
     question = begun.question(stream=False)
     assert question.body["thinking"] == {"type": "enabled", "budget_tokens": 1499}
@@ -194,7 +194,7 @@ def test_thinking_takes_its_share_of_the_tokens_and_the_place_of_sampling() -> N
 @pytest.mark.parametrize("terms", [Terms("m", 4096), Terms("m", 1000, thinking_tokens=4096)])
 def test_who_cannot_think_is_not_asked_to(terms: Terms) -> None:
     begun = draft(terms)
-    begun.think()
+    begun.think("think")
     question = begun.question(stream=False)
     assert ("thinking" in question.body, question.untranslated) == (False, ("think",))
 
@@ -203,7 +203,7 @@ def test_no_thinking_between_a_call_and_its_result() -> None:
     begun = draft()
     begun.say("assistant", [begun.call("c", "add", {})])
     begun.tool_result("c", None, [])
-    begun.think()
+    begun.think("think")
     assert begun.question(stream=False).untranslated == ("think",)
 
 
@@ -257,6 +257,6 @@ def test_a_hotter_api() -> None:
 
 def test_models_that_decide_themselves_how_long_they_think() -> None:
     begun = draft(Terms("m", 100, is_adaptive=True))
-    begun.think()
+    begun.think("think")
     thinking = begun.question(stream=False).body["thinking"]
     assert thinking == {"type": "adaptive", "display": "summarized"}

@@ -17,6 +17,8 @@ from support import messages as say
 BY_LABEL = {endpoint.label: endpoint for endpoint in ENDPOINTS}
 ASKED: dict[str, dict[str, Any]] = {
     "/api/generate": {"prompt": "hi"},
+    "/v1/completions": {"prompt": "hi", "stream_options": {"include_usage": True}},
+    "/v1/responses": {"input": "hi"},
     "/v1/chat/completions": {
         "messages": [{"role": "user", "content": "hi"}],
         "stream_options": {"include_usage": True},
