@@ -2,8 +2,11 @@
 
 Every cell is the highest multiple of the workload's own load at which planner P95 stays below 5 s,
 fewer than 1 % of planners are lost and fewer than 5 % of every other role; by the figures of a few
-runs alone, so that the table can be made in an hour. Its steps are a fifth. All ways meet the
+runs alone, so that the table can be made in an hour. Its steps are a fifth. Beside it stands what
+ends it: the goal that the next load tried misses most, by role and code. All ways meet the
 same calls, on the half of the traffic that the search for the advised policy has not seen.
+
+``--workload``, ``--card``, ``--slots`` and ``--way`` say which cells; all may be given again.
 """
 
 from __future__ import annotations
@@ -25,10 +28,11 @@ from modelsplit_sim.replay.run import Contender
 from modelsplit_sim.replay.traffic import DrawnWorkload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_sim.host_shape import HostShape
+    from modelsplit_sim.replay.capacity import Capacity, Missed
     from modelsplit_sim.replay.settings import Candidate
     from modelsplit_sim.replay.traffic import Source
 
@@ -40,8 +44,16 @@ STEP: Final = 2 ** (1 / 4)
 MOST: Final = 4.0
 RUNS: Final = 40
 SLOTS: Final = (1, 2, 4)
+CARDS: Final = ("gpu-12gb", "gpu-24gb")
 WORKLOADS: Final = ("mission", "burst", "chat-heavy", "swap", "overload", "night")
-WAYS: Final = ("direct, one model", "direct, split", "document's table", "shipped", "advised")
+# By the name on the command line: what stands over the column.
+WAYS: Final = {
+    "one": "direct, one model",
+    "split": "direct, split",
+    "document": "document's table",
+    "shipped": "shipped",
+    "advised": "advised",
+}
 # The caps alone, first come first served: nothing reserved, nothing learned, nobody refused early.
 _PLAIN: Final = {"reserved": 0, "ageing_ms": 0, "max_hold_ms": None}
 DOCUMENT: Final = {
@@ -53,15 +65,30 @@ DOCUMENT: Final = {
 AZURE: Final = {"Azure code": ("planner", 40), "Azure conversation": ("qwen3:8b,executor>300", 120)}
 
 
-class Row(NamedTuple):
-    """One workload on one host."""
+class Key(NamedTuple):
+    """One cell's place in the table."""
 
     workload: str
-    host: str
+    card: str
     slots: int
-    cells: dict[str, float]
-    advice: list[str]
+    way: str
+
+
+class Cell(NamedTuple):
+    """One way on one host. ``ends``: the goal that is missed most at the next load, in a word.
+
+    ``ended_by``: every goal missed there, in words. ``change``: what is advised; empty: nothing
+    that was found carries more than the shipped policy, whose cell it repeats.
+    """
+
+    carried: float
+    ends: str
+    ended_by: list[str]
+    change: list[str]
     seconds: float
+
+
+Table = dict[Key, Cell]
 
 
 def sources(files: Mapping[str, Path | None], own: Policy) -> Iterator[tuple[str, Source]]:
@@ -76,43 +103,60 @@ def sources(files: Mapping[str, Path | None], own: Policy) -> Iterator[tuple[str
         yield name, azure.AzureTraffic([file], own, thin=thin, spread=0.08)
 
 
-def row(name: str, source: Source, host: HostShape) -> Row:
+def contender(way: str) -> Contender:
+    """Of every way but the advised one."""
+    own = policy(DOCUMENT) if way == "document" else policy()
+    direct = {"one": ONE, "split": ""}.get(way)
+    return Contender(way, own, direct)
+
+
+def cell_of(contender: Contender, host: HostShape, source: Source) -> Cell:
     began = time.process_time()
-    own = policy()
     _, held = source.halves(CALLS)
-    found = {
-        WAYS[0]: carried(Contender(WAYS[0], own, ONE), host, held),
-        WAYS[1]: carried(Contender(WAYS[1], own, ""), host, held),
-        WAYS[2]: carried(Contender(WAYS[2], policy(DOCUMENT)), host, held),
-        WAYS[3]: carried(Contender(WAYS[3], own), host, held),
-    }
-    return Row(name, host.name, host.num_parallel, found, [], time.process_time() - began)
+    found = carried(contender, host, held)
+    missed = () if found.ended_by is None else found.ended_by.missed
+    return Cell(
+        found.value,
+        ending(missed[0]) if missed else "",
+        [in_words(own) for own in missed],
+        [],
+        time.process_time() - began,
+    )
 
 
-def advised(own: Row, source: Source, host: HostShape) -> Row:
-    """The row with what the search finds, where that carries more."""
+def advised(own: Cell, source: Source, host: HostShape) -> Cell:
+    """What the search finds, where that carries more than the shipped policy (``own``)."""
     began = time.process_time()
-    shipped_value = own.cells[WAYS[3]]
     limits = Limits(RUNS, ("host",), SEEDS, MOST, calls=SEARCH_CALLS)
     search = Search(Contender("shipped", policy()), host, source, overlaid, limits)
-    best = search.find(shipped_value)
-    cells, told = {**own.cells, WAYS[4]: shipped_value}, list[str]()
+    best = search.find(own.carried)
+    found = own
     if best is not None:
         changed = overlaid(best.overlay)
         assert changed is not None
-        value = carried(Contender(WAYS[4], changed), host, source.halves(CALLS)[1])
-        if value > shipped_value:
-            cells, told = {**own.cells, WAYS[4]: value}, changes(best)
-    seconds = own.seconds + time.process_time() - began
-    return own._replace(cells=cells, advice=told, seconds=seconds)
+        better = cell_of(Contender("advised", changed), host, source)
+        if better.carried > own.carried:
+            found = better._replace(change=changes(best))
+    return found._replace(seconds=time.process_time() - began)
 
 
-def carried(contender: Contender, host: HostShape, source: Source) -> float:
+def carried(contender: Contender, host: HostShape, source: Source) -> Capacity:
     runner = Runner(contender, host, source, range(1, SEEDS + 1), by_value=True)
-    found = capacity(
+    return capacity(
         lambda load: runner.at(load, Runner.run), MOST, start=0.5, fine=STEP, careful=False
     )
-    return found.value
+
+
+def ending(own: Missed) -> str:
+    """A goal in a word or two."""
+    return "P95" if own.goal == "planner_p95_s" else str(own.role).lower()
+
+
+def in_words(own: Missed) -> str:
+    if own.goal == "planner_p95_s":
+        return f"planner P95 {own.value:.1f} s"
+    causes = ", ".join(f"{c.code} {c.reason} {100 * c.share:.1f} %" for c in own.causes)
+    return f"{own.role} {100 * own.value:.1f} % lost: {causes}"
 
 
 def overlaid(overlay: Mapping[str, Any]) -> Policy | None:
@@ -132,70 +176,109 @@ def changes(best: Candidate) -> list[str]:
     ]
 
 
-def cell(value: float | None) -> str:
-    if value is None:
-        return "="
-    return f"≥ {MOST:g}" if value >= MOST else f"{value:.2f}" if value else "none"
+def shown(cell: Cell | None) -> str:
+    if cell is None:
+        return ""
+    if cell.carried >= MOST:
+        return f"≥ {MOST:g}"
+    value = f"{cell.carried:.2f}" if cell.carried else "none"
+    return f"{value} ({cell.ends})" if cell.ends else value
 
 
-def text(rows: list[Row]) -> str:
-    head = ["workload", "card", "`NUM_PARALLEL`", *WAYS]
-    lines = [
-        [r.workload, r.host.removeprefix("gpu-"), r.slots, *(cell(r.cells.get(w)) for w in WAYS)]
-        for r in rows
+def text(cells: Table) -> str:
+    """Three tables: what is carried, what ends it, what is advised."""
+    rows = dict.fromkeys((key.workload, key.card, key.slots) for key in cells)
+    ways = [way for way in WAYS if any(key.way == way for key in cells)]
+    places = ["workload", "card", "`NUM_PARALLEL`"]
+    carried_rows = [
+        [*place(row), *(shown(cells.get(Key(*row, way))) for way in ways)] for row in rows
     ]
-    told = [[r.workload, r.host.removeprefix("gpu-"), r.slots, "; ".join(r.advice)] for r in rows]
-    told = [line for line in told if line[-1]]
-    second = table(["workload", "card", "`NUM_PARALLEL`", "advised, beside the shipped"], told)
-    return f"{table(head, lines)}\n\n{second}"
+    first = table([*places, *(WAYS[way] for way in ways)], carried_rows)
+    ended = [
+        [*place(key[:3]), WAYS[key.way], "; ".join(cell.ended_by)]
+        for key, cell in cells.items()
+        if cell.ended_by
+    ]
+    second = table([*places, "way", "what ends it"], ended)
+    told = [
+        [*place(key[:3]), shown(cells.get(key._replace(way="shipped"))), shown(cell), change]
+        for key, cell in cells.items()
+        if key.way == "advised" and (change := "; ".join(cell.change) or "nothing better found")
+    ]
+    third = table([*places, "shipped", "advised", "what is changed"], told)
+    return f"{first}\n\n{second}\n\n{third}"
 
 
-def main() -> None:
+def place(row: tuple[str, str, int]) -> list[Any]:
+    workload, card, slots = row
+    return [workload, card.removeprefix("gpu-"), slots]
+
+
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What load each way of running models carries.")
     parser.add_argument("--code", type=Path, help="the Azure hour of code: azure-llm-2023-code")
     parser.add_argument("--conversation", type=Path, help="the Azure hour of conversation")
     parser.add_argument(
-        "--kept", type=Path, help="rows so far, one JSON a line: goes on from there"
+        "--kept", type=Path, help="cells so far, one JSON a line: goes on from there"
     )
-    parser.add_argument("--only", help="one workload")
+    again: dict[str, Any] = {"action": "append"}
+    parser.add_argument("--workload", choices=(*WORKLOADS, *AZURE), **again)
+    parser.add_argument("--card", choices=CARDS, **again)
+    parser.add_argument("--slots", type=int, choices=SLOTS, **again)
+    parser.add_argument("--way", choices=WAYS, **again)
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = options()
     files = {"Azure code": given.code, "Azure conversation": given.conversation}
-    rows = kept(given.kept)
-    for again in (False, True):
-        for name, source in sources(files, policy()):
-            for host in hosts():
-                key = name, host.name, host.num_parallel
-                if given.only not in (None, name) or (again and WAYS[4] in rows[key].cells):
-                    continue
-                if again:
-                    rows[key] = advised(rows[key], source, host)
-                elif key not in rows:
-                    rows[key] = row(name, source, host)
-                else:
-                    continue
-                keep(given.kept, rows[key])
-    shown = list(rows.values())
-    show({"rows": [r._asdict() for r in shown]}, text(shown), as_json=given.json)
+    cells = kept(given.kept)
+    by_name = dict(sources(files, policy()))
+    for key in wanted(given, by_name):
+        if key not in cells:
+            cells[key] = made(key, cells, by_name[key.workload])
+            keep(given.kept, key, cells[key])
+    asked = {key: cells[key] for key in wanted(given, by_name)}
+    fields = [key._asdict() | cell._asdict() for key, cell in asked.items()]
+    show({"cells": fields}, text(asked), as_json=given.json)
 
 
-def hosts() -> list[HostShape]:
-    cards = [shipped.host(name) for name in ("gpu-12gb", "gpu-24gb")]
-    return [card.with_slots(slots) for card in cards for slots in SLOTS]
+def made(key: Key, cells: Table, source: Source) -> Cell:
+    host = shipped.host(key.card).with_slots(key.slots)
+    if key.way != "advised":
+        return cell_of(contender(key.way), host, source)
+    today = cells.get(key._replace(way="shipped"))
+    return advised(today or cell_of(contender("shipped"), host, source), source, host)
 
 
-def kept(path: Path | None) -> dict[tuple[str, str, int], Row]:
-    """The rows of a file; of two for the same the later one."""
+def wanted(given: argparse.Namespace, workloads: Iterable[str]) -> list[Key]:
+    """The cells asked for: first all that need no search, row by row."""
+    keys = [
+        Key(workload, card, slots, way)
+        for workload in given.workload or workloads
+        for card in given.card or CARDS
+        for slots in given.slots or SLOTS
+        for way in given.way or WAYS
+    ]
+    return sorted(keys, key=lambda key: key.way == "advised")
+
+
+def kept(path: Path | None) -> Table:
+    """The cells of a file; of two for the same the later one."""
     if path is None or not path.exists():
         return {}
-    rows = [Row(**json.loads(line)) for line in path.read_text().splitlines()]
-    return {(r.workload, r.host, r.slots): r for r in rows}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {
+        Key(*(row[name] for name in Key._fields)): Cell(*(row[name] for name in Cell._fields))
+        for row in rows
+    }
 
 
-def keep(path: Path | None, new: Row) -> None:
+def keep(path: Path | None, key: Key, cell: Cell) -> None:
     if path is not None:
         with path.open("a") as file:
-            file.write(json.dumps(new._asdict()) + "\n")
+            file.write(json.dumps(key._asdict() | cell._asdict()) + "\n")
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ def _advise(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     task = task_of(args, environ)
     document = policy_file.document(policy_file.find_policy(args.policy, environ))
     clock = SystemClock()
-    ends = None if args.minutes is None else clock.now() + 60 * args.minutes
+    began = clock.now()
+    ends = None if args.minutes is None else began + 60 * args.minutes
     limits = Limits(
         RUNS if args.budget is None else args.budget,
         tuple(args.keep or ()),
@@ -74,6 +75,7 @@ def _advise(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
         expired=lambda: ends is not None and clock.now() > ends,
     )
     report = simulate_advice.advise(task, document, limits, args.draw, _tell)
+    report["seconds"] = round(clock.now() - began, 1)
     _end_of_line()
     written = None
     if args.write is not None and report["is_better"] and report["file"] is not None:

@@ -125,7 +125,8 @@ def lines(report: Mapping[str, Any], written: str | None = None) -> Iterator[str
     yield from _evidence(report)
     yield simulate_capacity.goal_line(report["goals"])
     cut = "; the budget ended the search early" if report["was_cut"] else ""
-    yield f"{report['candidates']} candidates, {report['runs']} runs{cut}"
+    took = f"{report['seconds']:.0f} s"
+    yield f"{report['candidates']} candidates, {report['runs']} runs in {took}{cut}"
 
 
 def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
@@ -137,8 +138,8 @@ def _nothing(report: Mapping[str, Any]) -> Iterator[str]:
 
 def _better(report: Mapping[str, Any], written: str | None) -> Iterator[str]:
     before, after = (report[name]["capacity"]["value"] for name in ("today", "advised"))
-    now = f"about {before:.2f} times" if before else "no"
-    yield f"today's policy carries {now} this load, with this change about {after:.2f}:"
+    now = f"about {before:.2f} times this load" if before else "nothing of this load"
+    yield f"today's policy carries {now}, with this change about {after:.2f} times:"
     yield from _changes(report)
     if report["models_change"]:
         yield f"  it changes models: {_WORDS}"
@@ -177,6 +178,9 @@ def _evidence(report: Mapping[str, Any]) -> Iterator[str]:
         if own is None:
             continue
         yield f"  {name} {own['capacity']['says']}"
+        yield from (
+            f"  {line}" for line in simulate_capacity.ended_lines(own["capacity"]["ended_by"])
+        )
         if own["at_its_load"] is not None:
             rows.append((f"  {name}", *simulate_capacity.row_of(own["at_its_load"])))
     if rows:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from modelsplit_proxy.cli.simulate_inputs import Task
-    from modelsplit_sim.replay.capacity import Capacity, Goals, Tried
+    from modelsplit_sim.replay.capacity import Capacity, Goals, Missed, Tried
 
     Tell = Callable[[str], None]
 
@@ -57,8 +57,34 @@ def fields(own: Capacity) -> dict[str, Any]:
         "is_determined": own.is_determined,
         "holds_again": list(own.again),
         "says": sentence(own),
+        "ended_by": None if own.ended_by is None else ended_fields(own.ended_by),
         "tried": [tried_fields(row) for row in own.tried],
     }
+
+
+def ended_fields(row: Tried) -> dict[str, Any]:
+    """The goals that a load misses, as plain values; ``says``: in words."""
+    missed = [
+        {
+            "goal": own.goal,
+            "role": str(own.role),
+            "value": own.value,
+            "bound": own.bound,
+            "causes": [cause._asdict() for cause in own.causes],
+            "says": _missed(own),
+        }
+        for own in row.missed
+    ]
+    return {"load": row.load, "missed": missed}
+
+
+def _missed(own: Missed) -> str:
+    if own.goal == "planner_p95_s":
+        return f"planner P95 {own.value:.1f} s"
+    causes = ", ".join(
+        f"{cause.code} {cause.reason} {100 * cause.share:.1f} %" for cause in own.causes
+    )
+    return f"{own.role} {100 * own.value:.1f} % lost ({causes})"
 
 
 def tried_fields(row: Tried) -> dict[str, Any]:
@@ -67,6 +93,7 @@ def tried_fields(row: Tried) -> dict[str, Any]:
         "load": row.load,
         "runs": row.seeds,
         "verdict": str(row.verdict),
+        "worst_role": None if row.worst_role is None else str(row.worst_role),
         **{
             name: None if bounds is None else bounds._asdict()
             for name, bounds in (
@@ -109,6 +136,7 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield f"warning: {warning}"
     for policy in report["policies"]:
         yield f"{policy['name']} {policy['says']}"
+        yield from ended_lines(policy["ended_by"])
     yield goal_line(report["goals"])
     for policy in report["policies"]:
         yield ""
@@ -119,6 +147,13 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
             yield f"not counted: they hold at {listed} too, above one at which they break"
     yield ""
     yield "with 95 % intervals; an unclear load was run with all seeds"
+
+
+def ended_lines(ended_by: Mapping[str, Any] | None) -> Iterator[str]:
+    """What ends it, in words: nothing, where no load that was tried misses a goal."""
+    if ended_by is not None:
+        missed = "; ".join(own["says"] for own in ended_by["missed"])
+        yield f"  what ends it, at {ended_by['load']:.2f}: {missed}"
 
 
 def goal_line(goals: Mapping[str, float]) -> str:
@@ -138,9 +173,14 @@ def row_of(row: Mapping[str, Any]) -> Sequence[str]:
         _cell(row["planner_p95_s"], 1, " s"),
         _cell(row["planner_lost"], 100, " %"),
         _cell(row["others_lost"], 100, " %"),
-        "-" if row["worst_role_lost"] is None else f"{100 * row['worst_role_lost']['value']:.1f} %",
+        _worst(row),
         row["verdict"],
     )
+
+
+def _worst(row: Mapping[str, Any]) -> str:
+    lost = row["worst_role_lost"]
+    return "-" if lost is None else f"{row['worst_role']} {100 * lost['value']:.1f} %"
 
 
 def _cell(bounds: Mapping[str, float] | None, times: float, unit: str) -> str:

@@ -188,10 +188,18 @@ def _azure(text: str) -> tuple[list[azure.Arrival], azure.Mapping]:
 def recorded(args: argparse.Namespace, environ: Mapping[str, str]) -> list[Recorded]:
     """The calls of the trace, or of the last hours. TraceError: what of it is none."""
     if args.trace is not None:
-        return replay_trace.read(_objects(_file_lines(args.trace)))
+        return _calls(str(args.trace), _file_lines(args.trace))
     admin = read_settings({"admin": args.admin}, environ).admin
     pieces = requests.exported({"since": args.last}, admin, args.state, SystemClock())
-    return replay_trace.read(_objects(b"".join(pieces).splitlines()))
+    return _calls(f"--last {args.last}", b"".join(pieces).splitlines())
+
+
+def _calls(name: str, lines: Iterable[bytes]) -> list[Recorded]:
+    """The calls in these lines. TraceError: what is wrong, of what by name, and in which line."""
+    try:
+        return replay_trace.read(_objects(lines))
+    except TraceError as error:
+        raise TraceError(f"{name}: {error}") from None
 
 
 def _objects(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:

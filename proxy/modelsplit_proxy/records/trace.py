@@ -61,11 +61,13 @@ def read(raw: bytes | str) -> dict[str, Any]:
     try:
         fields = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise TraceError(f"the line is no JSON: {error}") from None
+        raise TraceError(f"the line is no JSON: {error.msg} (column {error.colno})") from None
     version = fields.get("trace") if isinstance(fields, dict) else None
-    if type(version) is not int or version not in _RENAMED:
-        known = " or ".join(map(str, _RENAMED))
-        raise TraceError(f"the line is no call of a trace of version {known}")
+    if type(version) is not int:
+        raise TraceError("the line is no call of a trace: it has no number of a version in `trace`")
+    if version not in _RENAMED:
+        known = " and ".join(map(str, _RENAMED))
+        raise TraceError(f"the line is of trace version {version}; known are {known}")
     names = _RENAMED[version]
     return {names.get(name, name): value for name, value in fields.items()} | {"trace": VERSION}
 

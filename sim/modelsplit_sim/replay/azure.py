@@ -86,16 +86,25 @@ def _row(text: str, line: int) -> tuple[float, int, int]:
     cells = text.split(",")
     if len(cells) != 3:
         raise TraceError(f"{len(cells)} cells where there are three", line)
+    stamp = cells[0].strip()
     try:
         # Seven digits of a second, of which six are read.
-        at = datetime.fromisoformat(cells[0].strip()[:26])
-        prompt, output = int(cells[1]), int(cells[2])
-    except ValueError as error:
-        raise TraceError(str(error), line) from None
-    if prompt < 0 or output < 0:
-        raise TraceError("less than no tokens", line)
+        at = datetime.fromisoformat(stamp[:26])
+    except ValueError:
+        raise TraceError(f'TIMESTAMP "{stamp[:40]}" is no time', line) from None
+    prompt, output = (
+        _count(name, cell, line)
+        for name, cell in zip(_HEADER.split(",")[1:], cells[1:], strict=True)
+    )
     seconds = (at - datetime(1970, 1, 1)).total_seconds()  # noqa: DTZ001 - only differences count
     return seconds, prompt, output
+
+
+def _count(name: str, cell: str, line: int) -> int:
+    text = cell.strip()
+    if not (text.isascii() and text.isdecimal()):
+        raise TraceError(f'{name} "{text[:40]}" is no number of tokens', line)
+    return int(text)
 
 
 class AzureTraffic:

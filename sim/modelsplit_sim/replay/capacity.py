@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -27,7 +28,7 @@ from .measures import LATENCY_P95, figures
 from .run import play
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_sim.host_shape import HostShape
@@ -94,12 +95,38 @@ class Bounds(NamedTuple):
     high: float
 
 
+class Cause(NamedTuple):
+    """How calls of a role were lost; ``share``: of all calls of the role."""
+
+    code: str
+    reason: str
+    share: float
+
+
+class Missed(NamedTuple):
+    """A goal that the figures themselves miss. ``goal``: the name of its bound in ``Goals``.
+
+    ``role``: whose figure it is. ``causes``: of a share that was lost, the most frequent first.
+    """
+
+    goal: str
+    role: Role
+    value: float
+    bound: float
+    causes: tuple[Cause, ...] = ()
+
+    @property
+    def times(self) -> float:
+        """How many times its bound the figure is."""
+        return self.value / self.bound if self.bound else math.inf
+
+
 @dataclass(frozen=True, slots=True)
 class Tried:
     """What the runs at one load come to. None: there was no such call.
 
-    ``others_lost``: of all other roles together; ``worst``: of the role that fares worst.
-    ``meets``: whether the figures themselves, chance and all, meet the goals.
+    ``others_lost``: of all other roles together; ``worst``: of the role that fares worst, which
+    is ``worst_role``. ``missed``: the goals that the figures miss, chance and all, worst first.
     """
 
     load: float
@@ -109,7 +136,13 @@ class Tried:
     others_lost: Bounds | None
     worst: Bounds | None
     verdict: Verdict
-    meets: bool = False
+    worst_role: Role | None = None
+    missed: tuple[Missed, ...] = ()
+
+    @property
+    def meets(self) -> bool:
+        """Whether the figures themselves, chance and all, meet the goals."""
+        return not self.missed
 
 
 def tried(
@@ -119,25 +152,53 @@ def tried(
 
     So are fewer than three runs.
     """
-    planners = [run.roles[Role.PLANNER] for run in runs if Role.PLANNER in run.roles]
+    of_role = {role: [run.roles[role] for run in runs if role in run.roles] for role in Role}
+    planners = of_role[Role.PLANNER]
     p95s = [p95 for own in planners if (p95 := LATENCY_P95.of(own)) is not None]
-    others = [
-        [run.roles[role] for run in runs if role in run.roles]
-        for role in Role
-        if role is not Role.PLANNER
-    ]
     enough = math.inf if by_value else _SEEDS_FIRST
-    shares = [share for own in others if (share := _lost(own, enough)) is not None]
+    lost = {
+        role: share for role, own in of_role.items() if (share := _lost(own, enough)) is not None
+    }
+    planner_lost = lost.pop(Role.PLANNER, None)
+    worst_role = max(lost, key=lambda role: lost[role], default=None)
     result = Tried(
         load,
         len(runs),
         _mean(p95s, enough) if p95s else None,
-        _lost(planners, enough),
+        planner_lost,
         _lost([_together(run) for run in runs], enough),
-        max(shares, default=None),
+        None if worst_role is None else lost[worst_role],
         Verdict.UNCLEAR,
+        worst_role,
     )
-    return _with_verdict(result, shares, goals)
+    missed = sorted(_missed(result, lost, of_role, goals), key=lambda own: -own.times)
+    return _with_verdict(replace(result, missed=tuple(missed)), tuple(lost.values()), goals)
+
+
+def _missed(
+    result: Tried,
+    others: Mapping[Role, Bounds],
+    of_role: Mapping[Role, Sequence[RoleFigures]],
+    goals: Goals,
+) -> Iterator[Missed]:
+    """``others``: what each role but planners has lost."""
+    p95 = result.planner_p95_s
+    if p95 is not None and p95.value > goals.planner_p95_s:
+        yield Missed("planner_p95_s", Role.PLANNER, p95.value, goals.planner_p95_s)
+    planners = {} if result.planner_lost is None else {Role.PLANNER: result.planner_lost}
+    for role, share in (planners | dict(others)).items():
+        bound = _bound(role, goals)
+        if share.value > bound:
+            goal = "planner_lost" if role is Role.PLANNER else "others_lost"
+            yield Missed(goal, role, share.value, bound, _causes(of_role[role]))
+
+
+def _causes(runs: Sequence[RoleFigures]) -> tuple[Cause, ...]:
+    calls = sum(run.calls for run in runs)
+    counts = sum((run.failures for run in runs), Counter[tuple[str, str]]())
+    return tuple(
+        Cause(code, reason, count / calls) for (code, reason), count in counts.most_common()
+    )
 
 
 def _with_verdict(result: Tried, shares: Sequence[Bounds], goals: Goals) -> Tried:
@@ -158,8 +219,7 @@ def _with_verdict(result: Tried, shares: Sequence[Bounds], goals: Goals) -> Trie
         verdict = Verdict.BREAKS
     elif worst <= goals.others_lost and all(bounds.high <= bound for bounds, bound in pairs):
         verdict = Verdict.HOLDS
-    meets = worst <= goals.others_lost and all(bounds.value <= bound for bounds, bound in pairs)
-    return replace(result, verdict=verdict, meets=meets)
+    return replace(result, verdict=verdict)
 
 
 def _is_far_off(run: RunFigures, goals: Goals) -> bool:
@@ -246,6 +306,11 @@ class Capacity:
         """Whether both ends were found, near to each other."""
         return self.low > 0 and self.high is not None and self.high <= _WIDE * self.low
 
+    @property
+    def ended_by(self) -> Tried | None:
+        """The lowest load whose figures miss a goal; None: of those tried none does."""
+        return next((row for row in self.tried if row.missed), None)
+
 
 def capacity(
     at_load: Callable[[float], Tried],
@@ -304,7 +369,7 @@ class _Search:
         below = [load for load in holding if high is None or load < high]
         again = tuple(load for load in holding if load not in below)
         rows = tuple(self._tried[load] for load in sorted(self._tried))
-        missing = min((row.load for row in rows if not row.meets), default=math.inf)
+        missing = min((row.load for row in rows if row.missed), default=math.inf)
         value = max((row.load for row in rows if row.load < missing), default=0.0)
         return Capacity(max(below, default=0.0), value, high, again, rows)
 

@@ -82,9 +82,10 @@ def test_an_older_trace_is_read_as_well(
 @pytest.mark.parametrize(
     ("broken", "says"),
     [
-        ("{", "line 3: the line is no JSON"),
-        ('{"trace": 9}', "line 3: the line is no call of a trace of version 1 or 2"),
-        (json.dumps(line(0, output_tokens="x")), "line 3: output_tokens is of the wrong kind: x"),
+        ("{", "the line is no JSON: unexpected end of data (column 2)"),
+        ('{"trace": 9}', "the line is of trace version 9; known are 1 and 2"),
+        ("{}", "the line is no call of a trace: it has no number of a version in `trace`"),
+        (json.dumps(line(0, output_tokens="x")), "output_tokens is of the wrong kind: x"),
     ],
 )
 def test_a_broken_line_is_named_by_its_number(
@@ -92,7 +93,7 @@ def test_a_broken_line_is_named_by_its_number(
 ) -> None:
     trace = written(tmp_path / "trace.jsonl", [line(0), "", broken])
     assert simulated("--trace", trace, "--host-model", host) == 2
-    assert says in capsys.readouterr().err
+    assert capsys.readouterr().err == f"modelsplit: {trace}: line 3: {says}\n"
 
 
 def test_no_call_is_an_error_too(
@@ -100,7 +101,7 @@ def test_no_call_is_an_error_too(
 ) -> None:
     trace = written(tmp_path / "trace.jsonl", [])
     assert simulated("--trace", trace, "--host-model", host) == 2
-    assert capsys.readouterr().err == "modelsplit: there is no call in it\n"
+    assert capsys.readouterr().err == f"modelsplit: {trace}: there is no call in it\n"
 
 
 def test_a_model_without_figures_is_asked_for(

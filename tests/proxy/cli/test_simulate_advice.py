@@ -40,10 +40,16 @@ def test_advice_is_a_policy_with_its_evidence(
     assert shown.startswith("today's policy carries ")
     assert "the policy with this change (--write FILE writes it):" in shown
     assert '"extends": "default"' in shown
+    assert f"{advice['runs']} runs in {advice['seconds']:.0f} s" in shown
+    assert "what ends it, at " in shown
     assert "on the half of the traffic that was not searched:" in shown
     assert "no simulation knows" in shown
     told = "\n".join(lines(advice, str(file)))
     assert f"the policy with this change: {file}" in told
+    before_nothing = advice["today"] | {"capacity": advice["today"]["capacity"] | {"value": 0.0}}
+    assert next(lines(advice | {"today": before_nothing})).startswith(
+        "today's policy carries nothing of this load, with this change about "
+    )
     nothing = "\n".join(lines(advice | {"is_better": False}))
     assert nothing.startswith("nothing better than the current policy beyond chance")
     assert "does not hold up on the other one" in nothing

@@ -134,7 +134,7 @@ def test_a_line_is_read_as_it_was_written(tmp_path: Path) -> None:
     "line", ["", "{", "[]", "{}", '{"trace":3}', '{"trace":true}', '{"trace":"1"}', '{"trace":[]}']
 )
 def test_what_is_no_line_of_a_known_version_is_refused(line: str) -> None:
-    with pytest.raises(trace.TraceError, match="the line is no"):
+    with pytest.raises(trace.TraceError, match=r"the line is (no |of trace version 3)"):
         trace.read(line)
 
 

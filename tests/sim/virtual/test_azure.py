@@ -33,9 +33,15 @@ def test_rows_are_seconds_since_the_first_and_tokens() -> None:
         (["time,in,out"], f"line 1: the first line is not {HEADER}"),
         ([HEADER], "there is no call in it"),
         ([HEADER, "2023-11-16 18:15:46.68,374"], "line 2: 2 cells where there are three"),
-        ([HEADER, *ROWS[1:2], "soon,1,2"], "line 3: Invalid isoformat string: 'soon'"),
-        ([HEADER, "2023-11-16 18:15:46.68,many,2"], "line 2: invalid literal for int()"),
-        ([HEADER, "2023-11-16 18:15:46.68,-1,2"], "line 2: less than no tokens"),
+        ([HEADER, *ROWS[1:2], "soon,1,2"], 'line 3: TIMESTAMP "soon" is no time'),
+        (
+            [HEADER, "2023-11-16 18:15:46.68,many,2"],
+            'line 2: ContextTokens "many" is no number of tokens',
+        ),
+        (
+            [HEADER, "2023-11-16 18:15:46.68,-1,2"],
+            'line 2: ContextTokens "-1" is no number of tokens',
+        ),
     ],
 )
 def test_a_broken_row_is_named_by_its_line(rows: list[str], says: str) -> None:

@@ -12,7 +12,9 @@ from modelsplit_policy.vocabulary import Role
 from modelsplit_sim.replay.capacity import (
     LEAST,
     MOST,
+    Cause,
     Goals,
+    Missed,
     Runner,
     Tried,
     Verdict,
@@ -45,7 +47,8 @@ def told(verdict_of: Callable[[float], Verdict]) -> Callable[[float], Tried]:
 
     def at_load(load: float) -> Tried:
         verdict = verdict_of(load)
-        return Tried(load, 3, None, None, None, None, verdict, verdict is not BREAKS)
+        missed = (Missed("planner_p95_s", Role.PLANNER, 6.0, 5.0),) if verdict is BREAKS else ()
+        return Tried(load, 3, None, None, None, None, verdict, missed=missed)
 
     return at_load
 
@@ -134,6 +137,31 @@ def test_goals_hold_or_break_beyond_doubt_or_neither(
     runs: list[RunFigures], verdict: Verdict
 ) -> None:
     assert tried(1.0, runs, Goals()).verdict is verdict
+
+
+def test_what_ends_it_is_told_by_goal_role_and_code() -> None:
+    """Planners at twice their time, chats lost at four times their share, the others well."""
+    runs = [run(400, 0, 10.0, 200, 40)] * 3
+    row = tried(1.0, runs, Goals())
+    cause = Cause("E_QUEUE_TIMEOUT", "queue_timeout", 0.2)
+    assert row.missed == (
+        Missed("others_lost", Role.CHAT, 0.2, 0.05, (cause,)),
+        Missed("planner_p95_s", Role.PLANNER, 10.0, 5.0),
+    )
+    assert row.worst_role is Role.CHAT
+    assert not row.meets
+    lost = tried(1.0, [run(400, 40, 3.0)] * 3, Goals()).missed
+    assert [(own.goal, own.role, own.value) for own in lost] == [
+        ("planner_lost", Role.PLANNER, 0.1)
+    ]
+    assert tried(1.0, [run(400, 0, 3.0, 200, 2)] * 3, Goals()).missed == ()
+
+
+def test_what_ends_a_capacity_is_its_lowest_load_that_misses_a_goal() -> None:
+    found = capacity(told(lambda load: HOLDS if load <= 0.7 else BREAKS))
+    assert found.ended_by is not None
+    assert found.ended_by.load == min(row.load for row in found.tried if not row.meets)
+    assert capacity(told(lambda _: HOLDS)).ended_by is None
 
 
 def test_runs_that_differ_more_than_chance_tell_less() -> None:
