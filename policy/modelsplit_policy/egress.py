@@ -1,4 +1,4 @@
-"""Whose calls may leave this machine for a cloud that is asked over its own API.
+"""Whose calls may leave this machine for a cloud, over its own API or through Ollama.
 
 Unless the policy says otherwise: those of the role CLOUD, which a client names or has itself
 escalated to. An approval and the budgets are asked besides (``budgets``).
@@ -10,12 +10,25 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
 from modelsplit_policy.model_names import canonical, runs_in_cloud
-from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_policy.roles import Providers
+from modelsplit_policy.vocabulary import Host, Provider, Role
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from modelsplit_policy.config.model import CloudPolicy, Policy
 
 _NAME_MAX: Final = 60
+# Who is named where Ollama sends a request to its own cloud.
+OLLAMA: Final = "ollama"
+
+
+def host_of(provider: str) -> Host:
+    """A provider of the policy, as breakers tell it from another and from Ollama.
+
+    No host of Ollama's has a space in its name.
+    """
+    return Host(f"provider {provider}")
 
 
 def unserved(policy: CloudPolicy, model: str, provider: Provider) -> Failure | None:
@@ -43,7 +56,7 @@ def unserved(policy: CloudPolicy, model: str, provider: Provider) -> Failure | N
 def refusal(
     policy: Policy, role: Role, model: str, *, client: str | None, condition: str
 ) -> Failure | None:
-    """Why a call of ``role`` to a provider's model may not leave; None: it may.
+    """Why a call of ``role`` to a cloud's model may not leave; None: it may.
 
     ``client``: the name of its key, None where it has none. ``condition``: that it was
     escalated by; empty: it was not.
@@ -58,6 +71,35 @@ def refusal(
     if condition and allowed.conditions is not None and condition not in allowed.conditions:
         return _denied(model, "escalated so may not; cloud.allow_from.conditions does not list it")
     return None
+
+
+def warnings(policy: Policy) -> Iterator[str]:
+    """A sentence for each model that the policy gives to a role whose calls may not leave."""
+    providers, allowed = Providers(policy), policy.cloud.allow_from.roles
+    for role, row in policy.roles.items():
+        arms = [
+            arm.model
+            for test in policy.experiments
+            for arm in test.arms
+            if test.enabled and test.role is role
+        ]
+        for model in dict.fromkeys((row.primary, row.fallback, *row.claims, *arms)):
+            if model is None or role in allowed:
+                continue
+            if providers.of(model, role) is Provider.CLOUD:
+                yield (
+                    f"{role}: {said_back(model, _NAME_MAX)} runs in a cloud, for which its calls "
+                    f"may not leave; list {role} in cloud.allow_from.roles"
+                )
+
+
+def unreadable(model: str) -> Failure:
+    """A request to ``model`` in which nothing can be looked for that must not leave."""
+    message = (
+        f"{said_back(model, _NAME_MAX)} runs elsewhere, and the body is no plain JSON in which "
+        "cloud.redact could look"
+    )
+    return Failure(ErrorCode.BAD_REQUEST, Reason.UNTRANSLATABLE, message[:200], "Untranslatable")
 
 
 def _denied(model: str, why: str) -> Failure:

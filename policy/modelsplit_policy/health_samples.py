@@ -15,7 +15,7 @@ from modelsplit_policy.blame import USUAL, Blame, blame
 from modelsplit_policy.breaker import BreakerState
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import SHEDDING, Access, Level, QueueState, Signals
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.vocabulary import Provider, Role
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.health import HealthGuard
 
-_TIMEOUTS: Final = frozenset({ErrorCode.TIMEOUT_LOCAL, ErrorCode.TIMEOUT_CLOUD})
+# A call of a cloud's holds no seat here: to turn others away would relieve nothing.
+_TIMEOUTS: Final = frozenset({ErrorCode.TIMEOUT_LOCAL})
 _SIGNS: Final = frozenset({Blame.BROKEN, Blame.RUNNER})
 # Far more than make the guard's highest level.
 _REMEMBERED: Final = 1000
@@ -101,15 +102,17 @@ def signals(
 ) -> Signals:
     """What the guard judges by, at ``now``; ``breakers``: all that have something to tell.
 
-    ``lag``: the event loop's P99 in seconds, and of how many samples.
+    ``lag``: the event loop's P99 in seconds, and of how many samples. Clouds that fail, however
+    many, count as one model: those who ask Ollama are served all the same.
     """
     stopped = not_closed(breakers)
+    here = [view for view in stopped if view.key.provider is Provider.LOCAL]
     return Signals(
         lag_p99_s=lag[0],
         lag_samples=lag[1],
         upstream_up=upstream_up,
-        provider_open=any(view.key.model is None for view in stopped),
-        models_open=sum(view.key.model is not None for view in stopped),
+        provider_open=any(view.key.model is None for view in here),
+        models_open=sum(view.key.model is not None for view in here) + (len(here) < len(stopped)),
         lines=tuple(_line(admission, policy, role, now) for role in Role if role is not Role.CLOUD),
         timeouts=timeouts,
         silence_s=silence_s,

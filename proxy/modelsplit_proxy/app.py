@@ -12,7 +12,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy import admission, breaker, health, overload
+from modelsplit_policy import admission, breaker, egress, health, overload
 from modelsplit_policy.breaker import Breakers
 from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.experiment_warnings import warnings
@@ -302,8 +302,11 @@ class App:
         return HealthMonitor(HealthGuard(rules), rules, watched)
 
     def _configured_clouds(self) -> Clouds | None:
-        """None: no cloud is asked over its own API. SettingError, where a key may not be used."""
-        if not self.policy.cloud.providers:
+        """None: no cloud is asked over its own API, and nothing is taken out of requests.
+
+        SettingError, where a key may not be used.
+        """
+        if not self.policy.cloud.providers and not self.policy.cloud.redact:
             return None
         # Half a megabyte, and most processes ask no cloud.
         from modelsplit_proxy.config.cloud_keys import read_keys  # noqa: PLC0415
@@ -537,7 +540,8 @@ class App:
         for sock in agent_socks:
             self.agent_address = address_of(sock)
             await self._agent.listen(sock)
-        for warning in (*self._pricing.warnings, *warnings(self.policy)):
+        told = (*self._pricing.warnings, *warnings(self.policy), *egress.warnings(self.policy))
+        for warning in told:
             logger.warning("%s", warning)
         self._tasks.keep(self.installed.watch, "installed")
         self._tasks.keep(self.probe.watch, "probe")

@@ -19,6 +19,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
 from support.calls import BODIES, DIALECTS, ERROR_FIELDS, call
+from support.clouds import FROM_ALL
 from support.harness import running, warm
 from support.process import ollama, serving
 from support.stores import locked_out
@@ -320,7 +321,7 @@ async def test_the_cloud_before_and_after_an_approval(tmp_path: Path) -> None:
 async def test_the_policys_model_of_the_cloud_is_the_cloud_by_whatever_name(
     tmp_path: Path, model: str, headers: dict[str, str]
 ) -> None:
-    async with running(WITH_OPUS, state=tmp_path) as up, up.client() as client:
+    async with running(WITH_OPUS, FROM_ALL, state=tmp_path) as up, up.client() as client:
         for body in (call(ROUTE, model), b'{"model":"%b"}' % model.encode()):
             answer = await client.request("POST", ROUTE, body, headers)
             assert (answer.status, answer.json["reason"]) == (403, "no_approval")
@@ -350,7 +351,7 @@ async def test_a_model_of_ollamas_cloud_is_the_cloud_whoever_asks(
 ) -> None:
     name = "gpt-oss:120b-cloud"
     sim = SimConfig((*DEFAULT_MODELS, ModelSpec(name)), tokens=4, num_parallel=8, max_loaded=5)
-    overlay = {"models": {name: {"price": {"input": 0.0, "output": 0.0}}}}
+    overlay = {**FROM_ALL, "models": {name: {"price": {"input": 0.0, "output": 0.0}}}}
     async with running(sim, overlay, state=tmp_path) as up, up.client() as client:
         before = await client.request("POST", ROUTE, call(ROUTE, name), headers)
         assert (before.status, before.json["reason"]) == (403, "no_approval")
@@ -363,7 +364,7 @@ async def test_a_model_of_ollamas_cloud_is_the_cloud_whoever_asks(
 
 async def test_a_local_fallback_of_a_model_in_the_cloud_is_local(tmp_path: Path) -> None:
     name = "glm-4.6:cloud"
-    overlay = {"models": {name: {"price": {"input": 0.0, "output": 0.0}}}}
+    overlay = {**FROM_ALL, "models": {name: {"price": {"input": 0.0, "output": 0.0}}}}
     headers = {"X-LLM-Role": "EXECUTOR"}
     async with running(WARM, overlay, state=tmp_path) as up, up.client() as client:
         approve(tmp_path)

@@ -37,6 +37,7 @@ from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
+from support.clouds import FROM_ALL
 from support.harness import Running, running, warm
 from support.waiting import until
 
@@ -215,6 +216,7 @@ ONE_SEAT = planner(max_concurrent=1, reserved=0)
 IN_CLOUD = {
     "roles": {"PLANNER": {"fallback": CLOUD, "max_concurrent": 1, "reserved": 0}},
     "models": {CLOUD: {"price": {"input": 1, "output": 1}}},
+    **FROM_ALL,
     **budget(CLOUD),
 }
 CASES = {

@@ -186,13 +186,68 @@ async def test_a_model_that_no_provider_lists_is_refused_with_the_line_to_add(
         assert (cloud.calls, up.asked) == ([], [])
 
 
+OLLAMAS = "gpt-oss:120b-cloud"
+BY_OLLAMA = {"models": {OLLAMAS: {"price": {"input": 0.0, "output": 0.0}}}}
+CLOUD_ROLE = {"X-LLM-Role": "CLOUD"}
+
+
 async def test_a_model_of_ollamas_own_cloud_goes_on_to_ollama(tmp_path: Path) -> None:
-    name = "gpt-oss:120b-cloud"
-    priced = {"models": {name: {"price": {"input": 0.0, "output": 0.0}}}}
-    async with with_a_cloud(tmp_path, overlay=priced) as (up, cloud), up.client() as client:
-        answer = await client.request("POST", NATIVE, ask(NATIVE, model=name))
+    async with with_a_cloud(tmp_path, overlay=BY_OLLAMA) as (up, cloud), up.client() as client:
+        answer = await client.request("POST", NATIVE, ask(NATIVE, model=OLLAMAS), CLOUD_ROLE)
         assert (answer["X-LLM-Provider"], cloud.calls) == ("CLOUD", [])
-        assert [sent.model for sent in up.asked] == [name]
+        assert [sent.model for sent in up.asked] == [OLLAMAS]
+        [sent] = up.asked
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        [left] = egress_store.read(db)
+    assert (left.leaving.provider, left.leaving.model) == ("ollama", OLLAMAS)
+    assert (left.leaving.role, left.leaving.why, left.leaving.approval) == ("CLOUD", "header", 1)
+    assert (left.leaving.size, left.status) == (sent.body_size, answer.status)
+
+
+@pytest.mark.parametrize("role", ["", "CHAT", "PLANNER"])
+async def test_it_leaves_by_the_same_rules(tmp_path: Path, role: str) -> None:
+    """Who may, an approval, and the budgets: as of a provider's model."""
+    headers = {"X-LLM-Role": role} if role else {}
+    async with with_a_cloud(tmp_path, overlay=BY_OLLAMA) as (up, _), up.client() as client:
+        answer = await client.request("POST", NATIVE, ask(NATIVE, model=OLLAMAS), headers)
+        assert (answer.status, answer.json["reason"]) == (403, "egress_denied")
+        assert f"calls of {role or 'CHAT'} may not; send X-LLM-Role: CLOUD" in answer.json["error"]
+        assert up.asked == []
+
+
+async def test_it_needs_an_approval_too(tmp_path: Path) -> None:
+    async with (
+        with_a_cloud(tmp_path, overlay=BY_OLLAMA, approved=None) as (up, _),
+        up.client() as client,
+    ):
+        answer = await client.request("POST", NATIVE, ask(NATIVE, model=OLLAMAS), CLOUD_ROLE)
+        assert (answer.status, answer.json["reason"]) == (403, "no_approval")
+        assert up.asked == []
+
+
+async def test_what_is_taken_out_does_not_reach_ollamas_cloud_either(tmp_path: Path) -> None:
+    """Also where the policy names no provider at all."""
+    redact = [{"name": "phone", "pattern": r"\+49[0-9 ]+", "replacement": "[phone]"}]
+    overlay = {"cloud": {"redact": redact}, **BY_OLLAMA}
+    messages = [{"role": "user", "content": "call +49 30 123456"}]
+    async with running(overlay=overlay, state=tmp_path) as up, up.client() as client:
+        approve(tmp_path)
+        body = ask(NATIVE, model=OLLAMAS, messages=messages)
+        await client.request("POST", NATIVE, body, CLOUD_ROLE)
+        await client.request("POST", NATIVE, ask(NATIVE, model="qwen3:4b", messages=messages))
+        left, stayed = up.asked
+        assert b"[phone]" in left.body
+        assert b"+49" not in left.body
+        assert b"+49 30 123456" in stayed.body
+        form = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n--b--\r\n'
+        head = CLOUD_ROLE | {"Content-Type": "multipart/form-data; boundary=b"}
+        route = "/v1/audio/transcriptions"
+        refused = await client.request("POST", route, form % OLLAMAS.encode(), head)
+        assert (refused.status, refused.json["error"]["reason"]) == (400, "untranslatable")
+        assert len(up.asked) == 2
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        [row] = egress_store.read(db)
+    assert row.leaving.redacted == 1
 
 
 async def test_embeddings_are_refused_and_cost_nothing(tmp_path: Path) -> None:

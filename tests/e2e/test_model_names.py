@@ -12,6 +12,7 @@ from modelsplit_policy.vocabulary import Role
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.calls import BODIES, DIALECTS, call
+from support.clouds import FROM_ALL
 from support.harness import Overlay, running
 
 pytestmark = pytest.mark.flowing_time
@@ -119,7 +120,7 @@ def told(answer: Any, route: str) -> dict[str, Any]:
 async def test_without_approval_no_name_gets_to_the_cloud(role: Role | None) -> None:
     headers = {} if role is None else {"X-LLM-Role": role.value}
     headers["X-LLM-No-Fallback"] = "1"
-    async with running(LISTED) as up, up.client() as client:
+    async with running(LISTED, FROM_ALL) as up, up.client() as client:
         for name, route in zip(CLOUD, [*DIALECTS] * len(CLOUD), strict=False):
             answer = await client.request("POST", route, call(route, name), headers)
             assert (answer.status, told(answer, route)["error_code"]) == (

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from modelsplit_policy.breaker import BreakerKey
 from modelsplit_policy.config.model import Policy
 from modelsplit_policy.config.parser import parse
-from modelsplit_policy.egress import refusal, unserved
+from modelsplit_policy.egress import host_of, refusal, unreadable, unserved, warnings
 from modelsplit_policy.failures import ErrorCode, Reason
-from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Provider, Role
 from support.policies import SHIPPED, document
 
 MODEL = "claude-3-opus"
@@ -67,3 +68,27 @@ def test_who_is_not_listed_is_refused_with_the_line_to_add() -> None:
     )
     assert unserved(policy().cloud, "claude-9", Provider.LOCAL) is None
     assert unserved(parse(SHIPPED).cloud, "claude-9", Provider.CLOUD) is None
+
+
+def test_a_body_that_cannot_be_looked_through_stays_here() -> None:
+    refused = unreadable("glm-4.6:cloud")
+    assert (refused.code, refused.reason) == (ErrorCode.BAD_REQUEST, Reason.UNTRANSLATABLE)
+    assert refused.message.startswith("glm-4.6:cloud runs elsewhere")
+
+
+def test_a_role_that_is_given_a_clouds_model_is_told_that_it_may_not_leave() -> None:
+    given = parse(document((("roles", "PLANNER", "fallback"), "glm-4.6:cloud")))
+    [said] = warnings(given)
+    assert said == (
+        "PLANNER: glm-4.6:cloud runs in a cloud, for which its calls may not leave; list PLANNER "
+        "in cloud.allow_from.roles"
+    )
+    roles = {"allow_from": {"roles": ["CLOUD", "PLANNER"]}}
+    allowed = document((("roles", "PLANNER", "fallback"), "glm-4.6:cloud"), (("cloud",), roles))
+    assert [*warnings(parse(allowed))] == []
+    assert [*warnings(parse(SHIPPED))] == []
+
+
+def test_a_provider_is_no_host_of_ollamas() -> None:
+    assert host_of("default") != DEFAULT_HOST
+    assert str(BreakerKey(Provider.CLOUD, "m", host_of("a"))) == "CLOUD/m at provider a"

@@ -25,7 +25,7 @@ from modelsplit_policy.vocabulary import Provider, Role
 SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
 RULES = parse(json.loads(SHIPPED.read_bytes()))
 LATE = Failure(ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT, "late", "Upstream Timeout")
-STALLED = Failure(ErrorCode.TIMEOUT_CLOUD, Reason.STALL, "silent", "Upstream Timeout")
+STALLED = Failure(ErrorCode.TIMEOUT_LOCAL, Reason.STALL, "silent", "Upstream Timeout")
 
 
 def noted(failures: Iterable[Failure], *, clients: bool = False) -> int:
@@ -41,7 +41,8 @@ def noted(failures: Iterable[Failure], *, clients: bool = False) -> int:
 @pytest.mark.parametrize("code", ErrorCode)
 def test_only_what_ran_out_of_the_time_we_gave_counts(code: ErrorCode) -> None:
     failures = [Failure(code, reason, "x", "X") for reason in ERRORS[code].reasons]
-    is_timeout = code in {ErrorCode.TIMEOUT_LOCAL, ErrorCode.TIMEOUT_CLOUD}
+    # A cloud's holds no seat here.
+    is_timeout = code is ErrorCode.TIMEOUT_LOCAL
     # All but those of an upstream that is not there: to turn calls away would relieve nothing.
     assert noted(failures) == (len(failures) - 2 if is_timeout else 0)
     if is_timeout:
@@ -100,8 +101,10 @@ def test_silence_while_an_answer_is_held_back_is_nobodys_failure() -> None:
 # --- The guard's inputs -----------------------------------------------------------------------
 
 
-def view(model: str | None, state: BreakerState) -> BreakerView:
-    return BreakerView(BreakerKey(Provider.LOCAL, model), state, 5, 1.0, "")
+def view(
+    model: str | None, state: BreakerState, provider: Provider = Provider.LOCAL
+) -> BreakerView:
+    return BreakerView(BreakerKey(provider, model), state, 5, 1.0, "")
 
 
 def test_breakers_lines_and_what_was_measured_become_signals() -> None:
@@ -125,6 +128,16 @@ def test_breakers_lines_and_what_was_measured_become_signals() -> None:
     assert {line.role for line in found.lines} == set(Role) - {Role.CLOUD}
     assert [line for line in found.lines if line.waiting] == [heavy]
     assert found == Signals(0.02, False, True, 2, found.lines, 4, lag_samples=7)
+
+
+def test_clouds_that_fail_count_as_one_model_and_not_as_ollama() -> None:
+    breakers = [view(model, BreakerState.OPEN, Provider.CLOUD) for model in (None, "a", "b", "c")]
+    seats = admission.from_policy(RULES)
+    found = signals(seats, RULES, breakers, 0.0, timeouts=0, upstream_up=True, lag=(0.0, 0))
+    assert (found.provider_open, found.models_open) == (False, 1)
+    guard = HealthGuard(HealthRules())
+    guard.update(found, 0.0)
+    assert guard.level is Level.DEGRADED
 
 
 def test_nothing_known_is_nothing_wrong() -> None:

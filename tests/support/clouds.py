@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy.approvals import ApprovalAction, Change
 from modelsplit_policy.budgets import nano
+from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.limits import budget_store
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.cloud import KEY, Cloud
-from support.harness import Running, running
+from support.harness import Overlay, Running, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 MODEL = "claude-3-opus"
 ITS_NAME = "claude-3-opus-20240229"
+# Calls of every role may leave.
+FROM_ALL: Overlay = {"cloud": {"allow_from": {"roles": [role.value for role in Role]}}}
 
 
 def cloud_policy(

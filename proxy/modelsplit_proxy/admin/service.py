@@ -199,7 +199,7 @@ class Service:
             stopped=tuple(
                 f"{view.key} ({view.why})"
                 for view in not_closed(parts.breakers.snapshot())
-                if view.key.model is not None
+                if view.key.model is not None or view.key.provider is Provider.CLOUD
             ),
             state_error=self._state_error(),
             shared_error="" if shared is None else shared.error or "",

@@ -22,6 +22,7 @@ from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, answer_bound, apply
 from modelsplit_policy.tickets import Place, Ticket
+from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.calls.answer import AnswerParts, AnswerReader
 from modelsplit_proxy.calls.deadlines import ELSEWHERE, LateError, first_byte
 from modelsplit_proxy.calls.early_headers import EarlyHeaders, asks_for_stream
@@ -35,6 +36,8 @@ from modelsplit_proxy.records.record import NAME_MAX
 from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.deadlines import Bounds, Limits
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.request_headers import Asked
     from modelsplit_proxy.providers.clouds import CloudModel
     from modelsplit_proxy.providers.prepared import Prepared
+    from modelsplit_proxy.providers.redaction import Redactor
     from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.watch.presence import Presence
@@ -123,6 +127,7 @@ class AttemptRun:
         "_attempt",
         "_before",
         "_charge",
+        "_cleared",
         "_deadline",
         "_early_headers",
         "_held_back",
@@ -181,6 +186,7 @@ class AttemptRun:
         counted = plan.counted and (plan.cloud is None or record.loading is None)
         self._charge = self._read_charge() if counted else None
         self._prepared: Prepared | None = None
+        self._cleared: bytes | None = None
 
     async def run(
         self, *, waited_s: float, after: AttemptRun | None, before: Failure | None = None
@@ -196,9 +202,9 @@ class AttemptRun:
         if self._record.loading is not None and not self._needs_seat():
             return await self._run_unseated()
         plan = self._plan
-        stopped = plan.unserved if plan.cloud is None else self._prepare(plan.cloud)
+        stopped = None if plan.provider is Provider.LOCAL else self._prepare_to_leave()
         if stopped is None:
-            stopped = parts.breakers.check(plan.provider, plan.model, self._pair)
+            stopped = parts.breakers.check(plan.provider, plan.model, self._pair, plan.breaker_host)
         if stopped is None and self._charge is not None:
             stopped = await self._charge.check()
         if stopped is not None:
@@ -243,18 +249,33 @@ class AttemptRun:
         refused = await self._take_seat(ticket, None)
         return await self._dispatch() if refused is None else self._reader.set_back(refused)
 
-    def _prepare(self, cloud: CloudModel) -> Failure | None:
-        """Make the request ready for who is asked in place of Ollama; a Failure: it stays here."""
-        record, plan, sent, parts = self._record, self._plan, self._sent, self._parts
-        refused = egress.refusal(
-            parts.policy,
+    def _prepare_to_leave(self) -> Failure | None:
+        """Make the request ready for a cloud; a Failure: it stays here."""
+        record, plan = self._record, self._plan
+        refused = plan.unserved or egress.refusal(
+            self._parts.policy,
             plan.role,
             plan.candidate.model,
             client=record.key_name,
-            condition=sent.asked.escalate,
+            condition=self._sent.asked.escalate,
         )
         if refused is not None:
             return refused
+        if plan.cloud is not None:
+            return self._translate(plan.cloud)
+        return None if plan.redactor is None else self._redact(plan.redactor)
+
+    def _redact(self, redactor: Redactor) -> Failure | None:
+        """Take out of a request to Ollama's own cloud what the policy takes out."""
+        cleared = redactor.redacted_bytes(self._body_bytes())
+        if cleared is None:
+            return egress.unreadable(self._plan.candidate.model)
+        self._cleared, self._record.redacted = cleared
+        return None
+
+    def _translate(self, cloud: CloudModel) -> Failure | None:
+        """Put the request into the words of who is asked in place of Ollama."""
+        record, plan, sent, parts = self._record, self._plan, self._sent, self._parts
         model = plan.candidate.model
         tokens = parts.budget_keeper.output_tokens(record, plan.role, model, sent.body.fields)
         prepared = cloud.prepare(record.endpoint, self._body_bytes(), tokens)
@@ -279,7 +300,7 @@ class AttemptRun:
         attempt.seated = attempt.asked
         attempt.dispatched = clock.now()
         try:
-            return await self._exchange()
+            return await (self._exchange() if self._plan.cloud is None else self._leave())
         finally:
             attempt.ended = clock.now()
 
@@ -357,20 +378,21 @@ class AttemptRun:
 
     async def _dispatch(self) -> Setback | None:
         """Have the call counted and ask the model's breaker once more: it is about to be sent."""
-        record, breakers = self._record, self._parts.breakers
+        record, plan, breakers = self._record, self._plan, self._parts.breakers
         if self._charge is not None:
             refused = await self._charge.reserve()
             if refused is not None:
                 return self._reader.set_back(refused)
         self._attempt.dispatched = self._parts.clock.now()
         record.call.step(Event.DISPATCH)
-        admitted = breakers.admit(self._plan.provider, self._plan.model, self._pair)
+        admitted = breakers.admit(plan.provider, plan.model, self._pair, plan.breaker_host)
         if isinstance(admitted, Failure):
             return self._reader.set_back(admitted)
         self._admitted = admitted
         self._attempt.trial = admitted.trial
+        exchange = self._exchange if plan.provider is Provider.LOCAL else self._leave
         try:
-            return await self._exchange()
+            return await exchange()
         finally:
             # Whoever waits for the provider has learned nothing that a breaker does not know.
             failure = None if self._waits_again else self._attempt.failure or record.failure
@@ -395,8 +417,6 @@ class AttemptRun:
 
     async def _exchange(self) -> Setback | None:
         parts = self._parts
-        if self._plan.cloud is not None:
-            return await self._exchange_elsewhere(self._plan.cloud)
         deadline = Deadline(self._limits, asyncio.get_running_loop().time())
         try:
             connection = await parts.pool.acquire()
@@ -420,6 +440,19 @@ class AttemptRun:
             # makes Ollama stop computing for nobody.
             exchange.abort()
 
+    async def _leave(self) -> Setback | None:
+        """The same with a cloud, which is written down."""
+        cloud, keeper, attempt = self._plan.cloud, self._parts.budget_keeper, self._attempt
+        if cloud is not None:
+            return await self._exchange_elsewhere(cloud)
+        size = len(self._cleared or self._body_bytes())
+        leaving = self._leaving(egress.OLLAMA, size, self._record.redacted or {})
+        keeper.leaves(leaving)
+        try:
+            return await self._exchange()
+        finally:
+            keeper.has_left(leaving, attempt)
+
     async def _exchange_elsewhere(self, cloud: CloudModel) -> Setback | None:
         """The same with a cloud's own API, which answers in the client's dialect here."""
         attempt, sent = self._attempt, self._sent
@@ -427,9 +460,11 @@ class AttemptRun:
         if self._prepared is None:  # it only loads, or unloads
             answer = cloud.loaded(self._record.endpoint, self._record.loading)
             return await self._reader.run(answer, await answer.ready(), self._bounds)
-        leaving = self._leaving(cloud, self._prepared)
+        prepared = self._prepared
+        named = cloud.parts.named
+        leaving = self._leaving(named.provider, len(prepared.body), prepared.redacted)
         self._parts.budget_keeper.leaves(leaving)
-        call = cloud.ask(self._prepared, sent.request.headers)
+        call = cloud.ask(prepared, sent.request.headers)
         attempt.sent = True
         try:
             setback = await self._answer(call.exchange, deadline, ELSEWHERE)
@@ -442,8 +477,8 @@ class AttemptRun:
             self._record.provider_limits = call.limits
             self._parts.budget_keeper.has_left(leaving, attempt)
 
-    def _leaving(self, cloud: CloudModel, prepared: Prepared) -> Leaving:
-        """What is written down of a request that leaves."""
+    def _leaving(self, provider: str, size: int, redacted: Mapping[str, int]) -> Leaving:
+        """What is written down of a request that leaves. ``redacted``: how often what was."""
         record, charge = self._record, self._charge
         approval = None if charge is None or charge.approval is None else charge.approval.id
         return Leaving(
@@ -455,10 +490,10 @@ class AttemptRun:
             why=self._routing.reason,
             condition=self._sent.asked.escalate or None,
             approval=approval,
-            provider=cloud.parts.named.provider,
+            provider=provider,
             model=self._plan.candidate.model[:NAME_MAX],
-            size=len(prepared.body),
-            redacted=sum(prepared.redacted.values()),
+            size=size,
+            redacted=sum(redacted.values()),
         )
 
     def _in_band(self, setback: Setback | None, early_headers: EarlyHeaders) -> Setback | None:
@@ -473,7 +508,7 @@ class AttemptRun:
 
     def _write_request(self, connection: UpstreamConnection) -> None:
         sent = self._sent
-        body = self._body_bytes()
+        body = self._cleared or self._body_bytes()
         size = len(body)
         target = sent.target.encode("utf-8", "surrogateescape")
         head = (

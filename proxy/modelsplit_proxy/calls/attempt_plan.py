@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.deadlines import Limits
-from modelsplit_policy.egress import unserved
+from modelsplit_policy.egress import host_of, unserved
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Providers
 from modelsplit_policy.shaping import shape_of
-from modelsplit_policy.vocabulary import Provider
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Provider
 
 if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy, RolePolicy
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from modelsplit_policy.prices import Price, Prices
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.shaping import Shape
-    from modelsplit_policy.vocabulary import Role
+    from modelsplit_policy.vocabulary import Host, Role
     from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.providers.clouds import CloudModel, Clouds
+    from modelsplit_proxy.providers.redaction import Redactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,9 @@ class AttemptPlan:
     back. ``max_wait_s`` and ``max_hold_s``: the most it may stand in line, and for usefulness
     alone. ``shape``: the rules for a request that named this very model;
     ``chosen``: for one that did not. ``counted``: a budget looks at its calls. ``cloud``: who is
-    asked in place of Ollama. ``unserved``: why nobody can be asked.
+    asked in place of Ollama. ``breaker_host``: whose breakers, of all clouds, are asked.
+    ``redactor``: what takes out of a request what the policy takes out, where Ollama sends it to
+    its own cloud; None: nothing does. ``unserved``: why nobody can be asked.
     """
 
     role: Role
@@ -55,6 +58,8 @@ class AttemptPlan:
     chosen: Shape
     counted: bool
     cloud: CloudModel | None = None
+    breaker_host: Host = DEFAULT_HOST
+    redactor: Redactor | None = None
     unserved: Failure | None = None
 
 
@@ -69,7 +74,7 @@ class AttemptPlans:
         stall_s: float,
         clouds: Clouds | None = None,
     ) -> None:
-        """``clouds``: those that are asked over their own API; None: there are none."""
+        """``clouds``: those asked over their own API, and the redactor; None: there is neither."""
         self._policy = policy
         self._providers = Providers(policy)
         self._prices = prices
@@ -93,6 +98,7 @@ class AttemptPlans:
         # Of two models of a role one may run in the cloud and the other here.
         provider = self._providers.of(candidate.model, role)
         options = dict(candidate.options)
+        cloud = self._cloud(candidate.model, provider)
         most_ms = min(row.max_wait_ms, row.total_timeout_ms or row.max_wait_ms)
         return AttemptPlan(
             role=role,
@@ -108,7 +114,9 @@ class AttemptPlans:
             shape=shape_of(policy, role, candidate.model, False, options),
             chosen=shape_of(policy, role, candidate.model, True, options),
             counted=provider is Provider.CLOUD or self._budget_keeper.looks_at(model, role),
-            cloud=self._cloud(candidate.model, provider),
+            cloud=cloud,
+            breaker_host=DEFAULT_HOST if cloud is None else host_of(cloud.parts.named.provider),
+            redactor=self._redactor(provider),
             unserved=unserved(policy.cloud, candidate.model, provider),
         )
 
@@ -116,6 +124,11 @@ class AttemptPlans:
         if self._clouds is None or provider is not Provider.CLOUD:
             return None
         return self._clouds.of(model)
+
+    def _redactor(self, provider: Provider) -> Redactor | None:
+        if self._clouds is None or provider is not Provider.CLOUD:
+            return None
+        return self._clouds.redactor
 
     def _limits(self, row: RolePolicy, candidate: Candidate, provider: Provider) -> Limits:
         load_s = 0.0 if provider is Provider.CLOUD else self._policy.load_timeout_ms / 1000

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlencode
 
+from modelsplit_policy import egress
 from modelsplit_policy.capabilities import ModelFacts
 from modelsplit_policy.config.problems import PolicyError, Problem
 from modelsplit_policy.experiment_warnings import warnings
@@ -75,7 +76,7 @@ def config(
             sys.stderr.write(f"{error}\n")
         return ExitCode.FAILED
     sentences = [*prices.read(loaded.policy, SystemClock().wall()).warnings]
-    sentences += warnings(loaded.policy)
+    sentences += (*warnings(loaded.policy), *egress.warnings(loaded.policy))
     problems: list[Problem] = []
     if upstream is not None:
         online = _Online(loaded.policy, upstream)

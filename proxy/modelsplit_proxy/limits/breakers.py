@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.blame import Circumstances
     from modelsplit_policy.breaker import Breakers, BreakerTransition, BreakerView, Pair
     from modelsplit_policy.failures import Failure
-    from modelsplit_policy.vocabulary import Provider
+    from modelsplit_policy.vocabulary import Host, Provider
     from modelsplit_proxy.runtime.clock import Clock
 
 logger = logging.getLogger("modelsplit")
@@ -39,16 +39,20 @@ class BreakerKeeper:
     def __repr__(self) -> str:
         return f"<BreakerKeeper {self._breakers!r}>"
 
-    def check(self, provider: Provider, model: str, pair: Pair = None) -> Failure | None:
+    def check(
+        self, provider: Provider, model: str, pair: Pair = None, host: Host = DEFAULT_HOST
+    ) -> Failure | None:
         """Whether a call would be refused now; asked before it joins a line.
 
-        ``pair``: asked for who asks what, where that matters.
+        ``pair``: asked for who asks what, where that matters. ``host``: who is asked.
         """
-        return self._breakers.check(provider, model, self._clock.now(), DEFAULT_HOST, pair)
+        return self._breakers.check(provider, model, self._clock.now(), host, pair)
 
-    def admit(self, provider: Provider, model: str, pair: Pair = None) -> Allowed | Failure:
+    def admit(
+        self, provider: Provider, model: str, pair: Pair = None, host: Host = DEFAULT_HOST
+    ) -> Allowed | Failure:
         """Let a call through; ``ended`` is then owed, whatever happens."""
-        verdict = self._breakers.admit(provider, model, self._clock.now(), DEFAULT_HOST, pair)
+        verdict = self._breakers.admit(provider, model, self._clock.now(), host, pair)
         if isinstance(verdict, Allowed) and verdict.transitions:
             self._tell(verdict.transitions)
         return verdict

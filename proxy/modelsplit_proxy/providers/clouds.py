@@ -86,7 +86,10 @@ class CertificatesError(Exception):
 
 
 class Clouds:
-    """Every provider that the policy names."""
+    """Every provider that the policy names.
+
+    ``redactor``: what takes out of a request what the policy takes out; None: nothing does.
+    """
 
     def __init__(
         self,
@@ -100,6 +103,7 @@ class Clouds:
         self._tasks = tasks
         self._connect_timeout_s = connect_timeout_s
         self._redactor = Redactor(policy.redact)
+        self.redactor = self._redactor if policy.redact else None
         self._tls = {name: _tls(row) for name, row in policy.providers.items()}
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._models = {

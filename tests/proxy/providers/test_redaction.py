@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +20,7 @@ def redactor(*rules: tuple[str, str, str]) -> Redactor:
     )
 
 
+CALL = {"id": "kim"}
 DIGITS = redactor(("digits", "[0-9]+", r"\1#"), ("kim", "(?i)kim", "[name]"))
 
 
@@ -50,6 +53,62 @@ def test_texts_are_cleared_wherever_they_stand() -> None:
     assert content[2] == {"type": "tool_result", "tool_use_id": "t9", "content": "[name]"}
     assert content[3]["input"] == {"a": [r"\1#"], "b": 7}
     assert body["system"] == "Kim is 30"
+
+
+def test_keys_of_a_tools_data_and_of_plain_documents_hide_nothing() -> None:
+    call = {"name": "f1", "id": "c1", "data": "kim", "nested": {"type": "kim", "role": "kim"}}
+    document = {"type": "text", "media_type": "text/plain", "data": "Kim is 30"}
+    thoughts = {"type": "redacted_thinking", "data": "kim1"}
+    content = [
+        {"type": "tool_use", "id": "t1", "name": "f1", "input": call},
+        {"type": "document", "title": "kim", "source": document},
+        thoughts,
+    ]
+    message = {"role": "assistant", "name": "kim", "content": content}
+    schema = {"properties": {"name": {"type": "string", "description": "of kim"}}}
+    body = {"messages": [message], "tools": [{"name": "f1", "input_schema": schema}]}
+    cleared, _ = DIGITS.redacted(body)
+    used, given, kept = cleared["messages"][0]["content"]
+    assert cleared["messages"][0]["name"] == "[name]"
+    assert (used["id"], used["name"]) == ("t1", "f1")
+    name = "[name]"
+    assert used["input"] == {
+        "name": r"f\1#",
+        "id": r"c\1#",
+        "data": name,
+        "nested": {"type": name, "role": name},
+    }
+    assert (given["title"], given["source"]["data"]) == (name, r"[name] is \1#")
+    assert kept == thoughts
+    [tool] = cleared["tools"]
+    assert tool["name"] == "f1"
+    assert tool["input_schema"]["properties"]["name"]["description"] == "of [name]"
+
+
+def test_the_bodies_of_ollamas_own_dialects() -> None:
+    chat = {
+        "model": "glm1:cloud",
+        "messages": [
+            {"role": "user", "content": "I am Kim", "images": ["0123"]},
+            {"role": "assistant", "tool_calls": [{"function": {"name": "f1", "arguments": CALL}}]},
+            {"role": "tool", "tool_name": "f1", "content": "7"},
+        ],
+    }
+    raw, found = DIGITS.redacted_bytes(orjson.dumps(chat)) or (b"", {})
+    user, assistant, tool = orjson.loads(raw)["messages"]
+    assert found == {"kim": 2, "digits": 1}
+    assert user == {"role": "user", "content": "I am [name]", "images": ["0123"]}
+    assert assistant["tool_calls"][0]["function"] == {"name": "f1", "arguments": {"id": "[name]"}}
+    assert tool == {"role": "tool", "tool_name": "f1", "content": r"\1#"}
+
+
+def test_of_a_key_that_comes_twice_only_what_was_looked_through_is_sent() -> None:
+    assert DIGITS.redacted_bytes(b'{"prompt":"kim","prompt":"hi"}') == (b'{"prompt":"hi"}', {})
+
+
+@pytest.mark.parametrize("raw", [b"", b"--form", b"[]", b'"kim"', b'{"a":'])
+def test_what_is_no_object_cannot_be_looked_through(raw: bytes) -> None:
+    assert DIGITS.redacted_bytes(raw) is None
 
 
 def test_without_patterns_nothing_is_touched() -> None:
