@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import os
+import time
 from typing import TYPE_CHECKING
 
 import hypothesis
@@ -25,6 +27,10 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("modelsplit")
+
+# What people are told is in the machine's zone.
+os.environ["TZ"] = "UTC"
+time.tzset()
 
 
 def pytest_asyncio_loop_factories(

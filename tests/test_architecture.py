@@ -131,6 +131,7 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
         ("modelsplit_proxy.config.settings", "unknown_variables"),
         # The reader of TOML: only where there is a file of settings.
         ("modelsplit_proxy.config.settings_file", "load"),
+        ("modelsplit_proxy.runtime.extras", "_with_before"),
         # The operators' routes, each subject by itself: half a megabyte, and most are never asked.
         *(
             ("modelsplit_proxy.admin.late_routes", subject)

@@ -90,6 +90,7 @@ from modelsplit_proxy.records.live import LiveCalls
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.records.request_log import RequestLog
 from modelsplit_proxy.records.slo_judge import SloJudge
+from modelsplit_proxy.runtime import extras
 from modelsplit_proxy.runtime.clock import (
     BudgetClock,
     Clock,
@@ -272,7 +273,7 @@ class App:
         if not settings.shared:
             return None
         if find_spec("redis") is None:
-            raise SettingError("--shared needs a client of Redis: pip install 'modelsplit[redis]'")
+            raise SettingError(f"--shared needs a client of Redis: {extras.adding('redis')}")
         # The package is an optional one, and large.
         from modelsplit_proxy.limits.shared_budgets import SharedBudgets  # noqa: PLC0415
 

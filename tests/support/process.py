@@ -27,7 +27,7 @@ BARE = {
     for name, value in os.environ.items()
     if name in {"PATH", "PYTHONPATH", "HOME", "LANG", "COVERAGE_PROCESS_CONFIG", "TMPDIR"}
     or name.startswith("COV")
-}
+} | {"TZ": "UTC"}
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy.parallelism import Basis
 from modelsplit_proxy.admin import latency_table
 from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.tasks import Watcher
 from modelsplit_proxy.runtime.text_table import table
 
@@ -213,4 +214,5 @@ def cost_line(cost: dict[str, Any]) -> str:
         more += f", {cost['unknown']} attempts at an unknown price"
     if cost["price_table"]:
         more += f"; {cost['price_table']}"
-    return f"cost     {cost['usd']:.4f} USD, an estimate, since {cost['since'][:16]}Z{more}"
+    since = local_time.minute(cost["since"])
+    return f"cost     {cost['usd']:.4f} USD, an estimate, since {since}{more}"

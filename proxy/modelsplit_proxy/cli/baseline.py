@@ -19,6 +19,7 @@ from modelsplit_proxy.cli.output import CommandError, ExitCode, show
 from modelsplit_proxy.cli.slo_state import STATE, SloState, directory_of
 from modelsplit_proxy.records import slo_store
 from modelsplit_proxy.records.slo_data import SloData
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock, rfc3339_us
 
 if TYPE_CHECKING:
@@ -176,7 +177,13 @@ COMMAND: Final = Command(
             "Take the baseline from the records of a window that ends now.",
             _record,
             (
-                Argument("--since", metavar="TIME", default="7d", help="from then on (default 7d)"),
+                Argument(
+                    "--since",
+                    type=local_time.zoned,
+                    metavar="TIME",
+                    default="7d",
+                    help="from then on (default 7d)",
+                ),
                 _SOURCE,
                 JSON,
                 STATE,

@@ -23,6 +23,7 @@ from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.limits import budget_store, egress_store
 from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock, boot_id, machine_clocks, rfc3339
 from modelsplit_proxy.storage.state_file import FILE_NAME, NoStateError, StoreError
 from modelsplit_proxy.watch import installed_models
@@ -171,7 +172,7 @@ def _approve(
     fields = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
     fields["reason"] = change.reason
     fields["state"] = str(desk.directory)
-    words = f"{budget_text.amount(usd)} USD for the cloud until {budget_text.stamp(until)}"
+    words = f"{budget_text.amount(usd)} USD for the cloud until {local_time.minute_of(until)}"
     show(fields, [f"approval {number}: {words}, {_signed(change)}"], as_json=args.json)
     for warning in installed_models.cloud_gaps(_policy(desk, settings, environ)):
         talk(f"warning: {warning}")
@@ -308,8 +309,9 @@ def _left_line(entry: dict[str, Any]) -> str:
     tokens = f"{_known(entry['prompt_tokens'])}+{_known(entry['output_tokens'])}"
     usd = "?" if entry["usd"] is None else f"{entry['usd']:.6f}"
     return (
-        f"{_minute(entry['at'])}  {entry['request_id']}  {entry['client']} ({why}, approval "
-        f"{approval})  {entry['model']} at {entry['provider']}  {entry['bytes']} bytes, "
+        f"{local_time.minute(entry['at'])}  {entry['request_id']}  {entry['client']} "
+        f"({why}, approval {approval})  {entry['model']} at {entry['provider']}  "
+        f"{entry['bytes']} bytes, "
         f"{tokens} tokens, {usd} USD, {_known(entry['status'])}"
     )
 
@@ -339,14 +341,15 @@ def _lines(fields: dict[str, Any]) -> Iterator[str]:
         yield (
             f"approval {entry['id']}  {budget_text.amount(entry['usd_left'])} of "
             f"{budget_text.amount(entry['usd'])} USD left until "
-            f"{_minute(entry['until'])}, by {entry['by']}: {entry['reason']}"
+            f"{local_time.minute(entry['until'])}, by {entry['by']}: {entry['reason']}"
         )
     if not fields["approvals"]:
         yield "approval none: the cloud is closed"
     if fields["history"]:
         yield ""
     for entry in fields["history"]:
-        yield f"{_minute(entry['at'])}  {_what(entry)}, by {entry['by']}: {entry['reason']}"
+        when = local_time.minute(entry["at"])
+        yield f"{when}  {_what(entry)}, by {entry['by']}: {entry['reason']}"
 
 
 def _what(entry: dict[str, Any]) -> str:
@@ -358,10 +361,6 @@ def _what(entry: dict[str, Any]) -> str:
         if entry["action"] == ApprovalAction.REVOKE
         else str(entry["action"])
     )
-
-
-def _minute(stamp: str) -> str:
-    return f"{stamp[:10]} {stamp[11:16]} UTC"
 
 
 # 3. Words in and out.

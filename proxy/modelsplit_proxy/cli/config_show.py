@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.cli.command import JSON, Argument, Command, flags_of
-from modelsplit_proxy.cli.output import ExitCode, show
+from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.config.settings import OPTIONS, read_settings, where_said
+from modelsplit_proxy.config.settings import (
+    OPTIONS,
+    read_settings,
+    unknown_variables,
+    where_said,
+)
 from modelsplit_proxy.runtime.text_table import table
 
 if TYPE_CHECKING:
@@ -34,6 +39,8 @@ def fields(flags: Mapping[str, object], environ: Mapping[str, str]) -> list[dict
 
 def _show(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     rows = fields(flags_of(args), environ)
+    for text in unknown_variables(environ):
+        talk(text)
     show(rows, _lines(rows, origin=args.origin), as_json=args.json)
     return ExitCode.OK
 
@@ -53,8 +60,8 @@ COMMAND: Final = Command(
             "show",
             "every setting, and where it comes from",
             "Show every setting as `serve` would have it here. With --origin, also whether the "
-            "flag, the variable, the file or the default says so. Exit 0: done; 2: a setting "
-            "cannot be read.",
+            "flag, the variable, the file or the default says so. A variable that looks like a "
+            "setting and is none is told. Exit 0: done; 2: a setting cannot be read.",
             _show,
             (Argument("--origin", action="store_true", help="and where it comes from"), JSON),
             settings=tuple(option.name for option in OPTIONS),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError, read
 
@@ -61,7 +62,7 @@ def clock(look: Look) -> Iterator[Finding | Unseen]:
     now = look.clock.wall()
     latest = max(_EARLIEST, now, _latest(look) or 0.0)
     if latest - now > _CLOCK_S:
-        when = datetime.fromtimestamp(latest, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        when = local_time.minute_of(latest)
         yield Finding(
             "clock",
             f"the machine's clock is behind {when}, which it has shown before: records and windows "

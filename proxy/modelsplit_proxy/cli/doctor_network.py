@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from modelsplit_proxy.cli import doctor_sockets, port_holder
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen, is_here
+from modelsplit_proxy.runtime import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +151,7 @@ def certificates(look: Look) -> Iterator[Finding | Unseen]:
         if end is None:
             yield Unseen("certificates", f"that of {name} does not say when it ends")
         elif end - look.clock.wall() < _SOON_DAYS * _DAY_S:
-            when = datetime.fromtimestamp(end, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            when = local_time.minute_of(end)
             verb = "ended" if end < look.clock.wall() else "ends"
             yield Finding(
                 "certificates",

@@ -10,6 +10,7 @@ from modelsplit_proxy.cli import admin_client
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.records import experiment_report
+from modelsplit_proxy.runtime import local_time
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +51,9 @@ COMMAND: Final = Command(
     _command,
     (
         Argument("name", nargs="?", metavar="NAME", help="default: all of them"),
-        Argument("--since", metavar="TIME", help="a time ago, as 7d, or a date"),
+        Argument(
+            "--since", type=local_time.zoned, metavar="TIME", help="a time ago, as 7d, or a date"
+        ),
         JSON,
     ),
     settings=("admin",),

@@ -22,6 +22,7 @@ from modelsplit_proxy.records.job_reader import JobReader
 from modelsplit_proxy.records.job_story import story
 from modelsplit_proxy.records.query import read_job_query
 from modelsplit_proxy.records.query_error import QueryError
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -136,8 +137,15 @@ COMMAND: Final = Command(
     (
         Argument("id", nargs="?", metavar="ID", help="one job, by its whole id"),
         Argument("--job-state", help="jobs that are so: open, ok, failed or expired"),
-        Argument("--since", metavar="WHEN", help="heard of since 30m, 1h, 7d ago, or a time"),
-        Argument("--until", metavar="WHEN", help="last heard of before this"),
+        Argument(
+            "--since",
+            type=local_time.zoned,
+            metavar="WHEN",
+            help="heard of since 30m, 1h, 7d ago, or a time",
+        ),
+        Argument(
+            "--until", type=local_time.zoned, metavar="WHEN", help="last heard of before this"
+        ),
         LIMIT,
         JSON,
         STATE,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_policy.near_names import near
@@ -99,8 +99,19 @@ def _commands(arguments: list[str]) -> tuple[Command, ...]:
     return COMMANDS
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells which command, verb or choice may have been meant, where one is misspelt."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        choices = () if action.choices is None else map(str, action.choices)
+        meant = None if action.choices is None or value in action.choices else near(value, choices)
+        if meant is not None:
+            raise argparse.ArgumentError(action, f"there is no {value!r}; did you mean {meant!r}?")
+        super()._check_value(action, value)
+
+
 def build_parser(commands: tuple[Command, ...]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="modelsplit",
         description="A sidecar reverse proxy for Ollama: roles, one queue, one fallback.",
         epilog="Start with `modelsplit demo`: it needs no Ollama.",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import http.client
+import re
+import socket
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -17,13 +20,21 @@ if TYPE_CHECKING:
 _TIMEOUT_S: Final = 1.0
 # What a program has by default that stands in front of Ollama, ours and two others.
 _SHARED: Final = 11435
-_SPARE: Final = 11500
+# What is named instead.
+_SPARE: Final = MappingProxyType({"--listen": 11500, "--admin": 11501, "--agent": 11502})
+# What we answer an agent-check with.
+_AGENT_LINE: Final = re.compile(rb"(up ready \d+%|drain|down #Ollama is away)\n")
 
 
 def explained(error: PortBusyError, settings: Settings) -> str:
     """The error, with who is there and what to do where an address is taken."""
-    for flag, address in (("--listen", settings.listen), ("--admin", settings.admin)):
-        if error.is_taken and str(address) in str(error):
+    addresses = {
+        "--listen": settings.listen,
+        "--admin": settings.admin,
+        "--agent": settings.agent,
+    }
+    for flag, address in addresses.items():
+        if error.is_taken and address is not None and str(address) in str(error):
             status = asking("modelsplit status", other_than_default(settings.admin))
             return f"{error}{_who(flag, address, status)}"
     return str(error)
@@ -42,7 +53,7 @@ def _who(flag: str, address: Address, status: str) -> str:
 
 def other(flag: str, address: Address) -> str:
     """The flag with another port."""
-    return f"{flag} {address.host}:{_SPARE if flag == '--listen' else _SPARE + 1}"
+    return f"{flag} {address.host}:{_SPARE[flag]}"
 
 
 def is_ours(address: Address, flag: str) -> bool:
@@ -51,6 +62,8 @@ def is_ours(address: Address, flag: str) -> bool:
     What is asked is answered by whoever listens there itself, also while its Ollama hangs
     (RFC 9110 §7.6.2).
     """
+    if flag == "--agent":
+        return _is_agent(address)
     method, path = ("GET", "/healthz") if flag == "--admin" else ("OPTIONS", "/")
     connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_S)
     try:
@@ -68,4 +81,12 @@ def _is_healthz(body: bytes) -> bool:
     try:
         return "shedding" in orjson.loads(body)["health"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
+        return False
+
+
+def _is_agent(address: Address) -> bool:
+    try:
+        with socket.create_connection((address.host, address.port), _TIMEOUT_S) as connection:
+            return _AGENT_LINE.fullmatch(connection.recv(64)) is not None
+    except OSError:
         return False

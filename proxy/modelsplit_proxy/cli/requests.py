@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
@@ -27,6 +26,7 @@ from modelsplit_proxy.records import explain, request_log, trace
 from modelsplit_proxy.records.query import WORDS, read_query
 from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.records.reader import AmbiguousError, RecordReader
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ examples:
   modelsplit requests --export --since 7d > trace.jsonl    to be replayed
   modelsplit requests --state /var/lib/modelsplit  without a running proxy
 """
+
+
+_WHEN: Final = "30m, 1h, 7d ago, or a time, as 2026-11-23T01:30 here or 01:30Z"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +94,7 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
                 sys.stdout.buffer.write(piece)
         else:
             calls = source.latest(asked.words, asked.limit)
-            show_kept(calls, _listing, as_json=asked.as_json, told_by=told_by)
-            if calls and not asked.as_json:
-                talk(f"times are in {_zone()}")
+            show_kept(calls, request_log.listing, as_json=asked.as_json, told_by=told_by)
             if not calls and not asked.as_json:
                 talk("no call matches" if asked.words else "no calls are kept")
     except (QueryError, AmbiguousError) as error:
@@ -108,32 +109,11 @@ def _follow(asked: RequestsArguments, source: _Proxy | _File, admin: Address) ->
         if asked.as_json:
             sys.stdout.writelines(orjson.dumps(call).decode() + "\n" for call in reversed(calls))
         else:
-            show_kept([*calls], _listing, as_json=False, told_by=admin)
+            show_kept([*calls], request_log.listing, as_json=False, told_by=admin)
         sys.stdout.flush()
 
-    if not asked.as_json:
-        talk(f"times are in {_zone()}")
     follower = Follower(lambda: source.latest(asked.words, LOOK_AT), tell)
     follow(follower, asked.limit, _wait)
-
-
-def _listing(calls: list[dict[str, Any]]) -> str:
-    """A line each, with the time they came in this machine's zone."""
-    return request_log.listing(
-        [call | {"started_at": _local(str(call["started_at"]))} for call in calls]
-    )
-
-
-def _local(stamp: str) -> str:
-    """A moment as the records have it, in UTC, in the form that it has there, but in our zone."""
-    moment = datetime.fromisoformat(stamp).astimezone()
-    return moment.isoformat(timespec="milliseconds")
-
-
-def _zone() -> str:
-    """This machine's zone by name, and how far it is from UTC."""
-    now = datetime.fromtimestamp(SystemClock().wall(), UTC).astimezone()
-    return f"{now:%Z (UTC%z)}" if now.utcoffset() else "UTC"
 
 
 def _wait(seconds: float) -> None:
@@ -213,8 +193,10 @@ COMMAND: Final = Command(
             "--outcome", help="calls that ended so: ok, client_gone, an error code; or running"
         ),
         Argument("--failed", action="store_true", help="calls that did not end well"),
-        Argument("--since", metavar="WHEN", help="30m, 1h, 7d ago, or 2026-11-23T01:30:00Z"),
-        Argument("--until", metavar="WHEN", help="calls that came before this"),
+        Argument("--since", type=local_time.zoned, metavar="WHEN", help=_WHEN),
+        Argument(
+            "--until", type=local_time.zoned, metavar="WHEN", help="calls that came before this"
+        ),
         LIMIT,
         JSON,
         Argument(

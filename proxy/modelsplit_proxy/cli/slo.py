@@ -22,6 +22,7 @@ from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.records import slo_junit, slo_report
 from modelsplit_proxy.records.slo_judge import LIMIT_S
 from modelsplit_proxy.records.slo_reading import report_of
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -131,7 +132,12 @@ COMMAND: Final = Command(
     _command,
     (
         Argument("--gate", metavar="N", help="one gate, 0 to 4; default: all, and the targets"),
-        Argument("--since", metavar="TIME", help="look back so far, as 24h, in every objective"),
+        Argument(
+            "--since",
+            type=local_time.zoned,
+            metavar="TIME",
+            help="look back so far, as 24h, in every objective",
+        ),
         JSON,
         Argument("--junit", metavar="FILE", help="also as JUnit's XML into a file; -: to stdout"),
         Argument("--markdown", action="store_true", help="as Markdown"),

@@ -19,6 +19,7 @@ from modelsplit_proxy.cli.slo_state import STATE, SloState, directory_of
 from modelsplit_proxy.records import slo_store
 from modelsplit_proxy.records.query import read_since
 from modelsplit_proxy.records.reader import AmbiguousError, RecordReader
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock, rfc3339_us
 from modelsplit_proxy.runtime.text_table import table
 
@@ -182,7 +183,11 @@ COMMAND: Final = Command(
     _command,
     (
         Argument(
-            "--since", metavar="TIME", default="7d", help="calls that came since (default 7d)"
+            "--since",
+            type=local_time.zoned,
+            metavar="TIME",
+            default="7d",
+            help="calls that came since (default 7d)",
         ),
         Argument("--count", type=int, metavar="N", default=_COUNT, help="how many (default 30)"),
         Argument("--purpose", help="calls for this purpose only"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_proxy.cli import status, watch
 from modelsplit_proxy.cli.command import Argument, Command, settings_of
 from modelsplit_proxy.cli.output import talk
+from modelsplit_proxy.runtime import extras
 
 if TYPE_CHECKING:
     import argparse
@@ -24,10 +25,7 @@ examples:
   modelsplit top --every 5
   modelsplit top --once
 """
-_PLAIN: Final = (
-    "keys and colours need the package rich: pip install 'modelsplit[top]'; here is "
-    "`modelsplit status --watch`"
-)
+_PLAIN: Final = "keys and colours need the package rich: {}; here is `modelsplit status --watch`"
 
 
 def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -37,7 +35,7 @@ def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if not _is_screen(environ):
         return watch.repeat(partial(status.run, admin, as_json=False), args.every, environ)
     if find_spec("rich") is None:
-        talk(_PLAIN)
+        talk(_PLAIN.format(extras.adding("top")))
         return watch.repeat(partial(status.run, admin, as_json=False), args.every, environ)
     # An optional package, and a tenth of a second.
     from modelsplit_proxy.cli import top  # noqa: PLC0415

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelsplit_proxy.records.explain import hold_in_words
+from modelsplit_proxy.runtime import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -146,7 +147,7 @@ def _failed(call: Mapping[str, Any]) -> Row:
     return Row(
         id=call["request_id"],
         kind="failed",
-        state=f"failed {str(call['ts'])[11:19]}",
+        state=f"failed {local_time.time_of_day(str(call['ts']))}",
         role=call["llm_role"] or "-",
         model=call["llm_model"] or call["requested_model"] or "-",
         client=call["client"] or "-",

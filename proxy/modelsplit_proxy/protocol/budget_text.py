@@ -259,7 +259,3 @@ def moment(wall: float, now: float) -> str:
     then, today = datetime.fromtimestamp(wall, UTC), datetime.fromtimestamp(now, UTC)
     form = "%H:%M UTC" if then.date() == today.date() else "%Y-%m-%d %H:%M UTC"
     return then.strftime(form)
-
-
-def stamp(wall: float) -> str:
-    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%d %H:%M UTC")

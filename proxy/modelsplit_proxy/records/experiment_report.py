@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.comparison import LEVEL, MEASURES, compare
 from modelsplit_proxy.records.experiment_data import MOST_CALLS
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import rfc3339
 
 if TYPE_CHECKING:
@@ -135,7 +136,8 @@ def _lines_of(row: Mapping[str, Any]) -> Iterator[str]:
     if not row["calls"]:
         yield "  no calls yet"
         return
-    yield f"  {row['calls']} calls from {row['first_at'][:16]}Z to {row['last_at'][:16]}Z"
+    first, last = local_time.minute(row["first_at"]), local_time.minute(row["last_at"])
+    yield f"  {row['calls']} calls from {first} to {last}"
     if row["left_out"]:
         yield f"  {row['left_out']} older calls are left out"
     if row["moved"]:

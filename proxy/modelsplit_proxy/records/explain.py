@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import said_back
 from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.runtime import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -92,7 +93,8 @@ def text(call: Mapping[str, Any]) -> str:
 def lines(call: Mapping[str, Any]) -> Iterator[str]:
     """Raises KeyError if ``call`` is not what ``/requests/{id}`` answers with."""
     yield _row("request", f"{call['request_id']} from {call['client'] or 'unknown'}")
-    yield _row("when", f"{call['started_at']}, {call['route']}{' (stream)' * bool(call['stream'])}")
+    when = local_time.millisecond(call["started_at"])
+    yield _row("when", f"{when}, {call['route']}{' (stream)' * bool(call['stream'])}")
     yield _row("outcome", _outcome(call))
     yield _row("role", _role(call))
     if "candidates" in call:

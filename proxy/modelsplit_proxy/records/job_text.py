@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import said_back
+from modelsplit_proxy.runtime import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ _WORDS: Final = MappingProxyType(
 # What a row without spans of its own is drawn as.
 _WHOLE: Final = MappingProxyType({"tool": "tools", "gap": "gap", "call": "llm"})
 _GAP_MS: Final = 1.0
-_HEAD: Final = f"{'LAST EVENT, UTC':23}  STATE          TOOK  CALLS  FAILED  TOOLS  JOB"
+_HEAD: Final = f"{'LAST EVENT':23}  STATE          TOOK  CALLS  FAILED  TOOLS  JOB"
 # Rows of a waterfall; a job of thousands of calls is read as JSON.
 _MOST: Final = 200
 
@@ -50,7 +51,7 @@ def listing(jobs: Sequence[Mapping[str, Any]]) -> str:
 def _line(job: Mapping[str, Any]) -> str:
     took = job["job_e2e_latency_ms"]
     parts = [
-        f"{job['last_event_at'].replace('T', ' ')[:23]:23}",
+        f"{local_time.second(job['last_event_at']):23}",
         f"{job['state']:7}",
         f"{'-' if took is None else f'{took / 1000:.2f} s':>10}",
         f"{job['calls'] + job['running']:>5}",
@@ -72,7 +73,7 @@ def _lines(job: Mapping[str, Any]) -> Iterator[str]:
     yield _row("state", _state(job))
     if job["why"]:
         yield _row("why", job["why"])
-    yield _row("when", f"{job['started_at']} to {job['ended_at'] or 'now'}")
+    yield _row("when", f"{_moment(job['started_at'])} to {_moment(job['ended_at'])}")
     yield _row("calls", _calls(job))
     yield _row("tools", f"{job['tools']}")
     if job["late"]:
@@ -81,6 +82,10 @@ def _lines(job: Mapping[str, Any]) -> Iterator[str]:
     yield from _time(job)
     yield ""
     yield from _waterfall(job)
+
+
+def _moment(stamp: str | None) -> str:
+    return "now" if stamp is None else local_time.millisecond(stamp)
 
 
 def _row(name: str, text: str) -> str:

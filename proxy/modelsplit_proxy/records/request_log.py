@@ -17,6 +17,7 @@ from modelsplit_policy.failures import said_back
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records.query_error import RUNNING
 from modelsplit_proxy.records.values import log_fields
+from modelsplit_proxy.runtime import local_time
 
 if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
@@ -123,11 +124,13 @@ def _text_line(fields: dict[str, Any]) -> bytes:
     return (text(fields) + "\n").encode("utf-8", "replace")
 
 
-def text(fields: dict[str, Any], when: str = "ts") -> str:
-    """One call on one line for people: when, whose, what became of it, where the time went.
+def text(fields: dict[str, Any]) -> str:
+    """One call on one line for people: when, whose, what became of it, where the time went."""
+    return said_back(f"{fields['ts'][11:23]} {_told(fields)}", _TEXT_MAX)
 
-    ``when``: the field whose time it begins with.
-    """
+
+def _told(fields: dict[str, Any]) -> str:
+    """All but when."""
     model = fields["llm_model"] or "-"
     if fields["requested_model"] not in {"", model}:
         model = f"{fields['requested_model']} -> {model}"
@@ -136,7 +139,7 @@ def text(fields: dict[str, Any], when: str = "ts") -> str:
     if fields["llm_attempt"] == 1 and fields["llm_latency_ms"] is None and not running:
         attempt = "not sent "  # no model was asked
     parts = [
-        f"{fields[when][11:23]} {fields['llm_role'] or '-':8} {model:32}",
+        f"{fields['llm_role'] or '-':8} {model:32}",
         f"{fields['status'] or '-'!s:>3}",
         f"wait {_ms(fields['llm_queue_wait_ms'])}",
         f"llm {_ms(fields['llm_latency_ms'])}",
@@ -149,13 +152,15 @@ def text(fields: dict[str, Any], when: str = "ts") -> str:
         why = fields["state"] if running else fields.get("reason", "")
         parts.append(f"{outcome} {why}".strip())
     parts.append(fields["request_id"][:12])
-    return said_back("  ".join(parts), _TEXT_MAX)
+    return "  ".join(parts)
 
 
 def listing(calls: list[dict[str, Any]]) -> str:
-    """Calls, given newest first, as such lines with the day and time they came, the last last."""
-    when = "started_at"
-    return "".join(f"{call[when][:10]} {text(call, when)}\n" for call in reversed(calls))
+    """Calls, given newest first, as such lines with when they came, in our zone, the last last."""
+    lines = (
+        f"{local_time.millisecond(call['started_at'])} {_told(call)}" for call in reversed(calls)
+    )
+    return "".join(f"{said_back(line, _TEXT_MAX)}\n" for line in lines)
 
 
 def _ms(value: float | None) -> str:

@@ -10,6 +10,7 @@ from modelsplit_policy.slo.counting import OF_JOBS
 from modelsplit_policy.slo.facts import End
 from modelsplit_policy.slo.names import OBJECTIVES, Unit
 from modelsplit_policy.slo.report import Verdict
+from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import rfc3339_us
 
 if TYPE_CHECKING:
@@ -207,7 +208,7 @@ def _hints(found: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 def _summary(report: Mapping[str, Any]) -> Iterator[str]:
     """A line for each gate: its verdict, and the objectives that made it so."""
-    yield f"SLO {_loud(report['verdict'])}, {report['at'][:19]}Z"
+    yield f"SLO {_loud(report['verdict'])}, {local_time.second(report['at'])}"
     for gate in report["gates"]:
         verdict = gate["verdict"]
         names = [found["title"] for found in gate["objectives"] if found["verdict"] == verdict]
@@ -291,8 +292,8 @@ def finding_lines(found: Mapping[str, Any], window_s: int) -> Iterator[str]:
     elif notes and (verdict == Verdict.BREACH or found["n"] == 0):
         yield from _wrapped(" " * 10, "; ".join(notes))
     if found["worst"] or found["worst_at"]:
-        worst = [*found["worst"], *(f"{moment[:16]}Z" for moment in found["worst_at"])]
-        yield from _wrapped(" " * 10, f"worst: {' '.join(worst)}")
+        moments = ", ".join(map(local_time.minute, found["worst_at"]))
+        yield from _wrapped(" " * 10, " ".join(["worst:", *found["worst"], moments]).strip())
 
 
 def wanted_text(found: Mapping[str, Any]) -> str:

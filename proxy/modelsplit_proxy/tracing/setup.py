@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_proxy.config.settings import SettingError
+from modelsplit_proxy.runtime import extras
 
 if TYPE_CHECKING:
     from modelsplit_proxy.config.settings import Settings
@@ -21,7 +22,7 @@ def traces(settings: Settings, clock: Clock) -> OtlpTraces | None:
     if not settings.otlp_endpoint:
         return None
     if find_spec(_PACKAGE) is None:
-        raise SettingError("--otlp-endpoint needs OpenTelemetry: pip install 'modelsplit[otel]'")
+        raise SettingError(f"--otlp-endpoint needs OpenTelemetry: {extras.adding('otel')}")
     # The package is an optional one, and large.
     from modelsplit_proxy.tracing.otlp import OtlpTraces  # noqa: PLC0415
 

@@ -89,6 +89,6 @@ def test_what_calls_cost_is_an_estimate_by_role() -> None:
         ],
     }
     assert status_text.cost_line(cost) == (
-        "cost     0.7500 USD, an estimate, since 2026-11-23T02:50Z (CLOUD 0.6250, PLANNER 0.1250)"
-        ", 2 attempts at an unknown price; genai-prices 0.2.3 (of 2026-11-10)"
+        "cost     0.7500 USD, an estimate, since 2026-11-23 02:50 UTC (CLOUD 0.6250, PLANNER "
+        "0.1250), 2 attempts at an unknown price; genai-prices 0.2.3 (of 2026-11-10)"
     )

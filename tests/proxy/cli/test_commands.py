@@ -27,8 +27,19 @@ def test_every_command_has_help_of_its_own(
     assert capsys.readouterr().out.startswith(f"usage: modelsplit {name} ")
 
 
-def test_an_unknown_command_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("statsu", "argument COMMAND: there is no 'statsu'; did you mean 'status'?"),
+        ("budget aprove", "argument VERB: there is no 'aprove'; did you mean 'approve'?"),
+        ("xyzzy", "invalid choice: 'xyzzy' (choose from 'serve', "),
+        ("status --jsn", "unrecognized arguments: --jsn; did you mean --json?"),
+    ],
+)
+def test_an_unknown_word_is_wrong_usage_and_what_may_have_been_meant_is_told(
+    words: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        run(["server"], {})
+        run(words.split(), {})
     assert ended.value.code == 2
-    assert "'serve'" in capsys.readouterr().err
+    assert told in capsys.readouterr().err

@@ -83,7 +83,7 @@ async def test_jobs_of_the_running_proxy(capsys: Capture) -> None:
             assert answer.status == 200
         assert await of(up) == 0
         [head, *lines] = capsys.readouterr().out.splitlines()
-        assert head.startswith("LAST EVENT, UTC ")
+        assert head.startswith("LAST EVENT ")
         assert [line.split()[-1] for line in lines] == ["a", "b"]
         assert await of(up, "--job-state", "failed", "--since", "1h", "--json") == 0
         [job] = orjson.loads(capsys.readouterr().out)
@@ -104,7 +104,7 @@ async def test_jobs_of_the_running_proxy(capsys: Capture) -> None:
 def test_without_a_proxy_the_file_tells_the_same(kept: str, capsys: Capture) -> None:
     assert run("--state", kept) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
-    assert [(line[2], line[-1]) for line in lines] == [("open", "open"), ("ok", "done")]
+    assert [(line[3], line[-1]) for line in lines] == [("open", "open"), ("ok", "done")]
     assert run("done", "--state", kept) == 0
     assert "state      ok after 6.750 s, its start was never told" in capsys.readouterr().out
     assert run("open", "--state", kept, "--json") == 0

@@ -55,6 +55,18 @@ async def test_a_modelsplit_is_told_as_that_while_its_ollama_hangs() -> None:
         assert await asyncio.to_thread(port_holder.is_ours, here, "--listen")
 
 
+async def test_the_port_for_an_agent_check_is_told_too(tmp_path: Path) -> None:
+    async with running(agent=Address("127.0.0.1", 0)) as up:
+        address = up.app.agent_address
+        assert address is not None
+        text = await told(taken(address), settings(9, tmp_path, agent=address))
+        assert "it is a modelsplit that runs there" in text
+        assert text.endswith(" as in --agent 127.0.0.1:11502")
+        admin = Address("127.0.0.1", up.admin_port)
+        text = await told(taken(admin), settings(9, tmp_path, agent=admin))
+        assert text.endswith("; choose another, as in --agent 127.0.0.1:11502")
+
+
 async def test_somebody_else_is_not_and_another_port_is_named(tmp_path: Path) -> None:
     async with running() as up:
         assert up.sim.port is not None

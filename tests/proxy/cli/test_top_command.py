@@ -10,6 +10,7 @@ import pytest
 
 from modelsplit_proxy.cli import top_command, watch
 from modelsplit_proxy.cli.main import run
+from modelsplit_proxy.runtime import extras
 from support.harness import running
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ async def test_without_rich_it_says_what_to_install(
         admin = f"127.0.0.1:{up.admin_port}"
         assert await asyncio.to_thread(run, ["top", "--admin", admin], {}) == 0
     captured = capsys.readouterr()
-    assert "pip install 'modelsplit[top]'" in captured.err
+    assert f"rich: {extras.adding('top')}; here is" in captured.err
     assert captured.out.startswith("OK  Ollama")
     assert seen == [1.0]
 

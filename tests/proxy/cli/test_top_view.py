@@ -60,7 +60,7 @@ def test_who_runs_comes_first_then_who_waits_then_who_failed() -> None:
     )
     assert (waiting.state, waiting.age_ms) == ("waits, place 3", 9000.0)
     assert waiting.note.endswith(", about 2.5 s more")
-    assert (failed.state, failed.role, failed.model) == ("failed 01:02:03", "-", "nobody:1b")
+    assert (failed.state, failed.role, failed.model) == ("failed 01:02:03 UTC", "-", "nobody:1b")
     assert failed.note == "not_installed E_MODEL_NOT_FOUND"
 
 

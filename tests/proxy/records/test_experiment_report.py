@@ -82,7 +82,7 @@ def test_it_reads_as_columns_and_sentences(recorder: Recorder) -> None:
     recorder.call_ended(turned_away(request_id="x", job_id="x", variant=Variant("t", "large")))
     text = [*lines(told(recorder))]
     assert text[0] == "t  PLANNER, by job, running"
-    assert text[1] == "  81 calls from 2026-11-23T00:29Z to 2026-11-23T00:29Z"
+    assert text[1] == "  81 calls from 2026-11-23 00:29 UTC to 2026-11-23 00:29 UTC"
     table = [line.split() for line in text[3:]]
     assert table[:4] == [
         ["small", "large"],

@@ -39,7 +39,7 @@ def test_a_call_that_waited_and_went_well() -> None:
     attempt.seats = Seats(2, 2, 3, 6, 2, None, 6, "")
     assert told(record) == (
         "request    req-1 from 127.0.0.1\n"
-        "when       2026-11-23T00:29:03.250Z, /api/chat\n"
+        "when       2026-11-23 00:29:03.250 UTC, /api/chat\n"
         "outcome    ok, status 200, after 3.000 s, of which 0.500 s in line\n"
         "role       PLANNER (LOCAL), because that is what the model name stands for; "
         "asked for planner, used qwen3:4b\n"

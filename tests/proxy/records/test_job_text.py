@@ -19,7 +19,7 @@ SECOND = 1_000_000
 STORY = """\
 job        nightly-42
 state      ok after 10.000 s
-when       1970-01-01T00:00:00.000Z to 1970-01-01T00:00:10.000Z
+when       1970-01-01 00:00:00.000 UTC to 1970-01-01 00:00:10.000 UTC
 calls      2, PLANNER 2, 1 failed
 tools      1
 
@@ -66,10 +66,10 @@ def test_a_list_has_a_head_and_a_line_for_each() -> None:
     calm = job | {"job_id": "b", "state": "open", "job_e2e_latency_ms": None, "failures": 0}
     quiet = calm | {"running": 0, "late": 0, "why": None}
     assert job_text.listing([quiet, job | {"job_id": "a"}]) == (
-        "LAST EVENT, UTC          STATE          TOOK  CALLS  FAILED  TOOLS  JOB\n"
-        "1970-01-01 00:00:10.000  failed      10.00 s      3       1      1  a  1 running  2 late"
+        "LAST EVENT               STATE          TOOK  CALLS  FAILED  TOOLS  JOB\n"
+        "1970-01-01 00:00:10 UTC  failed      10.00 s      3       1      1  a  1 running  2 late"
         "  (no luck)\n"
-        "1970-01-01 00:00:10.000  open              -      2       -      1  b\n"
+        "1970-01-01 00:00:10 UTC  open              -      2       -      1  b\n"
     )
     assert job_text.listing([]) == ""
 

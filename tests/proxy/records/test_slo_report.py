@@ -36,7 +36,7 @@ def test_no_line_is_longer_than_a_terminal(fields: dict[str, Any]) -> None:
 
 def test_the_first_lines_say_what_is_wrong() -> None:
     assert list(slo_report.lines(ILL))[:12] == [
-        "SLO BREACH, 2026-11-23T00:29:00Z",
+        "SLO BREACH, 2026-11-23 00:29:00 UTC",
         "  gate 0   BREACH           memory growth, planner failures",
         "  gate 1   BREACH           timeouts, queue wait P95, errors in full, planner",
         "                            failures",
@@ -79,7 +79,7 @@ def test_a_breach_names_calls_and_what_of_its_budget_is_used() -> None:
     )
     assert "150 planner calls in 5 h: 119 answered, 15 timed out, 16 refused" in text
     assert "15 in 5 h, 10 per 100 calls; baseline 26 in 5 h (a made-up month)" in text
-    assert "worst: 2026-11-21T18:29Z" in text
+    assert "worst: 2026-11-21 18:29 UTC" in text
     assert text.endswith(
         "\n\nWhat became of a job:\n  modelsplit jobs job-10075\n\nSLO BREACH 0 1 2 3 4 targets"
     )
