@@ -584,7 +584,7 @@ async def test_a_client_of_the_same_dialect_is_asked_for_by_its_own_version(tmp_
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("route", ["/api/generate", "/api/chat", "/v1/chat/completions"])
+@pytest.mark.parametrize("route", ASKED)
 async def test_a_provider_that_speaks_chat_completions(
     tmp_path: Path, route: str, stream: bool
 ) -> None:
@@ -597,15 +597,14 @@ async def test_a_provider_that_speaks_chat_completions(
         async with running(overlay=policy, state=tmp_path, environ=environ) as up:
             approve(tmp_path)
             async with up.client() as client:
-                answer = await client.request("POST", route, ask(route, stream=stream))
+                fields = {"max_tokens": 4} if route == "/v1/messages" else {}
+                answer = await client.request("POST", route, ask(route, stream=stream, **fields))
                 assert (answer.status, answer["X-LLM-Model"]) == (200, MODEL)
                 assert text_of(answer)
-                refused = await client.request("POST", "/v1/messages", ask("/v1/messages"))
-                assert (refused.status, refused.json["error"]["reason"]) == (400, "untranslatable")
             [asked] = [call for call in provider.calls if call.method == "POST"]
             assert asked.path == "/v1/chat/completions"
             assert asked.header("authorization") == f"Bearer {KEY}"
-            [record, _] = await up.calls.wait(2)
+            [record] = await up.calls.wait()
             assert record.usage.output_tokens == 4
             assert record.cost_usd is not None
             assert up.asked == []

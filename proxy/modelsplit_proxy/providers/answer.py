@@ -15,6 +15,7 @@ import orjson
 from modelsplit_policy.quantity import count
 from modelsplit_proxy.protocol.stream_end import Usage, json_object
 from modelsplit_proxy.providers import proven_thoughts
+from modelsplit_proxy.providers.events import BrokenAnswerError
 from modelsplit_proxy.providers.question import ANSWER_TOOL
 
 if TYPE_CHECKING:
@@ -142,10 +143,6 @@ class AnswerError(Exception):
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
         self.kind = kind
-
-
-class BrokenAnswerError(Exception):
-    """The answer has a hole, and cannot be whole any more; the text says which."""
 
 
 class AnswerStream:
@@ -328,6 +325,10 @@ def whole(message: Mapping[str, Any], *, answers_by_tool: bool) -> Answer:
         raise error_of(message)
     answer = Answer(id=_text(message.get("id")) or _UNNAMED)
     answer.counts = counts_of(message.get("usage"), answer.counts)
+    reason = message.get("stop_reason")
+    if not isinstance(reason, str):
+        raise BrokenAnswerError("it ended without saying why")
+    answer.stop_reason = reason
     for block in _blocks(message.get("content")):
         match block.get("type"):
             case "text":
@@ -338,9 +339,6 @@ def whole(message: Mapping[str, Any], *, answers_by_tool: bool) -> Answer:
                 _keep_call(answer, block, answers_by_tool=answers_by_tool)
             case _:
                 pass
-    reason = message.get("stop_reason")
-    if not isinstance(reason, str):
-        raise BrokenAnswerError("it ended without saying why")
     answer.stop_reason = _reason(reason, answer)
     return answer
 
@@ -355,10 +353,13 @@ def _keep_thoughts(answer: Answer, block: Mapping[str, Any]) -> None:
 
 
 def _keep_call(answer: Answer, block: Mapping[str, Any], *, answers_by_tool: bool) -> None:
-    values = block.get("input", {})
-    if not isinstance(values, dict):
+    values, name = block.get("input", {}), _name_of(block)
+    if isinstance(values, dict):
+        arguments = orjson.dumps(values).decode()
+    elif isinstance(values, str) and answer.is_cut:
+        arguments = values  # as far as they came
+    else:
         raise BrokenAnswerError("the arguments of a call are no JSON object")
-    arguments, name = orjson.dumps(values).decode(), _name_of(block)
     if answers_by_tool and name == ANSWER_TOOL:
         answer.text += arguments
     else:

@@ -17,8 +17,8 @@ from modelsplit_policy.failures import Reason
 from modelsplit_proxy.http.upstream import Exchange, Fault, UpstreamHead
 from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.providers import answer, failures, rate_limits
-from modelsplit_proxy.providers.answer import AnswerError, AnswerStream, BrokenAnswerError
-from modelsplit_proxy.providers.events import EventReader, TooLongError
+from modelsplit_proxy.providers.answer import AnswerError, AnswerStream
+from modelsplit_proxy.providers.events import BrokenAnswerError, EventReader, TooLongError
 from modelsplit_proxy.providers.failures import ProviderError
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from modelsplit_proxy.protocol.stream_end import DONE
 from modelsplit_proxy.providers.chat_answer import ChatEvents, message_of
 from modelsplit_proxy.providers.chat_question import of_question
+from modelsplit_proxy.providers.events import checked
 from modelsplit_proxy.providers.translations import CHAT_PATH, MESSAGES_PATH
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config.model import CloudProviderPolicy
     from modelsplit_proxy.providers.events import StreamEvent
+    from modelsplit_proxy.providers.question import Question, Terms
 
 
 class Events(Protocol):
@@ -29,14 +32,15 @@ class ProviderDialect:
 
     ``path`` is where it is asked, and the route whose clients speak it. ``headers`` are made of
     the provider, its key and what the client's ``anthropic-beta`` says. ``ask`` makes its request
-    of one of the Messages API, and names what it cannot say. ``message`` makes a message of its
+    of one of the Messages API, and names all of the client's that is not in it;
+    UntranslatableError. ``message`` makes a message of its
     whole answer, ``events`` reads its streams. ``passes``: what it says to a client that speaks
     it is passed on as it came.
     """
 
     path: str
     headers: Callable[[CloudProviderPolicy, str, str], dict[str, str]]
-    ask: Callable[[dict[str, Any]], tuple[dict[str, Any], tuple[str, ...]]]
+    ask: Callable[[Question, Terms], tuple[dict[str, Any], tuple[str, ...]]]
     message: Callable[[Mapping[str, Any]], Mapping[str, Any]]
     events: Callable[[], Events]
     passes: bool
@@ -44,11 +48,13 @@ class ProviderDialect:
 
 class _OwnEvents:
     def read(self, event: StreamEvent) -> Iterable[Mapping[str, Any]]:
-        return (event.data,)
+        # Some gateways end with it, as chat completions do.
+        return () if event.text == DONE else (checked(event),)
 
 
-def _own(body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    return body, ()
+def _own(question: Question, terms: Terms) -> tuple[dict[str, Any], tuple[str, ...]]:
+    del terms
+    return question.body, question.untranslated
 
 
 def _same(answer: Mapping[str, Any]) -> Mapping[str, Any]:

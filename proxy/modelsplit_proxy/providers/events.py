@@ -10,8 +10,16 @@ from modelsplit_proxy.protocol.stream_end import json_object
 EVENT_MAX_BYTES: Final = 8 * 1024 * 1024
 
 
+# Texts of events that say nothing.
+_EMPTY: Final = frozenset({b"", b"{}"})
+
+
 class TooLongError(Exception):
     """An event has no end."""
+
+
+class BrokenAnswerError(Exception):
+    """The answer has a hole, and cannot be whole any more; the text says which."""
 
 
 class StreamEvent(NamedTuple):
@@ -23,6 +31,13 @@ class StreamEvent(NamedTuple):
     raw: bytes
     data: dict[str, Any]
     text: bytes
+
+
+def checked(event: StreamEvent) -> dict[str, Any]:
+    """The object of an event that is to have one; BrokenAnswerError."""
+    if event.data or event.text in _EMPTY:
+        return event.data
+    raise BrokenAnswerError("an event of it is no JSON object")
 
 
 class EventReader:

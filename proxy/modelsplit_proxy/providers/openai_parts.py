@@ -169,7 +169,12 @@ def want_form(draft: Draft, wanted: object, named: str, schema_holder: str = "")
     schema = given.get("schema") if isinstance(given, dict) else None
     if not isinstance(given, dict) or not isinstance(schema, dict):
         raise UntranslatableError(f"{named} is none of text, json_object, json_schema")
-    draft.want(schema, title=given.get("name"), description=given.get("description"))
+    draft.want(
+        schema,
+        is_strict=given.get("strict") is True,
+        title=given.get("name"),
+        description=given.get("description"),
+    )
     if not draft.keeps_schemas:
         leave_out_but(draft, given.get("strict"), (False,), f"{named}.strict")
     known = {"type", "name", "description", "schema", "strict"}

@@ -10,8 +10,9 @@ import orjson
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.providers import failures
 from modelsplit_proxy.providers.dialects import DIALECTS, ProviderDialect
+from modelsplit_proxy.providers.messages import SilentWriter
 from modelsplit_proxy.providers.question import UntranslatableError
-from modelsplit_proxy.providers.translations import MESSAGES_PATH, TRANSLATIONS
+from modelsplit_proxy.providers.translations import TRANSLATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,20 +68,18 @@ def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> P
         return failures.untranslatable(named, "the body is no plain JSON")
     try:
         question = translation.ask(fields, terms)
+        cleared, redacted = parts.redactor.redacted(question.body)
+        body, untranslated = dialect.ask(question._replace(body=cleared), terms)
     except UntranslatableError as error:
         return failures.untranslatable(named, str(error))
     passes = dialect.passes and endpoint.label == dialect.path
-    writer = translation.writer(parts.name, parts.clock, fields)
-    if endpoint.label == MESSAGES_PATH and not passes:
-        return failures.untranslatable(named, f"{endpoint.label} is not its API")
-    cleared, redacted = parts.redactor.redacted(question.body)
-    body, left_out = dialect.ask(cleared)
+    writer = SilentWriter() if passes else translation.writer(parts.name, parts.clock, fields)
     return Prepared(
         body=tellable.dumps(body),
         streams=question.body.get("stream") is True,
         answers_by_tool=question.answers_by_tool,
         passes=passes,
-        untranslated=(*question.untranslated, *left_out),
+        untranslated=untranslated,
         writer=writer,
         stream_type=endpoint.wire.stream_type,
         redacted=redacted,

@@ -70,13 +70,15 @@ class Question(NamedTuple):
 
     ``untranslated``: fields of the client's that are not in it. ``answers_by_tool``: the answer
     comes as the arguments of ``ANSWER_TOOL``. ``aside``: of what is not in it, that which
-    chat completions have a word for: the word, and the client's field and value.
+    chat completions have a word for: the word, and the client's field and value. ``is_strict``:
+    the answer must fit its schema.
     """
 
     body: dict[str, Any]
     untranslated: tuple[str, ...] = ()
     answers_by_tool: bool = False
     aside: Mapping[str, tuple[str, Any]] = MappingProxyType({})
+    is_strict: bool = False
 
 
 class Draft:
@@ -94,6 +96,7 @@ class Draft:
         self._open_calls: list[tuple[str, str]] = []
         self._calls = 0
         self._schema: dict[str, Any] | None = None
+        self._is_strict = False
         self._think_field = ""
         self._effort: str | None = None
         self._thoughts_field = ""
@@ -233,11 +236,15 @@ class Draft:
         if len(self._tools) < len(kept):
             raise UntranslatableError("tool_choice allows a tool that the request does not have")
 
-    def want(self, schema: dict[str, Any] | None, **about: object) -> None:
+    def want(
+        self, schema: dict[str, Any] | None, *, is_strict: bool = False, **about: object
+    ) -> None:
         """The answer is to be JSON; of that schema, if there is one.
 
-        ``about``: its ``title`` and ``description``, where it has none itself.
+        ``is_strict``: it must fit. ``about``: its ``title`` and ``description``, where it has
+        none itself.
         """
+        self._is_strict = is_strict
         texts = {key: text for key, text in about.items() if isinstance(text, str) and text}
         self._schema = _ANY_OBJECT if schema is None else texts | schema
 
@@ -278,7 +285,8 @@ class Draft:
         body |= self._settings
         if stream:
             body["stream"] = True
-        return Question(body, tuple(self._untranslated), by_tool, self._aside)
+        left_out = tuple(self._untranslated)
+        return Question(body, left_out, by_tool, self._aside, self._is_strict)
 
     def _put_schema(self, body: dict[str, Any]) -> bool:
         """Ask for the form of the answer. True: it comes as the arguments of a tool."""

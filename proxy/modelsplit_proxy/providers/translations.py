@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.providers import ollama_request, openai_request, responses_request
-from modelsplit_proxy.providers.messages import SilentWriter, of_messages
+from modelsplit_proxy.providers.messages import of_messages
+from modelsplit_proxy.providers.messages_answer import MessagesWriter
 from modelsplit_proxy.providers.ollama_answer import OllamaWriter
 from modelsplit_proxy.providers.openai_answer import CompletionWriter, OpenAIWriter
 from modelsplit_proxy.providers.responses_answer import ResponsesWriter
@@ -60,8 +61,8 @@ def _tells_usage(fields: Mapping[str, Any]) -> bool:
 
 
 def _messages(model: str, clock: Clock, fields: Mapping[str, Any]) -> Writer:
-    del model, clock, fields
-    return SilentWriter()
+    del clock, fields
+    return MessagesWriter(model)
 
 
 TRANSLATIONS: Final = MappingProxyType(

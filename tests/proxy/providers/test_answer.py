@@ -13,14 +13,13 @@ from modelsplit_proxy.providers.answer import (
     Answer,
     AnswerError,
     AnswerStream,
-    BrokenAnswerError,
     Counts,
     ToolCall,
     counts_of,
     usage_of,
     whole,
 )
-from modelsplit_proxy.providers.events import EventReader
+from modelsplit_proxy.providers.events import BrokenAnswerError, EventReader
 from modelsplit_proxy.providers.messages import SilentWriter
 from support import messages as say
 

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelsplit_proxy.providers.chat_question import of_question
 from modelsplit_proxy.providers.openai_request import of_chat_completions
-from modelsplit_proxy.providers.question import Terms
+from modelsplit_proxy.providers.question import Question, Terms, UntranslatableError
 
 HI = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
 
 
-def asked(**fields: Any) -> dict[str, Any]:
+TERMS = Terms("m", 9)
+THINKS = Terms("m", 9000, thinking_tokens=8000)
+
+
+def both(terms: Terms = TERMS, **fields: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     body = {"model": "m", "max_tokens": 9, "messages": HI} | fields
-    return of_question(body)[0]
+    return of_question(Question(body), terms)
+
+
+def asked(**fields: Any) -> dict[str, Any]:
+    return both(**fields)[0]
+
+
+def user(*blocks: dict[str, Any]) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": list(blocks)}]}
 
 
 def test_the_least() -> None:
@@ -107,8 +122,7 @@ def test_the_rest() -> None:
     assert (body["stop"], body["temperature"], body["top_p"]) == (["x"], 0.5, 0.9)
     assert (body["stream"], body["stream_options"]) == (True, {"include_usage": True})
     assert body["response_format"]["json_schema"]["schema"] == schema
-    _, left_out = of_question({"model": "m", "messages": HI, "top_k": 3, "thinking": {}})
-    assert left_out == ("top_k", "thinking")
+    assert both(top_k=3, metadata={"user_id": "u"}, new=1)[1] == ("metadata", "new", "top_k")
 
 
 def test_there_and_back_a_conversation_is_the_same() -> None:
@@ -132,4 +146,159 @@ def test_there_and_back_a_conversation_is_the_same() -> None:
         ]
     }
     question = of_chat_completions(fields, Terms("m", 9))
-    assert of_question(question.body)[0]["messages"] == fields["messages"]
+    assert of_question(question, TERMS)[0]["messages"] == fields["messages"]
+
+
+def test_what_only_chat_completions_have_a_word_for_is_said_to_them() -> None:
+    fields = {"messages": [{"role": "user", "content": "hi"}], "seed": 7, "user": "me"}
+    form = {"name": "x", "schema": {"type": "object"}, "strict": True}
+    fields["response_format"] = {"type": "json_schema", "json_schema": form}
+    question = of_chat_completions(fields, Terms("m", 9, has_schemas=True))
+    assert question.untranslated == ("seed", "user")
+    body, left_out = of_question(question, TERMS)
+    assert (body["seed"], left_out) == (7, ("user",))
+    named = body["response_format"]["json_schema"]
+    assert (named["name"], named["strict"]) == ("x", True)
+
+
+@pytest.mark.parametrize(
+    ("terms", "fields", "effort"),
+    [
+        (TERMS, {"thinking": {"type": "enabled", "budget_tokens": 2000}}, None),
+        (TERMS, {"output_config": {"effort": "low"}}, None),
+        (THINKS, {"thinking": {"type": "enabled", "budget_tokens": 2000}}, "low"),
+        (THINKS, {"thinking": {"type": "enabled", "budget_tokens": 4000}}, "medium"),
+        (THINKS, {"thinking": {"type": "enabled", "budget_tokens": 8000}}, "high"),
+        (THINKS, {"thinking": {"type": "enabled"}}, "medium"),
+        (THINKS, {"output_config": {"effort": "max"}}, "max"),
+        (THINKS, {"thinking": {"type": "disabled"}}, None),
+        (Terms("m", 9, is_adaptive=True), {"thinking": {"type": "adaptive"}}, "medium"),
+    ],
+)
+def test_thinking_is_effort_where_the_models_can(
+    terms: Terms, fields: dict[str, Any], effort: str | None
+) -> None:
+    body, left_out = both(terms, **fields)
+    assert body.get("reasoning_effort") == effort
+    thinks = fields.get("thinking", {}).get("type") != "disabled"
+    assert bool(left_out) == (effort is None and thinks)
+    assert ("max_completion_tokens" in body) == terms.is_adaptive
+
+
+def test_pictures_and_files_of_a_tools_result_come_from_the_user() -> None:
+    png = {"type": "base64", "media_type": "image/png", "data": "AAAA"}
+    content = [{"type": "text", "text": "see"}, {"type": "image", "source": png}]
+    result = {"type": "tool_result", "tool_use_id": "t", "content": content, "is_error": True}
+    body, left_out = both(**user(result))
+    tool, shown = body["messages"]
+    assert tool == {"role": "tool", "tool_call_id": "t", "content": "see"}
+    assert shown["content"][0]["image_url"]["url"] == "data:image/png;base64,AAAA"
+    assert left_out == (
+        "messages.tool_result.is_error",
+        "messages.tool_result (a picture or file sent as a user's)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ({"type": "text", "data": "words"}, {"type": "text", "text": "T\n\nwords"}),
+        ({"type": "content", "content": "words"}, {"type": "text", "text": "T\n\nwords"}),
+        (
+            {"type": "base64", "media_type": "application/pdf", "data": "AAAA"},
+            {
+                "type": "file",
+                "file": {"filename": "T", "file_data": "data:application/pdf;base64,AAAA"},
+            },
+        ),
+    ],
+)
+def test_documents(source: dict[str, Any], part: dict[str, Any]) -> None:
+    document = {"type": "document", "title": "T", "source": source}
+    content = asked(**user(document))["messages"][0]["content"]
+    assert content == (part["text"] if part["type"] == "text" else [part])
+
+
+def test_thoughts_are_left_out() -> None:
+    thought = {"type": "thinking", "thinking": "hm", "signature": "c2ln"}
+    turn = {"role": "assistant", "content": [thought, {"type": "text", "text": "a"}]}
+    body, left_out = both(messages=[*HI, turn, {"role": "assistant", "content": [thought]}])
+    assert body["messages"][1:] == [{"role": "assistant", "content": "a"}]
+    assert left_out == ("messages.thinking",)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"messages": 7},
+        {"messages": [7]},
+        {"messages": [{"role": "critic", "content": "a"}]},
+        {"messages": [{"role": "user", "content": 7}]},
+        user({"type": "text", "text": 7}),
+        user({"type": "search_result"}),
+        user({"type": "image", "source": {"type": "file", "file_id": "f"}}),
+        user({"type": "image", "source": "x"}),
+        user({"type": "document", "source": {"type": "url", "url": "https://x"}}),
+        user({"type": "tool_result"}),
+        {"messages": [{"role": "assistant", "content": [{"type": "server_tool_use"}]}]},
+        {"messages": [{"role": "assistant", "content": [{"type": "tool_use", "input": 7}]}]},
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"tools": [{"name": "f"}], "tool_choice": {"type": "perhaps"}},
+        {"container": "c"},
+        {"inference_geo": "eu"},
+        {"mcp_servers": [{}]},
+        {"output_config": {"format": {"type": "json_schema"}}},
+        {"output_config": 7},
+        {"thinking": 7},
+        {"system": [{"type": "image"}]},
+    ],
+)
+def test_what_would_change_the_meaning_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(UntranslatableError) as refused:
+        asked(**fields)
+    assert 10 < len(str(refused.value)) < 120
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["type", "text", "source", "content", "name", "id", "input", "x"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+NAMES = st.sampled_from(
+    [
+        *("messages", "system", "tools", "tool_choice", "output_config", "thinking"),
+        *("stop_sequences", "metadata", "temperature", "stream"),
+    ]
+)
+KINDS = st.sampled_from(["text", "image", "document", "tool_use", "tool_result", "thinking"])
+TURNS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "role": st.sampled_from(["user", "assistant"]),
+            "content": st.lists(
+                st.fixed_dictionaries(
+                    {"type": KINDS},
+                    optional=dict.fromkeys(("text", "source", "content", "id", "name"), JSON),
+                ),
+                max_size=3,
+            ),
+        }
+    ),
+    max_size=3,
+)
+
+
+@given(st.dictionaries(NAMES, JSON), TURNS)
+def test_whatever_is_sent_is_asked_or_refused(
+    fields: dict[str, Any], turns: list[dict[str, Any]]
+) -> None:
+    for messages in (HI, turns):
+        with contextlib.suppress(UntranslatableError):
+            assert asked(**({"messages": messages} | fields))["model"] == "m"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import get_args
 
+import pytest
+
 from modelsplit_policy.config.model import CloudProviderPolicy
 from modelsplit_proxy.providers.dialects import DIALECTS
-from modelsplit_proxy.providers.events import StreamEvent
+from modelsplit_proxy.providers.events import BrokenAnswerError, StreamEvent
+from modelsplit_proxy.providers.question import Question, Terms
 from modelsplit_proxy.providers.translations import TRANSLATIONS
 
 ROW = CloudProviderPolicy.model_validate({"models": {"m": None}, "betas": ["one"]})
@@ -30,6 +33,9 @@ def test_heads() -> None:
 def test_the_messages_api_is_what_it_is() -> None:
     own = DIALECTS["anthropic"]
     body = {"model": "m"}
-    assert own.ask(body) == (body, ())
+    assert own.ask(Question(body, ("seed",)), Terms("m", 9)) == (body, ("seed",))
     assert own.message(body) is body
     assert list(own.events().read(StreamEvent(b"", body, b""))) == [body]
+    assert list(own.events().read(StreamEvent(b"", {}, b"[DONE]"))) == []
+    with pytest.raises(BrokenAnswerError):
+        list(own.events().read(StreamEvent(b"", {}, b"{half")))

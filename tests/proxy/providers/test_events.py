@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_proxy.providers import events as module
-from modelsplit_proxy.providers.events import EventReader, TooLongError
+from modelsplit_proxy.providers.events import BrokenAnswerError, EventReader, TooLongError, checked
 
 STREAM = (
     b": hello\n\n"
@@ -32,6 +32,19 @@ def test_cuts_change_nothing(cuts: list[int]) -> None:
         events += reader.feed(STREAM[at:cut])
         at = cut
     assert events == EventReader().feed(STREAM)
+
+
+@pytest.mark.parametrize("text", [b'{"n":1}', b"{}", b""])
+def test_an_event_that_says_nothing_is_no_hole(text: bytes) -> None:
+    [event] = EventReader().feed(b"data: %b\n\n" % text)
+    assert checked(event) == event.data
+
+
+@pytest.mark.parametrize("text", [b"{half", b"[1]", b"7", b"\xff"])
+def test_an_event_that_cannot_be_read_is_a_hole(text: bytes) -> None:
+    [event] = EventReader().feed(b"data: %b\n\n" % text)
+    with pytest.raises(BrokenAnswerError):
+        checked(event)
 
 
 def test_an_event_without_end_is_no_event(monkeypatch: pytest.MonkeyPatch) -> None:

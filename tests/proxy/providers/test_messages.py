@@ -33,6 +33,7 @@ def test_nothing_is_written_of_what_passes() -> None:
         writer.began(Answer()),
         writer.text("a"),
         writer.thinking("a"),
+        writer.sealed("a"),
         writer.call_began(0, call),
         writer.call_arguments(0, "a"),
         writer.call_ended(0, call),
