@@ -1,11 +1,14 @@
 """What the page costs: nobody, one and twenty watch it, over a state file of very many calls.
 
-    .venv/bin/python bench/dashboard.py                      # 100 000 calls; a minute and a half
-    .venv/bin/python bench/dashboard.py --records 1000000    # five minutes more
+    .venv/bin/python bench/dashboard.py                      # 100 000 calls; four minutes
+    .venv/bin/python bench/dashboard.py --records 1000000 --write
 
-A real process serves; its records have ten thousand models that are called like markup. Told
-are the first answers; the CPU of the process while so many watch; how late its event loop was at
-worst meanwhile; and, where chromium and node are there, when a browser had painted first.
+A real process serves, first with nobody in line, then with 256 in each line of the local roles.
+The newest ten thousand of its records have a model each that is called like markup. Told are the
+first answers; the CPU of the process while so many watch, and the longest pause of its event loop
+meanwhile, as somebody finds it who asks for a page of two words a hundred times a second; what
+the process holds in memory; and, where chromium and node are there, when a browser had painted
+first, and how long it was busy at a stretch.
 """
 
 from __future__ import annotations
@@ -15,55 +18,121 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kit import machine, options, show, table
-from ledger import fill
+from kit import ROOT, machine, options, quantile, show, table, write_policy
+from ledger import DAYS, fill
 from modelsplit_proxy.storage.state_file import FILE_NAME
+from support.wire import Client
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+RESULTS = Path(__file__).with_name("RESULTS-dashboard.md")
+PICTURE = ROOT / "tests" / "browser" / "picture.mjs"
 NAMES = 10_000
 VIEWERS = (0, 1, 20)
-SPANS = ("15m", "7d")
-PICTURE = Path(__file__).parents[1] / "tests" / "browser" / "picture.mjs"
+LINE = 256
+# Of each role that has a line: what is asked for.
+ASKED = {"PLANNER": "planner", "EXECUTOR": "executor", "HEAVY": "heavy", "CHAT": "llama3.2:3b"}
+MODELS = ("qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b", ASKED["CHAT"])
+# More than there are seats for, and so never fewer in line than it holds.
+SURPLUS = 7
+PATIENT = {
+    "max_queue": LINE,
+    "max_wait_ms": 600_000,
+    "allow_long_wait": True,
+    "timeout_ms": None,
+    "total_timeout_ms": None,
+}
+PAINT = ("with", "first paint, ms", "everything drawn, ms", "longest task of the page, ms")
+# What the page asks for, and how often: ``static/app.js`` and ``calls.js``.
+ASKS = (
+    ("/dashboard/history?span=15m", 5.0),
+    ("/dashboard/calls?", 3.0),
+    ("/dashboard/jobs", 10.0),
+    ("/dashboard/slo", 60.0),
+    ("/dashboard/experiments", 60.0),
+)
+PATHS = (
+    "/",
+    "/dashboard/snapshot",
+    "/dashboard/calls?",
+    "/dashboard/calls?failed=1&role=HEAVY",
+    *(f"/dashboard/history?span={span}" for span in ("15m", "5h", "24h", "7d")),
+    "/dashboard/jobs",
+    "/dashboard/experiments",
+    "/dashboard/slo",
+)
+ACCEPT = {"Accept": "text/html, application/json"}
+# A process of its own, so that nothing of ours is taken for a pause of the one it asks.
+PING = """
+import json, socket, sys, threading, time
+port, done, took = int(sys.argv[1]), threading.Event(), []
+threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+with socket.create_connection(("127.0.0.1", port)) as link:
+    print("asks", flush=True)
+    while not done.wait(0.01):
+        begun, answer = time.perf_counter(), b""
+        link.sendall(b"HEAD /healthz HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+        while not answer.endswith(b"\\r\\n\\r\\n"):
+            answer += link.recv(65536)
+        took.append(time.perf_counter() - begun)
+print(json.dumps(took))
+"""
 
 
-def name_badly(folder: Path, records: int) -> None:
-    """Give so many calls a model of their own, whose name is markup."""
-    every = max(1, records // NAMES)
+class Served(NamedTuple):
+    pid: int
+    port: int
+    admin: int
+
+
+def name_badly(folder: Path) -> None:
+    """Give each of the newest calls a model of its own, whose name is markup."""
     with contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as db, db:
         db.execute(
-            "UPDATE calls SET model = '<img src=x onerror=alert(' || id || ')>' WHERE id % ? = 0",
-            (every,),
+            "UPDATE calls SET model = '<img src=x onerror=alert(' || id || ')>' "
+            "WHERE id > (SELECT max(id) FROM calls) - ?",
+            (NAMES,),
         )
 
 
 @contextlib.asynccontextmanager
-async def served(state: Path) -> AsyncIterator[tuple[int, int]]:
-    """A stand-in and the proxy in front of it: the proxy's process id and its admin port."""
-    sim = await _started("modelsplit_sim")
+async def served(state: Path, policy: Path) -> AsyncIterator[Served]:
+    """A stand-in whose answers have no end, and the proxy in front of it."""
+    slow = ("--tokens", "1000000000", "--token-rate", "1", "--log-size", "16")
+    models = (word for name in MODELS for word in ("--model", name))
+    sim = await _started("modelsplit_sim", *models, *slow)
     assert sim.stdout is not None
-    port = json.loads(await sim.stdout.readline())["port"]
+    upstream = json.loads(await sim.stdout.readline())["port"]
     proxy = await _started(
         *("modelsplit_proxy", "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
-        *("--upstream", f"http://127.0.0.1:{port}", "--state", str(state), "--log-format", "text"),
+        *("--upstream", f"http://127.0.0.1:{upstream}", "--policy", str(policy)),
+        *("--state", str(state), "--keep-records", "3650d", "--log-format", "text"),
     )
     assert proxy.stderr is not None
+    talk = ""
     try:
-        while b"admin http://" not in (line := await proxy.stderr.readline()):
+        while (admin := re.search(r"admin http://127\.0\.0\.1:(\d+)", talk)) is None:
+            line = await proxy.stderr.readline()
             if not line:
-                raise SystemExit("modelsplit did not start")
-        yield proxy.pid, int(line.rpartition(b":")[2].split()[0])
+                raise SystemExit(f"modelsplit did not start:\n{talk}")
+            talk += line.decode()
+        listens = re.search(r"listens on http://127\.0\.0\.1:(\d+)", talk)
+        assert listens is not None
+        drains = [asyncio.create_task(_drain(end)) for end in (proxy.stderr, proxy.stdout)]
+        yield Served(proxy.pid, int(listens[1]), int(admin[1]))
+        await _ended(drains)
     finally:
         for child in (proxy, sim):
             with contextlib.suppress(ProcessLookupError):
@@ -79,37 +148,69 @@ async def _started(*arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-def get(port: int, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=120) as answer:
-        body: bytes = answer.read()
-    return body
+async def _drain(end: asyncio.StreamReader | None) -> None:
+    assert end is not None
+    while await end.read(65536):
+        pass
 
 
-async def timed(port: int, path: str) -> float:
-    """Milliseconds to the whole of an answer."""
-    begun = time.perf_counter()
-    await asyncio.to_thread(get, port, path)
-    return (time.perf_counter() - begun) * 1000
+async def _ended(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def watch(port: int) -> None:
-    """As the page does: snapshots as they come, calls and the past now and then."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /dashboard/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_again(port, "/dashboard/history?span=15m", 5.0))
-            tasks.create_task(_again(port, "/dashboard/calls?", 3.0))
-            while await reader.read(65536):
-                pass
-    finally:
-        writer.close()
+# --- Who watches, who waits ------------------------------------------------------------------
 
 
-async def _again(port: int, path: str, every_s: float) -> None:
+async def watch(admin: int) -> None:
+    """As the page does: one connection for what is so now, one for what is asked for."""
+    async with Client(admin) as events, Client(admin) as asks, asyncio.TaskGroup() as tasks:
+        await events.ask("GET", "/dashboard/events")
+        tasks.create_task(_drain(events.reader))
+        turn = asyncio.Lock()
+        for path, every_s in ASKS:
+            tasks.create_task(_again(asks, turn, path, every_s))
+
+
+async def _again(client: Client, turn: asyncio.Lock, path: str, every_s: float) -> None:
     while True:
-        await asyncio.to_thread(get, port, path)
+        async with turn:
+            await client.request("GET", path)
         await asyncio.sleep(every_s)
+
+
+async def fill_lines(served_at: Served, stack: contextlib.AsyncExitStack) -> None:
+    """Have every line of a local role full. Who finds it full already is turned away."""
+    for model in ASKED.values():
+        for _ in range(LINE + SURPLUS):
+            client = await stack.enter_async_context(Client(served_at.port))
+            await client.ask("POST", "/api/generate", {"model": model, "prompt": "x"})
+    async with Client(served_at.admin) as admin:
+        while True:
+            roles = (await admin.request("GET", "/dashboard/snapshot")).json["roles"]
+            waiting = [roles[role]["waiting"] for role in ASKED]
+            if waiting == [LINE] * len(ASKED):
+                return
+
+
+# --- What it costs ---------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def asked_again(admin: int) -> AsyncIterator[list[float]]:
+    """How long each of very many small answers took, milliseconds; filled at the end."""
+    took: list[float] = []
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PING, str(admin)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    await child.stdout.readline()
+    yield took
+    out, _ = await child.communicate(b"")
+    took.extend(1000 * value for value in json.loads(out))
 
 
 def cpu_s(pid: int) -> float:
@@ -117,86 +218,125 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-async def lag(port: int) -> dict[float, float]:
-    """Ticks of the event loop by how late they were, cumulative."""
-    text = (await asyncio.to_thread(get, port, "/metrics")).decode()
-    begin = 'modelsplit_event_loop_lag_seconds_bucket{le="'
-    lines = (line for line in text.splitlines() if line.startswith(begin))
-    parts = (line.removeprefix(begin).partition('"} ') for line in lines)
-    return {float(edge): float(count) for edge, _, count in parts}
+def waited_s(pid: int) -> float:
+    """How long its main thread wanted a core and had none: other processes' doing."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
 
 
-def worst_ms(before: dict[float, float], after: dict[float, float]) -> float:
-    """The edge that no tick in between was later than."""
-    total = after[float("inf")] - before[float("inf")]
-    return 1000 * min(edge for edge in after if after[edge] - before[edge] >= total)
+def resident_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
-async def viewed(pid: int, port: int, viewers: int, seconds: float) -> list[Any]:
-    tasks = [asyncio.create_task(watch(port)) for _ in range(viewers)]
-    await asyncio.sleep(3)  # until the first looks are over
-    before, spent = await lag(port), cpu_s(pid)
+async def first_answers(at: Served) -> list[list[str]]:
+    """What each answer took that nobody had asked for yet, and the loop's longest pause in it."""
+    out = []
+    async with Client(at.admin) as client:
+        for path in PATHS:
+            async with asked_again(at.admin) as took:
+                begun = time.perf_counter()
+                answer = await client.request("GET", path, None, ACCEPT)
+                spent = time.perf_counter() - begun
+            assert answer.status == 200, answer.body
+            size = f"{len(answer.body) / 1000:.1f}"
+            out.append([f"`{path}`", f"{1000 * spent:.1f}", size, f"{max(took, default=0):.1f}"])
+    return out
+
+
+async def viewed(at: Served, viewers: int, seconds: float) -> list[Any]:
+    tasks = [asyncio.create_task(watch(at.admin)) for _ in range(viewers)]
+    await asyncio.sleep(5 if viewers else 0)  # until the first looks are over
+    begun, spent, waited = time.perf_counter(), cpu_s(at.pid), waited_s(at.pid)
     await asyncio.sleep(seconds)
-    share = (cpu_s(pid) - spent) / seconds
-    late = worst_ms(before, await lag(port))
-    snapshot = await timed(port, "/dashboard/snapshot")
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return [viewers, f"{100 * share:.2f}", f"{late:g}", f"{snapshot:.1f}"]
+    lasted = time.perf_counter() - begun
+    spent, waited = cpu_s(at.pid) - spent, waited_s(at.pid) - waited
+    # By itself: asking a hundred times a second costs more than twenty who watch.
+    async with asked_again(at.admin) as took:
+        await asyncio.sleep(seconds)
+    await _ended(tasks)
+    shares = (f"{100 * value / lasted:.2f}" for value in (spent, waited))
+    late = (f"{quantile(took, share):.1f}" for share in (0.5, 0.99))
+    return [viewers, *shares, *late, f"{max(took):.1f}"]
 
 
-def painted(port: int, folder: Path) -> str:
-    """Milliseconds until a browser had painted something, and until it had drawn it all."""
+def painted(admin: int, folder: Path, *, quiet: bool) -> list[str]:
+    """When a browser had painted something and when everything, and its longest task; ms."""
     chromium, node = shutil.which("chromium"), shutil.which("node")
     packages = sorted(Path("~/.cache/modelsplit").expanduser().glob("browser-*/node_modules"))
     if chromium is None or node is None or not packages:
-        return "not measured: it needs chromium, node, and one run of tests/browser"
-    url = f"http://127.0.0.1:{port}/"
+        return ["not measured: it needs chromium, node, and one run of tests/browser", "", ""]
+    url = f"http://127.0.0.1:{admin}/"
+    words = ["quiet"] if quiet else []
     done = subprocess.run(
-        [node, PICTURE, packages[-1], chromium, url, folder / "page.png", "quiet"],
+        [node, PICTURE, packages[-1], chromium, url, folder / "page.png", *words],
         check=True,
         capture_output=True,
         text=True,
     )
     found = json.loads(done.stdout)
-    return f"{found['first']:.0f} ms to the first paint, {found['drawn']:.0f} ms to every panel"
+    return [f"{found[name]:.0f}" for name in ("first", "drawn", "busy")]
 
 
-async def measured(state: Path, args: argparse.Namespace) -> dict[str, Any]:
-    async with served(state) as (pid, port):
-        before = await lag(port)
-        paths = ["/", "/dashboard/snapshot", "/dashboard/calls?"]
-        paths += [f"/dashboard/history?span={span}" for span in SPANS]
-        first = [[path, f"{await timed(port, path):.1f}"] for path in paths]
-        late = worst_ms(before, await lag(port))
-        rows = [await viewed(pid, port, viewers, args.seconds) for viewers in VIEWERS]
-        paint = await asyncio.to_thread(painted, port, state)
-    return {"first": first, "late_ms": late, "viewers": rows, "paint": paint}
+async def measured(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
+    policy = write_policy(folder / "policy.json", {"roles": dict.fromkeys(ASKED, PATIENT)})
+    found: dict[str, Any] = {"resident": [], "viewers": {}, "paint": []}
+    async with served(folder, policy) as at, contextlib.AsyncExitStack() as stack:
+        found["resident"].append(["fresh", f"{resident_mib(at.pid):.1f}"])
+        found["first"] = await first_answers(at)
+        found["resident"].append(["after each answer once", f"{resident_mib(at.pid):.1f}"])
+        for lines in ("nobody in line", f"{LINE} in each line"):
+            quiet = lines == "nobody in line"
+            if not quiet:
+                await fill_lines(at, stack)
+            rows = [await viewed(at, viewers, args.seconds) for viewers in VIEWERS]
+            found["viewers"][lines] = rows
+            for _ in range(args.looks):
+                paint = await asyncio.to_thread(painted, at.admin, folder, quiet=quiet)
+                found["paint"].append([lines, *paint])
+            name = f"{lines}, twenty had watched"
+            found["resident"].append([name, f"{resident_mib(at.pid):.1f}"])
+    return found
 
 
-def text_of(found: dict[str, Any], records: int) -> str:
-    first = table(["first answer", "ms"], found["first"])
-    head = ["viewers", "CPU, % of a core", "loop late at worst, ms (bucket)", "snapshot, ms"]
-    rows = table(head, found["viewers"])
+def text_of(found: dict[str, Any], begun: str, records: int) -> str:
+    first = table(["answer", "ms", "kB", "longest pause, ms"], found["first"])
+    head = ["who watch", "CPU, % of a core", "wanted a core, %", "P50", "P99", "longest pause, ms"]
+    viewers = "".join(
+        f"## With {lines}\n\n{table(head, rows)}\n\n" for lines, rows in found["viewers"].items()
+    )
     return (
-        f"{machine()}\n\n{records} calls in the state file, {NAMES} models called like markup\n\n"
-        f"{first}\n\nThe loop was meanwhile at most {found['late_ms']:g} ms late (bucket).\n\n"
-        f"{rows}"
-        f"\n\nIn a browser: {found['paint']}.\n"
+        f"# The page: what was measured\n\n{begun}\n\n"
+        f"{records:,} calls in the state file over {DAYS} days; each of the newest {NAMES:,} has a "
+        "model of its own, called like markup.\n\n"
+        "A pause is how long `/healthz` took, asked a hundred times a second by another process: "
+        "what the event loop was busy with, what the machine gave to others, and the answer "
+        "itself. How much the machine gave to others is the column *wanted a core*.\n\n"
+        f"## First answers\n\n{first}\n\n{viewers}"
+        f"## In a browser\n\n{table(PAINT, found['paint'])}\n\n"
+        f"## Resident, MiB\n\n{table(['when', 'MiB'], found['resident'])}\n"
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--records", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=20.0, help="for each number of viewers")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each figure of viewers")
+    parser.add_argument("--looks", type=int, default=3, help="by a browser, with each line")
+    parser.add_argument("--keep", type=Path, help="keep the state file there, or use it")
+    parser.add_argument("--write", action="store_true", help=f"into bench/{RESULTS.name}")
     args = options(parser)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        fill(Path(folder), args.records)
-        name_badly(Path(folder), args.records)
-        found = asyncio.run(measured(Path(folder), args))
-    show(found, text_of(found, args.records), as_json=args.json)
+    begun = f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}, by `bench/dashboard.py`.\n\n{machine()}"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        folder = args.keep or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        if not (folder / FILE_NAME).exists():
+            fill(folder, args.records)
+            name_badly(folder)
+        found = asyncio.run(measured(folder, args))
+    text = text_of(found, begun, args.records)
+    if args.write:
+        RESULTS.write_text(text)
+    show(found, text, as_json=args.json)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 // One picture of the page, as somebody sees it who opens it.
 //   node picture.mjs NODE_MODULES CHROMIUM URL FILE [quiet]
-// ``quiet``: nobody waits. Says when it was painted first and when all of it was there, milliseconds.
+// ``quiet``: nobody waits. Says when it was painted first, when all of it was there, and how long the
+// page was busy at a stretch at most (0: never 50 ms), milliseconds.
 // Waits for what the page shows, and never for a time to pass.
 
 import { createRequire } from "node:module";
@@ -14,12 +15,18 @@ const browser = await chromium.launch({ executablePath, timeout: PATIENCE_MS, ar
 const page = await browser.newPage({ viewport: { width: 1280, height: 1080 }, colorScheme: "light" });
 page.setDefaultTimeout(PATIENCE_MS);
 page.setDefaultNavigationTimeout(PATIENCE_MS);
+await page.addInitScript(() => {
+  globalThis.busy = 0;
+  new PerformanceObserver((list) => {
+    for (const task of list.getEntries()) globalThis.busy = Math.max(globalThis.busy, task.duration);
+  }).observe({ type: "longtask", buffered: true });
+});
 await page.goto(url);
 await page.locator("body[data-ready=yes]").waitFor();
 if (!quiet) await page.locator("#waiting-t tbody tr").first().waitFor();
 for (const chart of ["latency", "wait", "tokens", "lag"]) await page.locator(`#c-${chart} canvas`).waitFor();
 console.log(JSON.stringify(await page.evaluate(() => ({
-  first: performance.getEntriesByName("first-contentful-paint")[0].startTime, drawn: performance.now(),
+  first: performance.getEntriesByName("first-contentful-paint")[0].startTime, drawn: performance.now(), busy: globalThis.busy,
 }))));
 await page.screenshot({ path });
 await browser.close();

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
-import shutil
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -14,14 +11,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from clients import install
-from clients.absence import absent
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
+from support.browsers import PROGRAMS, driven
 from support.harness import Running, running
 
-FOLDER = Path(__file__).parent
-PROGRAMS = ("chromium", "node", "npm")
 LONG = {
     "max_queue": 256,
     "max_wait_ms": 600_000,
@@ -34,44 +28,22 @@ ROLES = "#roles-t tbody tr"
 NONE = "\N{EN DASH}"
 
 
-async def modules() -> Path:
-    try:
-        return await asyncio.to_thread(
-            install.node_packages, "browser", FOLDER / "package.json", FOLDER / "package-lock.json"
-        )
-    except install.Unavailable as reason:
-        absent(reason, "playwright-core")
-
-
-async def seen(up: Running, output: Path, *scenes: dict[str, Any]) -> list[dict[str, Any]]:
+async def seen(
+    up: Running, driver: Path, output: Path, *scenes: dict[str, Any]
+) -> list[dict[str, Any]]:
     """What the browser saw in each scene, in which nothing may be wrong with the page itself."""
-    chromium, node = shutil.which("chromium"), shutil.which("node")
-    assert chromium is not None
-    assert node is not None
     url = f"http://127.0.0.1:{up.admin_port}/"
     whole = [{"width": 1440, "scheme": "light", "reads": {}} | scene for scene in scenes]
-    child = await asyncio.create_subprocess_exec(
-        *(node, FOLDER / "scene.mjs", await modules(), chromium, url, output, json.dumps(whole)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, talk = await child.communicate()
-    assert child.returncode == 0, talk.decode()
-    found: list[dict[str, Any]] = json.loads(out)
+    found: list[dict[str, Any]] = await driven("scene.mjs", driver, url, output, json.dumps(whole))
     for scene in found:
         assert (scene["violations"], scene["errors"], scene["sideways"]) == ([], [], 0), scene
     return found
 
 
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    """Where the screenshots are put: kept where PAGE_PICTURES says so."""
-    kept = os.environ.get("PAGE_PICTURES")
-    return tmp_path if kept is None else Path(kept)
-
-
 @pytest.mark.tools(*PROGRAMS)
-async def test_in_its_first_minute_it_says_that_there_is_nothing_yet(output: Path) -> None:
+async def test_in_its_first_minute_it_says_that_there_is_nothing_yet(
+    driver: Path, output: Path
+) -> None:
     waits = [
         ["#level", "OK"],
         [ROLES, "PLANNER"],
@@ -82,7 +54,7 @@ async def test_in_its_first_minute_it_says_that_there_is_nothing_yet(output: Pat
     ]
     scene = {"name": "empty", "waits": waits, "reads": {"roles": ROLES}}
     async with running() as up:
-        found = await seen(up, output, scene, scene | {"width": 390, "scheme": "dark"})
+        found = await seen(up, driver, output, scene, scene | {"width": 390, "scheme": "dark"})
     for view in found:
         assert [row[:4] for row in view["texts"]["roles"]][:2] == [
             ["PLANNER", "0 / 2", "0 / 64", NONE],
@@ -91,7 +63,9 @@ async def test_in_its_first_minute_it_says_that_there_is_nothing_yet(output: Pat
 
 
 @pytest.mark.tools(*PROGRAMS)
-async def test_a_line_of_256_is_shown_by_its_longest_and_by_its_number(output: Path) -> None:
+async def test_a_line_of_256_is_shown_by_its_longest_and_by_its_number(
+    driver: Path, output: Path
+) -> None:
     overlay = {"roles": {"EXECUTOR": LONG}}
     sim = SimConfig(tokens=1_000_000, token_rate=1, num_parallel=1)
     async with AsyncExitStack() as stack, running(sim, overlay) as up:
@@ -102,7 +76,7 @@ async def test_a_line_of_256_is_shown_by_its_longest_and_by_its_number(output: P
         waits = [["#waiting-n", "256"], ["#waiting-t tbody tr", "EXECUTOR"]]
         reads = {"count": "#waiting-n", "rows": "#waiting-t tbody tr", "note": "#waiting-note"}
         scene = {"name": "full", "waits": waits, "reads": reads}
-        found = await seen(up, output, scene, scene | {"width": 390, "scheme": "dark"})
+        found = await seen(up, driver, output, scene, scene | {"width": 390, "scheme": "dark"})
     for view in found:
         texts = view["texts"]
         assert texts["count"] == [["256"]]
@@ -111,7 +85,7 @@ async def test_a_line_of_256_is_shown_by_its_longest_and_by_its_number(output: P
 
 
 @pytest.mark.tools(*PROGRAMS)
-async def test_that_ollama_is_away_is_the_first_thing_it_says(output: Path) -> None:
+async def test_that_ollama_is_away_is_the_first_thing_it_says(driver: Path, output: Path) -> None:
     async with running() as up:
         await up.sim.stop()
         await up.app.probe.ask()
@@ -123,7 +97,7 @@ async def test_that_ollama_is_away_is_the_first_thing_it_says(output: Path) -> N
             "loaded": "#loaded-empty",
         }
         scene = {"name": "away", "waits": waits, "reads": reads}
-        found = await seen(up, output, scene, scene | {"width": 390, "scheme": "dark"})
+        found = await seen(up, driver, output, scene, scene | {"width": 390, "scheme": "dark"})
     for view in found:
         assert view["texts"]["level"] == [["✖ CRITICAL"]]
         assert "Ollama" in view["texts"]["cause"][0][0]
@@ -132,14 +106,16 @@ async def test_that_ollama_is_away_is_the_first_thing_it_says(output: Path) -> N
 
 
 @pytest.mark.tools(*PROGRAMS)
-async def test_its_figures_are_those_of_the_metrics_and_of_the_status(output: Path) -> None:
+async def test_its_figures_are_those_of_the_metrics_and_of_the_status(
+    driver: Path, output: Path
+) -> None:
     sim = SimConfig(tokens=5)
     async with running(sim) as up:
         await _calls(up)
         waits = [["#roles-t tbody tr", "qwen3:8b"], ["#asked-t tbody tr", "qwen3:8b"]]
         waits += [["#requests-t tbody tr", "E_UPSTREAM_LOCAL"], ["#budgets-t tbody tr", "heavy"]]
         reads = {"roles": ROLES, "models": "#asked-t tbody tr", "budgets": "#budgets-t tbody tr"}
-        [view] = await seen(up, output, {"name": "figures", "waits": waits, "reads": reads})
+        [view] = await seen(up, driver, output, {"name": "figures", "waits": waits, "reads": reads})
         async with up.admin() as admin:
             metrics = (await admin.request("GET", "/metrics")).body.decode()
             status = (await admin.request("GET", "/stats?format=text")).body.decode()

@@ -17,6 +17,7 @@ import pytest
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from support.harness import Running, running
+from support.page_seed import EXPERIMENT
 from support.ports import kept_port
 from support.wire import Client
 
@@ -36,20 +37,6 @@ QUERIES = [
 VARIABLES = {"$__rate_interval": "1h", "$job": ".*", "$instance": ".*", "$role": ".*"}
 JSON = {"Content-Type": "application/json"}
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
-EXPERIMENT = {
-    "experiments": [
-        {
-            "name": "t",
-            "role": "PLANNER",
-            "enabled": True,
-            "sticky": "job",
-            "arms": [
-                {"name": "small", "model": "qwen3:4b", "weight": 1},
-                {"name": "large", "model": "gemma3:12b", "weight": 1},
-            ],
-        }
-    ]
-}
 SCRAPED = "count_over_time(modelsplit_health_level[1h]) >= 3"
 CONFIG = """\
 global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}

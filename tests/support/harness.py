@@ -135,13 +135,18 @@ LEARNING: Overlay = {
 }
 
 
-def policy(overlay: Overlay | None = None) -> LoadedPolicy:
-    """The shipped policy with ``overlay`` merged over it, key by key."""
+def policy(overlay: Overlay | None = None, source: str | None = None) -> LoadedPolicy:
+    """The shipped policy with ``overlay`` merged over it, key by key.
+
+    ``source``: where it is said to be from; None: it is of no file, and has no digest.
+    """
     document = policy_file.merge(policy_file.shipped(), {**NO_LEARNING, "load_timeout_ms": 3000})
     # What a test stops is away: only those of restarts wait for it.
     document = policy_file.merge(document, {"global": {"restart_wait_ms": 0}})
     document = policy_file.merge(document, overlay or {})
     document.pop("$schema", None)
+    if source is not None:
+        return LoadedPolicy(parse(document), source, policy_file.digest(document))
     return LoadedPolicy(parse(document), "test", "0" * 64)
 
 
@@ -179,10 +184,12 @@ async def running(
     keyring: Keyring | None = None,
     endpoints: Iterable[Endpoint] = ENDPOINTS,
     curious: bool = True,
+    source: str | None = None,
     **changes: Any,
 ) -> AsyncIterator[Running]:
     """Start both, hand them over, stop both. ``changes`` are Settings fields.
 
+    ``source``: where the policy is said to be from; None: it is of no file.
     ``curious``: whether the proxy asks the upstream questions of its own accord. They come at any
     moment and take connections; a test that counts those does without.
     """
@@ -193,7 +200,7 @@ async def running(
             lines: list[bytes] = []
             app = App(
                 settings(upstream.port, changes.pop("state", Path(state)), **changes),
-                policy(overlay),
+                policy(overlay, source),
                 sink=lines.append,
                 json_log=True,
                 keyring=keyring,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import random
-import shutil
 import tempfile
 import time
 from contextlib import AsyncExitStack
@@ -20,7 +19,6 @@ from typing import Any, Final
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 
-from clients import install
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_policy.vocabulary import Context, Provider, Role, RouteReason
@@ -31,13 +29,13 @@ from modelsplit_proxy.records import slo_store
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_sim.config import SimConfig
+from support import browsers
 from support.harness import Running, running
 from support.records import PLANNER, QUEUE_FULL, answered, turned_away
 from support.stores import opened
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = ROOT / "docs" / "pictures"
-BROWSER: Final = ROOT / "tests" / "browser"
 PAGE: Final = "page.png"
 TOP: Final = "top.svg"
 SPAN_S: Final = 15 * 60
@@ -79,6 +77,8 @@ OVERLAY: Final[dict[str, Any]] = {
     "global": {"parallel": 4},
     "roles": dict.fromkeys(("PLANNER", "EXECUTOR", "HEAVY"), PATIENT),
 }
+# Where it would be, on a host that was installed as the documents say.
+POLICY: Final = "/etc/modelsplit/model-policy.json"
 # Without the fonts that rich would have a browser fetch: whoever looks uses their own.
 SVG: Final = """\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img"
@@ -166,29 +166,20 @@ def draw(admin: Address, path: Path) -> None:
     path.write_text(svg)
 
 
-async def photograph(url: str, modules: Path, path: Path) -> None:
-    chromium, node = shutil.which("chromium"), shutil.which("node")
-    assert chromium is not None
-    assert node is not None
-    child = await asyncio.create_subprocess_exec(
-        node, BROWSER / "picture.mjs", modules, chromium, url, path, stderr=asyncio.subprocess.PIPE
-    )
-    _, talk = await child.communicate()
-    assert child.returncode == 0, talk.decode()
-
-
 async def make(folder: Path) -> None:
     """Both pictures. Raises install.Unavailable where the browser's driver cannot be had."""
-    modules = await asyncio.to_thread(
-        install.node_packages, "browser", BROWSER / "package.json", BROWSER / "package-lock.json"
-    )
+    driver = await asyncio.to_thread(browsers.modules)
     config = SimConfig(tokens=100_000, token_rate=24, num_parallel=2, max_loaded=3)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as state:
         await asyncio.to_thread(past, Path(state), time.time())
-        async with AsyncExitStack() as stack, running(config, OVERLAY, state=Path(state)) as up:
+        async with (
+            AsyncExitStack() as stack,
+            running(config, OVERLAY, source=POLICY, state=Path(state)) as up,
+        ):
             await present(up, stack)
             await asyncio.to_thread(draw, Address("127.0.0.1", up.admin_port), folder / TOP)
-            await photograph(f"http://127.0.0.1:{up.admin_port}/", modules, folder / PAGE)
+            url = f"http://127.0.0.1:{up.admin_port}/"
+            await browsers.driven("picture.mjs", driver, url, folder / PAGE)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
+from heapq import nlargest
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -12,10 +14,11 @@ import orjson
 
 from modelsplit_policy.failures import ErrorCode, said_back
 from modelsplit_policy.queue_view import shown, shown_running
+from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.admin.live_feed import LiveFeed
 from modelsplit_proxy.admin.page import Live, Page, PageAsked, failed
 from modelsplit_proxy.admin.shared_answers import SharedAnswers
-from modelsplit_proxy.admin.stats import stats_fields
+from modelsplit_proxy.admin.stats import standing_fields
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records import explain
 from modelsplit_proxy.records.history import SPANS, History
@@ -31,10 +34,13 @@ if TYPE_CHECKING:
     from modelsplit_proxy.admin.parts import StatsParts
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.http.downstream import Downstream
+    from modelsplit_proxy.records.query import Query
 
 # Of a full line so many are shown; how many there are is told with them.
 _SHOWN_MAX: Final = 100
 _CALLS: Final = 100
+# Among so many of the last calls those are looked for that a filter wants.
+_LOOKED_THROUGH: Final = 50_000
 _CALL_WORDS: Final = ("role", "model", "client", "job", "outcome", "failed")
 # What a list of calls shows of each.
 _CALL_FIELDS: Final = (
@@ -43,6 +49,8 @@ _CALL_FIELDS: Final = (
     *("call_e2e_latency_ms", "output_tokens", "client", "job_id", "state", "llm_latency_ms"),
 )
 _CALLS_AGE_S: Final = 2.0
+# Who looks back over very many calls looks again the later: a hundredth of one processor at most.
+_REST: Final = 100
 _SNAPSHOT_AGE_S: Final = 1.0
 # So many snapshots from one look at what other processes have done to budgets to the next.
 _LOOK_EVERY: Final = 5
@@ -107,35 +115,33 @@ class DashboardData:
 
     def _fields(self) -> dict[str, Any]:
         stats = self._stats
-        now = stats.clock.now()
-        fields = stats_fields(stats)
+        fields = standing_fields(stats)
         level_since = stats.service.since()
-        del fields["waiters"], fields["running"]
         return fields | {
             "at": round(stats.clock.wall(), 3),
             "version": self._version,
             "listen": str(self._listen),
             "level_seen_since": None if level_since is None else round(level_since, 3),
-            "queue": self._queue(now),
+            "queue": self._queue(stats.clock.now()),
             "residents": self._residents(),
         }
 
     def _queue(self, now: float) -> dict[str, Any]:
         """Who waits and who runs, the longest first; of each role who has waited longest."""
         admission = self._stats.admission
-        waiters = sorted(admission.waiters(now), key=lambda waiter: -waiter.waited_s)
-        runners = sorted(admission.runners(now), key=lambda runner: -runner.running_s)
-        oldest: dict[str, float] = {}
-        for waiter in waiters:
-            oldest.setdefault(waiter.role, round(waiter.waited_s * 1000, 1))
+        waiters, runners = admission.waiters(now), admission.runners(now)
+        longest = nlargest(_SHOWN_MAX, waiters, key=lambda waiter: waiter.waited_s)
+        running = nlargest(_SHOWN_MAX, runners, key=lambda runner: runner.running_s)
+        oldest = {role: admission.oldest_wait_s(role, now) for role in Role}
         return {
             "waiting": [
-                row | {"why": explain.hold_in_words(str(row["hold"]))}
-                for row in shown(waiters[:_SHOWN_MAX])
+                row | {"why": explain.hold_in_words(str(row["hold"]))} for row in shown(longest)
             ],
             "waiting_in_all": len(waiters),
-            "oldest_ms": oldest,
-            "running": list(shown_running(runners[:_SHOWN_MAX])),
+            "oldest_ms": {
+                role: round(1000 * wait_s, 1) for role, wait_s in oldest.items() if wait_s
+            },
+            "running": list(shown_running(running)),
             "running_in_all": len(runners),
         }
 
@@ -161,7 +167,7 @@ class DashboardData:
             fields = await asyncio.to_thread(self._history.fields, SPANS[name], now_us)
             return tellable.dumps({"span": name} | fields, orjson.OPT_NON_STR_KEYS)
 
-        return Page(await self._shared.get(f"history {name}", age_s, make))
+        return Page(await self._shared.get(f"history {name}", age_s, make, _REST))
 
     async def _calls(self, asked: PageAsked) -> Page:
         """The last calls of a day that are like this, running ones among them."""
@@ -170,17 +176,27 @@ class DashboardData:
         query = read_query({**asked.query, "since": "1d"}, wall)
 
         async def make() -> bytes:
-            stats = self._stats
-            running = [call for call in stats.live.shown() if query.fits(call)]
-            kept = await asyncio.to_thread(stats.recorder.latest, query, _CALLS)
+            # Before the others: one that ends meanwhile is told once, as it ended.
+            running = self._stats.live.newest(query, _CALLS)
+            since_us, kept = await asyncio.to_thread(self._kept_calls, query)
             calls = [
                 {name: call.get(name) for name in _CALL_FIELDS}
                 for call in newest([*kept, *running], _CALLS)
             ]
-            return tellable.dumps(calls, orjson.OPT_NON_STR_KEYS)
+            fields = {"looked_through": _LOOKED_THROUGH, "all_since_us": since_us, "calls": calls}
+            return tellable.dumps(fields, orjson.OPT_NON_STR_KEYS)
 
         words = sorted(asked.query.items())
         return Page(await self._shared.get(f"calls {words}", _CALLS_AGE_S, make))
+
+    def _kept_calls(self, query: Query) -> tuple[int | None, list[dict[str, Any]]]:
+        """Finished calls, and since when all are looked through; None: since a day ago."""
+        recorder = self._stats.recorder
+        first_us = recorder.reader.since_newest(_LOOKED_THROUGH)
+        assert query.since_us is not None
+        if first_us is None or first_us <= query.since_us:
+            return None, recorder.latest(query, _CALLS)
+        return first_us, recorder.latest(replace(query, since_us=first_us), _CALLS)
 
     async def _as_there(self, name: str, asked: PageAsked) -> Page:
         only(asked.query, ())
@@ -191,4 +207,4 @@ class DashboardData:
             assert isinstance(page, Page)
             return page.body
 
-        return Page(await self._shared.get(name, age_s, make))
+        return Page(await self._shared.get(name, age_s, make, _REST))

@@ -46,7 +46,7 @@ class RequestRoutes:
     async def _latest(self, query: Query, limit: int) -> list[dict[str, Any]]:
         """Running calls as they are, and finished ones."""
         # Before the others: one that ends meanwhile is told once, as it ended.
-        running = [call for call in self._parts.live.shown() if query.fits(call)]
+        running = self._parts.live.newest(query, limit)
         kept = await asyncio.to_thread(self._parts.recorder.latest, query, limit)
         return newest([*kept, *running], limit)
 

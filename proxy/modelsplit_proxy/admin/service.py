@@ -261,11 +261,9 @@ class Service:
     def _silent(self) -> Iterator[Silent]:
         """Calls that may hang: not those whose model is still being loaded."""
         loaded = self._parts.loaded_models.loaded
-        for call in self._parts.live.calls():
-            silent_s = call.silent_s
-            if silent_s is None or silent_s < SILENT_S or loaded(canonical(call.model)) is False:
-                continue
-            yield Silent(call.request_id, call.role or "-", call.model, silent_s)
+        for call in self._parts.live.silent(SILENT_S):
+            if call.silent_s is not None and loaded(canonical(call.model)) is not False:
+                yield Silent(call.request_id, call.role or "-", call.model, call.silent_s)
 
     def _state_error(self) -> str:
         parts = self._parts

@@ -59,6 +59,14 @@ class StatsRoutes:
 
 def stats_fields(parts: StatsParts) -> dict[str, Any]:
     """Everything as it stands now, as values for JSON."""
+    return standing_fields(parts) | {
+        "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
+        "running": [_running(call) for call in parts.live.calls()],
+    }
+
+
+def standing_fields(parts: StatsParts) -> dict[str, Any]:
+    """The same without the lists of those who wait and run, which may be long."""
     return {
         "upstream": upstream_fields(parts.probe, parts.target),
         "policy": {"source": parts.loaded.source, "digest": parts.loaded.digest},
@@ -69,14 +77,12 @@ def stats_fields(parts: StatsParts) -> dict[str, Any]:
             "inside": parts.admission.host().parallelism.inside,
         },
         "roles": {role: _pool(parts, role) for role in Role},
-        "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
         "parallelism": _parallelism(parts),
         "forecast": asdict(parts.admission.forecast),
         "health": parts.service.fields(),
         "draining": parts.lifecycle.draining,
         "missing_models": parts.service.missing(),
         "recent": _recent(parts),
-        "running": [_running(call) for call in parts.live.calls()],
         "breakers": [_breaker(view) for view in parts.breakers.snapshot()],
         "active_requests": parts.lifecycle.active,
         "latencies": parts.windows.fields(),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.query_error import RUNNING
+from modelsplit_proxy.records.record import NAME_MAX
 from modelsplit_proxy.records.values import log_fields
 from modelsplit_proxy.runtime.clock import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from modelsplit_proxy.records.query import Query
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
 
@@ -72,23 +75,26 @@ class LiveCalls:
     def calls(self) -> list[LiveCall]:
         """All running calls, the oldest first."""
         now = self._clock.now()
+        return [_live(record, now) for record in self._records.values()]
+
+    def silent(self, least_s: float) -> list[LiveCall]:
+        """Those that have waited at least so long for their answer to begin, the oldest first."""
+        now = self._clock.now()
+        waits = ((record, _silent_s(record, now)) for record in self._records.values())
         return [
-            LiveCall(
-                record.request_id,
-                None if record.routing is None else record.routing.role,
-                record.model,
-                str(record.call.state),
-                now - record.started,
-                _silent_s(record, now),
-                record.client,
-                *_tokens(record, now),
-            )
-            for record in self._records.values()
+            _live(record, now)
+            for record, wait_s in waits
+            if wait_s is not None and wait_s >= least_s
         ]
 
-    def shown(self) -> list[dict[str, Any]]:
-        """All running calls, each as a finished one is listed."""
-        return [self._listed(record) for record in self._records.values()]
+    def newest(self, query: Query, limit: int) -> list[dict[str, Any]]:
+        """The last running calls to come that are like this, each as a finished one is listed.
+
+        Newest first. However many run, few more than these are put into words.
+        """
+        likely = (row for row in reversed(self._records.values()) if _may_fit(row, query))
+        fitting = filter(query.fits, map(self._listed, likely))
+        return list(islice(fitting, limit))
 
     def find(self, request_id: str) -> dict[str, Any] | None:
         """The latest running call with this id, in the shape of a finished one."""
@@ -120,6 +126,33 @@ class LiveCalls:
             "call_e2e_latency_ms": so_far_ms,
             "llm_queue_wait_ms": round((record.queue_wait_s + _waits_s(record, now)) * 1000, 3),
         }
+
+
+def _live(record: CallRecord, now: float) -> LiveCall:
+    return LiveCall(
+        record.request_id,
+        None if record.routing is None else record.routing.role,
+        record.model,
+        str(record.call.state),
+        now - record.started,
+        _silent_s(record, now),
+        record.client,
+        *_tokens(record, now),
+    )
+
+
+def _may_fit(record: CallRecord, query: Query) -> bool:
+    """Whether it is worth a closer look: what can be told without putting it into words."""
+    role = None if record.routing is None else record.routing.role
+    models = (record.model[:NAME_MAX], record.requested_model[:NAME_MAX])
+    return (
+        not query.failed
+        and query.outcome in {None, RUNNING}
+        and query.role in {None, role}
+        and query.job in {None, record.job_id}
+        and query.client in {None, record.client}
+        and (query.model is None or query.model in models)
+    )
 
 
 def _waits_s(record: CallRecord, now: float) -> float:

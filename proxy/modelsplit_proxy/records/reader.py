@@ -57,6 +57,12 @@ class RecordReader:
         )
         return [rows.call_fields(row) for row in self._read(text, (*values, limit))]
 
+    def since_newest(self, count: int) -> int | None:
+        """When the first of the last ``count`` calls came; None: there are fewer."""
+        text = "SELECT started_us FROM calls ORDER BY started_us DESC LIMIT 1 OFFSET ?"
+        found = self._read(text, (count - 1,))
+        return found[0][0] if found else None
+
     def in_order(self, query: Query) -> Iterator[list[dict[str, Any]]]:
         """All calls in the order in which they came, as a trace, page by page."""
         where, values = query.where()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from datetime import datetime
 
 import orjson
 import pytest
 
+from modelsplit_proxy.admin import dashboard_data as module
 from modelsplit_proxy.admin.dashboard_data import DashboardData
 from modelsplit_proxy.admin.live_feed import MOST_VIEWERS
 from modelsplit_sim.config import SimConfig
@@ -80,13 +82,30 @@ async def test_a_hostile_name_is_text_in_what_is_no_markup() -> None:
         for answer in (calls, history):
             assert answer["Content-Type"] == "application/json"
             assert answer["X-Content-Type-Options"] == "nosniff"
-        assert HOSTILE in [call["requested_model"] for call in calls.json]
+        assert HOSTILE in [call["requested_model"] for call in calls.json["calls"]]
         assert history.json["roles"]["PLANNER"]["calls"] == 1
         assert history.json["calls"] == 2
-        named = (await admin.request("GET", "/dashboard/calls?role=planner")).json
+        named = (await admin.request("GET", "/dashboard/calls?role=planner")).json["calls"]
         assert [call["llm_role"] for call in named] == ["PLANNER"]
-        failed = (await admin.request("GET", "/dashboard/calls?failed=1")).json
+        failed = (await admin.request("GET", "/dashboard/calls?failed=1")).json["calls"]
         assert [call["requested_model"] for call in failed] == [HOSTILE]
+
+
+async def test_of_very_many_calls_the_last_are_looked_through_and_that_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(SimConfig(tokens=2)) as up, up.client() as client, up.admin() as admin:
+        for model in ("planner", "executor", "executor"):
+            await client.request("POST", "/api/generate", CALL | {"model": model})
+        await up.calls.wait(3)
+        whole = (await admin.request("GET", "/dashboard/calls")).json
+        assert whole["all_since_us"] is None
+        assert [call["llm_role"] for call in whole["calls"]] == ["EXECUTOR", "EXECUTOR", "PLANNER"]
+        monkeypatch.setattr(module, "_LOOKED_THROUGH", 2)
+        last = (await admin.request("GET", "/dashboard/calls?model=planner")).json
+        assert (last["calls"], last["looked_through"]) == ([], 2)
+        began = datetime.fromisoformat(whole["calls"][1]["started_at"])
+        assert abs(last["all_since_us"] / 1e6 - began.timestamp()) < 0.001
 
 
 @pytest.mark.parametrize(

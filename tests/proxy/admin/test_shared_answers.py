@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from modelsplit_proxy.admin.shared_answers import SharedAnswers
+from modelsplit_proxy.storage.state_file import StoreError
 from support.fake_time import LoopClock, clock, passes, turns
 
 pytestmark = pytest.mark.fake_time
@@ -51,6 +52,37 @@ async def test_one_that_fails_is_told_and_made_anew() -> None:
         await shared.get("a", 5, broken)
     assert await shared.get("a", 5, at_once) == b"x"
     assert shared._making == {}
+
+
+async def test_what_took_long_serves_the_longer() -> None:
+    async def slow() -> bytes:
+        await passes(2)
+        return b"x"
+
+    shared = shared_answers()
+    await shared.get("a", 5, slow, rest=100)
+    await passes(199)
+    assert await shared.get("a", 5, slow, rest=100) == b"x"
+    assert shared.made == 1
+    await passes(1)
+    await shared.get("a", 5, slow, rest=100)
+    assert shared.made == 2
+
+
+async def test_that_there_is_none_is_told_for_as_long() -> None:
+    """Judging a file that is too long for it takes a minute, and then fails."""
+
+    async def given_up() -> bytes:
+        await passes(2)
+        raise StoreError("it took too long")
+
+    shared = shared_answers()
+    for _ in range(3):
+        with pytest.raises(StoreError, match="too long"):
+            await shared.get("a", 5, given_up, rest=100)
+    assert shared.made == 1
+    await passes(200)
+    assert await shared.get("a", 5, at_once, rest=100) == b"x"
 
 
 async def test_it_keeps_a_few() -> None:

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
+from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.protocol.stream_end import Tail
+from modelsplit_proxy.records import live as module
 from modelsplit_proxy.records.live import LiveCalls
+from modelsplit_proxy.records.query import Query
+from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.records.request_log import text
 from modelsplit_proxy.records.values import log_fields
 from support.records import PLANNER, routed
@@ -38,11 +46,53 @@ def test_running_calls_are_listed_as_finished_ones_are() -> None:
     live = LiveCalls(Clock())
     for request_id in ("a", "b"):
         live.enter(routed(request_id=request_id))
-    first, second = live.shown()
-    assert (first["request_id"], second["request_id"]) == ("a", "b")
+    first, second = live.newest(Query(), 2)
+    assert (first["request_id"], second["request_id"]) == ("b", "a")
+    assert live.newest(Query(), 1) == [first]
     assert first.keys() == log_fields(routed()).keys()
     # How long it has taken so far, under both names.
     assert (first["outcome"], first["planner_latency_ms"]) == ("running", 1500.0)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        (Query(role=Role.PLANNER), ["b", "a"]),
+        (Query(role=Role.HEAVY), []),
+        (Query(client="10.0.0.9"), ["b"]),
+        (Query(job="build"), ["a"]),
+        (Query(model="planner"), ["b", "a"]),
+        (Query(model=PLANNER.candidates[0].model), ["b", "a"]),
+        (Query(model="other"), []),
+        (Query(outcome="running"), ["b", "a"]),
+        (Query(outcome="ok"), []),
+        (Query(failed=True), []),
+        (Query(since_us=2**62), []),
+    ],
+)
+def test_those_are_listed_that_are_asked_for(query: Query, found: list[str]) -> None:
+    live = LiveCalls(Clock())
+    live.enter(routed(request_id="a", job_id="build"))
+    live.enter(routed(request_id="b", client="10.0.0.9"))
+    assert [call["request_id"] for call in live.newest(query, 9)] == found
+    whole = [call for call in live.newest(Query(), 9) if query.fits(call)]
+    assert [call["request_id"] for call in whole] == found
+
+
+def test_however_many_run_few_are_put_into_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    live, told = LiveCalls(Clock()), []
+
+    def counted(record: CallRecord) -> dict[str, Any]:
+        told.append(record)
+        return log_fields(record)
+
+    monkeypatch.setattr(module, "log_fields", counted)
+    for number in range(500):
+        live.enter(routed(request_id=f"r{number}"))
+    assert len(live.newest(Query(), 3)) == 3
+    assert len(told) == 3
+    assert live.newest(Query(failed=True), 3) == live.newest(Query(role=Role.HEAVY), 3) == []
+    assert len(told) == 3
 
 
 def test_who_is_in_line_has_waited_until_now() -> None:
@@ -50,13 +100,13 @@ def test_who_is_in_line_has_waited_until_now() -> None:
     record = routed(request_id="now")
     first = record.attempt(PLANNER.candidates[0], 100.25)
     live.enter(record)
-    assert live.shown()[0]["llm_queue_wait_ms"] == 1250.0
-    assert "wait  1.25s" in text(live.shown()[0])
+    assert live.newest(Query(), 1)[0]["llm_queue_wait_ms"] == 1250.0
+    assert "wait  1.25s" in text(live.newest(Query(), 1)[0])
     # Its second attempt stands in line as well, later.
     first.seated, first.ended = 100.5, 101.0
-    assert live.shown()[0]["llm_queue_wait_ms"] == 250.0
+    assert live.newest(Query(), 1)[0]["llm_queue_wait_ms"] == 250.0
     record.attempt(PLANNER.candidates[0], 101.0)
-    assert live.shown()[0]["llm_queue_wait_ms"] == 750.0
+    assert live.newest(Query(), 1)[0]["llm_queue_wait_ms"] == 750.0
     assert log_fields(record)["llm_queue_wait_ms"] == 250.0
 
 

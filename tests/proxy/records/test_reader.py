@@ -118,6 +118,12 @@ def test_latest_is_as_many_as_asked(reader: RecordReader) -> None:
     assert reader.latest(Query(), 0) == []
 
 
+def test_when_the_first_of_the_last_calls_came(reader: RecordReader) -> None:
+    assert reader.since_newest(2) == round((START + 120) * 1e6)
+    assert reader.since_newest(4) == round(START * 1e6)
+    assert reader.since_newest(5) is None
+
+
 def test_all_calls_are_paged_through_in_the_order_in_which_they_came(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

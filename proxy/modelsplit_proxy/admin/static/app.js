@@ -38,8 +38,9 @@ function redraw() {
   if (past !== null) drawCharts(past);
 }
 
+const root = document.documentElement;
+
 function theme() {
-  const root = document.documentElement;
   let at = Math.max(0, THEMES.findIndex(([name]) => name === localStorage.getItem("theme")));
   const apply = () => {
     const [name, text] = THEMES[at];
@@ -55,7 +56,15 @@ function theme() {
     apply();
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  addEventListener("afterprint", apply);
   apply();
+}
+
+// On paper: light, whatever the screen is, and with the moment that it shows.
+function print() {
+  root.dataset.theme = "light";
+  redraw();
+  if (now !== null) say($("printed"), `As it stood at ${new Date(now.at * 1000).toString()}, ${location.href}`);
 }
 
 function often(work, every) {
@@ -83,3 +92,4 @@ often(drawSlo, 60000);
 often(drawExperiments, 60000);
 for (const input of document.querySelectorAll("input[name=span]")) input.addEventListener("change", lookBack);
 addEventListener("resize", redraw);
+addEventListener("beforeprint", print);

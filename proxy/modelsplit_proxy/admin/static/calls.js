@@ -37,11 +37,13 @@ let asked = 0;
 export async function drawCalls() {
   const mine = ++asked;
   try {
-    const calls = await ask(`dashboard/calls?${words()}`);
+    const found = await ask(`dashboard/calls?${words()}`);
     if (mine !== asked) return;
+    const all = found.all_since_us === null ? "of a day" : `of the last ${count(found.looked_through)}, since ${time(found.all_since_us / 1000).text}`;
+    say($("requests-span"), `${all}, 100 at most`);
     show($("requests-error"), false);
     say($("requests-empty"), String(words()) ? "No such call." : "No calls yet.");
-    fill($("requests-t"), COLUMNS, calls.map((call) => [`${call.request_id} ${call.started_at}`, [
+    fill($("requests-t"), COLUMNS, found.calls.map((call) => [`${call.request_id} ${call.started_at}`, [
       time(call.started_at), opener("request", call.request_id, short(call.request_id)), call.llm_role ?? NONE,
       call.requested_model || NONE, (call.llm_role && call.llm_model) || NONE, outcome(call), ms(waited(call)), ms(call.ttfb_ms),
       ms(call.call_e2e_latency_ms), count(call.output_tokens), call.client || NONE,

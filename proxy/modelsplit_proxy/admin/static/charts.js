@@ -7,6 +7,8 @@ import { ms, seconds } from "./words.js";
 const ROLES = ["PLANNER", "EXECUTOR", "HEAVY", "CLOUD", "CHAT"];
 // Told apart without colour too.
 const DASHES = [[], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3]];
+// As the style has it; on paper, where it follows from the width, there is none.
+const HEIGHT = 190;
 const charts = new Map();
 
 const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -57,7 +59,7 @@ function options(box, names) {
   const axis = { stroke: style("--quiet"), grid: { stroke: style("--line"), width: 1 }, ticks: { stroke: style("--line"), width: 1, size: 4 }, font: "11px system-ui, sans-serif" };
   return {
     width: box.clientWidth,
-    height: box.clientHeight,
+    height: box.clientHeight || HEIGHT,
     legend: { show: false },
     cursor: { drag: { x: false, y: false } },
     scales: { y: { range: (_, __, most) => [0, most > 0 ? most * 1.1 : 1] } },

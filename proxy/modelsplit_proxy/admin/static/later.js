@@ -43,8 +43,15 @@ function value(number, unit) {
 }
 
 export async function drawSlo() {
-  const report = await ask("dashboard/slo");
+  let report;
+  try {
+    report = await ask("dashboard/slo");
+  } catch (error) {
+    say($("slo-empty"), `Not judged: ${error.message}.`);
+    return;
+  }
   say($("slo-verdict"), report.verdict.replaceAll("_", " "));
+  say($("slo-at"), `judged at ${time(Date.parse(report.at)).text}`);
   fill($("slo-t"), SLO, report.gates.flatMap((gate) => gate.objectives.map((row, at) => [`${gate.gate} ${at}`, [
     gate.gate, row.title, verdict(row.verdict), value(row.value, row.unit), value(row.bound_value, row.unit), count(row.n),
     row.budget_used === null ? NONE : meter(Math.max(0, 1 - row.budget_used), row.budget_used > 1 ? "used up" : `${Math.round(100 * (1 - row.budget_used))} %`, row.budget_used > 0.8), row.note || "",

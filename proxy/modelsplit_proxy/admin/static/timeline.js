@@ -24,7 +24,7 @@ function picture(rows, most, label) {
   const marks = [];
   for (let moment = 0; moment <= end; moment += step) {
     marks.push(svg("line", { x1: at(moment), x2: at(moment), y1: 18, y2: height }),
-      svg("text", { x: at(moment), y: 12, class: "axis", "text-anchor": "middle" }, ms(moment)));
+      svg("text", { x: at(moment), y: 12, class: "axis", "text-anchor": "middle" }, moment ? ms(moment) : "0"));
   }
   const drawn = rows.flatMap((row, number) => {
     const y = 22 + number * ROW;
