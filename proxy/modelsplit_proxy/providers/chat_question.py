@@ -30,7 +30,7 @@ Json = dict[str, Any]
 _SAME: Final = ("model", "temperature", "top_p")
 _CHOICES: Final = MappingProxyType({"auto": "auto", "any": "required", "none": "none"})
 # Where a model is to run, what it is to run with and whom it is to ask: not to be left out.
-_REFUSED: Final = ("container", "inference_geo", "mcp_servers", "fallbacks")
+_REFUSED: Final = ("container", "inference_geo", "mcp_servers")
 _READ: Final = frozenset(
     {
         *("model", "max_tokens", "messages", "system", "stop_sequences", "stream"),

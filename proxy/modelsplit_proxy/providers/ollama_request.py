@@ -9,6 +9,8 @@ from modelsplit_proxy.providers.openai_parts import refuse_but
 from modelsplit_proxy.providers.question import (
     Draft,
     UntranslatableError,
+    in_their_order,
+    leave_out_but,
     leave_out_rest,
     objects,
     picture,
@@ -43,7 +45,7 @@ def of_chat(fields: Mapping[str, Any], terms: Terms) -> Question:
         _message(draft, message)
     for tool in objects(fields.get("tools"), "tools"):
         function = tool.get("function")
-        if not isinstance(function, dict):
+        if tool.get("type") not in (None, "function") or not isinstance(function, dict):
             raise UntranslatableError("a tool is not a function")
         draft.tool(function.get("name"), function.get("description"), function.get("parameters"))
         leave_out_rest(draft, function, _FUNCTION, "tools.function.")
@@ -79,7 +81,8 @@ def _message(draft: Draft, message: Mapping[str, Any]) -> None:
             draft.say("user", blocks)
         case "assistant":
             blocks = text_block(text)
-            for call in objects(message.get("tool_calls"), "tool_calls"):
+            calls = objects(message.get("tool_calls"), "tool_calls")
+            for call in in_their_order(calls, "function"):
                 function = call.get("function")
                 if not isinstance(function, dict):
                     raise UntranslatableError("a tool call is not one of a function")
@@ -87,8 +90,8 @@ def _message(draft: Draft, message: Mapping[str, Any]) -> None:
                     draft.call(call.get("id"), function.get("name"), function.get("arguments", {}))
                 )
                 at = "messages.tool_calls."
-                # Calls stand in their order.
                 leave_out_rest(draft, function, {"index", "name", "arguments"}, f"{at}function.")
+                leave_out_but(draft, call.get("type"), ("function",), f"{at}type")
                 leave_out_rest(draft, call, {"id", "type", "function"}, at)
             draft.say("assistant", blocks)
         case "tool":

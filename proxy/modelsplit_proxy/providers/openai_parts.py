@@ -116,7 +116,9 @@ def function_tool(draft: Draft, function: object, at: str) -> None:
     if not isinstance(function, dict):
         raise UntranslatableError("a tool is not a function")
     name, description = function.get("name"), function.get("description")
-    draft.tool(name, description, function.get("parameters"), function.get("strict"))
+    draft.tool(name, description, function.get("parameters"))
+    if function.get("strict") is True:
+        draft.strict_tool(f"{at}.strict")
     known = {"type", "name", "description", "parameters", "strict"}
     leave_out_rest(draft, function, known, f"{at}.")
 
@@ -166,6 +168,7 @@ def want_form(draft: Draft, wanted: object, named: str, schema_holder: str = "")
     given = None
     if isinstance(wanted, dict) and kind == "json_schema":
         given = wanted.get(schema_holder) if schema_holder else wanted
+    at = f"{named}.{schema_holder}" if schema_holder else named
     schema = given.get("schema") if isinstance(given, dict) else None
     if not isinstance(given, dict) or not isinstance(schema, dict):
         raise UntranslatableError(f"{named} is none of text, json_object, json_schema")
@@ -176,9 +179,9 @@ def want_form(draft: Draft, wanted: object, named: str, schema_holder: str = "")
         description=given.get("description"),
     )
     if not draft.keeps_schemas:
-        leave_out_but(draft, given.get("strict"), (False,), f"{named}.strict")
+        leave_out_but(draft, given.get("strict"), (False,), f"{at}.strict")
     known = {"type", "name", "description", "schema", "strict"}
-    leave_out_rest(draft, given, known, f"{named}.")
+    leave_out_rest(draft, given, known, f"{at}.")
 
 
 def sample(draft: Draft, fields: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from modelsplit_proxy.providers import openai_parts
 from modelsplit_proxy.providers.question import (
     Draft,
     UntranslatableError,
+    in_their_order,
     leave_out_but,
     leave_out_rest,
     objects,
@@ -73,7 +74,7 @@ def of_chat_completions(fields: Mapping[str, Any], terms: Terms) -> Question:
     for message in objects(fields.get("messages"), "messages"):
         _message(draft, message)
     for tool in objects(fields.get("tools"), "tools"):
-        if tool.get("type", "function") != "function":
+        if tool.get("type") not in (None, "function"):
             raise UntranslatableError("a tool is not a function")
         openai_parts.function_tool(draft, tool.get("function"), "tools.function")
         leave_out_rest(draft, tool, {"type", "function"}, "tools.")
@@ -146,13 +147,12 @@ def _message(draft: Draft, message: Mapping[str, Any]) -> None:
 
 def _calls(draft: Draft, calls: object) -> list[dict[str, Any]]:
     blocks = []
-    for call in objects(calls, "tool_calls"):
+    for call in in_their_order(objects(calls, "tool_calls")):
         function = call.get("function")
-        if not isinstance(function, dict):
+        if call.get("type") not in (None, "function") or not isinstance(function, dict):
             raise UntranslatableError("a tool call is not one of a function")
         blocks.append(draft.call(call.get("id"), function.get("name"), function.get("arguments")))
         at = "messages.tool_calls."
-        # Calls stand in their order.
         leave_out_rest(draft, call, {"id", "type", "index", "function"}, at)
         leave_out_rest(draft, function, {"name", "arguments"}, f"{at}function.")
     return blocks

@@ -203,22 +203,21 @@ class Draft:
         if kept:
             self._settings["stop_sequences"] = kept
 
-    def tool(
-        self, name: object, description: object, schema: object, strict: object = None
-    ) -> None:
-        """``strict``: the arguments must fit the schema."""
+    def tool(self, name: object, description: object, schema: object) -> None:
         if schema is not None and not isinstance(schema, dict):
             raise UntranslatableError("the parameters of a tool are not an object")
         tool: dict[str, Any] = {"name": text_of(name, "the name of a tool")}
         if isinstance(description, str) and description:
             tool["description"] = description
         # The API wants the type said.
-        tool["input_schema"] = {"type": "object"} | (schema or {})
-        if strict is True and self._terms.has_schemas:
-            tool["strict"] = True
-        elif strict is True:
-            self.leave_out("tools.strict")
-        self._tools.append(tool)
+        self._tools.append(tool | {"input_schema": {"type": "object"} | (schema or {})})
+
+    def strict_tool(self, field: str) -> None:
+        """The arguments of the tool that was added last must fit its schema."""
+        if self._terms.has_schemas:
+            self._tools[-1]["strict"] = True
+        else:
+            self.leave_out(field)
 
     def choose(self, choice: dict[str, Any]) -> None:
         """Which tools may be called: the API's ``tool_choice``."""
@@ -414,6 +413,19 @@ def leave_out_rest(draft: Draft, given: Mapping[str, Any], known: Iterable[str],
     for name in sorted(given.keys() - set(known)):
         if given[name] is not None and given[name] != [] and given[name] != {}:
             draft.leave_out(at + said_back(name))
+
+
+def in_their_order(calls: list[dict[str, Any]], holder: str = "") -> list[dict[str, Any]]:
+    """Calls by their ``index``, in ``holder`` of each, where each has one; else as they stand."""
+    holders = [call.get(holder) if holder else call for call in calls]
+    numbers = [
+        number
+        for value in holders
+        if isinstance(value, dict) and type(number := value.get("index")) is int
+    ]
+    if len(numbers) < len(calls):
+        return calls
+    return [calls[at] for at in sorted(range(len(calls)), key=numbers.__getitem__)]
 
 
 def leave_out_but(draft: Draft, value: object, usual: Iterable[object], field: str) -> None:

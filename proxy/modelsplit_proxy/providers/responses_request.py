@@ -49,7 +49,7 @@ _ODDS: Final = "message.output_text.logprobs"
 _MESSAGE: Final = frozenset({"type", "role", "content", "status"})
 _CALL: Final = frozenset({"type", "call_id", "name", "arguments", "status"})
 _RESULT: Final = frozenset({"type", "call_id", "output", "status"})
-_REASONING: Final = frozenset({"type", "id", "summary", "encrypted_content", "status"})
+_REASONING: Final = frozenset({"type", "summary", "encrypted_content", "status"})
 
 
 def of_responses(fields: Mapping[str, Any], terms: Terms) -> Question:
@@ -174,7 +174,7 @@ def _item(draft: Draft, item: Mapping[str, Any]) -> None:
 
 def _tools(draft: Draft, fields: Mapping[str, Any]) -> None:
     for tool in objects(fields.get("tools"), "tools"):
-        if tool.get("type", "function") != "function":
+        if tool.get("type") not in (None, "function"):
             raise UntranslatableError("a tool is not a function; the provider has none of its own")
         openai_parts.function_tool(draft, tool, "tools")
     openai_parts.choose(draft, fields.get("tool_choice"))

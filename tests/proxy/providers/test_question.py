@@ -11,6 +11,7 @@ from modelsplit_proxy.providers.question import (
     Draft,
     Terms,
     UntranslatableError,
+    in_their_order,
     leave_out_rest,
     objects,
     picture,
@@ -260,3 +261,42 @@ def test_models_that_decide_themselves_how_long_they_think() -> None:
     begun.think("think")
     thinking = begun.question(stream=False).body["thinking"]
     assert thinking == {"type": "adaptive", "display": "summarized"}
+
+
+def test_calls_stand_by_their_numbers_where_all_have_one() -> None:
+    first, second = {"name": "a", "index": 1}, {"name": "b", "index": 0}
+    assert in_their_order([first, second]) == [second, first]
+    assert in_their_order([first, {"name": "c"}]) == [first, {"name": "c"}]
+    assert in_their_order([first, second | {"index": True}])[0] is first
+    held = [{"function": first}, {"function": second}]
+    assert in_their_order(held, "function") == held[::-1]
+    assert in_their_order([{"function": first}, {"function": 7}], "function")[0] == held[0]
+
+
+def test_a_strict_tool_is_one_where_the_api_sees_to_it() -> None:
+    for can in (True, False):
+        draft = Draft(Terms("m", 1000, has_schemas=can))
+        draft.say("user", [{"type": "text", "text": "hi"}])
+        draft.tool("f", None, None)
+        draft.strict_tool("tools.strict")
+        question = draft.question(stream=False)
+        assert question.body["tools"][0].get("strict", False) is can
+        assert question.untranslated == (() if can else ("tools.strict",))
+
+
+@pytest.mark.parametrize("effort", ["extreme", 7, [], {}])
+def test_no_other_effort(effort: object) -> None:
+    with pytest.raises(UntranslatableError, match="think is none of"):
+        Draft(Terms("m", 1000)).think("think", effort)
+
+
+def test_effort_is_a_share_of_the_tokens_or_a_word() -> None:
+    for effort, tokens in (("low", 2000), ("medium", 4000), ("high", 8000), (True, 8000)):
+        draft = Draft(Terms("m", 9000, thinking_tokens=8000))
+        draft.say("user", [{"type": "text", "text": "hi"}])
+        draft.think("think", effort)
+        assert draft.question(stream=False).body["thinking"]["budget_tokens"] == tokens
+    draft = Draft(Terms("m", 9000, is_adaptive=True))
+    draft.say("user", [{"type": "text", "text": "hi"}])
+    draft.think("think", "max")
+    assert draft.question(stream=False).body["output_config"] == {"effort": "max"}
