@@ -50,6 +50,18 @@ async function look(view) {
   found.job = await violations(page);
   await page.locator("#explain-close").click();
 
+  // Looked for by how it begins, and among those that failed.
+  await page.locator("#find-id").fill(id.slice(0, 8));
+  await page.keyboard.press("Enter");
+  await page.locator(`#explain[data-shown="${id.slice(0, 8)}"] pre`).waitFor();
+  found.begun = (await page.locator("#explain pre").innerText()).includes(id);
+  await page.keyboard.press("Escape");
+  await page.locator("#explain").waitFor({ state: "hidden" });
+  await page.locator("#filter [name=outcome]").selectOption("failed");
+  await page.locator("#requests-t td.ok").first().waitFor({ state: "detached" });
+  found.failed = await page.locator("#requests-t tbody td.bad").allInnerTexts();
+  found.filtered = await page.locator("#requests-t tbody tr").count();
+
   // A link that somebody was sent.
   await page.goto(`${base}?request=${id}`);
   await page.locator(`#explain[data-shown="${id}"] pre`).waitFor();

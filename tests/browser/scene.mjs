@@ -2,7 +2,9 @@
 //   node scene.mjs NODE_MODULES CHROMIUM URL OUTPUT '[{"name": "empty", "width": 390, "scheme": "dark",
 //     "waits": [["#level", "OK"]], "reads": {"roles": "#roles-t tbody tr"}}]'
 // ``waits``: until an element that the selector finds holds the text. ``reads``: the texts, cell by
-// cell, of what a selector finds. Waits for what the page shows, and never for a time to pass.
+// cell, of what a selector finds. ``blocks``: what does not come through, as patterns of addresses;
+// ``loses``: what from then on does not either, and ``then``: what is waited for after that.
+// Waits for what the page shows, and never for a time to pass.
 
 import { join } from "node:path";
 
@@ -10,11 +12,20 @@ import { browser, opened, violations } from "./browser.mjs";
 
 const [, , url, output, scenes] = process.argv.slice(2);
 
+async function until(page, waits) {
+  for (const [selector, text] of waits) await page.locator(selector, { hasText: text }).first().waitFor();
+}
+
+const block = (page, patterns) => Promise.all(patterns.map((pattern) => page.route(pattern, (route) => route.abort())));
+
 async function look(scene) {
   const { page, errors } = await opened(scene);
+  await block(page, scene.blocks ?? []);
   await page.goto(url);
   await page.locator("body[data-ready=yes]").waitFor();
-  for (const [selector, text] of scene.waits) await page.locator(selector, { hasText: text }).first().waitFor();
+  await until(page, scene.waits);
+  await block(page, scene.loses ?? []);
+  await until(page, scene.then ?? []);
   const found = { name: scene.name, texts: {}, violations: await violations(page) };
   found.sideways = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
   for (const [name, selector] of Object.entries(scene.reads)) {
@@ -24,7 +35,8 @@ async function look(scene) {
     }));
   }
   await page.screenshot({ path: join(output, `${scene.name}-${scene.width}-${scene.scheme}.png`), fullPage: true });
-  found.errors = errors;
+  // The browser tells of each request that was blocked.
+  found.errors = errors.filter((text) => !text.includes("net::ERR_FAILED"));
   await page.context().close();
   return found;
 }

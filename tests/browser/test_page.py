@@ -35,5 +35,7 @@ async def test_the_page_in_every_width_and_scheme(driver: Path, output: Path) ->
         assert view["images"] == 0
         assert view["planner"][0].startswith("PLANNER")
         assert (view["address"], view["closed"], view["linked"]) == (True, True, True)
+        assert view["begun"]
+        assert (len(view["failed"]), view["filtered"]) == (2, 2)
         assert view["unknown"] == 'no call has the request id "nobody-has-this"'
     assert "stats?format=text" in found["noscript"]

@@ -106,6 +106,31 @@ async def test_that_ollama_is_away_is_the_first_thing_it_says(driver: Path, outp
 
 
 @pytest.mark.tools(*PROGRAMS)
+async def test_where_events_do_not_come_through_it_asks_and_says_so(
+    driver: Path, output: Path
+) -> None:
+    """And where nothing comes any more, since when."""
+    asks = {
+        "name": "asks",
+        "blocks": ["**/dashboard/events"],
+        "waits": [["#link-text", "asking"], [ROLES, "PLANNER"]],
+        "reads": {"link": "#link-text"},
+    }
+    stale = asks | {
+        "name": "stale",
+        "loses": ["**/dashboard/*"],
+        "then": [["#link-text", "stale since"]],
+        "reads": {"link": "#link-text", "roles": ROLES},
+    }
+    async with running() as up:
+        asking, lost = await seen(up, driver, output, asks, stale)
+    assert asking["texts"]["link"] == [["asking"]]
+    # What was known is still there, with its age.
+    assert re.fullmatch(r"stale since \d\d:\d\d:\d\d", lost["texts"]["link"][0][0])
+    assert lost["texts"]["roles"][0][0] == "PLANNER"
+
+
+@pytest.mark.tools(*PROGRAMS)
 async def test_its_figures_are_those_of_the_metrics_and_of_the_status(
     driver: Path, output: Path
 ) -> None:

@@ -112,6 +112,8 @@ async def seed(up: Running) -> None:
             await client.request("POST", "/api/generate", body, headers)
         body = {"model": "nobody:1b", "prompt": "x", "stream": False}
         assert (await client.request("POST", "/api/generate", body)).status == 404
+        tool = {"name": "grep", "duration_ms": 80.5, "ok": True}
+        assert (await admin.request("POST", "/jobs/job-2/tool", tool, JSON)).status == 200
         finish = await admin.request("POST", "/jobs/job-1/finish", {"ok": True}, JSON)
         assert finish.status == 200
     await up.calls.wait(7)

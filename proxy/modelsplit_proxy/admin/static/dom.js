@@ -89,7 +89,7 @@ export function fill(table, columns, rows) {
     known.delete(key);
     if (row === place) place = place.nextElementSibling;
     else body.insertBefore(row, place);
-    columns.forEach((column, at) => fillCell(row.children[at], cells[at], column === "head" ? "" : column));
+    columns.forEach((column, at) => fillCell(row.children[at], cells[at], column === "head" ? "name" : column));
   }
   for (const row of known.values()) row.remove();
 }

@@ -61,7 +61,9 @@ export async function drawSlo() {
 function estimate(measure, scale, unit) {
   if (!measure) return NONE;
   const show_ = (number) => number === null ? "?" : Number((number * scale).toPrecision(3));
-  return `${show_(measure.value)}${unit} (${show_(measure.low)}..${show_(measure.high)})`;
+  const known = measure.low !== null || measure.high !== null;
+  const between = known ? `${show_(measure.low)} to ${show_(measure.high)}` : "no interval yet";
+  return measure.value === null ? NONE : `${show_(measure.value)}${unit} (${between})`;
 }
 
 function experiment(test) {
