@@ -28,7 +28,7 @@ KEY = "sk-ant-stand-in-key-0123456789"
 # The later one has no temperature, top_p and top_k.
 _VERSIONS = ("2023-06-01", "2026-10-21")
 _ROLES = ("user", "assistant")
-_MODELS = "/v1/models/"
+_MODELS = "/v1/models"
 _BACKLOG = 128
 _KINDS = {
     400: "invalid_request_error",
@@ -191,9 +191,8 @@ class Cloud:
         body = await exchange.read_body()
         call = exchange.call
         call.body, call.body_size = body, len(body)
-        model = exchange.request.path.removeprefix(_MODELS)
-        if model in self.models and self._key_of(exchange.request) == self.key:
-            about = {"type": "model", "id": model, "display_name": model}
+        about = self._told_of_models(exchange.request)
+        if about is not None:
             await exchange.send(Reply(200, (("Content-Type", JSON),), orjson.dumps(about)))
             return
         script = self.scripts.popleft() if self.scripts else Script()
@@ -212,6 +211,15 @@ class Cloud:
             await _stream(exchange, answer, self.journal)
         else:
             await exchange.send(Reply(200, (("Content-Type", JSON),), orjson.dumps(answer.whole())))
+
+    def _told_of_models(self, request: Request) -> dict[str, Any] | None:
+        """What it says of its models, or of one; None: it was not asked that, or does not say."""
+        if request.method != "GET" or self._key_of(request) != self.key:
+            return None
+        rows = [{"type": "model", "id": name, "display_name": name} for name in self.models]
+        if request.path == _MODELS:
+            return {"data": rows, "has_more": False}
+        return next((row for row in rows if request.path == f"{_MODELS}/{row['id']}"), None)
 
     def _key_of(self, request: Request) -> str | None:
         """The API takes it in either of two headers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import itertools
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.loaded_models import Listed
+    from modelsplit_proxy.cli.cloud_check import Trouble
     from modelsplit_proxy.config.settings import Address
 
 _ONLINE_TIMEOUT_S = 5.0
@@ -78,21 +78,25 @@ def config(
     sentences = [*prices.read(loaded.policy, SystemClock().wall()).warnings]
     sentences += (*warnings(loaded.policy), *egress.warnings(loaded.policy))
     problems: list[Problem] = []
+    clouds: list[Trouble] = []
     if upstream is not None:
         online = _Online(loaded.policy, upstream)
         problems, sentences = [*online.problems], [*sentences, *online.warnings]
-        problems += itertools.starmap(Problem, cloud_check.troubles(loaded.policy.cloud, environ))
+        clouds = [*cloud_check.troubles(loaded.policy.cloud, environ, loaded.source)]
+    is_good = not problems and not clouds
     value = {
-        "ok": not problems,
+        "ok": is_good,
         "source": loaded.source,
         "digest": loaded.digest,
-        "problems": _as_data(problems),
+        "problems": [*_as_data(problems), *map(_cloud_as_data, clouds)],
         "warnings": sentences,
     }
     lines = [f"{loaded.source}: ok ({loaded.short_digest})"]
     lines += [f"problem: {problem.message}" for problem in problems]
+    for trouble in clouds:
+        lines += [f"problem: {trouble.cause}", f"   mend  {trouble.step}"]
     show(value, [*lines, *(f"warning: {warning}" for warning in sentences)], as_json=as_json)
-    return ExitCode.FAILED if problems else ExitCode.OK
+    return ExitCode.OK if is_good else ExitCode.FAILED
 
 
 def route(asked: RouteAsked, *, as_json: bool) -> int:
@@ -171,6 +175,10 @@ def _arm_lines(fields: dict[str, Any]) -> Iterator[str]:
 def show_errors(error: PolicyError) -> None:
     """Everything that is wrong with a file, as data."""
     show_json({"ok": False, "problems": _as_data(error.problems)})
+
+
+def _cloud_as_data(trouble: Trouble) -> dict[str, str]:
+    return {"path": trouble.at, "message": trouble.cause, "step": trouble.step}
 
 
 def _as_data(problems: Iterable[Problem]) -> list[dict[str, str]]:
@@ -268,11 +276,16 @@ CHECK_CONFIG: Final = Command(
     "check-config",
     "check a policy file; every error at once",
     "Check a policy file. Exit 0: good; 1: not, or, with --online, a role has no model that is "
-    "installed, or Ollama does not answer; 2: wrong usage.",
+    "installed, Ollama does not answer, or a cloud of the policy does not, takes no key or knows a "
+    "model not; 2: wrong usage.",
     _check_config,
     (
         Argument("file", nargs="?", type=Path, metavar="policy", help=_DEFAULT_FILE),
-        Argument("--online", action="store_true", help="also ask Ollama what is installed"),
+        Argument(
+            "--online",
+            action="store_true",
+            help="also ask Ollama and the clouds",
+        ),
         JSON,
     ),
     settings=("upstream",),

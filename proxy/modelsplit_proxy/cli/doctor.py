@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_proxy.cli import (
     doctor_bundle,
+    doctor_cloud,
     doctor_machine,
     doctor_network,
     doctor_running,
@@ -71,6 +72,7 @@ CHECKS: Final = (
     Check("hosts", doctor_running.denied, _RUNNING),
     Check("direct", doctor_network.direct),
     Check("filter", doctor_network.filters),
+    Check("cloud", doctor_cloud.clouds),
     Check("certificates", doctor_network.certificates),
     Check("service", doctor_running.verdict, _RUNNING),
 )

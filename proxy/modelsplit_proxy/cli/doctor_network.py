@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 
 _UNIT: Final = "modelsplit.service"
 _SYSTEMD: Final = "systemd"
+_PROVIDER: Final = "the cloud provider "
+_OPEN: Final = "sudo systemctl edit modelsplit   # [Service] IPAddressAllow=any, or its network"
+_OPEN_CLOUD: Final = (
+    "modelsplit print-unit --cloud   # into /etc/systemd/system/modelsplit.service.d/cloud.conf"
+)
 _TLS_PORT: Final = 443
 _TLS_TIMEOUT_S: Final = 3.0
 _DAY_S: Final = 86400.0
@@ -104,7 +109,7 @@ def filters(look: Look) -> Iterator[Finding | Unseen]:
                 "filter",
                 f"{_UNIT} has IPAddressDeny=any and no IPAddressAllow= for {what} at {host}: it "
                 "cannot be reached",
-                "sudo systemctl edit modelsplit   # [Service] IPAddressAllow=any, or its network",
+                _OPEN_CLOUD if what.startswith(_PROVIDER) else _OPEN,
             )
 
 
@@ -120,7 +125,7 @@ def _remote(look: Look) -> Iterator[tuple[str, str]]:
     for name, provider in providers.items():
         host = urlsplit(provider.base_url).hostname
         if host and not _is_loopback(host):
-            yield f"the cloud provider {name}", host
+            yield f"{_PROVIDER}{name}", host
 
 
 def _is_loopback(host: str) -> bool:

@@ -158,6 +158,8 @@ def test_online_a_cloud_without_a_key_is_a_problem(
         {
             "path": "$.cloud.providers.a",
             "message": "there is no key: it is read from $ANTHROPIC_API_KEY",
+            "step": "read -rs ANTHROPIC_API_KEY && export ANTHROPIC_API_KEY   "
+            "# type it, then restart from here",
         }
     ]
     assert not [warning for warning in out["warnings"] if warning.startswith("CLOUD: ")]
