@@ -194,7 +194,8 @@ class ProviderCall:
 
     def _broken(self, fault: Fault, what: str) -> ProviderError:
         failure: Failure
-        if self._has_begun:
+        # Of an answer that it had begun, also where the client has seen nothing of it.
+        if self.status == 200:
             reason = Reason.TRUNCATED if fault is Fault.CONNECT_TIMEOUT else Reason(fault.value)
             failure = failures.broken(reason, self._named, what)
         else:

@@ -40,6 +40,8 @@ _CREDENTIAL: Final = frozenset({401, 402, 403})
 _SAID_MAX: Final = 100
 _NAME_MAX: Final = 40
 _MESSAGE_MAX: Final = 200
+# Under systemd what does not pass the filter is dropped without a word.
+_FILTER: Final = "; a unit's address filter may be why: modelsplit print-unit --cloud"
 # Shorter ones would be struck out of ordinary words.
 _KEY_MIN: Final = 8
 
@@ -157,7 +159,7 @@ def unreachable(fault: Fault, named: Named, what: str) -> Failure:
     """It could not be connected to, or broke off before its answer."""
     who = named.provider[:_NAME_MAX]
     if fault is Fault.CONNECT_TIMEOUT:
-        message = f"{who} does not take a connection in time"
+        message = f"{who} does not take a connection in time{_FILTER}"
         code = ErrorCode.TIMEOUT_CLOUD
         return _failure(code, Reason.CONNECT_TIMEOUT, message, "Connect Timeout")
     message = f"{who} cannot be reached: {named.cleared(what)}"
