@@ -49,7 +49,8 @@ class Script:
     ``tool``: a call of this tool with ``arguments`` instead of text, or the tool that is forced.
     ``status``: refuse with it, and with ``headers``. ``fault``: ``cut`` (no end), ``reset``,
     ``stall``, ``error`` (an error event of ``error_kind``), ``disorder`` (events in no order),
-    ``late`` (nothing at all); those of a stream strike after ``after`` pieces of text.
+    ``late`` (nothing at all); those of a stream strike after ``after`` pieces of text. ``go``: a
+    stream waits there until it is set, then goes on.
     """
 
     text: str | None = None
@@ -65,6 +66,7 @@ class Script:
     stop_reason: str = "end_turn"
     usage: dict[str, Any] = field(default_factory=lambda: {"input_tokens": 12, "output_tokens": 6})
     pings: bool = True
+    go: asyncio.Event | None = None
 
 
 class RefusedError(Exception):
@@ -382,6 +384,8 @@ async def _stream(exchange: Exchange, answer: _Answer, journal: Journal) -> None
         pieces += event["type"] == "content_block_delta"
         if script.fault and script.fault != "disorder" and pieces > script.after:
             await _strike(exchange, script)
+        if script.go is not None and pieces > script.after:
+            await script.go.wait()
         await exchange.chunk(_event(event))
     await exchange.end()
 

@@ -1,4 +1,4 @@
-"""The snippets of "Point your client here", and what they say they print."""
+"""The snippets of documents that clients run, and what they say they print."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
 ADDRESS: Final = "http://127.0.0.1:11435"
-_SECTION: Final = re.compile(r"^## Point your client here\n(.*?)^## ", re.DOTALL | re.MULTILINE)
 _FENCE: Final = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 # A comment that begins a paragraph names a client; one behind a print is what it prints.
 _SNIPPET: Final = re.compile(r"(?:\A|\n\n)(?=(?:#|//) )")
@@ -30,14 +29,15 @@ class Snippet:
         return _PRINTED.findall(self.code)
 
 
-def snippets() -> dict[str, Snippet]:
-    """By the client's title; the title's line is part of the code."""
-    section = _SECTION.search((ROOT / "docs" / "clients.md").read_text(encoding="utf-8"))
+def snippets(page: str = "clients.md", title: str = "Point your client here") -> dict[str, Snippet]:
+    """Of one section, by the client's title; the title's line is part of the code."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    section = re.search(rf"^## {title}\n(.*?)^## ", text, re.DOTALL | re.MULTILINE)
     assert section is not None
     found: dict[str, Snippet] = {}
     for language, fence in _FENCE.findall(section[1]):
         for paragraph in _SNIPPET.split(fence):
-            title = _TITLE.match(paragraph)
-            if title is not None:
-                found[title[1]] = Snippet(language, paragraph.strip() + "\n")
+            name = _TITLE.match(paragraph)
+            if name is not None:
+                found[name[1]] = Snippet(language, paragraph.strip() + "\n")
     return found

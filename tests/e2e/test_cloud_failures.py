@@ -70,6 +70,7 @@ async def test_a_stream_that_breaks_is_settled_with_what_was_told_and_a_guess(
         usage, cost = record.usage, record.cost_usd
         # It told of 12 and of its first token; 14 bytes of text came, a token for three each.
         assert (usage.prompt_tokens, usage.output_tokens, usage.estimated) == (12, 5, True)
+        assert cost is not None
         assert cost == pytest.approx((12 * 15 + 5 * 75) / 1e6)
         assert up.app.budget_keeper.approved()[1] == pytest.approx(5.0 - cost, abs=1e-9)
         assert up.app.budget_keeper.standing()[1].calls == 1

@@ -12,7 +12,6 @@ import signal
 import socket
 import sqlite3
 import stat
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,8 +22,8 @@ import pytest
 from support.calls import call
 from support.ports import kept_port
 from support.process import (
-    BARE,
     Process,
+    activated,
     hangup,
     ollama,
     redirected,
@@ -46,13 +45,6 @@ PARALLEL = (
     '{"extends":"default","global":{"parallel":8},"models":{"qwen3:4b":{"parallel":8}},'
     '"roles":{"PLANNER":{"max_wait_ms":600000,"allow_long_wait":true}}}'
 )
-ACTIVATED = """
-import os, sys
-fd, *options = sys.argv[1:]
-os.dup2(int(fd), 3)
-os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="proxy")
-os.execv(sys.executable, [sys.executable, "-m", "modelsplit_proxy", "serve", *options])
-"""
 
 
 async def wait(control: Client, **numbers: int) -> None:
@@ -337,34 +329,19 @@ async def test_systemd_is_told(tmp_path: Path) -> None:
 
 
 async def test_a_socket_of_systemds_is_used(tmp_path: Path) -> None:
-    """LISTEN_PID has to be the child's own: it sets it, then becomes the proxy."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        options = ("--admin", "127.0.0.1:0", "--state", str(tmp_path))
-        async with ollama("--tokens", "2") as (upstream, _):
-            child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", ACTIVATED, str(listener.fileno()), *options),
-                *("--upstream", f"127.0.0.1:{upstream}"),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                pass_fds=(listener.fileno(),),
-                env=BARE,
-            )
-            proxy = Process(child, port=port)
-            try:
-                assert f":{port} " in await proxy.talk(" listens on ")
-                async with proxy.client() as client:
-                    answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
-                    assert answer.status == 200
-                proxy.signal(signal.SIGTERM)
-                assert await proxy.ended() == 0
-                # The socket is systemd's: it still takes connections for a successor.
-                with socket.create_connection(("127.0.0.1", port)):
-                    pass
-            finally:
-                if child.returncode is None:
-                    child.kill()
-                await child.communicate()
+        async with (
+            ollama("--tokens", "2") as (upstream, _),
+            activated(listener, upstream, tmp_path) as proxy,
+        ):
+            async with proxy.client() as client:
+                answer = await client.request("POST", ROUTE, call(ROUTE, "planner"))
+                assert answer.status == 200
+            proxy.signal(signal.SIGTERM)
+            assert await proxy.ended() == 0
+            # The socket is systemd's: it still takes connections for a successor.
+            with socket.create_connection(("127.0.0.1", proxy.port)):
+                pass
 
 
 async def test_a_reader_of_the_log_that_leaves_changes_nothing(tmp_path: Path) -> None:

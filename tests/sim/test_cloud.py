@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import aiohttp
@@ -61,6 +62,21 @@ async def test_who_is_answered(
             body = await answer.json()
         assert answer.status == status
         assert body.get("error", {}).get("type") == kind
+
+
+async def test_a_stream_that_waits_for_a_sign() -> None:
+    go = asyncio.Event()
+    async with Cloud() as cloud, aiohttp.ClientSession(headers=HEAD) as session:
+        cloud.scripts.append(Script(text="a long answer indeed", go=go))
+        async with session.post(
+            f"{cloud.url}/v1/messages", json=ASKED | {"stream": True}
+        ) as answer:
+            text = b""
+            while b"answer " not in text:
+                text += await answer.content.readany()
+            assert b"message_stop" not in text
+            go.set()
+            assert b"message_stop" in await answer.read()
 
 
 async def test_events_in_the_order_of_the_documentation() -> None:

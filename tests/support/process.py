@@ -29,6 +29,15 @@ BARE = {
     or name.startswith("COV")
 } | {"TZ": "UTC"}
 
+# LISTEN_PID has to be the child's own: it sets it, then becomes the proxy.
+_ACTIVATED = """
+import os, sys
+fd, *options = sys.argv[1:]
+os.dup2(int(fd), 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="proxy")
+os.execv(sys.executable, [sys.executable, "-m", "modelsplit_proxy", "serve", *options])
+"""
+
 
 @dataclass
 class Process:
@@ -187,6 +196,34 @@ async def serving_unheard(
             told = await asyncio.get_running_loop().sock_recv(manager, 4096)
             assert told.startswith(b"READY=1\n")
             yield process
+
+
+@contextlib.asynccontextmanager
+async def activated(
+    listener: socket.socket,
+    upstream: int,
+    state: Path,
+    *options: str,
+    env: dict[str, str] | None = None,
+) -> AsyncIterator[Process]:
+    """``modelsplit serve`` on a socket that it is given, as systemd does."""
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", _ACTIVATED, str(listener.fileno()), "--admin", "127.0.0.1:0"),
+        *("--upstream", f"127.0.0.1:{upstream}", "--state", str(state), *options),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        pass_fds=(listener.fileno(),),
+        env=BARE | (env or {}),
+    )
+    process = Process(child, port=listener.getsockname()[1])
+    try:
+        assert f":{process.port} " in await process.talk(" listens on ")
+        process.admin_port = _port((await process.talk(", admin http://")).partition(", admin ")[2])
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.communicate()
 
 
 def redirected(redirections: str) -> tuple[str, ...]:
