@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from modelsplit_policy.failures import Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 
 class ApprovalAction(StrEnum):
@@ -36,7 +36,8 @@ class ApprovalAction(StrEnum):
 class Change:
     """One line of the history. ``wall``: for people; ``at`` and ``until`` are budget time.
 
-    ``target``: the approval that is revoked.
+    ``target``: the approval that is revoked. ``uid``: by which other machines know the change;
+    empty: it has none yet.
     """
 
     id: int
@@ -48,6 +49,7 @@ class Change:
     nano_usd: int = 0
     until: float = 0.0
     target: int | None = None
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +63,14 @@ class Denied:
 
 @dataclass(slots=True)
 class Approvals:
-    """The history, and what has been charged to each approval."""
+    """The history, and what has been charged to each approval.
+
+    ``spent``: here; ``spent_by_all``: on all machines that charge it, as far as that is known.
+    """
 
     changes: tuple[Change, ...] = ()
     spent: dict[int, int] = field(default_factory=dict)
+    spent_by_all: dict[int, int] = field(default_factory=dict)
 
     def replace(self, changes: Iterable[Change]) -> None:
         """The history as it stands now, oldest first."""
@@ -79,18 +85,21 @@ class Approvals:
         self.spent[approval] = self.spent.get(approval, 0) + nano_usd
 
     def left(self, approval: Change) -> int:
-        return max(0, approval.nano_usd - self.spent.get(approval.id, 0))
+        return max(0, approval.nano_usd - self._spent(approval))
 
     def in_force(self, now: float) -> list[Change]:
         """Neither revoked nor over; those that end soonest first."""
         valid = [change for change in self._not_revoked() if change.until > now]
         return sorted(valid, key=lambda change: change.until)
 
-    def choose(self, now: float, nano_usd: int) -> Change | Denied:
-        """The approval that a call of at most so much is to be charged to; charges nothing."""
+    def choose(self, now: float, nano_usd: int, full: Collection[int] = ()) -> Change | Denied:
+        """The approval that a call of at most so much is to be charged to; charges nothing.
+
+        ``full``: those that others have said to have no room for it.
+        """
         valid = self.in_force(now)
         for approval in valid:
-            if self.spent.get(approval.id, 0) + nano_usd <= approval.nano_usd:
+            if approval.id not in full and self._spent(approval) + nano_usd <= approval.nano_usd:
                 return approval
         if valid:
             best = max(valid, key=self.left)
@@ -110,6 +119,9 @@ class Approvals:
             elif change.action is ApprovalAction.RESET:
                 lost_at = None
         return lost_at
+
+    def _spent(self, approval: Change) -> int:
+        return max(self.spent.get(approval.id, 0), self.spent_by_all.get(approval.id, 0))
 
     def _not_revoked(self) -> list[Change]:
         revoked = {

@@ -82,13 +82,26 @@ class Charge:
 
 
 @dataclass(frozen=True, slots=True)
+class Amount:
+    """So many calls, and so much money."""
+
+    calls: int = 0
+    nano_usd: int = 0
+
+
+NO_AMOUNT: Final = Amount()
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """One budget at one moment. A limit of None: it has none of that kind.
 
     ``frees_in_s``: when the next of what is counted leaves the window; None: nothing is
     counted. ``presumed``: what was counted is lost, and all of it taken as used.
     ``nano_usd``: what calls have cost and what is reserved for those under way;
-    ``nano_usd_reserved``: the latter alone.
+    ``nano_usd_reserved``: the latter alone. ``lease``: what may be spent though nobody knows now
+    how much is used, which other numbers then say of the last time that it was known; None: it
+    is known.
     """
 
     name: str
@@ -102,17 +115,22 @@ class Standing:
     frees_in_s: float | None
     presumed: bool
     nano_usd_reserved: int = 0
+    lease: Amount | None = None
 
     @property
     def calls_left(self) -> int | None:
         if self.max_calls is None:
             return None
+        if self.lease is not None:
+            return self.lease.calls
         return 0 if self.presumed else max(0, self.max_calls - self.calls)
 
     @property
     def nano_usd_left(self) -> int | None:
         if self.max_nano_usd is None:
             return None
+        if self.lease is not None:
+            return self.lease.nano_usd
         return 0 if self.presumed else max(0, self.max_nano_usd - self.nano_usd)
 
 
@@ -134,7 +152,9 @@ class Exhausted:
 class Claim:
     """What a charge asks of one budget that could refuse it, for who counts it elsewhere too.
 
-    A limit of None: it has none of that kind.
+    A limit of None: it has none of that kind. ``lease``: the most that may be spent of it while
+    nobody can be asked. ``approval``: the uid of the approval that it is, of a budget empty;
+    ``given_s``: how long ago that was given, before which nothing was charged to it.
     """
 
     name: str
@@ -142,6 +162,14 @@ class Claim:
     max_calls: int | None
     max_nano_usd: int | None
     nano_usd: int
+    lease: Amount = NO_AMOUNT
+    approval: str = ""
+    given_s: int = 0
+
+    @property
+    def reach_s(self) -> int:
+        """How long ago a charge can have been that still counts."""
+        return self.given_s if self.approval else self.window_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +219,9 @@ class _Window:
         return weighs and self.selects(charge.model, charge.role, charge.provider)
 
     def claim(self, nano_usd: int) -> Claim:
-        policy = self.policy
-        return Claim(policy.name, self._window_s, self._max_calls, self._max_nano, nano_usd)
+        name, share = self.policy.name, self.policy.lease
+        lease = Amount(int((self._max_calls or 0) * share), int((self._max_nano or 0) * share))
+        return Claim(name, self._window_s, self._max_calls, self._max_nano, nano_usd, lease)
 
     def counted(self) -> Iterator[Counted]:
         """Everything that it counts, oldest first."""
@@ -291,6 +320,16 @@ class Budgets:
     def longest_s(self) -> int:
         """The longest window; what is older counts for nothing."""
         return max((window.policy.window_s for window in self._windows), default=0)
+
+    @property
+    def cloud_lease(self) -> float:
+        """The share of an approval that may be spent while nobody can be asked."""
+        shares = [
+            window.policy.lease
+            for window in self._windows
+            if window.policy.provider is Provider.CLOUD and not window.policy.shadow
+        ]
+        return min(shares, default=0.0)
 
     def selected(self, model: str, role: Role, provider: Provider) -> bool:
         """Whether any budget looks at such calls."""

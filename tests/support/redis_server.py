@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import signal
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from redis.asyncio import Redis
 
@@ -26,6 +26,7 @@ class RedisServer:
 
     home: Path
     options: tuple[str, ...] = DURABLE
+    tls_port: int = 0
     _child: asyncio.subprocess.Process | None = field(default=None, repr=False)
 
     @property
@@ -42,14 +43,18 @@ class RedisServer:
     async def start(self) -> None:
         """Until it answers."""
         command = ("redis-server", "--port", "0", "--unixsocket", str(self.socket))
+        if self.tls_port:
+            command = ("redis-server", "--port", "0", "--tls-port", str(self.tls_port))
         self._child = await asyncio.create_subprocess_exec(
             *command,
             *("--dir", str(self.home), "--maxmemory-policy", "noeviction", *self.options),
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._child.stdout is not None
-        while b"ready to accept connections" not in await self._child.stdout.readline():
-            assert self._child.returncode is None, "redis-server has ended"
+        told = []
+        while b"eady to accept connections" not in (line := await self._child.stdout.readline()):
+            told.append(line)
+            assert line, f"redis-server has ended: {told}"
 
     async def kill(self) -> None:
         """As a power cut does."""
@@ -71,10 +76,57 @@ class RedisServer:
         self._child.send_signal(number)
 
 
+class Relay:
+    """Between a proxy and the server; cut, it takes what is sent and passes nothing on."""
+
+    def __init__(self, server: Path, own: Path) -> None:
+        self._server, self._own = server, own
+        self._is_cut = False
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._listener: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._own}"
+
+    def cut(self) -> None:
+        self._is_cut = True
+
+    def mend(self) -> None:
+        """Connections of before are lost."""
+        self._is_cut = False
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def __aenter__(self) -> Self:
+        self._listener = await asyncio.start_unix_server(self._serve, self._own)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._listener is not None
+        self._listener.close()
+        self.mend()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_unix_connection(self._server)
+        self._writers |= {writer, back}
+        try:
+            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        finally:
+            self._writers -= {writer, back}
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if not self._is_cut:
+                    writer.write(data)
+        writer.close()
+
+
 @contextlib.asynccontextmanager
-async def redis_server(home: Path, *options: str) -> AsyncIterator[RedisServer]:
-    """``options``: instead of those that lose nothing."""
-    server = RedisServer(home, options or DURABLE)
+async def redis_server(home: Path, *options: str, tls_port: int = 0) -> AsyncIterator[RedisServer]:
+    """``options``: instead of those that lose nothing. ``tls_port``: there, and nowhere else."""
+    server = RedisServer(home, options or DURABLE, tls_port)
     await server.start()
     try:
         yield server

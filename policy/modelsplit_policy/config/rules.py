@@ -272,6 +272,9 @@ def _budgets(draft: _Draft) -> Iterator[Problem]:
             yield problem_at(("budgets", i), "selects no calls; add models, role or provider")
         if budget.calls is None and budget.usd is None:
             yield problem_at(("budgets", i), "limits nothing; add calls or usd")
+        if budget.lease and budget.calls is not None and budget.calls * budget.lease < 1:
+            text = f"{budget.lease:g} of {budget.calls} calls is less than one call"
+            yield problem_at(("budgets", i, "lease"), text)
 
 
 def _conditions(draft: _Draft) -> Iterator[Problem]:

@@ -173,10 +173,21 @@ def _approve(
     fields["reason"] = change.reason
     fields["state"] = str(desk.directory)
     words = f"{budget_text.amount(usd)} USD for the cloud until {local_time.minute_of(until)}"
-    show(fields, [f"approval {number}: {words}, {_signed(change)}"], as_json=args.json)
+    lines = [f"approval {number}: {words}, {_signed(change)}", *_elsewhere(desk)]
+    show(fields, lines, as_json=args.json)
     for warning in installed_models.cloud_gaps(_policy(desk, settings, environ)):
         talk(f"warning: {warning}")
     return ExitCode.OK
+
+
+def _elsewhere(desk: Desk) -> list[str]:
+    """When the modelsplits that count budgets together with the running one know of a change."""
+    shared = (desk.running or {}).get("spending", {}).get("shared")
+    if not shared:
+        return []
+    if shared["error"]:
+        return ["the other modelsplits know of it once the shared Redis is back"]
+    return [f"on all {shared['proxies']} modelsplits that count together, within a second"]
 
 
 def _policy(desk: Desk, settings: Settings, environ: Mapping[str, str]) -> Policy:
@@ -199,7 +210,7 @@ def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
         which = "no approval is" if args.id is None else f"approval {args.id} is not"
         show_them = f"modelsplit budget show --state {quote(str(desk.directory))}"
         raise _nothing(f"{which} in force in {desk.file}; see: {show_them}")
-    lines = [f"approval {number} is revoked" for number in sorted(wanted)]
+    lines = [f"approval {number} is revoked" for number in sorted(wanted)] + _elsewhere(desk)
     fields = {"revoked": sorted(wanted), "state": str(desk.directory)}
     show(fields, lines, as_json=args.json)
     return ExitCode.OK
@@ -245,6 +256,7 @@ def _show(
     if desk.running is not None:
         # The running proxy goes by its own policy.
         standings = desk.running["spending"]["budgets"]
+    left = _left_of_approvals(desk)
     fields = {
         "state": str(desk.directory),
         "running": desk.running is not None,
@@ -253,7 +265,7 @@ def _show(
             {
                 "id": one.id,
                 "usd": dollars(one.nano_usd),
-                "usd_left": dollars(approvals.left(one)),
+                "usd_left": left.get(one.id, dollars(approvals.left(one))),
                 "until": rfc3339(desk.now.wall + one.until - book.budget_time),
                 "by": one.by,
                 "reason": one.reason,
@@ -264,6 +276,14 @@ def _show(
     }
     show(fields, _lines(fields), as_json=args.json)
     return ExitCode.OK
+
+
+def _left_of_approvals(desk: Desk) -> dict[int, float]:
+    """US dollars left of each, where the running proxy charges them with others."""
+    spending = (desk.running or {}).get("spending", {})
+    if not spending.get("shared"):
+        return {}
+    return {row["id"]: row["usd_left"] for row in spending.get("approved", ())}
 
 
 def _egress(desk: Desk, args: argparse.Namespace) -> int:

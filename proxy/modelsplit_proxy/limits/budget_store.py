@@ -8,7 +8,7 @@ but not where it is not seen, as from another machine: there, too, nobody spends
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.approvals import ApprovalAction, Change
@@ -18,6 +18,7 @@ from modelsplit_policy.vocabulary import Provider, Role
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
 # Less than nothing, which an earlier modelsplit may have written, is nothing: no credit.
 _CHARGES: Final = """
@@ -25,12 +26,12 @@ SELECT id, at, model, role, provider, max(nano_usd, 0) FROM budget_charges
 WHERE at > ? ORDER BY at, id
 """
 _CHANGES: Final = """
-SELECT id, at, wall, action, by_whom, reason, nano_usd, until, target
+SELECT id, at, wall, action, by_whom, reason, nano_usd, until, target, uid
 FROM budget_changes ORDER BY id
 """
 _ADD_CHANGE: Final = """
-INSERT INTO budget_changes (at, wall, action, by_whom, reason, nano_usd, until, target)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO budget_changes (at, wall, action, by_whom, reason, nano_usd, until, target, uid)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, coalesce(nullif(?, ''), lower(hex(randomblob(8)))))
 """
 _ADD_CHARGE: Final = """
 INSERT INTO budget_charges
@@ -117,14 +118,39 @@ def news(db: sqlite3.Connection, keeper: str) -> tuple[bool, tuple[Change, ...]]
 
 
 def add_change(db: sqlite3.Connection, change: Change) -> int:
-    """Add to the history; the number it got (its own ``id`` is not looked at)."""
+    """Add to the history; the number it got (its own ``id`` is not looked at).
+
+    One without a ``uid`` is given one.
+    """
     values = (
         *(change.at, change.wall, change.action, change.by, change.reason),
-        *(change.nano_usd, change.until, change.target),
+        *(change.nano_usd, change.until, change.target, change.uid),
     )
     added = db.execute(_ADD_CHANGE, values)
     assert added.lastrowid is not None
     return added.lastrowid
+
+
+def learn(
+    db: sqlite3.Connection, approvals: Iterable[Change], revocations: Iterable[tuple[str, Change]]
+) -> None:
+    """Add what other machines know, each change once.
+
+    ``revocations``: with the uid of what is revoked; one of an approval that is not known is left
+    out.
+    """
+    for approval in approvals:
+        if _numbered(db, approval.uid) is None:
+            add_change(db, approval)
+    for uid, revocation in revocations:
+        target = _numbered(db, uid)
+        if target is not None and not _revoked(db, target):
+            add_change(db, replace(revocation, target=target))
+
+
+def _numbered(db: sqlite3.Connection, uid: str) -> int | None:
+    row = db.execute("SELECT id FROM budget_changes WHERE uid = ?", (uid,)).fetchone()
+    return None if row is None else row[0]
 
 
 def reserve(db: sqlite3.Connection, line: ChargeRow) -> None:
@@ -191,9 +217,11 @@ def _reservation(row: tuple[int, float, str, str, str, int]) -> Reservation:
     return Reservation(number, at, Charge(model, Role(role), Provider(provider), nano_usd))
 
 
-def _change(row: tuple[int, float, float, str, str, str, int, float, int | None]) -> Change:
-    number, at, wall, action, by, reason, nano_usd, until, target = row
-    return Change(number, at, wall, ApprovalAction(action), by, reason, nano_usd, until, target)
+def _change(row: tuple[int, float, float, str, str, str, int, float, int | None, str]) -> Change:
+    number, at, wall, action, by, reason, nano_usd, until, target, uid = row
+    return Change(
+        number, at, wall, ApprovalAction(action), by, reason, nano_usd, until, target, uid
+    )
 
 
 def members(db: sqlite3.Connection, name: str, wall: float) -> tuple[str, dict[str, float]]:

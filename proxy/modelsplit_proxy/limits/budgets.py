@@ -21,17 +21,21 @@ import secrets
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.approvals import Approvals, Change, Denied
 from modelsplit_policy.budget_clock import Anchor, drift_s
 from modelsplit_policy.budgets import (
     MOST_NANO,
+    Amount,
     Budgets,
     Charge,
+    Claim,
+    Counted,
     Exhausted,
     Reservation,
     computed_nothing,
+    dollars,
     nano,
     rank,
 )
@@ -41,16 +45,17 @@ from modelsplit_policy.model_names import ModelNames
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.limits import budget_store, egress_store
 from modelsplit_proxy.limits.budget_store import ChargeRow, NotKeeperError, RevokedError
-from modelsplit_proxy.limits.shared_sums import AwayError
+from modelsplit_proxy.limits.shared_approvals import name_of
+from modelsplit_proxy.limits.shared_sums import AwayError, Patience
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
-    from modelsplit_policy.budgets import Claim, Counted, Standing
+    from modelsplit_policy.budgets import Standing
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.go_json import Fields
@@ -79,6 +84,9 @@ _DRIFT_S: Final = 1.0
 # Charges are deleted this long after the longest window, looked for so often.
 _KEPT_S: Final = 7 * 86_400.0
 _FORGET_EVERY_S: Final = 86_400.0
+# Longer than any approval, and by how much the clocks of machines may differ that charge it.
+_APPROVAL_S: Final = 400 * 86_400
+_MARGIN_S: Final = 86_400
 
 
 @dataclass(slots=True)
@@ -114,6 +122,8 @@ class BudgetKeeper:
         self._keeper = secrets.token_hex(8)
         self._is_open = False
         self._taken_over = False
+        # Charges of calls under way, with the approvals that they are charged to.
+        self._under_way: dict[int, tuple[int, Counted]] = {}
         self._written = time.anchor()
         self._forget_at = 0.0
         self.refusals = Refusals()
@@ -210,17 +220,52 @@ class BudgetKeeper:
         return self._budgets.longest_s
 
     def counted(self) -> dict[str, tuple[Counted, ...]]:
-        """What is counted here, by the names of the budgets that refuse calls."""
-        return self._budgets.counted(self._time.now())
+        """What is counted here, by the names of the budgets that refuse calls, and of approvals."""
+        now = self._time.now()
+        counted = self._budgets.counted(now)
+        for approval in self._approvals.in_force(now):
+            counted[name_of(approval.uid)] = tuple(self._charged_to(approval))
+        return counted
+
+    def _charged_to(self, approval: Change) -> Iterator[Counted]:
+        """What has been settled as one charge, without a number; then those under way."""
+        under_way = [c for to, c in self._under_way.values() if to == approval.id]
+        spent = self._approvals.spent.get(approval.id, 0)
+        settled = spent - sum(charge.nano_usd for charge in under_way)
+        if settled:
+            yield Counted(0, approval.at, settled)
+        yield from under_way
 
     def all_claims(self) -> tuple[Claim, ...]:
-        """A question about every budget that refuses calls."""
-        return self._budgets.claims()
+        """A question about every budget that refuses calls, and every approval in force."""
+        approvals = self._approvals.in_force(self._time.now())
+        return (*self._budgets.claims(), *(self._claim(one, 0) for one in approvals))
+
+    async def changes(self) -> tuple[Change, ...]:
+        """The history of approvals, as the file has it now."""
+        await self.look()
+        return self._approvals.changes
+
+    async def learn(
+        self, approvals: Sequence[Change], revocations: Sequence[tuple[str, Change]]
+    ) -> None:
+        """Add to it what others know; of a revocation the uid of what it revokes. StoreError."""
+        await self._store.commit(lambda db: budget_store.learn(db, approvals, revocations))
+        await self.look()
 
     def approved(self) -> tuple[list[Change], float]:
         """The approvals in force, and what is left of them together, in US dollars."""
         valid = self._approvals.in_force(self._time.now())
+        known = {} if self._shared is None else self._shared.sums
+        for approval in valid:
+            if (sums := known.get(name_of(approval.uid))) is not None:
+                self._approvals.spent_by_all[approval.id] = sums.nano_usd
         return valid, sum(map(self._approvals.left, valid)) / nano(1)
+
+    def approval_fields(self, approval: Change) -> dict[str, Any]:
+        """One approval in force as plain values; money in US dollars, over all who charge it."""
+        left = self._approvals.left(approval)
+        return {"id": approval.id, "usd": dollars(approval.nano_usd), "usd_left": dollars(left)}
 
     # 2. For calls.
 
@@ -256,7 +301,12 @@ class BudgetKeeper:
     def has_room(self, model: str, role: Role, provider: Provider) -> bool:
         """Whether budgets of calls would let one through now."""
         charge = Charge(self._names.canonical(model), role, provider)
-        return self._budgets.check(self._time.now(), charge) is None
+        if self._budgets.check(self._time.now(), charge) is not None:
+            return False
+        claims = () if self._shared is None else self._budgets.claims(charge)
+        standings = self.standing(charge) if claims else ()
+        names = {claim.name for claim in claims}
+        return all(row.calls_left != 0 for row in standings if row.name in names)
 
     def header_lines(self, record: CallRecord) -> list[bytes]:
         """``RateLimit`` lines for the budgets that concern a call; none for most calls."""
@@ -278,6 +328,7 @@ class BudgetKeeper:
         if cloud:
             return (
                 await self._refresh()
+                or await self._learn_approvals(attempt_charge)
                 or self._check_cloud(attempt_charge)
                 or self._check(attempt_charge)
                 or await self._check_shared(attempt_charge)
@@ -296,7 +347,7 @@ class BudgetKeeper:
         if (closed := self._closed()) is not None:
             return closed if must else None
         if cloud:
-            approval = self._approvals.choose(self._time.now(), charge.nano_usd)
+            approval = self._choose(attempt_charge)
             if isinstance(approval, Denied):
                 return self._not_approved(approval, charge)
             attempt_charge.approval = approval
@@ -325,9 +376,10 @@ class BudgetKeeper:
         keeper, charged = self._keeper, reservation.charge.nano_usd
         cost = _cost(attempt, charged)
         self._budgets.settle(reservation, cost)
-        self._tell_shared(reservation, cost)
         if attempt_charge.approval is not None:
+            self._under_way.pop(reservation.id, None)
             self._approvals.charge(attempt_charge.approval.id, cost - charged)
+        self._tell_shared(attempt_charge, reservation, cost)
         self._submit(
             f"the cost of {attempt_charge.record.request_id}",
             lambda db: budget_store.settle(db, keeper, reservation.id, cost),
@@ -363,10 +415,31 @@ class BudgetKeeper:
         if not attempt_charge.priced:
             self._note(attempt_charge)
             return budget_text.price_unknown(charge.model)
-        denied = self._approvals.choose(self._time.now(), charge.nano_usd)
+        denied = self._choose(attempt_charge)
         if isinstance(denied, Denied):
             self._note(attempt_charge)
             return self._not_approved(denied, charge)
+        return None
+
+    def _choose(self, attempt_charge: AttemptCharge) -> Change | Denied:
+        """The approval that it is to be charged to."""
+        nano_usd, full = attempt_charge.charge.nano_usd, attempt_charge.full
+        return self._approvals.choose(self._time.now(), nano_usd, full)
+
+    async def _learn_approvals(self, attempt_charge: AttemptCharge) -> Failure | None:
+        """Where none here covers it, one may have been given at another proxy just now."""
+        if self._shared is None or not isinstance(self._choose(attempt_charge), Denied):
+            return None
+        return await self._hear_of_changes(attempt_charge)
+
+    async def _hear_of_changes(self, attempt_charge: AttemptCharge) -> Failure | None:
+        assert self._shared is not None
+        try:
+            await self._shared.learn_approvals(attempt_charge.patience)
+        except AwayError as error:
+            return budget_text.shared_away(str(error))
+        except StoreError as error:
+            return budget_text.unavailable(self._why(error))
         return None
 
     def _not_approved(self, denied: Denied, charge: Charge) -> Failure:
@@ -378,24 +451,33 @@ class BudgetKeeper:
 
     async def _check_shared(self, attempt_charge: AttemptCharge) -> Failure | None:
         """Why there is no room for it among everybody's calls; counts nothing."""
-        claims = self._budgets.claims(attempt_charge.charge)
-        if self._shared is None or not claims:
-            return None
-        try:
-            sums = await self._shared.look(claims)
-        except AwayError as error:
-            return budget_text.shared_away(str(error))
-        return self._full(attempt_charge, claims, sums)
+        while self._shared is not None:
+            approval = self._approval_of(attempt_charge)
+            if isinstance(approval, Denied):
+                return self._not_approved(approval, attempt_charge.charge)
+            claims = self._claims(attempt_charge.charge, approval)
+            if not claims:
+                break
+            try:
+                sums = await self._shared.look(claims, attempt_charge.patience)
+            except AwayError as error:
+                return budget_text.shared_away(str(error))
+            full = self._full(attempt_charge, claims, sums)
+            if full is not None or not await self._is_spent(attempt_charge, approval, sums):
+                return full
+        return None
 
     async def _share(
         self, attempt_charge: AttemptCharge, reservation: Reservation
     ) -> Failure | None:
         """Count it among everybody's calls too; where that cannot be, it is not counted here."""
-        claims = self._budgets.claims(reservation.charge)
-        if self._shared is None or not claims:
+        if self._shared is None:
+            return None
+        approval = attempt_charge.approval
+        if not (claims := self._claims(reservation.charge, approval)):
             return None
         try:
-            sums = await self._shared.count(reservation.id, claims)
+            sums = await self._shared.count(reservation.id, claims, attempt_charge.patience)
         except asyncio.CancelledError:
             self._undo(attempt_charge, reservation)
             raise
@@ -403,9 +485,50 @@ class BudgetKeeper:
             self._undo(attempt_charge, reservation)
             return budget_text.shared_away(str(error))
         full = self._full(attempt_charge, claims, sums)
-        if full is not None:
+        is_spent = await self._is_spent(attempt_charge, approval, sums)
+        if full is not None or is_spent:
             self._undo(attempt_charge, reservation)
+        if full is None and is_spent:
+            # Another approval may have room for it.
+            return await self.reserve(attempt_charge)
         return full
+
+    def _approval_of(self, attempt_charge: AttemptCharge) -> Change | Denied | None:
+        """What it would be charged to; None: it needs no approval."""
+        is_cloud = attempt_charge.charge.provider is Provider.CLOUD
+        return self._choose(attempt_charge) if is_cloud else None
+
+    def _claims(self, charge: Charge, approval: Change | None) -> tuple[Claim, ...]:
+        """What it asks of budgets and of its approval among everybody's calls."""
+        claims = self._budgets.claims(charge)
+        return claims if approval is None else (*claims, self._claim(approval, charge.nano_usd))
+
+    def _claim(self, approval: Change, nano_usd: int) -> Claim:
+        """An approval is counted from when it was given until it is over."""
+        return Claim(
+            name=name_of(approval.uid),
+            window_s=_APPROVAL_S,
+            max_calls=None,
+            max_nano_usd=approval.nano_usd,
+            nano_usd=nano_usd,
+            lease=Amount(0, int(approval.nano_usd * self._budgets.cloud_lease)),
+            approval=approval.uid,
+            given_s=max(0, int(self._time.now() - approval.at)) + _MARGIN_S,
+        )
+
+    async def _is_spent(
+        self, attempt_charge: AttemptCharge, approval: Change | None, sums: Mapping[str, Sums]
+    ) -> bool:
+        """Whether the approval has no room among everybody's calls; it is then not asked again."""
+        if approval is None:
+            return False
+        of_all = sums[name_of(approval.uid)]
+        self._approvals.spent_by_all[approval.id] = of_all.nano_usd
+        if of_all.is_revoked:
+            await self._hear_of_changes(attempt_charge)
+        if not of_all.has_room:
+            attempt_charge.full += (approval.id,)
+        return not of_all.has_room
 
     def _full(
         self, attempt_charge: AttemptCharge, claims: Sequence[Claim], sums: Mapping[str, Sums]
@@ -415,24 +538,34 @@ class BudgetKeeper:
         refusals = [
             _exhausted(standings[claim.name], sums[claim.name], claim)
             for claim in claims
-            if not sums[claim.name].has_room
+            if not (sums[claim.name].has_room or claim.approval)
         ]
         worst = max(refusals, key=lambda one: rank(one.opens_in_s), default=None)
         return None if worst is None else self._refuse(attempt_charge, worst)
 
-    def _tell_shared(self, reservation: Reservation, nano_usd: int | None) -> None:
-        claims = self._budgets.claims(reservation.charge)
-        if self._shared is not None and claims:
+    def _tell_shared(
+        self, attempt_charge: AttemptCharge, reservation: Reservation, nano_usd: int | None
+    ) -> None:
+        if self._shared is None:
+            return
+        if claims := self._claims(reservation.charge, attempt_charge.approval):
             self._shared.settle(reservation.id, claims, nano_usd)
 
     def _over_all(self, standing: Standing) -> Standing:
         """The same with what all proxies count, as far as that has been asked."""
         assert self._shared is not None
+        if standing.shadow:
+            return standing
+        lease = self._shared.lease(standing.name)
         sums = self._shared.sums.get(standing.name)
         if sums is None:
-            return standing
+            return replace(standing, lease=lease)
         return replace(
-            standing, calls=sums.calls, nano_usd=sums.nano_usd, frees_in_s=sums.frees_in_s
+            standing,
+            calls=sums.calls,
+            nano_usd=sums.nano_usd,
+            frees_in_s=sums.frees_in_s,
+            lease=lease,
         )
 
     def _refuse(self, attempt_charge: AttemptCharge, exhausted: Exhausted) -> Failure:
@@ -447,8 +580,11 @@ class BudgetKeeper:
 
     def _count(self, attempt_charge: AttemptCharge, reservation: Reservation) -> None:
         attempt_charge.reservation = reservation
-        if attempt_charge.approval is not None:
-            self._approvals.charge(attempt_charge.approval.id, reservation.charge.nano_usd)
+        if (approval := attempt_charge.approval) is not None:
+            nano_usd = reservation.charge.nano_usd
+            self._approvals.charge(approval.id, nano_usd)
+            counted = Counted(reservation.id, reservation.at, nano_usd)
+            self._under_way[reservation.id] = (approval.id, counted)
         self.refusals.shadow.update(reservation.over)
         self._note(attempt_charge)
 
@@ -492,9 +628,10 @@ class BudgetKeeper:
         keeper = self._keeper
         attempt_charge.reservation = None
         self._budgets.give_back(reservation)
-        self._tell_shared(reservation, None)
         if attempt_charge.approval is not None:
+            self._under_way.pop(reservation.id, None)
             self._approvals.charge(attempt_charge.approval.id, -reservation.charge.nano_usd)
+        self._tell_shared(attempt_charge, reservation, None)
         # Behind whatever wrote it, should that still be on its way.
         self._submit(
             f"what was given back of {attempt_charge.record.request_id}",
@@ -553,7 +690,10 @@ class BudgetKeeper:
 class AttemptCharge:
     """What one attempt is charged: asked, reserved, and in the end settled."""
 
-    __slots__ = ("_budget_keeper", "approval", "charge", "priced", "record", "reservation")
+    __slots__ = (
+        *("_budget_keeper", "_patience", "approval", "charge", "full", "priced", "record"),
+        "reservation",
+    )
 
     def __init__(
         self, budget_keeper: BudgetKeeper, record: CallRecord, charge: Charge, *, priced: bool
@@ -564,6 +704,17 @@ class AttemptCharge:
         self.priced = priced
         self.reservation: Reservation | None = None
         self.approval: Change | None = None
+        # Approvals that others have said to have no room for it.
+        self.full: tuple[int, ...] = ()
+        self._patience: Patience | None = None
+
+    @property
+    def patience(self) -> Patience:
+        """For how long it still waits for who counts it elsewhere."""
+        if self._patience is None:
+            shared = self._budget_keeper.shared
+            self._patience = Patience() if shared is None else shared.patience()
+        return self._patience
 
     async def check(self) -> Failure | None:
         return await self._budget_keeper.check(self)

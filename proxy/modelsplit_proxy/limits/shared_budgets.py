@@ -7,7 +7,8 @@ step in which it saw that there is room for it among everybody's.
 The server is not believed to have kept what it was told. Whenever it may have lost some of it
 (another ``run_id``, another epoch or none), or may not have got all of it (a connection broke),
 each proxy writes its own charges anew; where some were lost, nothing is counted before everybody
-has. Away is away: whatever the error is, nothing that must be counted is sent.
+has. Away is away: whatever the error is, nothing that must be counted is sent, but on a lease
+(``modelsplit_policy.leases``).
 """
 
 from __future__ import annotations
@@ -16,22 +17,25 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from dataclasses import replace
 from itertools import chain
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, cast
-from urllib.parse import urlsplit
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
-
-from modelsplit_proxy.limits import budget_store, shared_scripts
-from modelsplit_proxy.limits.shared_sums import AwayError, Sums
+from modelsplit_policy.budgets import Amount
+from modelsplit_policy.leases import Lease, Leases
+from modelsplit_proxy.limits import (
+    budget_store,
+    shared_approvals,
+    shared_link,
+    shared_scripts,
+)
+from modelsplit_proxy.limits.shared_link import SharedLink, in_words
+from modelsplit_proxy.limits.shared_sums import TIMEOUT_S, AwayError, Patience, Sums
+from modelsplit_proxy.runtime.clock import rfc3339
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from modelsplit_policy.budgets import Claim, Counted
     from modelsplit_proxy.limits.shared_sums import OwnCounts
@@ -41,35 +45,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("modelsplit")
 
-# A server that is well answers within a millisecond.
-TIMEOUT_S: Final = 0.25
 # How often to say that we are here, and to look whether it is back.
 _WATCH_S: Final = 1.0
 # So many calls ask at once; the others wait for these, and not for a server that they find away.
-_TURNS: Final = 8
-_PORT: Final = 6379
-_CONNECTIONS: Final = 2 * _TURNS
+_TURNS: Final = shared_link.CONNECTIONS // 2
 # Charges written anew with one command: a server does nothing else meanwhile.
 _AT_ONCE: Final = 500
 # A proxy that was heard of is written down again after this share of the longest window.
 _KEPT_SHARE: Final = 0.01
+# For how long a proxy may have charges that still matter: those to an approval.
+_REMEMBERED_S: Final = 367 * 86_400.0
+_HOUR_S: Final = 3600
 # The name of no charge.
 _NOBODY: Final = "-"
+_NONE: Final = Sums(0, 0, None, 0, 0)
 _ERROR_MAX: Final = 120
 _LOST: Final = "it has lost its counts; they are being written anew"
 _NOT_YET: Final = "it has not answered yet"
-# How a server is configured that keeps whatever it has said yes to.
-_WANTED: Final = MappingProxyType(
-    {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
-)
-_SCRIPTS: Final = (
-    shared_scripts.COUNT,
-    shared_scripts.SETTLE,
-    shared_scripts.BEGIN,
-    shared_scripts.SEED,
-    shared_scripts.HERE,
-)
-_AWAY: Final = (RedisError, OSError, TimeoutError)
+_TOO_MANY: Final = "too many calls ask it at once"
+_UNTOLD: Final = "this approval has not been told to it yet"
 
 
 class SharedBudgets:
@@ -84,36 +78,30 @@ class SharedBudgets:
         clock: Clock,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """``url``: ``redis://``, ``rediss://`` or ``unix://``; ValueError if it is none of them.
-
-        ``timeout_s``: the longest that a call waits for the server.
-        """
-        self._redis = Redis.from_url(
-            url,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            max_connections=_CONNECTIONS,
-            retry=Retry(NoBackoff(), 0),
-            decode_responses=True,
-        )
-        # All keys in one slot of a cluster.
-        self._prefix = f"{{{prefix}}}"
+        """``url``, ``timeout_s``: as of ``SharedLink``."""
+        self._link = SharedLink(url, prefix, timeout_s)
         self._store = store
         self._tasks = tasks
         self._clock = clock
         self._name = ""
         self._heard_of: dict[str, float] = {}
         self._epoch = ""
+        # Everything of ours is there, as far as we know.
+        self._can_ask = False
         self._error: str | None = _NOT_YET
+        self._since = clock.wall()
         self._was_told = self._was_open = False
         self._trouble = asyncio.Event()
         self._turns = asyncio.Semaphore(_TURNS)
         self._own: OwnCounts | None = None
-        self._held: str | None = None
-        self.ping = _ping(url)
-        self._scripts = {text: self._redis.register_script(text) for text in _SCRIPTS}
+        self._leases = Leases()
+        # Approvals that it counts, by their names as budgets.
+        self._told: set[str] = set()
+        self.ping = self._link.ping
         # As they were when they were last asked.
         self.sums: dict[str, Sums] = {}
+        # Calls sent on a lease.
+        self.leased = 0
 
     def __repr__(self) -> str:
         return f"<SharedBudgets {self._name} {self._error or 'open'}>"
@@ -121,65 +109,141 @@ class SharedBudgets:
     @property
     def error(self) -> str | None:
         """Why nothing can be counted; None: it can."""
-        return self._error or self._held
+        return self._error
+
+    def patience(self) -> Patience:
+        """What one attempt has."""
+        return Patience(self._link.timeout_s)
 
     def fields(self) -> dict[str, Any]:
-        """For people. ``proxies``: how many count together, this one included."""
-        return {"error": self.error, "proxies": self._proxies()}
+        """For people. ``since``: of the error. ``proxies``: who count together, with this one."""
+        away = self._error is not None
+        return {
+            "error": self._error,
+            "since": rfc3339(self._since) if away else None,
+            "away_s": round(self._clock.wall() - self._since, 3) if away else None,
+            "proxies": self._proxies(),
+            "calls_on_lease": self.leased,
+        }
 
     def _proxies(self) -> int:
-        return 1 + len(self._heard_of)
+        assert self._own is not None
+        since = self._clock.wall() - max(self._own.longest_s, _HOUR_S)
+        return 1 + sum(at >= since for at in self._heard_of.values())
 
     # 1. For calls.
 
-    async def look(self, claims: Sequence[Claim]) -> dict[str, Sums]:
+    async def look(
+        self, claims: Sequence[Claim], patience: Patience | None = None
+    ) -> dict[str, Sums]:
         """How budgets stand for such a call; counts nothing. Raises AwayError."""
-        return await self._ask(claims, _NOBODY, "look")
+        try:
+            return await self._ask(claims, _NOBODY, "look", patience)
+        except AwayError:
+            if self._can_ask or not self._leases.cover(claims, self._clock.now()):
+                raise
+            return self._with_room(claims)
 
-    async def count(self, number: int, claims: Sequence[Claim]) -> dict[str, Sums]:
-        """Count this charge in all of them if all have room, else in none. Raises AwayError."""
-        return await self._ask(claims, self._charge(number), "count")
+    async def count(
+        self, number: int, claims: Sequence[Claim], patience: Patience | None = None
+    ) -> dict[str, Sums]:
+        """Count this charge in all of them if all have room, else in none. Raises AwayError.
+
+        A caller who is cancelled has counted nothing in the end.
+        """
+        answer = asyncio.get_running_loop().create_future()
+        self._tasks.run(self._count(answer, number, claims, patience), "shared budgets")
+        return cast("dict[str, Sums]", await answer)
+
+    async def _count(
+        self,
+        answer: asyncio.Future[dict[str, Sums]],
+        number: int,
+        claims: Sequence[Claim],
+        patience: Patience | None,
+    ) -> None:
+        try:
+            sums = await self._ask(claims, self._charge(number), "count", patience)
+        except AwayError as error:
+            if answer.done():
+                return
+            if self._can_ask or not self._leases.spend(number, claims, self._clock.now()):
+                answer.set_exception(error)
+                return
+            self.leased += 1
+            sums = self._with_room(claims)
+        except asyncio.CancelledError:
+            answer.cancel()
+            raise
+        if answer.done():
+            self.settle(number, claims, None)
+        else:
+            answer.set_result(sums)
 
     def settle(self, number: int, claims: Sequence[Claim], nano_usd: int | None) -> None:
         """It has cost so much; None: it is none after all. Told a moment later."""
-        if self._error is None:
+        self._leases.settle(number, nano_usd)
+        if self._can_ask:
             self._tasks.run(self._settle(number, claims, nano_usd), "shared budgets")
 
-    async def _ask(self, claims: Sequence[Claim], charge: str, what: str) -> dict[str, Sums]:
-        async with self._turns:
-            if self._error is not None:
-                raise AwayError(self._error)
-            said, *budgets = await self._answer(claims, charge, what)
+    def lease(self, name: str) -> Amount | None:
+        """What may be spent of this budget although nobody can be asked; None: they can."""
+        return None if self._error is None else self._leases.left(name, self._clock.now())
+
+    def _with_room(self, claims: Sequence[Claim]) -> dict[str, Sums]:
+        """As far as it is known, for calls on a lease."""
+        known = {claim.name: self.sums.get(claim.name, _NONE) for claim in claims}
+        return {name: replace(sums, calls_wait_s=0, money_wait_s=0) for name, sums in known.items()}
+
+    async def _ask(
+        self, claims: Sequence[Claim], charge: str, what: str, patience: Patience | None
+    ) -> dict[str, Sums]:
+        patience = patience or self.patience()
+        began, is_asked = self._clock.now(), False
+        try:
+            async with asyncio.timeout(patience.left_s), self._turns:
+                if not self._can_ask:
+                    raise AwayError(self._error)
+                is_asked = True
+                await self._tell_of(claims)
+                return await self._answer(claims, charge, what)
+        except shared_link.ERRORS as error:
+            if not is_asked and isinstance(error, TimeoutError):
+                raise AwayError(_TOO_MANY) from None
+            raise AwayError(self._lose(in_words(error))) from None
+        finally:
+            patience.spend(self._clock.now() - began)
+
+    async def _answer(self, claims: Sequence[Claim], charge: str, what: str) -> dict[str, Sums]:
+        names = ("state", "expected", f"seeded:{self._epoch}", "changes", *_places(claims))
+        rows = chain.from_iterable(map(_row, claims))
+        arguments = [self._epoch, self._name, charge, what, *rows]
+        began, times_lost = self._clock.now(), self._leases.times_lost
+        keys = self._link.keys(*names)
+        answer: list[Any] = await self._link.run(shared_scripts.COUNT, keys, arguments)
+        said, *budgets = answer
         if said == "lost":
             raise AwayError(self._lose(_LOST))
-        self._held = _expecting(budgets[0]) if said == "expecting" else None
-        if self._held is not None:
-            raise AwayError(self._held)
-        names = [claim.name for claim in claims]
-        sums = dict(zip(names, map(_sums, budgets), strict=True))
+        if said == "expecting":
+            raise AwayError(self._lose(_expecting(budgets[0])))
+        sums = {}
+        for claim, row in zip(claims, budgets, strict=True):
+            sums[claim.name] = _sums(row)
+            self._leases.renew(claim.name, _lease(row, began), times_lost)
         self.sums |= sums
+        if self._can_ask:
+            self._well()
         return sums
 
-    async def _answer(self, claims: Sequence[Claim], charge: str, what: str) -> list[Any]:
-        keys = self._keys("epoch", "expected", f"seeded:{self._epoch}", *_places(claims))
-        rows = chain.from_iterable(map(_row, claims))
-        arguments = [self._epoch, charge, what, *rows]
-        try:
-            return cast("list[Any]", await self._run(shared_scripts.COUNT, keys, arguments))
-        except asyncio.CancelledError:
-            # It may have been counted, or be counted yet.
-            self._lose("a call that was being counted was broken off")
-            raise
-        except _AWAY as error:
-            raise AwayError(self._lose(_in_words(error))) from None
-
     async def _settle(self, number: int, claims: Sequence[Claim], nano_usd: int | None) -> None:
-        keys = self._keys("epoch", *_places(claims))
+        names = chain.from_iterable(_places_of(claim.name)[:2] for claim in claims)
+        keys = self._link.keys("state", *names)
         cost = [] if nano_usd is None else [nano_usd]
         try:
-            await self._run(shared_scripts.SETTLE, keys, [self._epoch, self._charge(number), *cost])
-        except _AWAY as error:
-            self._lose(_in_words(error))
+            arguments = [self._epoch, self._charge(number), *cost]
+            await self._link.run(shared_scripts.SETTLE, keys, arguments)
+        except shared_link.ERRORS as error:
+            self._lose(in_words(error))
 
     # 2. For the process.
 
@@ -203,29 +267,42 @@ class SharedBudgets:
             return
         try:
             await self._know_ourselves()
-            if self._error is not None:
+            if not self._can_ask:
                 await self._begin()
             await self._say_that_we_are_here()
+            await self._exchange_approvals()
             if claims := self._own.all_claims():
-                await self.look(claims)
-        except _AWAY as error:
-            self._lose(_in_words(error))
+                await self._ask(claims, _NOBODY, "look", None)
+            else:
+                self._well()
+        except shared_link.ERRORS as error:
+            self._lose(in_words(error))
         except StoreError as error:
             self._lose(f"the state file cannot be read: {error}"[:_ERROR_MAX])
         except AwayError:
             pass
 
     async def close(self) -> None:
-        await self._redis.aclose()
+        await self._link.close()
 
     def _lose(self, why: str) -> str:
         """From now on nothing is counted, until everything of ours has been written anew."""
+        self._can_ask = False
+        self._leases.lose()
+        if self._error is None:
+            self._since = self._clock.wall()
+        self._error = why
         if not self._was_told:
             self._was_told = True
             logger.error("shared budgets: the Redis: %s; calls that they count are refused", why)
-        self._error = why
         self._trouble.set()
         return why
+
+    def _well(self) -> None:
+        self._error = None
+        if self._was_told:
+            self._was_told = False
+            logger.warning("shared budgets: counted again, with %d proxies", self._proxies())
 
     async def _know_ourselves(self) -> None:
         if not self._name:
@@ -233,68 +310,71 @@ class SharedBudgets:
             reading = self._store.submit(lambda db: budget_store.members(db, name, wall))
             self._name, self._heard_of = await asyncio.wrap_future(reading)
 
+    # 3. Beginning anew.
+
     async def _begin(self) -> None:
         """Write all charges of ours anew, under the epoch that holds or a new one."""
         assert self._own is not None
-        info = await self._redis.info("server")
-        known = cast("str | None", await self._redis.get(self._key("epoch"))) or ""
-        run = str(info["run_id"])
-        is_same = known.startswith(f"{run}:")
-        self._epoch = await self._agree(
-            known, known if is_same else f"{run}:{secrets.token_hex(8)}"
-        )
-        now, counted = self._own.now(), self._own.counted()
-        for budget, charges in counted.items():
-            await self._seed(budget, charges, now)
-        self._error = None
+        run = await self._link.run_id()
+        known = await self._link.field("state", "")
+        wanted = known if known.startswith(f"{run}:") else f"{run}:{secrets.token_hex(8)}"
+        while (holds := await self._agree(known, wanted)) != wanted:
+            # Somebody else was faster.
+            known = wanted = holds
+        self._epoch = wanted
+        self._told.clear()
+        written: dict[str, dict[int, Counted]] = {}
+        while changes := _changes(written, self._own.counted()):
+            for budget, charges, gone in changes:
+                await self._seed(budget, charges, gone, is_all=budget not in written)
+                written[budget] = written.get(budget, {}) | {c.id: c for c in charges}
+                for number in gone:
+                    del written[budget][number]
+        # Between the last look at our own counts and this nothing else had a turn.
+        self._told.update(name for name in written if name.startswith(shared_approvals.PREFIX))
+        self._leases.told()
+        self._can_ask = True
         if not self._was_open:
             self._was_open = True
             await self._warn()
-        if self._was_told:
-            self._was_told = False
-            logger.warning("shared budgets: counted again, with %d proxies", self._proxies())
 
     async def _agree(self, known: str, wanted: str) -> str:
         """The epoch that holds. Where it is ours, whose charges may be lost is written with it."""
+        is_kept = bool(known) and known != wanted and await self._link.is_durable()
+        wall = self._clock.wall()
+        others = ((name, _ms(wall - at)) for name, at in self._heard_of.items())
+        keys = self._link.keys(
+            "state", "expected", "proxies", f"seeded:{known}", f"seeded:{wanted}"
+        )
+        arguments = [known, wanted, self._name, _ms(_REMEMBERED_S), int(is_kept)]
+        arguments += chain.from_iterable(others)
+        return cast("str", await self._link.run(shared_scripts.BEGIN, keys, arguments))
+
+    async def _seed(
+        self, budget: str, charges: Sequence[Counted], gone: Iterable[int], *, is_all: bool
+    ) -> None:
+        """Write these charges; the budget is known from then on, with none too.
+
+        ``is_all``: no others of ours are to stay.
+        """
         assert self._own is not None
-        longest_s = self._own.longest_s
-        lost = () if known == wanted or (known and await self._is_durable()) else self._others()
-        keys = self._keys("epoch", "expected", "proxies")
-        arguments = [known, wanted, self._name, _ms(longest_s), *lost]
-        return cast("str", await self._run(shared_scripts.BEGIN, keys, arguments))
-
-    async def _is_durable(self) -> bool:
-        """Whether the server has on disk whatever it has said yes to; False if it does not say."""
-        try:
-            said = await self._redis.config_get(*_WANTED)
-        except ResponseError:
-            return False
-        return bool(said == _WANTED)
-
-    def _others(self) -> Iterable[str | int]:
-        """Who else may have charges there, and for how many ms they still count."""
-        assert self._own is not None
-        wall, longest_s = self._clock.wall(), self._own.longest_s
-        for name, seen_at in self._heard_of.items():
-            yield from (name, _ms(max(0.0, seen_at + longest_s - wall)))
-
-    async def _seed(self, budget: str, charges: Sequence[Counted], now: float) -> None:
-        times, costs = self._keys(f"times:{budget}", f"costs:{budget}")
-        ours = {self._charge(charge.id) for charge in charges}
-        for first in range(0, len(charges), _AT_ONCE):
-            some = charges[first : first + _AT_ONCE]
-            rows = ((self._charge(c.id), _ms(now - c.at), c.nano_usd) for c in some)
-            arguments = [self._epoch, *chain.from_iterable(rows)]
-            await self._run(shared_scripts.SEED, [self._key("epoch"), times, costs], arguments)
-        there = cast("list[str]", await self._redis.zrange(times, 0, -1))
-        for gone in there:
-            if gone.startswith(f"{self._name}:") and gone not in ours:
-                keys = [self._key("epoch"), times, costs]
-                await self._run(shared_scripts.SETTLE, keys, [self._epoch, gone])
+        now = self._own.now()
+        firsts = range(0, max(1, len(charges)), _AT_ONCE)
+        parts = [charges[first : first + _AT_ONCE] for first in firsts]
+        mine = f"{self._name}:"
+        keys = self._link.keys("state", *_places_of(budget)[:2])
+        for part in parts:
+            rows = ((self._charge(c.id), _ms(now - c.at), c.nano_usd) for c in part)
+            replaced = mine if is_all and len(parts) == 1 else ""
+            arguments = [self._epoch, budget, replaced, *chain.from_iterable(rows)]
+            if await self._link.run(shared_scripts.SEED, keys, arguments) == "lost":
+                raise AwayError(self._lose(_LOST))
+        for number in gone:
+            await self._link.run(shared_scripts.SETTLE, keys, [self._epoch, self._charge(number)])
 
     async def _say_that_we_are_here(self) -> None:
-        keys = self._keys("epoch", f"seeded:{self._epoch}", "proxies")
-        said, *rows = await self._run(shared_scripts.HERE, keys, [self._epoch, self._name])
+        keys = self._link.keys("state", f"seeded:{self._epoch}", "proxies")
+        said, *rows = await self._link.run(shared_scripts.HERE, keys, [self._epoch, self._name])
         if said == "lost":
             raise AwayError(self._lose(_LOST))
         wall = self._clock.wall()
@@ -311,62 +391,114 @@ class SharedBudgets:
             for name, at in seen.items()
         )
         if is_news:
-            since = wall - longest_s
-            self._heard_of = seen
+            since = wall - _REMEMBERED_S
+            # A server that has forgotten some does not make us forget them.
+            known = {name: at for name, at in self._heard_of.items() if at >= since}
+            self._heard_of = known | seen
             self._store.submit(lambda db: budget_store.keep_members(db, seen, since))
 
     async def _warn(self) -> None:
         """Say what the server may lose, as far as it tells how it is configured."""
-        try:
-            said = await self._redis.config_get(*_WANTED)
-        except ResponseError:
-            return
-        wrong = [f"{name} {said[name]}" for name in _WANTED if said.get(name) != _WANTED[name]]
-        if wrong:
-            want = ", ".join(f"{name} {value}" for name, value in _WANTED.items())
+        if flaws := await self._link.flaws():
             text = "shared budgets: the server may lose what it counted (%s); it should have %s"
-            logger.warning(text, ", ".join(wrong), want)
+            logger.warning(text, ", ".join(flaws), shared_link.wanted())
 
-    # 3. Names.
+    # 4. Approvals.
 
-    async def _run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
-        return await self._scripts[script](keys=keys, args=arguments)
+    async def learn_approvals(self, patience: Patience) -> None:
+        """Tell ours, and hear of those that others have given. Raises AwayError, StoreError."""
+        began = self._clock.now()
+        try:
+            async with asyncio.timeout(patience.left_s):
+                if not self._can_ask:
+                    raise AwayError(self._error)
+                await self._exchange_approvals()
+        except shared_link.ERRORS as error:
+            raise AwayError(self._lose(in_words(error))) from None
+        finally:
+            patience.spend(self._clock.now() - began)
+
+    async def _exchange_approvals(self) -> None:
+        own = self._own
+        assert own is not None
+        changes = await own.changes()
+        now, wall = own.now(), self._clock.wall()
+        texts = shared_approvals.texts(changes, now, wall)
+        keys = self._link.keys("state", "changes")
+        said, *rows = await self._link.run(shared_scripts.TELL, keys, [self._epoch, *texts])
+        if said == "lost":
+            raise AwayError(self._lose(_LOST))
+        told = [*zip(rows[::2], rows[1::2], strict=True)]
+        approvals, revocations = shared_approvals.news(told, changes, now, wall)
+        if approvals or revocations:
+            await own.learn(approvals, revocations)
+        await self._forget(shared_approvals.over(told, wall))
+        await self._tell_of(own.all_claims())
+
+    async def _tell_of(self, claims: Sequence[Claim]) -> None:
+        """Have it count approvals that it has not counted yet."""
+        for claim in claims:
+            if claim.approval and claim.name not in self._told:
+                await self._seed(claim.name, (), (), is_all=False)
+                self._told.add(claim.name)
+
+    async def _forget(self, uids: Sequence[str]) -> None:
+        """What was an approval once."""
+        names = [shared_approvals.name_of(uid) for uid in uids]
+        if names:
+            fields = [f"{action}:{uid}" for uid in uids for action in ("approve", "revoke")]
+            await self._link.forget("changes", fields, [])
+            await self._link.forget("state", names, [*chain.from_iterable(map(_places_of, names))])
+
+    # 5. Names.
 
     def _charge(self, number: int) -> str:
         return f"{self._name}:{number}"
 
-    def _key(self, name: str) -> str:
-        return f"{self._prefix}:{name}"
 
-    def _keys(self, *names: str) -> list[str]:
-        return [self._key(name) for name in names]
-
-
-def _ping(url: str) -> str:
-    """The command that asks the same server whether it is there; no password is in it."""
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        return f"redis-cli -s {parts.path} ping"
-    tls = " --tls" if parts.scheme == "rediss" else ""
-    return f"redis-cli -h {parts.hostname} -p {parts.port or _PORT}{tls} ping"
-
-
-def _places(claims: Iterable[Claim]) -> Iterable[str]:
-    for claim in claims:
-        yield f"times:{claim.name}"
-        yield f"costs:{claim.name}"
+def _changes(
+    written: Mapping[str, Mapping[int, Counted]], counted: Mapping[str, Sequence[Counted]]
+) -> list[tuple[str, list[Counted], list[int]]]:
+    """Of each budget that is not as it was written: charges to write, and those that are gone."""
+    changes = []
+    for budget, charges in counted.items():
+        before = written.get(budget)
+        ids = {charge.id for charge in charges}
+        fresh = [c for c in charges if before is None or before.get(c.id) != c]
+        gone = [number for number in before or () if number not in ids]
+        if before is None or fresh or gone:
+            changes.append((budget, fresh, gone))
+    return changes
 
 
-def _row(claim: Claim) -> tuple[int, int, int, int]:
+def _places(claims: Sequence[Claim]) -> Iterable[str]:
+    return chain.from_iterable(_places_of(claim.name) for claim in claims)
+
+
+def _places_of(budget: str) -> tuple[str, str, str]:
+    """The names of what is kept of one budget."""
+    return f"times:{budget}", f"costs:{budget}", f"leases:{budget}"
+
+
+def _row(claim: Claim) -> tuple[str | int, ...]:
     """What a script is told of one budget."""
     calls = -1 if claim.max_calls is None else claim.max_calls
     money = -1 if claim.max_nano_usd is None else claim.max_nano_usd
-    return _ms(claim.window_s), calls, money, claim.nano_usd
+    lease = claim.lease
+    limits = (_ms(claim.window_s), calls, money, claim.nano_usd)
+    return claim.name, *limits, lease.calls, lease.nano_usd, claim.approval, _ms(claim.reach_s)
 
 
 def _sums(row: Sequence[int]) -> Sums:
-    calls, nano_usd, frees, calls_wait, money_wait = map(int, row)
-    return Sums(calls, nano_usd, _s(frees), _s(calls_wait), _s(money_wait))
+    calls, nano_usd, frees, calls_wait, money_wait = map(int, row[:5])
+    is_revoked = int(row[9]) == 1
+    return Sums(calls, nano_usd, _s(frees), _s(calls_wait), _s(money_wait), is_revoked)
+
+
+def _lease(row: Sequence[int], asked_at: float) -> Lease:
+    """Holds at most from the moment at which it was asked for."""
+    calls, nano_usd, holds_ms, revision = map(int, row[5:9])
+    return Lease(revision, Amount(calls, nano_usd), asked_at + holds_ms / 1000)
 
 
 def _s(milliseconds: int) -> float | None:
@@ -379,8 +511,3 @@ def _ms(seconds: float) -> int:
 
 def _expecting(proxy: str) -> str:
     return f"it lost its counts, and proxy {proxy} has not written its own anew"
-
-
-def _in_words(error: BaseException) -> str:
-    text = str(error).rstrip(".") or type(error).__name__
-    return f"it is away: {text}"[:_ERROR_MAX]

@@ -1,14 +1,17 @@
 """What Redis does for budgets that several proxies count together, each in one atomic step.
 
-A budget is a sorted set of its charges (score: when, in milliseconds by the server's clock) and
-a hash of what each costs, in billionths of a US dollar, with their sum under an empty name. A
-charge is named ``<proxy>:<id>``. Sums stay below 2**53, up to which Lua's numbers are exact.
+A budget is a sorted set of its charges (score: when, in milliseconds by the server's clock), a
+hash of what each costs, in billionths of a US dollar, with their sum under an empty name, and a
+hash of the leases of proxies, each ``<calls> <cost> <until> <revision>``. A charge is named
+``<proxy>:<id>``. Sums stay below 2**53, up to which Lua's numbers are exact.
 
-``epoch``: a text that begins with the server's ``run_id`` and is changed when it may have lost
-charges; every step names the one that its proxy has seen, and does nothing under another.
-``expected``: the proxies whose charges may be lost, with the moment from which they count for
-nothing; ``seeded``: the ones that have written theirs anew. Nothing is counted while one is
-expected that has not.
+``state``: a hash with the epoch under an empty name, a text that begins with the server's
+``run_id`` and is changed when it may have lost charges; every step names the one that its proxy
+has seen, and does nothing under another. Beside it the names of all budgets: one of them without
+its mark (``*`` among its costs), or with charges but not their costs, has been evicted or deleted,
+and then the epoch is over. ``expected``: the proxies whose charges may be lost, and when each was
+last heard of; ``seeded``: the ones that have written theirs anew. A budget in whose window one is
+expected that has not is not counted.
 """
 
 from __future__ import annotations
@@ -25,7 +28,13 @@ end
 _HOLDS: Final = """
 local function holds(epoch)
     local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
-    return redis.call('GET', KEYS[1]) == epoch and string.sub(epoch, 1, #run) == run
+    return redis.call('HGET', KEYS[1], '') == epoch and string.sub(epoch, 1, #run) == run
+end
+"""
+_WHOLE: Final = """
+local function whole(times, costs)
+    return redis.call('HEXISTS', costs, '*') == 1
+        and redis.call('ZCARD', times) == redis.call('HLEN', costs) - 2
 end
 """
 _REMOVE: Final = """
@@ -45,30 +54,83 @@ local function put(times, costs, member, at, cost)
     if old then redis.call('HINCRBY', costs, '', 0 - old) end
 end
 """
+_LEASES: Final = """
+local function read_lease(text)
+    local calls, cost, ends, revision = string.match(text or '', '(%d+) (%d+) (%d+) (%d+)')
+    return tonumber(calls or 0), tonumber(cost or 0), tonumber(ends or 0), tonumber(revision or 0)
+end
 
-# KEYS: epoch, expected, seeded, then times and costs of each budget.
-# ARGV: epoch, charge (of a look: a name that none has), "count" or "look", then of each budget:
-# window in ms, most calls, most cost (-1: none), cost of this charge.
+local function leased_to_others(leases, me, now)
+    local all, calls, cost = redis.call('HGETALL', leases), 0, 0
+    for i = 1, #all, 2 do
+        local its_calls, its_cost, ends = read_lease(all[i + 1])
+        if all[i] == me then
+        elseif ends <= now then redis.call('HDEL', leases, all[i])
+        else calls, cost = calls + its_calls, cost + its_cost end
+    end
+    return calls, cost
+end
+
+-- As much as there is room for, at most so much. Written anew only where that changes it, or it is
+-- no longer young: a write may have to wait for a disk.
+local function renew_lease(leases, me, now, window, most_calls, most_cost, calls, cost)
+    window = math.min(window, 86400000)
+    if most_calls <= 0 and most_cost <= 0 then return 0, 0, 0, 0 end
+    calls = string.format('%d', math.max(0, math.min(most_calls, calls)))
+    cost = string.format('%d', math.max(0, math.min(most_cost, cost)))
+    local old_calls, old_cost, ends, revision = read_lease(redis.call('HGET', leases, me))
+    if old_calls ~= tonumber(calls) or old_cost ~= tonumber(cost) or ends - now < window * 0.9 then
+        ends, revision = now + window, revision + 1
+        local text = string.format('%s %s %d %d', calls, cost, ends, revision)
+        redis.call('HSET', leases, me, text)
+    end
+    return calls, cost, ends - now, revision
+end
+"""
+
+# KEYS: state, expected, seeded, changes, then times, costs and leases of each budget.
+# ARGV: epoch, this proxy, charge (of a look: a name that none has), "count" or "look", then of each
+# budget: its name, window in ms, most calls, most cost (-1: none), cost of this charge, most calls
+# and most cost of a lease, the uid of the approval that it is (of a budget: empty), and how many ms
+# ago a charge can have been that still counts.
 # Answers "lost"; "expecting" and for whom; or "free" or "full", then of each budget: calls, cost,
 # ms until the oldest leaves (-1: none is there), ms until there is room for calls, and for cost
-# (0: there is, -1: never).
+# (0: there is, -1: never), calls and cost of our lease, ms for which it holds, its revision, and
+# 1 for an approval that is revoked.
 COUNT: Final = (
     _CLOCK
     + _HOLDS
+    + _WHOLE
     + _REMOVE
     + _PUT
+    + _LEASES
     + """
 if not holds(ARGV[1]) then return {'lost'} end
-local now = clock()
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-for _, proxy in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-    if redis.call('SISMEMBER', KEYS[3], proxy) == 0 then return {'expecting', proxy} end
+local now, me, charge = clock(), ARGV[2], ARGV[3]
+local budgets = (#KEYS - 4) / 3
+local function of_budget(i, what) return ARGV[5 + 9 * i + what] end
+
+local expected = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+for i = 0, budgets - 1 do
+    if not whole(KEYS[5 + 3 * i], KEYS[6 + 3 * i]) then
+        -- Nobody has written it yet, or it was there and is gone.
+        if redis.call('HEXISTS', KEYS[1], of_budget(i, 0)) == 1 then redis.call('DEL', KEYS[1]) end
+        return {'lost'}
+    end
+    for j = 1, #expected, 2 do
+        if expected[j + 1] + of_budget(i, 8) > now
+            and redis.call('SISMEMBER', KEYS[3], expected[j]) == 0 then
+            return {'expecting', expected[j]}
+        end
+    end
 end
 
 local function calls_wait(times, window, count, most)
     if most < 0 or count < most then return 0 end
     if most == 0 then return -1 end
     local at = redis.call('ZRANGE', times, count - most, count - most, 'WITHSCORES')[2]
+    -- All that is in the way is leased: for how long nobody knows.
+    if not at then return window end
     return math.max(1, at + window - now)
 end
 
@@ -81,37 +143,52 @@ local function cost_wait(times, costs, window, total, most, cost)
         too_much = too_much - redis.call('HGET', costs, entries[i])
         if too_much <= 0 then return math.max(1, entries[i + 1] + window - now) end
     end
-    return -1
+    return window
 end
 
-local answer, verdict = {}, 'free'
-for i = 0, (#KEYS - 3) / 2 - 1 do
-    local times, costs = KEYS[4 + 2 * i], KEYS[5 + 2 * i]
-    local window, most_calls = tonumber(ARGV[4 + 4 * i]), tonumber(ARGV[5 + 4 * i])
-    local most_cost, cost = tonumber(ARGV[6 + 4 * i]), tonumber(ARGV[7 + 4 * i])
+local answer, verdict, room = {}, 'free', {}
+for i = 0, budgets - 1 do
+    local times, costs, leases = KEYS[5 + 3 * i], KEYS[6 + 3 * i], KEYS[7 + 3 * i]
+    local window, most_calls = tonumber(of_budget(i, 1)), tonumber(of_budget(i, 2))
+    local most_cost, cost = tonumber(of_budget(i, 3)), tonumber(of_budget(i, 4))
     for _, old in ipairs(redis.call('ZRANGEBYSCORE', times, '-inf', now - window)) do
         remove(times, costs, old)
     end
     -- Written already where a proxy has just written all of its own anew.
-    remove(times, costs, ARGV[2])
+    remove(times, costs, charge)
     local count = redis.call('ZCARD', times)
-    local total = tonumber(redis.call('HGET', costs, '') or 0)
+    local total = tonumber(redis.call('HGET', costs, ''))
     local oldest = redis.call('ZRANGE', times, 0, 0, 'WITHSCORES')[2]
-    local calls = calls_wait(times, window, count, most_calls)
-    local money = cost_wait(times, costs, window, total, most_cost, cost)
-    if calls ~= 0 or money ~= 0 then verdict = 'full' end
-    answer[#answer + 1] = {count, total, oldest and oldest + window - now or -1, calls, money}
+    local calls_leased, cost_leased = leased_to_others(leases, me, now)
+    local calls = calls_wait(times, window, count + calls_leased, most_calls)
+    local money = cost_wait(times, costs, window, total + cost_leased, most_cost, cost)
+    local uid, revoked = of_budget(i, 7), 0
+    if uid ~= '' then revoked = redis.call('HEXISTS', KEYS[4], 'revoke:' .. uid) end
+    if calls ~= 0 or money ~= 0 or revoked == 1 then verdict = 'full' end
+    room[i] = {most_calls - count - calls_leased, most_cost - total - cost_leased}
+    answer[i + 1] = {
+        count, string.format('%d', total), oldest and oldest + window - now or -1, calls, money,
+        0, 0, 0, 0, revoked
+    }
 end
-if verdict == 'free' and ARGV[3] == 'count' then
-    for i = 0, (#KEYS - 3) / 2 - 1 do
-        put(KEYS[4 + 2 * i], KEYS[5 + 2 * i], ARGV[2], now, ARGV[7 + 4 * i])
+local counted = verdict == 'free' and ARGV[4] == 'count'
+for i = 0, budgets - 1 do
+    local window, cost = tonumber(of_budget(i, 1)), of_budget(i, 4)
+    if counted then
+        put(KEYS[5 + 3 * i], KEYS[6 + 3 * i], charge, now, cost)
+        room[i] = {room[i][1] - 1, room[i][2] - cost}
     end
+    local most_calls, most_cost = tonumber(of_budget(i, 5)), tonumber(of_budget(i, 6))
+    local row = answer[i + 1]
+    row[6], row[7], row[8], row[9] = renew_lease(
+        KEYS[7 + 3 * i], me, now, window, most_calls, most_cost, room[i][1], room[i][2]
+    )
 end
 return {verdict, unpack(answer)}
 """
 )
 
-# KEYS: epoch, times and costs of each budget. ARGV: epoch, charge, cost; without a cost it is none.
+# KEYS: state, times and costs of each budget. ARGV: epoch, charge, cost; without a cost it is none.
 SETTLE: Final = (
     _HOLDS
     + _REMOVE
@@ -132,38 +209,65 @@ return 'done'
 """
 )
 
-# KEYS: epoch, expected, proxies. ARGV: epoch as it was read ("": none), the new one, this proxy,
-# longest window in ms, then the other proxies that charges may be lost of and for how many ms.
-# Answers the epoch that now holds.
+# KEYS: state, expected, proxies, seeded of the epoch as it was read, and of the new one.
+# ARGV: epoch as it was read ("": none), the new one, this proxy, for how many ms a proxy is
+# remembered, 1 where the server has all charges of the old epoch, then the other proxies and how
+# many ms ago each was heard of. Answers the epoch that now holds.
 BEGIN: Final = (
     _CLOCK
     + """
-local now, epoch = clock(), redis.call('GET', KEYS[1]) or ''
+local now, epoch = clock(), redis.call('HGET', KEYS[1], '') or ''
 if epoch == ARGV[1] and epoch ~= ARGV[2] then
-    redis.call('SET', KEYS[1], ARGV[2])
-    for i = 5, #ARGV, 2 do redis.call('ZADD', KEYS[2], now + ARGV[i + 1], ARGV[i]) end
+    if ARGV[5] == '1' then redis.call('SUNIONSTORE', KEYS[5], KEYS[4])
+    else redis.call('DEL', KEYS[1]) end
+    redis.call('HSET', KEYS[1], '', ARGV[2])
     epoch = ARGV[2]
 end
+if epoch == ARGV[2] then
+    for i = 6, #ARGV, 2 do
+        if redis.call('SISMEMBER', KEYS[5], ARGV[i]) == 0 then
+            redis.call('ZADD', KEYS[2], 'GT', now - ARGV[i + 1], ARGV[i])
+        end
+    end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[4])
 redis.call('ZADD', KEYS[3], now, ARGV[3])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', now - ARGV[4])
 return epoch
 """
 )
 
-# KEYS: epoch, times, costs. ARGV: epoch, then of each charge: its name, how long ago in ms, cost.
+# KEYS: state, times, costs. ARGV: epoch, budget, a text with which names of charges begin that are
+# all named here (empty: they are not all), then of each charge: its name, how long ago in ms, cost.
 SEED: Final = (
     _CLOCK
     + _HOLDS
+    + _WHOLE
+    + _REMOVE
     + _PUT
     + """
 if not holds(ARGV[1]) then return 'lost' end
-local now = clock()
-for i = 2, #ARGV, 3 do put(KEYS[2], KEYS[3], ARGV[i], now - ARGV[i + 1], ARGV[i + 2]) end
+if redis.call('HSETNX', KEYS[1], ARGV[2], 1) == 1 then
+    redis.call('HSET', KEYS[3], '*', 1)
+    redis.call('HINCRBY', KEYS[3], '', 0)
+end
+if not whole(KEYS[2], KEYS[3]) then
+    -- Charges without their costs, or costs without their charges, are of no use to anybody.
+    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+    return 'lost'
+end
+local now, mine = clock(), ARGV[3]
+if mine ~= '' then
+    for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
+        if string.sub(member, 1, #mine) == mine then remove(KEYS[2], KEYS[3], member) end
+    end
+end
+for i = 4, #ARGV, 3 do put(KEYS[2], KEYS[3], ARGV[i], now - ARGV[i + 1], ARGV[i + 2]) end
 return 'done'
 """
 )
 
-# KEYS: epoch, seeded, proxies. ARGV: epoch, this proxy. Answers "lost", or every proxy and how
+# KEYS: state, seeded, proxies. ARGV: epoch, this proxy. Answers "lost", or every proxy and how
 # many ms ago each was heard of.
 HERE: Final = (
     _CLOCK
@@ -181,5 +285,16 @@ for i = 1, #entries, 2 do
     proxies[#proxies + 1] = now - entries[i + 1]
 end
 return proxies
+"""
+)
+
+# KEYS: state, changes. ARGV: epoch, then names and texts of changes that this proxy knows.
+# Answers "lost", or all that are known.
+TELL: Final = (
+    _HOLDS
+    + """
+if not holds(ARGV[1]) then return {'lost'} end
+for i = 2, #ARGV, 2 do redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) end
+return {'told', unpack(redis.call('HGETALL', KEYS[2]))}
 """
 )

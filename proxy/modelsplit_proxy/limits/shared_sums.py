@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from modelsplit_policy.approvals import Change
     from modelsplit_policy.budgets import Claim, Counted
+
+# A server that is well answers within a millisecond.
+TIMEOUT_S: Final = 0.25
+# The least that a later question of the same call is given.
+_LEAST_S: Final = 0.04
 
 
 class AwayError(Exception):
     """Nothing can be counted there now. The text says why."""
 
 
+@dataclass(slots=True)
+class Patience:
+    """How long one attempt still waits for the others, all its questions together."""
+
+    left_s: float = TIMEOUT_S
+
+    def spend(self, seconds: float) -> None:
+        self.left_s = max(_LEAST_S, self.left_s - seconds)
+
+
 @dataclass(frozen=True, slots=True)
 class Sums:
     """One budget over all proxies. Seconds; a wait of 0: there is room, None: never.
 
-    ``frees_in_s``: None: nothing is counted.
+    ``frees_in_s``: None: nothing is counted. ``is_revoked``: it is an approval that somebody took
+    back.
     """
 
     calls: int
@@ -27,10 +44,11 @@ class Sums:
     frees_in_s: float | None
     calls_wait_s: float | None
     money_wait_s: float | None
+    is_revoked: bool = False
 
     @property
     def has_room(self) -> bool:
-        return self.calls_wait_s == 0 and self.money_wait_s == 0
+        return self.calls_wait_s == 0 and self.money_wait_s == 0 and not self.is_revoked
 
 
 class OwnCounts(Protocol):
@@ -42,12 +60,20 @@ class OwnCounts(Protocol):
 
     @property
     def longest_s(self) -> int:
-        """The longest window."""
+        """The longest window of a budget."""
 
     def now(self) -> float: ...
 
     def counted(self) -> Mapping[str, Sequence[Counted]]:
-        """By the names of the budgets that refuse calls."""
+        """By the names of the budgets that refuse calls, and of approvals in force."""
 
     def all_claims(self) -> Sequence[Claim]:
         """A question about each of them."""
+
+    async def changes(self) -> Sequence[Change]:
+        """The history of approvals as the state file has it now; their times by our clock."""
+
+    async def learn(
+        self, approvals: Sequence[Change], revocations: Sequence[tuple[str, Change]]
+    ) -> None:
+        """Add to it what others know; of a revocation the uid of what it revokes. StoreError."""

@@ -30,11 +30,14 @@ class BudgetMetrics:
         )
         limit = GaugeMetricFamily("modelsplit_budget_limit", "The budget's limit.", labels=labels)
         for standing in self._budget_keeper.standing():
+            is_known = standing.lease is None
             if standing.max_calls is not None:
-                used.add_metric([standing.name, "calls"], standing.calls)
+                if is_known:
+                    used.add_metric([standing.name, "calls"], standing.calls)
                 limit.add_metric([standing.name, "calls"], standing.max_calls)
             if standing.max_nano_usd is not None:
-                used.add_metric([standing.name, "usd"], dollars(standing.nano_usd))
+                if is_known:
+                    used.add_metric([standing.name, "usd"], dollars(standing.nano_usd))
                 limit.add_metric([standing.name, "usd"], dollars(standing.max_nano_usd))
         yield used
         yield limit
@@ -49,22 +52,28 @@ class BudgetMetrics:
             "1 once another modelsplit has opened the state file: what counts is refused here.",
             value=int(self._budget_keeper.error is not None),
         )
-        yield self._shared()
-
+        yield from self._shared()
         yield CounterMetricFamily(
             "modelsplit_budget_writes_lost",
             "Writes of what is counted that the state file did not take.",
             self._budget_keeper.writes_lost,
         )
 
-    def _shared(self) -> Metric:
+    def _shared(self) -> Iterator[Metric]:
         family = GaugeMetricFamily(
             "modelsplit_shared_budgets_open",
             "1 while budgets can be counted together with other proxies; nothing without --shared.",
         )
         if (shared := self._budget_keeper.shared) is not None:
             family.add_metric([], int(shared.error is None))
-        return family
+        yield family
+        leased = CounterMetricFamily(
+            "modelsplit_shared_budgets_leased_calls",
+            "Calls sent on a lease while the shared Redis was away; nothing without --shared.",
+        )
+        if shared is not None:
+            leased.add_metric([], shared.leased)
+        yield leased
 
     def _refusals(self) -> Metric:
         counted = self._budget_keeper.refusals
@@ -88,6 +97,7 @@ def fields(budget_keeper: BudgetKeeper) -> dict[str, Any]:
         "budgets": [budget_text.fields(standing) for standing in budget_keeper.standing()],
         "approvals": len(valid),
         "approved_usd_left": left,
+        "approved": [budget_keeper.approval_fields(approval) for approval in valid],
         "open": budget_keeper.is_open,
         "error": budget_keeper.error,
         "writes_lost": budget_keeper.writes_lost,

@@ -207,22 +207,43 @@ def fields(standing: Standing) -> dict[str, Any]:
         "max_usd": None if limit is None else dollars(limit),
         "frees_in_s": None if frees_in_s is None else round(frees_in_s, 3),
         "counts_lost": standing.presumed,
+        "known": standing.lease is None,
+        "calls_left": standing.calls_left,
+        "usd_left": _dollars_or_none(standing.nano_usd_left),
     }
+
+
+def _dollars_or_none(nano_usd: int | None) -> float | None:
+    return None if nano_usd is None else dollars(nano_usd)
 
 
 def line(fields: dict[str, Any]) -> str:
     """The same in one line for people, from its fields."""
+    is_known = fields.get("known", True)  # which older records do not have
     parts = []
     if fields["max_calls"] is not None:
-        parts.append(f"{fields['calls']}/{fields['max_calls']} calls")
+        parts.append(f"{fields['calls'] if is_known else '?'}/{fields['max_calls']} calls")
     if fields["max_usd"] is not None:
-        parts.append(_dollars(fields))
+        parts.append(_dollars(fields) if is_known else f"?/{amount(fields['max_usd'])} USD")
     text = f"{fields['name']}  {', '.join(parts)} in {fields['window']}"
-    if fields["frees_in_s"] is not None:
+    if not is_known:
+        text += f"; the shared Redis is away, {_on_lease(fields)}"
+    elif fields["frees_in_s"] is not None:
         text += f", next free in {span(fields['frees_in_s'])}"
     if fields["counts_lost"]:
         text += "; taken as used up: its counts were lost"
     return f"{text}  (shadow)" if fields["shadow"] else text
+
+
+def _on_lease(fields: dict[str, Any]) -> str:
+    """What may be spent though nobody knows how much is used."""
+    left = []
+    if fields["max_calls"] is not None:
+        left.append(f"{fields['calls_left']} calls")
+    if fields["max_usd"] is not None:
+        left.append(f"{amount(fields['usd_left'])} USD")
+    has_some = 0 not in (fields["calls_left"], fields["usd_left"])
+    return f"{' and '.join(left)} may be spent here" if has_some else "nothing is sent"
 
 
 def _dollars(fields: dict[str, Any]) -> str:

@@ -359,6 +359,13 @@ _EGRESS: Final = (
     "CREATE INDEX egress_by_time ON egress (wall)",
 )
 
+# By which other machines know what people have allowed.
+_SHARED_CHANGES: Final = (
+    "ALTER TABLE budget_changes ADD COLUMN uid TEXT",
+    "UPDATE budget_changes SET uid = lower(hex(randomblob(8)))",
+    "CREATE UNIQUE INDEX budget_changes_by_uid ON budget_changes (uid)",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -373,5 +380,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _SCHEMA_ASKED,
     _SHARED,
     _EGRESS,
+    _SHARED_CHANGES,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

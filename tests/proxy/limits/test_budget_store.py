@@ -19,7 +19,9 @@ from support.stores import opened
 HOUR = 3600.0
 NOW = ClockReading("boot-1", 100.0, 50_000.0)
 CHARGE = Charge("claude-3-opus", Role.CLOUD, Provider.CLOUD, 7)
-APPROVAL = Change(1, 50_000.0, 50_000.0, ApprovalAction.APPROVE, "kim", "a trial", 100, 60_000.0)
+APPROVAL = Change(
+    *(1, 50_000.0, 50_000.0, ApprovalAction.APPROVE, "kim", "a trial", 100, 60_000.0), uid="a1"
+)
 
 
 @pytest.fixture(name="db")

@@ -3,77 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_proxy.limits.shared_budgets import TIMEOUT_S, SharedBudgets, _ping
-from modelsplit_proxy.runtime.clock import SystemClock
-from modelsplit_proxy.runtime.tasks import Tasks
-from support.budget_keepers import Clocks, Held, budget_keeper
-from support.redis_server import FORGETFUL, redis_server
+from modelsplit_proxy.limits.shared_sums import TIMEOUT_S
+from support.redis_server import FORGETFUL, Relay, redis_server
+from support.sharing import PATIENT_S, TEN, are_open, is_open, is_told, of, sharing, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from modelsplit_proxy.storage.writer import Store
+    from support.budget_keepers import Held
     from support.harness import Overlay
-    from support.redis_server import RedisServer
 
 pytestmark = pytest.mark.tools("redis-server")
-
-TWO: Overlay = {"budgets": [{"name": "two", "models": ["gpt-oss:20b"], "calls": 2, "window": "1h"}]}
-TEN: Overlay = {"budgets": [{**TWO["budgets"][0], "name": "ten", "calls": 10}]}
-
-
-@contextlib.asynccontextmanager
-async def proxy(
-    home: Path,
-    server: RedisServer,
-    name: str,
-    overlay: Overlay = TWO,
-    timeout_s: float = 600.0,
-) -> AsyncIterator[Held]:
-    """One of several, with a state file of its own; it has looked after the server once."""
-    directory = home / name
-    directory.mkdir(exist_ok=True)
-    clocks, tasks = Clocks(), Tasks()
-
-    def shared(store: Store) -> SharedBudgets:
-        return SharedBudgets(server.url, "test", store, tasks, SystemClock(), timeout_s)
-
-    async with budget_keeper(directory, clocks, overlay, shared=shared) as held:
-        await of(held).look_after()
-        try:
-            yield held
-        finally:
-            await tasks.close()
-            await of(held).close()
-
-
-def of(held: Held) -> SharedBudgets:
-    shared = held.budget_keeper._shared
-    assert shared is not None
-    return shared
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    while not holds():  # noqa: ASYNC110 - nobody sets an event
-        await asyncio.sleep(0)
-
-
-async def is_open(held: Held) -> None:
-    while of(held).error is not None:
-        await of(held).look_after()
 
 
 async def test_what_one_has_sent_is_counted_for_the_other(tmp_path: Path) -> None:
     async with (
         redis_server(tmp_path) as server,
-        proxy(tmp_path, server, "a") as a,
-        proxy(tmp_path, server, "b") as b,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b") as b,
     ):
         assert [await a.sent(), await b.sent(), await a.sent(), await b.sent()] == [
             None,
@@ -88,9 +39,9 @@ async def test_what_one_has_sent_is_counted_for_the_other(tmp_path: Path) -> Non
 async def test_of_many_calls_at_once_exactly_as_many_as_fit_are_sent(tmp_path: Path) -> None:
     async with (
         redis_server(tmp_path) as server,
-        proxy(tmp_path, server, "a", TEN) as a,
-        proxy(tmp_path, server, "b", TEN) as b,
-        proxy(tmp_path, server, "c", TEN) as c,
+        sharing(tmp_path, server.url, "a", TEN) as a,
+        sharing(tmp_path, server.url, "b", TEN) as b,
+        sharing(tmp_path, server.url, "c", TEN) as c,
     ):
         answers = await asyncio.gather(*(held.sent() for held in (a, b, c) for _ in range(40)))
         assert answers.count(None) == 10
@@ -100,19 +51,20 @@ async def test_of_many_calls_at_once_exactly_as_many_as_fit_are_sent(tmp_path: P
 async def test_what_was_not_computed_is_given_back_to_all(tmp_path: Path) -> None:
     async with (
         redis_server(tmp_path) as server,
-        proxy(tmp_path, server, "a") as a,
-        proxy(tmp_path, server, "b") as b,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b") as b,
     ):
         for _ in range(3):
             _, attempt, charge = a.attempt_charge()
             assert await charge.reserve() is None
             charge.close(attempt)  # which was never sent
         await a.sent()
+        await is_told(a)
         assert [await b.sent(), await b.sent()] == [None, "calls"]
 
 
 async def test_a_server_that_is_away_lets_nothing_through_and_nobody_wait(tmp_path: Path) -> None:
-    async with redis_server(tmp_path) as server, proxy(tmp_path, server, "a") as a:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a") as a:
         assert await a.sent() is None
         await server.kill()
         assert await a.sent() == "ledger_unavailable"
@@ -130,7 +82,7 @@ async def test_a_server_that_is_away_lets_nothing_through_and_nobody_wait(tmp_pa
 async def test_a_server_that_hangs_is_away(tmp_path: Path) -> None:
     async with (
         redis_server(tmp_path) as server,
-        proxy(tmp_path, server, "a", timeout_s=TIMEOUT_S) as a,
+        sharing(tmp_path, server.url, "a", timeout_s=TIMEOUT_S) as a,
     ):
         # A slow machine may be taken for a server that hangs, too.
         await is_open(a)
@@ -138,7 +90,7 @@ async def test_a_server_that_hangs_is_away(tmp_path: Path) -> None:
         assert await a.sent() == "ledger_unavailable"
         server.go_on()
         await is_open(a)
-        of(a)._redis.connection_pool.connection_kwargs |= {"socket_timeout": 600.0}
+        of(a)._link.timeout_s = PATIENT_S
         assert [await a.sent(), await a.sent(), await a.sent()] == [None, None, "calls"]
 
 
@@ -147,8 +99,8 @@ async def test_a_server_that_lost_everything_is_told_anew_by_each_before_anybody
 ) -> None:
     async with (
         redis_server(tmp_path, *FORGETFUL) as server,
-        proxy(tmp_path, server, "a") as a,
-        proxy(tmp_path, server, "b") as b,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b") as b,
     ):
         assert await b.sent() is None
         # Each has heard of the other.
@@ -164,27 +116,29 @@ async def test_a_server_that_lost_everything_is_told_anew_by_each_before_anybody
         assert "has not written its own anew" in error
         assert await b.sent() == "ledger_unavailable"
         await of(b).look_after()
+        await of(a).look_after()
         assert [await a.sent(), await a.sent(), await b.sent()] == [None, "calls", "calls"]
 
 
 async def test_who_shares_is_known_after_a_restart_of_everything(tmp_path: Path) -> None:
     async with redis_server(tmp_path, *FORGETFUL) as server:
-        async with proxy(tmp_path, server, "a") as a, proxy(tmp_path, server, "b") as b:
+        async with sharing(tmp_path, server.url, "a") as a, sharing(tmp_path, server.url, "b") as b:
             assert await b.sent() is None
             await of(a).look_after()
         await server.kill()
         await server.start()
-        async with proxy(tmp_path, server, "a") as a:
+        async with sharing(tmp_path, server.url, "a") as a:
             assert await a.sent() == "ledger_unavailable"
-            async with proxy(tmp_path, server, "b"):
+            async with sharing(tmp_path, server.url, "b"):
+                await of(a).look_after()
                 assert [await a.sent(), await a.sent()] == [None, "calls"]
 
 
 async def test_a_durable_server_that_was_killed_has_lost_nothing_of_those_that_are_gone(
     tmp_path: Path,
 ) -> None:
-    async with redis_server(tmp_path) as server, proxy(tmp_path, server, "a") as a:
-        async with proxy(tmp_path, server, "b") as b:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a") as a:
+        async with sharing(tmp_path, server.url, "b") as b:
             assert await b.sent() is None
             await of(a).look_after()
         await server.kill()
@@ -196,16 +150,16 @@ async def test_a_durable_server_that_was_killed_has_lost_nothing_of_those_that_a
 
 async def test_an_own_restart_counts_what_was_sent_before(tmp_path: Path) -> None:
     async with redis_server(tmp_path, *FORGETFUL) as server:
-        async with proxy(tmp_path, server, "a") as a:
+        async with sharing(tmp_path, server.url, "a") as a:
             assert await a.sent() is None
         await server.kill()
         await server.start()
-        async with proxy(tmp_path, server, "a") as a:
+        async with sharing(tmp_path, server.url, "a") as a:
             assert [await a.sent(), await a.sent()] == [None, "calls"]
 
 
 async def test_a_server_out_of_memory_is_away(tmp_path: Path) -> None:
-    async with redis_server(tmp_path) as server, proxy(tmp_path, server, "a") as a:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a") as a:
         client = server.client()
         await client.config_set("maxmemory", "1")
         # What a step has begun it may end; to begin with a write is what it may not.
@@ -221,7 +175,7 @@ async def test_a_server_out_of_memory_is_away(tmp_path: Path) -> None:
 
 
 async def test_somebody_elses_keys_are_left_alone(tmp_path: Path) -> None:
-    async with redis_server(tmp_path) as server, proxy(tmp_path, server, "a") as a:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a") as a:
         client = server.client()
         await client.set("other", "theirs")
         assert await a.sent() is None
@@ -235,17 +189,163 @@ async def test_somebody_elses_keys_are_left_alone(tmp_path: Path) -> None:
 async def test_an_absent_server_does_not_keep_a_proxy_from_its_start(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server:
         await server.kill()
-        async with proxy(tmp_path, server, "a") as a:
+        async with sharing(tmp_path, server.url, "a") as a:
             assert await a.sent() == "ledger_unavailable"
 
 
-@pytest.mark.parametrize(
-    ("url", "command"),
-    [
-        ("redis://u:secret@10.0.0.5:6380/0", "redis-cli -h 10.0.0.5 -p 6380 ping"),
-        ("rediss://cache", "redis-cli -h cache -p 6379 --tls ping"),
-        ("unix:///run/redis.sock", "redis-cli -s /run/redis.sock ping"),
-    ],
-)
-def test_the_next_step_is_to_ask_it_without_a_password(url: str, command: str) -> None:
-    assert _ping(url) == command
+# -- on a lease -----------------------------------------------------------------------------------
+
+
+def cut(relay: Relay, held: Held) -> None:
+    relay.cut()
+    of(held)._link.timeout_s = 0.01
+
+
+def mend(relay: Relay, held: Held) -> None:
+    relay.mend()
+    of(held)._link.timeout_s = PATIENT_S
+
+
+# Two of the ten calls for each.
+LEASED: Overlay = {"budgets": [{**TEN["budgets"][0], "lease": 0.2}]}
+
+
+async def test_what_is_leased_to_one_is_not_spent_by_another(tmp_path: Path) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a", LEASED) as a,
+        sharing(tmp_path, server.url, "b", LEASED) as b,
+    ):
+        assert [await a.sent() for _ in range(9)] == [None] * 8 + ["calls"]
+        # All ten are sent in the end: a lease is its holder's to spend.
+        assert [await b.sent() for _ in range(3)] == [None, None, "calls"]
+        assert await a.sent() == "calls"
+
+
+async def test_a_partition_spends_no_more_than_the_budget(tmp_path: Path) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        Relay(server.socket, tmp_path / "relay.sock") as relay,
+        sharing(tmp_path, relay.url, "a", LEASED) as a,
+        sharing(tmp_path, server.url, "b", LEASED) as b,
+    ):
+        assert [await a.sent(), await b.sent()] == [None, None]
+        cut(relay, a)
+        # The rest: two on the lease of a, and what is not leased to a at b.
+        assert [await a.sent() for _ in range(4)] == [None, None, *["ledger_unavailable"] * 2]
+        assert [await b.sent() for _ in range(8)] == [None] * 6 + ["calls"] * 2
+        assert of(a).leased == 2
+        # Back again, what was spent on the lease is everybody's.
+        mend(relay, a)
+        await is_open(a)
+        assert [await a.sent(), await b.sent()] == ["calls", "calls"]
+        for held in (a, b):
+            await of(held).look_after()
+            [standing] = held.budget_keeper.standing()
+            assert (standing.calls, standing.calls_left) == (10, 0)
+
+
+async def test_a_lease_that_is_over_is_spent_by_others_and_no_more_than_one_too_many(
+    tmp_path: Path,
+) -> None:
+    """The bound on what can be overspent: one lease of each proxy that is away for so long."""
+    async with (
+        redis_server(tmp_path) as server,
+        Relay(server.socket, tmp_path / "relay.sock") as relay,
+        sharing(tmp_path, relay.url, "a", LEASED) as a,
+        sharing(tmp_path, server.url, "b", LEASED) as b,
+    ):
+        cut(relay, a)
+        spent = [await a.sent() for _ in range(5)]
+        assert spent.count(None) == 2
+        # As if the window had passed on the server, but not yet for what was sent at its end.
+        client = server.client()
+        await client.delete("{test}:leases:ten")
+        await of(b).look_after()
+        spent += [await b.sent() for _ in range(12)]
+        assert spent.count(None) == 10 + 2
+        mend(relay, a)
+        await is_open(a)
+        assert [await a.sent(), await b.sent()] == ["calls", "calls"]
+        await client.aclose()
+
+
+async def test_what_a_call_on_a_lease_did_not_need_is_there_again(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a", LEASED) as a:
+        await server.kill()
+        for _ in range(5):
+            _, attempt, charge = a.attempt_charge()
+            assert await charge.reserve() is None
+            charge.close(attempt)  # which was never sent
+        [standing] = a.budget_keeper.standing()
+        assert standing.calls_left == 2
+
+
+async def test_a_proxy_that_never_found_the_server_has_no_lease(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server:
+        await server.kill()
+        async with sharing(tmp_path, server.url, "a", LEASED) as a:
+            assert await a.sent() == "ledger_unavailable"
+
+
+# -- whatever the server does ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("evicted", ["times", "costs", "both"])
+async def test_a_budget_that_was_evicted_is_written_anew_by_all_before_anybody_is_served(
+    tmp_path: Path, evicted: str
+) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b") as b,
+    ):
+        assert [await a.sent(), await b.sent()] == [None, None]
+        await of(a).look_after()
+        client = server.client()
+        names = ["times", "costs"] if evicted == "both" else [evicted]
+        await client.delete(*(f"{{test}}:{name}:two" for name in names))
+        assert await a.sent() == "ledger_unavailable"
+        await of(a).look_after()
+        assert await a.sent() == "ledger_unavailable"
+        await are_open(a, b)
+        assert [await a.sent(), await b.sent()] == ["calls", "calls"]
+        await client.aclose()
+
+
+async def test_one_who_leaves_while_being_counted_closes_nothing_for_others(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a") as a:
+        server.hold_up()
+        _, _, charge = a.attempt_charge()
+        leaves = asyncio.create_task(charge.reserve())
+        await until(lambda: of(a)._turns._value < 8)
+        leaves.cancel()
+        await asyncio.wait([leaves])
+        server.go_on()
+        assert [await a.sent(), await a.sent(), await a.sent()] == [None, None, "calls"]
+
+
+async def test_a_call_waits_for_it_for_less_than_a_third_of_a_second_in_all(tmp_path: Path) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a", timeout_s=TIMEOUT_S) as a,
+    ):
+        _, _, charge = a.attempt_charge()
+        waits = charge.patience.left_s
+        charge.patience.spend(10.0)
+        assert waits + charge.patience.left_s < 0.3
+
+
+async def test_too_many_calls_at_once_are_no_sign_that_it_is_away(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a") as a:
+        server.hold_up()
+        asks = [asyncio.create_task(of(a).look(a.budget_keeper.all_claims())) for _ in range(8)]
+        await until(of(a)._turns.locked)
+        _, _, charge = a.attempt_charge()
+        charge.patience.left_s = 0.0
+        refused = await charge.check()
+        assert refused is not None
+        assert "too many calls ask it at once" in refused.message
+        assert of(a).error is None
+        server.go_on()
+        await asyncio.gather(*asks)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.tools("redis-server")
 
 HOUR_MS = 3_600_000
 PLACES = ["{t}:times", "{t}:costs"]
-NAMES = ["{t}:epoch", "{t}:expected", "{t}:seeded", *PLACES]
+NAMES = ["{t}:state", "{t}:expected", "{t}:seeded", "{t}:changes", *PLACES, "{t}:leases"]
 
 
 @contextlib.asynccontextmanager
@@ -34,18 +34,24 @@ async def server(home: Path) -> AsyncIterator[tuple[Redis, str]]:
     async with redis_server(home) as running:
         client = running.client()
         epoch = f"{(await client.info('server'))['run_id']}:1"
-        await client.set("{t}:epoch", epoch)
+        await client.hset("{t}:state", "", epoch)
+        seed = client.register_script(shared_scripts.SEED)
+        assert await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", ""]) == "done"
         try:
             yield client, epoch
         finally:
             await client.aclose()
 
 
-async def count(client: Redis, epoch: str, charge: str, *limits: int) -> list[Any]:
+async def count(
+    client: Redis, epoch: str, charge: str, *limits: int, lease: tuple[int, int] = (0, 0)
+) -> list[Any]:
     """``limits``: window in ms, most calls, most cost, cost of this one."""
     script = client.register_script(shared_scripts.COUNT)
-    said: list[Any] = await script(keys=NAMES, args=[epoch, charge, "count", *limits])
-    return said
+    me = charge.partition(":")[0]
+    arguments: list[str | int] = [epoch, me, charge, "count", "b", *limits, *lease, "", limits[0]]
+    said, *rows = await script(keys=NAMES, args=arguments)
+    return [said, *([*map(int, row[:5])] for row in rows)]
 
 
 async def test_money_is_summed_settled_and_given_back(tmp_path: Path) -> None:
@@ -58,11 +64,11 @@ async def test_money_is_summed_settled_and_given_back(tmp_path: Path) -> None:
         assert (said, calls, cost, calls_wait) == ("full", 1, 60, 0)
         assert 0 < money_wait <= HOUR_MS
         settle = client.register_script(shared_scripts.SETTLE)
-        await settle(keys=["{t}:epoch", *PLACES], args=[epoch, "a:1", 20])
+        await settle(keys=["{t}:state", *PLACES], args=[epoch, "a:1", 20])
         assert (await count(client, epoch, "b:1", *limits, 50))[0] == "free"
         assert await client.hget("{t}:costs", "") == "70"
-        await settle(keys=["{t}:epoch", *PLACES], args=[epoch, "b:1"])
-        assert await client.hgetall("{t}:costs") == {"": "20", "a:1": "20"}
+        await settle(keys=["{t}:state", *PLACES], args=[epoch, "b:1"])
+        assert await client.hgetall("{t}:costs") == {"": "20", "*": "1", "a:1": "20"}
         # More than the budget has in all never fits.
         [said, row] = await count(client, epoch, "b:2", *limits, 101)
         assert (said, row[4]) == ("full", -1)
@@ -72,7 +78,7 @@ async def test_what_is_older_than_the_window_is_let_go(tmp_path: Path) -> None:
     async with server(tmp_path) as (client, epoch):
         seed = client.register_script(shared_scripts.SEED)
         rows: list[str | int] = ["a:1", HOUR_MS + 1000, 5, "a:2", 1000, 7]
-        assert await seed(keys=["{t}:epoch", *PLACES], args=[epoch, *rows]) == "done"
+        assert await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", "", *rows]) == "done"
         said, row = await count(client, epoch, "a:3", HOUR_MS, 2, -1, 0)
         assert (said, row[:2]) == ("free", [1, 7])
         assert await client.zrange("{t}:times", 0, -1) == ["a:2", "a:3"]
@@ -81,9 +87,9 @@ async def test_what_is_older_than_the_window_is_let_go(tmp_path: Path) -> None:
 async def test_another_epoch_or_another_run_of_the_server_counts_nothing(tmp_path: Path) -> None:
     async with server(tmp_path) as (client, epoch):
         assert await count(client, "other:1", "a:1", HOUR_MS, 1, -1, 0) == ["lost"]
-        await client.set("{t}:epoch", "0" * 40 + ":1")
+        await client.hset("{t}:state", "", "0" * 40 + ":1")
         assert await count(client, "0" * 40 + ":1", "a:1", HOUR_MS, 1, -1, 0) == ["lost"]
-        await client.delete("{t}:epoch")
+        await client.delete("{t}:state")
         assert await count(client, epoch, "a:1", HOUR_MS, 1, -1, 0) == ["lost"]
 
 
@@ -104,7 +110,7 @@ async def test_it_decides_as_the_budgets_of_one_process_do(tmp_path: Path) -> No
             if isinstance(decided, Exhausted):
                 assert row[:2] == [standing.calls, standing.nano_usd]
                 continue
-            keys, real = ["{t}:epoch", *PLACES], dice.choice((None, 0, 3))
+            keys, real = ["{t}:state", *PLACES], dice.choice((None, 0, 3))
             if real is None:
                 here.give_back(decided)
                 await settle(keys=keys, args=[epoch, name])

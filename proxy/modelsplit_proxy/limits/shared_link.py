@@ -1,0 +1,139 @@
+"""The Redis where budgets are counted together: its connections, its scripts, its words.
+
+No question takes longer than the link's timeout, however the server behaves; whatever goes wrong
+is one of ``ERRORS``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from urllib.parse import urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from modelsplit_proxy.limits import shared_scripts
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+ERRORS: Final = (RedisError, OSError, TimeoutError)
+CONNECTIONS: Final = 16
+_PORT: Final = 6379
+_ERROR_MAX: Final = 120
+# How a server is configured that keeps whatever it has said yes to.
+_WANTED: Final = MappingProxyType(
+    {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+)
+_SCRIPTS: Final = (
+    shared_scripts.COUNT,
+    shared_scripts.SETTLE,
+    shared_scripts.BEGIN,
+    shared_scripts.SEED,
+    shared_scripts.HERE,
+    shared_scripts.TELL,
+)
+
+T = TypeVar("T")
+
+
+class SharedLink:
+    """The server as one proxy asks it."""
+
+    def __init__(self, url: str, prefix: str, timeout_s: float) -> None:
+        """``url``: ``redis://``, ``rediss://`` or ``unix://``; ValueError if it is none of them.
+
+        ``timeout_s``: the longest that one question takes.
+        """
+        self.redis = Redis.from_url(
+            url,
+            max_connections=CONNECTIONS,
+            retry=Retry(NoBackoff(), 0),
+            decode_responses=True,
+        )
+        self.timeout_s = timeout_s
+        # All keys in one slot of a cluster.
+        self._prefix = f"{{{prefix}}}"
+        self.ping = _ping(url)
+        self._scripts = {text: self.redis.register_script(text) for text in _SCRIPTS}
+
+    def __repr__(self) -> str:
+        return f"<SharedLink {self.ping}>"
+
+    def key(self, name: str) -> str:
+        return f"{self._prefix}:{name}"
+
+    def keys(self, *names: str) -> list[str]:
+        return [self.key(name) for name in names]
+
+    async def run(self, script: str, keys: list[str], arguments: list[Any]) -> Any:
+        """One step of ``shared_scripts``. Raises one of ``ERRORS``."""
+        return await self._soon(self._scripts[script](keys=keys, args=arguments))
+
+    async def run_id(self) -> str:
+        """Which start of the server it is."""
+        info = await self._soon(self.redis.info("server"))
+        return str(info["run_id"])
+
+    async def field(self, key: str, name: str) -> str:
+        """One field of a hash; empty if there is none."""
+        value = self._soon(cast("Awaitable[str | None]", self.redis.hget(self.key(key), name)))
+        return await value or ""
+
+    async def forget(self, key: str, fields: list[str], keys: list[str]) -> None:
+        """Delete fields of a hash, and keys."""
+        if fields:
+            await self._soon(self.redis.hdel(self.key(key), *fields))
+        if keys:
+            await self._soon(self.redis.delete(*self.keys(*keys)))
+
+    async def flaws(self) -> list[str]:
+        """What makes it lose what it has said yes to, as far as it tells how it is configured."""
+        config = await self._config()
+        if config is None:
+            return []
+        return [f"{name} {config[name]}" for name in _WANTED if config.get(name) != _WANTED[name]]
+
+    async def is_durable(self) -> bool:
+        """Whether it has on disk whatever it has said yes to; False if it does not say."""
+        return bool(await self._config() == _WANTED)
+
+    async def _config(self) -> dict[str, str] | None:
+        """The settings that matter; None: it does not tell us."""
+        try:
+            config = await self._soon(self.redis.config_get(*_WANTED))
+        except ResponseError:
+            return None
+        return {str(name): str(value) for name, value in config.items()}
+
+    async def close(self) -> None:
+        await self.redis.aclose()
+
+    async def _soon(self, answer: Awaitable[T]) -> T:
+        """All of it within the bound: a server that answers a byte at a time, too."""
+        async with asyncio.timeout(self.timeout_s):
+            return await answer
+
+
+def wanted() -> str:
+    """How it should be configured, in one line."""
+    return ", ".join(f"{name} {value}" for name, value in _WANTED.items())
+
+
+def in_words(error: BaseException) -> str:
+    """What went wrong, in short."""
+    text = "it does not answer" if isinstance(error, TimeoutError) else str(error).rstrip(".")
+    return f"it is away: {text or type(error).__name__}"[:_ERROR_MAX]
+
+
+def _ping(url: str) -> str:
+    """The command that asks the same server whether it is there; no password is in it."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return f"redis-cli -s {parts.path} ping"
+    tls = " --tls" if parts.scheme == "rediss" else ""
+    return f"redis-cli -h {parts.hostname} -p {parts.port or _PORT}{tls} ping"

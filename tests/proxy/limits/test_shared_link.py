@@ -1,0 +1,122 @@
+"""The Redis as a proxy asks it: how it is reached, and what makes it lose what it counted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trustme
+
+from modelsplit_proxy.limits.shared_link import SharedLink, _ping, in_words
+from support.ports import kept_port
+from support.redis_server import DURABLE, FORGETFUL, redis_server
+from support.sharing import PATIENT_S, is_open, of, sharing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+needs_redis = pytest.mark.tools("redis-server")
+# What docs/fleet.md says that an ACL user needs.
+COMMANDS = "+@hash +@sortedset +@set +del +expire +time +info +eval +evalsha +script|load"
+
+
+@needs_redis
+async def test_over_tls_with_a_name_and_a_password(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    issued.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    issued.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    files = ("--tls-cert-file", str(tmp_path / "cert.pem"), "--tls-auth-clients", "no")
+    key = ("--tls-key-file", str(tmp_path / "key.pem"))
+    user = ("--user", "split", "on", ">secret", "~{test}:*", *COMMANDS.split(), "+config|get")
+    with kept_port() as port:
+        await over_tls(tmp_path, port, *files, *key, *user)
+
+
+async def over_tls(tmp_path: Path, port: int, *options: str) -> None:
+    async with redis_server(tmp_path, *options, tls_port=port):
+        url = f"rediss://split:secret@127.0.0.1:{port}/0"
+        trusted = f"{url}?ssl_ca_certs={tmp_path / 'ca.pem'}"
+        async with sharing(tmp_path, trusted, "a") as a:
+            assert [await a.sent(), await a.sent(), await a.sent()] == [None, None, "calls"]
+        # Whose certificate nobody has signed that we know is told nothing.
+        async with sharing(tmp_path, url, "b") as b:
+            assert await b.sent() == "ledger_unavailable"
+            assert "certificate" in str(of(b).error)
+        wrong = trusted.replace("secret", "guess")
+        async with sharing(tmp_path, wrong, "c") as c:
+            assert await c.sent() == "ledger_unavailable"
+            assert "invalid username-password pair" in str(of(c).error)
+            assert "guess" not in str(of(c).error)
+
+
+@needs_redis
+async def test_what_an_acl_user_may_not_do_is_away(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server:
+        admin = server.client()
+        await admin.execute_command(
+            *("ACL", "SETUSER", "split", "on", "nopass", "~{test}:*", *COMMANDS.split())
+        )
+        url = server.url.replace("unix://", "unix://split:x@")
+        async with sharing(tmp_path, url, "a") as a:
+            assert await a.sent() is None
+            await admin.execute_command("ACL", "SETUSER", "split", "resetkeys", "~other:*")
+            assert await a.sent() == "ledger_unavailable"
+            assert "permission" in str(of(a).error)
+            await admin.execute_command("ACL", "SETUSER", "split", "~{test}:*")
+            await is_open(a)
+            assert [await a.sent(), await a.sent()] == [None, "calls"]
+        await admin.aclose()
+
+
+@needs_redis
+@pytest.mark.parametrize(
+    ("options", "flaws"),
+    [
+        (DURABLE, []),
+        (FORGETFUL, ["appendonly no", "appendfsync everysec"]),
+        (
+            ("--appendonly", "yes", "--maxmemory-policy", "allkeys-lru"),
+            ["appendfsync everysec", "maxmemory-policy allkeys-lru"],
+        ),
+    ],
+)
+async def test_the_start_warns_of_what_the_server_may_lose(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, options: tuple[str, ...], flaws: list[str]
+) -> None:
+    async with redis_server(tmp_path, *options) as server, sharing(tmp_path, server.url, "a"):
+        warnings = [line for line in caplog.messages if "may lose what it counted" in line]
+        assert len(warnings) == bool(flaws)
+        told = f"({', '.join(flaws)}); it should have appendonly yes, appendfsync always"
+        assert all(told in line for line in warnings)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (TimeoutError(), "it is away: it does not answer"),
+        (ConnectionRefusedError(111, "Connection refused"), "it is away: [Errno 111] Connection"),
+    ],
+)
+def test_what_went_wrong_in_words(error: BaseException, words: str) -> None:
+    assert in_words(error).startswith(words)
+
+
+def test_only_an_address_of_a_redis_is_one() -> None:
+    with pytest.raises(ValueError, match="scheme"):
+        SharedLink("http://127.0.0.1", "p", PATIENT_S)
+    assert SharedLink("redis://:secret@h", "p", PATIENT_S).key("x") == "{p}:x"
+    assert "secret" not in repr(SharedLink("redis://:secret@h", "p", PATIENT_S))
+
+
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("redis://u:secret@10.0.0.5:6380/0", "redis-cli -h 10.0.0.5 -p 6380 ping"),
+        ("rediss://cache", "redis-cli -h cache -p 6379 --tls ping"),
+        ("unix:///run/redis.sock", "redis-cli -s /run/redis.sock ping"),
+    ],
+)
+def test_the_next_step_is_to_ask_it_without_a_password(url: str, command: str) -> None:
+    assert _ping(url) == command
