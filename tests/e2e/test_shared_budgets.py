@@ -80,7 +80,11 @@ async def test_of_calls_at_three_proxies_as_many_as_the_budget_has_are_served(
 async def test_without_the_server_calls_that_nobody_counts_go_on(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server, proxies(server, 1) as [up]:
         await server.kill()
-        assert await ask(up) == (429, "ledger_unavailable")
+        async with up.client() as client:
+            refused = await client.request("POST", "/api/generate", BIG)
+        assert (refused.status, refused.json["reason"]) == (429, "ledger_unavailable")
+        assert "must be counted in the shared Redis, but it is away" in refused.json["error"]
+        assert dict(refused.headers).get("RateLimit", '"ten";r=0') == '"ten";r=0'
         async with up.client() as client:
             chat = {"model": "qwen3:4b", "prompt": "hi", "stream": False}
             assert (await client.request("POST", "/api/generate", chat)).status == 200
@@ -89,7 +93,16 @@ async def test_without_the_server_calls_that_nobody_counts_go_on(tmp_path: Path)
             assert "the shared Redis: it is away" in health["error"]
             assert f"redis-cli -s {server.socket} ping" in str(health["health"])
             scraped = (await admin.request("GET", "/metrics")).body
+            spending = (await admin.request("GET", "/stats")).json["spending"]
+            status = (await admin.request("GET", "/stats?format=text")).body.decode()
         assert b"modelsplit_shared_budgets_open 0.0" in scraped
+        assert b'modelsplit_budget_used{budget="ten"' not in scraped
+        # Nobody knows how much is used, so nothing says so.
+        assert "ten  ?/10 calls in 1h; the shared Redis is away, nothing is sent\n" in status
+        assert "shared   nothing can be counted for " in status
+        assert spending["shared"]["since"]
+        [budget] = spending["budgets"]
+        assert (budget["known"], budget["calls_left"]) == (False, 0)
         await server.start()
         await counts(up)
         assert await ask(up) == (200, "")

@@ -125,7 +125,7 @@ Money = Annotated[float, Field(strict=True, ge=0, le=_USD_MAX, allow_inf_nan=Fal
 Weight = Annotated[float, Field(strict=True, ge=0, le=LIMIT - 1, allow_inf_nan=False)]
 Threshold = Annotated[float, Field(strict=True, gt=0, le=LIMIT - 1, allow_inf_nan=False)]
 Level = Annotated[float, Field(strict=True, ge=0, le=LIMIT - 1, allow_inf_nan=False)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
+Part = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 ModelName = Annotated[str, Field(strict=True, pattern=NAME), AfterValidator(_readable)]
 Label = Annotated[str, Field(strict=True, pattern=LABEL)]
 Window = Annotated[str, Field(strict=True, pattern=WINDOW)]
@@ -326,7 +326,7 @@ class BudgetPolicy(_Part):
     usd: Money | None = Field(default=None, description="US dollars within the window.")
     window: Window = Field(description='Length of the window: "30m", "1h", "1d".')
     shadow: Flag = Field(default=False, description="Count and report, but refuse nothing.")
-    lease: Share = Field(
+    lease: Part = Field(
         default=0.0,
         description="Share of it that each modelsplit may spend while the shared Redis is away.",
     )

@@ -175,6 +175,12 @@ RULES: list[tuple[str, list[tuple[Loc, Any]], str, str]] = [
         "$.budgets[2]",
         "selects no calls",
     ),
+    (
+        "a lease is a call at least",
+        [(("budgets", 2), budget(calls=10, lease=0.05))],
+        "$.budgets[2].lease",
+        "0.05 of 10 calls is less than one call",
+    ),
     ("a budget limits", [(("budgets", 2), budget(calls=None))], "$.budgets[2]", "limits nothing"),
     (
         "budgets have names of their own",

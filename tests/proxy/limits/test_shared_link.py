@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
@@ -54,7 +54,7 @@ async def over_tls(tmp_path: Path, port: int, *options: str) -> None:
 @needs_redis
 async def test_what_an_acl_user_may_not_do_is_away(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server:
-        admin = server.client()
+        admin: Any = server.client()
         await admin.execute_command(
             *("ACL", "SETUSER", "split", "on", "nopass", "~{test}:*", *COMMANDS.split())
         )
