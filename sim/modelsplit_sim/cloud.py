@@ -50,7 +50,8 @@ class Script:
     ``status``: refuse with it, and with ``headers``. ``fault``: ``cut`` (no end), ``reset``,
     ``stall``, ``error`` (an error event of ``error_kind``), ``disorder`` (events in no order),
     ``late`` (nothing at all); those of a stream strike after ``after`` pieces of text. ``go``: a
-    stream waits there until it is set, then goes on.
+    stream waits there until it is set, then goes on. ``raw``: sent in place of an answer, as it
+    stands.
     """
 
     text: str | None = None
@@ -64,6 +65,7 @@ class Script:
     error_kind: str = "overloaded_error"
     after: int = 2
     stop_reason: str = "end_turn"
+    raw: bytes = b""
     usage: dict[str, Any] = field(default_factory=lambda: {"input_tokens": 12, "output_tokens": 6})
     pings: bool = True
     go: asyncio.Event | None = None
@@ -209,7 +211,11 @@ class Cloud:
         if script.fault == "late":
             await asyncio.get_running_loop().create_future()
         answer = _Answer(script, asked, f"msg_{call.id:024d}")
-        if asked.get("stream"):
+        if script.raw:
+            await exchange.begin((("Content-Type", SSE if asked.get("stream") else JSON),))
+            await exchange.chunk(script.raw)
+            await exchange.end()
+        elif asked.get("stream"):
             await _stream(exchange, answer, self.journal)
         else:
             await exchange.send(Reply(200, (("Content-Type", JSON),), orjson.dumps(answer.whole())))

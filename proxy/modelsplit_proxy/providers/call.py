@@ -188,7 +188,7 @@ class ProviderCall:
         return ProviderError(failures.of_error(error, self._named))
 
     def _with_a_hole(self, what: str) -> ProviderError:
-        if self._has_begun:
+        if self._stream is not None:
             return ProviderError(failures.broken(Reason.PROTOCOL, self._named, what))
         return ProviderError(failures.no_answer(self._named, f"no whole answer: {what}"))
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.protocol.stream_end import Tail
-from modelsplit_proxy.providers.answer import Answer
+from modelsplit_proxy.providers.answer import Answer, AnswerError, AnswerStream
+from modelsplit_proxy.providers.events import BrokenAnswerError, EventReader
 from modelsplit_proxy.providers.question import Terms
 from modelsplit_proxy.providers.translations import MESSAGES_PATH, TRANSLATIONS
 from support import messages as say
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BY_LABEL = {endpoint.label: endpoint for endpoint in ENDPOINTS}
 ASKED: dict[str, dict[str, Any]] = {
@@ -57,3 +64,73 @@ def test_a_whole_answer_is_one_object() -> None:
         if label != MESSAGES_PATH:
             body = translation.writer("opus", say.StoppedClock(), {}).whole(Answer("msg_1", "hi"))
             assert orjson.loads(body)["model"] == "opus", label
+
+
+WHOLE = (
+    say.start(cache_read_input_tokens=5)
+    + say.block(0, "thinking", thinking="")
+    + say.delta(0, "thinking_delta", thinking="hm")
+    + say.delta(0, "signature_delta", signature="c2ln")
+    + say.stop(0)
+    + say.text("Hel", "lo", index=1)
+    + say.tool("f", '{"x":', "1}", index=2)
+    + say.end("tool_use")
+)
+EVENTS = [event.data for event in EventReader().feed(WHOLE)]
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([0, -1, 3, 2**63, 1e308, "", "text", "tool_use", "x", [], {}, [1], {"x": 1}]),
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something may be put that does not belong there."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, below in inner:
+        yield (*at, key)
+        if isinstance(below, dict | list):
+            yield from places(below, (*at, key))
+
+
+@given(
+    st.sampled_from(list(TRANSLATIONS)),
+    st.lists(st.tuples(st.sampled_from(list(places(EVENTS))), ODD), max_size=3),
+    st.lists(st.integers(0, len(EVENTS) - 1), max_size=2),
+    st.lists(st.integers(0, len(EVENTS) - 1), max_size=2),
+)
+def test_a_stream_changed_anyhow_is_told_whole_or_told_broken(
+    label: str, changes: list[tuple[tuple[Any, ...], Any]], lost: list[int], twice: list[int]
+) -> None:
+    """Never anything between: what is told whole can be read by the client to its end."""
+    events = copy.deepcopy(EVENTS)
+    for place, odd in changes:
+        set_in(events, place, odd)
+    told = [event for at, event in enumerate(events) if at not in lost]
+    told += [events[at] for at in twice]
+    writer = TRANSLATIONS[label].writer("opus", say.StoppedClock(), {})
+    answer = AnswerStream(writer, answers_by_tool=False)
+    given_out = b""
+    try:
+        for event in told:
+            given_out += answer.feed(event if isinstance(event, dict) else {})
+    except (AnswerError, BrokenAnswerError):
+        return
+    tail = Tail()
+    tail.feed(given_out)
+    assert BY_LABEL[label].wire.judge(tail).complete is answer.is_whole
+    for line in given_out.splitlines():
+        data = BY_LABEL[label].wire.data(line)
+        assert data is None or data == b"[DONE]" or orjson.loads(data), line
+
+
+def set_in(events: list[Any], place: tuple[Any, ...], odd: Any) -> None:
+    """Put it there, unless an earlier change has taken the place away."""
+    holder: Any = events
+    for key in place[:-1]:
+        try:
+            holder = holder[key]
+        except (KeyError, IndexError, TypeError):
+            return
+    if isinstance(holder, dict) or (isinstance(holder, list) and place[-1] < len(holder)):
+        holder[place[-1]] = odd
