@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modelsplit_policy.health import SHEDDING, Level
 from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.cli import doctor
 from modelsplit_proxy.cli.output import ExitCode
 from modelsplit_proxy.config import key_file
 from modelsplit_proxy.config.settings import OPTIONS
@@ -99,3 +100,8 @@ def test_what_happens_at_a_bound_is_said_of_each() -> None:
     assert said == {
         option.flag for option in OPTIONS if any(word in option.name for word in bounds)
     }
+
+
+def test_everything_that_doctor_looks_at_is_described() -> None:
+    said = [name for row in rows("Doctor") if row[0] != "looks at" for name in row[0].split(", ")]
+    assert sorted(said) == sorted(check.name for check in doctor.CHECKS)

@@ -74,6 +74,7 @@ CHECKS: Final = (
     Check("filter", doctor_network.filters),
     Check("cloud", doctor_cloud.clouds),
     Check("certificates", doctor_network.certificates),
+    Check("unit", doctor_running.unit),
     Check("service", doctor_running.verdict, _RUNNING),
 )
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.settings import Said, Settings
 
 _DENIED: Final = {"host_denied": "--allow-host", "origin_denied": "--allow-origin"}
+_UNIT: Final = "modelsplit.service"
+_PROPERTIES: Final = (
+    *("LoadState", "UnitFileState", "ActiveState", "Result", "ExecMainStatus", "NRestarts"),
+)
 # A planner's call that waited so long for its model, and how many of them are a pattern.
 _LOADED_MS: Final = 1000.0
 _LOADS: Final = 3
@@ -39,6 +43,26 @@ def in_force(settings: Settings, said: Mapping[str, Said], stats: Mapping[str, A
         if path.is_absolute() and path.is_file():
             changes["policy"] = path
     return replace(settings, **changes)
+
+
+def unit(look: Look) -> Iterator[Finding | Unseen]:
+    """Whether systemd has our service and does not keep it running."""
+    if look.stats is not None:
+        return
+    told = look.run(["systemctl", "show", _UNIT, f"--property={','.join(_PROPERTIES)}"])
+    parted = (line.partition("=") for line in (told or "").splitlines())
+    has = {name: value for name, _, value in parted}
+    state = has.get("ActiveState")
+    if has.get("LoadState") != "loaded" or state not in {"failed", "activating", "inactive"}:
+        return
+    if state != "inactive":
+        result = f"{has.get('Result')}, status {has.get('ExecMainStatus')}"
+        cause = f"{_UNIT} does not come up: {state} ({result}, {has.get('NRestarts')} restarts)"
+        yield Finding("unit", cause, f"journalctl -u {_UNIT} -n 30")
+    elif has.get("UnitFileState") == "enabled":
+        yield Finding(
+            "unit", f"{_UNIT} is enabled and not started", f"sudo systemctl start {_UNIT}"
+        )
 
 
 def verdict(look: Look) -> Iterator[Finding | Unseen]:

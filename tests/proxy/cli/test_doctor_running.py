@@ -50,6 +50,50 @@ def test_a_proxy_with_the_shipped_policy_names_no_file() -> None:
     assert doctor_running.in_force(settings, where_said({}, {}), stats) == settings
 
 
+@pytest.mark.parametrize(
+    ("properties", "cause", "step"),
+    [
+        (
+            "LoadState=loaded ActiveState=activating Result=exit-code ExecMainStatus=1 NRestarts=4",
+            "modelsplit.service does not come up: activating (exit-code, status 1, 4 restarts)",
+            "journalctl -u modelsplit.service -n 30",
+        ),
+        (
+            "LoadState=loaded ActiveState=failed Result=watchdog ExecMainStatus=6 NRestarts=0",
+            "modelsplit.service does not come up: failed (watchdog, status 6, 0 restarts)",
+            "journalctl -u modelsplit.service -n 30",
+        ),
+        (
+            "LoadState=loaded ActiveState=inactive UnitFileState=enabled",
+            "modelsplit.service is enabled and not started",
+            "sudo systemctl start modelsplit.service",
+        ),
+    ],
+)
+def test_a_unit_that_is_there_and_does_not_run_is_found(
+    properties: str, cause: str, step: str, tmp_path: Path
+) -> None:
+    programs = {"systemctl": properties.replace(" ", "\n")}
+    [found] = doctor_running.unit(look(tmp_path, programs=programs))
+    assert found == Finding("unit", cause, step)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        "LoadState=not-found\nActiveState=inactive\n",
+        "LoadState=loaded\nActiveState=inactive\nUnitFileState=disabled\n",
+        "LoadState=loaded\nActiveState=active\n",
+        None,
+    ],
+)
+def test_without_one_that_should_run_there_is_nothing_to_find(
+    properties: str | None, tmp_path: Path
+) -> None:
+    programs = {} if properties is None else {"systemctl": properties}
+    assert [*doctor_running.unit(look(tmp_path, programs=programs))] == []
+
+
 async def test_its_verdict_is_told_cause_by_cause(tmp_path: Path) -> None:
     async with running() as up:
         assert await looked(doctor_running.verdict, up, tmp_path) == []
