@@ -102,6 +102,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_
 complete -c modelsplit -n '_shtab_modelsplit_using top' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using top' -l every -x -d 'from one look to the next (default 1)'
 complete -c modelsplit -n '_shtab_modelsplit_using top' -l once -d 'one plain screen, as status'
+complete -c modelsplit -n '_shtab_modelsplit_using top' -l json -d 'once, as `status --json`'
 complete -c modelsplit -n '_shtab_modelsplit_using top' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a requests -d 'Calls in the order in which they came, the last one last, running ones among them; with ID, one call explained. Exit 0: found; 1: no such call; 2: wrong usage; 3: not running.'
 complete -c modelsplit -n '_shtab_modelsplit_using requests' -s h -l help -d 'show this help message and exit'

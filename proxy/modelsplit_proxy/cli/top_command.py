@@ -30,8 +30,8 @@ _PLAIN: Final = "keys and colours need the package rich: {}; here is `modelsplit
 
 def _run(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     admin = settings_of(args, environ).admin
-    if args.once:
-        return status.run(admin, as_json=False)
+    if args.once or args.json:
+        return status.run(admin, as_json=args.json)
     if not _is_screen(environ):
         return watch.repeat(partial(status.run, admin, as_json=False), args.every, environ)
     if find_spec("rich") is None:
@@ -57,6 +57,7 @@ COMMAND: Final = Command(
     (
         watch.EVERY,
         Argument("--once", action="store_true", help="one plain screen, as status"),
+        Argument("--json", action="store_true", help="once, as `status --json`"),
     ),
     settings=("admin",),
     example=_EXAMPLES,
