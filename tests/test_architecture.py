@@ -160,6 +160,7 @@ MAY_NAME_ROUTES = frozenset(
         "modelsplit_client.openai_dialect",
         "modelsplit_proxy.protocol.endpoints",
         "modelsplit_proxy.protocol.routes",
+        "modelsplit_proxy.passthrough.fleet_routes",
         "modelsplit_proxy.passthrough.intercept",
         # What a cloud can be asked on them: loaded only where one is configured.
         "modelsplit_proxy.providers.translations",
@@ -167,7 +168,6 @@ MAY_NAME_ROUTES = frozenset(
         "modelsplit_proxy.cli.cloud_check",
         "modelsplit_proxy.cli.demo",
         "modelsplit_proxy.cli.doctor_upstream",
-        "modelsplit_proxy.watch.installed_models",
         "modelsplit_proxy.watch.loaded_models",
         "modelsplit_proxy.watch.model_list",
         "modelsplit_proxy.watch.upstream_probe",

@@ -46,7 +46,7 @@ def test_every_field_of_a_log_line_is_described() -> None:
     said = [field for row in rows("Logs") for field in words(row[0])]
     assert len(said) == len(set(said))
     asked = Asked(max_wait_ms=1, timeout_ms=1, no_fallback=True, retry_level=1)
-    tried = answered(variant=Variant("t", "a"), asked=asked)
+    tried = answered(variant=Variant("t", "a"), asked=asked, host="a")
     assert set(said) == {*log_fields(tried), *log_fields(turned_away())}
 
 

@@ -189,6 +189,19 @@ class Admission:
         return self._by_host[host]
 
     @property
+    def useful(self) -> int:
+        """Calls at once that are worth running, on all hosts that are there."""
+        return self._useful()
+
+    @property
+    def hosts(self) -> tuple[HostSeats, ...]:
+        return self._hosts
+
+    @property
+    def host_count(self) -> int:
+        return len(self._hosts)
+
+    @property
     def running_local(self) -> int:
         return self._running_local
 
@@ -401,6 +414,14 @@ class Admission:
     def note_loaded(self, models: Mapping[str, bool], host: Host = DEFAULT_HOST) -> None:
         """Whether the host has a model loaded, by canonical name; of others nobody knows."""
         self._by_host[host].loaded = models
+
+    def note_installed(self, host: Host, models: Mapping[str, int]) -> None:
+        """What a host has installed, by canonical name, and the bytes of each; 0: unknown."""
+        seats = self._by_host[host]
+        seats.installed = frozenset(models)
+        seats.sizes = {name: size for name, size in models.items() if size}
+        if self.placement is not None:
+            self.placement.changed()
 
     def fill(self, now: float) -> list[Ticket]:
         """Seat waiters until nobody who waits may run; return who was seated, in order."""

@@ -9,6 +9,8 @@ follows:
   (``fallback``), where that helps a call that only loads (``loading``), and where the other
   model is not known to be of no use: not installed, or without what the request needs
   (``capabilities``).
+- Where there are several hosts, and one of them failed a call that it had been sent, the second
+  attempt asks another host for the same model.
 - After an answer that did not fit its schema it follows at once: ahead of its role's line,
   while the first attempt still holds its seat, so that nobody comes between.
 - The wait in line is capped for the whole call, not for each attempt.
@@ -71,6 +73,15 @@ _SAY_NOTHING: Final = frozenset(
 )
 
 
+# What a host does that goes away, hangs, is full, or has not the model that it was known to have.
+_OF_ITS_HOST: Final = frozenset(
+    {
+        *(Reason.RESET, Reason.CUT, Reason.TRUNCATED, Reason.NO_ANSWER),
+        *(Reason.UPSTREAM_MUTE, Reason.UPSTREAM_BUSY, Reason.NOT_INSTALLED),
+    }
+)
+
+
 class Tried(NamedTuple):
     """An attempt that gave the client nothing.
 
@@ -86,12 +97,13 @@ class Ask(NamedTuple):
     """Make this attempt. ``waited_s``: how long the call has stood in line before.
 
     ``front``: it stands first in its line, and the attempt before it keeps its seat until
-    it does.
+    it does. ``elsewhere``: of another host than the attempt before it.
     """
 
     candidate: Candidate
     waited_s: float = 0.0
     front: bool = False
+    elsewhere: bool = False
 
 
 class Tell(NamedTuple):
@@ -136,6 +148,10 @@ def first_step(candidates: Sequence[Candidate]) -> Ask:
     return Ask(candidates[0])
 
 
+def _nowhere_else() -> bool:
+    return False
+
+
 def _nobody_knows(candidate: Candidate) -> Unable | None:
     del candidate
     return None
@@ -146,15 +162,20 @@ def next_step(
     loads: Loading | None,
     tried: Sequence[Tried],
     unable: Callable[[Candidate], Unable | None] = _nobody_knows,
+    has_other_host: Callable[[], bool] = _nowhere_else,
 ) -> Ask | Tell:
     """What follows the attempts made so far, of which there is at least one.
 
     ``loads``: what the call does to its model if it asks it nothing. ``unable``: why a model
     is known to be of no use to the call, None if it may be; asked of a second model alone.
+    ``has_other_host``: whether another host may be asked for the same model now; asked where the
+    first attempt failed of its host.
     """
     made, last = len(tried), tried[-1]
     if made > 1 and not explains(last):
         return Tell(made - 2)
+    if made == 1 and of_its_host(last.failure) and has_other_host():
+        return Ask(candidates[0], last.waited_s, elsewhere=True)
     if made == len(candidates) or not may_follow(last.failure, loads):
         return Tell(made - 1)
     useless = unable(candidates[made])
@@ -169,6 +190,11 @@ def explains(second: Tried) -> bool:
     if not second.seated or second.failure.code in BUDGET:
         return False
     return second.failure.reason not in _SAY_NOTHING
+
+
+def of_its_host(failure: Failure) -> bool:
+    """Whether a call that was sent failed of the host, so that another may serve it."""
+    return failure.reason in _OF_ITS_HOST
 
 
 def may_follow(failure: Failure, loads: Loading | None) -> bool:

@@ -320,6 +320,14 @@ class Breakers:
         """What ``admit`` would refuse now, without taking a trial: to ask before queueing."""
         return self._refusal(_keys(provider, model, host), now, pair) if self._kept else None
 
+    def wait_s(
+        self, provider: Provider, model: str, now: float, host: Host = DEFAULT_HOST
+    ) -> float:
+        """For how long calls are refused there; 0 or less: they are not. A guess at most."""
+        if not self._kept:
+            return 0.0
+        return max(self._wait_s(key, now) for key in _keys(provider, model, host))
+
     def admit(
         self,
         provider: Provider,

@@ -46,13 +46,14 @@ NOTHING: Final[Mapping[str, bool]] = MappingProxyType({})
 class Listed(NamedTuple):
     """A model in one of the host's lists. ``remote``: another machine computes its answers.
 
-    ``capabilities`` None: the list does not say.
+    ``capabilities`` None: the list does not say. ``size``: bytes; 0: it does not say either.
     """
 
     name: str
     digest: str = ""
     remote: bool = False
     capabilities: frozenset[str] | None = None
+    size: int = 0
 
 
 class LoadedModels:

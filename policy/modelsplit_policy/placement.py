@@ -77,17 +77,26 @@ class Placement:
 
     def open_to(self, ticket: Ticket, now: float) -> tuple[HostSeats, ...]:
         """The hosts that are asked for a seat for the call now."""
-        hosts = self.hosts_of(ticket)
-        if ticket.avoid is not None:
-            hosts = tuple(host for host in hosts if host.host != ticket.avoid) or hosts
-        bar, model = self.bar, ticket.model
-        return tuple(host for host in hosts if bar(host.host, model, now) <= 0) or hosts
+        hosts, bar, model = self.hosts_of(ticket), self.bar, ticket.model
+        hosts = tuple(host for host in hosts if bar(host.host, model, now) <= 0) or hosts
+        if ticket.avoid is None:
+            return hosts
+        others = (host for host in hosts if host.host != ticket.avoid and not host.away)
+        return tuple(others) or hosts
 
     def opens_in_s(self, ticket: Ticket, now: float) -> float:
         """How long until another host may be asked for the call; inf: nobody knows."""
         hosts = self.hosts_of(ticket)
         bars = (self.bar(host.host, ticket.model, now) for host in hosts)
         return min((left_s for left_s in bars if left_s > 0), default=math.inf)
+
+    def has_other(self, ticket: Ticket, now: float) -> bool:
+        """Whether a host that may be asked now is another than the one that the call was at."""
+        return any(
+            not host.away and self.bar(host.host, ticket.model, now) <= 0
+            for host in self.hosts_of(ticket)
+            if host.host != ticket.host
+        )
 
     def hosts_of(self, ticket: Ticket) -> tuple[HostSeats, ...]:
         """The hosts that may run the call and take new ones."""

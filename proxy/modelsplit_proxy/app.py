@@ -18,9 +18,10 @@ from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.health import HealthGuard
+from modelsplit_policy.host_rules import address
 from modelsplit_policy.outage import Outage
 from modelsplit_policy.roles import Roles
-from modelsplit_policy.vocabulary import Role
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Role
 from modelsplit_proxy.admin import headroom
 from modelsplit_proxy.admin.admin import Admin
 from modelsplit_proxy.admin.headroom import AgentServer
@@ -39,7 +40,7 @@ from modelsplit_proxy.admin.parts import (
 )
 from modelsplit_proxy.admin.service import Service, ServiceParts
 from modelsplit_proxy.calls.answer import AnswerParts
-from modelsplit_proxy.calls.attempt import AttemptParts
+from modelsplit_proxy.calls.attempt import AttemptParts, LocalHost
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
 from modelsplit_proxy.calls.call import CallParts
 from modelsplit_proxy.calls.deadlines import ELSEWHERE, Known
@@ -78,6 +79,7 @@ from modelsplit_proxy.metrics.recent import Recent
 from modelsplit_proxy.metrics.slo import SloMetrics
 from modelsplit_proxy.metrics.storage import StoreMetrics
 from modelsplit_proxy.metrics.windows import Windows
+from modelsplit_proxy.passthrough.fleet_routes import FleetRouteParts, FleetRoutes
 from modelsplit_proxy.passthrough.intercept import Intercept
 from modelsplit_proxy.passthrough.last_good import LastGood
 from modelsplit_proxy.passthrough.passthrough import PassthroughParts
@@ -105,6 +107,14 @@ from modelsplit_proxy.storage.retention import Retention, RetentionLimits
 from modelsplit_proxy.storage.state_lock import StateLock
 from modelsplit_proxy.storage.writer import Store
 from modelsplit_proxy.tracing.setup import traces
+from modelsplit_proxy.watch.fleet import (
+    Fleet,
+    FleetLoadedModels,
+    FleetProbe,
+    HostBars,
+    UpstreamHost,
+)
+from modelsplit_proxy.watch.fleet_model_list import FleetModelList
 from modelsplit_proxy.watch.health import HealthMonitor, Watched
 from modelsplit_proxy.watch.heartbeat import HeartbeatKeeper
 from modelsplit_proxy.watch.installed_models import InstalledModels
@@ -177,37 +187,9 @@ class App:
         self._pricing = prices.read(policy, clock.wall())
         self.store = Store(settings.state, clock, lock=lock or StateLock(settings.state))
         self._recorder = Recorder(self.store)
-        upstream = settings.upstream
-        self.target = UpstreamTarget(upstream.host, upstream.port, str(upstream))
-        self.pool = UpstreamPool(
-            upstream.host, upstream.port, connect_timeout_s=settings.connect_timeout_s
-        )
-        self.probe = UpstreamProbe(self.pool, self.target)
         self.last_good = LastGood()
         self._limits()
-        self.model_list = model_list = ModelList(self.pool, str(upstream), self._tasks)
-        self.installed = self._installed_models()
-        self.presence = Presence(
-            Outage(policy.global_.restart_wait_ms / 1000),
-            self.admission_queue,
-            self.breakers,
-            self.probe,
-            self.installed,
-            self.target,
-        )
-        self.probe.tell(self.presence)
-        self.loaded_models = LoadedModelsWatch(
-            self.pool, str(upstream), model_list, self.admission_queue, self._tasks
-        )
-        self.pool.on_dropped(self.probe.hurry, self.installed.want, self.loaded_models.want)
-        self._learned = LearnedKeeper(
-            self.admission.host().parallelism,
-            self.loaded_models,
-            self.probe,
-            self.store,
-            str(upstream),
-            clock,
-        )
+        self._upstreams()
         self.live = LiveCalls(clock)
         self.jobs = self._job_keeper()
         self.monitor = self._monitor()
@@ -230,23 +212,85 @@ class App:
 
     # 1. Parts of the process.
 
-    def _installed_models(self) -> InstalledModels:
+    def _upstreams(self) -> None:
+        """Every host, and what is known of all of them together; of one alone it is its own."""
+        places = [
+            (Host(name), Address(*address(row.url))) for name, row in self.policy.hosts.items()
+        ] or [(DEFAULT_HOST, self._settings.upstream)]
+        lists = {name: self._model_list(name, at) for name, at in places}
+        is_one = not self.policy.hosts
+        self.model_list = (
+            lists[DEFAULT_HOST][1]
+            if is_one
+            else FleetModelList({name: known for name, (_, known) in lists.items()})
+        )
         # Of models that nobody here has chosen it is told when a call is concerned.
         own = self._loaded.source != SHIPPED
-        authority = self.target.authority
-        return InstalledModels(
-            self.pool,
-            authority,
-            self.model_list,
-            self.policy,
-            tells_gaps=own,
-            pulled_at=other_than_usual(authority),
+        pulled_at = other_than_usual(str(places[0][1]))
+        self.installed = InstalledModels(
+            self.model_list, self.policy, tells_gaps=own, pulled_at=pulled_at
         )
+        self.hosts = tuple(self._host(name, at, *lists[name]) for name, at in places)
+        first = self.hosts[0]
+        self.target, self.pool, self.presence = first.target, first.pool, first.presence
+        self.probe, self.loaded_models = first.probe, first.loaded_models
+        # Of all together.
+        self._probes: UpstreamProbe | FleetProbe = first.probe
+        self._residency: LoadedModelsWatch | FleetLoadedModels = first.loaded_models
+        self.fleet: Fleet | None = None
+        if not is_one:
+            self._make_fleet()
+
+    def _make_fleet(self) -> None:
+        self.fleet = Fleet(self.hosts)
+        self._probes, self._residency = FleetProbe(self.hosts), FleetLoadedModels(self.hosts)
+        shown = ", ".join(host.target.authority for host in self.hosts)
+        self.target = UpstreamTarget("", 0, shown)
+        choice = self.admission.placement
+        assert choice is not None
+        choice.bar = HostBars(self.hosts, self.breakers).bar
+
+    def _model_list(self, name: Host, at: Address) -> tuple[UpstreamPool, ModelList]:
+        timeout_s = self._settings.connect_timeout_s
+        pool = UpstreamPool(at.host, at.port, connect_timeout_s=timeout_s, host=name)
+        on_found = self.admission_queue.at(name).has if self.policy.hosts else None
+        return pool, ModelList(pool, str(at), self._tasks, on_found)
+
+    def _host(
+        self, name: Host, at: Address, pool: UpstreamPool, model_list: ModelList
+    ) -> UpstreamHost:
+        """Everything of one host, wired together."""
+        target = UpstreamTarget(at.host, at.port, str(at))
+        probe, line = UpstreamProbe(pool, target), self.admission_queue.at(name)
+        wait_s = self.policy.global_.restart_wait_ms / 1000
+        breakers = self.breakers.at(name)
+        presence = Presence(Outage(wait_s), line, breakers, probe, self.installed, target)
+        probe.tell(presence)
+        loaded = LoadedModelsWatch(pool, str(at), model_list, line, self._tasks, name)
+        pool.on_dropped(probe.hurry, self.installed.want, loaded.want)
+        parallelism = self.admission.host(name).parallelism
+        learned = LearnedKeeper(parallelism, loaded, probe, self.store, str(at), self.clock, name)
+        shown = str(name) if self.policy.hosts else None
+        return UpstreamHost(name, shown, target, pool, probe, model_list, loaded, presence, learned)
+
+    def _local_hosts(self, missing: MissingModel) -> list[LocalHost]:
+        """Each host as a call uses it."""
+        return [
+            LocalHost(
+                host.name,
+                host.shown,
+                host.pool,
+                Known(host.loaded_models, host.probe),
+                host.presence,
+                AnswerParts(host.target, self.lifecycle, host.probe, missing),
+            )
+            for host in self.hosts
+        ]
 
     def _doors(self) -> None:
         """Where it listens beside the proxy's own port; the addresses once it does."""
         self._admin: Edge | None = None
-        self._headroom = HeadroomParts(self.admission, self.probe, self.lifecycle, self.clock)
+        self._headroom = HeadroomParts(self.admission, self._probes, self.lifecycle, self.clock)
         self._agent = AgentServer(lambda: headroom.measured(self._headroom))
         self.address: Address | None = None
         self.admin_address: Address | None = None
@@ -295,7 +339,7 @@ class App:
             self.policy,
             self.admission,
             self.breakers,
-            self.probe,
+            self._probes,
             self.lag,
             self.live,
             self.clock,
@@ -345,7 +389,7 @@ class App:
         registry.register(
             ProcessMetrics(
                 self.admission,
-                self.pool,
+                [host.pool for host in self.hosts],
                 self.monitor,
                 self.metrics.model_label,
                 self.service.level,
@@ -363,7 +407,7 @@ class App:
             ("costs", self._costs.call_ended),
             ("experiments", experiments.call_ended),
             ("records", self._recorder.call_ended),
-            ("loaded_models", self.loaded_models.call_ended),
+            ("loaded_models", self._residency.call_ended),
             ("health", self.monitor.call_ended),
             ("log", self.log.call_ended),
         ):
@@ -379,8 +423,24 @@ class App:
 
     # 2. What each room is given of them.
 
+    def _passthrough_parts(self, host: UpstreamHost) -> PassthroughParts:
+        return PassthroughParts(host.pool, host.target, self.lifecycle, self._tasks, host.tags)
+
+    def _question_parts(self, host: UpstreamHost) -> QuestionParts:
+        clock, lifecycle = self.clock, self.lifecycle
+        return QuestionParts(
+            *(host.pool, host.target, self.last_good, self.installed, clock, lifecycle, host.tags)
+        )
+
+    def _fleet_routes(self) -> FleetRoutes | None:
+        if self.fleet is None:
+            return None
+        passthroughs = {host.name: self._passthrough_parts(host) for host in self.hosts}
+        questions = {host.name: self._question_parts(host) for host in self.hosts}
+        return FleetRoutes(FleetRouteParts(self.fleet, passthroughs, questions, self.lifecycle))
+
     def _handler_parts(self) -> HandlerParts:
-        settings = self._settings
+        settings, first = self._settings, self.hosts[0]
         return HandlerParts(
             guard=OriginGuard(
                 settings.listen.host,
@@ -397,20 +457,14 @@ class App:
                 settings.max_body_bytes,
                 self.installed.pulled_at,
             ),
-            passthrough=PassthroughParts(self.pool, self.target, self.lifecycle, self._tasks),
-            questions=QuestionParts(
-                self.pool,
-                self.target,
-                self.last_good,
-                self.installed,
-                self.clock,
-                self.lifecycle,
-            ),
+            passthrough=self._passthrough_parts(first),
+            questions=self._question_parts(first),
             last_good=self.last_good,
             installed=self.installed,
             metrics=self.metrics,
             lifecycle=self.lifecycle,
             trusted=TrustedProxies(settings.trust_proxies) if settings.trust_proxies else None,
+            fleet_routes=self._fleet_routes(),
         )
 
     def _call_parts(self) -> CallParts:
@@ -433,18 +487,19 @@ class App:
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
         missing = MissingModel(self.policy, self.model_list.names, self.installed.pulled_at)
+        hosts = self._local_hosts(missing)
         return AttemptParts(
-            answers=AnswerParts(*(self.target, self.lifecycle, self.probe), missing),
+            host=hosts[0],
+            hosts={} if self.fleet is None else {host.name: host for host in hosts},
+            fleet=self.fleet,
             cloud_answers=AnswerParts(*(self.target, self.lifecycle, ELSEWHERE.probe), missing),
             policy=self.policy,
             plans=AttemptPlans(
                 self.policy, self._pricing.prices, self.budget_keeper, stall_s, self._clouds
             ),
             admission_queue=self.admission_queue,
-            pool=self.pool,
-            known=Known(self.loaded_models, self.probe),
+            known=Known(self._residency, self._probes),
             breakers=self.breakers,
-            presence=self.presence,
             budget_keeper=self.budget_keeper,
             clock=self.clock,
         )
@@ -457,7 +512,7 @@ class App:
             lifecycle=self.lifecycle,
             health=HealthParts(
                 service=self.service,
-                probe=self.probe,
+                probe=self._probes,
                 target=self.target,
                 store=self.store,
                 recorder=self._recorder,
@@ -481,11 +536,11 @@ class App:
             budget_keeper=self.budget_keeper,
             store=self.store,
             recorder=self._recorder,
-            probe=self.probe,
+            probe=self._probes,
             target=self.target,
             monitor=self.monitor,
             installed=self.installed,
-            loaded_models=self.loaded_models,
+            loaded_models=self._residency,
             live=self.live,
             recent=self._recent,
             lifecycle=self.lifecycle,
@@ -501,9 +556,9 @@ class App:
             breakers=self.breakers,
             budget_keeper=self.budget_keeper,
             windows=self._windows,
-            probe=self.probe,
+            probe=self._probes,
             target=self.target,
-            loaded_models=self.loaded_models,
+            loaded_models=self._residency,
             service=self.service,
             live=self.live,
             recent=self._recent,
@@ -545,9 +600,11 @@ class App:
         for warning in told:
             logger.warning("%s", warning)
         self._tasks.keep(self.installed.watch, "installed")
-        self._tasks.keep(self.probe.watch, "probe")
-        self._tasks.keep(self.loaded_models.watch, "residency")
-        self._tasks.keep(self._learned.watch, "learned")
+        for host in self.hosts:
+            of = f" of {host.shown}" if host.shown else ""
+            self._tasks.keep(host.probe.watch, f"probe{of}")
+            self._tasks.keep(host.loaded_models.watch, f"residency{of}")
+            self._tasks.keep(host.learned.watch, f"learned{of}")
         self._tasks.keep(self.monitor.watch, "health")
         self._tasks.keep(self.service.watch, "verdict")
         self._tasks.keep(self._retention().watch, "retention")
@@ -566,14 +623,14 @@ class App:
 
     async def _recall(self) -> None:
         """Know what was learned before; a locked file delays only that."""
-        recalling = self._tasks.start(self._learned.look(), "recalling")
-        await asyncio.wait([recalling], timeout=_FIRST_LOOK_S)
+        recalling = [self._tasks.start(host.learned.look(), "recalling") for host in self.hosts]
+        await asyncio.wait(recalling, timeout=_FIRST_LOOK_S)
 
     async def _first_look(self) -> None:
         """Begin with what Ollama says of itself, if it says so at once; never wait for it."""
         looks = [
-            self._tasks.start(self.probe.ask(), "first probe"),
-            self._tasks.start(self.loaded_models.ask(), "first residency"),
+            self._tasks.start(self._probes.ask(), "first probe"),
+            self._tasks.start(self._residency.ask(), "first residency"),
             self._tasks.start(self.installed.ask(), "first list"),
         ]
         if self.shared is not None:
@@ -628,9 +685,11 @@ class App:
             await self._admin.close()
         self._slo_judge.close()
         self.lag.stop()
-        self.presence.close()
+        for host in self.hosts:
+            host.presence.close()
         await self._tasks.close()
-        self.pool.close()
+        for host in self.hosts:
+            host.pool.close()
         if self._clouds is not None:
             await self._clouds.close()
         await self.log.close()
@@ -639,7 +698,8 @@ class App:
         self.budget_keeper.close()
         if self.shared is not None:
             await self.shared.close()
-        self._learned.keep()
+        for host in self.hosts:
+            host.learned.keep()
         self._heartbeat.drained()
         await asyncio.to_thread(self.store.close)
 

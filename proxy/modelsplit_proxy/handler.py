@@ -18,6 +18,7 @@ from modelsplit_proxy.http import cors, headers, request_head
 from modelsplit_proxy.http.downstream import Downstream, date_line
 from modelsplit_proxy.limits import client_keys
 from modelsplit_proxy.limits.client_keys import ANYBODY
+from modelsplit_proxy.passthrough.fleet_routes import FleetRoutes, Passing
 from modelsplit_proxy.passthrough.intercept import Question
 from modelsplit_proxy.passthrough.passthrough import Passthrough, PassthroughParts
 from modelsplit_proxy.passthrough.rewritten import Questioning, QuestionParts
@@ -49,7 +50,7 @@ logger = logging.getLogger("modelsplit")
 class HandlerParts:
     """What outlives a request. ``keyring`` None: nobody needs a key.
 
-    ``trusted`` None: who connects is the client.
+    ``trusted`` None: who connects is the client. ``fleet_routes`` None: there is one host.
     """
 
     guard: OriginGuard
@@ -64,6 +65,7 @@ class HandlerParts:
     metrics: CallMetrics
     lifecycle: Lifecycle
     trusted: TrustedProxies | None = None
+    fleet_routes: FleetRoutes | None = None
 
 
 class Handler:
@@ -147,14 +149,16 @@ class Handler:
         plan = await parts.intercept.plan(route, target, request, down)
         if isinstance(plan, Failure):
             return plan
+        if parts.fleet_routes is not None:
+            passing = Passing(route, request, target, down, caller.consumed)
+            return await parts.fleet_routes.serve(passing, plan)
         if isinstance(plan, Question):
             return await Questioning(
                 parts.questions, request, down, plan, consumed=caller.consumed
             ).serve()
-        passing = Passthrough(
+        return await Passthrough(
             parts.passthrough, request, target, down, consumed=caller.consumed, taken=plan
-        )
-        return await passing.serve()
+        ).serve()
 
     def _preflight(self, request: Request, origin: str, down: Downstream) -> None:
         """Answer a browser that asks what it may ask: before any key, as it can send none."""

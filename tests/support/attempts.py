@@ -18,9 +18,9 @@ from modelsplit_policy.prices import Prices
 from modelsplit_policy.roles import Candidate, Route
 from modelsplit_policy.tickets import Crowd, Hold, Place, Ticket
 from modelsplit_policy.tickets import Seats as Limits
-from modelsplit_policy.vocabulary import Provider
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Provider
 from modelsplit_proxy.calls.answer import AnswerParts
-from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
+from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, LocalHost, OutgoingRequest
 from modelsplit_proxy.calls.attempt_plan import AttemptPlans
 from modelsplit_proxy.calls.deadlines import ELSEWHERE, Known
 from modelsplit_proxy.calls.missing_model import MissingModel
@@ -295,18 +295,27 @@ class Trial:
         budget_keeper = without_a_file(rules)
         lifecycle = Lifecycle()
         target = UpstreamTarget("127.0.0.1", 11434, "127.0.0.1:11434")
+        known = Known(cast("LoadedModelsWatch", Loaded(loaded=loaded)), self.probe)
+        host = LocalHost(
+            DEFAULT_HOST,
+            None,
+            cast("UpstreamPool", upstream),
+            known,
+            cast("Presence", SimpleNamespace(call_failed=lambda _: False)),
+            AnswerParts(target, lifecycle, self.probe, MissingModel(rules, tuple)),
+        )
         self.parts = AttemptParts(
-            answers=AnswerParts(target, lifecycle, self.probe, MissingModel(rules, tuple)),
+            host=host,
+            hosts={},
+            fleet=None,
             cloud_answers=AnswerParts(
                 target, lifecycle, ELSEWHERE.probe, MissingModel(rules, tuple)
             ),
             policy=rules,
             plans=AttemptPlans(rules, Prices(rules), budget_keeper, stall_s),
             admission_queue=cast("AdmissionQueue", self.admission_queue),
-            pool=cast("UpstreamPool", upstream),
-            known=Known(cast("LoadedModelsWatch", Loaded(loaded=loaded)), self.probe),
+            known=known,
             breakers=self.breakers,
-            presence=cast("Presence", SimpleNamespace(call_failed=lambda _: False)),
             budget_keeper=budget_keeper,
             clock=self.clock,
         )

@@ -66,7 +66,7 @@ class Headroom:
 def measured(parts: HeadroomParts) -> Headroom:
     """As it is now."""
     admission, now = parts.admission, parts.clock.now()
-    seats = min(admission.global_seats, admission.host().parallelism.host)
+    seats = min(admission.global_seats, admission.useful)
     draining = parts.lifecycle.draining
     return Headroom(
         ready=not draining and parts.probe.up is not False,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.admin.page import Handler, PageAsked
     from modelsplit_proxy.admin.parts import HealthParts
     from modelsplit_proxy.http.upstream import UpstreamTarget
+    from modelsplit_proxy.watch.fleet import FleetProbe
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 
@@ -67,7 +68,7 @@ class HealthRoutes:
         return Page(text, content_type=CONTENT_TYPE_LATEST)
 
 
-def upstream_fields(probe: UpstreamProbe, target: UpstreamTarget) -> dict[str, Any]:
+def upstream_fields(probe: UpstreamProbe | FleetProbe, target: UpstreamTarget) -> dict[str, Any]:
     """What is known of the upstream, as plain values."""
     return {
         "address": f"http://{target.authority}",

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.loop_lag import LoopLag
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
+    from modelsplit_proxy.watch.fleet import FleetLoadedModels, FleetProbe
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
@@ -43,7 +44,7 @@ class HeadroomParts:
     """``/readyz``, and HAProxy's agent-check."""
 
     admission: Admission
-    probe: UpstreamProbe
+    probe: UpstreamProbe | FleetProbe
     lifecycle: Lifecycle
     clock: Clock
 
@@ -53,7 +54,7 @@ class HealthParts:
     """``/healthz``, ``/readyz``, ``/metrics``."""
 
     service: Service
-    probe: UpstreamProbe
+    probe: UpstreamProbe | FleetProbe
     target: UpstreamTarget
     store: Store
     recorder: Recorder
@@ -69,9 +70,9 @@ class StatsParts:
     admission: Admission
     breakers: BreakerKeeper
     budget_keeper: BudgetKeeper
-    probe: UpstreamProbe
+    probe: UpstreamProbe | FleetProbe
     target: UpstreamTarget
-    loaded_models: LoadedModelsWatch
+    loaded_models: LoadedModelsWatch | FleetLoadedModels
     service: Service
     live: LiveCalls
     recent: Recent

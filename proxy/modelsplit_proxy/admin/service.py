@@ -16,7 +16,7 @@ from modelsplit_policy.health_samples import not_closed
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.verdict import SILENT_S, Facts, Recovered, RoleFacts, Silent, Verdict
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.config.settings import other_than_default, other_than_usual
+from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.metrics.recent import NOW_S
 from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.runtime.parts import parts
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
+    from modelsplit_proxy.watch.fleet import FleetLoadedModels, FleetProbe
     from modelsplit_proxy.watch.health import HealthMonitor
     from modelsplit_proxy.watch.installed_models import InstalledModels
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
@@ -59,11 +60,11 @@ class ServiceParts:
     budget_keeper: BudgetKeeper
     store: Store
     recorder: Recorder
-    probe: UpstreamProbe
+    probe: UpstreamProbe | FleetProbe
     target: UpstreamTarget
     monitor: HealthMonitor
     installed: InstalledModels
-    loaded_models: LoadedModelsWatch
+    loaded_models: LoadedModelsWatch | FleetLoadedModels
     live: LiveCalls
     recent: Recent
     lifecycle: Lifecycle
@@ -210,7 +211,7 @@ class Service:
             records_lost=parts.recorder.dropped,
             tasks_error=tasks.trouble(parts.tasks.watchers()) or "",
             asked_at=other_than_default(parts.admin()),
-            pulled_at=other_than_usual(parts.target.authority),
+            pulled_at=parts.installed.pulled_at,
         )
 
     def _has_returned(self) -> Recovered | None:

@@ -74,7 +74,7 @@ def standing_fields(parts: StatsParts) -> dict[str, Any]:
             "running": parts.admission.running_local,
             "seats": parts.admission.global_seats,
             "lent": parts.admission.lent,
-            "inside": parts.admission.host().parallelism.inside,
+            "inside": sum(host.parallelism.inside for host in parts.admission.hosts),
         },
         "roles": {role: _pool(parts, role) for role in Role},
         "parallelism": _parallelism(parts),
@@ -102,13 +102,17 @@ def _recent(parts: StatsParts) -> dict[str, Any]:
 
 def _parallelism(parts: StatsParts) -> dict[str, Any]:
     """What is known of how many calls at once are useful."""
-    learned = parts.admission.host().parallelism
+    learned = [host.parallelism for host in parts.admission.hosts]
+    slots: dict[str, int] = {}
+    for host in learned:
+        for model, known in host.known_models().items():
+            slots[model] = max(known, slots.get(model, 0))
     models = parts.loaded_models.models
     return {
-        "host": learned.host,
-        "basis": learned.basis,
-        "contention": round(learned.contention, 3),
-        "slots": learned.known_models(),
+        "host": sum(host.host for host in learned),
+        "basis": learned[0].basis,
+        "contention": round(max(host.contention for host in learned), 3),
+        "slots": slots,
         "resident": None if models is None else sorted(models),
     }
 

@@ -64,7 +64,6 @@ class AnswerReader:
         "_attempt",
         "_early_headers",
         "_model",
-        "_parts",
         "_provider",
         "_record",
         "_reply",
@@ -73,6 +72,7 @@ class AnswerReader:
         "_telemetry",
         "_validation",
         "limits",
+        "parts",
     )
 
     def __init__(
@@ -87,7 +87,7 @@ class AnswerReader:
         early_headers: EarlyHeaders | None,
         telemetry: Telemetry | None,
     ) -> None:
-        self._parts = parts
+        self.parts = parts
         self._record = record
         self._reply = reply
         self._model = plan.candidate.model
@@ -244,7 +244,7 @@ class AnswerReader:
         are not. The reason, if the upstream hangs.
         """
         now = asyncio.get_running_loop().time()
-        if deadlines.is_mute(now, last, self._parts.probe.mute_since):
+        if deadlines.is_mute(now, last, self.parts.probe.mute_since):
             return Reason.UPSTREAM_MUTE
         down, ping = self._reply.down, self._record.endpoint.wire.ping
         between = tail is not None and not tail.open_event()
@@ -261,7 +261,7 @@ class AnswerReader:
         try:
             return await relay.run(bounds, ping)
         except asyncio.CancelledError:
-            if not self._parts.lifecycle.cutting:
+            if not self.parts.lifecycle.cutting:
                 raise  # the client has left
             return Reason.DRAINING
 
@@ -359,14 +359,14 @@ class AnswerReader:
     def _not_installed(self, body: bytes) -> Failure:
         """Ollama cannot know whose choice the model was that it does not have."""
         if self._is_clients_own():
-            return self._parts.missing_model.failure(self._record.requested_model, body)
+            return self.parts.missing_model.failure(self._record.requested_model, body)
         chosen_as = {self._row.primary: "model", self._row.fallback: "fallback"}
         return upstream_failures.not_installed(
             self._model,
             role=self._role,
             chosen_as=chosen_as.get(self._model, "model"),
             provider=self._provider,
-            pulled_at=self._parts.missing_model.pulled_at,
+            pulled_at=self.parts.missing_model.pulled_at,
         )
 
     def _early_failure(self, result: UpstreamError | Reason) -> Failure:
@@ -375,7 +375,7 @@ class AnswerReader:
             return self.late(result)
         if result.failure is not None:
             return result.failure
-        upstream = f"http://{self._parts.target.authority}"
+        upstream = f"http://{self.parts.target.authority}"
         return upstream_failures.failure_of_error(
             result, upstream=upstream, provider=self._provider, gone=self._is_down
         )
@@ -397,7 +397,7 @@ class AnswerReader:
     @property
     def _is_down(self) -> bool:
         """Whether Ollama is known not to answer."""
-        return self._parts.probe.up is False
+        return self.parts.probe.up is False
 
     def broken(self, error: UpstreamError) -> Setback:
         return self.set_back(self._early_failure(error))

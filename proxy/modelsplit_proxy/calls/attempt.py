@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.deadlines import Bounds, Limits
     from modelsplit_policy.roles import Candidate
+    from modelsplit_policy.vocabulary import Host
     from modelsplit_proxy.calls.attempt_plan import AttemptPlans
     from modelsplit_proxy.calls.deadlines import Known
     from modelsplit_proxy.calls.reply import Reply, Setback
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.providers.redaction import Redactor
     from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
+    from modelsplit_proxy.watch.fleet import Fleet
     from modelsplit_proxy.watch.presence import Presence
 
 # What tells two bodies apart that are not the same: their first and their last bytes.
@@ -68,18 +70,34 @@ _FORGOTTEN: Final = Body(b"", Fields(b"", {}), "", None)
 
 
 @parts
-class AttemptParts:
-    """What outlives the attempt."""
+class LocalHost:
+    """A host that runs models of ours. ``shown``: its name, as it is told; None: it has none."""
 
+    name: Host
+    shown: str | None
+    pool: UpstreamPool
+    known: Known
+    presence: Presence
     answers: AnswerParts
+
+
+@parts
+class AttemptParts:
+    """What outlives the attempt.
+
+    ``host``: who is asked where there is no choice; ``hosts``: all of several by name, empty: there
+    is one. ``known``: of all of them.
+    """
+
+    host: LocalHost
+    hosts: Mapping[Host, LocalHost]
+    fleet: Fleet | None
     cloud_answers: AnswerParts
     policy: Policy
     plans: AttemptPlans
     admission_queue: AdmissionQueue
-    pool: UpstreamPool
     known: Known
     breakers: BreakerKeeper
-    presence: Presence
     budget_keeper: BudgetKeeper
     clock: Clock
 
@@ -125,12 +143,15 @@ class AttemptRun:
     __slots__ = (
         "_admitted",
         "_attempt",
+        "_avoid",
         "_before",
         "_charge",
         "_cleared",
         "_deadline",
         "_early_headers",
         "_held_back",
+        "_host",
+        "_left",
         "_limits",
         "_parts",
         "_plan",
@@ -152,8 +173,12 @@ class AttemptRun:
         reply: Reply,
         sent: OutgoingRequest,
         candidate: Candidate,
+        avoid: Host | None = None,
     ) -> None:
+        """``avoid``: the host that failed the attempt before, to be asked if there is no other."""
         self._parts = parts
+        self._host = parts.host
+        self._avoid = avoid
         self._record = record
         self._routing = routing
         self._reply = reply
@@ -167,7 +192,7 @@ class AttemptRun:
             None if plan.row.early_headers_after_ms is None else self._read_early_headers()
         )
         self._reader = AnswerReader(
-            parts.answers if plan.cloud is None else parts.cloud_answers,
+            parts.host.answers if plan.cloud is None else parts.cloud_answers,
             record,
             reply,
             plan,
@@ -179,6 +204,8 @@ class AttemptRun:
         self._deadline: Deadline
         self._held_back: bool | None = None
         self._ticket: Ticket | None = None
+        # The one that was given back.
+        self._left: Ticket | None = None
         self._waits_again = False
         self._admitted: Allowed | None = None
         self._before: Failure | None = None
@@ -204,7 +231,11 @@ class AttemptRun:
         plan = self._plan
         stopped = None if plan.provider is Provider.LOCAL else self._prepare_to_leave()
         if stopped is None:
-            stopped = parts.breakers.check(plan.provider, plan.model, self._pair, plan.breaker_host)
+            stopped = (
+                parts.breakers.check(plan.provider, plan.model, self._pair, plan.breaker_host)
+                if parts.fleet is None or plan.provider is Provider.CLOUD
+                else self._stopped_everywhere()
+            )
         if stopped is None and self._charge is not None:
             stopped = await self._charge.check()
         if stopped is not None:
@@ -240,6 +271,7 @@ class AttemptRun:
         attempt.failure = None
         attempt.returned += (now,)
         attempt.seated = attempt.dispatched = attempt.seats = None
+        self._avoid = None if self._ticket is None else self._ticket.host
         if self._charge is not None:
             self._charge.close(attempt)
         self.release()
@@ -299,15 +331,50 @@ class AttemptRun:
         call.step(Event.DISPATCH)
         attempt.seated = attempt.asked
         attempt.dispatched = clock.now()
+        if self._parts.fleet is not None and self._plan.cloud is None:
+            self._goes_where_it_is_loaded(self._parts.fleet)
         try:
             return await (self._exchange() if self._plan.cloud is None else self._leave())
         finally:
             attempt.ended = clock.now()
 
+    @property
+    def host(self) -> Host | None:
+        """The one of several hosts that the attempt was sent to; None: none, or there is one."""
+        return self._host.name if self._attempt.host is not None and self._attempt.sent else None
+
+    def may_go_elsewhere(self) -> bool:
+        """Whether another host may be asked for the same: its client takes a second attempt."""
+        ticket = self._ticket or self._left
+        asked = self._sent.asked
+        if self.host is None or ticket is None or asked.no_fallback:
+            return False
+        return self._parts.admission_queue.has_other(ticket)
+
+    def _stopped_everywhere(self) -> Failure | None:
+        """What the breakers say where those of all hosts that may run it refuse it."""
+        plan, parts = self._plan, self._parts
+        hosts = parts.admission_queue.may_run(plan.role, plan.model)
+        return parts.breakers.check_all(plan.provider, plan.model, hosts, self._pair)
+
+    def _goes_to(self, host: LocalHost) -> None:
+        self._host = host
+        self._attempt.host = self._record.host = host.shown
+        if self._plan.cloud is None:
+            self._reader.parts = host.answers
+
+    def _goes_where_it_is_loaded(self, fleet: Fleet) -> None:
+        """A call that needs no seat goes where it is no work, or to anyone who may run it."""
+        plan = self._plan
+        allowed = self._parts.admission_queue.may_run(plan.role, plan.model)
+        host = fleet.with_loaded(plan.model, allowed) or fleet.anyone()
+        self._goes_to(self._parts.hosts[host.name])
+
     def release(self) -> None:
         """Give the seat back; harmless twice."""
         ticket, self._ticket = self._ticket, None
         if ticket is not None:
+            self._left = ticket
             self._parts.admission_queue.leave(ticket, self._report())
 
     @property
@@ -332,6 +399,7 @@ class AttemptRun:
             max_hold_s=plan.max_hold_s,
             front=front,
             sample=self._record.loading is None,
+            avoid=self._avoid,
         )
 
     async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:
@@ -359,7 +427,16 @@ class AttemptRun:
             return refusal
         attempt.seated = clock.now()
         call.step(Event.ADMIT)
+        if self._parts.fleet is not None:
+            self._is_seated(self._parts.fleet, ticket)
         return None
+
+    def _is_seated(self, fleet: Fleet, ticket: Ticket) -> None:
+        """Go to the host of the seat; a model of Ollama's cloud to any that is there."""
+        if ticket.host is not None:
+            self._goes_to(self._parts.hosts[ticket.host])
+        elif self._plan.cloud is None:
+            self._goes_to(self._parts.hosts[fleet.anyone().name])
 
     def _report(self) -> Report | None:
         """What a call that ran to its end says of how fast it ran."""
@@ -385,7 +462,9 @@ class AttemptRun:
                 return self._reader.set_back(refused)
         self._attempt.dispatched = self._parts.clock.now()
         record.call.step(Event.DISPATCH)
-        admitted = breakers.admit(plan.provider, plan.model, self._pair, plan.breaker_host)
+        is_elsewhere = self._parts.fleet is None or plan.provider is Provider.CLOUD
+        host = plan.breaker_host if is_elsewhere else self._host.name
+        admitted = breakers.admit(plan.provider, plan.model, self._pair, host)
         if isinstance(admitted, Failure):
             return self._reader.set_back(admitted)
         self._admitted = admitted
@@ -416,20 +495,20 @@ class AttemptRun:
         return Circumstances(record.deadline_was_clients, record.holds_back)
 
     async def _exchange(self) -> Setback | None:
-        parts = self._parts
         deadline = Deadline(self._limits, asyncio.get_running_loop().time())
         try:
-            connection = await parts.pool.acquire()
+            connection = await self._host.pool.acquire()
         except UpstreamError as error:
-            waits = parts.presence.call_failed(error)
+            waits = self._host.presence.call_failed(error)
             # A call of the cloud has no seat of ours that is held back.
-            self._waits_again = waits and self._ticket is not None and self._ticket.host is not None
+            if self._ticket is not None and self._ticket.host is not None:
+                self._waits_again = waits or self._moves_on(self._ticket)
             return self._reader.broken(error)
         exchange = connection.start(head_request=False)
         try:
             self._attempt.sent = True
             self._write_request(connection)
-            setback = await self._answer(exchange, deadline, parts.known)
+            setback = await self._answer(exchange, deadline, self._host.known)
             return (
                 setback
                 if self._early_headers is None
@@ -452,6 +531,13 @@ class AttemptRun:
             return await self._exchange()
         finally:
             keeper.has_left(leaving, attempt)
+
+    def _moves_on(self, ticket: Ticket) -> bool:
+        """Whether a call that could not be sent is asked of another host: once of each."""
+        parts = self._parts
+        if parts.fleet is None or len(self._attempt.returned) >= len(parts.hosts):
+            return False
+        return parts.admission_queue.has_other(ticket)
 
     async def _exchange_elsewhere(self, cloud: CloudModel) -> Setback | None:
         """The same with a cloud's own API, which answers in the client's dialect here."""
@@ -507,12 +593,12 @@ class AttemptRun:
         return None
 
     def _write_request(self, connection: UpstreamConnection) -> None:
-        sent = self._sent
+        sent, upstream = self._sent, self._host.answers.target
         body = self._cleared or self._body_bytes()
         size = len(body)
         target = sent.target.encode("utf-8", "surrogateescape")
         head = (
-            b"POST %b HTTP/1.1\r\n%b" % (target, self._parts.answers.target.host_line),
+            b"POST %b HTTP/1.1\r\n%b" % (target, upstream.host_line),
             *headers.request_lines(sent.request.raw_headers, sent.consumed),
             b"%bContent-Length: %d\r\n\r\n" % (headers.VIA_LINE, size),
         )

@@ -154,7 +154,10 @@ class InferenceCall:
         ask = first_step(candidates)
         try:
             while True:
-                run = AttemptRun(parts.attempts, record, routing, self._reply, sent, ask.candidate)
+                avoid = last.host if ask.elsewhere and last is not None else None
+                run = AttemptRun(
+                    parts.attempts, record, routing, self._reply, sent, ask.candidate, avoid
+                )
                 setback = await run.run(
                     waited_s=ask.waited_s,
                     after=last if ask.front else None,
@@ -170,7 +173,7 @@ class InferenceCall:
                 setbacks.append(setback)
                 tried.append(Tried(setback.failure, not record.call.seatless, run.waited_s))
                 unable = partial(self._unable, sent, route.role)
-                step = next_step(candidates, record.loading, tried, unable)
+                step = next_step(candidates, record.loading, tried, unable, run.may_go_elsewhere)
                 if isinstance(step, Tell):
                     break
                 record.call.fall_back()
@@ -184,6 +187,7 @@ class InferenceCall:
             parts.installed.want()
         if step.attempt < len(setbacks) - 1:
             record.unseated = record.attempts.pop()
+            record.host = record.attempts[-1].host
             routing.provider = route.provider
         return self._without_a_second(setbacks, step, route.role)
 

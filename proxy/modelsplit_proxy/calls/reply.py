@@ -198,4 +198,6 @@ class Reply:
         lines += parts.budget_keeper.header_lines(record)
         if record.provider_limits:
             lines += record.provider_limits
+        if record.host is not None and self._request.origin is not None:
+            lines.append(cors.EXPOSE_HOST_LINE)
         return lines + cors.lines(self._request.origin, record.failure)

@@ -44,6 +44,8 @@ def lines(record: CallRecord, now: float, *, total: bool) -> list[bytes]:
         )
         if routing.variant is not None:
             block += f"X-LLM-Variant: {routing.variant.arm}\r\n"
+    if record.host is not None:
+        block += f"X-LLM-Host: {record.host}\r\n"
     if record.untranslated:
         block += f"X-LLM-Untranslated: {_text(', '.join(record.untranslated), _LIST_MAX)}\r\n"
     if record.queue_position is not None:

@@ -247,7 +247,7 @@ def _facts(
 
 def _shown(model: str, connection: http.client.HTTPConnection) -> frozenset[str] | None:
     try:
-        connection.request("POST", installed_models.DETAILS, installed_models.question(model))
+        connection.request("POST", model_list.DETAILS, model_list.question(model))
         return installed_models.shown(connection.getresponse().read())
     except (OSError, http.client.HTTPException):
         return None  # what is not known is not warned of

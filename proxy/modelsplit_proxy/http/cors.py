@@ -38,6 +38,8 @@ ALLOWED_HEADERS: Final = (
 EXPOSE_LINE: Final = b"Access-Control-Expose-Headers: %b\r\n" % b", ".join(
     (*RESPONSE_NAMES, b"x-should-retry", b"Via")
 )
+# The same for what only answers of one of several hosts have.
+EXPOSE_HOST_LINE: Final = b"Access-Control-Expose-Headers: X-LLM-Host\r\n"
 _KNOWN: Final = frozenset(name.lower() for name in ALLOWED_HEADERS)
 # A field name (RFC 9110 §5.1). A star alone would allow everything for a day.
 _NAME: Final = re.compile(rb"(?!\*$)[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy import overload
 from modelsplit_policy.failures import Reason
 from modelsplit_policy.tickets import Hold, Place
+from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,11 +24,41 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.parallelism import Report
     from modelsplit_policy.tickets import Crowd, Seats, Ticket
+    from modelsplit_policy.vocabulary import Host, Role
     from modelsplit_proxy.runtime.clock import Clock
 
 
 # So much of a wait explains why it ended for nothing.
 _AWAY_MIN_S: Final = 0.5
+
+
+class HostLine:
+    """What one host tells the line: each as the method of ``AdmissionQueue`` of that name."""
+
+    def __init__(self, queue: AdmissionQueue, host: Host) -> None:
+        self._queue = queue
+        self._host = host
+
+    def __repr__(self) -> str:
+        return f"<HostLine of {self._host}>"
+
+    def resident(self, models: Mapping[str, bool]) -> None:
+        self._queue.resident(models, self._host)
+
+    def hold(self, away: Failure) -> None:
+        self._queue.hold(away, self._host)
+
+    def go_on(self) -> None:
+        self._queue.go_on(self._host)
+
+    def hangs(self, upstream: str) -> None:
+        self._queue.hangs(upstream, self._host)
+
+    def give_up(self) -> None:
+        self._queue.give_up(self._host)
+
+    def has(self, installed: Mapping[str, int]) -> None:
+        self._queue.has(self._host, installed)
 
 
 class AdmissionQueue:
@@ -38,9 +69,12 @@ class AdmissionQueue:
         self._clock = clock
         self._waiting: dict[Ticket, asyncio.Future[Failure | None]] = {}
         self._look: tuple[float, asyncio.TimerHandle] | None = None
-        self._away: Failure | None = None
+        # Of each host that is away, what those are told whose wait ends for that.
+        self._away: dict[Host, Failure] = {}
         # When Ollama was away last, from and until.
         self._was_away = (-math.inf, -math.inf)
+        self._hanging: dict[Host, str] = {}
+        # While all hosts hang, where one of them is.
         self._hangs = ""
 
     def __repr__(self) -> str:
@@ -88,42 +122,75 @@ class AdmissionQueue:
         """The call's answer has begun."""
         self._admission.first_byte(ticket, self._clock.now())
 
-    def resident(self, models: Mapping[str, bool]) -> None:
+    def resident(self, models: Mapping[str, bool], host: Host = DEFAULT_HOST) -> None:
         """Whether a model is loaded, by canonical name; of others nobody knows."""
-        self._admission.note_loaded(models)
+        self._admission.note_loaded(models, host)
         self._fill()
 
-    def hold(self, away: Failure) -> None:
+    def hold(self, away: Failure, host: Host = DEFAULT_HOST) -> None:
         """Nobody listens: seat nobody until ``go_on``. Whose wait ends meanwhile is told ``away``.
 
         Calls of the cloud have no seats of ours, and go on.
         """
-        if self._away is None:
+        if not self._away:
             self._was_away = (self._clock.now(), math.inf)
-        self._away = away
-        self._admission.away(is_away=True)
+        self._away[host] = away
+        self._admission.away(host, is_away=True)
+        # Who was about to go there may go elsewhere.
+        if self._admission.placement is not None:
+            self._fill()
 
-    def go_on(self) -> None:
+    def go_on(self, host: Host = DEFAULT_HOST) -> None:
         """Somebody listens again."""
-        if self._away is not None:
+        if self._away.pop(host, None) is not None and not self._away:
             self._was_away = (self._was_away[0], self._clock.now())
-        self._away = None
-        self._admission.away(is_away=False)
+        self._admission.away(host, is_away=False)
         self._fill()
 
-    def hangs(self, upstream: str) -> None:
+    def hangs(self, upstream: str, host: Host = DEFAULT_HOST) -> None:
         """Somebody listens and answers nothing; empty: it answers. Who gets no seat is told so."""
-        self._hangs = upstream
+        if upstream:
+            self._hanging[host] = upstream
+        else:
+            self._hanging.pop(host, None)
+        all_hang = len(self._hanging) == self._admission.host_count
+        self._hangs = upstream or next(iter(self._hanging.values())) if all_hang else ""
+        if self._admission.placement is not None:
+            self._fill()
 
-    def give_up(self) -> None:
+    def give_up(self, host: Host = DEFAULT_HOST) -> None:
         """Nobody will: tell everyone who waited for it."""
-        away = self._away
-        if away is None:
+        if host not in self._away:
             return
         for ticket in list(self._waiting):
             if self._admission.why(ticket) is Hold.AWAY:
                 self._turn_away(ticket, Reason.QUEUE_TIMEOUT)
-        self.go_on()
+        self.go_on(host)
+
+    def at(self, host: Host) -> HostLine:
+        """What one host tells the line."""
+        return HostLine(self, host)
+
+    def has(self, host: Host, installed: Mapping[str, int]) -> None:
+        """What a host has installed, by canonical name, and the memory that each takes."""
+        self._admission.note_installed(host, installed)
+        self._fill()
+
+    def drain(self, host: Host, *, is_drained: bool) -> None:
+        """Whether a host takes new calls; those it has go on."""
+        self._admission.host(host).drained = is_drained
+        self._fill()
+
+    def may_run(self, role: Role, model: str) -> tuple[Host, ...]:
+        """The hosts that may run a call; of several only."""
+        choice = self._admission.placement
+        hosts = () if choice is None else choice.may_run(role, model)
+        return tuple(host.host for host in hosts)
+
+    def has_other(self, ticket: Ticket) -> bool:
+        """Whether a call that failed where it had its seat may be asked of another host now."""
+        choice = self._admission.placement
+        return choice is not None and choice.has_other(ticket, self._clock.now())
 
     def refuse_all(self, reason: Reason) -> None:
         """Turn away everyone in line."""
@@ -148,10 +215,13 @@ class AdmissionQueue:
 
     def _explained(self, refusal: Failure, ticket: Ticket, now: float) -> Failure:
         """Why a wait ended for nothing, where that is Ollama's doing."""
-        if self._away is not None:
-            return self._away
+        is_away = self._admission.placement is None or ticket.held is Hold.AWAY
+        if self._away and is_away:
+            return next(reversed(self._away.values()))
         if self._hangs:
             return overload.behind_a_hang(refusal, ticket.role, now - ticket.arrived, self._hangs)
+        if not is_away:
+            return refusal
         since, until = self._was_away
         away_s = until - max(since, ticket.arrived)
         return overload.after_an_outage(refusal, away_s) if away_s >= _AWAY_MIN_S else refusal

@@ -16,6 +16,8 @@ from modelsplit_policy.failures import said_back
 from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from modelsplit_policy.blame import Circumstances
     from modelsplit_policy.breaker import Breakers, BreakerTransition, BreakerView, Pair
     from modelsplit_policy.failures import Failure
@@ -26,6 +28,21 @@ logger = logging.getLogger("modelsplit")
 
 # A provider and a model's name of usual length.
 _KEY_MAX: Final = 60
+
+
+class HostBreakers:
+    """What one host tells the breakers."""
+
+    def __init__(self, keeper: BreakerKeeper, host: Host) -> None:
+        self._keeper = keeper
+        self._host = host
+
+    def __repr__(self) -> str:
+        return f"<HostBreakers of {self._host}>"
+
+    def answered(self, provider: Provider, *, returned: bool) -> None:
+        """As ``BreakerKeeper.answered``, of this host."""
+        self._keeper.answered(provider, returned=returned, host=self._host)
 
 
 class BreakerKeeper:
@@ -47,6 +64,26 @@ class BreakerKeeper:
         ``pair``: asked for who asks what, where that matters. ``host``: who is asked.
         """
         return self._breakers.check(provider, model, self._clock.now(), host, pair)
+
+    def check_all(
+        self, provider: Provider, model: str, hosts: Iterable[Host], pair: Pair = None
+    ) -> Failure | None:
+        """The same for a call that may go to any of the hosts: what the first one says, or None."""
+        now, refused = self._clock.now(), None
+        for host in hosts:
+            failure = self._breakers.check(provider, model, now, host, pair)
+            if failure is None:
+                return None
+            refused = refused or failure
+        return refused
+
+    def at(self, host: Host) -> HostBreakers:
+        """What one host tells the breakers."""
+        return HostBreakers(self, host)
+
+    def wait_s(self, provider: Provider, model: str, now: float, host: Host) -> float:
+        """For how long calls to a host are refused; 0 or less: they are not."""
+        return self._breakers.wait_s(provider, model, now, host)
 
     def admit(
         self, provider: Provider, model: str, pair: Pair = None, host: Host = DEFAULT_HOST
@@ -84,9 +121,9 @@ class BreakerKeeper:
         if steps:
             self._tell(steps)
 
-    def answered(self, provider: Provider, *, returned: bool) -> None:
+    def answered(self, provider: Provider, *, returned: bool, host: Host = DEFAULT_HOST) -> None:
         """Asked something else, the provider is there; ``returned``: it had been away."""
-        steps = self._breakers.answered(provider, returned=returned)
+        steps = self._breakers.answered(provider, host, returned=returned)
         if steps:
             self._tell(steps)
 

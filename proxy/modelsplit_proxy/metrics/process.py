@@ -12,7 +12,7 @@ from modelsplit_proxy.metrics.buckets import LAG_S
 from modelsplit_proxy.metrics.families import Histograms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
@@ -34,13 +34,13 @@ class ProcessMetrics:
     def __init__(
         self,
         admission: Admission,
-        pool: UpstreamPool,
+        pools: Sequence[UpstreamPool],
         monitor: HealthMonitor,
         model_label: Callable[[str], str],
         level: Callable[[], Level],
     ) -> None:
         self._admission = admission
-        self._pool = pool
+        self._pools = tuple(pools)
         self._monitor = monitor
         self._model_label = model_label
         self._level = level
@@ -65,7 +65,7 @@ class ProcessMetrics:
         yield GaugeMetricFamily(
             "modelsplit_upstream_connections",
             "Open connections to the upstream.",
-            value=self._pool.open_connections,
+            value=sum(pool.open_connections for pool in self._pools),
         )
 
     def _breaker_labels(self, view: BreakerView) -> tuple[str, str]:
@@ -74,16 +74,17 @@ class ProcessMetrics:
 
     def _learned(self) -> Iterator[Metric]:
         """What is useful to run at once, and how often a foreseen wait was wrong."""
-        learned, forecast = self._admission.host().parallelism, self._admission.forecast
+        learned = [host.parallelism for host in self._admission.hosts]
+        forecast = self._admission.forecast
         yield GaugeMetricFamily(
             "modelsplit_parallelism_host",
             "Calls at once that are worth running on the host.",
-            value=learned.host,
+            value=sum(host.host for host in learned),
         )
         yield GaugeMetricFamily(
             "modelsplit_parallelism_contention",
             "How much one more call slows the others: 0 not at all, 1 by its whole share.",
-            value=learned.contention,
+            value=max(host.contention for host in learned),
         )
         yield GaugeMetricFamily(
             "modelsplit_seats_lent",

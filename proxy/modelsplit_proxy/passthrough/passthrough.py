@@ -37,12 +37,13 @@ _QUESTIONS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 @parts
 class PassthroughParts:
-    """What outlives the request."""
+    """What outlives the request. ``tags``: header lines of ours that each answer has."""
 
     pool: UpstreamPool
     target: UpstreamTarget
     lifecycle: Lifecycle
     tasks: Tasks
+    tags: tuple[bytes, ...] = ()
 
 
 class Passthrough:
@@ -101,7 +102,7 @@ class Passthrough:
         except TimeoutError:
             shown = self._target_bytes().decode("ascii", "replace")
             return upstream_failures.first_byte_timeout(_QUESTION_TIMEOUT_S, shown)
-        lines = [*headers.relayed_lines(head.headers), headers.VIA_LINE]
+        lines = [*headers.relayed_lines(head.headers), headers.VIA_LINE, *self._parts.tags]
         lines += cors.lines(self._request.origin)
         close = self._parts.lifecycle.draining or not self._request.content.is_eof()
         phrase = head.phrase.decode("latin-1")

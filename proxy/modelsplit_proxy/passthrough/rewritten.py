@@ -41,7 +41,7 @@ _TIMEOUT_S: Final = 60.0
 
 @parts
 class QuestionParts:
-    """What outlives the question."""
+    """What outlives the question. ``tags``: header lines of ours that each answer has."""
 
     pool: UpstreamPool
     target: UpstreamTarget
@@ -49,6 +49,7 @@ class QuestionParts:
     installed: InstalledModels
     clock: Clock
     lifecycle: Lifecycle
+    tags: tuple[bytes, ...] = ()
 
 
 class Questioning:
@@ -159,7 +160,7 @@ class Questioning:
         self._changed(head, changed)
 
     def _changed(self, head: UpstreamHead, body: bytes) -> None:
-        lines = [*headers.rewritten_lines(head.headers), headers.VIA_LINE]
+        lines = [*headers.rewritten_lines(head.headers), headers.VIA_LINE, *self._parts.tags]
         if self._question.keep_as is not None:
             kept = Whole(tuple(lines), body, self._parts.clock.now())
             self._parts.last_good.note(self._question.keep_as, kept)
@@ -187,7 +188,7 @@ class Questioning:
         self._down.end()
 
     def _lines(self, head: UpstreamHead) -> list[bytes]:
-        return [*headers.relayed_lines(head.headers), headers.VIA_LINE]
+        return [*headers.relayed_lines(head.headers), headers.VIA_LINE, *self._parts.tags]
 
     def _cors(self) -> list[bytes]:
         return cors.lines(self._request.origin)

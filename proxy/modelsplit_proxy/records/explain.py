@@ -70,7 +70,7 @@ _TOLD: Final = frozenset(
         *("planner_latency_ms", "load_ms", "prompt_tokens", "output_tokens"),
         *("error_code", "error_context", "error_provider", "reason", "error"),
         *("attempts", "candidates", "no_fallback", "unseated", "unable"),
-        *("stream", "cost_usd", "tokens_estimated"),
+        *("stream", "cost_usd", "tokens_estimated", "host"),
         *("budgets", "budget_refused"),
     }
 )
@@ -151,7 +151,8 @@ def _attempts(call: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
-    yield _row(f"attempt {attempt['number']}", attempt["model"])
+    where = f" at {attempt['host']}" if "host" in attempt else ""
+    yield _row(f"attempt {attempt['number']}", f"{attempt['model']}{where}")
     yield from _queue(attempt)
     if attempt["dispatched_ms"] is not None:
         trial = ", as the trial of an open breaker" * bool(attempt.get("trial"))
@@ -172,7 +173,8 @@ def _queue(attempt: Mapping[str, Any]) -> Iterator[str]:
         yield from _who(crowd)
     returned = attempt.get("returned_ms", ())
     for moment in returned:
-        yield _at(moment, "had a seat, but nobody listened: back in line until Ollama is there")
+        until = "for another host" if "host" in attempt else "until Ollama is there"
+        yield _at(moment, f"had a seat, but nobody listened: back in line {until}")
     # What the limits and the Health Guard said is of the moment in which it was let in, or not.
     let_in = attempt["ended_ms"] if seated is None else seated
     if attempt.get("health") and let_in is not None:

@@ -49,7 +49,8 @@ class Attempt:
     ``seats``: the limits when it got its seat or was refused; ``crowd``: who was there when
     it found no free one, and when its wait ended for nothing. ``trial``: it tried an open
     breaker. ``returned``: when it had a seat, found nobody who listened, and went back in line.
-    ``stream``: what has come of its stream, while it comes.
+    ``stream``: what has come of its stream, while it comes. ``host``: the name of the host that it
+    went to; None: there is one, or it went to none.
     """
 
     model: str
@@ -70,6 +71,7 @@ class Attempt:
     trial: bool = False
     returned: tuple[float, ...] = ()
     stream: Tail | None = None
+    host: str | None = None
 
     @property
     def cost_usd(self) -> float | None:
@@ -135,6 +137,7 @@ class CallRecord:
     ``untranslated``: what of the request a cloud's API could not be told; ``redacted``: what was
     taken out before it left, how often each; ``provider_limits``: header lines of the cloud's own.
     ``trace_context``: the headers that say which trace it belongs to; None: it is not traced.
+    ``host``: the one of several hosts that answered, or was asked last.
     ``values``: what ``values.finished`` made of the call when it had ended.
     """
 
@@ -173,6 +176,7 @@ class CallRecord:
     loading: Loading | None = None
     ended: float | None = None
     trace_context: dict[str, str] | None = None
+    host: str | None = None
     values: Finished | None = field(default=None, repr=False, compare=False)
 
     def routed(self, route: Route) -> Routing:

@@ -177,7 +177,7 @@ def _unusual(record: CallRecord) -> dict[str, Any]:
         out["client_retry"] = True
     if record.loading is not None:
         out["loading"] = str(record.loading)
-    if record.applied or record.untranslated or record.redacted:
+    if record.applied or record.untranslated or record.redacted or record.host is not None:
         out |= _changed(record)
     if record.budgets:
         out["budgets"] = tuple(map(budget_text.fields, record.budgets.values()))
@@ -209,6 +209,8 @@ def _changed(record: CallRecord) -> dict[str, Any]:
         out["untranslated"] = record.untranslated
     if record.redacted:
         out["redacted"] = record.redacted
+    if record.host is not None:
+        out["host"] = record.host
     return out
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.runtime.loop_lag import LoopLag
+    from modelsplit_proxy.watch.fleet import FleetProbe
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 logger = logging.getLogger("modelsplit")
@@ -45,7 +46,7 @@ class Watched:
     policy: Policy
     admission: Admission
     breakers: BreakerKeeper
-    probe: UpstreamProbe
+    probe: UpstreamProbe | FleetProbe
     lag: LoopLag
     live: LiveCalls
     clock: Clock

@@ -21,9 +21,8 @@ from modelsplit_policy.egress import unserved
 from modelsplit_policy.hints import pulling
 from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.vocabulary import Provider
-from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import UpstreamError
-from modelsplit_proxy.watch.model_list import MAX_BYTES, capabilities_in
+from modelsplit_proxy.watch.model_list import capabilities_in
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
@@ -32,12 +31,11 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.loaded_models import Listed
     from modelsplit_policy.vocabulary import Role
-    from modelsplit_proxy.http.upstream_pool import UpstreamPool
+    from modelsplit_proxy.watch.fleet_model_list import FleetModelList
     from modelsplit_proxy.watch.model_list import ModelList
 
 logger = logging.getLogger("modelsplit")
 
-DETAILS: Final = "/api/show"
 # How long to wait for the answers.
 _TIMEOUT_S: Final = 10.0
 # So old may a list be where nothing is known to have changed since.
@@ -55,11 +53,6 @@ def shown(body: bytes) -> frozenset[str] | None:
         return capabilities_in(orjson.loads(body))
     except (orjson.JSONDecodeError, AttributeError):
         return None
-
-
-def question(model: str) -> bytes:
-    """What to ask ``/api/show``."""
-    return orjson.dumps({"model": model})
 
 
 def named(policy: Policy) -> dict[str, str]:
@@ -144,16 +137,12 @@ class InstalledModels:
 
     def __init__(
         self,
-        pool: UpstreamPool,
-        authority: str,
-        model_list: ModelList,
+        model_list: ModelList | FleetModelList,
         policy: Policy,
         *,
         tells_gaps: bool = True,
         pulled_at: str = "",
     ) -> None:
-        self._pool = pool
-        self._authority = authority
         self.pulled_at = pulled_at
         self._model_list = model_list
         self._policy = policy
@@ -258,9 +247,8 @@ class InstalledModels:
         """What the list says a model can do, or what Ollama says when asked about it."""
         if model.capabilities is not None or model.digest in self._shown:
             return model.capabilities or self._shown[model.digest]
-        body = question(model.name)
-        status, answer = await fetch(self._pool, self._authority, DETAILS, MAX_BYTES, body)
-        can = shown(answer) if status == 200 else None
+        answer = await self._model_list.details(model)
+        can = None if answer is None else shown(answer)
         if can is not None:
             self._shown[model.digest] = can
         return can

@@ -12,6 +12,7 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.loaded_models import INSTALLED_AT_LEAST_S, LoadedModels
+from modelsplit_policy.vocabulary import DEFAULT_HOST
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import UpstreamError
 from modelsplit_proxy.watch.model_list import MAX_BYTES, rows
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelsplit_policy.loaded_models import Listed
+    from modelsplit_policy.vocabulary import Host
     from modelsplit_proxy.http.upstream_pool import UpstreamPool
-    from modelsplit_proxy.limits.admission_queue import AdmissionQueue
+    from modelsplit_proxy.limits.admission_queue import AdmissionQueue, HostLine
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.watch.model_list import ModelList
@@ -43,8 +45,9 @@ class LoadedModelsWatch:
         pool: UpstreamPool,
         authority: str,
         model_list: ModelList,
-        admission_queue: AdmissionQueue,
+        admission_queue: AdmissionQueue | HostLine,
         tasks: Tasks,
+        host: Host = DEFAULT_HOST,
     ) -> None:
         self._pool = pool
         self._authority = authority
@@ -55,7 +58,7 @@ class LoadedModelsWatch:
         self._question: asyncio.Task[None] | None = None
         self._sooner = asyncio.Event()
         self.answer = b""
-        self.known = LoadedModels()
+        self.known = LoadedModels(host)
         self.loaded = self.known.loaded
 
     def __repr__(self) -> str:

@@ -14,15 +14,21 @@ from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from modelsplit_proxy.http.upstream_pool import UpstreamPool
     from modelsplit_proxy.runtime.tasks import Tasks
 
 LIST: Final = "/api/tags"
+DETAILS: Final = "/api/show"
 # How large one of Ollama's lists may be, and how long to wait for this one.
 MAX_BYTES: Final = 4 * 1024 * 1024
 _TIMEOUT_S: Final = 10.0
+
+
+def question(model: str) -> bytes:
+    """What to ask ``/api/show``."""
+    return orjson.dumps({"model": model})
 
 
 def rows(body: bytes) -> list[Listed] | None:
@@ -51,6 +57,7 @@ def _row(model: Mapping[str, Any]) -> Listed:
         str(model.get("digest") or ""),
         bool(model.get("remote_host") or model.get("remote_model")),
         capabilities_in(model),
+        size if isinstance(size := model.get("size"), int) else 0,
     )
 
 
@@ -61,8 +68,16 @@ def _digests(models: Mapping[str, Listed]) -> dict[str, str]:
 class ModelList:
     """What one host has installed. It is asked when somebody needs to know, and once for all."""
 
-    def __init__(self, pool: UpstreamPool, authority: str, tasks: Tasks) -> None:
+    def __init__(
+        self,
+        pool: UpstreamPool,
+        authority: str,
+        tasks: Tasks,
+        on_found: Callable[[Mapping[str, int]], None] | None = None,
+    ) -> None:
+        """``on_found``: told of every list: the models by canonical name, and their bytes."""
         self._pool = pool
+        self._on_found = on_found
         self._authority = authority
         self._tasks = tasks
         # The last question, open or answered, and when it began; long ago if it failed, or if
@@ -86,6 +101,10 @@ class ModelList:
             return False
         models = listed(body)
         return models is not None and _digests(models) != _digests(found)
+
+    def has(self, model: str) -> bool:
+        """Whether the host is known to have the model of that canonical name."""
+        return model in (self._found or {})
 
     def names(self) -> list[str]:
         """The models as Ollama named them last; empty: nobody has asked, or it did not say."""
@@ -118,3 +137,11 @@ class ModelList:
             self._found = None
         if self._found is None:
             self._asked_at = -math.inf
+        elif self._on_found is not None:
+            self._on_found({name: row.size for name, row in self._found.items()})
+
+    async def details(self, model: Listed) -> bytes | None:
+        """What the host says of one of its models; None: not even that; UpstreamError."""
+        body = question(model.name)
+        status, answer = await fetch(self._pool, self._authority, DETAILS, MAX_BYTES, body)
+        return answer if status == 200 else None

@@ -18,8 +18,8 @@ from modelsplit_proxy.protocol.upstream_failures import failure_of_error
 if TYPE_CHECKING:
     from modelsplit_policy.outage import Outage
     from modelsplit_proxy.http.upstream import UpstreamError, UpstreamTarget
-    from modelsplit_proxy.limits.admission_queue import AdmissionQueue
-    from modelsplit_proxy.limits.breakers import BreakerKeeper
+    from modelsplit_proxy.limits.admission_queue import AdmissionQueue, HostLine
+    from modelsplit_proxy.limits.breakers import BreakerKeeper, HostBreakers
     from modelsplit_proxy.watch.installed_models import InstalledModels
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
@@ -35,8 +35,8 @@ class Presence:
     def __init__(
         self,
         outage: Outage,
-        admission_queue: AdmissionQueue,
-        breakers: BreakerKeeper,
+        admission_queue: AdmissionQueue | HostLine,
+        breakers: BreakerKeeper | HostBreakers,
         probe: UpstreamProbe,
         installed: InstalledModels,
         target: UpstreamTarget,
@@ -54,6 +54,14 @@ class Presence:
 
     def __repr__(self) -> str:
         return f"<Presence {self._outage!r}>"
+
+    @property
+    def is_gone(self) -> bool:
+        """Nobody answers there, and calls do not wait for that to change."""
+        if self._hangs:
+            return True
+        away = self._outage.since is not None
+        return away and not self._outage.waits(asyncio.get_running_loop().time())
 
     def call_failed(self, error: UpstreamError) -> bool:
         """A call could not connect; whether it waits. Whoever asks whether Ollama is up knows."""
@@ -85,12 +93,13 @@ class Presence:
     def answered(self) -> None:
         """It has answered something."""
         self._hangs_no_longer()
+        was_away = self._outage.since is not None
         returned = self._outage.back()
         if self._end is not None:
             self._end.cancel()
             self._end = None
         self._breakers.answered(Provider.LOCAL, returned=returned)
-        if returned:
+        if was_away:
             self._queue.go_on()
         if self._is_another() or returned or not self._installed.is_answered:
             self._installed.want()

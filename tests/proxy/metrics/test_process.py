@@ -39,7 +39,7 @@ def scraped(monitor: Quiet) -> Scraped:
     registry.register(
         ProcessMetrics(
             from_policy(POLICY),
-            cast("UpstreamPool", Connections()),
+            [cast("UpstreamPool", Connections())],
             cast("HealthMonitor", monitor),
             lambda model: "other" if model.startswith("evil") else model,
             lambda: Level.DEGRADED,
