@@ -25,10 +25,11 @@ refused when its wait is over.
 
 *Probes.* What more the host could do is found out by running one call more than is known to
 be useful: only while no call of a protected role waits or is likely to come before it would
-end, while nobody's wait is about to end, and when the last probe's effect is known. Until two
-at once are known to pay, only beside the last half of a call whose length is known. A call of
-a protected role is never a probe before that, for it seldom comes alone; afterwards it may be
-one whenever it would have to wait otherwise.
+end, while nobody's wait is about to end, and when the last probe's effect is known; and only
+with a call of which it is known how long such calls take. Until two at once are known to pay,
+only beside the last half of a call whose length is known. A call of a protected role is never
+a probe before that, for it seldom comes alone; afterwards it may be one whenever it would have
+to wait otherwise.
 
 *Reservations* hold for usefulness too: the last useful seat of a host is not given to others
 while a call of a protected role is so likely to come that holding it free pays (``rhythm``).
@@ -88,8 +89,10 @@ _FORECAST_MARGIN: Final = 1.5
 _LOOK_S: Final = 0.05
 # More protected calls than these in line are a burst.
 _PAIR: Final = 2
-# What runs is long for a call that takes less than this part of what is left of it.
-_LONG: Final = 1 / 3
+# What runs is long for a call that takes less than this part of what is left of it; and, where that
+# lasts beyond the end of the call's wait, less than this.
+_LONG: Final = 1 / 6
+_LONG_BEYOND: Final = 1 / 3
 # A protected call is likely to come if it does so in one case of two.
 _LIKELY: Final = 0.5
 # Refusals of which a limit is the cause.
@@ -509,10 +512,10 @@ class Admission:
     def _nobody_minds(self, pool: Pool, model: str, now: float) -> bool:
         """True if a call of ``model`` may make those that run slower for once.
 
-        It must be known how long such calls are, where there is somebody to be careful for.
+        It must be known how long such calls are: whoever comes meanwhile waits for it.
         """
         length_s = pool.length_s(model)
-        if model not in pool.services and any(other.rhythm.known for other in self._protected):
+        if model not in pool.services:
             return False
         for other in self._protected:
             if other.line or other.rhythm.chance(now, length_s) > _LIKELY:
@@ -758,14 +761,29 @@ class Admission:
     def _may_show(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
         """Whether an overdue call may be the one that shows what company costs.
 
-        Not in a burst of protected calls: all of them would wait for it.
+        Not in a burst of protected calls: all of them would wait for it. While two at once may do a
+        third of the work of one, two of them are a burst, and one that has waited already is not
+        made to wait again.
         """
+        collapses = host.parallelism.may_collapse
         for other in self._protected:
-            if len(other.line) > _PAIR:
+            if len(other.line) > (other is pool if collapses else _PAIR):
                 return False
+        if collapses and self._runs_late(host):
+            return False
         return self._has_shown(host, pool, ticket, now) and not self._better_waits(
             host, pool, ticket, now
         )
+
+    def _runs_late(self, host: HostSeats) -> bool:
+        """True if a protected call runs there that has waited longer than such calls take."""
+        for ticket in self._seated:
+            pool = self._pools[ticket.role]
+            if ticket.host == host.host and pool.limits.protected:
+                waited_s = ticket.seated - ticket.arrived
+                if waited_s > pool.length_s(ticket.model):
+                    return True
+        return False
 
     def _has_shown(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
         """True if the call need not wait for what others are about to show.
@@ -796,8 +814,10 @@ class Admission:
             return False
         length_s = pool.length_s(ticket.model)
         left_s = learned.left_s(now)
-        if left_s is not None and length_s <= _LONG * left_s:
-            return False
+        if left_s is not None:
+            long = _LONG_BEYOND if now + left_s > ends else _LONG
+            if length_s <= long * left_s:
+                return False
         if self._is_moment(host, length_s, now):
             return False
         self._look_by(ends)

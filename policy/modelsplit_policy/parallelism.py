@@ -382,6 +382,11 @@ class Parallelism:
         return True if self._given_host is not None else self.shares.harms(running)
 
     @property
+    def may_collapse(self) -> bool:
+        """True until two at once are known to do no less than one."""
+        return self.host == 1 and self.shares.harms(2) is not False
+
+    @property
     def is_beyond(self) -> bool:
         """True if more calls run than is known to be useful: of all, or of one model."""
         if len(self._flights) > self.host:

@@ -11,6 +11,7 @@ keep theirs. Times are monotonic seconds.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import deque
 from typing import Final
@@ -60,11 +61,20 @@ class Rhythm:
         return len(self._gaps) >= NEEDED
 
     def chance(self, now: float, within_s: float) -> float:
-        """How likely the next one comes within so many seconds; 0 where nothing is known."""
+        """How likely the next one comes within so many seconds; 0 before the second has come."""
+        if not self.learned:
+            return self._guessed_chance(within_s)
         left, gone_s = self._left(now)
         if not left:
             return 0.0
         return bisect_right(left, gone_s + within_s) / len(left)
+
+    def _guessed_chance(self, within_s: float) -> float:
+        """The same while too few gaps are known to say when: as if calls came at random."""
+        if not self._gaps:
+            return 0.0
+        mean_s = sum(self._gaps) / len(self._gaps)
+        return 1.0 - math.exp(-within_s / mean_s) if mean_s > 0 else 1.0
 
     def hold_s(self, now: float, length_s: float) -> float:
         """How long it pays to hold a seat free that a call of ``length_s`` would take; 0: not."""

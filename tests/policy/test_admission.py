@@ -312,9 +312,41 @@ def test_where_nobody_knows_what_company_costs_an_overdue_call_waits_for_what_ru
     assert under_test.fill(0.91) == [planner], "and it shows what company costs"
 
 
-def test_beside_a_call_that_takes_much_longer_an_overdue_call_does_not_wait() -> None:
-    under_test, planner = overdue_planner(beside_s=3.0)
-    assert under_test.fill(1.1) == [planner]
+@pytest.mark.parametrize(
+    ("beside_s", "max_wait_s", "starts"),
+    [
+        (5.0, 8.0, True),
+        (3.0, 8.0, False),
+        pytest.param(3.0, 2.0, True, id="its wait ends before"),
+    ],
+)
+def test_beside_a_call_that_takes_much_longer_an_overdue_call_does_not_wait(
+    beside_s: float, max_wait_s: float, starts: bool
+) -> None:
+    """Six times as slow beside it, it is about as late as behind what takes six times as long."""
+    under_test, planner = overdue_planner(beside_s, max_wait_s)
+    assert under_test.fill(1.1) == [planner] * starts
+
+
+def test_while_another_planner_waits_none_shows_what_company_costs() -> None:
+    under_test, first = overdue_planner(beside_s=1.2)
+    second = ask(under_test, PLANNER, now=0.3, model="n", max_wait_s=8.0)
+    assert under_test.fill(0.91) == []
+    assert leave(under_test, second, 0.92) == [first]
+
+
+@pytest.mark.parametrize(("began", "starts"), [(6.9, True), (7.4, False)])
+def test_beside_a_planner_that_has_waited_nobody_shows_what_company_costs(
+    began: float, starts: bool
+) -> None:
+    under_test = knowing({}, GUARDED)
+    lengths(under_test, n=0.6, m=1.0)
+    before = ask(under_test, EXECUTOR, now=6.0)
+    executor = ask(under_test, EXECUTOR, now=6.1, model="o", max_wait_s=1.5)
+    planner = ask(under_test, PLANNER, now=6.5, model="n")
+    assert leave(under_test, before, began) == [planner]
+    under_test.due(executor)
+    assert under_test.fill(7.55) == [executor] * starts
 
 
 def test_beside_a_call_of_which_nobody_knows_how_long_it_takes_a_call_waits_to_its_end() -> None:
@@ -436,14 +468,40 @@ def test_no_probe_while_a_planner_waits_or_beside_more_than_half_of_one() -> Non
     for began in (0.0, 2.0):  # how long executors of both models take
         for model in "no":
             leave(under_test, ask(under_test, EXECUTOR, now=began, model=model), began + 1.0)
+    leave(under_test, ask(under_test, PLANNER, now=-20.0), -19.0)
     planner = ask(under_test, PLANNER, now=10.0)
-    assert ask(under_test, EXECUTOR, now=10.6, model="n").place is Place.WAITING
+    assert ask(under_test, EXECUTOR, now=10.4, model="n").place is Place.WAITING
     [executor] = leave(under_test, planner, 11.0)
     late = ask(under_test, PLANNER, now=11.1)
     assert late.place is Place.WAITING
     assert ask(under_test, EXECUTOR, now=11.6, model="o").place is Place.WAITING
     assert [ticket.model for ticket in leave(under_test, late, 11.61)] == ["o"], "nobody minds now"
     leave(under_test, executor, 12.0)
+
+
+@pytest.mark.parametrize(("known", "place"), [(True, Place.SEATED), (False, Place.WAITING)])
+def test_a_call_of_which_nobody_knows_how_long_it_takes_is_no_probe(
+    known: bool, place: Place
+) -> None:
+    """Also before the first planner: whoever comes meanwhile waits for it."""
+    under_test = knowing({}, GUARDED)
+    lengths(under_test, m=1.0)
+    if known:
+        lengths(under_test, o=3.0)
+    ask(under_test, EXECUTOR, now=2.0)
+    assert ask(under_test, HEAVY, now=2.1, model="o").place is place
+
+
+@pytest.mark.parametrize(("apart_s", "probes"), [(20.0, True), (4.0, False)])
+def test_no_probe_that_lasts_as_long_as_planners_stay_away(apart_s: float, probes: bool) -> None:
+    """Also while too few have come to say when the next one does."""
+    under_test = knowing({}, GUARDED)
+    lengths(under_test, m=1.0, o=5.0)
+    for at in (-2 * apart_s, -apart_s, 0.0):
+        leave(under_test, ask(under_test, PLANNER, now=at, model="n"), at + 0.6)
+    ask(under_test, EXECUTOR, now=20.0)
+    heavy = ask(under_test, HEAVY, now=20.1, model="o")
+    assert under_test.fill(20.9) == [heavy] * probes
 
 
 def test_a_probe_runs_beside_the_end_of_another_call_once_planners_come_at_all() -> None:

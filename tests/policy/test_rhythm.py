@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -19,11 +20,22 @@ def rhythm(*gaps: float) -> tuple[Rhythm, float]:
     return one, now
 
 
-def test_nothing_is_likely_before_there_is_a_rhythm() -> None:
+def test_before_there_is_a_rhythm_calls_come_as_if_at_random_and_are_not_waited_for() -> None:
     one, last = rhythm(*[3.0] * (NEEDED - 1))
     assert (one.known, one.learned) == (True, False)
-    assert (one.chance(last, 100.0), one.hold_s(last + 2.9, 2.0)) == (0.0, 0.0)
+    assert one.chance(last, 3.0) == pytest.approx(1 - 1 / math.e)
+    assert one.hold_s(last + 2.9, 2.0) == 0.0
+
+
+def test_nothing_is_likely_before_the_second_call() -> None:
+    one, last = rhythm()
+    assert (one.known, one.chance(last, 100.0)) == (True, 0.0)
     assert not Rhythm().known
+
+
+def test_after_calls_of_one_moment_the_next_is_certain() -> None:
+    one, last = rhythm(0.0, 0.0)
+    assert one.chance(last, 1.0) == 1.0
 
 
 def test_how_likely_the_next_call_is_within_some_seconds() -> None:
