@@ -157,6 +157,8 @@ class AnswerStream:
         # Open calls by the index of their block: which call it is; None: it is the answer.
         self._open: dict[int, int | None] = {}
         self._given: dict[int, str] = {}
+        # Of each call, what has come of its arguments.
+        self._pieces: dict[int, list[str]] = {}
         # Calls that have ended and whose arguments are no object: they may have been cut.
         self._doubtful: list[int] = []
         self._bytes = 0
@@ -269,7 +271,7 @@ class AnswerStream:
         number = self._open[index]
         if number is None:
             return self._say(text)
-        self.answer.calls[number].arguments += self._kept(text)
+        self._pieces.setdefault(number, []).append(self._kept(text))
         return self._writer.call_arguments(number, text)
 
     def _block_end(self, index: int) -> bytes:
@@ -280,6 +282,7 @@ class AnswerStream:
         if number is None:
             return pieces
         call = self.answer.calls[number]
+        call.arguments = "".join(self._pieces.pop(number, ()))
         if not call.is_sound:
             self._doubtful.append(number)
             return pieces

@@ -32,7 +32,9 @@ def refuse_but(fields: Mapping[str, Any], usual: Mapping[str, tuple[object, ...]
     """
     for name, values in usual.items():
         value = fields.get(name)
-        if value is not None and not any(value is one or value == one for one in values):
+        # 0 is no False here: it asks for something.
+        asks = not any(type(value) is type(one) and value == one for one in values)
+        if value is not None and asks:
             raise UntranslatableError(f"{name} has no counterpart at the provider")
 
 

@@ -165,6 +165,6 @@ def test_what_would_be_missing_is_refused_and_nothing_asked_for_is_nothing() -> 
     usual = {"n": (1,), "logprobs": (False,)}
     openai_parts.refuse_but({"n": 1, "logprobs": False, "other": 7}, usual)
     openai_parts.refuse_but({"n": None}, usual)
-    for fields in ({"n": 2}, {"logprobs": True}, {"logprobs": 5}):
+    for fields in ({"n": 2}, {"logprobs": True}, {"logprobs": 5}, {"logprobs": 0}):
         with pytest.raises(UntranslatableError, match="no counterpart"):
             openai_parts.refuse_but(fields, usual)

@@ -80,7 +80,6 @@ def test_results_come_before_what_the_user_says_besides() -> None:
 def test_thoughts_go_back_where_they_are_the_providers_own() -> None:
     own = {
         "type": "reasoning",
-        "id": "rs_1",
         "summary": [{"type": "summary_text", "text": "hm"}],
         "encrypted_content": seal_of("c2ln"),
     }
