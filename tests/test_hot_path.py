@@ -20,8 +20,9 @@ import pytest
 
 from modelsplit_proxy.http.upstream import UpstreamConnection
 from modelsplit_proxy.records.record import CallRecord
+from support.clouds import cloud_policy
 from support.counting import Asker, Calls, Upstream
-from support.harness import Running, in_front_of
+from support.harness import Overlay, Running, in_front_of
 
 # Calls of (Python, native) functions.
 CALL = (308, 202)
@@ -39,7 +40,7 @@ it is worth its price, raise the ceiling in tests/test_hot_path.py, here and in
 docs/performance.md, and say in the commit what it buys. Most called, over all that was counted:
 {most}"""
 
-OPEN = {"roles": {"CHAT": {"max_queue": 1000}}}
+OPEN: Overlay = {"roles": {"CHAT": {"max_queue": 1000}}}
 WARM_UP, CALLS, PIECES = 30, 100, 200
 
 
@@ -78,9 +79,9 @@ def least_step(totals: list[tuple[int, int]]) -> tuple[int, int]:
     return python, min(after[1] - before[1] for before, after in steps)
 
 
-async def counted_calls() -> tuple[Calls, tuple[int, int]]:
+async def counted_calls(overlay: Overlay = OPEN) -> tuple[Calls, tuple[int, int]]:
     with Upstream() as upstream:
-        async with in_front_of(upstream.port, OPEN) as up:
+        async with in_front_of(upstream.port, overlay) as up:
             with Asker(up.port) as client:
                 await asyncio.to_thread(client.ask, WARM_UP)
                 per_call = PerCall(up)
@@ -105,6 +106,13 @@ async def counted_pieces() -> tuple[Calls, tuple[int, int]]:
 async def test_a_call_takes_no_more_function_calls_than_this() -> None:
     calls, counted = await counted_calls()
     check("One call answered whole", calls, counted, CALL)
+
+
+async def test_a_cloud_that_is_configured_costs_a_call_of_ollama_nothing() -> None:
+    redact = [{"name": "digits", "pattern": "[0-9]+"}]
+    cloud = cloud_policy("http://127.0.0.1:9", redact=redact)
+    calls, counted = await counted_calls({**OPEN, **cloud})
+    check("One call answered whole, beside a cloud", calls, counted, CALL)
 
 
 async def test_a_piece_of_a_stream_takes_no_more_function_calls_than_this() -> None:

@@ -53,6 +53,15 @@ def unserved(policy: CloudPolicy, model: str, provider: Provider) -> Failure | N
     )
 
 
+def refusal_of_role(policy: Policy, role: Role, model: str) -> Failure | None:
+    """Why no call of ``role`` to a cloud's model may leave, whoever asks; None: some may."""
+    allowed = policy.cloud.allow_from.roles
+    if role in allowed:
+        return None
+    say = "; send X-LLM-Role: CLOUD" if Role.CLOUD in allowed else ""
+    return _denied(model, f"of {role} may not{say}, or list {role} in cloud.allow_from.roles")
+
+
 def refusal(
     policy: Policy, role: Role, model: str, *, client: str | None, condition: str
 ) -> Failure | None:
@@ -62,9 +71,9 @@ def refusal(
     escalated by; empty: it was not.
     """
     allowed = policy.cloud.allow_from
-    if role not in allowed.roles:
-        say = "; send X-LLM-Role: CLOUD" if Role.CLOUD in allowed.roles else ""
-        return _denied(model, f"of {role} may not{say}, or list {role} in cloud.allow_from.roles")
+    refused = refusal_of_role(policy, role, model)
+    if refused is not None:
+        return refused
     if allowed.clients is not None and client not in allowed.clients:
         whose = "without a key" if client is None else f"of {said_back(client)}"
         return _denied(model, f"{whose} may not; cloud.allow_from.clients does not list it")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cloud.md").read_text(encoding="utf-8")
+# However slow the machine is, nothing runs out of time.
+PATIENT = '{"CLOUD": {"timeout_ms": 86400000}}'
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -43,6 +45,7 @@ async def before_a_cloud(folder: Path) -> AsyncIterator[tuple[Terminal, Cloud]]:
                 "sk-ant-…": KEY,
                 readme.ADDRESS: f"http://127.0.0.1:{port}",
                 '"anthropic": {': f'"anthropic": {{"base_url": "{cloud.url}", ',
+                '{"extends": "default",': f'{{"extends": "default", "roles": {PATIENT},',
             }
             async with terminal(folder, env, instead) as typed:
                 yield typed, cloud

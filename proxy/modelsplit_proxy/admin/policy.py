@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from modelsplit_policy import egress
 from modelsplit_policy.experiments import shares
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.roles import Route, RouteRequest
@@ -66,6 +67,10 @@ def route_fields(route: Route, loaded: LoadedPolicy) -> dict[str, Any]:
         "max_wait_ms": row.max_wait_ms,
         "policy": {"source": loaded.source, "digest": loaded.digest},
     }
+    if route.provider is Provider.CLOUD:
+        model = route.candidates[0].model
+        refused = egress.refusal_of_role(loaded.policy, route.role, model)
+        fields["egress_denied"] = None if refused is None else refused.message
     if route.experiment is not None:
         fields |= _experiment(route.experiment, route.arm)
     return fields

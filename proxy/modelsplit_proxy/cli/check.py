@@ -112,7 +112,9 @@ def route(asked: RouteAsked, *, as_json: bool) -> int:
     with nullcontext() if told_by is None or as_json else admin_client.known_fields(told_by):
         lines = [] if as_json else [*_route_lines(fields, whose)]
     show(fields, lines, as_json=as_json)
-    if fields["needs_approval"]:
+    if fields.get("egress_denied"):
+        talk(fields["egress_denied"])
+    elif fields["needs_approval"]:
         see = asking("modelsplit budget show", other_than_default(told_by))
         talk(f"it needs an approval in force; see: {see}")
     return ExitCode.OK

@@ -281,13 +281,21 @@ def test_a_role_without_seats_of_its_own_says_what_bounds_it(
     assert seats in route(model, "", capsys)[1].splitlines()
 
 
-@pytest.mark.parametrize("model", ["cloud", "glm-4.6:cloud"])
+@pytest.mark.parametrize(("model", "role"), [("cloud", ""), ("glm-4.6:cloud", "CLOUD")])
 def test_a_route_to_the_cloud_says_that_it_needs_an_approval(
-    model: str, capsys: pytest.CaptureFixture[str]
+    model: str, role: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = route(model, "", capsys)
+    code, _, err = route(model, role, capsys)
     assert code == 0
     assert err == "modelsplit: it needs an approval in force; see: modelsplit budget show\n"
+
+
+def test_a_route_on_which_nothing_may_leave_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, err = route("glm-4.6:cloud", "", capsys)
+    assert err == (
+        "modelsplit: glm-4.6:cloud runs elsewhere, and calls of CHAT may not; send X-LLM-Role: "
+        "CLOUD, or list CHAT in cloud.allow_from.roles\n"
+    )
 
 
 def test_a_route_as_json_is_data(capsys: pytest.CaptureFixture[str]) -> None:
