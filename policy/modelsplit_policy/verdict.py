@@ -117,10 +117,11 @@ class Facts:
     """What is known. Errors are in words, empty where there is none.
 
     ``troubles``: the Health Guard's, and ``held`` what it only holds on to. ``stopped``: what
-    breakers stop, in words. ``recovered``: since when all is well again, ``returned``: since when
-    Ollama answers again; None: nothing was wrong. ``lost``: budgets whose counts are lost.
-    ``set_aside``: the damaged state file as it is kept. ``asked_at``: where commands ask, and
-    ``pulled_at``: where Ollama's own do, where that is not the default.
+    breakers stop, in words. ``rivals``: others that ask an Ollama of ours, in words.
+    ``recovered``: since when all is well again, ``returned``: since when Ollama answers again;
+    None: nothing was wrong. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
+    state file as it is kept. ``asked_at``: where commands ask, and ``pulled_at``: where Ollama's
+    own do, where that is not the default.
     """
 
     upstream: str = ""
@@ -140,6 +141,7 @@ class Facts:
     state_directory: str = ""
     shared_error: str = ""
     shared_step: str = ""
+    rivals: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     set_aside: str = ""
     records_lost: int = 0
@@ -241,6 +243,8 @@ def _of_state(facts: Facts) -> Iterator[Cause]:
     if facts.shared_error:
         text = f"calls that budgets count are refused: the shared Redis: {facts.shared_error}"
         yield Cause(Level.DEGRADED, text, facts.shared_step)
+    for rival in facts.rivals:
+        yield Cause(Level.DEGRADED, rival, asking("modelsplit config show", facts.asked_at))
     if facts.lost:
         names = ", ".join(facts.lost)
         text = f"the state file was damaged, so budgets are taken as used up: {names}"

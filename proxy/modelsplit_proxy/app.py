@@ -11,6 +11,7 @@ import socket
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from modelsplit_policy import admission, breaker, egress, health, overload
 from modelsplit_policy.breaker import Breakers
@@ -66,6 +67,7 @@ from modelsplit_proxy.limits.arrival_limit import ArrivalLimit
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.limits.client_seats import ClientSeats
+from modelsplit_proxy.limits.own_ollamas import OwnOllamas, marks_of
 from modelsplit_proxy.metrics.buckets import FINE_S, LATENCY_S
 from modelsplit_proxy.metrics.budgets import BudgetMetrics
 from modelsplit_proxy.metrics.call_ended import CallEndedMetrics
@@ -138,6 +140,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modelsplit")
 
 _ADMIN_CONNECTIONS: Final = 256
+_HTTP_PORT: Final = 80
 # An Ollama that is there answers in milliseconds; one that hangs must not delay our start.
 _FIRST_LOOK_S: Final = 0.5
 # How long calls turned away at the end of the drain have to send their answer.
@@ -322,8 +325,26 @@ class App:
         from modelsplit_proxy.limits.shared_budgets import SharedBudgets  # noqa: PLC0415
 
         return SharedBudgets(
-            settings.shared, settings.shared_prefix, self.store, self._tasks, self.clock
+            settings.shared,
+            settings.shared_prefix,
+            self.store,
+            self._tasks,
+            self.clock,
+            ollamas=self._own_ollamas,
         )
+
+    async def _own_ollamas(self) -> OwnOllamas:
+        """Whom we ask, for others who might ask the same."""
+        settings = self._settings
+        urls = [urlsplit(row.url) for row in self.policy.hosts.values()]
+        upstreams = [(str(url.hostname), url.port or _HTTP_PORT) for url in urls]
+        if not upstreams:
+            upstreams = [(settings.upstream.host, settings.upstream.port)]
+        found = await marks_of(
+            upstreams, boot_id(settings.boot_id), urlsplit(settings.shared).hostname
+        )
+        where = self.address or settings.listen
+        return OwnOllamas(f"{where} on {socket.gethostname()}", found)
 
     def _objectives(self) -> None:
         """What judges them, and what is kept for that alone."""

@@ -72,7 +72,8 @@ async def test_of_calls_at_three_proxies_as_many_as_the_budget_has_are_served(
         assert sum(len(up.asked) for up in ups) == 10
         async with ups[0].admin() as admin:
             spending = (await admin.request("GET", "/stats")).json["spending"]
-        told = {"error": None, "since": None, "away_s": None, "proxies": 3, "calls_on_lease": 0}
+        told = {"error": None, "since": None, "away_s": None, "proxies": 3}
+        told |= {"calls_on_lease": 0, "same_ollama": []}
         assert spending["shared"] == told
         assert spending["budgets"][0]["calls"] == 10
 
@@ -106,3 +107,24 @@ async def test_without_the_server_calls_that_nobody_counts_go_on(tmp_path: Path)
         await server.start()
         await counts(up)
         assert await ask(up) == (200, "")
+
+
+async def test_two_before_one_ollama_find_each_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        running(SimConfig(tokens=1), TEN, shared=server.url) as first,
+        running(None, TEN, upstream=first.app._settings.upstream, shared=server.url) as second,
+    ):
+        for up in (first, second, first, second):
+            assert up.app.shared is not None
+            up.app.shared._link.timeout_s = 600.0
+            await counts(up)
+            await up.app.shared.look_after()
+        for up, other in ((first, second), (second, first)):
+            async with up.admin() as admin:
+                status = (await admin.request("GET", "/stats?format=text")).body.decode()
+            told = f"is asked by another modelsplit too, {other.app.address} on "
+            assert told in status
+            assert any(told in line for line in caplog.messages)

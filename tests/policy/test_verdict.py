@@ -81,6 +81,12 @@ BAD = {
         "calls that budgets count are refused: the shared Redis: it is away: refused",
         "redis-cli -h r ping",
     ),
+    "another modelsplit asks our Ollama": (
+        replace(WELL, rivals=("127.0.0.1:11434 is asked by another modelsplit too, b on c",)),
+        Level.DEGRADED,
+        "127.0.0.1:11434 is asked by another modelsplit too, b on c",
+        "modelsplit config show",
+    ),
     "the state was damaged": (
         replace(WELL, lost=("heavy-20b", "cloud"), set_aside="modelsplit.sqlite3.corrupt-1"),
         Level.DEGRADED,

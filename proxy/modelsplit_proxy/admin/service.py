@@ -205,6 +205,7 @@ class Service:
             state_error=self._state_error(),
             shared_error="" if shared is None else shared.error or "",
             shared_step="" if shared is None else shared.ping,
+            rivals=() if shared is None else shared.rivals,
             state_directory=str(parts.budget_keeper.state),
             lost=tuple(row.name for row in parts.budget_keeper.standing() if row.presumed),
             set_aside="" if store.set_aside is None else store.set_aside.name,

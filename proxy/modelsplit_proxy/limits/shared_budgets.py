@@ -29,13 +29,14 @@ from modelsplit_proxy.limits import (
     shared_link,
     shared_scripts,
 )
+from modelsplit_proxy.limits.own_ollamas import ONE_OLLAMA, OwnOllamas
 from modelsplit_proxy.limits.shared_link import SharedLink, in_words
 from modelsplit_proxy.limits.shared_sums import TIMEOUT_S, AwayError, Patience, Sums
 from modelsplit_proxy.runtime.clock import rfc3339
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from modelsplit_policy.budgets import Claim, Counted
     from modelsplit_proxy.limits.shared_sums import OwnCounts
@@ -56,6 +57,8 @@ _KEPT_SHARE: Final = 0.01
 # For how long a proxy may have charges that still matter: those to an approval.
 _REMEMBERED_S: Final = 367 * 86_400.0
 _HOUR_S: Final = 3600
+# Who was heard of so recently is there.
+_PRESENT_MS: Final = 10_000
 # The name of no charge.
 _NOBODY: Final = "-"
 _NONE: Final = Sums(0, 0, None, 0, 0)
@@ -77,8 +80,9 @@ class SharedBudgets:
         tasks: Tasks,
         clock: Clock,
         timeout_s: float = TIMEOUT_S,
+        ollamas: Callable[[], Awaitable[OwnOllamas]] | None = None,
     ) -> None:
-        """``url``, ``timeout_s``: as of ``SharedLink``."""
+        """``url``, ``timeout_s``: as of ``SharedLink``. ``ollamas``: whom this proxy asks."""
         self._link = SharedLink(url, prefix, timeout_s)
         self._store = store
         self._tasks = tasks
@@ -102,6 +106,10 @@ class SharedBudgets:
         self.sums: dict[str, Sums] = {}
         # Calls sent on a lease.
         self.leased = 0
+        self._ollamas = ollamas
+        self._own_ollamas = OwnOllamas()
+        # Others that ask an Ollama of ours, in words.
+        self.rivals: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<SharedBudgets {self._name} {self._error or 'open'}>"
@@ -124,6 +132,7 @@ class SharedBudgets:
             "away_s": round(self._clock.wall() - self._since, 3) if away else None,
             "proxies": self._proxies(),
             "calls_on_lease": self.leased,
+            "same_ollama": list(self.rivals),
         }
 
     def _proxies(self) -> int:
@@ -373,14 +382,25 @@ class SharedBudgets:
             await self._link.run(shared_scripts.SETTLE, keys, [self._epoch, self._charge(number)])
 
     async def _say_that_we_are_here(self) -> None:
-        keys = self._link.keys("state", f"seeded:{self._epoch}", "proxies")
-        said, *rows = await self._link.run(shared_scripts.HERE, keys, [self._epoch, self._name])
+        if self._ollamas is not None and not self._own_ollamas.marks:
+            self._own_ollamas = await self._ollamas()
+        own = self._own_ollamas
+        keys = self._link.keys("state", f"seeded:{self._epoch}", "proxies", "ollamas")
+        arguments = [self._epoch, self._name, own.text()]
+        said, *rows = await self._link.run(shared_scripts.HERE, keys, arguments)
         if said == "lost":
             raise AwayError(self._lose(_LOST))
         wall = self._clock.wall()
-        ages = dict(zip(rows[::2], rows[1::2], strict=True))
-        seen = {name: wall - age / 1000 for name, age in ages.items() if name != self._name}
-        self._remember(seen, wall)
+        others = [row for row in zip(*[iter(rows)] * 3, strict=True) if row[0] != self._name]
+        self._remember({name: wall - age / 1000 for name, age, _ in others}, wall)
+        self._meet(own.rivals(text for _, age, text in others if age < _PRESENT_MS))
+
+    def _meet(self, rivals: tuple[str, ...]) -> None:
+        """Say so once of each that is not known yet."""
+        for rival in rivals:
+            if rival not in self.rivals:
+                logger.warning("%s; %s", rival, ONE_OLLAMA)
+        self.rivals = rivals
 
     def _remember(self, seen: dict[str, float], wall: float) -> None:
         """On disk too, but not each second: who is new, and once in a while."""

@@ -267,8 +267,9 @@ return 'done'
 """
 )
 
-# KEYS: state, seeded, proxies. ARGV: epoch, this proxy. Answers "lost", or every proxy and how
-# many ms ago each was heard of.
+# KEYS: state, seeded, proxies, ollamas. ARGV: epoch, this proxy, what it says of itself and of the
+# Ollamas that it asks. Answers "lost", or every proxy, how many ms ago it was heard of, and what it
+# says.
 HERE: Final = (
     _CLOCK
     + _HOLDS
@@ -278,11 +279,15 @@ local now = clock()
 redis.call('SADD', KEYS[2], ARGV[2])
 redis.call('EXPIRE', KEYS[2], 604800)
 redis.call('ZADD', KEYS[3], now, ARGV[2])
+if redis.call('HGET', KEYS[4], ARGV[2]) ~= ARGV[3] then
+    redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])
+end
 local proxies = {'here'}
 local entries = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
 for i = 1, #entries, 2 do
     proxies[#proxies + 1] = entries[i]
     proxies[#proxies + 1] = now - entries[i + 1]
+    proxies[#proxies + 1] = redis.call('HGET', KEYS[4], entries[i]) or ''
 end
 return proxies
 """
