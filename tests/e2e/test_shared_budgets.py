@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -72,7 +72,7 @@ async def test_of_calls_at_three_proxies_as_many_as_the_budget_has_are_served(
         assert sum(len(up.asked) for up in ups) == 10
         async with ups[0].admin() as admin:
             spending = (await admin.request("GET", "/stats")).json["spending"]
-        told = {"error": None, "since": None, "away_s": None, "proxies": 3}
+        told: dict[str, Any] = {"error": None, "since": None, "away_s": None, "proxies": 3}
         told |= {"calls_on_lease": 0, "same_ollama": []}
         assert spending["shared"] == told
         assert spending["budgets"][0]["calls"] == 10

@@ -104,6 +104,8 @@ class SharedBudgets:
         self.ping = self._link.ping
         # As they were when they were last asked.
         self.sums: dict[str, Sums] = {}
+        # When those without room for another call were last asked.
+        self._full_at: dict[str, float] = {}
         # Calls sent on a lease.
         self.leased = 0
         self._ollamas = ollamas
@@ -213,6 +215,8 @@ class SharedBudgets:
             async with asyncio.timeout(patience.left_s), self._turns:
                 if not self._can_ask:
                     raise AwayError(self._error)
+                if (full := self._found_full(claims, began)) is not None:
+                    return full
                 is_asked = True
                 await self._tell_of(claims)
                 return await self._answer(claims, charge, what)
@@ -222,6 +226,12 @@ class SharedBudgets:
             raise AwayError(self._lose(in_words(error))) from None
         finally:
             patience.spend(self._clock.now() - began)
+
+    def _found_full(self, claims: Sequence[Claim], began: float) -> dict[str, Sums] | None:
+        """What another call has been told that was asked for after this one came; None: nothing."""
+        if not any(self._full_at.get(claim.name, began) > began for claim in claims):
+            return None
+        return {claim.name: self.sums.get(claim.name, _NONE) for claim in claims}
 
     async def _answer(self, claims: Sequence[Claim], charge: str, what: str) -> dict[str, Sums]:
         names = ("state", "expected", f"seeded:{self._epoch}", "changes", *_places(claims))
@@ -237,7 +247,11 @@ class SharedBudgets:
             raise AwayError(self._lose(_expecting(budgets[0])))
         sums = {}
         for claim, row in zip(claims, budgets, strict=True):
-            sums[claim.name] = _sums(row)
+            sums[claim.name] = of_all = _sums(row)
+            if of_all.calls_wait_s != 0:
+                self._full_at[claim.name] = began
+            else:
+                self._full_at.pop(claim.name, None)
             self._leases.renew(claim.name, _lease(row, began), times_lost)
         self.sums |= sums
         if self._can_ask:

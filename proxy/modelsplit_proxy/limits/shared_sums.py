@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.budgets import Claim, Counted
 
 # A server that is well answers within a millisecond.
-TIMEOUT_S: Final = 0.25
+TIMEOUT_S: Final = 0.2
 # The least that a later question of the same call is given.
 _LEAST_S: Final = 0.04
 

@@ -349,3 +349,20 @@ async def test_too_many_calls_at_once_are_no_sign_that_it_is_away(tmp_path: Path
         assert of(a).error is None
         server.go_on()
         await asyncio.gather(*asks)
+
+
+async def test_who_waits_for_a_turn_takes_what_another_was_told_meanwhile(tmp_path: Path) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b") as b,
+    ):
+        assert [await a.sent(), await a.sent()] == [None, None]
+        client = server.client()
+        before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        asks = [b.attempt_charge()[2].check() for _ in range(100)]
+        refused = [failure.reason for failure in await asyncio.gather(*asks) if failure]
+        assert refused == ["calls"] * 100
+        after = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        assert 0 < after - before < 100
+        await client.aclose()
