@@ -7,13 +7,15 @@ The stand-in Ollama plays the scenario's host, the proxy in front of it has the 
 are processes of their own, and the clients are the trace's. What is compared is what the proxy
 records. How long a token and a call's way take in virtual time, and how late clients send, is taken
 from runs with other calls, on the same machine; the lateness of each call is another draw in each
-run: where two moments lie closer than that, either may be the first.
+run. All clients are of one process, whose loop wakes them in their order: so do they send, however
+late.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import math
 import random
 import statistics
@@ -135,13 +137,10 @@ def virtual(
     host: HostShape, arrivals: Sequence[Arrival], late_s: Sequence[float], seed: int
 ) -> list[Recorded]:
     chance = random.Random(seed)
+    sent = itertools.accumulate((arrival.at + chance.choice(late_s) for arrival in arrivals), max)
     demands = [
-        replace(
-            arrival.demand(CHAT),
-            at=arrival.at + chance.choice(late_s),
-            pace=max(0.5, chance.gauss(1.0, host.spread)),
-        )
-        for arrival in arrivals
+        replace(arrival.demand(CHAT), at=at, pace=max(0.5, chance.gauss(1.0, host.spread)))
+        for arrival, at in zip(arrivals, sent, strict=True)
     ]
     run = Run(Contender("virtual", policy()), host, Traffic(demands), seed, loaded=MODELS)
     return recorded(run.play())

@@ -22,7 +22,7 @@ _PARTS: Final = frozenset({"neighbour", "models"})
 _MAY_BE_ZERO: Final = frozenset(
     {
         *("prompt_ms", "prompt_ms_per_token", "load_ms", "contention", "batching", "spread", "gb"),
-        "slot_gb",
+        *("slot_gb", "drift"),
         *("keep_alive_s", "max_queue"),
     }
 )

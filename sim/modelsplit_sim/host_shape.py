@@ -54,6 +54,8 @@ class ModelShape:
 class HostShape:
     """What a host can do. ``spread``: the standard deviation of a call's pace, relative.
 
+    ``drift``: that of the machine's own, from one hour to another: each run draws its own.
+
     The figures of a model are those of a model without any of its own in ``models`` (by
     canonical name). ``vram_gb`` None: whatever is loaded fits. ``offload``: how many times as
     long a model takes for what of it does not fit. ``keep_alive_s``: how long an idle model stays
@@ -78,6 +80,7 @@ class HostShape:
     crash_every_s: float | None = None
     mute_while_loading: bool = True
     spread: float = 0.08
+    drift: float = 0.0
     neighbour: Neighbour | None = None
     models: Mapping[str, ModelShape] = field(default_factory=dict)
 

@@ -17,9 +17,11 @@ Nothing here waits: the caller says what time it is. Seconds throughout.
 
 from __future__ import annotations
 
+import math
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ _NEVER: Final = float("inf")
 _OVERHEAD_S: Final = 0.001
 _SAME_MOMENT: Final = 1e-12
 _NOTHING_LEFT: Final = 1e-9
+_GOLDEN: Final = (math.sqrt(5.0) - 1) / 2
 
 
 @dataclass(slots=True, eq=False)
@@ -111,6 +114,7 @@ class VirtualHost:
         self._ready_at = _NEVER
         self._slow = 1.0
         self._chance = random.Random(seed)
+        self._pace = _pace_of_machine(shape.drift, seed)
         self._turns_at = _NEVER
         if shape.neighbour is not None:
             self._turns_at = self._chance.expovariate(1 / shape.neighbour.idle_s)
@@ -145,7 +149,7 @@ class VirtualHost:
         ``known_tokens``: of its prompt a runner that has answered before remembers so many.
         """
         shape = self._shape_of(model)
-        pace = pace * self.shape.offloaded(shape.gb) / 1000
+        pace = pace * self._pace * self.shape.offloaded(shape.gb) / 1000
         answer_s = tokens * shape.ms_per_token * pace
         token_s = shape.prompt_ms_per_token * pace
         prompt_s = shape.prompt_ms * pace + token_s * (prompt_tokens - known_tokens)
@@ -404,6 +408,16 @@ class VirtualHost:
         if shape is None:
             shape = self._shapes[model] = self.shape.of(model)
         return shape
+
+
+def _pace_of_machine(drift: float, seed: int) -> float:
+    """How many times as long as usual everything takes in this run.
+
+    Seeds that follow one another are spread evenly, by the golden ratio: the middle of a few of
+    them is a machine as it usually is.
+    """
+    share = (seed + 0.5) * _GOLDEN % 1.0
+    return math.exp(drift * NormalDist().inv_cdf(min(0.999, max(0.001, share))))
 
 
 def _to_unload(runner: _Runner) -> tuple[str, float]:

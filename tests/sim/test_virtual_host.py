@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from typing import Any
 
 import pytest
@@ -117,6 +119,20 @@ def test_a_neighbour_slows_everything_down_while_it_is_busy() -> None:
 def swapping(**more: Any) -> VirtualHost:
     """Room for one of two models."""
     return VirtualHost(shape(max_loaded=1, **more), loaded=["m"])
+
+
+def test_a_machine_that_drifts_has_another_speed_in_each_run() -> None:
+    def took_s(seed: int, drift: float) -> float:
+        host = VirtualHost(shape(drift=drift), seed, loaded=["m"])
+        host.send(host.work("m", 100, pace=1.0))
+        return host.next_at()
+
+    assert [took_s(seed, 0.0) for seed in range(5)] == [1.0] * 5
+    drawn = [math.log(took_s(seed, 0.1)) for seed in range(200)]
+    assert drawn[:5] == [math.log(took_s(seed, 0.1)) for seed in range(5)]
+    assert statistics.stdev(drawn) == pytest.approx(0.1, rel=0.1)
+    for some in (drawn[1:6], drawn[1:11], drawn[1:21], drawn):
+        assert statistics.fmean(some) == pytest.approx(0.0, abs=0.03), "no luck of a few seeds"
 
 
 def test_a_load_holds_up_all_loads_behind_it_and_no_call_for_a_loaded_model() -> None:

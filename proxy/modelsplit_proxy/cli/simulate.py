@@ -149,6 +149,7 @@ def simulate(task: Task, *, progress: bool = False) -> dict[str, Any]:
         "warnings": [*_warnings(coverage), *task.warnings],
         **report.fields(),
         "host": task.host.name,
+        "drift": task.host.drift,
         "coverage": coverage.fields(),
     }
 

@@ -77,6 +77,7 @@ def check(args: argparse.Namespace) -> None:
     if sum((args.fit, args.capacity, args.advise)) > 1:
         raise _usage("--fit, --capacity and --advise are three things: one at a time")
     _check_advise(args)
+    _check_files(args)
     if args.seeds < 1:
         raise _usage(f"--seeds {args.seeds} is less than 1")
     if not 0 < args.load <= _LOAD_MOST:
@@ -103,6 +104,17 @@ def _source_named(args: argparse.Namespace) -> str:
         given = " and ".join(f"--{name}" for name in named)
         raise _usage(f"{given} both say what to replay: give one of them")
     return named[0]
+
+
+def _check_files(args: argparse.Namespace) -> None:
+    """That what is to be written can be, before minutes of work are for nothing."""
+    other = next((name for name in ("fit", "capacity", "advise") if getattr(args, name)), None)
+    if other is not None and (args.html is not None or args.check):
+        given = "--check" if args.check else "--html"
+        raise _usage(f"{given} goes with a replay, and --{other} is none")
+    for path in (args.html, args.write):
+        if path is not None and not path.parent.is_dir():
+            raise _usage(f"{path} cannot be written: there is no folder {path.parent}")
 
 
 def _check_advise(args: argparse.Namespace) -> None:

@@ -55,6 +55,9 @@ def lines(report: Mapping[str, Any]) -> Iterator[str]:
         yield from _differences(report)
     yield ""
     yield from _coverage(report["coverage"])
+    if report["drift"] > 0:
+        drift = 100 * report["drift"]
+        yield f"  the machine's own speed: drawn for each run, standard deviation {drift:.0f} %"
 
 
 def fit_lines(figures: Sequence[Mapping[str, Any]], warnings: Sequence[str]) -> Iterator[str]:

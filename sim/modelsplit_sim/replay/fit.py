@@ -124,11 +124,13 @@ def fit(calls: Iterable[Recorded], name: str = "fitted") -> Fit:
     warnings += _undetermined(found, shape)
     figures = search.figures(models, sharing)
     warnings += _vague(figures)
-    warnings += _drifting(_parts(search.samples), models, sharing)
+    drift = _drift(_parts(search.samples), models, sharing)
+    if drift > _DRIFTS:
+        warnings.append(_drifting(drift))
     misses = sorted(_miss(sample, models, sharing) for sample in search.samples)
     spread = statistics.median(misses) * 1.4826
     return Fit(
-        replace(shape, spread=round(min(0.5, spread), 4)),
+        replace(shape, spread=round(min(0.5, spread), 4), drift=round(drift, 4)),
         figures,
         warnings,
         len(search.samples),
@@ -268,9 +270,12 @@ class _Speeds:
         return models
 
     def _rest_ms(self, name: str) -> float:
-        """What a call takes besides its prompt and its answer."""
+        """What a call takes besides its prompt and its answer.
+
+        The mean: whoever stands behind waits for the slow ones' too. None is long: a wait is none.
+        """
         rests = [s.rest_ms for s in self._by_model[name] if s.is_alone and s.rest_ms is not None]
-        return statistics.median(rests) if rests else 0.0
+        return statistics.fmean(rests) if rests else 0.0
 
     def misses(self, sharing: Sharing) -> float:
         """By how much the calls' times are missed, in logarithms: twice as long is half."""
@@ -475,25 +480,31 @@ def _vague(figures: Iterable[Figure]) -> Iterator[str]:
             )
 
 
-def _drifting(
+def _drift(
     parts: Sequence[Sequence[Sample]], models: Mapping[str, ModelShape], sharing: Sharing
-) -> Iterator[str]:
-    """Whether the machine itself was faster at times: then another hour may be another host."""
+) -> float:
+    """By how much the machine itself was faster at times, relative: a standard deviation.
+
+    Then another hour may be another host. 0: no more than chance has it, or too few parts to tell.
+    """
     own = [[_times(sample, models, sharing) for sample in part] for part in parts]
     usual = [[pace for pace in part if abs(pace - 1) <= _OUTLIER] for part in own]
     paces = [part for part in usual if len(part) >= 2]
     if len(paces) < 3:
-        return
+        return 0.0
     # What calls differ from each other, their means differ too, by so much less.
     by_chance = statistics.fmean(statistics.variance(part) / len(part) for part in paces)
     between = statistics.variance(map(statistics.fmean, paces))
-    drift = max(0.0, between - by_chance) ** 0.5
-    if drift > _DRIFTS:
-        yield (
-            f"how fast the machine is changed by {100 * drift:.0f} % from one part of the record "
-            "to the next: of another hour no figure is surer than that, and a wait in line, which "
-            "grows with it, by twice as much"
-        )
+    drift: float = max(0.0, between - by_chance) ** 0.5
+    return drift
+
+
+def _drifting(drift: float) -> str:
+    return (
+        f"how fast the machine is changed by {100 * drift:.0f} % from one part of the record "
+        "to the next: of another hour no figure is surer than that, and a wait in line, which "
+        "grows with it, by twice as much; so each run draws its own (`drift`)"
+    )
 
 
 def _undetermined(found: Evidence, shape: HostShape) -> list[str]:

@@ -51,6 +51,7 @@ REPORT: dict[str, Any] = {
     "policies": [policy("old & tried.json"), policy("new.json")],
     "differences": [GAP, GAP | {"measure": "failed", "low": None, "high": None, "told": False}],
     "coverage": {"calls": 10, "seconds": 60, "parts": {}, "left_out": {}},
+    "drift": 0.0,
 }
 
 
@@ -114,6 +115,6 @@ def test_the_command_writes_it(tmp_path: Any, capsys: pytest.CaptureFixture[str]
     parser = Balanced()
     parser.feed(file.read_text())
     assert "polyline" in parser.seen
-    missing = ["--workload", "night", "--seeds", "1", "--load", "0.1"]
-    assert run(["simulate", *missing, "--html", str(tmp_path / "no" / "x.html")], {}) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    short = ["--workload", "night", "--seeds", "1", "--load", "0.1"]
+    assert run(["simulate", *short, "--html", str(tmp_path)], {}) == 2
+    assert f"{tmp_path} cannot be written" in capsys.readouterr().err

@@ -61,6 +61,7 @@ REPORT: dict[str, Any] = {
     "seeds": 3,
     "policies": [POLICY],
     "differences": [],
+    "drift": 0.07,
     "coverage": {
         "calls": 100,
         "seconds": 7200,
@@ -88,6 +89,8 @@ def test_failures_retries_host_and_coverage_are_told() -> None:
     assert "new.json   1.25 of 6       40 %      10 s  qwen3:4b 1.5" in text
     assert "  prompt: 75 % recorded, 25 % assumed" in text
     assert "  left out: 2 that named no model" in text
+    assert "  the machine's own speed: drawn for each run, standard deviation 7 %" in text
+    assert "own speed" not in "\n".join(lines(REPORT | {"drift": 0.0}))
 
 
 def test_of_differences_those_that_lead_are_shown_and_changes_are_marked() -> None:

@@ -168,6 +168,11 @@ def test_what_a_call_takes_on_its_way_is_part_of_it() -> None:
         for call in one_after_the_other([10.0] * 30)
     ]
     assert fit(calls).shape.models["qwen3:4b"].prompt_ms == pytest.approx(67.5)
+    # One in three takes 30 ms longer on its way: who stands behind waits for that too.
+    calls[::3] = [
+        replace(call, attempts=(replace(call.attempts[0], ended_ms=598.0),)) for call in calls[::3]
+    ]
+    assert fit(calls).shape.models["qwen3:4b"].prompt_ms == pytest.approx(77.5)
 
 
 def test_a_machine_whose_speed_wanders_is_known_less_well_than_one_that_jitters() -> None:
@@ -182,6 +187,9 @@ def test_a_machine_whose_speed_wanders_is_known_less_well_than_one_that_jitters(
     assert any(drifting in said for said in wanders.warnings)
     widths = [_width(found, "qwen3:4b ms_per_token") for found in (steady, wanders)]
     assert widths[1] > 2 * widths[0]
+    # Half of the parts at 10/11 of the middle pace, half at 12/11.
+    assert wanders.shape.drift == pytest.approx(1 / 11, rel=0.1)
+    assert steady.shape.drift == 0.0
 
 
 def _width(found: Fit, name: str) -> float:
