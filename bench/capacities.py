@@ -126,6 +126,8 @@ def cell_of(contender: Contender, host: HostShape, source: Source) -> Cell:
 
 def advised(own: Cell, source: Source, host: HostShape) -> Cell:
     """What the search finds, where that carries more than the shipped policy (``own``)."""
+    if own.carried >= MOST:
+        return own
     began = time.process_time()
     limits = Limits(RUNS, ("host",), SEEDS, MOST, calls=SEARCH_CALLS)
     search = Search(Contender("shipped", policy()), host, source, overlaid, limits)

@@ -32,6 +32,7 @@ from kit import machine, options, policy, quantile, show, table
 from modelsplit_proxy.records import trace as lines
 from modelsplit_sim.replay import trace
 from modelsplit_sim.replay.fit import fit
+from modelsplit_sim.replay.fit_samples import evidence
 from modelsplit_sim.replay.records import recorded
 from modelsplit_sim.replay.run import Contender, Run, Traffic
 from modelsplit_sim.virtual_traffic import read_scenario
@@ -122,15 +123,18 @@ async def written(process: Process, count: int) -> list[Recorded]:
 
 
 def fitted(host: HostShape, runs: Sequence[Seen]) -> HostShape:
-    """The host with the times that its calls took in fact, the mean of the runs."""
-    hosts = [fit(run.calls).shape for run in runs]
-    shapes = [shape for each in hosts for shape in each.models.values()]
-    return replace(
-        host,
-        ms_per_token=statistics.fmean(shape.ms_per_token for shape in shapes),
-        prompt_ms=statistics.fmean(shape.prompt_ms for shape in shapes),
-        spread=statistics.fmean(each.spread for each in hosts),
+    """The host with the times that its calls took in fact, by those that were alone.
+
+    A line through them: what each call takes besides, a timer that is late for one, is no matter
+    of its tokens.
+    """
+    samples = [sample for run in runs for sample in evidence(run.calls).samples]
+    alone = [each for each in samples if each.is_alone and each.rest_ms is not None]
+    token_ms, call_ms = statistics.linear_regression(
+        [each.tokens for each in alone], [each.span_ms + (each.rest_ms or 0.0) for each in alone]
     )
+    spread = statistics.fmean(fit(run.calls).shape.spread for run in runs)
+    return replace(host, ms_per_token=token_ms, prompt_ms=max(0.0, call_ms), spread=spread)
 
 
 def virtual(
