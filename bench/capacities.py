@@ -77,14 +77,16 @@ class Key(NamedTuple):
 class Cell(NamedTuple):
     """One way on one host. ``ends``: the goal that is missed most at the next load, in a word.
 
-    ``ended_by``: every goal missed there, in words. ``change``: what is advised; empty: nothing
-    that was found carries more than the shipped policy, whose cell it repeats.
+    ``ended_by``: every goal missed there, in words. ``change`` and ``overlay``: what is advised, in
+    words and as keys of a policy; empty: nothing that was found carries more than the shipped
+    policy, whose cell it repeats.
     """
 
     carried: float
     ends: str
     ended_by: list[str]
     change: list[str]
+    overlay: dict[str, Any]
     seconds: float
 
 
@@ -120,6 +122,7 @@ def cell_of(contender: Contender, host: HostShape, source: Source) -> Cell:
         ending(missed[0]) if missed else "",
         [in_words(own) for own in missed],
         [],
+        {},
         time.process_time() - began,
     )
 
@@ -132,14 +135,18 @@ def advised(own: Cell, source: Source, host: HostShape) -> Cell:
     limits = Limits(RUNS, ("host",), SEEDS, MOST, calls=SEARCH_CALLS)
     search = Search(Contender("shipped", policy()), host, source, overlaid, limits)
     best = search.find(own.carried)
-    found = own
-    if best is not None:
-        changed = overlaid(best.overlay)
-        assert changed is not None
-        better = cell_of(Contender("advised", changed), host, source)
-        if better.carried > own.carried:
-            found = better._replace(change=changes(best))
+    found = own if best is None else judged(own, changes(best), best.overlay, source, host)
     return found._replace(seconds=time.process_time() - began)
+
+
+def judged(
+    own: Cell, change: list[str], overlay: dict[str, Any], source: Source, host: HostShape
+) -> Cell:
+    """A change on calls that the search has not seen, if it carries more than ``own`` there."""
+    changed = overlaid(overlay)
+    assert changed is not None
+    better = cell_of(Contender("advised", changed), host, source)
+    return better._replace(change=change, overlay=overlay) if better.carried > own.carried else own
 
 
 def carried(contender: Contender, host: HostShape, source: Source) -> Capacity:
@@ -223,6 +230,11 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--kept", type=Path, help="cells so far, one JSON a line: goes on from there"
     )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="measure what is kept anew, of what is advised the changes that were found",
+    )
     again: dict[str, Any] = {"action": "append"}
     parser.add_argument("--workload", choices=(*WORKLOADS, *AZURE), **again)
     parser.add_argument("--card", choices=CARDS, **again)
@@ -238,7 +250,7 @@ def main() -> None:
     cells = kept(given.kept)
     by_name = dict(sources(files, policy()))
     for key in wanted(given, by_name):
-        if key not in cells:
+        if given.again or key not in cells:
             cells[key] = made(key, cells, by_name[key.workload])
             keep(given.kept, key, cells[key])
     asked = {key: cells[key] for key in wanted(given, by_name)}
@@ -251,7 +263,14 @@ def made(key: Key, cells: Table, source: Source) -> Cell:
     if key.way != "advised":
         return cell_of(contender(key.way), host, source)
     today = cells.get(key._replace(way="shipped"))
-    return advised(today or cell_of(contender("shipped"), host, source), source, host)
+    if today is None:
+        today = cell_of(contender("shipped"), host, source)
+    found = cells.get(key)
+    if found is None:
+        return advised(today, source, host)
+    if not found.overlay:
+        return today
+    return judged(today, found.change, found.overlay, source, host)
 
 
 def wanted(given: argparse.Namespace, workloads: Iterable[str]) -> list[Key]:
