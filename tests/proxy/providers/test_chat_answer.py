@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_proxy.providers.answer import (
+    Answer,
     AnswerError,
     AnswerStream,
     Counts,
+    ToolCall,
     whole,
 )
 from modelsplit_proxy.providers.chat_answer import ChatEvents, message_of
@@ -243,3 +245,86 @@ def test_cuts_change_nothing(cuts: list[int]) -> None:
         at = cut
     plain = ChatEvents()
     assert told == [said for event in EventReader().feed(STREAM) for said in plain.read(event)]
+
+
+TEXTS = st.text(st.characters(codec="utf-8"), max_size=8)
+CALLS = st.builds(
+    ToolCall,
+    st.text("ab1", min_size=1),
+    st.text("fg", min_size=1),
+    st.dictionaries(st.text("xy"), st.integers(0, 9)).map(lambda v: orjson.dumps(v).decode()),
+)
+ANSWERS = st.builds(
+    Answer,
+    st.text("0123456789", min_size=1),
+    TEXTS,
+    TEXTS,
+    st.lists(CALLS, max_size=3),
+    st.sampled_from(["end_turn", "max_tokens", "refusal"]),
+    st.builds(
+        lambda fresh, output: Counts(fresh, output=output), st.integers(0, 9), st.integers(0, 9)
+    ),
+    st.just([]),
+)
+
+
+@given(ANSWERS)
+def test_a_whole_answer_says_the_same_there_and_back(answer: Answer) -> None:
+    writer = OpenAIWriter("opus", say.StoppedClock(), tells_usage=True)
+    again = whole(message_of(orjson.loads(writer.whole(answer))), answers_by_tool=False)
+    assert (again.text, again.thinking, again.calls) == (
+        answer.text,
+        answer.thinking,
+        answer.calls,
+    )
+    assert (again.stop_reason, again.counts) == (answer.stop_reason, answer.counts)
+
+
+@given(ANSWERS)
+def test_a_stream_of_it_says_the_same_as_well(answer: Answer) -> None:
+    written = OpenAIWriter("opus", say.StoppedClock(), tells_usage=True)
+    pieces = [
+        written.began(answer),
+        *(written.thinking(piece) for piece in answer.thinking),
+        *(written.text(piece) for piece in answer.text),
+    ]
+    for index, one in enumerate(answer.calls):
+        pieces.append(written.call_began(index, one))
+        pieces += [written.call_arguments(index, piece) for piece in one.arguments]
+        pieces.append(written.call_ended(index, one))
+    told, read_again = read(b"".join((*pieces, written.ended(answer))))
+    assert read_again.answer.calls == answer.calls
+    assert read_again.answer.stop_reason == answer.stop_reason
+    said = [
+        orjson.loads(line[6:])["choices"] for line in told.splitlines() if line[:7] == b"data: {"
+    ]
+    deltas = [choices[0]["delta"] for choices in said if choices]
+    assert "".join(delta.get("content", "") for delta in deltas) == answer.text
+    assert "".join(delta.get("reasoning", "") for delta in deltas) == answer.thinking
+
+
+CHUNKS = [event.data for event in EventReader().feed(STREAM)][:-1]
+
+
+@given(
+    st.lists(st.integers(0, len(CHUNKS) - 1), max_size=3),
+    st.lists(
+        st.tuples(
+            st.integers(0, len(CHUNKS) - 1),
+            st.sampled_from(["choices", "usage", "id", "error"]),
+            VALUES,
+        ),
+        max_size=2,
+    ),
+)
+def test_a_stream_changed_anyhow_is_told_whole_or_told_broken(
+    lost: list[int], changes: list[tuple[int, str, Any]]
+) -> None:
+    chunks = [dict(one) for one in CHUNKS]
+    for at, key, odd in changes:
+        chunks[at][key] = odd
+    kept = [one for at, one in enumerate(chunks) if at not in lost]
+    stream = b"".join(b"data: " + orjson.dumps(one) + b"\n\n" for one in kept) + DONE
+    with contextlib.suppress(AnswerError, BrokenAnswerError):
+        told, answer = read(stream)
+        assert answer.is_whole is told.endswith(DONE)

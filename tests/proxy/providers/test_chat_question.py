@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -302,3 +303,47 @@ def test_whatever_is_sent_is_asked_or_refused(
     for messages in (HI, turns):
         with contextlib.suppress(UntranslatableError):
             assert asked(**({"messages": messages} | fields))["model"] == "m"
+
+
+WORDS = st.text("abc äß€", min_size=1, max_size=6)
+PICTURES = st.sampled_from(["https://example.com/a.png", "data:image/png;base64,iVBORw0KGgoAAAAA"])
+PARTS = st.lists(
+    st.builds(lambda text: {"type": "text", "text": text}, WORDS)
+    | st.builds(lambda url: {"type": "image_url", "image_url": {"url": url}}, PICTURES),
+    min_size=2,
+    max_size=3,
+)
+ARGUMENTS = st.dictionaries(WORDS, st.integers(0, 9) | WORDS, max_size=2)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """As a client keeps one: turns, calls of tools, a result of each, in any number."""
+    messages: list[dict[str, Any]] = []
+    if draw(st.booleans()):
+        messages.append({"role": "system", "content": draw(WORDS)})
+    for turn in range(draw(st.integers(1, 3))):
+        messages.append({"role": "user", "content": draw(WORDS | PARTS)})
+        calls = [
+            {
+                "id": f"c{turn}_{number}",
+                "type": "function",
+                "function": {"name": "f", "arguments": orjson.dumps(arguments).decode()},
+            }
+            for number, arguments in enumerate(draw(st.lists(ARGUMENTS, max_size=3)))
+        ]
+        content = draw(WORDS if not calls else st.none() | WORDS)
+        said = {"role": "assistant", "content": content}
+        messages.append(said | ({"tool_calls": calls} if calls else {}))
+        messages += [
+            {"role": "tool", "tool_call_id": call["id"], "content": draw(WORDS)} for call in calls
+        ]
+    return messages
+
+
+@given(conversations())
+def test_there_and_back_any_conversation_is_the_same(messages: list[dict[str, Any]]) -> None:
+    question = of_chat_completions({"messages": messages}, TERMS)
+    assert question.untranslated == ()
+    body, left_out = of_question(question, TERMS)
+    assert (body["messages"], left_out) == (messages, ())
