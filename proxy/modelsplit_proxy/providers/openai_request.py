@@ -50,18 +50,24 @@ _REFUSED_COMPLETION: Final = MappingProxyType(
         "_debug_render_only": (False,),
     }
 )
+# What only chat completions have a word for.
+_ASIDE_COMPLETION: Final = ("logit_bias", "user")
+_ASIDE_CHAT: Final = (
+    *(*_ASIDE_COMPLETION, "metadata", "prediction", "prompt_cache_key", "safety_identifier"),
+    *("service_tier", "verbosity"),
+)
 _KNOWN_CHAT: Final = frozenset(
     {
         *("model", "messages", "tools", "tool_choice", "parallel_tool_calls", "response_format"),
         *("max_tokens", "max_completion_tokens", "stream", "stream_options"),
         *("reasoning_effort", "reasoning", "store"),
-        *(*_SAMPLING, *_REFUSED_CHAT),
+        *(*_SAMPLING, *_REFUSED_CHAT, *_ASIDE_CHAT),
     }
 )
 _KNOWN_COMPLETION: Final = frozenset(
     {
         *("model", "prompt", "max_tokens", "stream", "stream_options"),
-        *(*_SAMPLING, *_REFUSED_COMPLETION),
+        *(*_SAMPLING, *_REFUSED_COMPLETION, *_ASIDE_COMPLETION),
     }
 )
 _MESSAGE: Final = frozenset({"role", "content", "refusal", "tool_calls", "tool_call_id"})
@@ -85,6 +91,8 @@ def of_chat_completions(fields: Mapping[str, Any], terms: Terms) -> Question:
     openai_parts.want_form(draft, wanted, "response_format", "json_schema")
     _think(draft, fields)
     leave_out_but(draft, fields.get("store"), (False,), "store")
+    for name in _ASIDE_CHAT:
+        draft.put_aside(name, fields.get(name), name)
     return _asked(draft, fields, _KNOWN_CHAT)
 
 
@@ -98,6 +106,8 @@ def of_completions(fields: Mapping[str, Any], terms: Terms) -> Question:
         raise UntranslatableError("prompt is not one text; the provider gives one answer to words")
     draft = Draft(terms)
     draft.say("user", text_block(prompt or ""))
+    for name in _ASIDE_COMPLETION:
+        draft.put_aside(name, fields.get(name), name)
     return _asked(draft, fields, _KNOWN_COMPLETION)
 
 

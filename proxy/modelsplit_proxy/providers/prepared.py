@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.providers.answer import Writer
     from modelsplit_proxy.providers.failures import Named
-    from modelsplit_proxy.providers.question import Terms
+    from modelsplit_proxy.providers.question import Question, Terms
     from modelsplit_proxy.providers.redaction import Redactor
     from modelsplit_proxy.runtime.clock import Clock
 
@@ -68,8 +69,8 @@ def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> P
         return failures.untranslatable(named, "the body is no plain JSON")
     try:
         question = translation.ask(fields, terms)
-        cleared, redacted = parts.redactor.redacted(question.body)
-        body, untranslated = dialect.ask(question._replace(body=cleared), terms)
+        question, redacted = _redacted(question, parts.redactor)
+        body, untranslated = dialect.ask(question, terms)
     except UntranslatableError as error:
         return failures.untranslatable(named, str(error))
     passes = dialect.passes and endpoint.label == dialect.path
@@ -84,6 +85,16 @@ def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> P
         stream_type=endpoint.wire.stream_type,
         redacted=redacted,
     )
+
+
+def _redacted(question: Question, redactor: Redactor) -> tuple[Question, dict[str, int]]:
+    """Without what the patterns find, also in what stands aside; how often each did."""
+    aside = {name: value for name, (_, value) in question.aside.items()}
+    body, found = redactor.redacted(question.body)
+    cleared, beside = redactor.redacted(aside)
+    kept = {name: (field, cleared[name]) for name, (field, _) in question.aside.items()}
+    counts = dict(Counter(found) + Counter(beside))
+    return question._replace(body=body, aside=kept), counts
 
 
 def _decoded(raw: bytes) -> Mapping[str, Any] | None:

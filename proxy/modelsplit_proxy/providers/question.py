@@ -256,11 +256,9 @@ class Draft:
             raise UntranslatableError(f"{field} is none of {', '.join(sorted(EFFORTS))}")
 
     def put_aside(self, name: str, value: object, field: str) -> None:
-        """A number that the Messages API has no word for, and chat completions call ``name``."""
-        if value is None:
-            return
-        self.leave_out(field)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        """What the Messages API has no word for, and chat completions call ``name``."""
+        if value is not None and value != {}:
+            self.leave_out(field)
             self._aside[name] = (field, value)
 
     # The whole.

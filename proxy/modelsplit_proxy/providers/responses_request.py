@@ -40,6 +40,7 @@ _READ: Final = frozenset(
         *("tools", "tool_choice", "parallel_tool_calls", "text", "reasoning", "include"),
         *("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty"),
         *("store", "truncation", "service_tier", "prompt_cache_options"),
+        *("prompt_cache_key", "safety_identifier", "user"),
     }
 )
 _KNOWN: Final = _READ | _TOLD_AGAIN | _REFUSED.keys()
@@ -77,7 +78,8 @@ def of_responses(fields: Mapping[str, Any], terms: Terms) -> Question:
 def _leave_out(draft: Draft, fields: Mapping[str, Any]) -> None:
     leave_out_but(draft, fields.get("store"), (False,), "store")
     leave_out_but(draft, fields.get("truncation"), ("disabled",), "truncation")
-    leave_out_but(draft, fields.get("service_tier"), ("auto", "default"), "service_tier")
+    for name in ("prompt_cache_key", "safety_identifier", "service_tier", "user"):
+        draft.put_aside(name, fields.get(name), name)
     options = fields.get("stream_options")
     if isinstance(options, dict):
         at = "stream_options."
@@ -185,7 +187,8 @@ def _tools(draft: Draft, fields: Mapping[str, Any]) -> None:
 def _form(draft: Draft, text: object) -> None:
     if isinstance(text, dict):
         openai_parts.want_form(draft, text.get("format"), "text.format")
-        leave_out_rest(draft, text, {"format"}, "text.")
+        draft.put_aside("verbosity", text.get("verbosity"), "text.verbosity")
+        leave_out_rest(draft, text, {"format", "verbosity"}, "text.")
     elif text is not None:
         raise UntranslatableError("text is not an object")
 

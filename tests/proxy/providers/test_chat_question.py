@@ -151,13 +151,18 @@ def test_there_and_back_a_conversation_is_the_same() -> None:
 
 
 def test_what_only_chat_completions_have_a_word_for_is_said_to_them() -> None:
-    fields = {"messages": [{"role": "user", "content": "hi"}], "seed": 7, "user": "me"}
+    fields = {
+        "messages": [{"role": "user", "content": "hi"}],
+        "seed": 7,
+        "user": "me",
+        "store": True,
+    }
     form = {"name": "x", "schema": {"type": "object"}, "strict": True}
     fields["response_format"] = {"type": "json_schema", "json_schema": form}
     question = of_chat_completions(fields, Terms("m", 9, has_schemas=True))
-    assert question.untranslated == ("seed", "user")
+    assert set(question.untranslated) == {"user", "seed", "store"}
     body, left_out = of_question(question, TERMS)
-    assert (body["seed"], left_out) == (7, ("user",))
+    assert (body["seed"], body["user"], left_out) == (7, "me", ("store",))
     named = body["response_format"]["json_schema"]
     assert (named["name"], named["strict"]) == ("x", True)
 

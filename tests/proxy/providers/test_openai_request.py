@@ -89,10 +89,10 @@ def test_what_has_no_counterpart_is_told() -> None:
     )
     assert question.body["stream"] is True
     assert question.untranslated == (
+        "user",
         "temperature=2 (sent as 1)",
         "seed",
         "presence_penalty",
-        "user",
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from modelsplit_policy.config.model import RedactionPolicy
 from modelsplit_policy.failures import Failure, Reason
+from modelsplit_proxy.providers.dialects import DIALECTS
 from modelsplit_proxy.providers.failures import Named
 from modelsplit_proxy.providers.prepared import Prepared, Preparing, prepare
 from modelsplit_proxy.providers.question import Terms
@@ -33,6 +34,25 @@ def test_a_request_is_put_into_the_providers_words() -> None:
     assert ready.redacted == {"r": 1}
     assert (ready.streams, ready.passes, ready.answers_by_tool) == (True, False, False)
     assert ready.stream_type == b"application/x-ndjson"
+
+
+def test_what_is_said_aside_is_redacted_too() -> None:
+    raw = b'{"messages":[{"role":"user","content":"hi kim"}],"user":"kim","seed":7}'
+    rules = Redactor([RedactionPolicy(name="r", pattern="kim")])
+    parts = Preparing("opus", NAMED, rules, StoppedClock(), DIALECTS["openai"])
+    ready = prepare(endpoint("/v1/chat/completions"), raw, TERMS, parts)
+    assert isinstance(ready, Prepared)
+    body = orjson.loads(ready.body)
+    assert (body["user"], body["seed"]) == ("[redacted]", 7)
+    assert (ready.redacted, ready.untranslated) == ({"r": 2}, ())
+
+
+def test_what_cannot_be_said_by_the_providers_api_is_refused() -> None:
+    raw = b'{"messages":[{"role":"user","content":[{"type":"search_result"}]}]}'
+    parts = Preparing("opus", NAMED, Redactor([]), StoppedClock(), DIALECTS["openai"])
+    refused = prepare(endpoint("/v1/messages"), raw, TERMS, parts)
+    assert isinstance(refused, Failure)
+    assert refused.reason is Reason.UNTRANSLATABLE
 
 
 def test_what_passes_is_said_to_pass() -> None:

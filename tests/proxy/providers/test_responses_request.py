@@ -150,10 +150,10 @@ def test_what_has_no_counterpart_is_told() -> None:
         "temperature=2 (sent as 1)",
         "store",
         "truncation",
-        "include",
-        "max_tool_calls",
         "prompt_cache_key",
         "user",
+        "include",
+        "max_tool_calls",
     )
 
 
