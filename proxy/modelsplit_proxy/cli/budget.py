@@ -315,7 +315,8 @@ def _left(row: egress_store.Left) -> dict[str, Any]:
         "model": leaving.model,
         "bytes": leaving.size,
         "redacted": leaving.redacted,
-        "status": row.status,
+        "sent": row.status != egress_store.NOT_SENT,
+        "status": row.status or None,
         "prompt_tokens": row.prompt_tokens,
         "output_tokens": row.output_tokens,
         "tokens_estimated": row.estimated,
@@ -328,11 +329,12 @@ def _left_line(entry: dict[str, Any]) -> str:
     approval = "none" if entry["approval"] is None else entry["approval"]
     tokens = f"{_known(entry['prompt_tokens'])}+{_known(entry['output_tokens'])}"
     usd = "?" if entry["usd"] is None else f"{entry['usd']:.6f}"
+    status = _known(entry["status"]) if entry["sent"] else "not sent"
+    taken = f", {entry['redacted']} taken out" if entry["redacted"] else ""
     return (
         f"{local_time.minute(entry['at'])}  {entry['request_id']}  {entry['client']} "
         f"({why}, approval {approval})  {entry['model']} at {entry['provider']}  "
-        f"{entry['bytes']} bytes, "
-        f"{tokens} tokens, {usd} USD, {_known(entry['status'])}"
+        f"{entry['bytes']} bytes{taken}, {tokens} tokens, {usd} USD, {status}"
     )
 
 

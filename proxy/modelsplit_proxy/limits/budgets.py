@@ -392,7 +392,8 @@ class BudgetKeeper:
 
     def has_left(self, leaving: Leaving, attempt: Attempt) -> None:
         """It has been answered, or not."""
-        status, usage, usd = attempt.upstream_status, attempt.usage, attempt.cost_usd
+        usage, usd = attempt.usage, attempt.cost_usd
+        status = attempt.upstream_status if attempt.sent else egress_store.NOT_SENT
         what = f"what became of {leaving.request_id}"
         self._submit(what, lambda db: egress_store.end(db, leaving, status, usage, usd))
 

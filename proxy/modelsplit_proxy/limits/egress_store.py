@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from modelsplit_proxy.protocol.stream_end import Usage
 
+# Written down, for that has to come first; then nobody took the connection.
+NOT_SENT: Final = 0
 _ADD: Final = """
 INSERT INTO egress
     (request_id, attempt, wall, role, client, why, condition, approval, provider, model, bytes,
@@ -58,7 +60,8 @@ class Leaving:
 class Left:
     """The same, and what became of it; None: nobody knows.
 
-    ``status``: the provider's. ``estimated``: it did not say how many tokens its answer has.
+    ``status``: the provider's; NOT_SENT: it never left. ``estimated``: it did not say how many
+    tokens its answer has.
     """
 
     leaving: Leaving

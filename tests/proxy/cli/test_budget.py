@@ -274,15 +274,22 @@ def test_what_has_left_is_listed(tmp_path: Path, at: tuple[str, ...], capsys: Ca
         egress_store.add(db, replace(row, request_id="r2", condition=None, approval=None))
         egress_store.add(db, replace(row, request_id="old", wall=wall - 40 * 86_400))
         egress_store.end(db, row, 200, Usage(12, 6), 0.00063)
-    first, second = said(capsys, "egress", *at).splitlines()
+        stayed = replace(row, request_id="r3", redacted=0)
+        egress_store.add(db, stayed)
+        egress_store.end(db, stayed, egress_store.NOT_SENT, Usage(), 0.0)
+    first, second, third = said(capsys, "egress", *at).splitlines()
     assert first.endswith(
-        "  r1  kim (escalation operator, approval 3)  opus at a  99 bytes, 12+6 tokens, "
-        "0.000630 USD, 200"
+        "  r1  kim (escalation operator, approval 3)  opus at a  99 bytes, 2 taken out, 12+6 "
+        "tokens, 0.000630 USD, 200"
     )
     assert second.endswith(
-        "  r2  kim (escalation, approval none)  opus at a  99 bytes, ?+? tokens, ? USD, ?"
+        "  r2  kim (escalation, approval none)  opus at a  99 bytes, 2 taken out, ?+? tokens, "
+        "? USD, ?"
     )
+    assert third.endswith("  opus at a  99 bytes, ?+? tokens, 0.000000 USD, not sent")
     found = json.loads(said(capsys, "egress", "--days", "90", "--json", *at))["egress"]
-    assert [entry["request_id"] for entry in found] == ["old", "r1", "r2"]
+    assert [entry["request_id"] for entry in found] == ["old", "r1", "r2", "r3"]
+    assert [entry["sent"] for entry in found] == [True, True, True, False]
+    assert found[3]["status"] is None
     assert (found[1]["usd"], found[1]["redacted"], found[1]["status"]) == (0.00063, 2, 200)
     assert "more than 0" in said(capsys, "egress", "--days", "0", *at, code=2)
