@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -50,8 +50,8 @@ class Script:
     ``status``: refuse with it, and with ``headers``. ``fault``: ``cut`` (no end), ``reset``,
     ``stall``, ``error`` (an error event of ``error_kind``), ``disorder`` (events in no order),
     ``late`` (nothing at all); those of a stream strike after ``after`` pieces of text. ``go``: a
-    stream waits there until it is set, then goes on. ``raw``: sent in place of an answer, as it
-    stands.
+    stream waits there until it is set, then goes on; who is ``late`` begins then. ``raw``: sent in
+    place of an answer, as it stands.
     """
 
     text: str | None = None
@@ -199,7 +199,7 @@ class Cloud:
         if about is not None:
             await exchange.send(Reply(200, (("Content-Type", JSON),), orjson.dumps(about)))
             return
-        script = self.scripts.popleft() if self.scripts else Script()
+        script = await _when_due(self.scripts.popleft() if self.scripts else Script())
         try:
             asked = self._checked(exchange, body, script)
             call.model = asked["model"]
@@ -208,8 +208,6 @@ class Cloud:
             return
         finally:
             self.journal.changed()
-        if script.fault == "late":
-            await asyncio.get_running_loop().create_future()
         answer = _Answer(script, asked, f"msg_{call.id:024d}")
         if script.raw:
             await exchange.begin((("Content-Type", SSE if asked.get("stream") else JSON),))
@@ -256,6 +254,17 @@ class Cloud:
         if script.status != 200:
             raise RefusedError(script.status, script.message or "as it was told to")
         return dict(asked)
+
+
+async def _when_due(script: Script) -> Script:
+    """The same script once it is to begin: a late one, when it is told to, or never."""
+    if script.fault != "late":
+        return script
+    if script.go is None:
+        await asyncio.get_running_loop().create_future()
+    else:
+        await script.go.wait()
+    return replace(script, fault="", go=None)
 
 
 def _bearer(request: Request) -> str | None:

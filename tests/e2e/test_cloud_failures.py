@@ -5,6 +5,7 @@ The refusals by status stand in ``test_cloud``; here is what breaks off, and wha
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -149,6 +150,37 @@ async def test_a_whole_answer_that_is_cut(tmp_path: Path, kind: Kind) -> None:
             assert (answer.status, answer["X-LLM-Error-Code"]) == (502, BROKEN)
             [record] = await up.calls.wait()
             assert record.failure is not None
+
+
+EARLY = {"roles": {"CLOUD": {"early_headers_after_ms": 1}}}
+
+
+@pytest.mark.parametrize("route", ASKED)
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        (401, "E_UPSTREAM_CLOUD"),
+        (404, "E_MODEL_NOT_FOUND"),
+        (500, "E_UPSTREAM_CLOUD"),
+        (529, "E_OVERLOAD_THROTTLED"),
+    ],
+)
+async def test_a_refusal_after_an_early_head_is_told_in_the_stream(
+    tmp_path: Path, route: str, status: int, code: str
+) -> None:
+    go = asyncio.Event()
+    async with with_a_cloud(tmp_path, overlay=EARLY) as (up, cloud), up.client() as client:
+        cloud.scripts.append(Script(status=status, fault="late", go=go))
+        await client.ask("POST", route, ask(route, stream=True))
+        head = await client.head()
+        assert head.status == 200
+        go.set()
+        body = b"".join([piece async for piece in client.pieces(head)])
+        assert code.encode() in body
+        assert (b"$ANTHROPIC_API_KEY" in body) == (status == 401)
+        [record] = await up.calls.wait()
+        assert record.failure is not None
+        assert record.failure.code == code
 
 
 # Who is busy says for how long.
