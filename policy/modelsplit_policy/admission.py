@@ -759,20 +759,36 @@ class Admission:
         return pool.limits.protected and learned.is_beyond and learned.company_harms is False
 
     def _may_show(self, host: HostSeats, pool: Pool, ticket: Ticket, now: float) -> bool:
-        """Whether an overdue call may be the one that shows what company costs.
+        """Whether an overdue call may be the one that shows what company costs."""
+        return (
+            not self._delays_protected(host, pool)
+            and self._has_shown(host, pool, ticket, now)
+            and not self._better_waits(host, pool, ticket, now)
+        )
 
-        Not in a burst of protected calls: all of them would wait for it. While two at once may do a
-        third of the work of one, two of them are a burst, and one that has waited already is not
-        made to wait again.
+    def _delays_protected(self, host: HostSeats, pool: Pool) -> bool:
+        """True if protected calls would wait for what an overdue one of ``pool`` shows.
+
+        In a burst all of them would. While two at once may do a third of the work of one, any that
+        waits would, and one that runs and has waited already is not made to wait again; but of two
+        protected calls neither takes long.
         """
-        collapses = host.parallelism.may_collapse
-        for other in self._protected:
-            if len(other.line) > (other is pool if collapses else _PAIR):
-                return False
-        if collapses and self._runs_late(host):
-            return False
-        return self._has_shown(host, pool, ticket, now) and not self._better_waits(
-            host, pool, ticket, now
+        most = _PAIR
+        if host.parallelism.may_collapse:
+            if not pool.limits.protected:
+                most = 0
+                if self._runs_late(host):
+                    return True
+            elif not self._runs_protected(host):
+                most = 1
+        return any(len(other.line) > most for other in self._protected)
+
+    def _runs_protected(self, host: HostSeats) -> bool:
+        """True if only protected calls run there."""
+        return all(
+            self._pools[ticket.role].limits.protected
+            for ticket in self._seated
+            if ticket.host == host.host
         )
 
     def _runs_late(self, host: HostSeats) -> bool:

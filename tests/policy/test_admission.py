@@ -328,11 +328,33 @@ def test_beside_a_call_that_takes_much_longer_an_overdue_call_does_not_wait(
     assert under_test.fill(1.1) == [planner] * starts
 
 
-def test_while_another_planner_waits_none_shows_what_company_costs() -> None:
+def test_while_another_planner_waits_none_shows_what_calls_of_other_roles_cost() -> None:
     under_test, first = overdue_planner(beside_s=1.2)
     second = ask(under_test, PLANNER, now=0.3, model="n", max_wait_s=8.0)
     assert under_test.fill(0.91) == []
     assert leave(under_test, second, 0.92) == [first]
+
+
+def test_beside_a_planner_one_of_two_that_wait_may_show_what_company_costs() -> None:
+    """Planners take little time, and of one model they often wait for one slot."""
+    under_test = knowing({}, GUARDED)
+    lengths(under_test, n=0.6)
+    ask(under_test, PLANNER, now=0.0, model="n")
+    first, second = (ask(under_test, PLANNER, now=0.1, model="n") for _ in range(2))
+    for ticket in (first, second):
+        under_test.due(ticket)
+    assert under_test.fill(0.4) == [first]
+
+
+def test_while_a_planner_waits_no_executor_shows_what_company_costs() -> None:
+    under_test = knowing({}, GUARDED)
+    lengths(under_test, n=0.6)
+    ask(under_test, EXECUTOR, now=0.0)
+    executor = ask(under_test, EXECUTOR, now=0.1, model="o", max_wait_s=8.0)
+    planner = ask(under_test, PLANNER, now=7.5, model="n")
+    under_test.due(executor)
+    assert under_test.fill(7.7) == []
+    assert leave(under_test, planner, 7.8) == [executor]
 
 
 @pytest.mark.parametrize(("began", "starts"), [(6.9, True), (7.4, False)])
