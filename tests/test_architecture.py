@@ -137,6 +137,7 @@ LATE_IMPORTS: frozenset[tuple[str, str]] = frozenset(
             ("modelsplit_proxy.admin.late_routes", subject)
             for subject in ("_policy", "_reports", "_requests", "_slo", "_stats")
         ),
+        ("modelsplit_proxy.admin.late_routes", "hosts"),
         ("modelsplit_proxy.admin.late_routes", "jobs"),
         # The page and its figures: nobody may ever look at it.
         ("modelsplit_proxy.admin.late_routes", "dashboard"),

@@ -5,12 +5,13 @@
 #    source ~/.local/share/bash_completion/modelsplit
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
+_shtab_modelsplit_host_subparsers=(list drain undrain)
 _shtab_modelsplit_config_subparsers=(show)
 _shtab_modelsplit_slo_subparsers=(review)
 _shtab_modelsplit_baseline_subparsers=(record show import)
 _shtab_modelsplit_keys_subparsers=(new check)
 _shtab_modelsplit_budget_subparsers=(show egress approve revoke reset)
-_shtab_modelsplit_subparsers=(serve demo status top requests jobs doctor config check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
+_shtab_modelsplit_subparsers=(serve demo status top requests jobs host doctor config check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
 
 _shtab_modelsplit_serve_option_strings=(-h --help --listen --admin --agent --upstream --policy --keys --state --take-over --client-header-timeout --client-body-timeout --client-send-timeout --connect-timeout --stall-timeout --drain --max-body --request-memory --max-connections --keep-records --max-records-size --log-format --otlp-endpoint --shared --shared-prefix --boot-id --allow-host --allow-origin --trust-proxy)
 _shtab_modelsplit_demo_option_strings=(-h --help --once --listen --admin)
@@ -18,6 +19,10 @@ _shtab_modelsplit_status_option_strings=(-h --help --json --watch --every --admi
 _shtab_modelsplit_top_option_strings=(-h --help --every --once --json --admin)
 _shtab_modelsplit_requests_option_strings=(-h --help --role --model --client --job --outcome --failed --since --until --limit --json --export --follow --state --admin)
 _shtab_modelsplit_jobs_option_strings=(-h --help --job-state --since --until --limit --json --state --admin)
+_shtab_modelsplit_host_list_option_strings=(-h --help --json --admin)
+_shtab_modelsplit_host_drain_option_strings=(-h --help --json --admin)
+_shtab_modelsplit_host_undrain_option_strings=(-h --help --json --admin)
+_shtab_modelsplit_host_option_strings=(-h --help)
 _shtab_modelsplit_doctor_option_strings=(-h --help --bundle --json --listen --admin --upstream --policy --state --otlp-endpoint --allow-host)
 _shtab_modelsplit_config_show_option_strings=(-h --help --origin --json --listen --admin --agent --upstream --policy --keys --state --take-over --client-header-timeout --client-body-timeout --client-send-timeout --connect-timeout --stall-timeout --drain --max-body --request-memory --max-connections --keep-records --max-records-size --log-format --otlp-endpoint --shared --shared-prefix --boot-id --allow-host --allow-origin --trust-proxy)
 _shtab_modelsplit_config_option_strings=(-h --help)
@@ -80,6 +85,7 @@ _shtab_modelsplit_budget_revoke___state_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_budget_reset___state_COMPGEN=_shtab_compgen_files
 _shtab_modelsplit_print_policy___into_COMPGEN=_shtab_compgen_files
 
+_shtab_modelsplit_host_pos_0_choices=(list drain undrain)
 _shtab_modelsplit_config_pos_0_choices=(show)
 _shtab_modelsplit_simulate___closed_loop_choices=(jobs clients none)
 _shtab_modelsplit_simulate___keep_choices=(models host line)
@@ -87,7 +93,7 @@ _shtab_modelsplit_slo_pos_0_choices=(review)
 _shtab_modelsplit_baseline_pos_0_choices=(record show import)
 _shtab_modelsplit_keys_pos_0_choices=(new check)
 _shtab_modelsplit_budget_pos_0_choices=(show egress approve revoke reset)
-_shtab_modelsplit_pos_0_choices=(serve demo status top requests jobs doctor config check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
+_shtab_modelsplit_pos_0_choices=(serve demo status top requests jobs host doctor config check-config route simulate experiments slo baseline keys budget print-unit print-policy completion)
 
 _shtab_modelsplit_serve__h_nargs=0
 _shtab_modelsplit_serve___help_nargs=0
@@ -112,6 +118,18 @@ _shtab_modelsplit_requests___follow_nargs=0
 _shtab_modelsplit_jobs__h_nargs=0
 _shtab_modelsplit_jobs___help_nargs=0
 _shtab_modelsplit_jobs___json_nargs=0
+_shtab_modelsplit_host_list__h_nargs=0
+_shtab_modelsplit_host_list___help_nargs=0
+_shtab_modelsplit_host_list___json_nargs=0
+_shtab_modelsplit_host_drain__h_nargs=0
+_shtab_modelsplit_host_drain___help_nargs=0
+_shtab_modelsplit_host_drain___json_nargs=0
+_shtab_modelsplit_host_undrain__h_nargs=0
+_shtab_modelsplit_host_undrain___help_nargs=0
+_shtab_modelsplit_host_undrain___json_nargs=0
+_shtab_modelsplit_host_pos_0_nargs=A...
+_shtab_modelsplit_host__h_nargs=0
+_shtab_modelsplit_host___help_nargs=0
 _shtab_modelsplit_doctor__h_nargs=0
 _shtab_modelsplit_doctor___help_nargs=0
 _shtab_modelsplit_doctor___json_nargs=0

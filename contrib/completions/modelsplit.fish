@@ -50,7 +50,7 @@ function _shtab_modelsplit_using
   test "$_shtab_modelsplit_cmdpath" = "$argv"
 end
 
-set -g _shtab_modelsplit_commands serve demo status top requests jobs doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget egress' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
+set -g _shtab_modelsplit_commands serve demo status top requests jobs host 'host list' 'host drain' 'host undrain' doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget egress' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
 set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --every --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --shared --shared-prefix --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
@@ -129,6 +129,20 @@ complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l limit -x -d 'so many
 complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'read the state file there, without the proxy'
 complete -c modelsplit -n '_shtab_modelsplit_using jobs' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
+complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a host -d 'The hosts that the policy names, as a running proxy knows them. Exit 0: done; 1: no such host; 2: wrong usage; 3: not running.'
+complete -c modelsplit -n '_shtab_modelsplit_using host' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using host; and test $_shtab_modelsplit_npos -eq 0' -a list -d 'How each host stands. Exit 0: told; 2: wrong usage; 3: not running.'
+complete -c modelsplit -n '_shtab_modelsplit_using host list' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using host list' -l json -d 'machine-readable output'
+complete -c modelsplit -n '_shtab_modelsplit_using host list' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
+complete -c modelsplit -n '_shtab_modelsplit_using host; and test $_shtab_modelsplit_npos -eq 0' -a drain -d 'Have a host take no new calls, until undrain or a restart; those it has go on. Exit 0: done; 1: no such host; 2: wrong usage; 3: not running.'
+complete -c modelsplit -n '_shtab_modelsplit_using host drain' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using host drain' -l json -d 'machine-readable output'
+complete -c modelsplit -n '_shtab_modelsplit_using host drain' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
+complete -c modelsplit -n '_shtab_modelsplit_using host; and test $_shtab_modelsplit_npos -eq 0' -a undrain -d 'Have a drained host take calls again. Exit 0: done; 1: no such host; 2: wrong usage; 3: not running.'
+complete -c modelsplit -n '_shtab_modelsplit_using host undrain' -s h -l help -d 'show this help message and exit'
+complete -c modelsplit -n '_shtab_modelsplit_using host undrain' -l json -d 'machine-readable output'
+complete -c modelsplit -n '_shtab_modelsplit_using host undrain' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
 complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a doctor -d 'Look at Ollama, the policy, the state, the ports and this machine; tell each finding with its cause and the command that mends it. It changes nothing. Exit 0: fine; 1: findings; 2: wrong usage; 3: something could not be looked at.'
 complete -c modelsplit -n '_shtab_modelsplit_using doctor' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using doctor' -l bundle -xka "(__fish_complete_path (commandline -ct))" -d 'also write a redacted .tar.gz'

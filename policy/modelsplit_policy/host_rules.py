@@ -37,9 +37,11 @@ class HostRules:
 
     def takes(self, role: Role, model: str) -> bool:
         """Whether a call of ``role`` to ``model``, a canonical name, may go there."""
-        return self.takes_role(role) and (
-            self.models is None or self.models.fullmatch(tagged(model)) is not None
-        )
+        return self.takes_role(role) and self.takes_model(model)
+
+    def takes_model(self, model: str) -> bool:
+        """Whether ``model``, a canonical name, may run there in any role."""
+        return self.models is None or self.models.fullmatch(tagged(model)) is not None
 
     def takes_role(self, role: Role) -> bool:
         """Whether it takes calls of ``role`` to any model."""

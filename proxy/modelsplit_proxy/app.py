@@ -32,6 +32,7 @@ from modelsplit_proxy.admin.parts import (
     DashboardParts,
     HeadroomParts,
     HealthParts,
+    HostParts,
     JobParts,
     PolicyParts,
     ReportParts,
@@ -75,6 +76,7 @@ from modelsplit_proxy.metrics.calls import CallMetrics
 from modelsplit_proxy.metrics.costs import Costs
 from modelsplit_proxy.metrics.document_names import DocumentNames
 from modelsplit_proxy.metrics.experiments import ExperimentMetrics
+from modelsplit_proxy.metrics.hosts import HostMetrics
 from modelsplit_proxy.metrics.jobs import JobMetrics
 from modelsplit_proxy.metrics.process import ProcessMetrics, measure_lag
 from modelsplit_proxy.metrics.recent import Recent
@@ -274,7 +276,18 @@ class App:
         parallelism = self.admission.host(name).parallelism
         learned = LearnedKeeper(parallelism, loaded, probe, self.store, str(at), self.clock, name)
         shown = str(name) if self.policy.hosts else None
-        return UpstreamHost(name, shown, target, pool, probe, model_list, loaded, presence, learned)
+        return UpstreamHost(
+            name,
+            shown,
+            target,
+            pool,
+            probe,
+            model_list,
+            loaded,
+            presence,
+            learned,
+            self.admission.host(name).rules,
+        )
 
     def _local_hosts(self, missing: MissingModel) -> list[LocalHost]:
         """Each host as a call uses it."""
@@ -433,6 +446,10 @@ class App:
             ("log", self.log.call_ended),
         ):
             self.ended.listen(name, listener)
+        if self.fleet is not None:
+            hosts = HostMetrics(self.fleet, self.admission)
+            registry.register(hosts)
+            self.ended.listen("hosts", hosts.call_ended)
         if self._traces is not None:
             self.ended.listen("traces", self._traces.call_ended)
         self.ended.listen("jobs", self.jobs.call_ended, only_jobs=True)
@@ -458,7 +475,9 @@ class App:
             return None
         passthroughs = {host.name: self._passthrough_parts(host) for host in self.hosts}
         questions = {host.name: self._question_parts(host) for host in self.hosts}
-        return FleetRoutes(FleetRouteParts(self.fleet, passthroughs, questions, self.lifecycle))
+        return FleetRoutes(
+            FleetRouteParts(self.fleet, passthroughs, questions, self.lifecycle, self._tasks)
+        )
 
     def _handler_parts(self) -> HandlerParts:
         settings, first = self._settings, self.hosts[0]
@@ -545,6 +564,7 @@ class App:
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
             jobs=JobParts(self.jobs, self._recorder, self.live, self.clock),
+            hosts=HostParts(self.fleet, self.admission, self.admission_queue),
             slo=SloParts(self._slo_judge, self.clock, lambda: self.admin_address),
             dashboard=DashboardParts(self._stats_parts(), self.address or settings.listen),
         )
@@ -590,6 +610,7 @@ class App:
             lifecycle=self.lifecycle,
             clock=self.clock,
             tasks=self._tasks,
+            fleet=self.fleet,
         )
 
     # 3. From the start to the end.

@@ -20,7 +20,7 @@ from modelsplit_proxy.cli import (
     record_source,
     state_access,
 )
-from modelsplit_proxy.passthrough import rewritten
+from modelsplit_proxy.passthrough import fleet_routes, rewritten
 from modelsplit_proxy.records import recorder, request_log
 from modelsplit_proxy.storage import state_file, writer
 from modelsplit_proxy.watch import installed_models, loaded_models, model_list, upstream_probe
@@ -55,6 +55,7 @@ QUESTIONS: Final = (
     (loaded_models, "_TIMEOUT_S"),
     (model_list, "_TIMEOUT_S"),
     (rewritten, "_PATIENCE_S"),
+    (fleet_routes, "_LIST_S"),
     (upstream_probe, "_TIMEOUT_S"),
 )
 BOUNDS: Final = (

@@ -44,16 +44,18 @@ class Admin:
     def __init__(self, parts: AdminParts) -> None:
         self._parts = parts
         self._jobs = Late(partial(late_routes.jobs, parts))
+        self._hosts = Late(partial(late_routes.hosts, parts))
         routes: dict[str, Handler] = {
             **HealthRoutes(parts.health).routes,
             **late_routes.of_subjects(parts),
             **late_routes.asked_of(self._jobs, late_routes.JOB_PATHS),
+            **late_routes.asked_of(self._hosts, late_routes.HOST_PATHS),
         }
         self.dashboard = Late(partial(late_routes.dashboard, parts, dict(routes)))
         routes |= late_routes.asked_of(self.dashboard, late_routes.DASHBOARD_PATHS)
         index = IndexRoutes(sorted(routes), self._index_page, parts.slo.admin)
         self.routes: Mapping[str, Handler] = {**index.routes, **routes}
-        self.writes = frozenset(late_routes.REPORT_PATHS)
+        self.writes = frozenset((*late_routes.REPORT_PATHS, *late_routes.DRAIN_PATHS))
 
     async def _index_page(self, asked: PageAsked) -> Page:
         dashboard = await self.dashboard.get()
@@ -97,7 +99,7 @@ class Admin:
         return await handler(PageAsked(request.query, request.headers.get("Accept", ""), item))
 
     async def _write(self, request: Request, down: Downstream, route: str, item: str) -> Page:
-        """A report, from somebody who may make one."""
+        """A report of a job, or a host's drain, from somebody who may write."""
         if request.method != "POST":
             text = "reports are posted there: use POST"
             return failed(text, ErrorCode.BAD_REQUEST, 405, _WRITE_ONLY)
@@ -112,6 +114,13 @@ class Admin:
             return _refused_body(error.failure)
         if raw and "Content-Type" not in request.headers:
             return failed(_NO_JSON, ErrorCode.BAD_REQUEST, 415)
+        return await self._take(route, item, raw)
+
+    async def _take(self, route: str, item: str, raw: bytes) -> Page:
+        """What has been let in."""
+        if route in late_routes.DRAIN_PATHS:
+            hosts = await self._hosts.get()
+            return hosts.write(route, item)
         jobs = await self._jobs.get()
         return await jobs.report(route, item, raw)
 

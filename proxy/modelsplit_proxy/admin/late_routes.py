@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from modelsplit_proxy.admin.dashboard import DashboardRoutes
+    from modelsplit_proxy.admin.hosts import HostRoutes
     from modelsplit_proxy.admin.jobs import JobRoutes
     from modelsplit_proxy.admin.page import Handler, Live, Page, PageAsked, Pages
     from modelsplit_proxy.admin.parts import AdminParts
@@ -61,6 +62,12 @@ def jobs(parts: AdminParts) -> JobRoutes:
     return JobRoutes(parts.jobs)
 
 
+def hosts(parts: AdminParts) -> HostRoutes:
+    from modelsplit_proxy.admin.hosts import HostRoutes  # noqa: PLC0415
+
+    return HostRoutes(parts.hosts)
+
+
 def dashboard(parts: AdminParts, others: Mapping[str, Handler]) -> DashboardRoutes:
     """``others``: the other routes of the admin port."""
     from modelsplit_proxy.admin.dashboard import DashboardRoutes  # noqa: PLC0415
@@ -71,6 +78,8 @@ def dashboard(parts: AdminParts, others: Mapping[str, Handler]) -> DashboardRout
 # Each subject's own ``routes``, told before it is loaded; a test compares them.
 JOB_PATHS: Final = ("/jobs", "/jobs/{id}")
 REPORT_PATHS: Final = ("/jobs/{id}/start", "/jobs/{id}/tool", "/jobs/{id}/finish")
+HOST_PATHS: Final = ("/hosts",)
+DRAIN_PATHS: Final = ("/hosts/{id}/drain", "/hosts/{id}/undrain")
 DASHBOARD_PATHS: Final = ("/dashboard/{id}",)
 
 
@@ -81,7 +90,7 @@ SUBJECTS: Final = (
     (_requests, ("/requests", "/requests/{id}")),
     (_slo, ("/slo",)),
 )
-"""Of all but jobs and the page, which ``Admin`` asks for more."""
+"""Of all but jobs, hosts and the page, which ``Admin`` asks for more."""
 
 
 def of_subjects(parts: AdminParts) -> dict[str, Handler]:

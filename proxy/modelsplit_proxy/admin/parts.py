@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.http.origin_guard import OriginGuard
     from modelsplit_proxy.http.upstream import UpstreamTarget
+    from modelsplit_proxy.limits.admission_queue import AdmissionQueue
     from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.limits.client_keys import Keyring
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.loop_lag import LoopLag
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.fleet import FleetLoadedModels, FleetProbe
+    from modelsplit_proxy.watch.fleet import Fleet, FleetLoadedModels, FleetProbe
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
@@ -63,6 +64,15 @@ class HealthParts:
 
 
 @parts
+class HostParts:
+    """``/hosts``, ``/hosts/{id}/drain``, ``/hosts/{id}/undrain``. ``fleet`` None: one upstream."""
+
+    fleet: Fleet | None
+    admission: Admission
+    queue: AdmissionQueue
+
+
+@parts
 class StatsParts:
     """``/stats``, ``/queue``."""
 
@@ -84,6 +94,7 @@ class StatsParts:
     lifecycle: Lifecycle
     clock: Clock
     tasks: Tasks
+    fleet: Fleet | None = None
 
 
 @parts
@@ -156,5 +167,6 @@ class AdminParts:
     reports: ReportParts
     requests: RequestParts
     jobs: JobParts
+    hosts: HostParts
     slo: SloParts
     dashboard: DashboardParts

@@ -9,7 +9,7 @@ import orjson
 
 from modelsplit_policy.queue_view import shown, shown_running
 from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.admin import status_text
+from modelsplit_proxy.admin import host_rows, status_text
 from modelsplit_proxy.admin.health import upstream_fields
 from modelsplit_proxy.admin.page import json_page, text_page, wants_text
 from modelsplit_proxy.metrics import budgets as budget_metrics
@@ -67,6 +67,7 @@ def stats_fields(parts: StatsParts) -> dict[str, Any]:
 
 def standing_fields(parts: StatsParts) -> dict[str, Any]:
     """The same without the lists of those who wait and run, which may be long."""
+    hosts = None if parts.fleet is None else host_rows.rows(parts.fleet, parts.admission)
     return {
         "upstream": upstream_fields(parts.probe, parts.target),
         "policy": {"source": parts.loaded.source, "digest": parts.loaded.digest},
@@ -91,6 +92,7 @@ def standing_fields(parts: StatsParts) -> dict[str, Any]:
         "spending": budget_metrics.fields(parts.budget_keeper),
         "ledger": storage_metrics.fields(parts.store, parts.recorder),
         "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
+        **({} if hosts is None else {"hosts": hosts}),
     }
 
 

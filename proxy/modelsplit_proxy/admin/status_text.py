@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.parallelism import Basis
-from modelsplit_proxy.admin import latency_table
+from modelsplit_proxy.admin import host_rows, latency_table
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.tasks import Watcher
@@ -29,6 +29,10 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
     yield from latency_table.lines(stats["latencies"])
     yield ""
     yield from _seats(stats)
+    if stats.get("hosts"):
+        yield ""
+        yield from host_rows.lines(stats["hosts"])
+        yield ""
     yield from _running(stats["running"])
     yield from _waiters(stats["waiters"])
     yield from _budgets(stats["spending"])

@@ -1,4 +1,4 @@
-"""What commands ask of a running proxy: one GET on the admin port."""
+"""What commands ask of a running proxy: one request on the admin port."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ def get(admin: Address, path: str, timeout_s: float | None = None) -> tuple[int,
     return status, answer
 
 
+def post(admin: Address, path: str) -> tuple[int, dict[str, Any]]:
+    """The same of a POST without a body."""
+    status, body = _answer(admin, path, None, "POST")
+    answer = _parsed(body)
+    if not isinstance(answer, dict):
+        raise _stranger(admin, path, status)
+    return status, answer
+
+
 def get_list(admin: Address, path: str) -> list[dict[str, Any]]:
     """The JSON list of one answer; NotRunningError if there is none."""
     status, body = _answer(admin, path, None)
@@ -57,11 +66,13 @@ def get_text(admin: Address, path: str) -> str:
     return str(answer["error"])
 
 
-def _answer(admin: Address, path: str, timeout_s: float | None) -> tuple[int, bytes]:
+def _answer(
+    admin: Address, path: str, timeout_s: float | None, method: str = "GET"
+) -> tuple[int, bytes]:
     bound_s = _TIMEOUT_S if timeout_s is None else timeout_s
     connection = http.client.HTTPConnection(admin.host, admin.port, timeout=bound_s)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         if bound_s > _TIMEOUT_S:
             await_sign(connection, admin)
         response = connection.getresponse()

@@ -5,7 +5,8 @@
 - a list (``/api/tags``, ``/v1/models``, ``/api/ps``) is put together of the lists of all hosts that
   are there;
 - a question about a model is put to a host that has it;
-- a change of models, or of an account, is refused, with the names of the hosts;
+- pull, copy and delete are done on every host that they concern (``every_host``);
+- any other change, of a model or an account, is refused, with the names of the hosts;
 - whatever else comes goes to the first host that is there.
 
 The answer says in ``X-LLM-Host`` who gave it, where that was one.
@@ -20,12 +21,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
-from modelsplit_policy.vocabulary import Provider
+from modelsplit_policy.model_names import canonical
+from modelsplit_policy.vocabulary import Action, Provider
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.body import BodyError
 from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
+from modelsplit_proxy.passthrough.every_host import Change, EveryHost
 from modelsplit_proxy.passthrough.intercept import Question
 from modelsplit_proxy.passthrough.passthrough import Passthrough
 from modelsplit_proxy.passthrough.rewritten import Questioning
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.passthrough.rewritten import QuestionParts
     from modelsplit_proxy.protocol.routes import PathRoute
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
+    from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.watch.fleet import Fleet, UpstreamHost
 
 # How long a list waits for a host that is slow to answer.
@@ -53,6 +57,7 @@ _CONSUMED: Final = frozenset({b"x-llm-host"})
 _NAME_MAX: Final = 60
 # By route: under which key the rows of a list stand, and under which key a row has its name;
 # None: a name may come more than once.
+_EVERYWHERE: Final = frozenset({Action.PULL, Action.COPY, Action.DELETE})
 _LISTS: Final = MappingProxyType(
     {
         "/api/tags": ("models", "name"),
@@ -70,6 +75,7 @@ class FleetRouteParts:
     passthroughs: Mapping[Host, PassthroughParts]
     questions: Mapping[Host, QuestionParts]
     lifecycle: Lifecycle
+    tasks: Tasks
 
 
 class Passing(NamedTuple):
@@ -95,12 +101,21 @@ class FleetRoutes:
         if named is not None:
             host = self._parts.fleet.by_name.get(named.strip())
             return self._unknown(named) if host is None else await self._at(host, passing, plan)
-        label = passing.route.label
-        if label in _LISTS:
+        if isinstance(plan, Question) or passing.route.label in _LISTS:
+            return await self._question(passing, plan)
+        return await self._other(passing, plan)
+
+    async def _question(self, passing: Passing, plan: Question | bytes) -> Failure | None:
+        if passing.route.label in _LISTS:
             return await self._list(passing, plan)
-        if isinstance(plan, Question):
-            host = self._with(*(wording.model for wording in plan.wordings))
-            return await self._at(host, passing, plan)
+        wordings = plan.wordings if isinstance(plan, Question) else ()
+        host = self._with(*(wording.model for wording in wordings))
+        return await self._at(host, passing, plan)
+
+    async def _other(self, passing: Passing, plan: bytes) -> Failure | None:
+        label = passing.route.label
+        if passing.route.action in _EVERYWHERE and plan:
+            return await self._everywhere(passing, plan)
         if passing.route.action is not None or label == "/api/blobs/*":
             return self._unnamed()
         try:
@@ -174,6 +189,35 @@ class FleetRoutes:
         down.head(200, "OK", lines, length=len(body), close=close)
         down.write(body)
         down.end()
+
+    # Changes.
+
+    async def _everywhere(self, passing: Passing, body: bytes) -> Failure | None:
+        """A change of models on all hosts that it concerns; ``body`` has been read, and whole."""
+        try:
+            fields = await in_steps(named_models.fields_of(body))
+        except BodyError as error:
+            return error.failure
+        action = passing.route.action
+        key = "source" if action is Action.COPY else "model"
+        name = named_models.model(fields) if key == "model" else named_models.text(fields, key)
+        close = self._parts.lifecycle.draining or not passing.request.content.is_eof()
+        change = Change(
+            *(passing.request, passing.down, passing.target, body, passing.consumed, close)
+        )
+        every = EveryHost(self._parts.tasks, change, self._concerned(action, name))
+        if action is Action.PULL:
+            return await every.pull(streams=False not in fields.all("stream"))
+        return await every.change()
+
+    def _concerned(self, action: Action | None, model: str) -> Sequence[UpstreamHost]:
+        """Where what is pulled may run; where what is copied or deleted is known to be."""
+        hosts, name = self._parts.fleet.hosts, canonical(model)
+        if action is Action.PULL:
+            chosen = [host for host in hosts if host.rules.takes_model(name)]
+        else:
+            chosen = [host for host in hosts if host.model_list.has(name)]
+        return chosen or hosts
 
     def _unknown(self, name: str) -> Failure:
         return _bad_host(f'there is no host "{said_back(name, _NAME_MAX)}"', self._parts.fleet)

@@ -21,6 +21,7 @@ from modelsplit_proxy.runtime.parts import parts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from modelsplit_policy.host_rules import HostRules
     from modelsplit_policy.vocabulary import Host
     from modelsplit_proxy.http.upstream import UpstreamTarget
     from modelsplit_proxy.http.upstream_pool import UpstreamPool
@@ -46,6 +47,7 @@ class UpstreamHost:
     loaded_models: LoadedModelsWatch
     presence: Presence
     learned: LearnedKeeper
+    rules: HostRules
 
     @property
     def tags(self) -> tuple[bytes, ...]:

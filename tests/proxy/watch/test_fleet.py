@@ -13,6 +13,7 @@ import pytest
 
 from modelsplit_policy.breaker import BreakerRules, Breakers
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.host_rules import EVERYTHING
 from modelsplit_policy.vocabulary import Host, Provider
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.watch.fleet import (
@@ -69,6 +70,7 @@ def host(name: str, **more: Any) -> UpstreamHost:
         cast("Any", values["watch"]),
         cast("Any", SimpleNamespace(is_gone=values["gone"])),
         cast("Any", None),
+        EVERYTHING,
     )
 
 
