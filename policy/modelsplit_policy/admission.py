@@ -469,6 +469,7 @@ class Admission:
         best: HostSeats | None = None
         model, choice = ticket.model, self.placement
         hosts = self._hosts if choice is None else self._asked(ticket, now)
+        near = None if choice is None else choice.near(ticket)
         for host in hosts:
             if host.hold(model) is not None:
                 continue
@@ -482,7 +483,7 @@ class Admission:
                 self._has_rhythm and self._is_kept(pool, host, model, now)
             ):
                 continue
-            if best is None or suits_better(host, best, model):
+            if best is None or suits_better(host, best, model, near):
                 best = host
         if choice is not None and best is not None and choice.waits_rather(best, hosts, model, now):
             return None
@@ -625,6 +626,8 @@ class Admission:
             self._running_local += 1
             host.overdue += ticket.overdue
             ticket.host = host.host
+            if self.placement is not None:
+                self.placement.seated(ticket, host.host)
             ticket.flight = host.take(ticket.model, now, pool.known_length_s(ticket.model))
 
     def _unseat(self, ticket: Ticket, pool: Pool, now: float, report: Report | None) -> None:

@@ -7,7 +7,7 @@ Times are seconds of one monotonic clock of the caller's.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Shedding
@@ -103,16 +103,19 @@ def signals(
     """What the guard judges by, at ``now``; ``breakers``: all that have something to tell.
 
     ``lag``: the event loop's P99 in seconds, and of how many samples. Clouds that fail, however
-    many, count as one model: those who ask Ollama are served all the same.
+    many, count as one model: those who ask Ollama are served all the same. Of several hosts what
+    is stopped on all of them counts: calls go to the others.
     """
     stopped = not_closed(breakers)
     here = [view for view in stopped if view.key.provider is Provider.LOCAL]
+    hosts = Counter(view.key.model for view in here)
+    everywhere = [model for model, count in hosts.items() if count >= admission.host_count]
     return Signals(
         lag_p99_s=lag[0],
         lag_samples=lag[1],
         upstream_up=upstream_up,
-        provider_open=any(view.key.model is None for view in here),
-        models_open=sum(view.key.model is not None for view in here) + (len(here) < len(stopped)),
+        provider_open=None in everywhere,
+        models_open=sum(model is not None for model in everywhere) + (len(here) < len(stopped)),
         lines=tuple(_line(admission, policy, role, now) for role in Role if role is not Role.CLOUD),
         timeouts=timeouts,
         silence_s=silence_s,

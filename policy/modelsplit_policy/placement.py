@@ -12,8 +12,9 @@ same, and what they fail of is told. So is the host at which the same call faile
 
 *Which is best.* Of those with a useful seat free: one where the model need not push a busy one out
 of memory; then the lowest tier; then one that has the model loaded; then the one with the fewest
-calls for its weight. Where it would push one out everywhere, the call waits rather for a host that
-has the model loaded and is expected to be free sooner than the other could begin.
+calls for its weight; then the one that was asked what begins as this does (``prompt_affinity``).
+Where it would push one out everywhere, the call waits rather for a host that has the model loaded
+and is expected to be free sooner than the other could begin.
 
 *Reservations* hold on each host too: a role that has reserved seats finds them on hosts that take
 its calls, and nobody else takes the last of those.
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy import overload
 from modelsplit_policy.bounded_memo import BoundedMemo
+from modelsplit_policy.prompt_affinity import PromptAffinity
 from modelsplit_policy.tickets import Hold
 
 if TYPE_CHECKING:
@@ -52,10 +54,11 @@ class Placement:
     it is. inf: nobody knows.
     """
 
-    __slots__ = ("_may", "bar", "hosts")
+    __slots__ = ("_affinity", "_may", "bar", "hosts")
 
     def __init__(self, hosts: Sequence[HostSeats]) -> None:
         self.hosts = tuple(hosts)
+        self._affinity = PromptAffinity()
         self.bar: Callable[[Host, str, float], float] = _none_is_barred
         self._may: BoundedMemo[tuple[Role, str], tuple[HostSeats, ...]] = BoundedMemo()
 
@@ -97,6 +100,15 @@ class Placement:
             for host in self.hosts_of(ticket)
             if host.host != ticket.host
         )
+
+    def near(self, ticket: Ticket) -> Host | None:
+        """The host that may have the beginning of its prompt in its cache; None: nobody knows."""
+        return self._affinity.host(ticket.model, ticket.marks) if ticket.marks else None
+
+    def seated(self, ticket: Ticket, host: Host) -> None:
+        """The call goes to the host."""
+        if ticket.marks:
+            self._affinity.asked(ticket.model, ticket.marks, host)
 
     def hosts_of(self, ticket: Ticket) -> tuple[HostSeats, ...]:
         """The hosts that may run the call and take new ones."""
@@ -181,12 +193,13 @@ def evicts(host: HostSeats, model: str) -> bool:
     return size + sum(known for known in taken if known is not None) > host.rules.memory
 
 
-def suits_better(host: HostSeats, other: HostSeats, model: str) -> bool:
-    """Whether one more call of ``model`` had better go to ``host``."""
-    return _order(host, model) < _order(other, model)
+def suits_better(host: HostSeats, other: HostSeats, model: str, near: Host | None = None) -> bool:
+    """Whether one more call of ``model`` had better go to ``host``. ``near``: as ``near`` says."""
+    return _order(host, model, near) < _order(other, model, near)
 
 
-def _order(host: HostSeats, model: str) -> tuple[bool, int, bool, float]:
+def _order(host: HostSeats, model: str, near: Host | None) -> tuple[bool, int, bool, float, bool]:
     is_loaded = host.loaded.get(model) is True
     pushes = not is_loaded and evicts(host, model)
-    return (pushes, host.rules.tier, not is_loaded, (host.running + 1) / host.rules.weight)
+    share = (host.running + 1) / host.rules.weight
+    return (pushes, host.rules.tier, not is_loaded, share, host.host != near)

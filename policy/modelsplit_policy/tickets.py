@@ -57,6 +57,7 @@ class Ticket:
     long it keeps its seat says something of the calls of its role. ``held``: what kept it from
     a seat when it was refused; None: it was not. ``host``: where it is seated; None: not yet, or
     on none of ours. ``avoid``: where it failed before, and goes only if there is no other host.
+    ``marks``: of its prompt (``prompt_affinity``), where there are several hosts.
     """
 
     role: Role
@@ -78,6 +79,7 @@ class Ticket:
     held: Hold | None = None
     host: Host | None = None
     avoid: Host | None = None
+    marks: tuple[int, ...] = ()
     flight: Flight | None = None
 
     @property

@@ -266,3 +266,23 @@ async def test_each_host_is_learned_of_by_itself() -> None:
         admission = fleet.up.app.admission
         assert admission.host(Host("a")).parallelism.host == 3
         assert admission.host(Host("b")).parallelism.host == 6
+
+
+async def test_a_conversation_goes_on_where_its_prompt_was_read() -> None:
+    async with fleet_up(a=(QUICK, {}), b=(QUICK, {})) as fleet:
+        for name in "ab":
+            async with fleet.up.client() as client:
+                await client.request("POST", "/api/show", {"model": MODEL}, {"X-LLM-Host": name})
+        fleet.stall("a", times=1)
+        busy = fleet.up.client()
+        assert (await fleet.begun(busy))["X-LLM-Host"] == "a"
+        said = "once upon a time " * 200
+        assert (await fleet.ask(prompt=said))["X-LLM-Host"] == "b"
+        await busy.close()
+        await fleet.up.until(lambda: fleet.up.seats() == (0, 0))
+        await fleet.up.app.loaded_models.ask()
+        for host in fleet.up.app.hosts:
+            await host.loaded_models.ask()
+        goes_on = await fleet.ask(prompt=f"{said} and then")
+        assert goes_on["X-LLM-Host"] == "b"
+        assert (await fleet.ask(prompt="something else"))["X-LLM-Host"] == "a"

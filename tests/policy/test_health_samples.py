@@ -20,7 +20,8 @@ from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason
 from modelsplit_policy.health import HealthGuard, HealthRules, Level, QueueState, Signals
 from modelsplit_policy.health_samples import Timeouts, not_closed, shedding, signals
 from modelsplit_policy.tickets import Ticket
-from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_policy.vocabulary import Host, Provider, Role
+from support.policies import document
 
 SHIPPED = Path(__file__).parents[2] / "config" / "model-policy.json"
 RULES = parse(json.loads(SHIPPED.read_bytes()))
@@ -138,6 +139,25 @@ def test_clouds_that_fail_count_as_one_model_and_not_as_ollama() -> None:
     guard = HealthGuard(HealthRules())
     guard.update(found, 0.0)
     assert guard.level is Level.DEGRADED
+
+
+def test_what_one_of_several_hosts_stops_is_no_sign_while_another_takes_it() -> None:
+    hosts = {"a": {"url": "http://a"}, "b": {"url": "http://b"}}
+    rules = parse(document((("hosts",), hosts)))
+    seats = admission.from_policy(rules)
+
+    def found(*stopped: tuple[str | None, str]) -> tuple[bool, int]:
+        breakers = [
+            BreakerView(
+                BreakerKey(Provider.LOCAL, model, Host(host)), BreakerState.OPEN, 5, 1.0, ""
+            )
+            for model, host in stopped
+        ]
+        seen = signals(seats, rules, breakers, 0.0, timeouts=0, upstream_up=True, lag=(0.0, 0))
+        return seen.provider_open, seen.models_open
+
+    assert found((None, "a"), ("m", "a"), ("n", "b")) == (False, 0)
+    assert found((None, "a"), ("m", "a"), ("m", "b"), (None, "b")) == (True, 1)
 
 
 def test_nothing_known_is_nothing_wrong() -> None:

@@ -267,3 +267,19 @@ def test_the_last_useful_seat_is_not_kept_where_another_host_has_one() -> None:
     assert choice(admission).has_useful_beside(near, planners)
     admission.host(B).take("m", 0.0)
     assert not choice(admission).has_useful_beside(near, planners)
+
+
+# Sticky conversations.
+
+
+def test_a_conversation_goes_on_where_it_was_while_that_costs_nothing() -> None:
+    admission = fleet(seats(A), seats(B))
+    first = ask(admission, marks=(1,))
+    other = ask(admission, marks=(8, 9))
+    assert (first.host, other.host) == (A, B)
+    for ticket in (first, other):
+        admission.leave(ticket, 1.0)
+    again = ask(admission, marks=(8, 9, 10))
+    assert again.host == B
+    # B has a call already, A has none: nobody is made slower to spare a prompt.
+    assert ask(admission, marks=(8, 9, 11)).host == A

@@ -8,7 +8,9 @@ setback may be followed by another attempt; an answer, whole or broken, may not.
 from __future__ import annotations
 
 import asyncio
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
+from zlib import crc32
 
 from modelsplit_policy import egress
 from modelsplit_policy.attempts import Tried, explains, retries_at_once, wait_left_s
@@ -66,6 +68,10 @@ _END_BYTES: Final = 4096
 # A request of more goes in two writes, without a copy.
 _ONE_WRITE_BYTES: Final = 64 * 1024
 
+# Of a prompt, in how many pieces of what size it is told from another.
+_MARK_BYTES: Final = 1024
+_MARKS_MOST: Final = 64
+
 _FORGOTTEN: Final = Body(b"", Fields(b"", {}), "", None)
 
 
@@ -100,6 +106,17 @@ class AttemptParts:
     breakers: BreakerKeeper
     budget_keeper: BudgetKeeper
     clock: Clock
+
+
+def marks_of(raw: bytes) -> tuple[int, ...]:
+    """Of a body, a number for each beginning of it that is some kilobytes long (``placement``).
+
+    A conversation's next request begins with the same bytes, for clients write the same keys in the
+    same order; where one does not, nothing is known of it.
+    """
+    ends = range(_MARK_BYTES, min(len(raw), _MARKS_MOST * _MARK_BYTES) + 1, _MARK_BYTES)
+    pieces = (raw[end - _MARK_BYTES : end] for end in ends)
+    return tuple(accumulate(pieces, lambda mark, piece: crc32(piece, mark), initial=0))[1:]
 
 
 class OutgoingRequest:
@@ -400,6 +417,7 @@ class AttemptRun:
             front=front,
             sample=self._record.loading is None,
             avoid=self._avoid,
+            marks=() if self._parts.fleet is None else marks_of(self._sent.body.raw),
         )
 
     async def _take_seat(self, ticket: Ticket, after: AttemptRun | None) -> Failure | None:

@@ -16,6 +16,7 @@ from modelsplit_policy.config.problems import PolicyError, Problem
 from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.hints import asking
+from modelsplit_policy.host_rules import address
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Provider, Role
@@ -25,6 +26,7 @@ from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
 from modelsplit_proxy.config import policy_file, prices
 from modelsplit_proxy.config.settings import (
+    Address,
     SettingError,
     other_than_default,
     other_than_usual,
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.loaded_models import Listed
     from modelsplit_proxy.cli.cloud_check import Trouble
-    from modelsplit_proxy.config.settings import Address
 
 _ONLINE_TIMEOUT_S = 5.0
 
@@ -196,26 +197,45 @@ class _Online:
     def __init__(self, policy: Policy, upstream: Address) -> None:
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self._unknown: list[Problem] = []
+        hosts = [Address(*address(row.url)) for row in policy.hosts.values()] or [upstream]
+        found: dict[str, Listed] = {}
+        facts: dict[str, ModelFacts] = {}
+        answered = [self._ask(policy, host, found, facts) for host in hosts]
+        if any(answered):
+            self._compare(policy, hosts[0], found, facts)
+            # One of several that is away is no fault of the policy's.
+            self.warnings += [problem.message for problem in self._unknown]
+        else:
+            self.problems += self._unknown
+
+    def _ask(
+        self,
+        policy: Policy,
+        upstream: Address,
+        found: dict[str, Listed],
+        facts: dict[str, ModelFacts],
+    ) -> bool:
+        """Add what one Ollama has; whether it says."""
         connection = http.client.HTTPConnection(
             upstream.host, upstream.port, timeout=_ONLINE_TIMEOUT_S
         )
         try:
             connection.request("GET", model_list.LIST)
             installed = model_list.listed(connection.getresponse().read())
-            if installed is None:
-                self._unknown(upstream, f"answered {model_list.LIST} with something else")
-            else:
-                self._compare(
-                    policy, upstream, installed, dict(_facts(policy, installed, connection))
-                )
+            if installed is not None:
+                known = dict(_facts(policy, installed, connection))
+                found |= installed
+                facts |= known
+                return True
+            why = f"answered {model_list.LIST} with something else"
         except (OSError, http.client.HTTPException) as error:
-            self._unknown(upstream, f"cannot be asked: {admin_client.why(error)}")
+            why = f"cannot be asked: {admin_client.why(error)}"
         finally:
             connection.close()
-
-    def _unknown(self, upstream: Address, why: str) -> None:
         text = f"Ollama at http://{upstream} {why}; so what is installed is not known"
-        self.problems.append(Problem("$", text))
+        self._unknown.append(Problem("$", text))
+        return False
 
     def _compare(
         self,

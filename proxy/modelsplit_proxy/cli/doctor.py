@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -13,6 +13,7 @@ from modelsplit_policy.config.problems import PolicyError
 from modelsplit_proxy.cli import (
     doctor_bundle,
     doctor_cloud,
+    doctor_hosts,
     doctor_machine,
     doctor_network,
     doctor_running,
@@ -59,6 +60,7 @@ CHECKS: Final = (
     Check("SQLite", doctor_machine.sqlite),
     Check("policy", doctor_machine.policy),
     Check("Ollama", doctor_upstream.presence),
+    Check("fleet", doctor_hosts.hosts),
     Check("loop", doctor_upstream.address),
     Check("ports", doctor_network.ports),
     Check("models", doctor_upstream.models, _OLLAMA),
@@ -179,6 +181,9 @@ def look_at(
     if running is not None:
         settings = doctor_running.in_force(settings, said, running)
     policy, source = _policy(settings, environ)
+    hosts = doctor_hosts.asked(policy)
+    upstream = doctor_hosts.first_that_answers(settings, policy, hosts)
+    settings = replace(settings, upstream=upstream)
     up = get(settings.upstream, doctor_upstream.VERSION)
     there = up is not None
     return Look(
@@ -188,11 +193,12 @@ def look_at(
         stats=running,
         state=_state(settings, running),
         version=up,
-        installed=get(settings.upstream, doctor_upstream.LIST) if there else None,
+        installed=doctor_hosts.installed(policy, settings.upstream) if there else None,
         loaded=get(settings.upstream, doctor_upstream.LOADED) if there else None,
         clock=SystemClock(),
         run=output_of,
         hangs=not there and listens(settings.upstream),
+        hosts=hosts,
     ), source
 
 

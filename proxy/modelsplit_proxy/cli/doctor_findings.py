@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -54,7 +54,7 @@ class Look:
     ``policy``: None where it cannot be read. ``stats``: what the running proxy says; None where
     none answers. ``state``: the state directory. ``version``, ``installed`` and ``loaded``:
     Ollama's answers; None: it gave none. ``hangs``: it takes connections and answers nothing.
-    ``run``: see ``output_of``.
+    ``run``: see ``output_of``. ``hosts``: what each host of the policy says of its version.
     """
 
     settings: Settings
@@ -69,6 +69,7 @@ class Look:
     run: Callable[[Sequence[str]], str | None]
     proc: Path = Path("/proc")
     hangs: bool = False
+    hosts: Mapping[str, Answer | None] = field(default_factory=dict)
 
 
 def get(address: Address, path: str) -> Answer | None:
