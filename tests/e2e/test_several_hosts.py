@@ -286,3 +286,17 @@ async def test_a_conversation_goes_on_where_its_prompt_was_read() -> None:
         goes_on = await fleet.ask(prompt=f"{said} and then")
         assert goes_on["X-LLM-Host"] == "b"
         assert (await fleet.ask(prompt="something else"))["X-LLM-Host"] == "a"
+
+
+async def test_a_model_is_unloaded_where_it_is_loaded() -> None:
+    async with fleet_up(a=(QUICK, {}), b=(QUICK, {})) as fleet:
+        async with fleet.up.admin() as admin:
+            await admin.request("POST", "/hosts/a/drain")
+            assert (await fleet.ask())["X-LLM-Host"] == "b"
+            await admin.request("POST", "/hosts/a/undrain")
+        for host in fleet.up.app.hosts:
+            await host.loaded_models.ask()
+        async with fleet.up.client() as client:
+            body = {"model": MODEL, "keep_alive": 0}
+            answer = await client.request("POST", "/api/generate", body)
+        assert (answer.status, answer["X-LLM-Host"]) == (200, "b")

@@ -17,10 +17,18 @@ _GIB = 2**30
 
 
 def rows(fleet: Fleet | None, admission: Admission) -> list[dict[str, Any]]:
-    """One for each host, in the policy's order."""
+    """One for each host, in the policy's order; ``installed``: how many models."""
     if fleet is None:
         return []
     return [_row(host, admission.host(host.name)) for host in fleet.hosts]
+
+
+def whole_rows(fleet: Fleet | None, admission: Admission) -> list[dict[str, Any]]:
+    """The same with the names of the models that each has installed."""
+    names = () if fleet is None else [sorted(host.model_list.names()) for host in fleet.hosts]
+    return [
+        row | {"models": models} for row, models in zip(rows(fleet, admission), names, strict=True)
+    ]
 
 
 def _row(host: UpstreamHost, seats: HostSeats) -> dict[str, Any]:

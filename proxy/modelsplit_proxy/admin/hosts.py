@@ -32,7 +32,7 @@ class HostRoutes:
         }
 
     async def _hosts(self, asked: PageAsked) -> Page:
-        rows = host_rows.rows(self._parts.fleet, self._parts.admission)
+        rows = host_rows.whole_rows(self._parts.fleet, self._parts.admission)
         if wants_text(asked):
             return text_page("".join(f"{line}\n" for line in host_rows.lines(rows)))
         return json_page(rows)

@@ -59,10 +59,16 @@ class StatsRoutes:
 
 def stats_fields(parts: StatsParts) -> dict[str, Any]:
     """Everything as it stands now, as values for JSON."""
-    return standing_fields(parts) | {
-        "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
-        "running": [_running(call) for call in parts.live.calls()],
-    }
+    fleet, admission = parts.fleet, parts.admission
+    hosts = {} if fleet is None else {"hosts": host_rows.whole_rows(fleet, admission)}
+    return (
+        standing_fields(parts)
+        | hosts
+        | {
+            "waiters": list(shown(parts.admission.waiters(parts.clock.now()))),
+            "running": [_running(call) for call in parts.live.calls()],
+        }
+    )
 
 
 def standing_fields(parts: StatsParts) -> dict[str, Any]:

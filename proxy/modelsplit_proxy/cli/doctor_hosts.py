@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.host_rules import address
 from modelsplit_proxy.cli.doctor_findings import Answer, Finding, Unseen, get
+from modelsplit_proxy.cli.doctor_upstream import LIST, VERSION
 from modelsplit_proxy.config.settings import Address
-from modelsplit_proxy.watch import model_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.settings import Settings
 
 _OURS = "modelsplit"
-_VERSION = "/api/version"
 
 
 def places(policy: Policy | None) -> dict[str, Address]:
@@ -29,7 +28,7 @@ def places(policy: Policy | None) -> dict[str, Address]:
 
 def asked(policy: Policy | None) -> dict[str, Answer | None]:
     """What each host says of its version; None: it does not answer."""
-    return {name: get(at, _VERSION) for name, at in places(policy).items()}
+    return {name: get(at, VERSION) for name, at in places(policy).items()}
 
 
 def first_that_answers(
@@ -43,7 +42,7 @@ def first_that_answers(
 
 def installed(policy: Policy | None, upstream: Address) -> Answer | None:
     """What is installed on any host, as one of them would list it; None: none says."""
-    told = [get(at, model_list.LIST) for at in [*places(policy).values()] or [upstream]]
+    told = [get(at, LIST) for at in [*places(policy).values()] or [upstream]]
     answers = [answer for answer in told if answer is not None]
     rows = [
         row
@@ -62,7 +61,7 @@ def hosts(look: Look) -> Iterator[Finding | Unseen]:
         version = look.hosts.get(name)
         if version is None:
             cause = f"host {name}: nothing answers at http://{at}; its calls go to the others"
-            yield Finding("fleet", cause, f"curl http://{at}{_VERSION}")
+            yield Finding("fleet", cause, f"curl http://{at}{VERSION}")
         elif _OURS in version.via:
             cause = f"host {name}: http://{at} is a modelsplit, not Ollama"
             yield Finding("fleet", cause, "modelsplit check-config")

@@ -61,11 +61,16 @@ async def test_the_hosts_are_shown_in_words_and_in_values() -> None:
         async with fleet.up.admin() as admin:
             first, second = (await admin.request("GET", "/hosts")).json
             assert (first["name"], first["state"], first["memory_gb"]) == ("a", "up", 24.0)
+            assert (second["installed"], "qwen3:8b" in second["models"]) == (
+                len(second["models"]),
+                True,
+            )
             assert second["address"] == f"http://127.0.0.1:{fleet.sims['b'].port}"
             text = (await admin.request("GET", "/hosts?format=text")).body.decode()
             assert text.splitlines()[0].startswith("HOST")
             stats = (await admin.request("GET", "/stats")).json
             assert [row["name"] for row in stats["hosts"]] == ["a", "b"]
+            assert "qwen3:8b" in stats["hosts"][0]["models"]
             status = (await admin.request("GET", "/stats?format=text")).body.decode()
             assert text.splitlines()[0] in status
             snapshot = (await admin.request("GET", "/dashboard/snapshot")).json
