@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from modelsplit_proxy.providers import answer as module
 from modelsplit_proxy.providers.answer import (
     Answer,
     AnswerError,
@@ -231,3 +232,87 @@ def test_no_event_however_malformed_breaks_the_reader(events: list[dict[str, Any
     with contextlib.suppress(AnswerError, BrokenAnswerError):
         for event in events:
             assert isinstance(answer.feed(event), bytes)
+
+
+def test_a_call_that_was_cut_at_a_limit_is_told_as_far_as_it_came() -> None:
+    stream = say.start() + say.tool("f", '{"x":') + say.end("max_tokens")
+    told, answer = read(stream)
+    assert told == 'call 0 f;arguments 0 {"x":;called 0 {"x":;end max_tokens'
+    assert answer.answer.calls[0].values == {"arguments": '{"x":'}
+    message = {
+        "content": [{"type": "tool_use", "name": "f", "input": '{"x":'}],
+        "stop_reason": "max_tokens",
+    }
+    assert whole(message, answers_by_tool=False).calls == [ToolCall("call_0", "f", '{"x":')]
+
+
+def test_a_block_that_nobody_ends_ends_with_the_message() -> None:
+    begun = say.block(0, "tool_use", id="t", name="f")
+    piece = say.delta(0, "input_json_delta", partial_json="{}")
+    assert read(say.start() + begun + piece + say.end("tool_use"))[0].endswith(
+        "called 0 {};end tool_use"
+    )
+
+
+def test_nothing_comes_behind_the_end_and_no_second_beginning() -> None:
+    class Begins(Recorder):
+        def began(self, answer: Answer) -> bytes:
+            return f"begin {answer.id};".encode()
+
+    stream = say.text("a") + say.start() + say.end() + say.text("b", index=1) + say.end()
+    answer = AnswerStream(Begins(), answers_by_tool=False)
+    told = b"".join(answer.feed(event.data) for event in EventReader().feed(stream))
+    assert told == b"begin unnamed;text a;end end_turn"
+
+
+@pytest.mark.parametrize(
+    ("bound", "stream"),
+    [
+        ("_ANSWER_BYTES", say.start() + say.text("ab", "cd")),
+        ("_ANSWER_BYTES", say.start() + say.tool("f", '{"x"', ":1}")),
+        ("_BLOCKS", b"".join(say.block(index, "hologram") for index in range(4))),
+    ],
+)
+def test_what_is_kept_of_an_answer_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, bound: str, stream: bytes
+) -> None:
+    monkeypatch.setattr(module, bound, 3)
+    with pytest.raises(BrokenAnswerError, match="than anybody can read"):
+        read(stream)
+
+
+def test_thoughts_are_sealed_by_what_proves_them() -> None:
+    class Seals(Recorder):
+        def sealed(self, seal: str) -> bytes:
+            return f"seal {seal};".encode()
+
+    stream = (
+        say.start()
+        + say.block(0, "thinking", thinking="hm")
+        + say.delta(0, "signature_delta", signature="c2ln")
+        + say.block(1, "redacted_thinking", data="eHl6")
+    )
+    answer = AnswerStream(Seals(), answers_by_tool=False)
+    told = b"".join(answer.feed(event.data) for event in EventReader().feed(stream))
+    seals = ["messages-signature:c2ln", "messages-redacted:eHl6"]
+    assert told.decode() == f"thought hm;seal {seals[0]};seal {seals[1]};"
+    message = {
+        "content": [
+            {"type": "thinking", "thinking": "hm", "signature": "c2ln"},
+            {"type": "redacted_thinking", "data": "eHl6"},
+            {"type": "thinking", "thinking": "ha"},
+        ],
+        "stop_reason": "end_turn",
+    }
+    thoughts = whole(message, answers_by_tool=False).thoughts
+    assert thoughts == [("hm", seals[0]), ("", seals[1]), ("ha", "")]
+
+
+def test_tokens_of_thoughts_and_those_that_a_cache_spared_are_counted_beside() -> None:
+    usage = {
+        "input_tokens": 9,
+        "cached_in_full": 4,
+        "output_tokens_details": {"thinking_tokens": 3},
+    }
+    counts = counts_of(usage, Counts(cache_read=2))
+    assert (counts.cached, counts.thought, counts.prompt) == (6, 3, 11)

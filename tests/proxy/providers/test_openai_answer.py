@@ -9,7 +9,7 @@ import pytest
 
 from modelsplit_proxy.protocol import stream_end
 from modelsplit_proxy.providers.answer import Answer, Counts, ToolCall
-from modelsplit_proxy.providers.openai_answer import OpenAIWriter
+from modelsplit_proxy.providers.openai_answer import CompletionWriter, OpenAIWriter
 from support import messages as say
 
 STREAM = (
@@ -101,3 +101,43 @@ def test_an_answer_at_once() -> None:
 
 def test_thoughts_are_reasoning() -> None:
     assert b'"reasoning":"hm"' in writer().thinking("hm")
+
+
+def test_a_completion_is_nothing_but_text() -> None:
+    stream = (
+        say.start()
+        + say.block(0, "thinking", thinking="hm")
+        + say.text("Hel", "lo", index=1)
+        + say.tool("f", "{}", index=2)
+        + say.end("max_tokens")
+    )
+    given = chunks(
+        say.translated(CompletionWriter("opus", say.StoppedClock(), tells_usage=True), stream)
+    )
+    assert {(chunk["id"], chunk["object"]) for chunk in given} == {("cmpl-1", "text_completion")}
+    assert [chunk["choices"][0]["text"] for chunk in given[:-1]] == ["Hel", "lo", ""]
+    assert given[-2]["choices"][0]["finish_reason"] == "length"
+    assert (given[-1]["choices"], given[-1]["usage"]["total_tokens"]) == ([], 17)
+    silent = CompletionWriter("opus", say.StoppedClock(), tells_usage=False)
+    assert b'"usage"' not in say.translated(silent, stream)
+
+
+def test_a_completion_at_once() -> None:
+    answer = Answer("msg_1", "hi", "hm", stop_reason="end_turn", counts=Counts(3, output=4))
+    body = orjson.loads(
+        CompletionWriter("opus", say.StoppedClock(), tells_usage=False).whole(answer)
+    )
+    assert body == {
+        "id": "cmpl-1",
+        "object": "text_completion",
+        "created": 1_700_000_000,
+        "model": "opus",
+        "choices": [{"text": "hi", "index": 0, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {
+            "prompt_tokens": 3,
+            "completion_tokens": 4,
+            "total_tokens": 7,
+            "prompt_tokens_details": {"cached_tokens": 0},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+    }
