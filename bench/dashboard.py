@@ -54,7 +54,13 @@ PATIENT = {
     "timeout_ms": None,
     "total_timeout_ms": None,
 }
-PAINT = ("with", "first paint, ms", "everything drawn, ms", "longest task of the page, ms")
+PAINT = (
+    "with",
+    "first paint, ms",
+    "of a page of text, ms",
+    "everything drawn, ms",
+    "longest task of the page, ms",
+)
 # What the page asks for, and how often: ``static/app.js`` and ``calls.js``.
 ASKS = (
     ("/dashboard/history?span=15m", 5.0),
@@ -74,19 +80,35 @@ PATHS = (
     "/dashboard/slo",
 )
 ACCEPT = {"Accept": "text/html, application/json"}
-# A process of its own, so that nothing of ours is taken for a pause of the one it asks.
+# A process of its own, so that nothing of ours is taken for a pause of the one it asks. With each
+# answer it notes how long it wanted a core meanwhile itself and had none, and the thread of the
+# other that wanted one for longest: what is left is not the machine's doing.
 PING = """
-import json, socket, sys, threading, time
-port, done, took = int(sys.argv[1]), threading.Event(), []
+import glob, json, socket, sys, threading, time
+port, pid, done, took = int(sys.argv[1]), int(sys.argv[2]), threading.Event(), []
 threading.Thread(target=lambda: (sys.stdin.read(), done.set()), daemon=True).start()
+def waited(pattern):
+    out = {}
+    for path in glob.glob(pattern):
+        try:
+            out[path] = int(open(path).read().split()[1]) / 1e9
+        except (OSError, IndexError):
+            pass
+    return out
+def longer(before, after):
+    return max((after[path] - before.get(path, 0.0) for path in after), default=0.0)
+theirs, ours = f"/proc/{pid}/task/*/schedstat", "/proc/self/task/*/schedstat"
 with socket.create_connection(("127.0.0.1", port)) as link:
     print("asks", flush=True)
     while not done.wait(0.01):
-        begun, answer = time.perf_counter(), b""
+        before, mine, answer = waited(theirs), waited(ours), b""
+        begun = time.perf_counter()
         link.sendall(b"HEAD /healthz HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
         while not answer.endswith(b"\\r\\n\\r\\n"):
             answer += link.recv(65536)
-        took.append(time.perf_counter() - begun)
+        lasted = time.perf_counter() - begun
+        machines = longer(before, waited(theirs)) + longer(mine, waited(ours))
+        took.append((lasted, max(0.0, lasted - machines)))
 print(json.dumps(took))
 """
 
@@ -97,9 +119,20 @@ class Served(NamedTuple):
     admin: int
 
 
+class Pauses(NamedTuple):
+    """Of each answer, milliseconds: what it took, and that less what was the machine's doing."""
+
+    took: list[float]
+    own: list[float]
+
+
 def name_badly(folder: Path) -> None:
-    """Give each of the newest calls a model of its own, whose name is markup."""
+    """Give each of the newest calls a model of its own, whose name is markup.
+
+    And have their jobs ended long ago: to end a hundred thousand is not what is measured.
+    """
     with contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as db, db:
+        db.execute("UPDATE jobs SET state = 'expired', ended_us = last_us WHERE state = 'open'")
         db.execute(
             "UPDATE calls SET model = '<img src=x onerror=alert(' || id || ')>' "
             "WHERE id > (SELECT max(id) FROM calls) - ?",
@@ -198,19 +231,21 @@ async def fill_lines(served_at: Served, stack: contextlib.AsyncExitStack) -> Non
 
 
 @contextlib.asynccontextmanager
-async def asked_again(admin: int) -> AsyncIterator[list[float]]:
-    """How long each of very many small answers took, milliseconds; filled at the end."""
-    took: list[float] = []
+async def asked_again(at: Served) -> AsyncIterator[Pauses]:
+    """How long each of very many small answers took; filled at the end."""
+    pauses = Pauses([], [])
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PING, str(admin)),
+        *(sys.executable, "-c", PING, str(at.admin), str(at.pid)),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert child.stdout is not None
     await child.stdout.readline()
-    yield took
+    yield pauses
     out, _ = await child.communicate(b"")
-    took.extend(1000 * value for value in json.loads(out))
+    for took, own in json.loads(out):
+        pauses.took.append(1000 * took)
+        pauses.own.append(1000 * own)
 
 
 def cpu_s(pid: int) -> float:
@@ -233,13 +268,14 @@ async def first_answers(at: Served) -> list[list[str]]:
     out = []
     async with Client(at.admin) as client:
         for path in PATHS:
-            async with asked_again(at.admin) as took:
+            async with asked_again(at) as pauses:
                 begun = time.perf_counter()
                 answer = await client.request("GET", path, None, ACCEPT)
                 spent = time.perf_counter() - begun
             assert answer.status == 200, answer.body
             size = f"{len(answer.body) / 1000:.1f}"
-            out.append([f"`{path}`", f"{1000 * spent:.1f}", size, f"{max(took, default=0):.1f}"])
+            longest = (f"{max(values, default=0):.1f}" for values in pauses)
+            out.append([f"`{path}`", f"{1000 * spent:.1f}", size, *longest])
     return out
 
 
@@ -251,12 +287,13 @@ async def viewed(at: Served, viewers: int, seconds: float) -> list[Any]:
     lasted = time.perf_counter() - begun
     spent, waited = cpu_s(at.pid) - spent, waited_s(at.pid) - waited
     # By itself: asking a hundred times a second costs more than twenty who watch.
-    async with asked_again(at.admin) as took:
+    async with asked_again(at) as pauses:
         await asyncio.sleep(seconds)
     await _ended(tasks)
     shares = (f"{100 * value / lasted:.2f}" for value in (spent, waited))
-    late = (f"{quantile(took, share):.1f}" for share in (0.5, 0.99))
-    return [viewers, *shares, *late, f"{max(took):.1f}"]
+    late = (f"{quantile(pauses.took, share):.1f}" for share in (0.5, 0.99))
+    longest = (f"{max(values):.1f}" for values in pauses)
+    return [viewers, *shares, *late, *longest]
 
 
 def painted(admin: int, folder: Path, *, quiet: bool) -> list[str]:
@@ -264,7 +301,7 @@ def painted(admin: int, folder: Path, *, quiet: bool) -> list[str]:
     chromium, node = shutil.which("chromium"), shutil.which("node")
     packages = sorted(Path("~/.cache/modelsplit").expanduser().glob("browser-*/node_modules"))
     if chromium is None or node is None or not packages:
-        return ["not measured: it needs chromium, node, and one run of tests/browser", "", ""]
+        return ["not measured: it needs chromium, node, and one run of tests/browser", *[""] * 3]
     url = f"http://127.0.0.1:{admin}/"
     words = ["quiet"] if quiet else []
     done = subprocess.run(
@@ -274,7 +311,7 @@ def painted(admin: int, folder: Path, *, quiet: bool) -> list[str]:
         text=True,
     )
     found = json.loads(done.stdout)
-    return [f"{found[name]:.0f}" for name in ("first", "drawn", "busy")]
+    return [f"{found[name]:.0f}" for name in ("first", "floor", "drawn", "busy")]
 
 
 async def measured(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -299,8 +336,9 @@ async def measured(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def text_of(found: dict[str, Any], begun: str, records: int) -> str:
-    first = table(["answer", "ms", "kB", "longest pause, ms"], found["first"])
-    head = ["who watch", "CPU, % of a core", "wanted a core, %", "P50", "P99", "longest pause, ms"]
+    longest = ("longest pause, ms", "of it our own")
+    first = table(["answer", "ms", "kB", *longest], found["first"])
+    head = ["who watch", "CPU, % of a core", "wanted a core, %", "P50", "P99", *longest]
     viewers = "".join(
         f"## With {lines}\n\n{table(head, rows)}\n\n" for lines, rows in found["viewers"].items()
     )
@@ -310,7 +348,9 @@ def text_of(found: dict[str, Any], begun: str, records: int) -> str:
         "model of its own, called like markup.\n\n"
         "A pause is how long `/healthz` took, asked a hundred times a second by another process: "
         "what the event loop was busy with, what the machine gave to others, and the answer "
-        "itself. How much the machine gave to others is the column *wanted a core*.\n\n"
+        "itself. *Of it our own* is the longest of them less what both processes waited for a "
+        "core meanwhile, as the kernel counts it. *Wanted a core* is that of the event loop's "
+        "thread, in percent of the time.\n\n"
         f"## First answers\n\n{first}\n\n{viewers}"
         f"## In a browser\n\n{table(PAINT, found['paint'])}\n\n"
         f"## Resident, MiB\n\n{table(['when', 'MiB'], found['resident'])}\n"
