@@ -72,6 +72,37 @@ def test_an_entry_says_what_holds_if_the_key_is_left_out(path: str) -> None:
     assert text.strip(), "an entry without a sentence"
 
 
+@pytest.mark.parametrize("path", sorted(path for path in KEYS if path.endswith("_ms")))
+def test_a_time_says_that_it_is_in_milliseconds(path: str) -> None:
+    line, text = ENTRIES[path]
+    assert "milliseconds" in (text if line.startswith("object") or "[" in path else line)
+
+
+# What bounds calls of clients; what else is a number decides how often or how early we look.
+LIMIT = re.compile(
+    r"\$\.(global|roles\.\*|models\.\*|clients|hosts\.\*|budgets\[\*\])"
+    r"\.(max_(?!hold|keep|num)\w+|\w*timeout_ms|\w*wait_ms|calls|usd|rate_per_s)"
+    r"|\$\.(load|silent_parse)_timeout_ms"
+)
+OUTCOME = re.compile(r"E_[A-Z_]+|\bqueues\b|waits? in line|shortened|told so at once|charged")
+
+
+def test_a_limit_says_what_happens_there() -> None:
+    limits = {path for path in KEYS if LIMIT.fullmatch(path)}
+    assert len(limits) > 15
+    assert {path for path in limits if not OUTCOME.search(ENTRIES[path][1])} == set()
+
+
+def test_what_is_said_to_be_shipped_is() -> None:
+    for path, (line, _) in ENTRIES.items():
+        said = re.search(r" · shipped `(.+)`$", line)
+        if said and "*" not in path and path != "$.models":
+            found: Any = shipped()
+            for name in path.split(".")[1:]:
+                found = found[name]
+            assert json.loads(said[1]) == found, path
+
+
 def test_the_page_names_the_objectives_in_order_with_their_bounds_and_what_is_shipped() -> None:
     told = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*?) ?\|$", PAGE, re.MULTILINE)
     assert [(row[0], tuple(re.findall(r"`(\w+)`", row[1]))) for row in told] == [

@@ -145,6 +145,9 @@ _ADMIN_CONNECTIONS: Final = 256
 _HTTP_PORT: Final = 80
 # An Ollama that is there answers in milliseconds; one that hangs must not delay our start.
 _FIRST_LOOK_S: Final = 0.5
+# How long a connection has for its first request once we end. One that is a moment old has it under
+# way; a browser keeps others in reserve.
+_HEAR_OUT_S: Final = 0.25
 # How long calls turned away at the end of the drain have to send their answer.
 _LAST_WORDS_S: Final = 0.5
 
@@ -682,6 +685,7 @@ class App:
     async def stop(self, cut: asyncio.Event | None = None) -> None:
         """Take no new work, let answers end within the drain time (or until ``cut``), leave."""
         lifecycle = self.lifecycle
+        await self._edge.hear_out(_HEAR_OUT_S)
         lifecycle.draining = True
         self._edge.stop_accepting(overload.draining())
         if lifecycle.active:

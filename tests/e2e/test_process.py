@@ -12,9 +12,9 @@ import signal
 import socket
 import sqlite3
 import stat
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 import pytest
@@ -32,9 +32,7 @@ from support.process import (
     spawned,
 )
 from support.unfinished import PATIENT, begin, piece, unfinished
-
-if TYPE_CHECKING:
-    from support.wire import Client
+from support.wire import Client
 
 ROUTE = "/api/generate"
 SLOW = ("--token-rate", "50", "--tokens", "100000", "--num-parallel", "8")
@@ -342,6 +340,68 @@ async def test_a_socket_of_systemds_is_used(tmp_path: Path) -> None:
             # The socket is systemd's: it still takes connections for a successor.
             with socket.create_connection(("127.0.0.1", proxy.port)):
                 pass
+
+
+async def test_three_restarts_under_load_refuse_nobody_and_cut_nothing(tmp_path: Path) -> None:
+    """Who connects while nobody serves waits in the socket, which is systemd's."""
+    (tmp_path / "policy.json").write_text(PARALLEL)
+    options = ("--policy", str(tmp_path / "policy.json"), "--drain", "10m")
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        load = Load(listener.getsockname()[1])
+        async with (
+            ollama("--tokens", "2", "--num-parallel", "8") as (upstream, _),
+            asyncio.TaskGroup() as clients,
+        ):
+            for number in range(6):
+                clients.create_task(load.client(stream=number % 2 == 0))
+            for restarts_left in (3, 2, 1, 0):
+                async with activated(listener, upstream, tmp_path, *options) as proxy:
+                    await load.answered(12)
+                    if not restarts_left:
+                        await load.end(6)
+                    proxy.signal(signal.SIGTERM)
+                    assert await proxy.ended() == 0
+    # A request that came on a connection from before the drain is told to come again.
+    assert load.outcomes.keys() <= {"whole 200", "draining 503"}
+    assert load.outcomes["whole 200"] >= 48
+
+
+class Load:
+    """Clients that call again and again, each time on a new connection. ``outcomes``: counts."""
+
+    def __init__(self, port: int) -> None:
+        self.outcomes: Counter[str] = Counter()
+        self._port = port
+        self._over = False
+        self._gone = 0
+        self._came = asyncio.Event()
+
+    async def answered(self, more: int) -> None:
+        """Wait for so many further answers."""
+        wanted = self.outcomes["whole 200"] + more
+        while self.outcomes["whole 200"] < wanted:
+            self._came.clear()
+            await self._came.wait()
+
+    async def end(self, clients: int) -> None:
+        """Let so many clients have their last answers."""
+        self._over = True
+        while self._gone < clients:
+            self._came.clear()
+            await self._came.wait()
+
+    async def client(self, *, stream: bool) -> None:
+        while not self._over:
+            async with Client(self._port) as client:
+                answer = await client.request("POST", ROUTE, call(ROUTE, "planner", stream=stream))
+            if answer.status == 503:
+                self.outcomes[f"{answer.json['reason']} 503"] += 1
+            else:
+                whole = answer.whole and b'"done":true' in answer.body
+                self.outcomes[f"{'whole' if whole else 'cut'} {answer.status}"] += 1
+            self._came.set()
+        self._gone += 1
+        self._came.set()
 
 
 async def test_a_reader_of_the_log_that_leaves_changes_nothing(tmp_path: Path) -> None:

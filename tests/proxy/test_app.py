@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelsplit_proxy import app as app_module
 from modelsplit_proxy.app import App, PortBusyError, address_of, bind
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.storage.state_lock import StateBusyError
@@ -89,6 +90,33 @@ async def test_a_drain_ends_with_the_last_answer() -> None:
         assert b'"done":true' in body
         assert answer.whole
         await stopping
+
+
+async def test_who_connected_a_moment_before_the_end_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(app_module, "_HEAR_OUT_S", 600.0)
+    async with running() as up:
+        reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+        await up.until(lambda: [one.silent for one in up.app._edge.connections] == [True])
+        stopping = asyncio.create_task(up.app.stop())
+        await asyncio.sleep(0)
+        writer.write(b"GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+        # It has asked, so there is no reason to wait any more.
+        await stopping
+        assert (await reader.read()).endswith(b"}")
+        writer.close()
+
+
+async def test_who_says_nothing_does_not_hold_the_end_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "_HEAR_OUT_S", 0.05)
+    async with running() as up:
+        reader, writer = await asyncio.open_connection("127.0.0.1", up.port)
+        await up.until(lambda: len(up.app._edge.connections) == 1)
+        await up.app.stop()
+        assert await reader.read() == b""
+        writer.close()
 
 
 async def test_while_draining_new_calls_are_turned_away() -> None:

@@ -31,7 +31,7 @@ from modelsplit_proxy.cli.doctor_findings import (
 )
 from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.config.settings import where_said
+from modelsplit_proxy.config.settings import DEFAULT, where_said
 from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def look_at(
         environ=environ,
         policy=policy,
         stats=running,
-        state=_state(settings, running),
+        state=_state(settings, said, running),
         version=up,
         installed=doctor_hosts.installed(policy, settings.upstream) if there else None,
         loaded=get(settings.upstream, doctor_upstream.LOADED) if there else None,
@@ -210,8 +210,10 @@ def _policy(settings: Settings, environ: Mapping[str, str]) -> tuple[Policy | No
     return loaded.policy, f"{loaded.source} ({loaded.short_digest})"
 
 
-def _state(settings: Settings, stats: Mapping[str, Any] | None) -> Path:
-    """The running proxy's state directory, else the one that the settings name."""
+def _state(settings: Settings, said: Mapping[str, Said], stats: Mapping[str, Any] | None) -> Path:
+    """The state directory that somebody named, the running proxy's, else the default."""
+    if said["state"].origin != DEFAULT:
+        return settings.state
     spending = (stats or {}).get("spending")
     told = spending.get("state") if isinstance(spending, dict) else None
     return Path(told) if told else settings.state

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.runtime import local_time
+from modelsplit_proxy.runtime import extras, local_time
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError, read
 
@@ -142,7 +142,7 @@ def schema(look: Look) -> Iterator[Finding | Unseen]:
             "state file",
             f"{path} is of schema {version}, this modelsplit knows {SCHEMA_VERSION}: a later one "
             "has written it",
-            "uv tool upgrade modelsplit   # or serve with another --state",
+            f"{extras.upgrading()}   # or serve with another --state",
         )
 
 

@@ -111,7 +111,8 @@ class _DeclinedError(Exception):
 class ClientConnection(web.RequestHandler):
     """One client connection: what is read of it, and back-pressure for what is written.
 
-    ``busy``: a request has come and its answer has not ended. ``last``: none follows it.
+    ``asked``: a request has come, ever. ``busy``: one has, and its answer has not ended.
+    ``last``: none follows it.
     ``collecting``: the body under way is being read whole, and nothing has begun yet.
     ``ending``: why no unfinished body is waited for any more; None while we serve.
     ``stalled``: it has been cut because its client took nothing of its answer.
@@ -137,6 +138,7 @@ class ClientConnection(web.RequestHandler):
         "_send_timer",
         "_server",
         "answer_hold",
+        "asked",
         "body_hold",
         "busy",
         "collecting",
@@ -168,6 +170,7 @@ class ClientConnection(web.RequestHandler):
         self._discard = 0
         self.body_hold = HeldBytes(server.limits.budget)
         self.answer_hold = HeldBytes(server.limits.answers)
+        self.asked = False
         self.busy = False
         self.last = False
         self.collecting = False
@@ -278,7 +281,7 @@ class ClientConnection(web.RequestHandler):
         if self._head_tail:
             self._forget_head()
         self._head_bytes = 0
-        self.busy = True
+        self.asked = self.busy = True
         self._queue(message, payload)
         if message.chunked or payload is not EMPTY_PAYLOAD:
             self._begin_body(message, payload, rest or b"")
@@ -542,6 +545,11 @@ class ClientConnection(web.RequestHandler):
         if self.source is not None:
             reset_on_close(self.transport)
         self.transport.abort()
+
+    @property
+    def silent(self) -> bool:
+        """True while nothing has ever come: whoever connected a moment ago is about to ask."""
+        return self.idle and not self.asked and not self._refused and self.transport is not None
 
     @property
     def idle(self) -> bool:

@@ -32,6 +32,8 @@ KEEPALIVE_S: Final = 75.0
 SEND_TIMEOUT_S: Final = 300.0
 # Of a body that is read slowly, so much is taken ahead, or twice that.
 READ_AHEAD_BYTES: Final = 64 * 1024
+# Between two looks at whether those who were accepted have asked.
+_LOOK_AGAIN_S: Final = 0.01
 
 
 class EdgeServer(web.Server):
@@ -97,6 +99,21 @@ class Edge:
         loop = asyncio.get_running_loop()
         listener = await loop.create_server(self._server, sock=sock, backlog=backlog)
         self._listeners.append(listener)
+
+    async def hear_out(self, patience_s: float) -> None:
+        """Accept nobody more; wait for what those have to ask who were accepted a moment ago.
+
+        Their requests are under way: to close now would lose them. ``patience_s``: at most so long.
+        """
+        for listener in self._listeners:
+            listener.close()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + patience_s
+        # Nobody tells when a first byte comes: that would be paid by every request.
+        while loop.time() < end and any(  # noqa: ASYNC110
+            connection.silent for connection in self.connections
+        ):
+            await asyncio.sleep(_LOOK_AGAIN_S)
 
     def stop_accepting(self, ending: Failure) -> None:
         """Leave new connections to the kernel's backlog, where a successor finds them.

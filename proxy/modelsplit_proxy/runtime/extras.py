@@ -1,4 +1,4 @@
-"""How an optional package is added to the installation that runs.
+"""How an optional package is added to the installation that runs, and how that is upgraded.
 
 The command names the packages themselves and the environment that runs: a bare ``pip install``
 may be another environment's, and a name of ours would be looked up in an index.
@@ -35,6 +35,16 @@ def adding(extra: str, prefix: str = sys.prefix, python: str = sys.executable) -
     return sudo + join(_command(packages, Path(prefix), python))
 
 
+def upgrading(prefix: str = sys.prefix, python: str = sys.executable) -> str:
+    """The command that puts a later version in the place of this one, as it is typed."""
+    sudo = "" if os.access(prefix, os.W_OK) else "sudo "
+    if (Path(prefix) / _UV).is_file():
+        return f"{sudo}uv tool upgrade {_NAME}"
+    if (Path(prefix) / _PIPX).is_file():
+        return f"{sudo}pipx upgrade {Path(prefix).name}"
+    return sudo + join([*_pip(python), "install", "--upgrade", "WHEEL"])
+
+
 def brought_by(extra: str, requirements: Iterable[str]) -> list[str]:
     """The packages with their ranges, of requirements as a distribution's metadata has them."""
     parted = (requirement.partition(";") for requirement in requirements)
@@ -50,9 +60,12 @@ def _command(packages: list[str], prefix: Path, python: str) -> list[str]:
         return ["uv", "tool", "install", *_with(packages), *_with_before(receipt)]
     if (prefix / _PIPX).is_file():
         return ["pipx", "inject", prefix.name, *packages]
-    if find_spec("pip") is None:
-        return ["pip", "--python", python, "install", *packages]
-    return [python, "-m", "pip", "install", *packages]
+    return [*_pip(python), "install", *packages]
+
+
+def _pip(python: str) -> list[str]:
+    """Its own, or somebody else's where it has none."""
+    return ["pip", "--python", python] if find_spec("pip") is None else [python, "-m", "pip"]
 
 
 def _with(packages: Iterable[str]) -> list[str]:

@@ -61,6 +61,17 @@ def test_one_of_uv_with_what_it_was_made_of(
     assert adding(tmp_path) == ["uv", "tool", "install", "--with", *RANGE, *rest]
 
 
+def test_an_upgrade_is_that_of_whoever_installed(tmp_path: Path) -> None:
+    def upgrading(folder: Path) -> str:
+        return extras.upgrading(str(folder), "/x/python")
+
+    assert upgrading(tmp_path) == "/x/python -m pip install --upgrade WHEEL"
+    (tmp_path / "pipx_metadata.json").touch()
+    assert upgrading(tmp_path) == f"pipx upgrade {tmp_path.name}"
+    (tmp_path / "uv-receipt.toml").touch()
+    assert upgrading(tmp_path) == "uv tool upgrade modelsplit"
+
+
 def test_who_may_not_write_there_is_told_to_be_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert extras.adding("top").startswith("sudo ")
