@@ -118,6 +118,7 @@ class Facts:
 
     ``troubles``: the Health Guard's, and ``held`` what it only holds on to. ``stopped``: what
     breakers stop, in words. ``rivals``: others that ask an Ollama of ours, in words.
+    ``hosts_away``: those of several hosts that do not answer while others do, in words.
     ``recovered``: since when all is well again, ``returned``: since when Ollama answers again;
     None: nothing was wrong. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
     state file as it is kept. ``asked_at``: where commands ask, and ``pulled_at``: where Ollama's
@@ -142,6 +143,7 @@ class Facts:
     shared_error: str = ""
     shared_step: str = ""
     rivals: tuple[str, ...] = ()
+    hosts_away: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     set_aside: str = ""
     records_lost: int = 0
@@ -329,6 +331,9 @@ def _notes(facts: Facts) -> Iterator[Note]:
         if not role.failed_now and _fails(role):
             since = "since Ollama is back" if _is_back(facts) else "in the last minute"
             yield Note(f"{_failed(role)}, none {since}", _failed_step(facts, role))
+    for host in facts.hosts_away:
+        step = asking("modelsplit host list", facts.asked_at)
+        yield Note(f"host {host}; its calls go to the others", step)
     if facts.set_aside:
         yield Note(f"the state file was damaged at the start: it is kept as {facts.set_aside}")
     if facts.records_lost:

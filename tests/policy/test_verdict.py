@@ -291,3 +291,11 @@ def test_what_clients_do_and_what_the_policy_wants_is_no_trouble() -> None:
     assert budget == {Reason.COUNTS_LOST, Reason.LEDGER_UNAVAILABLE}
     # A model that a client names and that is not there is the client's affair.
     assert not is_trouble(Role.CHAT, ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED)
+
+
+def test_one_of_several_hosts_that_is_away_is_noted_and_no_trouble() -> None:
+    found = judge(replace(WELL, hosts_away=("big does not answer (connection refused)",)))
+    assert found.level is Level.OK
+    [note] = found.notes
+    assert note.text == "host big does not answer (connection refused); its calls go to the others"
+    assert note.step == "modelsplit host list"

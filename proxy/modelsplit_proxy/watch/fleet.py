@@ -100,6 +100,17 @@ class FleetProbe:
         return "; ".join(told) or None
 
     @property
+    def away(self) -> tuple[str, ...]:
+        """Those that do not answer while another one does, each in words."""
+        if not self.up:
+            return ()
+        return tuple(
+            f"{name} does not answer ({probe.error})"
+            for name, probe in self._hosts
+            if probe.up is False
+        )
+
+    @property
     def mute_since(self) -> float | None:
         """Since when all of them have answered nothing."""
         since = [probe.mute_since for _, probe in self._hosts]

@@ -83,6 +83,9 @@ async def test_a_host_that_is_away_is_shown_so() -> None:
         await fleet.up.until(lambda: fleet.is_known("b", up=False))
         rows = (await admin.request("GET", "/hosts")).json
         assert [row["state"] for row in rows] == ["up", "away"]
+        health = (await admin.request("GET", "/stats")).json["health"]
+        told = [note["text"] for note in health["notes"] if note["text"].startswith("host b ")]
+        assert told == ["host b does not answer (connection refused); its calls go to the others"]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ def test_what_is_wrong_is_told_of_each_while_none_is_there() -> None:
     assert (probe.error, probe.version) == ("a: refused; b: reset", None)
     one = FleetProbe([host("a", error="refused", **away), host("b")])
     assert (one.error, one.version) == (None, "1.0")
+    assert one.away == ("a does not answer (refused)",)
+    assert probe.away == ()
 
 
 def test_the_fleet_hangs_where_all_of_it_does() -> None:
