@@ -19,6 +19,10 @@ from support.wire import Answer, Client
 # A host of a test: what its stand-in is like, and what the policy says of it.
 Row = tuple[SimConfig | None, Mapping[str, Any]]
 MODEL = "qwen3:8b"
+# However slow the machine is, nobody's wait ends.
+PATIENT: Overlay = {
+    "roles": {"CHAT": {"allow_long_wait": True, "max_wait_ms": 600_000, "max_queue": 1000}}
+}
 
 
 @dataclass
@@ -51,6 +55,16 @@ class FleetUp:
         await client.ask("POST", "/api/generate", body)
         return await client.head()
 
+    async def load(self, model: str = MODEL) -> None:
+        """Have a model loaded on every host, and known to be."""
+        for sim in self.sims.values():
+            async with Client(sim.port) as client:
+                answer = await client.request("POST", "/api/generate", {"model": model})
+                assert answer.status == 200
+        for host in self.up.app.hosts:
+            while not host.loaded_models.loaded(model):
+                await host.loaded_models.ask()
+
     def stall(self, name: str, **more: Any) -> None:
         """From now on a stream of this host goes silent after its first token."""
         self.sims[name].faults.add(Kind.STALL, after=1, **more)
@@ -74,7 +88,7 @@ async def fleet_up(
             name: {"url": f"http://127.0.0.1:{sims[name].port}", **row}
             for name, (_, row) in hosts.items()
         }
-        merged = policy_file.merge({"hosts": rows}, overlay or {})
+        merged = policy_file.merge({"hosts": rows, **PATIENT}, overlay or {})
         up = await stack.enter_async_context(running(None, merged, curious=curious))
         if curious:
             await up.until(lambda: all(h.installed is not None for h in up.app.admission.hosts))
