@@ -9,7 +9,7 @@ import pytest
 from modelsplit_policy.blame import USUAL, Circumstances
 from modelsplit_policy.breaker import Allowed, BreakerRules, Breakers, BreakerState
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_policy.vocabulary import Provider
+from modelsplit_policy.vocabulary import Host, Provider
 from modelsplit_proxy.limits.breakers import BreakerKeeper
 
 LOCAL = Provider.LOCAL
@@ -184,3 +184,21 @@ def test_a_models_name_cannot_write_log_lines_or_sentences(
     assert refused.message.isprintable()
     assert len(refused.message) <= 200
     assert "5 failures in a row" in refused.message
+
+
+def test_a_call_that_may_go_to_several_hosts_is_refused_where_all_of_them_are_stopped() -> None:
+    breakers, clock = made(failures=1, pairs=1)
+    near, far = Host("near"), Host("far")
+    for host in (near, far):
+        assert breakers.check_all(LOCAL, "m", (near, far)) is None
+        allowed = breakers.admit(LOCAL, "m", None, host)
+        assert isinstance(allowed, Allowed)
+        breakers.ended(allowed, BROKEN, completed=False)
+        assert breakers.wait_s(LOCAL, "m", clock.now(), host) > 0
+    refused = breakers.check_all(LOCAL, "m", (near, far))
+    assert refused is not None
+    assert "calls to LOCAL/m at near are stopped" in refused.message
+    assert breakers.check_all(LOCAL, "m", ()) is None
+    breakers.at(far).answered(LOCAL, returned=True)
+    assert breakers.check_all(LOCAL, "m", (near, far)) is None
+    assert breakers.wait_s(LOCAL, "m", clock.now(), far) == 0

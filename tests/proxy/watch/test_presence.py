@@ -163,3 +163,20 @@ async def test_closed_it_tells_nobody_any_more() -> None:
     presence.close()
     await passes(60.0)
     assert everybody.told == ["LOCAL answers", "hold"]
+
+
+@pytest.mark.fake_time
+async def test_it_is_gone_while_nobody_answers_and_calls_do_not_wait_for_it() -> None:
+    presence, _ = made()
+    assert not presence.is_gone
+    presence.failed(REFUSED)
+    assert presence.is_gone, "nobody has seen it"
+    presence.answered()
+    presence.failed(REFUSED)
+    assert not presence.is_gone, "calls wait"
+    await passes(10.1)
+    assert presence.is_gone
+    presence.answered()
+    assert not presence.is_gone
+    presence.mute()
+    assert presence.is_gone
