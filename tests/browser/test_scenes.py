@@ -139,7 +139,9 @@ async def test_its_figures_are_those_of_the_metrics_and_of_the_status(
         await _calls(up)
         waits = [["#roles-t tbody tr", "qwen3:8b"], ["#asked-t tbody tr", "qwen3:8b"]]
         waits += [["#requests-t tbody tr", "E_UPSTREAM_LOCAL"], ["#budgets-t tbody tr", "heavy"]]
+        waits += [["#slo-t tbody tr", "not enough data"]]
         reads = {"roles": ROLES, "models": "#asked-t tbody tr", "budgets": "#budgets-t tbody tr"}
+        reads["objectives"] = "#slo-t tbody tr"
         [view] = await seen(up, driver, output, {"name": "figures", "waits": waits, "reads": reads})
         async with up.admin() as admin:
             metrics = (await admin.request("GET", "/metrics")).body.decode()
@@ -167,6 +169,10 @@ async def test_its_figures_are_those_of_the_metrics_and_of_the_status(
         assert int(calls) == total("modelsplit_requests_total", model=model)
         assert int(failed) == total("modelsplit_requests_total", model=model, outcome="error")
         assert int(tokens) == total("modelsplit_tokens_total", model=model, direction="output")
+    # What cannot be judged yet has no budget that could be used up.
+    left = [row[6] for row in view["texts"]["objectives"] if row[2] == "not enough data"]
+    assert left
+    assert set(left) == {NONE}
     for name, _, calls, usd, *_ in view["texts"]["budgets"]:
         used = total("modelsplit_budget_used", budget=name, unit="calls")
         assert calls.startswith(f"{used} of ")

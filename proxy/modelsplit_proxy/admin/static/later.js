@@ -54,7 +54,7 @@ export async function drawSlo() {
   say($("slo-at"), `judged at ${time(Date.parse(report.at)).text}`);
   fill($("slo-t"), SLO, report.gates.flatMap((gate) => gate.objectives.map((row, at) => [`${gate.gate} ${at}`, [
     gate.gate, row.title, verdict(row.verdict), value(row.value, row.unit), value(row.bound_value, row.unit), count(row.n),
-    row.budget_used === null ? NONE : meter(Math.max(0, 1 - row.budget_used), row.budget_used > 1 ? "used up" : `${Math.round(100 * (1 - row.budget_used))} %`, row.budget_used > 0.8), row.note || "",
+    row.budget_used === null || row.verdict === "not enough data" ? NONE : meter(Math.max(0, 1 - row.budget_used), row.budget_used > 1 ? "used up" : `${Math.round(100 * (1 - row.budget_used))} %`, row.budget_used > 0.8), row.note || "",
   ]])));
 }
 
