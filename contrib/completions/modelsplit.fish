@@ -51,7 +51,7 @@ function _shtab_modelsplit_using
 end
 
 set -g _shtab_modelsplit_commands serve demo status top requests jobs host 'host list' 'host drain' 'host undrain' doctor config 'config show' check-config route simulate experiments slo 'slo review' baseline 'baseline record' 'baseline show' 'baseline import' keys 'keys new' 'keys check' budget 'budget show' 'budget egress' 'budget approve' 'budget revoke' 'budget reset' print-unit print-policy completion
-set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --every --gate --hallucinated --host-model --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --shared --shared-prefix --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
+set -g _shtab_modelsplit_opts_with_value --admin --against --agent --allow-host --allow-origin --azure --boot-id --budget --bundle --by --client --client-body-timeout --client-header-timeout --client-send-timeout --closed-loop --connect-timeout --count --days --drain --draw --every --gate --hallucinated --host-model --hosts --html --into --job --job-state --jobs --jobs-ok --junit --keep --keep-records --key --keys --last --limit --listen --load --log-format --max-body --max-connections --max-records-size --minutes --model --name --otlp-endpoint --outcome --planner-p95-ms --policy --purpose --reason --request-memory --retries --reviews --role --roles --seeds --shared --shared-prefix --since --source --stall-timeout --state --thin --timeouts --timeouts-window-s --trace --trust-proxy --until --upstream --usd --verdict --workload --write
 
 complete -c modelsplit -e
 complete -c modelsplit -f
@@ -211,6 +211,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l azure -x -d 'arr
 complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l thin -x -d 'of --azure every N-th arrival'
 complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l seeds -x -d 'runs of each (default 10)'
 complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l host-model -x -d 'the host'"'"'s figures, or a shipped host'
+complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l hosts -x -d 'the policy on N such hosts, and as it is'
 complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l load -x -d 'so many times the workload'"'"'s arrivals'
 complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l closed-loop -xka "jobs clients none" -d 'whose next call waits for the last one (default jobs)'
 complete -c modelsplit -n '_shtab_modelsplit_using simulate' -l retries -x -d 'how often a client'"'"'s library tries again'

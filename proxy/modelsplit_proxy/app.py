@@ -142,7 +142,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modelsplit")
 
 _ADMIN_CONNECTIONS: Final = 256
-_HTTP_PORT: Final = 80
+_OLLAMA_PORT: Final = 11434
 # An Ollama that is there answers in milliseconds; one that hangs must not delay our start.
 _FIRST_LOOK_S: Final = 0.5
 # How long a connection has for its first request once we end. One that is a moment old has it under
@@ -353,7 +353,7 @@ class App:
         """Whom we ask, for others who might ask the same."""
         settings = self._settings
         urls = [urlsplit(row.url) for row in self.policy.hosts.values()]
-        upstreams = [(str(url.hostname), url.port or _HTTP_PORT) for url in urls]
+        upstreams = [(str(url.hostname), url.port or _OLLAMA_PORT) for url in urls]
         if not upstreams:
             upstreams = [(settings.upstream.host, settings.upstream.port)]
         found = await marks_of(

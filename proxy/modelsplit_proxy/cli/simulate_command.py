@@ -54,6 +54,7 @@ COMMAND: Final = Command(
         Argument("--thin", type=int, default=1, metavar="N", help="of --azure every N-th arrival"),
         Argument("--seeds", type=int, default=SEEDS, help=f"runs of each (default {SEEDS})"),
         Argument("--host-model", metavar="FILE", help="the host's figures, or a shipped host"),
+        Argument("--hosts", type=int, metavar="N", help="the policy on N such hosts, and as it is"),
         Argument("--load", type=float, default=1.0, help="so many times the workload's arrivals"),
         Argument(
             "--closed-loop",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_policy.config.model import HostPolicy
 from modelsplit_proxy.cli import requests
 from modelsplit_proxy.cli.output import CommandError, ExitCode
 from modelsplit_proxy.config import policy_file
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from modelsplit_sim.replay.traffic import Source
 
 _LOAD_MOST: Final = 100.0
+_HOSTS_MOST: Final = 16
 _RETRIES_MOST: Final = 10
 _BUDGET_LEAST: Final = 30
 
@@ -78,6 +81,8 @@ def check(args: argparse.Namespace) -> None:
         raise _usage("--fit, --capacity and --advise are three things: one at a time")
     _check_advise(args)
     _check_files(args)
+    if args.hosts is not None and not 1 <= args.hosts <= _HOSTS_MOST:
+        raise _usage(f"--hosts is 1 to {_HOSTS_MOST}")
     if args.seeds < 1:
         raise _usage(f"--seeds {args.seeds} is less than 1")
     if not 0 < args.load <= _LOAD_MOST:
@@ -141,7 +146,19 @@ def _contenders(args: argparse.Namespace, environ: Mapping[str, str]) -> Iterato
     name = Path(loaded.source).name
     if args.against is not None:
         yield _against(args.against, loaded.policy, name)
-    yield Contender(name, loaded.policy)
+    elif args.hosts is not None:
+        yield Contender(name, loaded.policy)
+    if args.hosts is None:
+        yield Contender(name, loaded.policy)
+    else:
+        yield Contender(f"{name}, {args.hosts} hosts", _on(args.hosts, loaded.policy))
+
+
+def _on(count: int, policy: Policy) -> Policy:
+    """The policy with so many hosts, whichever it names."""
+    urls = {f"host{number}": f"http://host{number}:11434" for number in range(1, count + 1)}
+    hosts = {name: HostPolicy.model_validate({"url": url}) for name, url in urls.items()}
+    return policy.model_copy(update={"hosts": MappingProxyType(hosts)})
 
 
 def _against(said: str, policy: Policy, name: str) -> Contender:

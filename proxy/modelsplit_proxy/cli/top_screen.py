@@ -165,15 +165,25 @@ def _budgets(spending: Mapping[str, Any]) -> list[RenderableType]:
         for unit, most in (("calls", budget["max_calls"]), ("usd", budget["max_usd"])):
             if most is None:
                 continue
-            used = f"{budget[unit]:g} of {most:g} {unit.upper() if unit == 'usd' else unit}"
-            line = _line("") + Text("budget  ", "dim") + _bar(budget[unit], most)
+            used = f"{_used(budget, unit)} of {most:g} {unit.upper() if unit == 'usd' else unit}"
+            bar = _bar(budget[unit] if _is_known(budget) else most, most)
+            line = _line("") + Text("budget  ", "dim") + bar
             lines.append(line + _plain(f"  {budget['name']}: {used} in {budget['window']}"))
     return lines
 
 
+def _is_known(budget: Mapping[str, Any]) -> bool:
+    return bool(budget.get("known", True))  # which an older modelsplit does not say
+
+
+def _used(budget: Mapping[str, Any], unit: str) -> str:
+    """How much of it, where it is known: not of a shared one while the Redis is away."""
+    return f"{budget[unit]:g}" if _is_known(budget) else "?"
+
+
 def _budgets_in_one_line(spending: Mapping[str, Any]) -> RenderableType:
     words = [
-        f"{budget['name']} {budget[unit]:g}/{most:g} {name}"
+        f"{budget['name']} {_used(budget, unit)}/{most:g} {name}"
         for budget in (spending["budgets"] if spending["open"] else ())
         for unit, most, name in (
             ("calls", budget["max_calls"], "calls"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from modelsplit_policy.blame import USUAL
 from modelsplit_policy.call import Call
+from modelsplit_policy.vocabulary import DEFAULT_HOST
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.roles import Candidate, Route
     from modelsplit_policy.tickets import Ticket
-    from modelsplit_policy.vocabulary import Provider
+    from modelsplit_policy.vocabulary import Host, Provider
     from modelsplit_sim.virtual_host import Answered, Work
 
     from .demand import Demand
@@ -43,6 +44,7 @@ class AttemptRun:
         "dispatched",
         "ended",
         "failure",
+        "host",
         "hurries",
         "limits",
         "model",
@@ -78,6 +80,7 @@ class AttemptRun:
         self.upstream_wait_s: float | None = None
         self.failure: Failure | None = None
         self.cost_usd: float | None = None
+        self.host: Host = DEFAULT_HOST
         self.hurries = False
         self.over = False
 

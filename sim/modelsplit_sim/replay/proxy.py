@@ -8,6 +8,7 @@ is left out: that a client's body is malformed, that a model is not installed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import admission as seats
@@ -57,6 +58,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.breaker import Allowed
     from modelsplit_policy.config.model import Policy, RolePolicy
     from modelsplit_policy.roles import Route
+    from modelsplit_policy.vocabulary import Host
     from modelsplit_sim.virtual_host import VirtualHost, Work
 
     from .line import Line
@@ -84,7 +86,7 @@ _SPENT: Final = Failure(
 
 
 class VirtualProxy:
-    """One process with one policy before one host.
+    """One process with one policy before its hosts.
 
     ``told``: called with each call that has ended. ``shares``: by role and model, how often an
     answer does not fit or the upstream fails. ``installed``: models, besides those of the policy.
@@ -94,7 +96,7 @@ class VirtualProxy:
     def __init__(
         self,
         policy: Policy,
-        host: VirtualHost,
+        hosts: Mapping[Host, VirtualHost],
         timeline: Timeline,
         shares: Mapping[tuple[str, str], Shares],
         installed: Iterable[str],
@@ -102,7 +104,8 @@ class VirtualProxy:
         line: Line | None = None,
     ) -> None:
         self._policy = policy
-        self._host = host
+        self._hosts = hosts
+        self._first = next(iter(hosts))
         self._timeline = timeline
         self._shares = shares
         self._told = told
@@ -115,8 +118,13 @@ class VirtualProxy:
         self.budgets = Budgets(policy.budgets)
         self._clients = ClientLimits(policy.clients)
         named = {m for row in policy.roles.values() for m in (row.primary, row.fallback) if m}
-        models = {*map(canonical, named), *installed, *host.shape.models, *host.loaded}
-        self.loaded = LoadedModelsPoll(host, timeline, sorted(models), self._loaded)
+        models = {*map(canonical, named), *installed}
+        for host in hosts.values():
+            models |= {*host.shape.models, *host.loaded}
+        self._polls = {
+            name: LoadedModelsPoll(host, timeline, sorted(models), partial(self._loaded, name))
+            for name, host in hosts.items()
+        }
         self.health = HealthLooks(policy, self.admission, self.breakers, timeline)
         self._by_ticket: dict[Ticket, AttemptRun] = {}
         self._look_at: float | None = None
@@ -126,7 +134,8 @@ class VirtualProxy:
 
     def start(self) -> None:
         """Begin to watch."""
-        self.loaded.ask()
+        for poll in self._polls.values():
+            poll.ask()
         if self._line is self.admission:
             self.health.look()
 
@@ -150,7 +159,7 @@ class VirtualProxy:
         call.candidates = worth_asking(
             route,
             prefers_resident=row.prefer_resident_fallback,
-            loaded=self.loaded.known.loaded,
+            loaded=self._is_loaded,
             has_room=lambda model: self._spent(self._charge(call, model)) is None,
             unable=lambda _: None,
         )
@@ -189,12 +198,13 @@ class VirtualProxy:
         if attempt.over:
             return
         if attempt.provider is Provider.LOCAL:
-            attempt.answered = answered = self._host.report(work)
+            host, known = self._hosts[attempt.host], self._polls[attempt.host].known
+            attempt.answered = answered = host.report(work)
             assert work.begun is not None
             attempt.upstream_wait_s = max(0.0, work.begun - work.sent - work.load_s)
-            self._host.leave(work)
-            if not answered.load_s and self.loaded.known.known.get(attempt.model) is False:
-                self.loaded.known.answered(attempt.model, answered.load_s)
+            host.leave(work)
+            if not answered.load_s and known.known.get(attempt.model) is False:
+                known.answered(attempt.model, answered.load_s)
         if attempt.begun is None:
             self._begins(attempt)
         failure = self._judged(attempt)
@@ -218,7 +228,8 @@ class VirtualProxy:
 
     def passed(self) -> None:
         """Time has passed."""
-        self.loaded.look()
+        for poll in self._polls.values():
+            poll.look()
 
     # 1. Routing.
 
@@ -309,9 +320,18 @@ class VirtualProxy:
             self._look_at = None
             self._fill()
 
-    def _loaded(self) -> None:
-        self._line.note_loaded(self.loaded.known.known)
+    def _loaded(self, host: Host) -> None:
+        known = self._polls[host].known.known
+        if self._line is self.admission:
+            self.admission.note_loaded(known, host)
+        else:
+            self._line.note_loaded(known)
         self._fill()
+
+    def _is_loaded(self, model: str) -> bool | None:
+        """Whether any host has it; None: nobody knows."""
+        known = [poll.known.loaded(model) for poll in self._polls.values()]
+        return True if True in known else (None if None in known else False)
 
     # 3. The exchange.
 
@@ -344,7 +364,10 @@ class VirtualProxy:
     def _send(self, attempt: AttemptRun) -> bool:
         demand, row = attempt.call.demand, self._row(attempt.call)
         bounds = [n for n in (row.max_num_predict, row.num_predict) if n is not None]
-        attempt.work = work = self._host.work(
+        seated = None if attempt.ticket is None else attempt.ticket.host
+        attempt.host = self._first if seated is None else seated
+        host = self._hosts[attempt.host]
+        attempt.work = work = host.work(
             attempt.model,
             min((demand.output_tokens, *bounds)),
             demand.pace,
@@ -353,7 +376,7 @@ class VirtualProxy:
             known_tokens=demand.known_tokens,
         )
         work.streams = demand.stream
-        return self._host.send(work)
+        return host.send(work)
 
     def _send_to_cloud(self, attempt: AttemptRun) -> None:
         demand = attempt.call.demand
@@ -393,15 +416,15 @@ class VirtualProxy:
         """Whoever waits for an answer looks whether a bound has ended it."""
         if attempt.over or attempt.begun is not None:
             return
-        now = self._timeline.now
-        loaded = self.loaded.known.loaded(attempt.model)
+        now, poll = self._timeline.now, self._polls[attempt.host]
+        loaded = poll.known.loaded(attempt.model)
         look = attempt.deadline.look(now, loaded, asked=asked)
         if look.asks:
-            if not self.loaded.answers():
+            if not poll.answers():
                 self._timeline.at(now + LAST_LOOK_S, self._last_look, attempt)
                 return
-            self.loaded.ask()
-            loaded = self.loaded.known.loaded(attempt.model)
+            poll.ask()
+            loaded = poll.known.loaded(attempt.model)
             look = attempt.deadline.look(now, loaded, asked=True)
         self._hurry(attempt, hurries=look.hurried)
         if look.ended_by is not None:
@@ -415,10 +438,10 @@ class VirtualProxy:
     def _hurry(self, attempt: AttemptRun, *, hurries: bool) -> None:
         if hurries and not attempt.hurries:
             attempt.hurries = True
-            self.loaded.hurry()
+            self._polls[attempt.host].hurry()
         elif not hurries and attempt.hurries:
             attempt.hurries = False
-            self.loaded.relax()
+            self._polls[attempt.host].relax()
 
     def _begins(self, attempt: AttemptRun) -> None:
         """The answer begins."""
@@ -564,7 +587,7 @@ class VirtualProxy:
         attempt.ended = self._timeline.now
         self._hurry(attempt, hurries=False)
         if attempt.work is not None:
-            self._host.leave(attempt.work)
+            self._hosts[attempt.host].leave(attempt.work)
 
     def _give_seat(self, attempt: AttemptRun, report: Report | None = None) -> None:
         """Give back its seat or its place in line; harmless twice."""
@@ -597,7 +620,8 @@ class VirtualProxy:
             call.circumstances,
             call.number,
         )
-        self.loaded.want()
+        for poll in self._polls.values():
+            poll.want()
         self._told(call)
 
     # 5. Who may say no.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Roles, Route, RouteRequest
-from modelsplit_policy.vocabulary import Provider
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Provider
 from modelsplit_sim.virtual_host import VirtualHost
 
 from .clients import Clients
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from .attempt import CallRun
     from .line import Line
+
+# Between the seeds of two hosts of one run.
+_APART: Final = 1_000_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ class Traffic:
 class Played:
     """A run that is over. ``calls``: all that came, retries too. ``seconds``: how long it was.
 
-    ``loads``: by model. ``busy_s``: how long the host computed. ``is_direct``: without a proxy.
+    ``loads``: by model, on all hosts. ``busy_s``: how long a host computed, on average.
+    ``is_direct``: without a proxy.
     """
 
     calls: list[CallRun]
@@ -81,6 +86,8 @@ class _Server(Protocol):
 class Run:
     """One run. The same seed gives the same run.
 
+    The policy's ``hosts`` are as many hosts of this shape; one that names none has one.
+
     ``loaded``: the models that are loaded when it begins; None: those that are asked for most, as
     many as fit. ``told``: called with each call that has ended. ``proxy`` None: there is none.
     """
@@ -101,7 +108,14 @@ class Run:
         self._contender = contender
         self._told = told
         self._timeline = Timeline()
-        self.host = VirtualHost(shape, seed, loaded)
+        names = tuple(map(Host, contender.policy.hosts)) or (DEFAULT_HOST,)
+        if contender.direct is not None:
+            names = names[:1]
+        self._hosts = {
+            name: VirtualHost(shape, seed + number * _APART, loaded)
+            for number, name in enumerate(names)
+        }
+        self.host = self._hosts[names[0]]
         self._clients = Clients(
             traffic.demands, self._timeline, traffic.retries, seed, traffic.until
         )
@@ -125,12 +139,12 @@ class Run:
 
     def play(self, progress: Callable[[float], None] | None = None) -> Played:
         """To its end. ``progress``: told the moment the run has come to, now and then."""
-        timeline, host = self._timeline, self.host
+        timeline, hosts = self._timeline, (*self._hosts.values(),)
         self._server.start()
         self._clients.start()
         steps = 0
         while self._clients.left:
-            due, happens = timeline.next_at, host.next_at()
+            due, happens = timeline.next_at, min(host.next_at() for host in hosts)
             if due == happens == math.inf:
                 break
             self._advance(min(due, happens))
@@ -145,7 +159,7 @@ class Run:
         line = self._contender.line
         return VirtualProxy(
             self._contender.policy,
-            self.host,
+            self._hosts,
             self._timeline,
             traffic.shares,
             installed,
@@ -160,13 +174,15 @@ class Run:
 
     def _advance(self, to: float) -> None:
         self._timeline.now = to
-        done = self.host.advance(to)
-        for work in self.host.begun:
-            self._server.begun(work)
-        for work in self.host.crashed:
-            self._server.crashed(work)
-        for work in done:
-            self._server.done(work)
+        # All of them first: a call that ends on one may begin on another.
+        done = [(host, host.advance(to)) for host in self._hosts.values()]
+        for host, ended in done:
+            for work in host.begun:
+                self._server.begun(work)
+            for work in host.crashed:
+                self._server.crashed(work)
+            for work in ended:
+                self._server.done(work)
         self._server.passed()
 
     def _played(self) -> Played:
@@ -176,11 +192,15 @@ class Run:
             for attempt in call.attempts
             if attempt.seated is not None and attempt.ended is not None
         )
+        hosts = self._hosts.values()
+        loads: Counter[str] = Counter()
+        for host in hosts:
+            loads.update(host.loads)
         return Played(
             self._clients.calls,
             self.now,
-            self.host.loads,
-            self.host.busy_s,
+            dict(loads),
+            sum(host.busy_s for host in hosts) / len(hosts),
             0.0 if self.proxy is None else self.proxy.health.shed_s,
             sum(seats),
             self.proxy is None,

@@ -215,3 +215,17 @@ def test_a_gate_that_breaks_is_told_by_the_exit_code(
     assert "gates of narrow.json: 1 breach, 2 breach" in capsys.readouterr().out
     calm = written(tmp_path / "calm.jsonl", [line(number) for number in range(300)])
     assert simulated("--trace", calm, "--host-model", host, "--seeds", 1, "--check") == 0
+
+
+def test_what_a_second_host_brings(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ("--workload", "burst", "--seeds", 1, "--load", 0.2, "--hosts", 2)
+    assert simulated(*flags) == 0
+    told = capsys.readouterr().out
+    assert "PLANNER   shipped default, 2 hosts " in told
+    assert simulated(*flags, "--against", "direct") == 0
+    assert "direct, split" in capsys.readouterr().out
+
+
+def test_so_many_hosts_are_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulated("--workload", "burst", "--hosts", 0) == 2
+    assert "--hosts is 1 to 16" in capsys.readouterr().err

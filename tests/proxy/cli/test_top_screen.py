@@ -99,3 +99,11 @@ def test_an_explanation_is_scrolled_and_never_away() -> None:
 def test_every_key_is_told() -> None:
     text = drawn(top_screen.keys())
     assert all(what in text for _, what in KEYS)
+
+
+def test_what_nobody_knows_of_a_budget_is_not_told_as_room(stats: dict[str, Any]) -> None:
+    budgets = [row | {"known": False} for row in stats["spending"]["budgets"]]
+    away = stats | {"spending": stats["spending"] | {"budgets": budgets}}
+    for height in (12, 60):
+        text = drawn(top_screen.screen(away, [], View(), 120, height), 120, height)
+        assert "? of 10 calls" in text or "?/10 calls" in text

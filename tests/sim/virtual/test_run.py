@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from modelsplit_sim import shipped
 from modelsplit_sim.host_shape import ModelShape
 from modelsplit_sim.replay.demand import Demand
 from modelsplit_sim.replay.run import Contender, Traffic, missing_figures, models_needed, play
-from support.replays import PLAIN, fates, plan, replayed, rules
+from support.replays import PLAIN, fates, one_at_a_time, plan, replayed, rules
+
+if TYPE_CHECKING:
+    from modelsplit_policy.config.model import Policy
 
 
 def test_the_same_seed_gives_the_same_run() -> None:
@@ -56,3 +62,37 @@ def test_a_long_run_tells_how_far_it_has_come() -> None:
     assert moments == sorted(moments)
     assert moments[0] > 0
     assert moments[-1] == pytest.approx(4000, rel=0.5)
+
+
+def two_hosts(**planner: Any) -> Policy:
+    """Each with one seat."""
+    rows = {name: {"url": f"http://{name}:11434", "parallel": 1} for name in ("left", "right")}
+    return rules({"reserved": 0, **planner}, hosts=rows, **{"global": {"max_concurrent": 2}})
+
+
+def test_what_a_policy_of_several_hosts_carries_is_carried_by_them_side_by_side() -> None:
+    demands = [plan(0.0), plan(0.0), plan(0.0), plan(0.0)]
+    played = replayed(two_hosts(), demands)
+    assert fates(played) == ["1.00 ok", "1.00 ok", "2.00 ok", "2.00 ok"]
+    assert [call.attempts[0].host for call in played.calls[:2]] == ["left", "right"]
+    assert fates(replayed(one_at_a_time(), demands)) == [f"{end}.00 ok" for end in (1, 2, 3, 4)]
+    # Each computed for half of the calls.
+    assert played.busy_s == pytest.approx(2.0)
+
+
+def test_each_host_loads_what_it_is_asked_for() -> None:
+    small = dataclasses.replace(PLAIN, max_loaded=1)
+    demands = [plan(0.0), Demand(0.0, "executor", 100), plan(5.0), Demand(5.0, "executor", 100)]
+    played = replayed(two_hosts(), demands, small)
+    # One of both is loaded at first, on each.
+    assert sum(played.loads.values()) == 1
+    assert len({call.attempts[0].host for call in played.calls[2:]}) == 2
+    alone = replayed(one_at_a_time(), demands, small)
+    assert sum(alone.loads.values()) > 1
+
+
+def test_without_a_proxy_there_is_one_host() -> None:
+    demands = [plan(0.0), plan(0.0)]
+    assert fates(replayed(two_hosts(), demands, direct="")) == fates(
+        replayed(rules(), demands, direct="")
+    )

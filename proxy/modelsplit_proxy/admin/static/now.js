@@ -113,6 +113,7 @@ function drawLoaded(now) {
 
 function used(value, most, show_) {
   if (most === null) return NONE;
+  if (value === null) return meter(1, `? of ${show_(most)}`, true);
   return meter(most ? value / most : 1, `${show_(value)} of ${show_(most)}`, value >= 0.8 * most);
 }
 
@@ -121,9 +122,9 @@ function drawBudgets(now) {
   fill($("budgets-t"), BUDGETS, spending.budgets.map((row) => [row.name, [
     row.shadow ? `${row.name} (shadow)` : row.name,
     row.window,
-    used(row.calls, row.max_calls, count),
-    used(row.usd, row.max_usd, usd),
-    row.counts_lost ? { text: "counts lost", kind: "bad" } : seconds(row.frees_in_s),
+    used(row.known === false ? null : row.calls, row.max_calls, count),
+    used(row.known === false ? null : row.usd, row.max_usd, usd),
+    row.known === false ? { text: "shared Redis away", kind: "bad" } : row.counts_lost ? { text: "counts lost", kind: "bad" } : seconds(row.frees_in_s),
   ]]));
   say($("approvals"), spending.error ?? (spending.approvals
     ? `${spending.approvals} approvals of the cloud in force, ${usd(spending.approved_usd_left)} left of them.`
