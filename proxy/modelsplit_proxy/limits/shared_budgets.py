@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 from dataclasses import replace
 from itertools import chain
@@ -59,6 +60,8 @@ _REMEMBERED_S: Final = 367 * 86_400.0
 _HOUR_S: Final = 3600
 # Who was heard of so recently is there.
 _PRESENT_MS: Final = 10_000
+# For so long it will do for a look that there was room.
+_LATELY_S: Final = 0.05
 # The name of no charge.
 _NOBODY: Final = "-"
 _NONE: Final = Sums(0, 0, None, 0, 0)
@@ -104,8 +107,8 @@ class SharedBudgets:
         self.ping = self._link.ping
         # As they were when they were last asked.
         self.sums: dict[str, Sums] = {}
-        # When those without room for another call were last asked.
-        self._full_at: dict[str, float] = {}
+        # And when that was.
+        self._asked_at: dict[str, float] = {}
         # Calls sent on a lease.
         self.leased = 0
         self._ollamas = ollamas
@@ -209,14 +212,16 @@ class SharedBudgets:
     async def _ask(
         self, claims: Sequence[Claim], charge: str, what: str, patience: Patience | None
     ) -> dict[str, Sums]:
+        may_share = patience is not None
         patience = patience or self.patience()
         began, is_asked = self._clock.now(), False
         try:
             async with asyncio.timeout(patience.left_s), self._turns:
                 if not self._can_ask:
                     raise AwayError(self._error)
-                if (full := self._found_full(claims, began)) is not None:
-                    return full
+                known = self._known(claims, what, began) if may_share else None
+                if known is not None:
+                    return known
                 is_asked = True
                 await self._tell_of(claims)
                 return await self._answer(claims, charge, what)
@@ -227,11 +232,23 @@ class SharedBudgets:
         finally:
             patience.spend(self._clock.now() - began)
 
-    def _found_full(self, claims: Sequence[Claim], began: float) -> dict[str, Sums] | None:
-        """What another call has been told that was asked for after this one came; None: nothing."""
-        if not any(self._full_at.get(claim.name, began) > began for claim in claims):
-            return None
-        return {claim.name: self.sums.get(claim.name, _NONE) for claim in claims}
+    def _known(self, claims: Sequence[Claim], what: str, came: float) -> dict[str, Sums] | None:
+        """What others have just been told, where that will do; None: it has to be asked.
+
+        That there is room, for a look: what is counted is asked in any case. That there is none,
+        if it was asked for after this one came.
+        """
+        at = [self._asked_at.get(claim.name, -math.inf) for claim in claims]
+        sums = {claim.name: self.sums.get(claim.name, _NONE) for claim in claims}
+        if what == "look" and min(at, default=0.0) > came - _LATELY_S:
+            are_free = not any(claim.nano_usd for claim in claims)
+            if are_free and all(row.has_room for row in sums.values()):
+                return sums
+        is_full = any(
+            sums[claim.name].calls_wait_s != 0 and asked > came
+            for claim, asked in zip(claims, at, strict=True)
+        )
+        return sums if is_full else None
 
     async def _answer(self, claims: Sequence[Claim], charge: str, what: str) -> dict[str, Sums]:
         names = ("state", "expected", f"seeded:{self._epoch}", "changes", *_places(claims))
@@ -247,11 +264,8 @@ class SharedBudgets:
             raise AwayError(self._lose(_expecting(budgets[0])))
         sums = {}
         for claim, row in zip(claims, budgets, strict=True):
-            sums[claim.name] = of_all = _sums(row)
-            if of_all.calls_wait_s != 0:
-                self._full_at[claim.name] = began
-            else:
-                self._full_at.pop(claim.name, None)
+            sums[claim.name] = _sums(row)
+            self._asked_at[claim.name] = began
             self._leases.renew(claim.name, _lease(row, began), times_lost)
         self.sums |= sums
         if self._can_ask:
@@ -311,6 +325,7 @@ class SharedBudgets:
     def _lose(self, why: str) -> str:
         """From now on nothing is counted, until everything of ours has been written anew."""
         self._can_ask = False
+        self._asked_at.clear()
         self._leases.lose()
         if self._error is None:
             self._since = self._clock.wall()
