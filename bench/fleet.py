@@ -379,7 +379,7 @@ def report(found: dict[str, Any]) -> str:
         (
             f"Three calls, then the fault under load for {found['seconds']:g} s, then until the "
             "budget is used up. A lease is of each of the three. A refusal may wait for Redis for "
-            "0.24 s; the time told is of the whole call, on a machine that runs everything."
+            "0.3 s; the time told is of the whole call, on a machine that runs everything."
         ),
         table(
             ("Redis is", "lease", "sent meanwhile", "in all", "at most", "refused p50", "max"),

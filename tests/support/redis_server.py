@@ -108,7 +108,11 @@ class Relay:
         self.mend()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_unix_connection(self._server)
+        try:
+            there, back = await asyncio.open_unix_connection(self._server)
+        except OSError:
+            writer.close()
+            return
         self._writers |= {writer, back}
         try:
             await asyncio.gather(self._pass(reader, back), self._pass(there, writer))

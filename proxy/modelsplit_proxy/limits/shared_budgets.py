@@ -216,7 +216,7 @@ class SharedBudgets:
         patience = patience or self.patience()
         began, is_asked = self._clock.now(), False
         try:
-            async with asyncio.timeout(patience.left_s), self._turns:
+            async with shared_link.within(patience.left_s), self._turns:
                 if not self._can_ask:
                     raise AwayError(self._error)
                 known = self._known(claims, what, began) if may_share else None
@@ -458,7 +458,7 @@ class SharedBudgets:
         """Tell ours, and hear of those that others have given. Raises AwayError, StoreError."""
         began = self._clock.now()
         try:
-            async with asyncio.timeout(patience.left_s):
+            async with shared_link.within(patience.left_s):
                 if not self._can_ask:
                     raise AwayError(self._error)
                 await self._exchange_approvals()

@@ -7,6 +7,7 @@ is one of ``ERRORS``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
@@ -19,11 +20,12 @@ from redis.exceptions import RedisError, ResponseError
 from modelsplit_proxy.limits import shared_scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import AsyncIterator, Awaitable
 
 ERRORS: Final = (RedisError, OSError, TimeoutError)
 CONNECTIONS: Final = 16
 _PORT: Final = 6379
+_GRACE_S: Final = 0.03
 _ERROR_MAX: Final = 120
 # How a server is configured that keeps whatever it has said yes to.
 _WANTED: Final = MappingProxyType(
@@ -115,8 +117,21 @@ class SharedLink:
 
     async def _soon(self, answer: Awaitable[T]) -> T:
         """All of it within the bound: a server that answers a byte at a time, too."""
-        async with asyncio.timeout(self.timeout_s):
+        async with within(self.timeout_s):
             return await answer
+
+
+@contextlib.asynccontextmanager
+async def within(seconds: float) -> AsyncIterator[None]:
+    """TimeoutError for what takes longer; not for what has come while the loop itself was late."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(None) as bound:
+        # What has come meanwhile is read before that.
+        timer = loop.call_later(seconds, lambda: bound.reschedule(loop.time() + _GRACE_S))
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 def wanted() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
 
-from modelsplit_proxy.limits.shared_link import SharedLink, _ping, in_words
+from modelsplit_proxy.limits.shared_link import SharedLink, _ping, in_words, within
 from support.ports import kept_port
 from support.redis_server import DURABLE, FORGETFUL, redis_server
 from support.sharing import PATIENT_S, is_open, of, sharing
@@ -101,6 +103,28 @@ async def test_the_start_warns_of_what_the_server_may_lose(
 )
 def test_what_went_wrong_in_words(error: BaseException, words: str) -> None:
     assert in_words(error).startswith(words)
+
+
+def _told(answer: asyncio.Future[None]) -> None:
+    if not answer.done():
+        answer.set_result(None)
+
+
+async def test_an_answer_that_came_while_the_loop_was_late_is_no_late_answer() -> None:
+    loop = asyncio.get_running_loop()
+    answer = loop.create_future()
+    reader, writer = socket.socketpair()
+    with reader, writer:
+        loop.add_reader(reader, _told, answer)
+        async with within(0.01):
+            writer.send(b"x")
+            # As a loop that does something else for longer than the bound.
+            sum(range(3_000_000))
+            await answer
+        loop.remove_reader(reader)
+    with pytest.raises(TimeoutError):
+        async with within(0.0):
+            await loop.create_future()
 
 
 def test_only_an_address_of_a_redis_is_one() -> None:
