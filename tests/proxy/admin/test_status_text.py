@@ -74,6 +74,19 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
     assert sum(line.startswith("running  CHAT") for line in lines) == 10
 
 
+async def test_the_cloud_is_closed_while_nobody_has_approved_it() -> None:
+    async with running() as up, up.admin() as admin:
+        stats = (await admin.request("GET", "/stats")).json
+    assert stats["spending"]["approvals"] == 0
+    assert "cloud    closed: no approval is in force" in status_text.lines(stats)
+    stats["spending"] |= {"approvals": 1, "approved_usd_left": 4.5}
+    told = [line for line in status_text.lines(stats) if line.startswith("cloud ")]
+    assert told == ["cloud    4.50 USD of what is approved are left"]
+    # Whether there is one is not known while the state file cannot be read.
+    stats["spending"] |= {"open": False, "approvals": 0}
+    assert not [line for line in status_text.lines(stats) if line.startswith("cloud ")]
+
+
 def test_what_calls_cost_is_an_estimate_by_role() -> None:
     cost = {
         "estimate": True,
