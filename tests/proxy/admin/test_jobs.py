@@ -137,7 +137,8 @@ async def test_a_job_ends_with_the_last_call_that_runs_and_later_ones_are_late()
         await ends.ended.wait()
         job = (await admin.request("GET", "/jobs/j")).json
         assert (job["state"], job["late"], job["running"]) == ("ok", 0, 1)
-        assert job["ended_at"] > job["finished_at"]
+        # Within one millisecond, it may be.
+        assert job["ended_at"] >= job["finished_at"]
         await clients[1].close()
         await up.calls.wait(2)
         job = (await admin.request("GET", "/jobs/j")).json
