@@ -358,6 +358,8 @@ async def test_who_waits_for_a_turn_takes_what_another_was_told_meanwhile(tmp_pa
         sharing(tmp_path, server.url, "b") as b,
     ):
         assert [await a.sent(), await a.sent()] == [None, None]
+        # That there was room a moment ago would do for a look.
+        await of(b).look_after()
         client = server.client()
         before = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
         asks = [b.attempt_charge()[2].check() for _ in range(100)]
