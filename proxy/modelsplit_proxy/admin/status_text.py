@@ -70,8 +70,8 @@ def _upstream(upstream: dict[str, Any]) -> str:
 def _roles(stats: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     span = _span(stats["recent"]["window_s"])
     yield (
-        *("ROLE", "RUN/CAP", "RESERVED", "WAIT/MAX", "OLDEST"),
-        *(f"CALLS IN {span}", "FAILED", "P50", "P95"),
+        *("ROLE", "RUN/CAP", "RSVD", "WAIT/MAX", "OLDEST"),
+        *(f"CALLS/{span}", "FAILED", "P50", "P95"),
     )
     for role, row in stats["roles"].items():
         seats = "-" if row["seats"] is None else row["seats"]
@@ -94,7 +94,12 @@ def _span(seconds: float) -> str:
 
 
 def _seconds(milliseconds: float | None) -> str:
-    return "-" if milliseconds is None else f"{milliseconds / 1000:.2f} s"
+    """Three digits, so that a row fits in 80 columns."""
+    if milliseconds is None:
+        return "-"
+    seconds = milliseconds / 1000
+    digits = 2 if seconds < 9.995 else 1 if seconds < 99.95 else 0
+    return f"{seconds:.{digits}f} s"
 
 
 def _oldest(waiters: list[dict[str, Any]], role: str) -> str:

@@ -59,7 +59,7 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
         "note     by the way",
         "",
     ]
-    assert lines[8].split()[-6:] == ["IN", "5", "MIN", "FAILED", "P50", "P95"]
+    assert lines[8].split()[-6:] == ["OLDEST", "CALLS/5", "MIN", "FAILED", "P50", "P95"]
     chat = next(line for line in lines if line.startswith("CHAT "))
     assert chat.split()[-5:] == ["9", "3", "1.23", "s", "-"]
     for line in (
@@ -85,6 +85,19 @@ async def test_the_cloud_is_closed_while_nobody_has_approved_it() -> None:
     # Whether there is one is not known while the state file cannot be read.
     stats["spending"] |= {"open": False, "approvals": 0}
     assert not [line for line in status_text.lines(stats) if line.startswith("cloud ")]
+
+
+async def test_a_busy_hour_fits_in_80_columns() -> None:
+    async with running() as up, up.admin() as admin:
+        stats = (await admin.request("GET", "/stats")).json
+    stats["recent"]["window_s"] = 900.0
+    for row in stats["recent"]["roles"].values():
+        row |= {"calls": 123456, "failed": 99999, "p50_ms": 9994.0, "p95_ms": 99949.0}
+    stats["recent"]["roles"]["CHAT"] |= {"p50_ms": 9996.0, "p95_ms": 123456.0}
+    lines = list(status_text.lines(stats))
+    at = next(number for number, line in enumerate(lines) if line.startswith("ROLE "))
+    assert max(map(len, lines[at : at + 6])) <= 80
+    assert lines[at + 5].split()[-4:] == ["10.0", "s", "123", "s"]
 
 
 def test_what_calls_cost_is_an_estimate_by_role() -> None:
