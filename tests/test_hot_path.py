@@ -41,7 +41,7 @@ docs/performance.md, and say in the commit what it buys. Most called, over all t
 {most}"""
 
 OPEN: Overlay = {"roles": {"CHAT": {"max_queue": 1000}}}
-WARM_UP, CALLS, PIECES = 30, 100, 200
+WARM_UP, CALLS, PIECES, RUNS = 30, 100, 200, 3
 
 
 def check(what: str, calls: Calls, counted: tuple[int, int], ceiling: tuple[int, int]) -> None:
@@ -80,6 +80,17 @@ def least_step(totals: list[tuple[int, int]]) -> tuple[int, int]:
 
 
 async def counted_calls(overlay: Overlay = OPEN) -> tuple[Calls, tuple[int, int]]:
+    """The least of a few runs.
+
+    While the proxy waits for an answer to a question of its own, each call takes more, and that
+    may be all of a run's.
+    """
+    runs = [await _counted_calls(overlay) for _ in range(RUNS)]
+    least = (min(python for _, (python, _) in runs), min(native for _, (_, native) in runs))
+    return runs[-1][0], least
+
+
+async def _counted_calls(overlay: Overlay) -> tuple[Calls, tuple[int, int]]:
     with Upstream() as upstream:
         async with in_front_of(upstream.port, overlay) as up:
             with Asker(up.port) as client:
