@@ -118,7 +118,8 @@ class Facts:
 
     ``troubles``: the Health Guard's, and ``held`` what it only holds on to. ``stopped``: what
     breakers stop, in words. ``rivals``: others that ask an Ollama of ours, in words.
-    ``hosts_away``: those of several hosts that do not answer while others do, in words.
+    ``hosts_away``: those of several hosts that do not answer while others do, in words;
+    ``hosts_shut``: all of them, where none takes calls and some are drained.
     ``recovered``: since when all is well again, ``returned``: since when Ollama answers again;
     None: nothing was wrong. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
     state file as it is kept. ``asked_at``: where commands ask, and ``pulled_at``: where Ollama's
@@ -144,6 +145,7 @@ class Facts:
     shared_step: str = ""
     rivals: tuple[str, ...] = ()
     hosts_away: tuple[str, ...] = ()
+    hosts_shut: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
     set_aside: str = ""
     records_lost: int = 0
@@ -206,6 +208,9 @@ def _causes(facts: Facts) -> Iterator[Cause]:
     if facts.upstream_up is False:
         text = f"Ollama at {facts.upstream} is not answering ({facts.upstream_error})"
         yield Cause(Level.CRITICAL, text, _RESTART if facts.upstream_hangs else _LOOK)
+    if facts.hosts_shut:
+        text = f"no host takes calls: {', '.join(facts.hosts_shut)}"
+        yield Cause(Level.CRITICAL, text, asking("modelsplit host list", facts.asked_at))
     yield from _of_models(facts)
     yield from _of_state(facts)
     for silent in facts.silent[:_TOLD_MAX]:
@@ -331,7 +336,7 @@ def _notes(facts: Facts) -> Iterator[Note]:
         if not role.failed_now and _fails(role):
             since = "since Ollama is back" if _is_back(facts) else "in the last minute"
             yield Note(f"{_failed(role)}, none {since}", _failed_step(facts, role))
-    for host in facts.hosts_away:
+    for host in () if facts.hosts_shut else facts.hosts_away:
         step = asking("modelsplit host list", facts.asked_at)
         yield Note(f"host {host}; its calls go to the others", step)
     if facts.set_aside:

@@ -251,7 +251,8 @@ class App:
 
     def _make_fleet(self) -> None:
         self.fleet = Fleet(self.hosts)
-        self._probes, self._residency = FleetProbe(self.hosts), FleetLoadedModels(self.hosts)
+        self._probes = FleetProbe(self.hosts, lambda name: self.admission.host(name).drained)
+        self._residency = FleetLoadedModels(self.hosts)
         shown = ", ".join(host.target.authority for host in self.hosts)
         self.target = UpstreamTarget("", 0, shown)
         choice = self.admission.placement

@@ -299,3 +299,13 @@ def test_one_of_several_hosts_that_is_away_is_noted_and_no_trouble() -> None:
     [note] = found.notes
     assert note.text == "host big does not answer (connection refused); its calls go to the others"
     assert note.step == "modelsplit host list"
+
+
+def test_where_no_host_takes_calls_that_is_the_trouble_and_no_other_is_named_for_them() -> None:
+    away = ("big does not answer (refused)",)
+    shut = ("small is drained", *away)
+    found = judge(replace(WELL, hosts_away=away, hosts_shut=shut))
+    assert found.level is Level.CRITICAL
+    assert found.cause == ("no host takes calls: small is drained, big does not answer (refused)")
+    assert found.step == "modelsplit host list"
+    assert not found.notes

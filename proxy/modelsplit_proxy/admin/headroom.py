@@ -69,7 +69,7 @@ def measured(parts: HeadroomParts) -> Headroom:
     seats = min(admission.global_seats, admission.useful)
     draining = parts.lifecycle.draining
     return Headroom(
-        ready=not draining and parts.probe.up is not False,
+        ready=not draining and parts.probe.up is not False and not parts.probe.shut,
         draining=draining,
         seats=seats,
         free=max(0, seats - admission.running_local),

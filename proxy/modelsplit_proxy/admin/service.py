@@ -208,6 +208,7 @@ class Service:
             shared_step="" if shared is None else shared.ping,
             rivals=() if shared is None else shared.rivals,
             hosts_away=parts.probe.away if isinstance(parts.probe, FleetProbe) else (),
+            hosts_shut=parts.probe.shut,
             state_directory=str(parts.budget_keeper.state),
             lost=tuple(row.name for row in parts.budget_keeper.standing() if row.presumed),
             set_aside="" if store.set_aside is None else store.set_aside.name,

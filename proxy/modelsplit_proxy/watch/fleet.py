@@ -19,7 +19,7 @@ from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.runtime.parts import parts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from modelsplit_policy.host_rules import HostRules
     from modelsplit_policy.vocabulary import Host
@@ -70,10 +70,15 @@ class HostBars:
 
 
 class FleetProbe:
-    """Whether any host is there: the words of one probe, for all."""
+    """Whether any host is there: the words of one probe, for all.
 
-    def __init__(self, hosts: Sequence[UpstreamHost]) -> None:
+    ``is_drained``: whether a host, by name, takes no new calls.
+    """
+
+    def __init__(self, hosts: Sequence[UpstreamHost], is_drained: Callable[[Host], bool]) -> None:
         self._hosts = tuple((host.shown or host.name, host.probe) for host in hosts)
+        self._names = tuple(host.name for host in hosts)
+        self._is_drained = is_drained
 
     def __repr__(self) -> str:
         return f"<FleetProbe up={self.up} of {len(self._hosts)}>"
@@ -109,6 +114,17 @@ class FleetProbe:
             for name, probe in self._hosts
             if probe.up is False
         )
+
+    @property
+    def shut(self) -> tuple[str, ...]:
+        """All of them in words, where none takes calls and some do not because they are drained."""
+        drained = [self._is_drained(name) for name in self._names]
+        told = tuple(
+            f"{name} is drained" if is_drained else f"{name} does not answer ({probe.error})"
+            for (name, probe), is_drained in zip(self._hosts, drained, strict=True)
+            if is_drained or probe.up is False
+        )
+        return told if any(drained) and len(told) == len(drained) else ()
 
     @property
     def mute_since(self) -> float | None:

@@ -46,7 +46,8 @@ class UpstreamProbe:
     """Watches the upstream's ``/api/version``. ``up`` is None until the first answer.
 
     ``mute_since``: when the first of the questions was asked that it has left unanswered since
-    its last answer, in loop time; None: it answers, or there is nobody to.
+    its last answer, in loop time; None: it answers, or there is nobody to. ``shut``: as of several
+    hosts (``FleetProbe``), which one is not.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class UpstreamProbe:
         self.version: str | None = None
         self.error: str | None = None
         self.mute_since: float | None = None
+        self.shut: tuple[str, ...] = ()
         self._away = False
         self._sooner = asyncio.Event()
         self._listener: ProbeListener | None = None

@@ -53,6 +53,15 @@ async def test_where_all_hosts_are_drained_calls_are_refused_at_once() -> None:
         answer = await fleet.ask()
         assert (answer.status, answer.json["reason"]) == (503, "draining")
         assert "every host that may run qwen3:8b is drained" in answer.json["error"]
+        ready = await admin.request("GET", "/readyz")
+        health = (await admin.request("GET", "/healthz")).json["health"]
+        assert (ready.status, ready.json["ready"]) == (503, False)
+        assert (health["level"], health["cause"]) == (
+            "CRITICAL",
+            "no host takes calls: a is drained, b is drained",
+        )
+        await admin.request("POST", "/hosts/a/undrain")
+        assert (await admin.request("GET", "/readyz")).status == 200
 
 
 async def test_the_hosts_are_shown_in_words_and_in_values() -> None:

@@ -74,6 +74,12 @@ def host(name: str, **more: Any) -> UpstreamHost:
     )
 
 
+def nobody(name: Host) -> bool:
+    """None is drained."""
+    del name
+    return False
+
+
 @pytest.mark.parametrize(
     ("ups", "together"),
     [((True, False), True), ((None, False), None), ((False, False), False), ((None, True), True)],
@@ -82,22 +88,42 @@ def test_the_fleet_is_there_while_one_host_is(
     ups: tuple[bool | None, ...], together: bool | None
 ) -> None:
     hosts = [host(name, up=up) for name, up in zip("ab", ups, strict=True)]
-    assert FleetProbe(hosts).up is together
+    assert FleetProbe(hosts, nobody).up is together
 
 
 def test_what_is_wrong_is_told_of_each_while_none_is_there() -> None:
     away = {"up": False, "version": None}
-    probe = FleetProbe([host("a", error="refused", **away), host("b", error="reset", **away)])
+    probe = FleetProbe(
+        [host("a", error="refused", **away), host("b", error="reset", **away)], nobody
+    )
     assert (probe.error, probe.version) == ("a: refused; b: reset", None)
-    one = FleetProbe([host("a", error="refused", **away), host("b")])
+    one = FleetProbe([host("a", error="refused", **away), host("b")], nobody)
     assert (one.error, one.version) == (None, "1.0")
     assert one.away == ("a does not answer (refused)",)
     assert probe.away == ()
 
 
+@pytest.mark.parametrize(
+    ("away", "drained", "told"),
+    [
+        ("", "a", ()),
+        ("b", "a", ("a is drained", "b does not answer (refused)")),
+        ("", "ab", ("a is drained", "b is drained")),
+        ("ab", "", ()),
+    ],
+)
+def test_the_fleet_is_shut_where_whom_nobody_drained_is_away(
+    away: str, drained: str, told: tuple[str, ...]
+) -> None:
+    hosts = [host(name, up=name not in away, error="refused") for name in "ab"]
+    assert FleetProbe(hosts, drained.__contains__).shut == told
+
+
 def test_the_fleet_hangs_where_all_of_it_does() -> None:
-    assert FleetProbe([host("a", mute_since=3.0), host("b")]).mute_since is None
-    assert FleetProbe([host("a", mute_since=3.0), host("b", mute_since=5.0)]).mute_since == 5.0
+    assert FleetProbe([host("a", mute_since=3.0), host("b")], nobody).mute_since is None
+    assert (
+        FleetProbe([host("a", mute_since=3.0), host("b", mute_since=5.0)], nobody).mute_since == 5.0
+    )
 
 
 async def test_a_model_is_loaded_where_one_host_has_it() -> None:
