@@ -293,6 +293,20 @@ async def test_a_bad_policy_is_told_whole(tmp_path: Path) -> None:
     assert "$.rolls" in talk
 
 
+async def test_a_policy_is_told_by_where_it_is_to_whoever_asks_from_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "policy.json").write_text('{"extends": "default"}')
+    monkeypatch.chdir(tmp_path)
+    async with (
+        ollama() as (upstream, _),
+        serving(upstream, tmp_path / "state", "--policy", "policy.json") as proxy,
+        proxy.admin() as admin,
+    ):
+        stats = (await admin.request("GET", "/stats")).json
+        assert stats["policy"]["source"] == str(tmp_path / "policy.json")
+
+
 async def test_systemd_is_told(tmp_path: Path) -> None:
     path = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:

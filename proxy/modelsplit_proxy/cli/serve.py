@@ -81,7 +81,11 @@ def run(
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = settings_of(args, environ)
-    loaded = policy_file.load(policy_file.find_policy(settings.policy, environ))
+    path = policy_file.find_policy(settings.policy, environ)
+    loaded = policy_file.load(path)
+    if path is not None:
+        # Who asks this process which policy it has may be in another directory.
+        loaded = replace(loaded, source=str(path.absolute()))
     return run(settings, loaded, _keyring(settings, environ), environ)
 
 
