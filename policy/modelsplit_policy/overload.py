@@ -165,7 +165,8 @@ def drained(model: str) -> Failure:
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,
         Reason.DRAINING,
-        f"every host that may run {name} is drained; `modelsplit host undrain` lets calls in again",
+        f"every host that may run {name} is drained; `modelsplit host list` tells which, and "
+        "`modelsplit host undrain NAME` lets calls in again",
         "Draining",
         retry_after_s=_DRAINED_RETRY_S,
     )

@@ -171,3 +171,8 @@ def _warnings(coverage: Coverage) -> Iterator[str]:
         short.append(f"{coverage.seconds / 60:.0f} minutes, less than an hour")
     if short:
         yield f"little was replayed ({'; '.join(short)}): read the figures as a hint"
+    for role, count in coverage.unanswered.items():
+        yield (
+            f"{count} calls of {role} are left out, and so is what they would have cost: none was "
+            "answered, so nobody knows how long its answers are"
+        )

@@ -108,7 +108,10 @@ def fit(calls: Iterable[Recorded], name: str = "fitted") -> Fit:
     by_model = _by_model(found.samples)
     known = {model: own for model, own in by_model.items() if len(own) >= _FEW}
     if not known:
-        raise TraceError(f"no model has {_FEW} answers whose durations are known")
+        raise TraceError(
+            f"no model has {_FEW} answers whose durations are known, so the host's figures cannot "
+            "be found; replay more calls, or give figures (--host-model)"
+        )
     warnings = [
         f"{model} has only {len(own)} answers with durations, and is left out"
         for model, own in by_model.items()

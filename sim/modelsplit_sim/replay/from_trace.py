@@ -69,9 +69,13 @@ class RecordedTraffic:
         self._policy = policy
         self._roles = Roles(policy)
         self._left_out: Counter[str] = Counter()
-        self._calls = self._usable(calls)
+        self._unanswered: Counter[str] = Counter()
+        self._calls = self._answered(self._usable(calls))
         if not self._calls:
-            raise TraceError("none of its calls can be replayed")
+            why = "none of its calls can be replayed"
+            if self._unanswered:
+                why += ": none was answered, so nobody knows how long answers are"
+            raise TraceError(f"{why}; replay more calls, or a shipped workload (--workload)")
         self._begins = self._calls[0].arrived
         self._seen = _tokens_seen(self._calls, shape)
         self._lengths = self._length_samples()
@@ -105,7 +109,7 @@ class RecordedTraffic:
         if load != 1.0:
             demands = [replace(demand, at=demand.at / load) for demand in demands]
         seconds = (self._calls[-1].arrived - self._begins) / load
-        coverage = Coverage(len(demands), seconds, parts, self._left_out)
+        coverage = Coverage(len(demands), seconds, parts, self._left_out, self._unanswered)
         return Traffic(demands, self.shares, self._behaviour.retries), coverage
 
     def _usable(self, calls: Iterable[Recorded]) -> list[Recorded]:
@@ -121,6 +125,13 @@ class RecordedTraffic:
             else:
                 usable.append(call)
         return usable
+
+    def _answered(self, calls: Iterable[Recorded]) -> list[Recorded]:
+        """Without those of a role none of whose calls tells how long its answers are."""
+        calls = list(calls)
+        told = {call.role for call in calls if call.embeds or _tells_its_length(call)}
+        self._unanswered.update(str(call.role) for call in calls if call.role not in told)
+        return [call for call in calls if call.role in told]
 
     def _demand(
         self,
@@ -180,7 +191,7 @@ class RecordedTraffic:
         if call.embeds:
             source["recorded"] += 1
             return 0
-        if call.ok and call.output_tokens is not None:
+        if call.output_tokens is not None and _tells_its_length(call):
             source["recorded"] += 1
             return call.output_tokens
         least = self._seen.get(number, 0.0)
@@ -202,7 +213,7 @@ class RecordedTraffic:
             if call.embeds:
                 continue
             for key in (_key(call), call.role):
-                if call.ok and call.output_tokens is not None:
+                if call.output_tokens is not None and _tells_its_length(call):
                     whole[key].append(call.output_tokens)
                 elif number in self._seen:
                     cut[key].append(self._seen[number])
@@ -270,6 +281,10 @@ class RecordedTraffic:
                 own = ended.get((role, model), [])
                 shares[role, model] = _shares(own if len(own) >= _ENOUGH else ended[role, ""])
         return {key: value for key, value in shares.items() if any(value)}
+
+
+def _tells_its_length(call: Recorded) -> bool:
+    return call.ok and call.output_tokens is not None
 
 
 def _key(call: Recorded) -> tuple[str | None, str]:

@@ -21,13 +21,15 @@ class Coverage:
     """Where the parts of the demands come from: by part, how many calls by source.
 
     ``calls``: replayed; ``left_out``: recorded and not replayed, by why. ``seconds``: from the
-    first arrival to the last.
+    first arrival to the last. ``unanswered``: calls left out of roles none of whose calls was
+    answered, by role.
     """
 
     calls: int
     seconds: float
     parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     left_out: Mapping[str, int] = field(default_factory=dict)
+    unanswered: Mapping[str, int] = field(default_factory=dict)
 
     def fields(self) -> dict[str, Any]:
         """As plain values."""
@@ -36,6 +38,7 @@ class Coverage:
             "seconds": self.seconds,
             "parts": {part: dict(sources) for part, sources in self.parts.items()},
             "left_out": dict(self.left_out),
+            "unanswered": dict(self.unanswered),
         }
 
 

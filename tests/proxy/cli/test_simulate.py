@@ -67,6 +67,21 @@ def test_a_trace_against_a_policy(
     assert "  length of the answer: 100 % recorded" in out
 
 
+def test_calls_that_nobody_answered_are_left_out_with_a_warning(
+    tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud = line(3) | {"llm_role": "CLOUD", "requested_model": "cloud", "llm_model": None}
+    cloud |= {"outcome": "E_MODEL_NOT_FOUND", "output_tokens": None}
+    trace = written(tmp_path / "trace.jsonl", [line(1), line(2), cloud])
+    assert simulated("--trace", trace, "--host-model", host, "--seeds", 1, "--json") == 0
+    report = orjson.loads(capsys.readouterr().out)
+    assert report["coverage"]["unanswered"] == {"CLOUD": 1}
+    assert report["warnings"][1] == (
+        "1 calls of CLOUD are left out, and so is what they would have cost: none was answered, "
+        "so nobody knows how long its answers are"
+    )
+
+
 def test_an_older_trace_is_read_as_well(
     tmp_path: Path, host: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

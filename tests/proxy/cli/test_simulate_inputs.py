@@ -30,6 +30,7 @@ def arguments(**said: Any) -> argparse.Namespace:
             "retries",
             "state",
             "admin",
+            "hosts",
         )
     )
     usual |= {"seeds": 3, "load": 1.0, "closed_loop": "jobs", "azure": None, "thin": 1}

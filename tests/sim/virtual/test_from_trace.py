@@ -225,5 +225,12 @@ def test_nothing_was_computed_while_a_model_did_not_come_to_be_loaded() -> None:
 def test_a_trace_of_which_nothing_can_be_replayed_is_an_error() -> None:
     with pytest.raises(TraceError, match="none of its calls can be replayed"):
         RecordedTraffic([call(0.0, role=None)], rules(), HOST)
-    with pytest.raises(TraceError, match="nobody knows how long its answers are"):
+    with pytest.raises(TraceError, match="nobody knows how long answers are; replay more calls"):
         drawn([left(0.0, 1.0)])
+
+
+def test_calls_of_a_role_that_answered_none_are_left_out_and_told() -> None:
+    calls = [call(0.0), ended(1.0, "E_MODEL_NOT_FOUND", role="CLOUD", output_tokens=None)]
+    traffic, coverage = RecordedTraffic(calls, rules(), HOST).drawn(1)
+    assert [demand.at for demand in traffic.demands] == [0.0]
+    assert (coverage.calls, coverage.unanswered) == (1, {"CLOUD": 1})
