@@ -62,8 +62,15 @@ async def test_the_port_for_an_agent_check_is_told_too(tmp_path: Path) -> None:
         text = await told(taken(address), settings(9, tmp_path, agent=address))
         assert "it is a modelsplit that runs there" in text
         assert text.endswith(" as in --agent 127.0.0.1:11502")
-        admin = Address("127.0.0.1", up.admin_port)
-        text = await told(taken(admin), settings(9, tmp_path, agent=admin))
+
+
+def test_who_waits_to_be_asked_answers_no_agent_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_holder, "_TIMEOUT_S", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = Address("127.0.0.1", silent.getsockname()[1])
+        text = explained(taken(address), settings(9, tmp_path, agent=address))
         assert text.endswith("; choose another, as in --agent 127.0.0.1:11502")
 
 
