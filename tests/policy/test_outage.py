@@ -52,5 +52,7 @@ def test_calls_wait_only_within_the_time_after_it_was_last_there(
         else:
             outage.lost(now)
             away_at = now if away_at is None else away_at
-        expected = there_at is not None and away_at is not None and now - away_at < WAIT_S
+        # The moment at which the wait ends, in the same arithmetic: sums of seconds are rounded.
+        waits = away_at is not None and away_at + WAIT_S > now
+        expected = there_at is not None and waits
         assert outage.waits(now) == expected
