@@ -11,6 +11,8 @@ import pytest
 
 from modelsplit_proxy.cli.commands import COMMANDS
 from modelsplit_proxy.cli.main import run
+from modelsplit_sim.config import SimConfig
+from support.fleets import fleet_up
 from support.harness import running
 
 if TYPE_CHECKING:
@@ -51,6 +53,12 @@ WORDS = {
     "keys check": "{keys}",
     "simulate": "--workload burst --seeds 1 --load 0.02",
 }
+# The same before several hosts.
+OF_HOSTS = {
+    "host list": "--admin {admin}",
+    "host drain": "a --admin {admin}",
+    "host undrain": "a --admin {admin}",
+}
 # What is not there, so that there is nothing to tell: an error in words, and no table.
 TOLD_IN_WORDS = {"baseline record", "budget reset"}
 
@@ -73,7 +81,16 @@ def test_every_command_with_a_table_has_it() -> None:
         for name, command in EVERY.items()
     }
     assert {name for name, names in flags.items() if "--json" not in names} == {*NO_TABLE}
-    assert {*WORDS} == EVERY.keys() - NO_TABLE.keys()
+    assert {*WORDS, *OF_HOSTS} == EVERY.keys() - NO_TABLE.keys()
+
+
+async def test_what_it_prints_of_hosts_is_json(capsys: pytest.CaptureFixture[str]) -> None:
+    async with fleet_up(a=(SimConfig(), {}), b=(SimConfig(), {})) as fleet:
+        for name, words in OF_HOSTS.items():
+            admin = f"127.0.0.1:{fleet.up.admin_port}"
+            typed = [*name.split(), *words.format(admin=admin).split(), "--json"]
+            assert await asyncio.to_thread(run, typed, {}) == 0
+            assert orjson.loads(capsys.readouterr().out)
 
 
 async def test_what_it_prints_is_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
