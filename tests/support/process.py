@@ -28,14 +28,16 @@ BARE = {
     if name in {"PATH", "PYTHONPATH", "HOME", "LANG", "COVERAGE_PROCESS_CONFIG", "TMPDIR"}
     or name.startswith("COV")
 } | {"TZ": "UTC"}
+# Where a child finds what of ``support`` it runs.
+_PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, (TESTS, BARE.get("PYTHONPATH"))))}
 
 # LISTEN_PID has to be the child's own: it sets it, then becomes the proxy.
 _ACTIVATED = """
 import os, sys
-fd, *options = sys.argv[1:]
+fd, module, *options = sys.argv[1:]
 os.dup2(int(fd), 3)
 os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="proxy")
-os.execv(sys.executable, [sys.executable, "-m", "modelsplit_proxy", "serve", *options])
+os.execv(sys.executable, [sys.executable, "-m", module, "serve", *options])
 """
 
 
@@ -160,9 +162,8 @@ async def serving(
         *("serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
         *("--upstream", f"http://127.0.0.1:{upstream}", "--state", str(state), *options),
     )
-    paths = {"PYTHONPATH": os.pathsep.join(filter(None, (TESTS, BARE.get("PYTHONPATH"))))}
     async with spawned(
-        *arguments, env=paths | (env or {}), closed_stdout=closed_stdout, wrapper=wrapper
+        *arguments, env=_PATHS | (env or {}), closed_stdout=closed_stdout, wrapper=wrapper
     ) as process:
         first = await process.talk(" listens on http://")
         process.port = _port(first.partition(" listens on ")[2])
@@ -205,15 +206,20 @@ async def activated(
     state: Path,
     *options: str,
     env: dict[str, str] | None = None,
+    module: str = "modelsplit_proxy",
 ) -> AsyncIterator[Process]:
-    """``modelsplit serve`` on a socket that it is given, as systemd does."""
+    """``modelsplit serve`` on a socket that it is given, as systemd does.
+
+    ``module``: that, or one of ``support`` that serves as it does.
+    """
     child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", _ACTIVATED, str(listener.fileno()), "--admin", "127.0.0.1:0"),
+        *(sys.executable, "-c", _ACTIVATED, str(listener.fileno()), module),
+        *("--admin", "127.0.0.1:0"),
         *("--upstream", f"127.0.0.1:{upstream}", "--state", str(state), *options),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         pass_fds=(listener.fileno(),),
-        env=BARE | (env or {}),
+        env=BARE | _PATHS | (env or {}),
     )
     process = Process(child, port=listener.getsockname()[1])
     try:
