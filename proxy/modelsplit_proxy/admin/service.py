@@ -20,7 +20,6 @@ from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.metrics.recent import NOW_S
 from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.runtime.parts import parts
-from modelsplit_proxy.watch.fleet import FleetProbe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.fleet import FleetLoadedModels
+    from modelsplit_proxy.watch.fleet import FleetLoadedModels, FleetProbe
     from modelsplit_proxy.watch.health import HealthMonitor
     from modelsplit_proxy.watch.installed_models import InstalledModels
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
@@ -207,7 +206,7 @@ class Service:
             shared_error="" if shared is None else shared.error or "",
             shared_step="" if shared is None else shared.ping,
             rivals=() if shared is None else shared.rivals,
-            hosts_away=parts.probe.away if isinstance(parts.probe, FleetProbe) else (),
+            hosts_away=parts.probe.away,
             hosts_shut=parts.probe.shut,
             state_directory=str(parts.budget_keeper.state),
             lost=tuple(row.name for row in parts.budget_keeper.standing() if row.presumed),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.providers.answer import bare_id
+from modelsplit_proxy.providers.messages import SilentWriter
 
 if TYPE_CHECKING:
     from modelsplit_proxy.providers.answer import Answer, Counts, ToolCall
@@ -21,17 +22,26 @@ _REASONS: Final = MappingProxyType(
         "refusal": "content_filter",
     }
 )
+_CHUNK: Final = "chat.completion.chunk"
+_COMPLETION: Final = "text_completion"
 _DONE: Final = b"data: [DONE]\n\n"
 
 
-class OpenAIWriter:
-    """Chunks as events. ``tells_usage``: the client asked for it in the stream."""
+class _Writer:
+    """What every object begins with. ``tells_usage``: the client asked for it in the stream."""
 
     def __init__(self, model: str, clock: Clock, *, tells_usage: bool) -> None:
         self._model = model
         self._created = int(clock.wall())
         self._tells_usage = tells_usage
         self._id = ""
+
+    def _head(self, kind: str) -> dict[str, Any]:
+        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+
+
+class OpenAIWriter(_Writer):
+    """Chunks as events."""
 
     def began(self, answer: Answer) -> bytes:
         self._id = _id_of(answer)
@@ -61,7 +71,7 @@ class OpenAIWriter:
     def ended(self, answer: Answer) -> bytes:
         last = self._chunk({}, _finish(answer))
         if self._tells_usage:
-            last += _event(self._head() | {"choices": [], "usage": _usage(answer.counts)})
+            last += _event(self._head(_CHUNK) | {"choices": [], "usage": _usage(answer.counts)})
         return last + _DONE
 
     def whole(self, answer: Answer) -> bytes:
@@ -81,61 +91,36 @@ class OpenAIWriter:
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-        return _event(self._head() | {"choices": [choice]})
-
-    def _head(self, kind: str = "chat.completion.chunk") -> dict[str, Any]:
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
+        return _event(self._head(_CHUNK) | {"choices": [choice]})
 
 
-class CompletionWriter:
+class CompletionWriter(_Writer, SilentWriter):
     """The same of a completion, which is nothing but text."""
-
-    def __init__(self, model: str, clock: Clock, *, tells_usage: bool) -> None:
-        self._model = model
-        self._created = int(clock.wall())
-        self._tells_usage = tells_usage
-        self._id = ""
 
     def began(self, answer: Answer) -> bytes:
         self._id = _id_of(answer, "cmpl")
         return b""
 
     def text(self, text: str) -> bytes:
-        return _event(self._head() | {"choices": [self._choice(text)]})
-
-    def thinking(self, text: str) -> bytes:
-        del text
-        return b""
-
-    sealed = thinking
-
-    def call_began(self, index: int, call: ToolCall) -> bytes:
-        del index, call
-        return b""
-
-    call_ended = call_began
-
-    def call_arguments(self, index: int, text: str) -> bytes:
-        del index, text
-        return b""
+        return _event(self._head(_COMPLETION) | {"choices": [self._choice(text)]})
 
     def ended(self, answer: Answer) -> bytes:
-        last = _event(self._head() | {"choices": [self._choice("", _finish(answer))]})
+        last = _event(self._head(_COMPLETION) | {"choices": [self._choice("", _finish(answer))]})
         if self._tells_usage:
-            last += _event(self._head() | {"choices": [], "usage": _usage(answer.counts)})
+            last += _event(
+                self._head(_COMPLETION) | {"choices": [], "usage": _usage(answer.counts)}
+            )
         return last + _DONE
 
     def whole(self, answer: Answer) -> bytes:
         self._id = _id_of(answer, "cmpl")
         choice = self._choice(answer.text, _finish(answer))
-        return tellable.dumps(self._head() | {"choices": [choice], "usage": _usage(answer.counts)})
+        return tellable.dumps(
+            self._head(_COMPLETION) | {"choices": [choice], "usage": _usage(answer.counts)}
+        )
 
     def _choice(self, text: str, finish_reason: str | None = None) -> dict[str, Any]:
         return {"text": text, "index": 0, "logprobs": None, "finish_reason": finish_reason}
-
-    def _head(self) -> dict[str, Any]:
-        kind = "text_completion"
-        return {"id": self._id, "object": kind, "created": self._created, "model": self._model}
 
 
 def _event(value: dict[str, Any]) -> bytes:

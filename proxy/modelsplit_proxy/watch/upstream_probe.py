@@ -46,8 +46,8 @@ class UpstreamProbe:
     """Watches the upstream's ``/api/version``. ``up`` is None until the first answer.
 
     ``mute_since``: when the first of the questions was asked that it has left unanswered since
-    its last answer, in loop time; None: it answers, or there is nobody to. ``shut``: as of several
-    hosts (``FleetProbe``), which one is not.
+    its last answer, in loop time; None: it answers, or there is nobody to. ``away`` and
+    ``shut``: as of several hosts (``FleetProbe``), which one is not.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class UpstreamProbe:
         self.version: str | None = None
         self.error: str | None = None
         self.mute_since: float | None = None
+        self.away: tuple[str, ...] = ()
         self.shut: tuple[str, ...] = ()
         self._away = False
         self._sooner = asyncio.Event()

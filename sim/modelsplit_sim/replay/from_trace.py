@@ -129,7 +129,7 @@ class RecordedTraffic:
     def _answered(self, calls: Iterable[Recorded]) -> list[Recorded]:
         """Without those of a role none of whose calls tells how long its answers are."""
         calls = list(calls)
-        told = {call.role for call in calls if call.embeds or _tells_its_length(call)}
+        told = {call.role for call in calls if call.embeds or _length(call) is not None}
         self._unanswered.update(str(call.role) for call in calls if call.role not in told)
         return [call for call in calls if call.role in told]
 
@@ -191,9 +191,10 @@ class RecordedTraffic:
         if call.embeds:
             source["recorded"] += 1
             return 0
-        if call.output_tokens is not None and _tells_its_length(call):
+        length = _length(call)
+        if length is not None:
             source["recorded"] += 1
-            return call.output_tokens
+            return length
         least = self._seen.get(number, 0.0)
         for key in (_key(call), call.role):
             sample = self._lengths.get(key)
@@ -212,9 +213,10 @@ class RecordedTraffic:
         for number, call in enumerate(self._calls):
             if call.embeds:
                 continue
+            length = _length(call)
             for key in (_key(call), call.role):
-                if call.output_tokens is not None and _tells_its_length(call):
-                    whole[key].append(call.output_tokens)
+                if length is not None:
+                    whole[key].append(length)
                 elif number in self._seen:
                     cut[key].append(self._seen[number])
         return {key: Survival(whole[key], cut[key]) for key in {*whole, *cut}}
@@ -283,8 +285,9 @@ class RecordedTraffic:
         return {key: value for key, value in shares.items() if any(value)}
 
 
-def _tells_its_length(call: Recorded) -> bool:
-    return call.ok and call.output_tokens is not None
+def _length(call: Recorded) -> int | None:
+    """Tokens of its answer; None: nobody knows how long a whole one is."""
+    return call.output_tokens if call.ok else None
 
 
 def _key(call: Recorded) -> tuple[str | None, str]:
