@@ -19,7 +19,7 @@ from modelsplit_sim.cloud import KEY, Cloud, Script
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.server import Sim
 from support.calls import ERROR_FIELDS
-from support.clouds import ITS_NAME, MODEL, approve, cloud_policy, with_a_cloud
+from support.clouds import ASKED, ITS_NAME, MODEL, approve, cloud_policy, with_a_cloud
 from support.harness import running
 
 if TYPE_CHECKING:
@@ -29,15 +29,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.flowing_time
 
-CHAT = {"messages": [{"role": "user", "content": "hi"}]}
-ASKED: dict[str, dict[str, Any]] = {
-    "/api/generate": {"prompt": "hi"},
-    "/api/chat": CHAT,
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": {"prompt": "hi"},
-    "/v1/responses": {"input": "hi"},
-    "/v1/messages": CHAT | {"max_tokens": 100},
-}
 # Where an answer is nothing but text.
 WITHOUT_TOOLS = ("/api/generate", "/v1/completions")
 NATIVE = "/api/chat"

@@ -17,6 +17,7 @@ import trustme
 from modelsplit_sim.cloud import KEY, Cloud, Script
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
+from support.clouds import ASKED as EVERY
 from support.clouds import MODEL, approve, cloud_policy, with_a_cloud
 from support.harness import running
 
@@ -27,12 +28,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.flowing_time
 
-CHAT = {"messages": [{"role": "user", "content": "hi"}]}
-ASKED: dict[str, dict[str, Any]] = {
-    "/api/generate": {"prompt": "hi"},
-    "/api/chat": CHAT,
-    "/v1/chat/completions": CHAT,
-    "/v1/messages": CHAT | {"max_tokens": 100},
+ASKED = {
+    route: EVERY[route]
+    for route in ("/api/generate", "/api/chat", "/v1/chat/completions", "/v1/messages")
 }
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
 FORM: dict[str, Any] = {"type": "json_schema", "json_schema": {"name": "p", "schema": SCHEMA}}

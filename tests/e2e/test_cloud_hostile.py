@@ -9,22 +9,13 @@ import pytest
 
 from modelsplit_sim.cloud import Script
 from support import messages as say
-from support.clouds import with_a_cloud
+from support.clouds import ASKED, with_a_cloud
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = pytest.mark.flowing_time
 
-CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
-ASKED: dict[str, dict[str, Any]] = {
-    "/api/generate": {"prompt": "hi"},
-    "/api/chat": CHAT,
-    "/v1/chat/completions": CHAT,
-    "/v1/completions": {"prompt": "hi"},
-    "/v1/responses": {"input": "hi"},
-    "/v1/messages": CHAT | {"max_tokens": 100},
-}
 TEXT = say.start() + say.text("hel", "lo")
 # Streams that cannot be whole.
 HOLES = {

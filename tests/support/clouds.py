@@ -22,6 +22,16 @@ if TYPE_CHECKING:
 MODEL = "claude-3-opus"
 ITS_NAME = "claude-3-opus-20240229"
 # Calls of every role may leave.
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}]}
+# What says hi, by route.
+ASKED: dict[str, dict[str, Any]] = {
+    "/api/generate": {"prompt": "hi"},
+    "/api/chat": CHAT,
+    "/v1/chat/completions": CHAT,
+    "/v1/completions": {"prompt": "hi"},
+    "/v1/responses": {"input": "hi"},
+    "/v1/messages": CHAT | {"max_tokens": 100},
+}
 FROM_ALL: Overlay = {"cloud": {"allow_from": {"roles": [role.value for role in Role]}}}
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from modelsplit_proxy.providers.openai_request import of_chat_completions
 from modelsplit_proxy.providers.question import Question, Terms, UntranslatableError
+from support.json_values import JSON
 
 ASKED: dict[str, Any] = {"model": "cloud", "messages": [{"role": "user", "content": "hi"}]}
 TERMS = Terms("claude-x", 1000)
@@ -140,13 +141,6 @@ def test_what_would_change_the_meaning_is_refused(fields: dict[str, Any]) -> Non
     assert 10 < len(str(refused.value)) < 120
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
 NAMES = st.sampled_from(
     ["messages", "tools", "tool_choice", "response_format", "stop", "temperature", "n", "reasoning"]
 )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from modelsplit_proxy.providers.proven_thoughts import seal_of
 from modelsplit_proxy.providers.question import Question, Terms, UntranslatableError
 from modelsplit_proxy.providers.responses_request import of_responses
+from support.json_values import JSON
 
 TERMS = Terms("claude-x", 1000)
 THINKS = Terms("claude-x", 9000, is_adaptive=True)
@@ -191,13 +192,6 @@ def test_what_would_change_the_meaning_is_refused(fields: dict[str, Any]) -> Non
     assert 10 < len(str(refused.value)) < 120
 
 
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
-    ),
-    max_leaves=8,
-)
 KINDS = st.sampled_from(["message", "function_call", "function_call_output", "reasoning", "x"])
 NAMES = st.sampled_from(
     [
