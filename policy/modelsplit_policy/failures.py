@@ -337,8 +337,19 @@ class Failure:
 
     def and_then(self, text: str) -> Failure:
         """The same, said with one thing more; what it said itself may be cut for it."""
-        more = f"; {text}"
-        return replace(self, message=self.message[: MESSAGE_MAX - len(more)] + more)
+        return replace(self, message=fitted(self.message, text))
+
+    def of_host(self, host: str) -> Failure:
+        """The same, said of that one of several hosts; what to do next stays, if it is the end."""
+        text = self.message
+        if text.startswith("Ollama "):
+            text = f"Ollama on {host} {text.removeprefix('Ollama ')}"
+        else:
+            text = f"host {host}: {text}"
+        what, _, step = text.rpartition("; ")
+        if len(text) > MESSAGE_MAX:
+            text = fitted(what, step) if what else text[:MESSAGE_MAX]
+        return replace(self, message=text)
 
     @property
     def status(self) -> int:
@@ -356,6 +367,12 @@ class Failure:
         if self.reason is Reason.UPSTREAM_REJECTED and self.code is not ErrorCode.RATE_LIMITED:
             return False
         return ERRORS[self.code].retry
+
+
+def fitted(what: str, step: str) -> str:
+    """A message of both: what happened, which is cut where it is too long, and what to do."""
+    more = f"; {step}"
+    return (what[: max(0, MESSAGE_MAX - len(more))] + more)[:MESSAGE_MAX]
 
 
 def said_back(text: str, limit: int = 40) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import AWAY, SEVERITY, Level, Signal
-from modelsplit_policy.hints import asking, pulling
+from modelsplit_policy.hints import UNIT, OllamaSteps, asking, pulling
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
@@ -54,6 +54,15 @@ _NO_TROUBLE: Final = frozenset(
     }
 )
 _WANTED: Final = frozenset({Reason.CALLS, Reason.USD, Reason.UPSTREAM_REJECTED, Reason.DRAINING})
+# Of what is no trouble, what is nobody's doing but the policy's.
+_POLICYS: Final = frozenset(
+    {
+        *(Reason.CALLS, Reason.USD, Reason.CLIENT_RATE, Reason.CLIENT_CONCURRENCY),
+        *(Reason.NO_APPROVAL, Reason.APPROVAL_EXPIRED, Reason.APPROVAL_REVOKED),
+        *(Reason.APPROVAL_SPENT, Reason.PRICE_UNKNOWN, Reason.EGRESS_DENIED),
+        *(Reason.ROLE_DENIED, Reason.MANAGEMENT_DENIED, Reason.ROLE_CANNOT_ESCALATE),
+    }
+)
 
 
 def is_trouble(role: str, code: str, reason: str) -> bool:
@@ -61,6 +70,13 @@ def is_trouble(role: str, code: str, reason: str) -> bool:
     if code == ErrorCode.MODEL_NOT_FOUND and role == Role.CHAT:
         return False  # which the client named
     return code not in _NO_TROUBLE and reason not in _WANTED
+
+
+def refused_by(reason: str) -> str:
+    """Whose doing it is, in words, that a call was refused so which is no trouble."""
+    if reason == Reason.DRAINING:
+        return "a host or modelsplit drains"
+    return "as the policy wants" if reason in _POLICYS else "what its clients sent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +124,14 @@ class Recovered(NamedTuple):
     cause: str = ""
 
 
-_LOOK: Final = "systemctl status ollama"
-_RESTART: Final = "systemctl restart ollama"
-
-
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known. Errors are in words, empty where there is none.
 
-    ``troubles``: the Health Guard's, and ``held`` what it only holds on to. ``stopped``: what
-    breakers stop, in words. ``rivals``: others that ask an Ollama of ours, in words.
-    ``hosts_away``: those of several hosts that do not answer while others do, in words;
-    ``hosts_shut``: all of them, where none takes calls and some are drained.
+    ``steps``: what to type about Ollama. ``troubles``: the Health Guard's, and ``held`` what it
+    only holds on to. ``stopped``: what breakers stop, in words. ``rivals``: others that ask an
+    Ollama of ours, in words. ``hosts_away``: those of several hosts that do not answer while
+    others do, in words; ``hosts_shut``: all, where none takes calls and some are drained.
     ``recovered``: since when all is well again, ``returned``: since when Ollama answers again;
     None: nothing was wrong. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
     state file as it is kept. ``asked_at``: where commands ask, and ``pulled_at``: where Ollama's
@@ -130,6 +142,7 @@ class Facts:
     upstream_up: bool | None = True
     upstream_error: str = ""
     upstream_hangs: bool = False
+    steps: OllamaSteps = UNIT
     returned: Recovered | None = None
     recovered: Recovered | None = None
     draining: bool = False
@@ -207,7 +220,8 @@ def _causes(facts: Facts) -> Iterator[Cause]:
         yield Cause(Level.CRITICAL, text, running)
     if facts.upstream_up is False:
         text = f"Ollama at {facts.upstream} is not answering ({facts.upstream_error})"
-        yield Cause(Level.CRITICAL, text, _RESTART if facts.upstream_hangs else _LOOK)
+        step = facts.steps.restart if facts.upstream_hangs else facts.steps.start
+        yield Cause(Level.CRITICAL, text, step)
     if facts.hosts_shut:
         text = f"no host takes calls: {', '.join(facts.hosts_shut)}"
         yield Cause(Level.CRITICAL, text, asking("modelsplit host list", facts.asked_at))

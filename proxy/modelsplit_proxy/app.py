@@ -106,6 +106,7 @@ from modelsplit_proxy.runtime.clock import (
 )
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
 from modelsplit_proxy.runtime.loop_lag import LoopLag
+from modelsplit_proxy.runtime.systemd import has_unit as has_unit_of
 from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.storage.retention import Retention, RetentionLimits
 from modelsplit_proxy.storage.state_lock import StateLock
@@ -269,7 +270,9 @@ class App:
         self, name: Host, at: Address, pool: UpstreamPool, model_list: ModelList
     ) -> UpstreamHost:
         """Everything of one host, wired together."""
-        target = UpstreamTarget(at.host, at.port, str(at))
+        # At another port nobody knows whether it is the unit's.
+        has_unit = not other_than_usual(str(at)) and has_unit_of("ollama.service")
+        target = UpstreamTarget(at.host, at.port, str(at), has_unit)
         probe, line = UpstreamProbe(pool, target), self.admission_queue.at(name)
         wait_s = self.policy.global_.restart_wait_ms / 1000
         breakers = self.breakers.at(name)

@@ -132,7 +132,7 @@ async def test_as_soon_as_it_is_back_nobody_is_refused() -> None:
         refused = await ask(up, 5)
         assert (refused.status, refused.json["error_code"]) == (502, "E_UNREACHABLE_LOCAL")
         assert (refused.json["reason"], refused["Retry-After"]) == ("connect_refused", "1")
-        assert "try `systemctl status ollama`; asked again in 1 s" in refused.json["error"]
+        assert "ollama serve`; asked again in 1 s" in refused.json["error"]
         assert up.calls.records[-1].attempts[0].dispatched is None
         await up.sim.start()
         await up.until(lambda: up.app.probe.up is True)

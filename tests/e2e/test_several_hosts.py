@@ -11,7 +11,7 @@ import pytest
 from modelsplit_policy.vocabulary import Host
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
-from support.fleets import MODEL, fleet_up
+from support.fleets import MODEL, fleet_up, question
 
 QUICK = SimConfig(tokens=1, num_parallel=4)
 # Every seat is anybody's.
@@ -118,6 +118,45 @@ async def test_who_wants_no_second_attempt_gets_none_elsewhere() -> None:
             headers = {"X-LLM-No-Fallback": "1"}
             answer = await client.request("POST", "/api/generate", body, headers)
         assert (answer.status, answer["X-LLM-Host"], answer["X-LLM-Attempt"]) == (502, "a", "1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "stream", "words"),
+    [
+        (Kind.CUT_FIN, True, "Ollama on a broke off its answer: "),
+        (Kind.ERROR_LINE, True, "Ollama on a failed mid-answer: "),
+        (Kind.CUT_CLEAN, True, "Ollama on a ended its answer without "),
+        (Kind.RESET, False, "Ollama on a at http://127.0.0.1:"),
+        (Kind.STATUS, False, "Ollama on a answered 500: "),
+        (Kind.GARBAGE, False, "Ollama on a at http://127.0.0.1:"),
+    ],
+)
+async def test_a_call_that_failed_at_a_host_names_it(
+    kind: Kind, words: str, *, stream: bool
+) -> None:
+    longer = SimConfig(tokens=4)
+    async with fleet_up(a=(longer, {}), b=(longer, {"tier": 2})) as fleet:
+        fleet.sims["a"].faults.add(kind, path="/api/generate", after=1)
+        async with fleet.up.client() as client:
+            body = question("planner", stream=stream)
+            await client.request("POST", "/api/generate", body, {"X-LLM-No-Fallback": "1"})
+        [record] = await fleet.up.calls.wait(1)
+        assert record.failure is not None
+        assert record.failure.message.startswith(words)
+
+
+async def test_a_drained_host_is_told_as_what_it_is() -> None:
+    async with fleet_up(a=(QUICK, {}), b=(QUICK, {})) as fleet:
+        for name in "ab":
+            fleet.up.app.admission_queue.drain(Host(name), is_drained=True)
+        refused = await fleet.ask("planner")
+        assert (refused.status, refused.json["reason"]) == (503, "draining")
+        story = await admin(fleet.up, f"/requests/{refused['X-Request-Id']}")
+        assert story["no_fallback"] == "drained"
+        async with fleet.up.admin() as client:
+            text = (await client.request("GET", "/stats?format=text")).body.decode()
+        assert "refused  PLANNER: draining 1 (a host or modelsplit drains)" in text
+        assert "what its clients sent" not in text
 
 
 async def test_a_model_that_has_just_gone_from_a_host_is_asked_of_another() -> None:

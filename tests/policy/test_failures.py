@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.failures import ERRORS, ErrorCode, Failure, Reason, for_provider, said_back
+from modelsplit_policy.failures import (
+    ERRORS,
+    MESSAGE_MAX,
+    ErrorCode,
+    Failure,
+    Reason,
+    fitted,
+    for_provider,
+    said_back,
+)
 from modelsplit_policy.vocabulary import Provider
 
 STATUSES = {
@@ -142,3 +151,26 @@ def test_whatever_was_said_can_be_encoded_and_stays_on_one_line(said: str) -> No
     shown = said_back(said)
     assert len(shown.encode().splitlines()) <= 1
     assert len(shown) <= 40
+
+
+@pytest.mark.parametrize(
+    ("said", "then"),
+    [
+        ("Ollama answered 500: x", "Ollama on big answered 500: x"),
+        ("m was not done within 15 s", "host big: m was not done within 15 s"),
+        (f"{'x' * 190}; ask again", f"host big: {'x' * 179}; ask again"),
+        ("x" * 200, f"host big: {'x' * 190}"),
+    ],
+)
+def test_a_failure_of_one_of_several_hosts_names_it_and_keeps_what_to_do(
+    said: str, then: str
+) -> None:
+    failure = Failure(ErrorCode.UPSTREAM_LOCAL, Reason.STATUS, said, "Upstream Failed")
+    assert failure.of_host("big").message == then
+    assert len(then) <= MESSAGE_MAX
+
+
+def test_of_a_message_that_is_too_long_the_step_stays() -> None:
+    assert fitted("a", "b") == "a; b"
+    assert fitted("a" * 300, "step") == f"{'a' * 194}; step"
+    assert fitted("a", "b" * 300) == f"; {'b' * 198}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from modelsplit_policy import verdict
 from modelsplit_policy.health import SEVERITY, Level
 from modelsplit_policy.health_samples import not_closed
+from modelsplit_policy.hints import ollamas_steps
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.verdict import SILENT_S, Facts, Recovered, RoleFacts, Silent, Verdict
 from modelsplit_policy.vocabulary import Provider, Role
@@ -184,11 +185,13 @@ class Service:
     def _facts(self) -> Facts:
         parts = self._parts
         guard, store, shared = parts.monitor.guard, parts.store, parts.budget_keeper.shared
+        asked_at = other_than_default(parts.admin())
         return Facts(
             upstream=f"http://{parts.target.authority}",
             upstream_up=parts.probe.up,
             upstream_error=parts.probe.error or "",
             upstream_hangs=parts.probe.mute_since is not None,
+            steps=ollamas_steps(asked_at) if parts.policy.hosts else parts.target.steps,
             returned=self._has_returned(),
             recovered=self._has_recovered(),
             draining=parts.lifecycle.draining,
@@ -213,7 +216,7 @@ class Service:
             set_aside="" if store.set_aside is None else store.set_aside.name,
             records_lost=parts.recorder.dropped,
             tasks_error=tasks.trouble(parts.tasks.watchers()) or "",
-            asked_at=other_than_default(parts.admin()),
+            asked_at=asked_at,
             pulled_at=parts.installed.pulled_at,
         )
 

@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.parallelism import Basis
+from modelsplit_policy.verdict import refused_by
 from modelsplit_proxy.admin import host_rows, latency_table
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime import local_time
@@ -108,12 +109,13 @@ def _oldest(waiters: list[dict[str, Any]], role: str) -> str:
 
 
 def _failures(recent: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """By reason; what clients did wrong apart from what failed."""
+    """By reason; what failed apart from what was refused, and that by whose doing it is."""
     for role, row in recent.items():
         if row["reasons"]:
             yield f"failed   {role}: {_counts(row['reasons'])}"
-        if row["refused"]:
-            yield f"refused  {role}: {_counts(row['refused'])} (what its clients sent)"
+        for whose in sorted(set(map(refused_by, row["refused"]))):
+            counts = {key: n for key, n in row["refused"].items() if refused_by(key) == whose}
+            yield f"refused  {role}: {_counts(counts)} ({whose})"
         if row["left"]:
             yield f"left     {role}: {row['left']} by their clients"
 

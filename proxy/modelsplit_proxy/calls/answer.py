@@ -201,7 +201,7 @@ class AnswerReader:
         if result is None:
             self._reply.complete()
         else:
-            self._reply.break_off(self._break_failure(result), None)
+            self._reply.break_off(self._of_host(self._break_failure(result)), None)
 
     async def _stream(
         self, exchange: Exchange, head: UpstreamHead, bounds: Callable[[], Bounds]
@@ -235,7 +235,8 @@ class AnswerReader:
             self._observe(kept)
             self._reply.complete()
         else:
-            self._reply.break_off(self._stream_failure(result, verdict), verdict)
+            failure = self._of_host(self._stream_failure(result, verdict))
+            self._reply.break_off(failure, verdict)
 
     def _ping(self, tail: Tail | None, last: float) -> Reason | None:
         """In the silence after ``last``: show the client that it is waited for.
@@ -377,7 +378,11 @@ class AnswerReader:
             return result.failure
         upstream = f"http://{self.parts.target.authority}"
         return upstream_failures.failure_of_error(
-            result, upstream=upstream, provider=self._provider, gone=self._is_down
+            result,
+            upstream=upstream,
+            steps=self.parts.target.steps,
+            provider=self._provider,
+            gone=self._is_down,
         )
 
     def _break_failure(self, result: UpstreamError | Reason) -> Failure:
@@ -385,7 +390,10 @@ class AnswerReader:
             if result.failure is not None:
                 return result.failure
             return upstream_failures.failure_of_break(
-                result, provider=self._provider, gone=self._is_down
+                result,
+                steps=self.parts.target.steps,
+                provider=self._provider,
+                gone=self._is_down,
             )
         return overload.cut_short() if result is Reason.DRAINING else self.late(result)
 
@@ -399,11 +407,18 @@ class AnswerReader:
         """Whether Ollama is known not to answer."""
         return self.parts.probe.up is False
 
+    def _of_host(self, failure: Failure) -> Failure:
+        """The same with the name of the host that was asked, where it is one of several."""
+        attempt = self._attempt
+        if attempt.host is None or attempt.dispatched is None:
+            return failure
+        return failure.of_host(attempt.host)
+
     def broken(self, error: UpstreamError) -> Setback:
         return self.set_back(self._early_failure(error))
 
     def set_back(
         self, failure: Failure, head: UpstreamHead | None = None, body: bytes = b""
     ) -> Setback:
-        self._attempt.failure = failure
+        self._attempt.failure = failure = self._of_host(failure)
         return Setback(failure, None if head is None else OwnAnswer(head, body, self._role))

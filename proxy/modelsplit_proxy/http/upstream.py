@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import httptools
 
+from modelsplit_policy.hints import OllamaSteps, ollama_steps
 from modelsplit_proxy.http.keepalive import keep_alive
+from modelsplit_proxy.http.origin_guard import is_loopback
 from modelsplit_proxy.http.upstream_state import (
     ENDED,
     RECEIVING,
@@ -41,17 +43,23 @@ if TYPE_CHECKING:
 class UpstreamTarget:
     """Where Ollama is: ``host`` and ``port`` to connect to, ``authority`` for ``Host``.
 
-    ``host_line``: that header line, as every request carries it.
+    ``host_line``: that header line, as every request carries it. ``has_unit``: systemd runs it
+    here, as far as anybody can tell; ``steps``: so people are told to type this about it.
     """
 
     host: str
     port: int
     authority: str
+    has_unit: bool = field(default=False, repr=False)
+    steps: OllamaSteps = field(init=False, repr=False)
     host_line: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         line = b"Host: %b\r\n" % self.authority.encode("ascii")
         object.__setattr__(self, "host_line", line)
+        is_here = is_loopback(self.host)
+        steps = ollama_steps(self.authority, is_here=is_here, has_unit=self.has_unit)
+        object.__setattr__(self, "steps", steps)
 
 
 # Bounds on what an upstream may put into a head: far above anything Ollama sends, far

@@ -31,7 +31,7 @@ _EVERY_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RoleRecently:
-    """One role. ``failed``: by reason, the service's failures; ``refused``: what clients did.
+    """One role. ``failed``: by reason, the service's failures; ``refused``: what is none of them.
 
     ``left``: calls that their clients left. ``failed_now``: the failures of the last minute, or of
     a shorter time that was asked for. ``p50_s`` and ``p95_s``: of answered calls; None: there was
@@ -109,7 +109,7 @@ class Recent:
 
 
 def _by_reason(role: Role, now: Totals, before: Totals) -> tuple[Counter[str], Counter[str]]:
-    """The failures of the service, and what clients did, since ``before``."""
+    """The failures of the service, and what was refused else, since ``before``."""
     failed: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     for code, reason, count in _errors(role, now, before):

@@ -14,6 +14,7 @@ import orjson
 
 from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import said_back
+from modelsplit_policy.hints import ollamas_steps
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.collect import Collector
@@ -173,7 +174,9 @@ class EveryHost:
 
     def _unreachable(self, error: UpstreamError) -> Failure:
         upstream = ", ".join(f"http://{host.target.authority}" for host in self._hosts)
-        return upstream_failures.failure_of_error(error, upstream=upstream, provider=Provider.LOCAL)
+        return upstream_failures.failure_of_error(
+            error, upstream=upstream, steps=ollamas_steps(), provider=Provider.LOCAL
+        )
 
     def _request_bytes(self, host: UpstreamHost) -> bytes:
         request, body = self._change.request, self._change.body

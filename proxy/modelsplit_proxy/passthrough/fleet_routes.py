@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.hints import ollamas_steps
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Action, Provider
 from modelsplit_proxy.http import cors, headers
@@ -179,7 +180,9 @@ class FleetRoutes:
         fleet = self._parts.fleet
         error = errors[0] if errors else UpstreamError(Fault.REFUSED, "no host is there")
         upstream = ", ".join(f"http://{host.target.authority}" for host in fleet.hosts)
-        return upstream_failures.failure_of_error(error, upstream=upstream, provider=Provider.LOCAL)
+        return upstream_failures.failure_of_error(
+            error, upstream=upstream, steps=ollamas_steps(), provider=Provider.LOCAL
+        )
 
     def _send(self, passing: Passing, body: bytes) -> None:
         request, down = passing.request, passing.down

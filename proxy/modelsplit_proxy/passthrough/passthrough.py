@@ -163,5 +163,10 @@ class Passthrough:
     def _failure(self, error: UpstreamError) -> Failure:
         if self._malformed is not None:
             return self._malformed
-        upstream = f"http://{self._parts.target.authority}"
-        return upstream_failures.failure_of_error(error, upstream=upstream, provider=Provider.LOCAL)
+        target = self._parts.target
+        return upstream_failures.failure_of_error(
+            error,
+            upstream=f"http://{target.authority}",
+            steps=target.steps,
+            provider=Provider.LOCAL,
+        )

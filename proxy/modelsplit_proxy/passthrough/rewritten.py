@@ -83,9 +83,12 @@ class Questioning:
         try:
             return await self._ask_in_turn(bound_s)
         except UpstreamError as error:
-            upstream = f"http://{self._parts.target.authority}"
+            target = self._parts.target
             return upstream_failures.failure_of_error(
-                error, upstream=upstream, provider=Provider.LOCAL
+                error,
+                upstream=f"http://{target.authority}",
+                steps=target.steps,
+                provider=Provider.LOCAL,
             )
         except TimeoutError:
             if before is None:

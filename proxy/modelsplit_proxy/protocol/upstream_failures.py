@@ -6,7 +6,14 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider, said_back
+from modelsplit_policy.failures import (
+    ErrorCode,
+    Failure,
+    Reason,
+    fitted,
+    for_provider,
+    said_back,
+)
 from modelsplit_policy.hints import pulling
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http.upstream import Fault
@@ -16,6 +23,7 @@ from modelsplit_proxy.protocol.stream_end import json_object
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from modelsplit_policy.hints import OllamaSteps
     from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.http.upstream import UpstreamError, UpstreamHead
 # Ollama says nothing about when to come back; its queue moves in seconds.
@@ -194,40 +202,47 @@ def _rejected(status: int, message: str) -> Failure:
 
 
 def failure_of_error(
-    error: UpstreamError, *, upstream: str, provider: Provider, gone: bool = False
+    error: UpstreamError,
+    *,
+    upstream: str,
+    steps: OllamaSteps,
+    provider: Provider,
+    gone: bool = False,
 ) -> Failure:
     """What a broken exchange amounts to while the client has not seen a byte.
 
-    ``gone``: nobody has answered there since.
+    ``steps``: what to type about that upstream. ``gone``: nobody has answered there since.
     """
     reason = Reason(error.fault.value)
     if error.fault is Fault.CONNECT_TIMEOUT:
         late = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
         text = f"Ollama at {upstream} is not answering ({error})"
-        return Failure(late, reason, text[:200], "Connect Timeout")
+        return Failure(late, reason, fitted(text, f"try `{steps.look}`"), "Connect Timeout")
     code = for_provider(ErrorCode.UNREACHABLE_LOCAL, provider)
     message = f"Ollama at {upstream} broke off before its answer: {str(error)[:_DETAIL_MAX]}"
-    message = f"{message}; {_next_step(error, gone=gone)}"
+    step = _next_step(error, steps, gone=gone)
     if error.fault in {Fault.REFUSED, Fault.DNS}:
-        message = f"Ollama at {upstream} is not answering ({error}); is it running?"
-        message += " try `systemctl status ollama`"
-    return Failure(code, reason, message[:200], "Ollama Unreachable")
+        message = f"Ollama at {upstream} is not answering ({error})"
+        step = f"is it running? try `{steps.start}`"
+    return Failure(code, reason, fitted(message, step), "Ollama Unreachable")
 
 
-def failure_of_break(error: UpstreamError, *, provider: Provider, gone: bool = False) -> Failure:
+def failure_of_break(
+    error: UpstreamError, *, steps: OllamaSteps, provider: Provider, gone: bool = False
+) -> Failure:
     """What a broken exchange amounts to once the answer has begun. ``gone``: as above."""
     code = for_provider(ErrorCode.STREAM_BROKEN_LOCAL, provider)
     message = f"Ollama broke off its answer: {str(error)[:_DETAIL_MAX]}; it is not whole, ask again"
-    message = f"{message}; {_next_step(error, gone=gone)}"
-    return Failure(code, Reason(error.fault.value), message[:200], "Stream Broken")
+    text = fitted(message, _next_step(error, steps, gone=gone))
+    return Failure(code, Reason(error.fault.value), text, "Stream Broken")
 
 
-def _next_step(error: UpstreamError, *, gone: bool) -> str:
+def _next_step(error: UpstreamError, steps: OllamaSteps, *, gone: bool) -> str:
     if gone:
-        return "it has not answered since; try `systemctl status ollama`"
+        return f"it has not answered since; try `{steps.start}`"
     if error.fault is Fault.PROTOCOL:
         return "is --upstream an Ollama?"
-    return "was it stopped? try `systemctl status ollama`"
+    return f"was it stopped? try `{steps.look}`"
 
 
 def first_byte_timeout(bound_s: float, target: str) -> Failure:

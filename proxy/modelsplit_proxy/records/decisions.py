@@ -6,13 +6,16 @@ Made when the record is written, not while the call runs.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy import fallback
 from modelsplit_policy.call import State
 from modelsplit_policy.failures import BUDGET, Reason
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelsplit_policy.tickets import Seats
     from modelsplit_proxy.records.record import Attempt, CallRecord, Routing
 
@@ -47,13 +50,28 @@ def _unseated(attempt: Attempt, started: float) -> dict[str, Any]:
     return out | of_attempt(attempt, started)
 
 
+# Of a first attempt that no other model was asked after; any other: ``no_cause``.
+_NO_CAUSES: Final[Mapping[Reason, str]] = MappingProxyType(
+    {
+        Reason.QUEUE_FULL: "same_line",
+        Reason.QUEUE_TIMEOUT: "same_line",
+        Reason.SHED: "same_line",
+        Reason.DRAINING: "drained",
+        Reason.EGRESS_DENIED: "not_allowed",
+    }
+)
+_NOT_ALLOWED: Final = MappingProxyType(dict.fromkeys(BUDGET, "not_allowed"))
+
+
 def why_no_fallback(record: CallRecord) -> str | None:
     """Why a call that failed had no second attempt, in one word; None: it had, or is well.
 
     ``not_asked``: it was refused before anybody was asked. ``not_wanted``: the client said so.
     ``bound``: another model's answer would have been a wrong one. ``none_left``: it began with
     the fallback. ``none``: the policy names none. ``begun``: the client had its first bytes.
-    ``no_cause``: another model could not have helped. ``no_seat``: the second model found none.
+    ``no_cause``: another model could not have helped. ``same_line``: it would have stood in the
+    same line. ``drained``: its hosts are drained, and no other model is asked for that.
+    ``not_allowed``: a budget or the policy said no. ``no_seat``: the second model found none.
     ``no_budget``: its budget had no room for it, or could not be counted. ``breaker_open``: calls
     to it, or to its provider, were stopped. ``turned_away``: it was asked, and would not serve such
     a request. ``not_installed``, ``incapable``: it was not asked, being known not to be there, or
@@ -83,9 +101,9 @@ def _why_unseated(attempt: Attempt) -> str:
 
 
 def _why_nobody_else(record: CallRecord, routing: Routing) -> str:
-    first = record.attempts[0].failure
+    first = record.attempts[0].failure or record.failure
     if first is not None and not fallback.is_cause(first):
-        return "no_cause"
+        return _NO_CAUSES.get(first.reason) or _NOT_ALLOWED.get(first.code, "no_cause")
     if routing.starts_at_fallback:
         return "none_left"
     if record.asked.no_fallback:

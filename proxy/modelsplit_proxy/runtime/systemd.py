@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,6 +21,22 @@ UNNAMED: Final = "unknown"  # what systemd itself calls a descriptor without a n
 # The manager reads its socket promptly; when it does not, a lost status line is better than a
 # stalled event loop. Long enough for a manager that is busy with its own boot.
 SEND_TIMEOUT_S: Final = 0.25
+_BOOTED: Final = "run/systemd/system"  # sd_booted(3)
+# Where systemd.unit(5) has the units of the system.
+_UNIT_FOLDERS: Final = (
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+
+
+def has_unit(name: str, root: Path = Path("/")) -> bool:
+    """Whether systemd runs this machine and has a unit of that name; it need not be started."""
+    if not (root / _BOOTED).is_dir():
+        return False
+    return any((root / folder / name).is_file() for folder in _UNIT_FOLDERS)
 
 
 class Notifier:

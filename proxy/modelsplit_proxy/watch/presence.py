@@ -48,7 +48,7 @@ class Presence:
         self._installed = installed
         # The version that it told last.
         self._version: str | None = None
-        self._upstream = f"http://{target.authority}"
+        self._upstream, self._steps = f"http://{target.authority}", target.steps
         self._end: asyncio.TimerHandle | None = None
         self._hangs = False
 
@@ -80,7 +80,9 @@ class Presence:
         now = loop.time()
         if self._outage.lost(now) and (left_s := self._outage.left_s(now)) > 0:
             self._queue.hold(
-                failure_of_error(error, upstream=self._upstream, provider=Provider.LOCAL)
+                failure_of_error(
+                    error, upstream=self._upstream, steps=self._steps, provider=Provider.LOCAL
+                )
             )
             self._end = loop.call_later(left_s, self._too_long)
         return self._outage.waits(now)

@@ -30,8 +30,6 @@ _EVERY_AWAY_S: Final = 0.2
 _NOBODY: Final = frozenset({Fault.REFUSED, Fault.DNS})
 _TIMEOUT_S: Final = 5.0
 _MAX_BYTES: Final = 64 * 1024
-_GONE: Final = "Is it running? try `systemctl status ollama`"
-_HANGS: Final = "It hangs: try `systemctl restart ollama`"
 
 
 class ProbeListener(Protocol):
@@ -145,8 +143,16 @@ class UpstreamProbe:
                 "Ollama at http://%s is not answering (%s); calls fail until it does. %s",
                 self._target.authority,
                 error,
-                _GONE if mute_since is None else _HANGS,
+                self._step(hangs=mute_since is not None),
             )
+
+    def _step(self, *, hangs: bool) -> str:
+        target = self._target
+        if not hangs:
+            return f"Is it running? try `{target.steps.start}`"
+        if target.has_unit:
+            return f"It hangs: try `{target.steps.restart}`"
+        return f"It hangs: restart it; `{target.steps.restart}` tells when it answers"
 
 
 def _version_of(status: int, body: bytes) -> str:

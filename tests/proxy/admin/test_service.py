@@ -85,7 +85,8 @@ async def test_ollama_is_away_and_comes_back() -> None:
         await up.app.probe.ask()
         up.app.monitor.look()
         health = await seen(up)
-        assert (health["level"], health["next"]) == ("CRITICAL", "systemctl status ollama")
+        start = f"OLLAMA_HOST={up.app.target.authority} ollama serve"
+        assert (health["level"], health["next"]) == ("CRITICAL", start)
         assert len(health["causes"]) == 1
         await up.sim.start()
         await up.app.probe.ask()
@@ -159,7 +160,7 @@ async def test_the_log_tells_each_change_of_the_level_that_is_shown(
     told = [line for line in caplog.messages if line.startswith("health is ")]
     away = f"Ollama at http://{where} is not answering (connection refused)"
     assert told == [
-        f"health is CRITICAL: {away}; next: systemctl status ollama",
+        f"health is CRITICAL: {away}; next: OLLAMA_HOST={where} ollama serve",
         f"health is OK again, after 0 s; it was: {away}",
     ]
 

@@ -33,7 +33,7 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
         "failed": 3,
         "reasons": {"stall": 1, "status": 2},
         "p50_ms": 1234.5,
-        "refused": {"bad_json": 4},
+        "refused": {"egress_denied": 1, "bad_json": 4, "calls": 3, "draining": 2},
         "left": 2,
     }
     stats["running"] = [
@@ -64,6 +64,8 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
     assert chat.split()[-5:] == ["9", "3", "1.23", "s", "-"]
     for line in (
         "failed   CHAT: status 2, stall 1",
+        "refused  CHAT: draining 2 (a host or modelsplit drains)",
+        "refused  CHAT: calls 3, egress_denied 1 (as the policy wants)",
         "refused  CHAT: bad_json 4 (what its clients sent)",
         "left     CHAT: 2 by their clients",
         "running  CHAT m 12.3 s, no answer yet, request-numb",

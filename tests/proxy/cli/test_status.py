@@ -64,7 +64,7 @@ async def test_an_absent_ollama_is_degraded_and_said_so(capsys: pytest.CaptureFi
     assert code == 1
     assert text.startswith("CRITICAL  Ollama at http://127.0.0.1:")
     assert " is not answering: connection refused\n" in text
-    assert "\nnext     systemctl status ollama\n" in text
+    assert f"\nnext     OLLAMA_HOST=127.0.0.1:{up.sim.port} ollama serve\n" in text
 
 
 async def test_a_proxy_whose_budgets_another_one_counts_says_so_everywhere(

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import MESSAGE_MAX, ErrorCode, Failure, Reason
 from modelsplit_policy.fallback import is_cause
+from modelsplit_policy.hints import UNIT, OllamaSteps, ollama_steps, ollamas_steps
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
 from modelsplit_proxy.protocol import upstream_failures
@@ -140,7 +141,7 @@ def test_a_body_explains_if_a_client_can_show_it(body: bytes, *, does: bool) -> 
 def test_a_broken_exchange_is_told_before_and_after_the_first_byte(fault: Fault) -> None:
     error = UpstreamError(fault, "seen " + LONG)
     before = upstream_failures.failure_of_error(
-        error, upstream="http://127.0.0.1:11434", provider=Provider.LOCAL
+        error, upstream="http://127.0.0.1:11434", steps=UNIT, provider=Provider.LOCAL
     )
     late = fault is Fault.CONNECT_TIMEOUT
     code = ErrorCode.TIMEOUT_LOCAL if late else ErrorCode.UNREACHABLE_LOCAL
@@ -151,40 +152,64 @@ def test_a_broken_exchange_is_told_before_and_after_the_first_byte(fault: Fault)
     assert is_cause(before) == reached
     assert len(before.message) <= 200
     if reached:
-        after = upstream_failures.failure_of_break(error, provider=Provider.CLOUD)
+        after = upstream_failures.failure_of_break(error, steps=UNIT, provider=Provider.CLOUD)
         assert (after.code, after.reason) == (ErrorCode.STREAM_BROKEN_CLOUD, fault.value)
         assert len(after.message) <= 200
 
 
-def test_an_ollama_that_is_not_there_is_told_with_what_to_do() -> None:
-    error = UpstreamError(Fault.REFUSED, "connection refused")
-    failure = upstream_failures.failure_of_error(
-        error, upstream="http://h:1", provider=Provider.LOCAL
-    )
-    assert failure.message == (
-        "Ollama at http://h:1 is not answering (connection refused); "
-        "is it running? try `systemctl status ollama`"
-    )
+# Where it runs, and what is then told: nobody listens there, it broke off, it hangs.
+ASK = "curl -m 5 http://127.0.0.1:9/api/version"
+HERE = ollama_steps("127.0.0.1:9", is_here=True, has_unit=False)
+AWAY = ollama_steps("gpu:11434", is_here=False, has_unit=False)
 
 
 @pytest.mark.parametrize(
-    ("fault", "gone", "step"),
+    ("steps", "step"),
     [
-        (Fault.RESET, False, "was it stopped? try `systemctl status ollama`"),
-        (Fault.TRUNCATED, False, "was it stopped? try `systemctl status ollama`"),
-        (Fault.RESET, True, "it has not answered since; try `systemctl status ollama`"),
-        (Fault.PROTOCOL, False, "is --upstream an Ollama?"),
+        (UNIT, "systemctl status ollama"),
+        (HERE, "OLLAMA_HOST=127.0.0.1:9 ollama serve"),
+        (AWAY, "curl -m 5 http://gpu:11434/api/version"),
+        (ollamas_steps("127.0.0.1:2"), "modelsplit host list --admin 127.0.0.1:2"),
     ],
 )
-def test_a_call_that_was_cut_is_told_what_to_do(fault: Fault, step: str, *, gone: bool) -> None:
+@pytest.mark.parametrize("long", ["", LONG])
+def test_an_ollama_that_is_not_there_is_told_with_what_to_do(
+    steps: OllamaSteps, step: str, long: str
+) -> None:
+    error = UpstreamError(Fault.REFUSED, "connection refused" + long)
+    failure = upstream_failures.failure_of_error(
+        error, upstream="http://h:1", steps=steps, provider=Provider.LOCAL
+    )
+    assert failure.message.startswith("Ollama at http://h:1 is not answering (connection refused")
+    assert failure.message.endswith(f"; is it running? try `{step}`")
+    assert len(failure.message) <= MESSAGE_MAX
+
+
+@pytest.mark.parametrize(
+    ("fault", "gone", "steps", "step"),
+    [
+        (Fault.RESET, False, UNIT, "was it stopped? try `systemctl status ollama`"),
+        (Fault.TRUNCATED, False, UNIT, "was it stopped? try `systemctl status ollama`"),
+        (Fault.TRUNCATED, False, HERE, f"was it stopped? try `{ASK}`"),
+        (Fault.RESET, True, UNIT, "it has not answered since; try `systemctl status ollama`"),
+        (Fault.RESET, True, HERE, f"it has not answered since; try `{HERE.start}`"),
+        (Fault.PROTOCOL, False, UNIT, "is --upstream an Ollama?"),
+    ],
+)
+def test_a_call_that_was_cut_is_told_what_to_do(
+    fault: Fault, steps: OllamaSteps, step: str, *, gone: bool
+) -> None:
     error = UpstreamError(fault, "it closed the connection unanswered" + LONG)
     before = upstream_failures.failure_of_error(
-        error, upstream="http://127.0.0.1:11434", provider=Provider.LOCAL, gone=gone
+        error, upstream="http://127.0.0.1:11434", steps=steps, provider=Provider.LOCAL, gone=gone
     )
-    after = upstream_failures.failure_of_break(error, provider=Provider.LOCAL, gone=gone)
+    after = upstream_failures.failure_of_break(
+        error, steps=steps, provider=Provider.LOCAL, gone=gone
+    )
     for failure in (before, after):
         assert failure.message.endswith(f"; {step}")
         assert "it closed the connection unanswered" in failure.message
+        assert len(failure.message) <= MESSAGE_MAX
 
 
 def test_a_request_that_only_passes_through_has_a_first_byte_timeout() -> None:

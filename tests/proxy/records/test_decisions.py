@@ -28,6 +28,10 @@ CROWD = Crowd(Hold.ROLE_CAP, {"PLANNER": 2}, {"m": 2}, {"PLANNER": 1}, {"m": 1})
 
 
 RESET = Failure(ErrorCode.UNREACHABLE_LOCAL, Reason.RESET, "the connection broke", "Unreachable")
+DRAINED = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.DRAINING, "is drained", "Draining")
+USED_UP = Failure(ErrorCode.BUDGET_EXHAUSTED, Reason.CALLS, "used up", "Budget Exhausted")
+NOT_APPROVED = Failure(ErrorCode.BUDGET_NOT_APPROVED, Reason.NO_APPROVAL, "none", "Not Approved")
+DENIED = Failure(ErrorCode.FORBIDDEN, Reason.EGRESS_DENIED, "may not leave", "Egress Denied")
 
 
 def failed(failure: Failure = RESET, **changes: Any) -> CallRecord:
@@ -74,8 +78,7 @@ def no_seat() -> CallRecord:
 
 def no_budget() -> CallRecord:
     record = failed()
-    used_up = Failure(ErrorCode.BUDGET_EXHAUSTED, Reason.CALLS, "used up", "Budget Exhausted")
-    record.unseated = Attempt("qwen3:8b", 101.0, failure=used_up)
+    record.unseated = Attempt("qwen3:8b", 101.0, failure=USED_UP)
     return record
 
 
@@ -85,7 +88,11 @@ def no_budget() -> CallRecord:
         (answered(), None),
         (fallen_back(), None),
         (begun(failure=REFUSED), "not_asked"),
-        (turned_away(), "no_cause"),
+        (turned_away(), "same_line"),
+        (failed(DRAINED), "drained"),
+        (failed(NOT_APPROVED), "not_allowed"),
+        (failed(USED_UP), "not_allowed"),
+        (failed(DENIED), "not_allowed"),
         (failed(REFUSED), "no_cause"),
         (alone(), "none"),
         (failed(asked=Asked(no_fallback=True)), "not_wanted"),

@@ -82,7 +82,7 @@ def test_a_call_that_waited_for_nothing() -> None:
     assert "queue_full: its queue is full\n" in text
     assert "health was DEGRADED: the lines are long\n" in text
     assert "2.000 s  left the line without a seat: all local seats were taken (global_cap)" in text
-    assert "fallback   no: another model would have failed in the same way" in text
+    assert "fallback   no: another model would have stood in the same line" in text
 
 
 def test_a_second_model_that_found_no_seat() -> None:

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_proxy.runtime.systemd import Notifier, by_name, listen_sockets, watchdog_interval
+from modelsplit_proxy.runtime.systemd import (
+    Notifier,
+    by_name,
+    has_unit,
+    listen_sockets,
+    watchdog_interval,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -251,3 +257,16 @@ def test_sockets_are_found_by_name(
 ) -> None:
     found = by_name({"LISTEN_FDNAMES": names}, listeners)
     assert {name: [listeners.index(s) for s in group] for name, group in found.items()} == shape
+
+
+@pytest.mark.parametrize("folder", ["etc", "run", "usr/lib", "usr/local/lib", "lib"])
+def test_a_unit_is_there_where_systemd_runs_and_has_its_file(tmp_path: Path, folder: str) -> None:
+    assert not has_unit("ollama.service", tmp_path)
+    units = tmp_path / folder / "systemd/system"
+    units.mkdir(parents=True)
+    (units / "ollama.service").write_text("[Service]\n")
+    # A container may have the file of its image, and no systemd.
+    assert has_unit("ollama.service", tmp_path) == (folder == "run")
+    (tmp_path / "run/systemd/system").mkdir(parents=True, exist_ok=True)
+    assert has_unit("ollama.service", tmp_path)
+    assert not has_unit("other.service", tmp_path)
