@@ -418,11 +418,13 @@ class Admission:
         """Whether the host has a model loaded, by canonical name; of others nobody knows."""
         self._by_host[host].loaded = models
 
+    def note_taken(self, sizes: Mapping[str, int], host: Host) -> None:
+        """How many bytes of a host's memory its loaded models take, by canonical name."""
+        self._by_host[host].note_taken(sizes)
+
     def note_installed(self, host: Host, models: Mapping[str, int]) -> None:
         """What a host has installed, by canonical name, and the bytes of each; 0: unknown."""
-        seats = self._by_host[host]
-        seats.installed = frozenset(models)
-        seats.sizes = {name: size for name, size in models.items() if size}
+        self._by_host[host].note_installed(models)
         if self.placement is not None:
             self.placement.changed()
 
@@ -627,7 +629,7 @@ class Admission:
             host.overdue += ticket.overdue
             ticket.host = host.host
             if self.placement is not None:
-                self.placement.seated(ticket, host.host)
+                self.placement.seated(ticket, host, now)
             ticket.flight = host.take(ticket.model, now, pool.known_length_s(ticket.model))
 
     def _unseat(self, ticket: Ticket, pool: Pool, now: float, report: Report | None) -> None:

@@ -282,12 +282,18 @@ def early_head_in(after_s: float, started: float, now: float) -> float:
 
 
 def failure_of(
-    reason: Reason, limits: Limits, *, model: str, provider: Provider, down: bool = False
+    reason: Reason,
+    limits: Limits,
+    *,
+    model: str,
+    provider: Provider,
+    down: bool = False,
+    host: str | None = None,
 ) -> Failure:
     """What a bound that fired amounts to, with its number.
 
     ``down``: the upstream answers nothing else either. Then it is no matter of this model, and
-    asking another one would not help.
+    asking another one would not help. ``host``: the name of the one of several that was asked.
     """
     bound_s = limits.seconds(reason)
     name = model[:80]
@@ -302,7 +308,8 @@ def failure_of(
     code = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
     if (down and reason in _ITS_OWN) or reason is Reason.UPSTREAM_MUTE:
         reason = Reason.UPSTREAM_MUTE
-        text += ", and Ollama does not tell its version either: it hangs; restart it"
+        who = "Ollama" if host is None else f"Ollama of host {host}"
+        text += f", and {who} does not tell its version either: it hangs; restart it"
     return Failure(code, reason, text, "Upstream Timeout")
 
 

@@ -7,7 +7,7 @@ Times are seconds of one monotonic clock of the caller's.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.admission import Shedding
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.health import HealthGuard
+    from modelsplit_policy.hosts import HostSeats
+    from modelsplit_policy.vocabulary import Host
 
 # A call of a cloud's holds no seat here: to turn others away would relieve nothing.
 _TIMEOUTS: Final = frozenset({ErrorCode.TIMEOUT_LOCAL})
@@ -89,6 +91,30 @@ def not_closed(views: Iterable[BreakerView]) -> list[BreakerView]:
     return [view for view in views if view.state is not BreakerState.CLOSED]
 
 
+def everywhere(stopped: Iterable[BreakerView], hosts: Iterable[HostSeats]) -> list[BreakerView]:
+    """Of breakers that are not closed those that leave no host to go to, one for each name.
+
+    A model's: on all hosts that it may run on; a cloud has none of ours.
+    """
+    at: dict[tuple[Provider, str | None], dict[Host, BreakerView]] = {}
+    for view in stopped:
+        at.setdefault((view.key.provider, view.key.model), {})[view.key.host] = view
+    return [
+        next(iter(views.values()))
+        for (provider, model), views in at.items()
+        if provider is not Provider.LOCAL
+        or all(host.host in views for host in _may_have(model, hosts))
+    ]
+
+
+def _may_have(model: str | None, hosts: Iterable[HostSeats]) -> list[HostSeats]:
+    """The hosts that a model may run on, as far as that is known; None: all."""
+    if model is None:
+        return [*hosts]
+    takes = [host for host in hosts if host.rules.takes_model(model)]
+    return [host for host in takes if host.has(model) is not False] or takes
+
+
 def signals(
     admission: Admission,
     policy: Policy,
@@ -106,16 +132,14 @@ def signals(
     many, count as one model: those who ask Ollama are served all the same. Of several hosts what
     is stopped on all of them counts: calls go to the others.
     """
-    stopped = not_closed(breakers)
-    here = [view for view in stopped if view.key.provider is Provider.LOCAL]
-    hosts = Counter(view.key.model for view in here)
-    everywhere = [model for model, count in hosts.items() if count >= admission.host_count]
+    stopped = everywhere(not_closed(breakers), admission.hosts)
+    here = [view.key.model for view in stopped if view.key.provider is Provider.LOCAL]
     return Signals(
         lag_p99_s=lag[0],
         lag_samples=lag[1],
         upstream_up=upstream_up,
-        provider_open=None in everywhere,
-        models_open=sum(model is not None for model in everywhere) + (len(here) < len(stopped)),
+        provider_open=None in here,
+        models_open=sum(model is not None for model in here) + (len(here) < len(stopped)),
         lines=tuple(_line(admission, policy, role, now) for role in Role if role is not Role.CLOUD),
         timeouts=timeouts,
         silence_s=silence_s,

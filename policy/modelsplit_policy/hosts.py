@@ -26,9 +26,12 @@ class HostSeats:
 
     ``drained``: it takes no new call. ``installed``: the canonical names of its models; None: not
     known. ``sizes``: bytes of memory that a model takes there, by name; of others nobody knows.
+    What it took when it was loaded counts; until it was, the size of its file.
     """
 
     __slots__ = (
+        "_files",
+        "_taken",
         "away",
         "by_model",
         "drained",
@@ -68,6 +71,9 @@ class HostSeats:
         self.drained = False
         self.installed: frozenset[str] | None = None
         self.sizes: Mapping[str, int] = {}
+        # Bytes of a model's file, and of its memory when it was loaded last, by name.
+        self._files: Mapping[str, int] = {}
+        self._taken: dict[str, int] = {}
 
     def __repr__(self) -> str:
         return f"<HostSeats {self.host} {self.running}/{self.seats}, {self.parallelism!r}>"
@@ -80,6 +86,24 @@ class HostSeats:
     def has(self, model: str) -> bool | None:
         """Whether the model of that canonical name is installed there; None: nobody knows."""
         return None if self.installed is None else model in self.installed
+
+    def note_installed(self, models: Mapping[str, int]) -> None:
+        """What it has installed, by canonical name, and the bytes of each file; 0: unknown."""
+        before, self._files = self._files, {name: size for name, size in models.items() if size}
+        # A file of another size is another model under that name.
+        taken = self._taken.items()
+        self._taken = {
+            name: size
+            for name, size in taken
+            if name in models and before.get(name) == self._files.get(name)
+        }
+        self.installed = frozenset(models)
+        self.sizes = {**self._files, **self._taken}
+
+    def note_taken(self, sizes: Mapping[str, int]) -> None:
+        """Bytes of memory that models which are loaded take, by canonical name."""
+        self._taken.update(sizes)
+        self.sizes = {**self._files, **self._taken}
 
     def hold(self, model: str) -> Hold | None:
         """The hard limit of this host that keeps the next call of ``model`` from a seat."""

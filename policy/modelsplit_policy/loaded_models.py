@@ -46,7 +46,8 @@ NOTHING: Final[Mapping[str, bool]] = MappingProxyType({})
 class Listed(NamedTuple):
     """A model in one of the host's lists. ``remote``: another machine computes its answers.
 
-    ``capabilities`` None: the list does not say. ``size``: bytes; 0: it does not say either.
+    ``capabilities`` None: the list does not say. ``size``: bytes of the file, or, of a loaded
+    model, of the memory that it takes with its contexts; 0: it does not say either.
     """
 
     name: str
@@ -73,6 +74,7 @@ class LoadedModels:
         "_known_at",
         "_missed",
         "_shared",
+        "_sizes",
         "_wanted",
         "host",
         "known",
@@ -86,6 +88,8 @@ class LoadedModels:
         # Of the loaded models, and of those that are installed and run here by their names.
         self._digests: frozenset[str] = frozenset()
         self._installed: dict[str, str] = {}
+        # Of the loaded models: their digests and bytes.
+        self._sizes: dict[str, tuple[str, int]] = {}
         # Names of installed models that answer under the name of another.
         self._shared: set[str] = set()
         self._asked_installed = -math.inf
@@ -114,6 +118,22 @@ class LoadedModels:
         if not self._missed and not runs_in_cloud(model):
             self._missed = True
         return None
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Bytes of memory that each loaded model takes, its contexts too, by canonical name.
+
+        An installed model of the same digest takes as much. Those the host does not tell of are
+        not in it.
+        """
+        sizes = self._sizes
+        by_digest = {digest: size for digest, size in sizes.values() if digest}
+        told = {
+            name: by_digest[digest]
+            for name, digest in self._installed.items()
+            if digest in by_digest
+        }
+        return told | {name: size for name, (_, size) in sizes.items()}
 
     @property
     def digests(self) -> Mapping[str, str]:
@@ -163,6 +183,9 @@ class LoadedModels:
             rows = tuple(loaded)
             self.models = frozenset(canonical_stored(row.name) for row in rows)
             self._digests = frozenset(row.digest for row in rows if row.digest)
+            self._sizes = {
+                canonical_stored(row.name): (row.digest, row.size) for row in rows if row.size > 0
+            }
         self._infer()
 
     def unanswered(self, now: float) -> None:

@@ -25,12 +25,12 @@ Nothing here changes anything; ``admission`` asks, and seats.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import overload
 from modelsplit_policy.bounded_memo import BoundedMemo
 from modelsplit_policy.prompt_affinity import PromptAffinity
-from modelsplit_policy.tickets import Hold
+from modelsplit_policy.tickets import Hold, Placed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from modelsplit_policy.pools import Pool
     from modelsplit_policy.tickets import Ticket
     from modelsplit_policy.vocabulary import Host, Role
+
+
+# In the order of ``_order``: what its parts say.
+_DECIDES: Final = (Placed.ROOM, Placed.TIER, Placed.LOADED, Placed.FEWEST, Placed.PROMPT)
 
 
 def _none_is_barred(host: Host, model: str, now: float) -> float:
@@ -105,10 +109,28 @@ class Placement:
         """The host that may have the beginning of its prompt in its cache; None: nobody knows."""
         return self._affinity.host(ticket.model, ticket.marks) if ticket.marks else None
 
-    def seated(self, ticket: Ticket, host: Host) -> None:
-        """The call goes to the host."""
+    def seated(self, ticket: Ticket, host: HostSeats, now: float) -> None:
+        """The call goes to the host, and has not yet taken its seat there."""
+        ticket.placed = self._why(ticket, host, now)
         if ticket.marks:
-            self._affinity.asked(ticket.model, ticket.marks, host)
+            self._affinity.asked(ticket.model, ticket.marks, host.host)
+
+    def _why(self, ticket: Ticket, host: HostSeats, now: float) -> Placed:
+        """What decided for the host: the first thing that tells it from the next best."""
+        model, near = ticket.model, self.near(ticket)
+        others = [
+            _order(other, model, near)
+            for other in self.open_to(ticket, now)
+            if other is not host and other.hold(model) is None and other.parallelism.fits(model)
+        ]
+        if not others:
+            return Placed.ONLY
+        own, next_best = _order(host, model, near), min(others)
+        for reason, here, there in zip(_DECIDES, own, next_best, strict=True):
+            if here != there:
+                # One that suits better was kept for others.
+                return reason if here < there else Placed.ONLY
+        return Placed.FIRST
 
     def hosts_of(self, ticket: Ticket) -> tuple[HostSeats, ...]:
         """The hosts that may run the call and take new ones."""

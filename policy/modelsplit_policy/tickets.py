@@ -45,6 +45,23 @@ class Hold(StrEnum):
     DRAINED = "drained"
 
 
+class Placed(StrEnum):
+    """What decided for a host, of those that had a useful seat free for a call.
+
+    In the order in which they are asked: no other had one; no busy model is pushed out of memory
+    there; its tier; it has the model loaded; it has the fewest calls for its weight; it read the
+    beginning of the prompt; it stands first in the policy.
+    """
+
+    ONLY = "only"
+    ROOM = "room"
+    TIER = "tier"
+    LOADED = "loaded"
+    FEWEST = "fewest"
+    PROMPT = "prompt"
+    FIRST = "first"
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One call's claim to a seat. Times are seconds of the caller's monotonic clock.
@@ -57,7 +74,8 @@ class Ticket:
     long it keeps its seat says something of the calls of its role. ``held``: what kept it from
     a seat when it was refused; None: it was not. ``host``: where it is seated; None: not yet, or
     on none of ours. ``avoid``: where it failed before, and goes only if there is no other host.
-    ``marks``: of its prompt (``prompt_affinity``), where there are several hosts.
+    ``marks``: of its prompt (``prompt_affinity``), where there are several hosts; ``placed``: what
+    decided for the one of them.
     """
 
     role: Role
@@ -80,6 +98,7 @@ class Ticket:
     host: Host | None = None
     avoid: Host | None = None
     marks: tuple[int, ...] = ()
+    placed: Placed | None = None
     flight: Flight | None = None
 
     @property

@@ -454,7 +454,7 @@ class App:
         ):
             self.ended.listen(name, listener)
         if self.fleet is not None:
-            hosts = HostMetrics(self.fleet, self.admission)
+            hosts = HostMetrics(self.fleet, self.admission, self.breakers, self.metrics.model_label)
             registry.register(hosts)
             self.ended.listen("hosts", hosts.call_ended)
         if self._traces is not None:
@@ -571,7 +571,7 @@ class App:
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
             jobs=JobParts(self.jobs, self._recorder, self.live, self.clock),
-            hosts=HostParts(self.fleet, self.admission, self.admission_queue),
+            hosts=HostParts(self.fleet, self.admission, self.admission_queue, self.breakers),
             slo=SloParts(self._slo_judge, self.clock, lambda: self.admin_address),
             dashboard=DashboardParts(self._stats_parts(), self.address or settings.listen),
         )

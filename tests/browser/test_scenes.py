@@ -13,7 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
+from modelsplit_sim.models import ModelSpec
 from support.browsers import PROGRAMS, driven
+from support.fleets import MODEL, fleet_up
 from support.harness import Running, running
 
 LONG = {
@@ -103,6 +105,54 @@ async def test_that_ollama_is_away_is_the_first_thing_it_says(driver: Path, outp
         assert "Ollama" in view["texts"]["cause"][0][0]
         assert view["texts"]["next"][0][0]
         assert view["texts"]["loaded"] == [["What is loaded is not known."]]
+
+
+@pytest.mark.tools(*PROGRAMS)
+async def test_several_hosts_are_drawn_and_one_is_not(driver: Path, output: Path) -> None:
+    sim = SimConfig(tokens=1, models=(ModelSpec(MODEL, size=6 * 2**30),))
+    async with fleet_up(a=(sim, {"memory_gb": 24}), b=(sim, {"tier": 2}), c=(sim, {})) as fleet:
+        await fleet.load()
+        fleet.stall("a", times=1)
+        client = fleet.up.client()
+        await fleet.begun(client)
+        async with fleet.up.admin() as admin:
+            await admin.request("POST", "/hosts/b/drain")
+        await fleet.sims["c"].stop()
+        await fleet.up.until(lambda: fleet.is_known("c", up=False))
+        await fleet.up.until(lambda: fleet.up.app.hosts[2].loaded_models.models is None)
+        waits = [["#hosts-t tbody tr", "1 / 6"], ["#hosts-t tbody tr", "drained"]]
+        waits += [["#hosts-t tbody tr", "away"], ["#running-t tbody tr", f"{MODEL} at a"]]
+        waits += [["#loaded-t tbody tr", f"{MODEL} at b"]]
+        reads = {"there": "#hosts-there", "hosts": "#hosts-t tbody tr"}
+        reads |= {"loaded": "#loaded-t tbody tr", "link": "#hosts-link:visible"}
+        scene = {"name": "hosts", "waits": waits, "reads": reads}
+        found = await seen(
+            fleet.up, driver, output, scene, scene | {"width": 390, "scheme": "dark"}
+        )
+        await client.close()
+    for view in found:
+        texts = view["texts"]
+        assert texts["there"] == [["1 of 3 take calls"]]
+        assert texts["link"] == [["Hosts"]]
+        assert [row[:5] for row in texts["hosts"]] == [
+            ["a", "answers", "1 / 6", "6", "1"],
+            ["b", "drained", "0 / 6", "6", "2"],
+            ["c", "away", "0 / 6", "6", "1"],
+        ]
+        loaded = [row[5:8] for row in texts["hosts"]]
+        version = loaded[0][2]
+        assert loaded == [
+            # The stand-in computes on the processor.
+            [MODEL, "0.0 GiB of 24 GiB, 24 GiB free", version],
+            [MODEL, "0.0 GiB", version],
+            ["not known", NONE, NONE],
+        ]
+        assert [row[0] for row in texts["loaded"]] == [f"{MODEL} at a", f"{MODEL} at b"]
+    async with running() as up:
+        alone = {"name": "one-host", "waits": [[ROLES, "PLANNER"]]}
+        hidden = {"hosts": "#hosts:visible", "link": "#hosts-link:visible"}
+        [view] = await seen(up, driver, output, alone | {"reads": hidden})
+    assert view["texts"] == {"hosts": [], "link": []}
 
 
 @pytest.mark.tools(*PROGRAMS)

@@ -10,7 +10,7 @@ import pytest
 
 from modelsplit_policy.failures import ErrorCode
 from modelsplit_policy.slo import facts
-from support.harness import running
+from support.fleets import fleet_up
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 FOLDER = CONTRIB / "prometheus"
@@ -62,7 +62,7 @@ def test_what_its_clients_did_wrong_is_no_failure_of_the_planner() -> None:
 
 async def test_they_are_about_metrics_that_there_are() -> None:
     named = {re.sub(r"_bucket$", "", name) for name in METRIC.findall(_expressions(RULES))}
-    async with running() as up, up.admin() as admin:
+    async with fleet_up(a=(None, {}), b=(None, {})) as fleet, fleet.up.admin() as admin:
         text = (await admin.request("GET", "/metrics")).body.decode()
     known = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     assert named

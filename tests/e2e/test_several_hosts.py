@@ -38,7 +38,8 @@ async def test_the_answer_the_record_and_the_log_name_the_host() -> None:
         async with fleet.up.admin() as client:
             path = f"/requests/{record.request_id}?format=text"
             text = (await client.request("GET", path)).body.decode()
-        assert f"attempt 1  {MODEL} at a" in text
+        assert f"attempt 1  {MODEL} at a, whose tier is the lowest\n" in text
+        assert story["attempts"][0]["placed"] == "tier"
         [line] = await fleet.up.logged()
         assert line["host"] == "a"
 
@@ -320,6 +321,18 @@ async def test_a_conversation_goes_on_where_its_prompt_was_read() -> None:
         goes_on = await fleet.ask(prompt=f"{said} and then")
         assert goes_on["X-LLM-Host"] == "b"
         assert (await fleet.ask(prompt="something else"))["X-LLM-Host"] == "a"
+
+
+async def test_how_much_a_model_takes_is_known_once_it_was_loaded() -> None:
+    async with fleet_up(a=(QUICK, {"memory_gb": 24}), b=(QUICK, {})) as fleet:
+        seats = fleet.up.app.admission.host(Host("a"))
+        file = seats.sizes[MODEL]
+        await fleet.load()
+        async with fleet.up.client() as client:
+            here = {"X-LLM-Host": "a"}
+            loaded = (await client.request("GET", "/api/ps", None, here)).json["models"]
+        [size] = [row["size"] for row in loaded]
+        assert seats.sizes[MODEL] == size > file
 
 
 async def test_a_model_is_unloaded_where_it_is_loaded() -> None:

@@ -158,6 +158,10 @@ def test_what_one_of_several_hosts_stops_is_no_sign_while_another_takes_it() -> 
 
     assert found((None, "a"), ("m", "a"), ("n", "b")) == (False, 0)
     assert found((None, "a"), ("m", "a"), ("m", "b"), (None, "b")) == (True, 1)
+    # Where a model is on one host alone, there is no other for its calls.
+    seats.note_installed(Host("a"), {"m": 1, "n": 1})
+    seats.note_installed(Host("b"), {"n": 1})
+    assert found(("m", "a"), ("n", "b")) == (False, 1)
 
 
 def test_nothing_known_is_nothing_wrong() -> None:

@@ -42,6 +42,21 @@ def test_a_host_holds_back_by_its_seats_and_by_a_models_cap() -> None:
     assert (host.running, host.by_model) == (1, {"n": 1})
 
 
+def test_what_a_model_took_when_it_was_loaded_counts_and_until_then_its_file() -> None:
+    host = seats()
+    host.note_installed({"m": 4, "n": 5, "k": 0})
+    assert (host.sizes, host.installed) == ({"m": 4, "n": 5}, frozenset("mnk"))
+    host.note_taken({"m": 7, "k": 2})
+    assert host.sizes == {"m": 7, "n": 5, "k": 2}
+    # Not loaded any more, it will take as much again.
+    host.note_taken({})
+    host.note_installed({"m": 4, "n": 5, "k": 0})
+    assert host.sizes == {"m": 7, "n": 5, "k": 2}
+    # Of another file, it is another model; and one that is gone takes nothing.
+    host.note_installed({"m": 6, "n": 5})
+    assert host.sizes == {"m": 6, "n": 5}
+
+
 def test_what_is_loaded_is_known_or_not() -> None:
     host = seats()
     unknown = host.take("m", 0.0)

@@ -36,6 +36,17 @@ def asked(*names: str, now: float = 100.0) -> LoadedModels:
     return known
 
 
+def test_what_a_loaded_model_takes_is_known_by_all_its_names() -> None:
+    known = LoadedModels()
+    known.learn([Listed("a:1b", "same"), Listed("b:1b", "same"), Listed("c:1b", "other")], 1.0)
+    known.observe([Listed("a:1b", "same", size=7), Listed("c:1b", "other")], 1.0)
+    assert known.sizes == {"a:1b": 7, "b:1b": 7}
+    known.observe([Listed("mine:latest", "", size=3)], 2.0)
+    assert known.sizes == {"mine": 3}
+    known.observe([], 3.0)
+    assert known.sizes == {}
+
+
 def test_before_the_first_answer_nothing_is_known() -> None:
     known = LoadedModels()
     assert known.host == DEFAULT_HOST

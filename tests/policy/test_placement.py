@@ -15,7 +15,7 @@ from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
 from modelsplit_policy.placement import Placement, evicts, suits_better
 from modelsplit_policy.pools import PoolLimits
-from modelsplit_policy.tickets import Hold, Place, Ticket
+from modelsplit_policy.tickets import Hold, Place, Placed, Ticket
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Role
 from support.policies import document
 
@@ -218,6 +218,45 @@ def test_the_order_of_two_hosts() -> None:
     near.loaded = {"m": True}
     assert suits_better(near, far, "m")
     assert not suits_better(far, near, "m")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "why"),
+    [
+        ({}, {"tier": 2}, Placed.TIER),
+        ({}, {"weight": 0.5}, Placed.FEWEST),
+        ({}, {}, Placed.FIRST),
+        ({}, {"models": patterns(["n"])}, Placed.ONLY),
+    ],
+)
+def test_what_decided_for_a_host_is_told(
+    first: dict[str, Any], second: dict[str, Any], why: Placed
+) -> None:
+    ticket = ask(fleet(seats(A, **first), seats(B, **second)))
+    assert (ticket.host, ticket.placed) == (A, why)
+
+
+def test_that_a_model_is_loaded_or_has_room_or_a_prompt_was_read_is_told() -> None:
+    admission = fleet(seats(A), seats(B))
+    admission.note_loaded({"m": True}, B)
+    assert ask(admission, marks=(1,)).placed is Placed.LOADED
+    assert ask(admission, "n").placed is Placed.ROOM
+    admission = fleet(seats(A), seats(B))
+    for _ in range(2):
+        admission.leave(ask(admission, marks=(1,), avoid=A), 1.0)
+    near = ask(admission, marks=(1, 2))
+    assert (near.host, near.placed) == (B, Placed.PROMPT)
+
+
+def test_a_host_whose_better_one_is_kept_for_others_is_the_only_one() -> None:
+    planner = frozenset({Role.PLANNER})
+    admission = fleet(
+        seats(A, 1, roles=planner | {Role.CHAT}),
+        seats(B, 1, tier=2, roles=frozenset({Role.CHAT})),
+        PLANNER=PoolLimits(seats=None, max_queue=9, reserved=1),
+    )
+    ticket = ask(admission)
+    assert (ticket.host, ticket.placed) == (B, Placed.ONLY)
 
 
 # What is kept.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from modelsplit_policy.vocabulary import Host
@@ -14,6 +14,7 @@ from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
 from support.harness import Overlay, Running, running
 from support.ports import stand_in
+from support.stopped import Way, way
 from support.wire import Answer, Client
 
 # A host of a test: what its stand-in is like, and what the policy says of it.
@@ -27,10 +28,11 @@ PATIENT: Overlay = {
 
 @dataclass
 class FleetUp:
-    """``sims``: by the name of the host."""
+    """``sims``: by the name of the host. ``ways``: those that can be made to hang, likewise."""
 
     up: Running
     sims: dict[str, Sim]
+    ways: dict[str, Way] = field(default_factory=dict)
 
     def served(self, name: str) -> int:
         """How many calls the host was sent."""
@@ -76,20 +78,31 @@ def question(model: str, *, stream: bool = False, **more: Any) -> dict[str, Any]
 
 @contextlib.asynccontextmanager
 async def fleet_up(
-    overlay: Overlay | None = None, /, *, curious: bool = True, **hosts: Row
+    overlay: Overlay | None = None,
+    /,
+    *,
+    curious: bool = True,
+    may_hang: tuple[str, ...] = (),
+    **hosts: Row,
 ) -> AsyncIterator[FleetUp]:
-    """A proxy in front of hosts of these names; what each has installed is known."""
+    """A proxy in front of hosts of these names; what each has installed is known.
+
+    ``may_hang``: the names of hosts that get a way of their own, to be held up (``stopped``).
+    """
     async with contextlib.AsyncExitStack() as stack:
         sims = {
             name: await stack.enter_async_context(stand_in(config))
             for name, (config, _) in hosts.items()
         }
+        ways = {name: await stack.enter_async_context(way(sims[name].port)) for name in may_hang}
+        ports = {name: sim.port for name, sim in sims.items()}
+        ports |= {name: own.port for name, own in ways.items()}
         rows = {
-            name: {"url": f"http://127.0.0.1:{sims[name].port}", **row}
+            name: {"url": f"http://127.0.0.1:{ports[name]}", **row}
             for name, (_, row) in hosts.items()
         }
         merged = policy_file.merge({"hosts": rows, **PATIENT}, overlay or {})
         up = await stack.enter_async_context(running(None, merged, curious=curious))
         if curious:
             await up.until(lambda: all(h.installed is not None for h in up.app.admission.hosts))
-        yield FleetUp(up, sims)
+        yield FleetUp(up, sims, ways)

@@ -2,37 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
+from modelsplit_policy.health_samples import not_closed
 from modelsplit_proxy.runtime.text_table import table
+from modelsplit_proxy.watch.residents import residents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from modelsplit_policy.admission import Admission
+    from modelsplit_policy.breaker import BreakerView
     from modelsplit_policy.hosts import HostSeats
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.watch.fleet import Fleet, UpstreamHost
 
 _GIB = 2**30
 
 
-def rows(fleet: Fleet | None, admission: Admission) -> list[dict[str, Any]]:
-    """One for each host, in the policy's order; ``installed``: how many models."""
-    if fleet is None:
+class Parts(Protocol):
+    """What the rows are made of; ``fleet`` None: there is one upstream."""
+
+    @property
+    def fleet(self) -> Fleet | None: ...
+    @property
+    def admission(self) -> Admission: ...
+    @property
+    def breakers(self) -> BreakerKeeper: ...
+
+
+def rows(parts: Parts) -> list[dict[str, Any]]:
+    """One for each host, in the policy's order; ``installed``: how many models.
+
+    ``stopped``: what its breakers stop, models by name, empty: all calls. ``in_use_gb``: memory of
+    its GPU that loaded models take, as the host says; None: it does not.
+    """
+    if parts.fleet is None:
         return []
-    return [_row(host, admission.host(host.name)) for host in fleet.hosts]
+    stopped = not_closed(parts.breakers.snapshot())
+    return [_row(host, parts.admission.host(host.name), stopped) for host in parts.fleet.hosts]
 
 
-def whole_rows(fleet: Fleet | None, admission: Admission) -> list[dict[str, Any]]:
+def whole_rows(parts: Parts) -> list[dict[str, Any]]:
     """The same with the names of the models that each has installed."""
-    names = () if fleet is None else [sorted(host.model_list.names()) for host in fleet.hosts]
-    return [
-        row | {"models": models} for row, models in zip(rows(fleet, admission), names, strict=True)
-    ]
+    hosts = () if parts.fleet is None else parts.fleet.hosts
+    names = [sorted(host.model_list.names()) for host in hosts]
+    return [row | {"models": models} for row, models in zip(rows(parts), names, strict=True)]
 
 
-def _row(host: UpstreamHost, seats: HostSeats) -> dict[str, Any]:
+def _row(host: UpstreamHost, seats: HostSeats, stopped: Iterable[BreakerView]) -> dict[str, Any]:
     probe, loaded, memory = host.probe, host.loaded_models.models, seats.rules.memory
+    in_use = None if loaded is None else _in_use(host.loaded_models.answer)
     return {
         "name": host.name,
         "address": f"http://{host.target.authority}",
@@ -47,9 +67,17 @@ def _row(host: UpstreamHost, seats: HostSeats) -> dict[str, Any]:
         "tier": seats.rules.tier,
         "weight": seats.rules.weight,
         "memory_gb": None if memory is None else round(memory / _GIB, 3),
+        "in_use_gb": None if in_use is None else round(in_use / _GIB, 3),
+        "stopped": [view.key.model or "" for view in stopped if view.key.host == host.name],
         "loaded": None if loaded is None else sorted(loaded),
         "installed": None if seats.installed is None else len(seats.installed),
     }
+
+
+def _in_use(answer: bytes) -> int | None:
+    """Bytes on the GPU, as a list of loaded models says; None: it does not say of each."""
+    taken = [row.size_vram for row in residents(answer)]
+    return None if None in taken else sum(size for size in taken if size is not None)
 
 
 def _state(host: UpstreamHost, seats: HostSeats) -> str:
@@ -61,12 +89,18 @@ def _state(host: UpstreamHost, seats: HostSeats) -> str:
     return {True: "up", None: "unknown", False: "away"}[host.probe.up]
 
 
+def _told(row: Mapping[str, Any]) -> str:
+    """Its state in a word; one that answers takes no calls while its breaker is open."""
+    is_stopped = row["state"] == "up" and "" in row.get("stopped", ())
+    return "breaker" if is_stopped else str(row["state"])
+
+
 def lines(hosts: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """``hosts``: as ``rows`` gives them."""
     told = [
         (
             row["name"],
-            row["state"],
+            _told(row),
             f"{row['running']}/{row['seats']}",
             str(row["useful"]),
             str(row["tier"]),

@@ -32,7 +32,7 @@ class HostRoutes:
         }
 
     async def _hosts(self, asked: PageAsked) -> Page:
-        rows = host_rows.whole_rows(self._parts.fleet, self._parts.admission)
+        rows = host_rows.whole_rows(self._parts)
         if wants_text(asked):
             return text_page("".join(f"{line}\n" for line in host_rows.lines(rows)))
         return json_page(rows)
@@ -48,7 +48,5 @@ class HostRoutes:
         self._parts.queue.drain(host.name, is_drained=is_drained)
         what = "takes no new calls" if is_drained else "takes calls again"
         logger.info("host %s %s", host.name, what)
-        [row] = [
-            row for row in host_rows.rows(fleet, self._parts.admission) if row["name"] == host.name
-        ]
+        [row] = [row for row in host_rows.rows(self._parts) if row["name"] == host.name]
         return json_page(row)

@@ -70,6 +70,7 @@ class HostParts:
     fleet: Fleet | None
     admission: Admission
     queue: AdmissionQueue
+    breakers: BreakerKeeper
 
 
 @parts

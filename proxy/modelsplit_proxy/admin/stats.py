@@ -59,8 +59,7 @@ class StatsRoutes:
 
 def stats_fields(parts: StatsParts) -> dict[str, Any]:
     """Everything as it stands now, as values for JSON."""
-    fleet, admission = parts.fleet, parts.admission
-    hosts = {} if fleet is None else {"hosts": host_rows.whole_rows(fleet, admission)}
+    hosts = {} if parts.fleet is None else {"hosts": host_rows.whole_rows(parts)}
     return (
         standing_fields(parts)
         | hosts
@@ -73,7 +72,7 @@ def stats_fields(parts: StatsParts) -> dict[str, Any]:
 
 def standing_fields(parts: StatsParts) -> dict[str, Any]:
     """The same without the lists of those who wait and run, which may be long."""
-    hosts = None if parts.fleet is None else host_rows.rows(parts.fleet, parts.admission)
+    hosts = None if parts.fleet is None else host_rows.rows(parts)
     return {
         "upstream": upstream_fields(parts.probe, parts.target),
         "policy": {"source": parts.loaded.source, "digest": parts.loaded.digest},

@@ -399,7 +399,12 @@ class AnswerReader:
 
     def late(self, reason: Reason) -> Failure:
         return deadlines.failure_of(
-            reason, self.limits, model=self._model, provider=self._provider, down=self._is_down
+            reason,
+            self.limits,
+            model=self._model,
+            provider=self._provider,
+            down=self._is_down,
+            host=self._attempt.host,
         )
 
     @property

@@ -453,6 +453,7 @@ class AttemptRun:
         """Go to the host of the seat; a model of Ollama's cloud to any that is there."""
         if ticket.host is not None:
             self._goes_to(self._parts.hosts[ticket.host])
+            self._attempt.placed = ticket.placed
         elif self._plan.cloud is None:
             self._goes_to(self._parts.hosts[fleet.anyone().name])
 

@@ -42,8 +42,8 @@ class HostLine:
     def __repr__(self) -> str:
         return f"<HostLine of {self._host}>"
 
-    def resident(self, models: Mapping[str, bool]) -> None:
-        self._queue.resident(models, self._host)
+    def resident(self, models: Mapping[str, bool], sizes: Mapping[str, int]) -> None:
+        self._queue.resident(models, sizes, self._host)
 
     def hold(self, away: Failure) -> None:
         self._queue.hold(away, self._host)
@@ -122,9 +122,16 @@ class AdmissionQueue:
         """The call's answer has begun."""
         self._admission.first_byte(ticket, self._clock.now())
 
-    def resident(self, models: Mapping[str, bool], host: Host = DEFAULT_HOST) -> None:
-        """Whether a model is loaded, by canonical name; of others nobody knows."""
+    def resident(
+        self, models: Mapping[str, bool], sizes: Mapping[str, int], host: Host = DEFAULT_HOST
+    ) -> None:
+        """Whether a model is loaded, by canonical name; of others nobody knows.
+
+        ``sizes``: bytes of memory that the loaded ones take.
+        """
         self._admission.note_loaded(models, host)
+        if self._admission.placement is not None:
+            self._admission.note_taken(sizes, host)
         self._fill()
 
     def hold(self, away: Failure, host: Host = DEFAULT_HOST) -> None:

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
+from modelsplit_policy.health_samples import not_closed
+from modelsplit_policy.tickets import Placed
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
     from modelsplit_policy.admission import Admission
+    from modelsplit_proxy.limits.breakers import BreakerKeeper
     from modelsplit_proxy.records.record import CallRecord
     from modelsplit_proxy.watch.fleet import Fleet
 
@@ -20,14 +24,25 @@ if TYPE_CHECKING:
 class HostMetrics:
     """Read at the scrape. There are no such families where the policy names no hosts."""
 
-    def __init__(self, fleet: Fleet, admission: Admission) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        admission: Admission,
+        breakers: BreakerKeeper,
+        model_label: Callable[[str], str],
+    ) -> None:
         self._fleet = fleet
         self._admission = admission
+        self._breakers = breakers
+        self._model_label = model_label
         self._attempts: Counter[tuple[str, str]] = Counter()
+        self._placed: Counter[tuple[str, Placed]] = Counter()
 
     def call_ended(self, record: CallRecord) -> None:
         """A call has ended: count its attempts that were sent to a host."""
         for attempt in record.attempts:
+            if attempt.host is not None and attempt.placed is not None:
+                self._placed[attempt.host, attempt.placed] += 1
             if attempt.host is not None and attempt.sent:
                 failed = attempt.failure is not None
                 self._attempts[attempt.host, "failed" if failed else "ok"] += 1
@@ -53,7 +68,35 @@ class HostMetrics:
             drained.add_metric([host.name], seats.drained)
             in_flight.add_metric([host.name], seats.running)
             useful.add_metric([host.name], seats.parallelism.host)
-        yield from (up, drained, in_flight, useful, self._sent())
+        yield from (up, drained, in_flight, useful)
+        yield from (self._stopped(), self._decided(), self._sent())
+
+    def _stopped(self) -> Metric:
+        stopped = GaugeMetricFamily(
+            "modelsplit_host_breaker_open",
+            "1 while a breaker stops calls to the host.",
+            labels=["host", "model"],
+        )
+        names = {host.name for host in self._fleet.hosts}
+        # Several models outside the policy share one label; a series may be told only once.
+        for host, model in {
+            (view.key.host, "" if view.key.model is None else self._model_label(view.key.model))
+            for view in not_closed(self._breakers.snapshot())
+            if view.key.host in names
+        }:
+            stopped.add_metric([host, model], 1)
+        return stopped
+
+    def _decided(self) -> Metric:
+        placed = CounterMetricFamily(
+            "modelsplit_host_placements",
+            "Seats given on the host, by what decided for it.",
+            labels=["host", "reason"],
+        )
+        for host in self._fleet.hosts:
+            for reason in Placed:
+                placed.add_metric([host.name, reason], self._placed[host.name, reason])
+        return placed
 
     def _sent(self) -> Metric:
         attempts = CounterMetricFamily(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
 from modelsplit_policy.health import SEVERITY
+from modelsplit_policy.health_samples import everywhere
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.metrics.buckets import LAG_S
 from modelsplit_proxy.metrics.families import Histograms
@@ -59,7 +60,8 @@ class ProcessMetrics:
             labels=["provider", "model"],
         )
         # Several models outside the policy share one label; a series may be told only once.
-        for labels in {self._breaker_labels(view) for view in self._monitor.open_breakers()}:
+        stopped = everywhere(self._monitor.open_breakers(), self._admission.hosts)
+        for labels in {self._breaker_labels(view) for view in stopped}:
             open_breakers.add_metric(labels, 1)
         yield open_breakers
         yield GaugeMetricFamily(

@@ -131,6 +131,8 @@ def of_attempt(attempt: Attempt, started: float) -> dict[str, Any]:
         out["crowd_at_end"] = attempt.crowd_at_end._asdict()
     if attempt.host is not None:
         out["host"] = attempt.host
+    if attempt.placed is not None:
+        out["placed"] = attempt.placed
     if attempt.returned:
         out["returned_ms"] = [_milliseconds(moment, started) for moment in attempt.returned]
     return out

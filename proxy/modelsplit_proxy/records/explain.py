@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import said_back
+from modelsplit_policy.tickets import Placed
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime import local_time
 
@@ -60,6 +61,18 @@ _NO_FALLBACK: Final = MappingProxyType(
         "turned_away": "the second model would not serve such a request",
         "not_installed": "the second model is not installed",
         "incapable": "the second model lacks what the request needs",
+    }
+)
+# Why a call went to one of several hosts.
+_PLACED: Final = MappingProxyType(
+    {
+        Placed.ONLY: "where alone a seat was free",
+        Placed.ROOM: "where it pushes no busy model out of memory",
+        Placed.TIER: "whose tier is the lowest",
+        Placed.LOADED: "which has the model loaded",
+        Placed.FEWEST: "which has the fewest calls for its weight",
+        Placed.PROMPT: "which has read the beginning of its prompt before",
+        Placed.FIRST: "the first of those that are as good",
     }
 )
 # Fields that are told in a place of their own, or say nothing to a person.
@@ -155,7 +168,9 @@ def _attempts(call: Mapping[str, Any]) -> Iterator[str]:
 
 def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
     where = f" at {attempt['host']}" if "host" in attempt else ""
-    yield _row(f"attempt {attempt['number']}", f"{attempt['model']}{where}")
+    why = _PLACED.get(attempt.get("placed", ""))
+    because = f", {why}" if where and why else ""
+    yield _row(f"attempt {attempt['number']}", f"{attempt['model']}{where}{because}")
     yield from _queue(attempt)
     if attempt["dispatched_ms"] is not None:
         trial = ", as the trial of an open breaker" * bool(attempt.get("trial"))

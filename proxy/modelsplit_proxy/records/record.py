@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.prices import Price
     from modelsplit_policy.roles import Candidate, Route
-    from modelsplit_policy.tickets import Crowd, Seats
+    from modelsplit_policy.tickets import Crowd, Placed, Seats
     from modelsplit_policy.vocabulary import Context, Loading, Purpose, Role, RouteReason
     from modelsplit_proxy.protocol.endpoint import Endpoint
     from modelsplit_proxy.protocol.request_headers import Asked
@@ -50,7 +50,7 @@ class Attempt:
     it found no free one, and when its wait ended for nothing. ``trial``: it tried an open
     breaker. ``returned``: when it had a seat, found nobody who listened, and went back in line.
     ``stream``: what has come of its stream, while it comes. ``host``: the name of the host that it
-    went to; None: there is one, or it went to none.
+    went to; None: there is one, or it went to none. ``placed``: what decided for that host.
     """
 
     model: str
@@ -72,6 +72,7 @@ class Attempt:
     returned: tuple[float, ...] = ()
     stream: Tail | None = None
     host: str | None = None
+    placed: Placed | None = None
 
     @property
     def cost_usd(self) -> float | None:

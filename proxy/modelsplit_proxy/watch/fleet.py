@@ -109,18 +109,14 @@ class FleetProbe:
         """Those that do not answer while another one does, each in words."""
         if not self.up:
             return ()
-        return tuple(
-            f"{name} does not answer ({probe.error})"
-            for name, probe in self._hosts
-            if probe.up is False
-        )
+        return tuple(_away(name, probe) for name, probe in self._hosts if probe.up is False)
 
     @property
     def shut(self) -> tuple[str, ...]:
         """All of them in words, where none takes calls and some do not because they are drained."""
         drained = [self._is_drained(name) for name in self._names]
         told = tuple(
-            f"{name} is drained" if is_drained else f"{name} does not answer ({probe.error})"
+            f"{name} is drained" if is_drained else _away(name, probe)
             for (name, probe), is_drained in zip(self._hosts, drained, strict=True)
             if is_drained or probe.up is False
         )
@@ -138,6 +134,12 @@ class FleetProbe:
 
     async def ask(self) -> None:
         await gather(*(probe.ask() for _, probe in self._hosts))
+
+
+def _away(name: str, probe: UpstreamProbe) -> str:
+    """What is wrong with a host, in words. One that hangs is to be restarted; one away is not."""
+    what = "does not answer" if probe.mute_since is None else "takes calls and answers none"
+    return f"{name} {what} ({probe.error})"
 
 
 class FleetLoadedModels:
@@ -160,6 +162,8 @@ class FleetLoadedModels:
         rows = [
             row | {"host": self._shown[name]}
             for name, watch in self._watches.items()
+            # What a host said before it went away is not so any more.
+            if watch.models is not None
             for row in _rows(watch.answer)
         ]
         return orjson.dumps({"models": rows})

@@ -13,13 +13,17 @@ _MOMENT_MAX: Final = 40
 
 
 class Resident(NamedTuple):
-    """A loaded model. Bytes; ``expires_at`` as the host writes it. None: it does not say."""
+    """A loaded model. Bytes; ``expires_at`` as the host writes it. None: it does not say.
+
+    ``host``: where, of several hosts; None: there is one.
+    """
 
     name: str
     size: int | None
     size_vram: int | None
     context_length: int | None
     expires_at: str | None
+    host: str | None = None
 
 
 def residents(answer: bytes) -> list[Resident]:
@@ -38,6 +42,7 @@ def _resident(row: dict[str, Any]) -> Resident:
         _whole(row.get("size_vram")),
         _whole(row.get("context_length")),
         expires_at[:_MOMENT_MAX] if isinstance(expires_at, str) else None,
+        host[:NAME_MAX] if isinstance(host := row.get("host"), str) else None,
     )
 
 

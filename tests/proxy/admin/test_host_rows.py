@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from modelsplit_policy.admission import from_policy
+from types import SimpleNamespace
+from typing import Any, cast
+
 from modelsplit_proxy.admin import host_rows
-from support.harness import policy
 
 
 def row(**changes: object) -> dict[str, object]:
@@ -41,5 +42,17 @@ def test_a_line_for_each_host_and_none_without_hosts() -> None:
     assert second.split()[:7] == ["s", "away", "1/6", "2", "1", "-", "unknown"]
 
 
+def test_a_host_whose_breaker_is_open_is_told_so_and_one_that_is_away_is_away() -> None:
+    told = [
+        row(stopped=[""]),
+        row(stopped=["qwen3:8b"]),
+        row(stopped=["", "qwen3:8b"], state="hangs"),
+    ]
+    assert [line.split()[1] for line in list(host_rows.lines(told))[1:]] == [
+        *("breaker", "up", "hangs")
+    ]
+
+
 def test_the_one_upstream_is_no_host() -> None:
-    assert host_rows.rows(None, from_policy(policy().policy)) == []
+    alone = cast("Any", SimpleNamespace(fleet=None))
+    assert host_rows.rows(alone) == host_rows.whole_rows(alone) == []

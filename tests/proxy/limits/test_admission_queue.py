@@ -404,7 +404,7 @@ async def test_models_that_were_loaded_decide_who_goes_first() -> None:
     cold = Ticket(Role.HEAVY, "n", under.clock.now(), max_wait_s=30)
     warm = under.ticket()
     tasks = [await under.waiter(cold), await under.waiter(warm)]
-    under.admission_queue.resident({"m": True, "n": False})
+    under.admission_queue.resident({"m": True, "n": False}, {})
     under.admission_queue.leave(first)
     assert (cold.place, warm.place) == (Place.WAITING, Place.SEATED)
     assert await asyncio.gather(*tasks) == [None, None]
@@ -418,7 +418,7 @@ async def test_a_first_byte_and_a_report_reach_what_is_learned(
     reports: list[Report | None] = []
     learned = under.admission.host().parallelism
     monkeypatch.setattr(learned, "end", lambda *args: reports.append(args[-1]))
-    under.admission_queue.resident({"m": False})
+    under.admission_queue.resident({"m": False}, {})
     ticket = under.seated()
     assert ticket.flight is not None
     assert ticket.flight.loading

@@ -32,9 +32,11 @@ class Told:
 
     def __init__(self) -> None:
         self.models: list[dict[str, bool]] = []
+        self.sizes: Mapping[str, int] = {}
         self.changed = asyncio.Event()
 
-    def resident(self, models: Mapping[str, bool]) -> None:
+    def resident(self, models: Mapping[str, bool], sizes: Mapping[str, int]) -> None:
+        self.sizes = sizes
         self.models.append(dict(models))
         self.changed.set()
 

@@ -8,7 +8,14 @@ import pytest
 from modelsplit_proxy.watch.residents import residents
 from support.harness import running, warm
 
-NONSENSE = {"name": "x", "size": "big", "size_vram": -1, "context_length": 2**63, "expires_at": 5}
+NONSENSE = {
+    "name": "x",
+    "size": "big",
+    "size_vram": -1,
+    "context_length": 2**63,
+    "expires_at": 5,
+    "host": 5,
+}
 
 
 async def test_what_the_host_says_is_kept_and_read_when_somebody_looks() -> None:
@@ -22,7 +29,14 @@ async def test_what_the_host_says_is_kept_and_read_when_somebody_looks() -> None
 
 
 def test_what_is_nonsense_in_a_row_is_not_told() -> None:
-    assert residents(orjson.dumps({"models": [NONSENSE]})) == [("x", None, None, None, None)]
+    told = residents(orjson.dumps({"models": [NONSENSE]}))
+    assert told == [("x", None, None, None, None, None)]
+
+
+def test_of_several_hosts_it_is_told_where() -> None:
+    rows = [{"name": "x", "host": host} for host in ("big", "b" * 300, 5)]
+    told = residents(orjson.dumps({"models": rows}))
+    assert [row.host for row in told] == ["big", "b" * 256, None]
 
 
 @pytest.mark.parametrize("answer", [b"", b"{}", b'{"models":null}', b'{"models":[1]}', b"[]"])

@@ -1,18 +1,20 @@
 // The panels that follow the snapshot: verdict, roles, queue, loaded models, budgets.
 
 import { $, el, fill, meter, opener, say, show } from "./dom.js";
-import { NONE, bytes, clock, count, ms, rare, seconds, short, time, usd } from "./words.js";
+import { NONE, bytes, clock, count, gb, ms, rare, seconds, short, time, usd } from "./words.js";
 
 const ROLES = ["head", "bars", "n", "n", "n", "n", "n", "n", "n", "n", "n", "n", "n", "n", "name"];
 const WAITING = ["n", "", "", "name", "n", "n", "wide"];
 const RUNNING = ["", "", "name", "name", "n"];
+const HOSTS = ["head", "", "bars", "n", "n", "wide", "bars", "", ""];
 const LOADED = ["head", "n", "bars", "n", "n"];
 const BUDGETS = ["head", "", "bars", "bars", "n"];
 
 export function drawNow(now, history) {
   drawVerdict(now);
   drawRoles(now, history);
-  drawQueue(now.queue);
+  drawQueue(now.queue, now.hosts !== undefined);
+  drawHosts(now.hosts ?? []);
   drawLoaded(now);
   drawBudgets(now);
 }
@@ -77,23 +79,64 @@ function told(id, rows, all, which) {
   show($(id), some);
 }
 
-function drawQueue(queue) {
+// Which model, and of several hosts where.
+const at = (model, host) => (host ? `${model} at ${host}` : model);
+
+function drawQueue(queue, hasHosts) {
   say($("waiting-n"), count(queue.waiting_in_all));
   say($("running-n"), count(queue.running_in_all));
   told("waiting-note", queue.waiting.length, queue.waiting_in_all, "waited");
   told("running-note", queue.running.length, queue.running_in_all, "run");
-  fill($("waiting-t"), WAITING, queue.waiting.map((row, at) => [
-    `${row.request_id} ${row.llm_role} ${row.place} ${at}`,
+  fill($("waiting-t"), WAITING, queue.waiting.map((row, place) => [
+    `${row.request_id} ${row.llm_role} ${row.place} ${place}`,
     [row.place, opener("request", row.request_id, short(row.request_id)), row.llm_role, row.model, ms(row.waited_ms), soon(row.expected_wait_ms), row.why],
   ]));
-  fill($("running-t"), RUNNING, queue.running.map((row, at) => [
-    `${row.request_id} ${at}`,
-    [opener("request", row.request_id, short(row.request_id)), row.llm_role, row.model, row.client, { text: ms(row.running_ms), kind: row.overdue ? "warn" : "", title: row.overdue ? "started because it was late, not because it was useful" : "" }],
+  fill($("running-t"), RUNNING, queue.running.map((row, place) => [
+    `${row.request_id} ${place}`,
+    [opener("request", row.request_id, short(row.request_id)), row.llm_role, at(row.model, hasHosts && row.host), row.client, { text: ms(row.running_ms), kind: row.overdue ? "warn" : "", title: row.overdue ? "started because it was late, not because it was useful" : "" }],
   ]));
 }
 
-function expiry(raw, at) {
-  const left = raw === null ? NaN : Date.parse(raw) / 1000 - at;
+const STATES = {
+  up: ["answers", "ok"], unknown: ["not asked yet", "zero"], away: ["away", "bad"], hangs: ["hangs", "bad"],
+  draining: ["drains", "warn"], drained: ["drained", "warn"],
+};
+
+// What it does, and what its breakers stop there.
+function hostState(row) {
+  const [text, kind] = STATES[row.state] ?? [row.state, ""];
+  if (!row.stopped.length) return { text, kind, title: row.error ?? "" };
+  const what = row.stopped.includes("") ? "all calls" : row.stopped.join(", ");
+  return { text: `${text}, breaker stops ${what}`, kind: kind === "bad" ? kind : "warn", title: row.error ?? "" };
+}
+
+// Of the memory that the policy gives it; where it gives none only how much is taken.
+function memory(row) {
+  if (row.in_use_gb === null) return row.memory_gb === null ? NONE : `? of ${gb(row.memory_gb)}`;
+  if (row.memory_gb === null) return gb(row.in_use_gb);
+  const free = Math.max(0, row.memory_gb - row.in_use_gb);
+  return meter(row.in_use_gb / row.memory_gb, `${gb(row.in_use_gb)} of ${gb(row.memory_gb)}, ${gb(free)} free`, row.in_use_gb > row.memory_gb);
+}
+
+function drawHosts(hosts) {
+  show($("hosts"), hosts.length > 0);
+  show($("hosts-link"), hosts.length > 0);
+  say($("hosts-there"), `${hosts.filter((row) => row.state === "up").length} of ${hosts.length} take calls`);
+  fill($("hosts-t"), HOSTS, hosts.map((row) => [row.name, [
+    row.name,
+    hostState(row),
+    meter(row.seats ? row.running / row.seats : 0, `${row.running} / ${row.seats}`, row.running >= row.seats),
+    count(row.useful),
+    count(row.tier),
+    row.loaded === null ? "not known" : row.loaded.join(", ") || { text: "nothing", kind: "zero" },
+    memory(row),
+    row.version ?? NONE,
+    row.address,
+  ]]));
+}
+
+function expiry(raw, now) {
+  const left = raw === null ? NaN : Date.parse(raw) / 1000 - now;
   if (Number.isNaN(left)) return NONE;
   if (left > 10 * 365 * 86400) return "never";
   return left > 0 ? { text: `in ${seconds(left)}`, title: raw } : "now";
@@ -102,8 +145,8 @@ function expiry(raw, at) {
 function drawLoaded(now) {
   const loaded = now.residents;
   say($("loaded-empty"), loaded === null ? "What is loaded is not known." : "Nothing is loaded.");
-  fill($("loaded-t"), LOADED, (loaded ?? []).map((row) => [row.name, [
-    row.name,
+  fill($("loaded-t"), LOADED, (loaded ?? []).map((row) => [at(row.name, row.host), [
+    at(row.name, row.host),
     bytes(row.size),
     row.size && row.size_vram !== null ? meter(row.size_vram / row.size, `${bytes(row.size_vram)}, ${Math.round(100 * row.size_vram / row.size)} %`, row.size_vram < row.size) : NONE,
     count(row.context_length),

@@ -31,6 +31,9 @@ export function bytes(value) {
   return value < 1e9 ? `${Math.round(value / 1e6)} MB` : `${(value / 1e9).toFixed(1)} GB`;
 }
 
+// As the policy writes the memory of a host.
+export const gb = (value) => `${value < 10 ? value.toFixed(1) : Math.round(value)} GiB`;
+
 export function usd(value) {
   if (value === null || value === undefined) return NONE;
   if (value === 0) return "0 USD";
