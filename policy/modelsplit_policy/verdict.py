@@ -37,6 +37,9 @@ _NOW_S: Final = 60.0
 RECOVERED_S: Final = 300.0
 # A call whose model is loaded and that has not begun to answer for so long may never do so.
 SILENT_S: Final = 60.0
+# A question of whether it is there that Ollama leaves open for so long is told: as a rule it
+# answers within milliseconds, and may yet.
+UNANSWERED_S: Final = 2.0
 # Reasons that are told of one role, and calls of one kind of trouble.
 _TOLD_MAX: Final = 3
 # What the client did, or its going, and what the policy wants.
@@ -53,6 +56,16 @@ _NO_TROUBLE: Final = frozenset(
         ErrorCode.CLIENT_GONE,
     }
 )
+# How calls fail where Ollama is away or hangs, which is told already.
+_AWAY_REASONS: Final = frozenset(
+    {
+        *(Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.DNS, Reason.RESET),
+        *(Reason.TRUNCATED, Reason.UPSTREAM_MUTE, Reason.STALL, Reason.ROLE_TIMEOUT),
+        *(Reason.LOAD_TIMEOUT, Reason.TOTAL_TIMEOUT, Reason.FIRST_BYTE_TIMEOUT),
+        *(Reason.BREAKER_OPEN, Reason.QUEUE_TIMEOUT, Reason.QUEUE_FULL, Reason.SHED),
+    }
+)
+_AWAY_SIGNALS: Final = AWAY | {Signal.QUEUE, Signal.TIMEOUTS, Signal.SILENCE}
 _WANTED: Final = frozenset({Reason.CALLS, Reason.USD, Reason.UPSTREAM_REJECTED, Reason.DRAINING})
 # Of what is no trouble, what is nobody's doing but the policy's.
 _POLICYS: Final = frozenset(
@@ -117,25 +130,42 @@ class Silent(NamedTuple):
 
 
 class Recovered(NamedTuple):
-    """Trouble that is over: since when, how long it lasted, and what it was, in words."""
+    """Trouble that is over: since when, how long it lasted, and what it was, in words.
+
+    ``failed``: the calls that failed meanwhile.
+    """
 
     ago_s: float
     lasted_s: float
     cause: str = ""
+    failed: int = 0
+
+
+class Unbegun(NamedTuple):
+    """Calls that were sent and of whose answer no byte has come; the oldest for so long."""
+
+    calls: int
+    oldest_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known. Errors are in words, empty where there is none.
 
-    ``steps``: what to type about Ollama. ``troubles``: the Health Guard's, and ``held`` what it
-    only holds on to. ``stopped``: what breakers stop, in words. ``rivals``: others that ask an
-    Ollama of ours, in words. ``hosts_away``: those of several hosts that do not answer while
-    others do, in words; ``hosts_shut``: all, where none takes calls and some are drained.
-    ``recovered``: since when all is well again, ``returned``: since when Ollama answers again;
-    None: nothing was wrong. ``lost``: budgets whose counts are lost. ``set_aside``: the damaged
-    state file as it is kept. ``asked_at``: where commands ask, and ``pulled_at``: where Ollama's
-    own do, where that is not the default.
+    ``steps``: what to type about Ollama. ``unanswered``: who leaves an open question of the probe
+    unanswered, in words, and for how long. ``away_s``: for how long Ollama has not answered, where
+    ``upstream_up`` is False, and ``away_failed``: the calls that have failed since. ``unbegun``
+    None: no call waits for its answer to begin. ``returned``: since when Ollama answers again, ``recovered``: since when all
+    is well again; None: nothing was wrong. The calls of ``roles`` are those of the last five
+    minutes, or since Ollama answers again.
+
+    ``troubles``: the Health Guard's, and ``held`` what it only holds on to; ``shed``: whom it
+    turns away and why, in words. ``stopped``: what breakers stop, in words; ``all_stopped``: why
+    Ollama's own stops all calls to it. ``rivals``: others that ask an Ollama of ours, in words.
+    ``hosts_away``: those of several hosts that do not answer while others do, in words;
+    ``hosts_shut``: all of them, where none takes calls and some are drained. ``lost``: budgets
+    whose counts are lost. ``set_aside``: the damaged state file as it is kept. ``asked_at``: where
+    commands ask, and ``pulled_at``: where Ollama's own do, where that is not the default.
     """
 
     upstream: str = ""
@@ -143,6 +173,11 @@ class Facts:
     upstream_error: str = ""
     upstream_hangs: bool = False
     steps: OllamaSteps = UNIT
+    unanswered: tuple[tuple[str, float], ...] = ()
+    unbegun: Unbegun | None = None
+    away_s: float = 0.0
+    away_failed: int = 0
+    shed: str = ""
     returned: Recovered | None = None
     recovered: Recovered | None = None
     draining: bool = False
@@ -152,6 +187,7 @@ class Facts:
     roles: tuple[RoleFacts, ...] = ()
     silent: tuple[Silent, ...] = ()
     stopped: tuple[str, ...] = ()
+    all_stopped: str = ""
     state_error: str = ""
     state_directory: str = ""
     shared_error: str = ""
@@ -208,7 +244,8 @@ class Verdict:
 def judge(facts: Facts) -> Verdict:
     """The verdict on these facts."""
     causes = sorted(_causes(facts), key=lambda cause: -SEVERITY[cause.level])
-    return Verdict(tuple(causes), (*_over(facts, is_well=not causes), *_notes(facts)))
+    notes = (*_no_answer(facts), *_over(facts, is_well=not causes), *_notes(facts))
+    return Verdict(tuple(causes), notes)
 
 
 def _causes(facts: Facts) -> Iterator[Cause]:
@@ -227,7 +264,7 @@ def _causes(facts: Facts) -> Iterator[Cause]:
         yield Cause(Level.CRITICAL, text, asking("modelsplit host list", facts.asked_at))
     yield from _of_models(facts)
     yield from _of_state(facts)
-    for silent in facts.silent[:_TOLD_MAX]:
+    for silent in () if facts.upstream_up is False else facts.silent[:_TOLD_MAX]:
         text = (
             f"a call of {silent.role} has had no answer from {silent.model} for "
             f"{silent.for_s:.0f} s: it may hang"
@@ -277,16 +314,27 @@ def _of_guard(facts: Facts) -> Iterator[Cause]:
     """What the Health Guard says, unless it is told already, or over."""
     step = asking("modelsplit requests --failed --since 5m", facts.asked_at)
     for trouble in facts.troubles:
-        if trouble.signal in AWAY and facts.upstream_up is False:
-            continue
-        text = trouble.cause
-        if trouble.signal is Signal.MODEL_BREAKERS and facts.stopped:
-            text = f"calls are stopped: {'; '.join(facts.stopped[:_TOLD_MAX])}"
-        yield Cause(trouble.level, text, step)
+        if not _is_told(facts, trouble):
+            yield Cause(trouble.level, _stopped(facts, trouble), step)
     held = facts.held
-    # Whether Ollama is there is known at once.
-    if held is not None and held.signal not in AWAY:
+    if held is not None and held.signal not in AWAY and not _is_told(facts, held):
         yield Cause(held.level, f"better only since a moment ago: {held.cause}", step)
+
+
+def _is_told(facts: Facts, trouble: Trouble) -> bool:
+    """Whether that Ollama is there, or is not, tells it: that is known at once."""
+    if facts.upstream_up is False:
+        return trouble.signal in _AWAY_SIGNALS
+    return trouble.signal is Signal.UPSTREAM
+
+
+def _stopped(facts: Facts, trouble: Trouble) -> str:
+    """Of a breaker, whose it is and why."""
+    if trouble.signal is Signal.MODEL_BREAKERS and facts.stopped:
+        return f"calls are stopped: {'; '.join(facts.stopped[:_TOLD_MAX])}"
+    if trouble.signal is Signal.PROVIDER_BREAKER and facts.all_stopped:
+        return f"calls to Ollama are stopped: {facts.all_stopped}"
+    return trouble.cause
 
 
 def _of_role(facts: Facts, role: RoleFacts) -> Iterator[Cause]:
@@ -294,51 +342,80 @@ def _of_role(facts: Facts, role: RoleFacts) -> Iterator[Cause]:
         text = f"{role.role}'s line is full: {role.waiting} of {role.max_queue} wait"
         step = f"modelsplit requests --role {role.role} --outcome running"
         yield Cause(Level.DEGRADED, text, asking(step, facts.asked_at))
-    if role.failed_now and _fails(role):
+    is_told = facts.upstream_up is False and _AWAY_REASONS.issuperset(role.failed)
+    if role.failed_now and _fails(role) and not is_told:
         many = role.failures >= _MANY_MIN and role.failures >= _MANY_SHARE * role.calls
         level = Level.CRITICAL if many else Level.DEGRADED
-        yield Cause(level, _failed(role), _failed_step(facts, role))
+        yield Cause(level, _failed(facts, role), _failed_step(facts, role))
 
 
 def _fails(role: RoleFacts) -> bool:
     return role.failures >= _FAILED_MIN and role.failures >= _FAILED_SHARE * role.calls
 
 
-def _failed(role: RoleFacts) -> str:
+def _failed(facts: Facts, role: RoleFacts) -> str:
     reasons = sorted(role.failed.items(), key=lambda item: -item[1])
     told = ", ".join(f"{reason} {count}" for reason, count in reasons[:_TOLD_MAX])
     if len(reasons) > _TOLD_MAX:
         told += ", …"
-    return f"{role.role}: {role.failures} of {role.calls} calls failed in the last 5 min ({told})"
+    back = facts.returned
+    span = "since Ollama is back" if back and back.ago_s < RECOVERED_S else "in the last 5 min"
+    return f"{role.role}: {role.failures} of {role.calls} calls failed {span} ({told})"
 
 
 def _failed_step(facts: Facts, role: RoleFacts) -> str:
     return asking(f"modelsplit requests --role {role.role} --failed --since 5m", facts.asked_at)
 
 
+def _no_answer(facts: Facts) -> Iterator[Note]:
+    """That Ollama has not answered for a while, and whom that holds up."""
+    if facts.upstream_up is False:
+        told = [f"Ollama has not answered for {_time(facts.away_s)}"]
+        if facts.away_failed:
+            told.append(f"{_calls(facts.away_failed)} failed since")
+        told += _held_up(facts)
+        yield Note("; ".join(told))
+        return
+    for who, asked_s in _unanswered(facts):
+        told = [f"{who} has not answered the probe for {_time(asked_s)}", *_held_up(facts)]
+        yield Note("; ".join(told), facts.steps.look)
+
+
+def _unanswered(facts: Facts) -> list[tuple[str, float]]:
+    return [(who, asked_s) for who, asked_s in facts.unanswered if asked_s >= UNANSWERED_S]
+
+
+def _held_up(facts: Facts) -> Iterator[str]:
+    if facts.unbegun is not None:
+        calls, oldest_s = facts.unbegun
+        verb = "has" if calls == 1 else "have"
+        yield f"{_calls(calls)} {verb} had no byte of an answer, the oldest for {_time(oldest_s)}"
+
+
 def _over(facts: Facts, *, is_well: bool) -> Iterator[Note]:
     """That trouble is over, and how long it was."""
-    failed = sum(role.failures for role in facts.roles)
-    count = f"; {failed} call{' has' if failed == 1 else 's have'} failed in the last 5 min"
     recovered, returned = facts.recovered, facts.returned
+    if _unanswered(facts):
+        return  # whether all is well is not known
     if is_well and recovered is not None and recovered.ago_s < RECOVERED_S:
-        text = f"all is well since {_time(recovered.ago_s)} ago; before, for "
-        text += f"{_time(recovered.lasted_s)}: {recovered.cause}"
+        over = recovered
+        text = f"all is well since {_time(over.ago_s)} ago; before, for "
+        text += f"{_time(over.lasted_s)}: {over.cause}"
     elif returned is not None and facts.upstream_up and returned.ago_s < RECOVERED_S:
-        text = f"Ollama answers again since {_time(returned.ago_s)} ago; before, for "
-        text += f"{_time(returned.lasted_s)}, it did not"
+        over = returned
+        text = f"Ollama answers again since {_time(over.ago_s)} ago; before, for "
+        text += f"{_time(over.lasted_s)}, it did not"
     else:
         return
-    yield Note(text + count * bool(failed))
+    yield Note(text + f"; {_calls(over.failed)} failed meanwhile" * bool(over.failed))
+
+
+def _calls(count: int) -> str:
+    return f"{count} call{'' if count == 1 else 's'}"
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-def _is_back(facts: Facts) -> bool:
-    """Whether Ollama is back for less than the minute that ``failed_now`` is of."""
-    return facts.returned is not None and facts.returned.ago_s < _NOW_S
 
 
 def _notes(facts: Facts) -> Iterator[Note]:
@@ -347,12 +424,16 @@ def _notes(facts: Facts) -> Iterator[Note]:
         if absent and not role.is_dead and role.models[0] not in role.missing:
             text = f"{role.role} has no fallback: {absent[0]} is not installed"
             yield Note(text, pulling(absent, facts.pulled_at))
-        if not role.failed_now and _fails(role):
-            since = "since Ollama is back" if _is_back(facts) else "in the last minute"
-            yield Note(f"{_failed(role)}, none {since}", _failed_step(facts, role))
+        is_told = facts.upstream_up is False and _AWAY_REASONS.issuperset(role.failed)
+        if not role.failed_now and _fails(role) and not is_told:
+            text = f"{_failed(facts, role)}, none in the last minute"
+            yield Note(text, _failed_step(facts, role))
     for host in () if facts.hosts_shut else facts.hosts_away:
         step = asking("modelsplit host list", facts.asked_at)
         yield Note(f"host {host}; its calls go to the others", step)
+    if facts.shed:
+        step = asking("modelsplit requests --failed --since 5m", facts.asked_at)
+        yield Note(f"so that others are served, {facts.shed}", step)
     if facts.set_aside:
         yield Note(f"the state file was damaged at the start: it is kept as {facts.set_aside}")
     if facts.records_lost:

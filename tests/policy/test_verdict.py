@@ -8,7 +8,15 @@ import pytest
 
 from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
 from modelsplit_policy.health import Level, Signal, Trouble
-from modelsplit_policy.verdict import Facts, Recovered, RoleFacts, Silent, is_trouble, judge
+from modelsplit_policy.verdict import (
+    Facts,
+    Recovered,
+    RoleFacts,
+    Silent,
+    Unbegun,
+    is_trouble,
+    judge,
+)
 from modelsplit_policy.vocabulary import Role
 
 PLANNER = RoleFacts(Role.PLANNER, max_queue=64, models=("a", "b"))
@@ -165,24 +173,89 @@ def test_one_that_hangs_is_to_be_restarted() -> None:
     assert judge(replace(facts, upstream_hangs=True)).step == "systemctl restart ollama"
 
 
-def test_that_trouble_is_over_is_told_while_its_calls_are_counted() -> None:
-    failed = RoleFacts(Role.PLANNER, calls=12, failed={Reason.CONNECT_REFUSED: 12})
-    over = Recovered(20.0, 12.0, "Ollama is not answering")
-    facts = replace(WELL, recovered=over, returned=Recovered(20.0, 12.0), roles=(failed,))
+def test_that_trouble_is_over_is_told_with_what_it_cost() -> None:
+    over = Recovered(20.0, 12.0, "Ollama is not answering", 3)
+    facts = replace(WELL, recovered=over, returned=Recovered(20.0, 12.0, failed=3))
     found = judge(facts)
     assert found.level is Level.OK
-    over_note, failed_note = (note.text for note in found.notes)
-    assert over_note == (
-        "all is well since 20 s ago; before, for 12 s: Ollama is not answering; "
-        "12 calls have failed in the last 5 min"
-    )
-    assert failed_note == (
-        "PLANNER: 12 of 12 calls failed in the last 5 min (connect_refused 12), "
-        "none since Ollama is back"
-    )
+    assert [note.text for note in found.notes] == [
+        (
+            "all is well since 20 s ago; before, for 12 s: Ollama is not answering; "
+            "3 calls failed meanwhile"
+        )
+    ]
     later = replace(facts, recovered=over._replace(ago_s=300.0), returned=Recovered(300.0, 12.0))
-    [note] = judge(later).notes
-    assert note.text.endswith(", none in the last minute")
+    assert judge(later).notes == ()
+
+
+def test_calls_are_those_since_ollama_is_back() -> None:
+    """What failed before is told of the outage."""
+    some = planner(calls=5, failed={"status": 3}, failed_now=3)
+    found = judge(replace(some, returned=Recovered(20.0, 12.0, failed=9)))
+    assert found.cause == "PLANNER: 3 of 5 calls failed since Ollama is back (status 3)"
+    assert [note.text for note in found.notes] == [
+        (
+            "Ollama answers again since 20 s ago; before, for 12 s, it did not; "
+            "9 calls failed meanwhile"
+        )
+    ]
+
+
+def test_a_question_left_open_is_told_before_it_is_given_up() -> None:
+    asked = replace(
+        WELL, unanswered=(("Ollama", 4.2),), recovered=Recovered(8.0, 12.0, "it was away")
+    )
+    found = judge(asked)
+    assert (found.level, found.step) == (Level.OK, "systemctl status ollama")
+    # That all is well since then is not known any more.
+    assert [note.text for note in found.notes] == ["Ollama has not answered the probe for 4 s"]
+    held_up = judge(replace(asked, unbegun=Unbegun(2, 3.9)))
+    assert held_up.notes[0].text == (
+        "Ollama has not answered the probe for 4 s; "
+        "2 calls have had no byte of an answer, the oldest for 4 s"
+    )
+    moment_ago = replace(WELL, unanswered=(("Ollama", 1.9),), unbegun=Unbegun(1, 1.9))
+    assert judge(moment_ago).notes == ()
+
+
+AWAY_FACTS = replace(
+    WELL, upstream_up=False, upstream_error="no answer within 5 s", upstream_hangs=True
+)
+
+
+def test_of_an_outage_there_is_one_cause_and_what_comes_of_it_is_a_note() -> None:
+    late = Trouble(Signal.TIMEOUTS, Level.CRITICAL, "15 timeouts in 60 s")
+    found = judge(
+        replace(
+            AWAY_FACTS,
+            away_s=14.0,
+            away_failed=3,
+            unbegun=Unbegun(1, 12.0),
+            troubles=(AWAY, late),
+            held=late,
+            silent=(Silent("id-1", "CHAT", "m", 75.0),),
+            roles=planner(calls=9, failed={"role_timeout": 3}, failed_now=3).roles,
+            shed="HEAVY, CHAT calls are refused: 15 timeouts in 60 s",
+        )
+    )
+    assert [cause.text for cause in found.causes] == [
+        "Ollama at http://ollama:11434 is not answering (no answer within 5 s)"
+    ]
+    away, shed = (note.text for note in found.notes)
+    assert away == (
+        "Ollama has not answered for 14 s; 3 calls failed since; "
+        "1 call has had no byte of an answer, the oldest for 12 s"
+    )
+    assert shed == "so that others are served, HEAVY, CHAT calls are refused: 15 timeouts in 60 s"
+    assert found.step == "systemctl restart ollama"
+
+
+def test_beside_an_outage_what_it_does_not_explain_is_told() -> None:
+    found = judge(
+        replace(AWAY_FACTS, roles=planner(calls=9, failed={"schema": 3}, failed_now=3).roles)
+    )
+    assert [cause.level for cause in found.causes] == [Level.CRITICAL, Level.DEGRADED]
+    assert found.causes[1].text.endswith("calls failed in the last 5 min (schema 3)")
 
 
 def test_that_ollama_is_back_is_told_beside_what_is_still_wrong() -> None:
@@ -192,7 +265,9 @@ def test_that_ollama_is_back_is_told_beside_what_is_still_wrong() -> None:
     assert [note.text for note in found.notes] == [
         "Ollama answers again since 2 min ago; before, for 3 min, it did not"
     ]
-    assert judge(replace(facts, upstream_up=False)).notes == ()
+    assert [note.text for note in judge(replace(facts, upstream_up=False)).notes] == [
+        "Ollama has not answered for 0 s"
+    ]
     assert judge(replace(WELL, recovered=Recovered(1.0, 1.0, "x"))).notes[0].text == (
         "all is well since 1 s ago; before, for 1 s: x"
     )
@@ -204,6 +279,12 @@ def test_an_ollama_that_answers_again_is_not_called_down_beside_its_version() ->
     assert judge(replace(WELL, held=opened)).level is Level.OK
     # But one that stands open now is told.
     assert judge(replace(WELL, troubles=(opened,))).cause == opened.cause
+    why = replace(WELL, troubles=(opened,), all_stopped="5 failures in a row")
+    assert judge(why).cause == "calls to Ollama are stopped: 5 failures in a row"
+
+
+def test_what_the_health_guard_saw_before_ollama_answered_is_not_told() -> None:
+    assert judge(replace(WELL, troubles=(AWAY,))) == judge(WELL)
 
 
 NOTES = {

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelsplit_policy import verdict
 from modelsplit_policy.health import SEVERITY, Level
-from modelsplit_policy.health_samples import not_closed
+from modelsplit_policy.health_samples import not_closed, turned_away
 from modelsplit_policy.hints import ollamas_steps
 from modelsplit_policy.model_names import canonical
-from modelsplit_policy.verdict import SILENT_S, Facts, Recovered, RoleFacts, Silent, Verdict
+from modelsplit_policy.verdict import (
+    SILENT_S,
+    Cause,
+    Facts,
+    Recovered,
+    RoleFacts,
+    Silent,
+    Unbegun,
+    Verdict,
+)
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.config.settings import other_than_default
-from modelsplit_proxy.metrics.recent import NOW_S
+from modelsplit_proxy.metrics.copies import Copies
+from modelsplit_proxy.metrics.recent import LENGTH_S, NOW_S
 from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.runtime.parts import parts
 
@@ -27,7 +37,6 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.config.model import Policy
-    from modelsplit_policy.verdict import Cause
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.http.upstream import UpstreamTarget
     from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -48,6 +57,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("modelsplit")
 
 _EVERY_S: Final = 1.0
+# An outage begins as long before it is known as the probe asks seldom and waits, and a little.
+_UNKNOWN_S: Final = 30.0
 _UNREAD: Final = "it has not been read yet, so that nothing can be counted"
 
 
@@ -74,6 +85,28 @@ class ServiceParts:
     admin: Callable[[], Address | None]
 
 
+class _Wrong(NamedTuple):
+    """What is wrong, and since when.
+
+    ``before``: how many calls had failed by then; None: others than Ollama's being away tell
+    theirs. ``lasted_s``: for how long it was, None: it is not over; ``failed``: how many calls
+    failed meanwhile.
+    """
+
+    cause: Cause
+    since: float
+    before: int | None = None
+    lasted_s: float | None = None
+    failed: int = 0
+
+    def over(self, now: float, failed: int) -> _Wrong:
+        """The same, over now at the latest. ``failed``: how many calls have failed by now."""
+        if self.lasted_s is not None:
+            return self
+        count = 0 if self.before is None else failed - self.before
+        return self._replace(lasted_s=now - self.since, failed=count)
+
+
 class Service:
     """How the service does."""
 
@@ -83,12 +116,16 @@ class Service:
         self._seen: tuple[Level, float] | None = None
         # The level that the log told last, and the step of its cause.
         self._told = (Level.OK, "")
-        # Since when Ollama is known not to answer, and when that was over for how long.
-        self._away_since: float | None = None
-        self._returned: tuple[float, float] | None = None
-        # The worst that is wrong, and since when; and what was, until when, for how long.
-        self._worst: tuple[Cause, float] | None = None
-        self._recovered: tuple[Cause, float, float] | None = None
+        # Since when Ollama does not answer, and how many calls had failed by then; and when that
+        # was over, for how long, and how many failed meanwhile.
+        self._away: tuple[float, int] | None = None
+        self._returned: tuple[float, float, int] | None = None
+        # How many calls had failed when, as far back as an outage may begin before it is known.
+        self._failed: Copies[int] = Copies(_UNKNOWN_S)
+        # The worst that is wrong, or was while something still is; and what was, and since when
+        # all is well.
+        self._worst: _Wrong | None = None
+        self._recovered: tuple[_Wrong, float] | None = None
 
     async def watch(self) -> None:
         """Look for ever; a task of the process."""
@@ -118,10 +155,15 @@ class Service:
 
     def _tell_recovered(self) -> None:
         if self._recovered is not None:
-            cause, _, lasted_s = self._recovered
-            logger.info("health is OK again, after %.0f s; it was: %s", lasted_s, cause.text)
+            wrong, _ = self._recovered
+            logger.info(
+                "health is OK again, after %.0f s; it was: %s", wrong.lasted_s, wrong.cause.text
+            )
 
     def verdict(self) -> Verdict:
+        # What the Health Guard saw a second ago may be over, as who asks whether Ollama is there
+        # knows.
+        self._parts.monitor.look()
         self._notice()
         found = verdict.judge(self._facts())
         if self._follow(found):
@@ -132,28 +174,46 @@ class Service:
 
     def _notice(self) -> None:
         """Whether Ollama has gone, or is back; how calls fare is counted anew from then on."""
-        parts, up = self._parts, self._parts.probe.up
-        if up is False and self._away_since is None:
-            self._away_since = parts.clock.now()
-        elif up and self._away_since is not None:
+        parts, up, failed = self._parts, self._parts.probe.up, self._parts.recent.failed()
+        if up and self._away is not None:
             parts.recent.keep()
-            now = parts.clock.now()
-            self._returned, self._away_since = (now, now - self._away_since), None
+        now = parts.clock.now()
+        if up is False and self._away is None:
+            away_s = self._away_s()
+            before = self._failed.before(now, away_s) if self._failed else failed
+            self._away = (now - away_s, before)
+        elif up and self._away is not None:
+            since, before = self._away
+            self._returned, self._away = (now, now - since, failed - before), None
+            self._failed = Copies(_UNKNOWN_S)
+        self._failed.keep(now, failed)
+
+    def _away_s(self) -> float:
+        """For how long Ollama has not answered, where it is known not to."""
+        since = self._parts.probe.away_since
+        return 0.0 if since is None else asyncio.get_running_loop().time() - since
 
     def _follow(self, found: Verdict) -> bool:
         """Keep what is wrong in mind until it is over; whether it is over now."""
         now, worst = self._parts.clock.now(), self._worst
         if found.causes:
-            cause = found.causes[0]
-            if worst is None:
-                self._worst = (cause, now)
-            elif SEVERITY[cause.level] > SEVERITY[worst[0].level]:
-                self._worst = (cause, worst[1])
+            self._worst = self._worse(found.causes, now)
             return False
         if worst is None:
             return False
-        self._recovered, self._worst = (worst[0], now, now - worst[1]), None
+        self._recovered, self._worst = (worst.over(now, self._parts.recent.failed()), now), None
         return True
+
+    def _worse(self, causes: tuple[Cause, ...], now: float) -> _Wrong:
+        """What is worst of all that was wrong since all was well."""
+        worst, cause = self._worst, causes[0]
+        if worst is not None and SEVERITY[cause.level] <= SEVERITY[worst.cause.level]:
+            if not any(cause.step == worst.cause.step for cause in causes):
+                # The others last longer.
+                return worst.over(now, self._parts.recent.failed())
+            if worst.lasted_s is None:
+                return worst
+        return _Wrong(cause, now) if self._away is None else _Wrong(cause, *self._away)
 
     def level(self) -> Level:
         return self.verdict().level
@@ -192,14 +252,27 @@ class Service:
             upstream_error=parts.probe.error or "",
             upstream_hangs=parts.probe.mute_since is not None,
             steps=ollamas_steps(asked_at) if parts.policy.hosts else parts.target.steps,
+            unanswered=parts.probe.unanswered,
+            unbegun=self._unbegun(),
+            away_s=0.0 if self._away is None else parts.clock.now() - self._away[0],
+            away_failed=0 if self._away is None else parts.recent.failed() - self._away[1],
             returned=self._has_returned(),
             recovered=self._has_recovered(),
+            shed=self._shed(),
             draining=parts.lifecycle.draining,
             active=parts.lifecycle.active,
             troubles=guard.troubles,
             held=guard.held,
             roles=tuple(self._roles()),
             silent=tuple(self._silent()),
+            all_stopped=next(
+                (
+                    view.why
+                    for view in not_closed(parts.breakers.snapshot())
+                    if view.key.model is None and view.key.provider is Provider.LOCAL
+                ),
+                "",
+            ),
             stopped=tuple(
                 f"{view.key} ({view.why})"
                 for view in not_closed(parts.breakers.snapshot())
@@ -223,20 +296,33 @@ class Service:
     def _has_returned(self) -> Recovered | None:
         if self._returned is None:
             return None
-        at, lasted_s = self._returned
-        return Recovered(self._parts.clock.now() - at, lasted_s)
+        at, lasted_s, failed = self._returned
+        return Recovered(self._parts.clock.now() - at, lasted_s, failed=failed)
 
     def _has_recovered(self) -> Recovered | None:
         if self._recovered is None:
             return None
-        cause, at, lasted_s = self._recovered
-        return Recovered(self._parts.clock.now() - at, lasted_s, cause.text)
+        wrong, at = self._recovered
+        ago_s = self._parts.clock.now() - at
+        return Recovered(ago_s, wrong.lasted_s or 0.0, wrong.cause.text, wrong.failed)
+
+    def _shed(self) -> str:
+        guard = self._parts.monitor.guard
+        if guard.shedding is Level.OK:
+            return ""
+        return f"{turned_away(guard.shedding)}: {guard.shedding_cause}"
+
+    def _unbegun(self) -> Unbegun | None:
+        calls = self._parts.live.silent(0.0)
+        return Unbegun(len(calls), self._parts.live.longest_silence_s()) if calls else None
 
     def _roles(self) -> Iterator[RoleFacts]:
-        now_s = NOW_S
+        """Those of the last five minutes, or since Ollama is back."""
+        now_s, length_s = NOW_S, LENGTH_S
         if self._returned is not None:
-            now_s = min(now_s, self._parts.clock.now() - self._returned[0])
-        recently = self._parts.recent.roles(now_s)
+            ago_s = self._parts.clock.now() - self._returned[0]
+            now_s, length_s = min(now_s, ago_s), min(length_s, ago_s)
+        recently = self._parts.recent.roles(now_s, length_s)
         for role in Role:
             yield self._role(role, recently[role])
 

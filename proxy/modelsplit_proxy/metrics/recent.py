@@ -87,11 +87,23 @@ class Recent:
         now = self._clock.now()
         return now - self._copies.oldest(now)[0]
 
-    def roles(self, now_s: float = NOW_S) -> dict[Role, RoleRecently]:
-        """What became of each role's calls. ``now_s``: how far back ``failed_now`` reaches."""
+    def failed(self) -> int:
+        """How many calls the service has failed since it started."""
+        errors = self._totals().errors.items()
+        return sum(
+            count
+            for (role, code, reason), count in errors
+            if not _is_gone(code) and is_trouble(role, code, reason)
+        )
+
+    def roles(self, now_s: float = NOW_S, length_s: float = LENGTH_S) -> dict[Role, RoleRecently]:
+        """What became of each role's calls in the last ``length_s``, at most all that is kept.
+
+        ``now_s``: how far back ``failed_now`` reaches.
+        """
         at, now = self._clock.now(), self._totals()
-        _, before = self._copies.oldest(at)
-        lately = self._copies.before(at, now_s)
+        self._copies.oldest(at)
+        before, lately = self._copies.before(at, length_s), self._copies.before(at, now_s)
         return {role: self._role(role, now, before, lately) for role in Role}
 
     def _role(self, role: Role, now: Totals, before: Totals, lately: Totals) -> RoleRecently:

@@ -132,6 +132,25 @@ class FleetProbe:
             else None
         )
 
+    @property
+    def away_since(self) -> float | None:
+        """Since when none of them is there."""
+        since = [probe.away_since for _, probe in self._hosts]
+        known = [moment for moment in since if moment is not None]
+        return max(known) if known and len(known) == len(since) else None
+
+    @property
+    def unanswered(self) -> tuple[tuple[str, float], ...]:
+        """Those that leave an open question unanswered."""
+        return tuple(
+            (f"host {name}", asked_s)
+            for name, probe in self._hosts
+            for _, asked_s in probe.unanswered
+        )
+
+    async def look(self) -> None:
+        await gather(*(probe.look() for _, probe in self._hosts))
+
     async def ask(self) -> None:
         await gather(*(probe.ask() for _, probe in self._hosts))
 

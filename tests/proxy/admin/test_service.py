@@ -16,6 +16,7 @@ from modelsplit_proxy.cli import status
 from modelsplit_proxy.cli.service_status import status_line
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.storage.state_file import FILE_NAME
+from modelsplit_proxy.watch import upstream_probe
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS
@@ -103,28 +104,95 @@ async def test_ollama_is_away_and_comes_back() -> None:
         )
 
 
-async def test_calls_that_failed_before_ollama_came_back_are_no_trouble_any_more() -> None:
+async def test_an_outage_tells_its_own_failed_calls_and_they_are_no_trouble_any_more() -> None:
     async with running() as up:
         up.app.service.look()
+        up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}')
+        assert await ask(up, "executor") == 500, "this one is of no outage"
+        up.sim.faults.clear()
+        await up.app.probe.ask()
+        up.app.service.look()
+        # Which was a second ago.
+        looks = up.app.service._failed._copies
+        looks.extend((at - 1.0, count) for at, count in [looks.pop()])
         await up.sim.stop()
         assert [await ask(up, "planner") for _ in range(4)] == [502] * 4
         up.app.service.look()
-        assert [cause["level"] for cause in (await seen(up))["causes"]] == ["CRITICAL", "DEGRADED"]
+        health = await seen(up)
+        [cause] = health["causes"]
+        assert cause["level"] == "CRITICAL"
+        assert re.fullmatch(
+            r"Ollama has not answered for \d+ s; 4 calls failed since", health["notes"][0]["text"]
+        )
         await up.sim.start()
         await up.until(lambda: up.app.probe.up is True)
         up.app.service.look()
         health = await seen(up)
-        assert (health["level"], health["causes"]) == ("OK", [])
-        over, failed = (note["text"] for note in health["notes"])
-        assert over.endswith(
-            "is not answering (connection refused); 4 calls have failed in the last 5 min"
-        )
-        assert failed.endswith("(connect_refused 4), none since Ollama is back")
+        assert (health["level"], health["causes"]) == ("OK", []), health["causes"]
+        [over] = (note["text"] for note in health["notes"])
+        assert over.endswith("is not answering (connection refused); 4 calls failed meanwhile")
         up.sim.faults.add(Kind.STATUS, status=500, body='{"error":"died"}')
         assert [await ask(up, "planner") for _ in range(3)] == [500] * 3
         health = await seen(up)
         assert health["level"] == "DEGRADED", "these have failed since"
+        assert health["cause"] == "PLANNER: 3 of 3 calls failed since Ollama is back (status 3)"
         assert health["notes"][0]["text"].startswith("Ollama answers again since ")
+
+
+async def test_health_says_what_the_probe_says_whatever_the_guard_saw_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The guard looks once a second, and the probe hears at once."""
+    caplog.set_level(logging.INFO, "modelsplit")
+    async with running(curious=False) as up:
+        await up.sim.stop()
+        await up.app.probe.ask()
+        up.app.monitor.look()
+        up.app.service.look()
+        assert up.app.service.level() is Level.CRITICAL
+        await up.sim.start()
+        await up.app.probe.ask()
+        up.app.service.look()
+        assert up.app.service.level() is Level.OK
+    told = [line.split(":")[0].split(",")[0] for line in caplog.messages if "health is" in line]
+    assert told == ["health is CRITICAL", "health is OK again"]
+
+
+async def test_an_open_question_is_told_alike_everywhere_and_an_outage_from_the_last_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running(curious=False) as up:
+        probe, service = up.app.probe, up.app.service
+        await probe.ask()
+        service.look()
+        loop = asyncio.get_running_loop()
+        up.sim.faults.add(Kind.HANG, path="/api/version")
+        asking = asyncio.ensure_future(probe.ask())
+        await up.until(lambda: bool(probe.unanswered))
+        assert probe._asked is not None
+        # It was asked four seconds ago, and had answered one second before.
+        probe._asked, probe._answered = loop.time() - 4.0, loop.time() - 5.0
+        health = await seen(up)
+        assert (health["level"], health["next"]) == ("OK", up.app.target.steps.look)
+        [note] = health["notes"]
+        assert re.fullmatch(r"Ollama has not answered the probe for \d+ s", note["text"])
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.01)
+        await probe.ask()
+        assert probe.away_since == probe._answered
+        health = await seen(up)
+        assert health["next"] == up.app.target.steps.restart
+        told = re.fullmatch(r"Ollama has not answered for (\d+) s", health["notes"][0]["text"])
+        assert told is not None
+        assert int(told[1]) >= 5
+        up.sim.faults.clear()
+        monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 600.0)
+        await probe.ask()
+        health = await seen(up)
+        told = re.search(r"; before, for (\d+) s: Ollama at ", health["notes"][0]["text"])
+        assert told is not None
+        assert int(told[1]) >= 5
 
 
 async def test_the_log_tells_what_is_critical_now_though_the_level_is_the_same(

@@ -44,6 +44,9 @@ class Watch:
     async def ask(self, wait_s: float | None) -> None:
         self.told.append(f"asked for {wait_s}")
 
+    async def look(self) -> None:
+        self.told.append("looked at")
+
     def call_ended(self, record: object) -> None:
         del record
         self.told.append("a call has ended")
@@ -55,12 +58,16 @@ def host(name: str, **more: Any) -> UpstreamHost:
         "version": "1.0",
         "error": None,
         "mute_since": None,
+        "away_since": None,
+        "unanswered": (),
         "watch": Watch(),
         "gone": False,
         "models": (),
     } | more
     probe = SimpleNamespace(**{key: values[key] for key in ("up", "version", "error")})
-    probe.mute_since = values["mute_since"]
+    for key in ("mute_since", "away_since", "unanswered"):
+        setattr(probe, key, values[key])
+    probe.look = values["watch"].look
     return UpstreamHost(
         Host(name),
         name,
@@ -101,6 +108,20 @@ def test_what_is_wrong_is_told_of_each_while_none_is_there() -> None:
     assert (one.error, one.version) == (None, "1.0")
     assert one.away == ("a does not answer (refused)",)
     assert probe.away == ()
+
+
+async def test_each_host_that_leaves_its_question_open_is_named() -> None:
+    hosts = [host("a", unanswered=(("Ollama", 3.0),)), host("b")]
+    probe = FleetProbe(hosts, nobody)
+    assert probe.unanswered == (("host a", 3.0),)
+    await probe.look()
+    assert [cast("Any", one.loaded_models).told for one in hosts] == [["looked at"]] * 2
+
+
+def test_all_are_away_since_the_last_of_them_went() -> None:
+    assert FleetProbe([host("a", away_since=3.0), host("b")], nobody).away_since is None
+    both = [host("a", away_since=3.0), host("b", away_since=5.0)]
+    assert FleetProbe(both, nobody).away_since == 5.0
 
 
 @pytest.mark.parametrize(

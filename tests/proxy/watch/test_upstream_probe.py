@@ -142,6 +142,98 @@ async def test_one_that_takes_no_connection_is_mute(monkeypatch: pytest.MonkeyPa
         assert asked.mute_since is not None
 
 
+async def test_a_question_that_is_open_is_told_while_it_is() -> None:
+    async with Sim() as sim:
+        with probe(sim.port) as asked:
+            await asked.ask()
+            assert not asked.unanswered
+            sim.faults.add(Kind.HANG, path="/api/version")
+            asking = asyncio.ensure_future(asked.ask())
+            await sim.wait_for(lambda sim: sim.counts.received >= 2)
+            [(who, asked_s)] = asked.unanswered
+            assert (who, asked.up) == ("Ollama", True)
+            assert asked_s >= 0
+            # Who is known not to answer is told so otherwise.
+            asked.call_failed(UpstreamError(Fault.REFUSED, "connection refused"))
+            assert not asked.unanswered
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+
+
+async def test_since_when_it_is_away() -> None:
+    """Since its last answer, or since it looked as if it had gone."""
+    async with stand_in() as sim:
+        with probe(sim.port) as asked:
+            now = asyncio.get_running_loop().time
+            await asked.ask()
+            answered = now()
+            assert asked.away_since is None
+            await sim.stop()
+            await asked.ask()
+            since = asked.away_since
+            assert since is not None
+            assert since <= answered
+            await asked.ask()
+            assert asked.away_since == since
+            await sim.start()
+            await asked.ask()
+            assert asked.away_since is None
+            asked._answered = answered - 60.0
+            before = now()
+            asked.hurry()
+            await sim.stop()
+            await asked.ask()
+            assert asked.away_since is not None
+            assert before <= asked.away_since <= now()
+
+
+async def test_one_that_was_never_there_is_away_since_it_was_asked() -> None:
+    async with stand_in() as sim:
+        await sim.stop()
+        with probe(sim.port) as asked:
+            before = asyncio.get_running_loop().time()
+            await asked.ask()
+            assert asked.away_since is not None
+            assert asked.away_since >= before
+
+
+async def test_who_looks_is_shown_a_fresh_answer() -> None:
+    async with Sim(SimConfig(version="1.2.3")) as sim:
+        with probe(sim.port, every_s=3600) as asked:
+            await asked.ask()
+            await asked.look()
+            assert sim.counts.received == 1, "it has just answered"
+            watching = asyncio.ensure_future(asked.watch())
+            await asyncio.sleep(0)
+            assert asked._answered is not None
+            asked._answered -= 60.0
+            await asked.look()
+            assert sim.counts.received == 2
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+
+async def test_who_looks_waits_no_longer_than_until_silence_is_told() -> None:
+    async with Sim() as sim:
+        with probe(sim.port, every_s=3600) as asked:
+            await asked.ask()
+            sim.faults.add(Kind.HANG, path="/api/version")
+            asking = asyncio.ensure_future(asked.ask())
+            await sim.wait_for(lambda sim: sim.counts.received >= 2)
+            assert asked._asked is not None
+            assert asked._answered is not None
+            asked._asked -= 60.0
+            asked._answered -= 60.0
+            await asked.look()
+            assert asked.unanswered[0][1] >= 60
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+            # Of one that is known not to answer nothing is waited for.
+            asked.call_failed(UpstreamError(Fault.REFUSED, "connection refused"))
+            await asked.look()
+            assert sim.counts.received == 2
+
+
 async def test_after_each_question_those_who_wait_look_again() -> None:
     async with Sim() as sim:
         sim.faults.add(Kind.HANG, path="/api/tags")

@@ -25,7 +25,7 @@ function drawVerdict(now) {
   $("verdict").dataset.level = health.level;
   say($("level"), { OK: "✔ OK", DEGRADED: "▲ DEGRADED", CRITICAL: "✖ CRITICAL" }[health.level] ?? health.level);
   const since = now.level_seen_since === null ? "" : `, seen so since ${clock(now.level_seen_since * 1000)}`;
-  say($("cause"), `${first ? first.text : "Calls are being served"}${since}.`);
+  say($("cause"), `${first ? first.text : "Nothing is known to be wrong"}${since}.`);
   show($("next"), Boolean(health.next));
   say($("next-step"), health.next || "");
   const lines = [...others, ...health.notes].map((line) => line.next ? `${line.text} (${line.next})` : line.text);
