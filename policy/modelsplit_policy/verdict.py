@@ -155,9 +155,9 @@ class Facts:
     ``steps``: what to type about Ollama. ``unanswered``: who leaves an open question of the probe
     unanswered, in words, and for how long. ``away_s``: for how long Ollama has not answered, where
     ``upstream_up`` is False, and ``away_failed``: the calls that have failed since. ``unbegun``
-    None: no call waits for its answer to begin. ``returned``: since when Ollama answers again, ``recovered``: since when all
-    is well again; None: nothing was wrong. The calls of ``roles`` are those of the last five
-    minutes, or since Ollama answers again.
+    None: no call waits for its answer to begin. ``returned``: since when Ollama answers again,
+    ``recovered``: since when all is well again; None: nothing was wrong. The calls of ``roles``
+    are those of the last five minutes, or since Ollama answers again.
 
     ``troubles``: the Health Guard's, and ``held`` what it only holds on to; ``shed``: whom it
     turns away and why, in words. ``stopped``: what breakers stop, in words; ``all_stopped``: why
