@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+# The program that the tests start. Valkey's, where this variable names it.
+PROGRAM: Final = os.environ.get("MODELSPLIT_TEST_REDIS", "redis-server")
 # Nothing that it said yes to is lost.
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
 # All that it was told is lost with it.
@@ -42,9 +45,9 @@ class RedisServer:
 
     async def start(self) -> None:
         """Until it answers."""
-        command = ("redis-server", "--port", "0", "--unixsocket", str(self.socket))
+        command = (PROGRAM, "--port", "0", "--unixsocket", str(self.socket))
         if self.tls_port:
-            command = ("redis-server", "--port", "0", "--tls-port", str(self.tls_port))
+            command = (PROGRAM, "--port", "0", "--tls-port", str(self.tls_port))
         self._child = await asyncio.create_subprocess_exec(
             *command,
             *("--dir", str(self.home), "--maxmemory-policy", "noeviction", *self.options),
@@ -54,7 +57,7 @@ class RedisServer:
         told = []
         while b"eady to accept connections" not in (line := await self._child.stdout.readline()):
             told.append(line)
-            assert line, f"redis-server has ended: {told}"
+            assert line, f"{PROGRAM} has ended: {told}"
 
     async def kill(self) -> None:
         """As a power cut does."""
@@ -77,10 +80,16 @@ class RedisServer:
 
 
 class Relay:
-    """Between a proxy and the server; cut, it takes what is sent and passes nothing on."""
+    """Between a proxy and the server; cut, it takes what is sent and passes nothing on.
+
+    ``instead``: what is answered to whatever is asked, and the server is not; None: it is.
+    ``drips``: and then a byte at a time, without an end.
+    """
 
     def __init__(self, server: Path, own: Path) -> None:
         self._server, self._own = server, own
+        self.instead: bytes | None = None
+        self.drips = False
         self._is_cut = False
         self._writers: set[asyncio.StreamWriter] = set()
         self._listener: asyncio.Server | None = None
@@ -115,15 +124,39 @@ class Relay:
             return
         self._writers |= {writer, back}
         try:
-            await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+            await asyncio.gather(self._ask(reader, back, writer), self._pass(there, writer))
         finally:
             self._writers -= {writer, back}
+
+    async def _ask(
+        self,
+        reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        client: asyncio.StreamWriter,
+    ) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                if self.instead is None:
+                    self._unless_cut(data, server)
+                else:
+                    client.write(self.instead)
+                    await self._drip(client)
+        server.close()
+
+    async def _drip(self, client: asyncio.StreamWriter) -> None:
+        """Until the other side has left."""
+        while self.drips and not client.is_closing():
+            client.write(b"x")
+            await asyncio.sleep(0)
+
+    def _unless_cut(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        if not self._is_cut:
+            writer.write(data)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if not self._is_cut:
-                    writer.write(data)
+                self._unless_cut(data, writer)
         writer.close()
 
 

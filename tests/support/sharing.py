@@ -16,6 +16,7 @@ from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.runtime.tasks import Tasks
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from support.budget_keepers import NOON, Clocks, Held, budget_keeper
+from support.fake_time import clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -41,7 +42,7 @@ async def sharing(
     clocks, tasks = Clocks(), Tasks()
 
     def shared(store: Store) -> SharedBudgets:
-        return SharedBudgets(url, "test", store, tasks, SystemClock(), timeout_s)
+        return SharedBudgets(url, "test", store, tasks, clock() or SystemClock(), timeout_s)
 
     async with budget_keeper(directory, clocks, overlay, shared=shared) as held:
         await of(held).look_after()

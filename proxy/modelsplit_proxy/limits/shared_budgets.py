@@ -18,9 +18,9 @@ import contextlib
 import logging
 import math
 import secrets
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.budgets import Amount
 from modelsplit_policy.leases import Lease, Leases
@@ -51,6 +51,8 @@ logger = logging.getLogger("modelsplit")
 _WATCH_S: Final = 1.0
 # So many calls ask at once; the others wait for these, and not for a server that they find away.
 _TURNS: Final = shared_link.CONNECTIONS // 2
+# So many tell what they have cost. What is left of the connections is for the watch.
+_TELLERS: Final = shared_link.CONNECTIONS // 4
 # Charges written anew with one command: a server does nothing else meanwhile.
 _AT_ONCE: Final = 500
 # A proxy that was heard of is written down again after this share of the longest window.
@@ -69,7 +71,16 @@ _ERROR_MAX: Final = 120
 _LOST: Final = "it has lost its counts; they are being written anew"
 _NOT_YET: Final = "it has not answered yet"
 _TOO_MANY: Final = "too many calls ask it at once"
+_TOO_SLOW: Final = "it answers too slowly"
 _UNTOLD: Final = "this approval has not been told to it yet"
+
+
+@dataclass(slots=True)
+class _Counting:
+    """A charge that is being counted. ``is_left``: nobody waits for it any more."""
+
+    answer: dict[str, Sums] | AwayError = field(default_factory=dict)
+    is_left: bool = False
 
 
 class SharedBudgets:
@@ -100,6 +111,7 @@ class SharedBudgets:
         self._was_told = self._was_open = False
         self._trouble = asyncio.Event()
         self._turns = asyncio.Semaphore(_TURNS)
+        self._tellers = asyncio.Semaphore(_TELLERS)
         self._own: OwnCounts | None = None
         self._leases = Leases()
         # Approvals that it counts, by their names as budgets.
@@ -165,34 +177,37 @@ class SharedBudgets:
 
         A caller who is cancelled has counted nothing in the end.
         """
-        answer = asyncio.get_running_loop().create_future()
-        self._tasks.run(self._count(answer, number, claims, patience), "shared budgets")
-        return cast("dict[str, Sums]", await answer)
+        counting = _Counting()
+        work = self._count(counting, number, claims, patience)
+        task = self._tasks.start(work, "shared budgets")
+        try:
+            # Whatever ends it ends the wait.
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            counting.is_left = True
+            raise
+        if isinstance(counting.answer, AwayError):
+            raise counting.answer
+        return counting.answer
 
     async def _count(
         self,
-        answer: asyncio.Future[dict[str, Sums]],
+        counting: _Counting,
         number: int,
         claims: Sequence[Claim],
         patience: Patience | None,
     ) -> None:
         try:
-            sums = await self._ask(claims, self._charge(number), "count", patience)
+            counting.answer = await self._ask(claims, self._charge(number), "count", patience)
         except AwayError as error:
-            if answer.done():
+            counting.answer = error
+            if counting.is_left:
                 return
-            if self._can_ask or not self._leases.spend(number, claims, self._clock.now()):
-                answer.set_exception(error)
-                return
-            self.leased += 1
-            sums = self._with_room(claims)
-        except asyncio.CancelledError:
-            answer.cancel()
-            raise
-        if answer.done():
+            if not self._can_ask and self._leases.spend(number, claims, self._clock.now()):
+                self.leased += 1
+                counting.answer = self._with_room(claims)
+        if counting.is_left:
             self.settle(number, claims, None)
-        else:
-            answer.set_result(sums)
 
     def settle(self, number: int, claims: Sequence[Claim], nano_usd: int | None) -> None:
         """It has cost so much; None: it is none after all. Told a moment later."""
@@ -214,9 +229,11 @@ class SharedBudgets:
     ) -> dict[str, Sums]:
         may_share = patience is not None
         patience = patience or self.patience()
+        if patience.is_over:
+            raise AwayError(_TOO_SLOW)
         began, is_asked = self._clock.now(), False
         try:
-            async with shared_link.within(patience.left_s), self._turns:
+            async with shared_link.within(patience.next_s), self._turns:
                 if not self._can_ask:
                     raise AwayError(self._error)
                 known = self._known(claims, what, began) if may_share else None
@@ -252,21 +269,23 @@ class SharedBudgets:
 
     async def _answer(self, claims: Sequence[Claim], charge: str, what: str) -> dict[str, Sums]:
         names = ("state", "expected", f"seeded:{self._epoch}", "changes", *_places(claims))
-        rows = chain.from_iterable(map(_row, claims))
-        arguments = [self._epoch, self._name, charge, what, *rows]
+        limits = chain.from_iterable(map(_row, claims))
+        arguments = [self._epoch, self._name, charge, what, *limits]
         began, times_lost = self._clock.now(), self._leases.times_lost
         keys = self._link.keys(*names)
-        answer: list[Any] = await self._link.run(shared_scripts.COUNT, keys, arguments)
-        said, *budgets = answer
-        if said == "lost":
-            raise AwayError(self._lose(_LOST))
-        if said == "expecting":
-            raise AwayError(self._lose(_expecting(budgets[0])))
-        sums = {}
-        for claim, row in zip(claims, budgets, strict=True):
-            sums[claim.name] = _sums(row)
-            self._asked_at[claim.name] = began
-            self._leases.renew(claim.name, _lease(row, began), times_lost)
+        answer = await self._link.run(shared_scripts.COUNT, keys, arguments)
+        with shared_link.understood():
+            said, *budgets = answer
+            if said == "lost":
+                raise AwayError(self._lose(_LOST))
+            if said == "expecting":
+                raise AwayError(self._lose(_expecting(budgets[0])))
+            rows = [(_sums(row), _lease(row, began)) for row in budgets]
+            told = dict(zip((claim.name for claim in claims), rows, strict=True))
+        for name, (_, lease) in told.items():
+            self._asked_at[name] = began
+            self._leases.renew(name, lease, times_lost)
+        sums = {name: row for name, (row, _) in told.items()}
         self.sums |= sums
         if self._can_ask:
             self._well()
@@ -276,11 +295,15 @@ class SharedBudgets:
         names = chain.from_iterable(_places_of(claim.name)[:2] for claim in claims)
         keys = self._link.keys("state", *names)
         cost = [] if nano_usd is None else [nano_usd]
-        try:
-            arguments = [self._epoch, self._charge(number), *cost]
-            await self._link.run(shared_scripts.SETTLE, keys, arguments)
-        except shared_link.ERRORS as error:
-            self._lose(in_words(error))
+        async with self._tellers:
+            if not self._can_ask:
+                # It is written anew with all others.
+                return
+            try:
+                arguments = [self._epoch, self._charge(number), *cost]
+                await self._link.run(shared_scripts.SETTLE, keys, arguments)
+            except shared_link.ERRORS as error:
+                self._lose(in_words(error))
 
     # 2. For the process.
 
@@ -386,7 +409,7 @@ class SharedBudgets:
         )
         arguments = [known, wanted, self._name, _ms(_REMEMBERED_S), int(is_kept)]
         arguments += chain.from_iterable(others)
-        return cast("str", await self._link.run(shared_scripts.BEGIN, keys, arguments))
+        return str(await self._link.run(shared_scripts.BEGIN, keys, arguments))
 
     async def _seed(
         self, budget: str, charges: Sequence[Counted], gone: Iterable[int], *, is_all: bool
@@ -416,11 +439,17 @@ class SharedBudgets:
         own = self._own_ollamas
         keys = self._link.keys("state", f"seeded:{self._epoch}", "proxies", "ollamas")
         arguments = [self._epoch, self._name, own.text()]
-        said, *rows = await self._link.run(shared_scripts.HERE, keys, arguments)
-        if said == "lost":
-            raise AwayError(self._lose(_LOST))
+        answer = await self._link.run(shared_scripts.HERE, keys, arguments)
         wall = self._clock.wall()
-        others = [row for row in zip(*[iter(rows)] * 3, strict=True) if row[0] != self._name]
+        with shared_link.understood():
+            said, *rows = answer
+            if said == "lost":
+                raise AwayError(self._lose(_LOST))
+            told = [
+                (str(n), int(age), str(text))
+                for n, age, text in zip(*[iter(rows)] * 3, strict=True)
+            ]
+        others = [row for row in told if row[0] != self._name]
         self._remember({name: wall - age / 1000 for name, age, _ in others}, wall)
         self._meet(own.rivals(text for _, age, text in others if age < _PRESENT_MS))
 
@@ -456,13 +485,18 @@ class SharedBudgets:
 
     async def learn_approvals(self, patience: Patience) -> None:
         """Tell ours, and hear of those that others have given. Raises AwayError, StoreError."""
-        began = self._clock.now()
+        if patience.is_over:
+            raise AwayError(_TOO_SLOW)
+        began, is_asked = self._clock.now(), False
         try:
-            async with shared_link.within(patience.left_s):
+            async with shared_link.within(patience.next_s), self._turns:
                 if not self._can_ask:
                     raise AwayError(self._error)
+                is_asked = True
                 await self._exchange_approvals()
         except shared_link.ERRORS as error:
+            if not is_asked and isinstance(error, TimeoutError):
+                raise AwayError(_TOO_MANY) from None
             raise AwayError(self._lose(in_words(error))) from None
         finally:
             patience.spend(self._clock.now() - began)
@@ -474,10 +508,12 @@ class SharedBudgets:
         now, wall = own.now(), self._clock.wall()
         texts = shared_approvals.texts(changes, now, wall)
         keys = self._link.keys("state", "changes")
-        said, *rows = await self._link.run(shared_scripts.TELL, keys, [self._epoch, *texts])
-        if said == "lost":
-            raise AwayError(self._lose(_LOST))
-        told = [*zip(rows[::2], rows[1::2], strict=True)]
+        answer = await self._link.run(shared_scripts.TELL, keys, [self._epoch, *texts])
+        with shared_link.understood():
+            said, *rows = answer
+            if said == "lost":
+                raise AwayError(self._lose(_LOST))
+            told = [(str(n), str(text)) for n, text in zip(rows[::2], rows[1::2], strict=True)]
         approvals, revocations = shared_approvals.news(told, changes, now, wall)
         if approvals or revocations:
             await own.learn(approvals, revocations)

@@ -15,18 +15,23 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import InvalidResponse, RedisError, ResponseError
 
 from modelsplit_proxy.limits import shared_scripts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
 ERRORS: Final = (RedisError, OSError, TimeoutError)
 CONNECTIONS: Final = 16
 _PORT: Final = 6379
 _GRACE_S: Final = 0.03
 _ERROR_MAX: Final = 120
+# What reading an answer raises that makes no sense: the client's parser does too.
+_NONSENSE: Final = (
+    *(ValueError, TypeError, LookupError, AttributeError, EOFError, RecursionError),
+    InvalidResponse,
+)
 # How a server is configured that keeps whatever it has said yes to.
 _WANTED: Final = MappingProxyType(
     {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
@@ -79,7 +84,8 @@ class SharedLink:
     async def run_id(self) -> str:
         """Which start of the server it is."""
         info = await self._soon(self.redis.info("server"))
-        return str(info["run_id"])
+        with understood():
+            return str(info["run_id"])
 
     async def field(self, key: str, name: str) -> str:
         """One field of a hash; empty if there is none."""
@@ -110,7 +116,8 @@ class SharedLink:
             config = await self._soon(self.redis.config_get(*_WANTED))
         except ResponseError:
             return None
-        return {str(name): str(value) for name, value in config.items()}
+        with understood():
+            return {str(name): str(value) for name, value in dict(config).items()}
 
     async def close(self) -> None:
         await self.redis.aclose()
@@ -118,7 +125,20 @@ class SharedLink:
     async def _soon(self, answer: Awaitable[T]) -> T:
         """All of it within the bound: a server that answers a byte at a time, too."""
         async with within(self.timeout_s):
-            return await answer
+            with understood():
+                return await answer
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """One of ``ERRORS`` for an answer that makes no sense."""
+    try:
+        yield
+    except OSError:
+        # A certificate that cannot be trusted is a ValueError too.
+        raise
+    except _NONSENSE as error:
+        raise InvalidResponse(f"{type(error).__name__}: {error}") from error
 
 
 @contextlib.asynccontextmanager
@@ -141,8 +161,18 @@ def wanted() -> str:
 
 def in_words(error: BaseException) -> str:
     """What went wrong, in short."""
-    text = "it does not answer" if isinstance(error, TimeoutError) else str(error).rstrip(".")
-    return f"it is away: {text or type(error).__name__}"[:_ERROR_MAX]
+    if isinstance(error, TimeoutError):
+        text = "it does not answer"
+    elif isinstance(error, InvalidResponse) or _is_nonsense(error.__cause__):
+        text = "it answers as no Redis does"
+    else:
+        text = str(error).rstrip(".") or type(error).__name__
+    return f"it is away: {text}"[:_ERROR_MAX]
+
+
+def _is_nonsense(cause: BaseException | None) -> bool:
+    """Whether that is what the client could not connect for."""
+    return isinstance(cause, _NONSENSE) and not isinstance(cause, OSError)
 
 
 def _ping(url: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # A server that is well answers within a millisecond.
 TIMEOUT_S: Final = 0.2
-# The least that a later question of the same call is given.
+# The least that a later question of the same call is given: one that is well answers in less.
 _LEAST_S: Final = 0.04
 
 
@@ -23,12 +23,25 @@ class AwayError(Exception):
 
 @dataclass(slots=True)
 class Patience:
-    """How long one attempt still waits for the others, all its questions together."""
+    """How long one attempt still waits for the others, all its questions together.
+
+    Nothing is asked once it is over; so all of them take ``left_s`` and ``_LEAST_S`` at most,
+    however many there are.
+    """
 
     left_s: float = TIMEOUT_S
 
+    @property
+    def is_over(self) -> bool:
+        return self.left_s <= 0
+
+    @property
+    def next_s(self) -> float:
+        """What the next question is given."""
+        return max(_LEAST_S, self.left_s)
+
     def spend(self, seconds: float) -> None:
-        self.left_s = max(_LEAST_S, self.left_s - seconds)
+        self.left_s -= seconds
 
 
 @dataclass(frozen=True, slots=True)

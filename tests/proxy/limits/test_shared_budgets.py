@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelsplit_proxy.limits.shared_sums import TIMEOUT_S
+from support.fake_time import passes
 from support.redis_server import FORGETFUL, Relay, redis_server
-from support.sharing import PATIENT_S, TEN, are_open, is_open, is_told, of, sharing, until
+from support.sharing import PATIENT_S, TEN, TWO, are_open, is_open, is_told, of, sharing, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -325,15 +326,79 @@ async def test_one_who_leaves_while_being_counted_closes_nothing_for_others(tmp_
         assert [await a.sent(), await a.sent(), await a.sent()] == [None, None, "calls"]
 
 
-async def test_a_call_waits_for_it_for_less_than_a_third_of_a_second_in_all(tmp_path: Path) -> None:
+@pytest.mark.fake_time
+@pytest.mark.parametrize("calls", [1, 100])
+async def test_whoever_finds_it_hanging_asks_once_and_waits_for_less_than_300_ms(
+    tmp_path: Path, calls: int
+) -> None:
     async with (
         redis_server(tmp_path) as server,
         sharing(tmp_path, server.url, "a", timeout_s=TIMEOUT_S) as a,
     ):
+        assert of(a).error is None
+        # What was asked lately is not asked again.
+        await passes(1.0)
+        server.hold_up()
+        asked = 0
+        run = of(a)._link.run
+
+        async def counted(script: str, keys: list[str], arguments: list[Any]) -> Any:
+            nonlocal asked
+            asked += 1
+            return await run(script, keys, arguments)
+
+        of(a)._link.run = counted  # type: ignore[method-assign]
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        asks = asyncio.gather(*(a.sent() for _ in range(calls)))
+        await until(lambda: asked == min(calls, 8))
+        await passes(TIMEOUT_S - 0.01)
+        assert not asks.done()
+        await passes(0.08)
+        assert await asks == ["ledger_unavailable"] * calls
+        assert loop.time() - began < 0.3
+        assert asked == min(calls, 8)
+        # From then on nobody waits.
+        assert await a.sent() == "ledger_unavailable"
+        assert asked == min(calls, 8)
+        server.go_on()
+
+
+@pytest.mark.fake_time
+async def test_one_that_answers_each_question_late_is_not_asked_for_ever(tmp_path: Path) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a", timeout_s=TIMEOUT_S) as a,
+    ):
+        await passes(1.0)
         _, _, charge = a.attempt_charge()
-        waits = charge.patience.left_s
-        charge.patience.spend(10.0)
-        assert waits + charge.patience.left_s < 0.3
+        server.hold_up()
+        check = asyncio.create_task(charge.check())
+        await until(lambda: of(a)._turns._value < 8)
+        await passes(TIMEOUT_S)
+        server.go_on()
+        assert await check is None
+        assert charge.patience.is_over
+        refused = await charge.reserve()
+        assert refused is not None
+        assert "it answers too slowly" in refused.message
+        # It is there for others.
+        assert of(a).error is None
+        assert [await a.sent(), await a.sent()] == [None, None]
+
+
+async def test_many_that_end_at_once_are_no_sign_that_it_is_away(tmp_path: Path) -> None:
+    many: Overlay = {"budgets": [{**TWO["budgets"][0], "calls": 1000}]}
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a", many) as a:
+        calls = [a.attempt_charge() for _ in range(60)]
+        assert await asyncio.gather(*(charge.reserve() for _, _, charge in calls)) == [None] * 60
+        for _, attempt, charge in calls:
+            attempt.sent = True
+            charge.close(attempt)
+        await is_told(a)
+        assert of(a)._leases.times_lost == 0
+        await of(a).look_after()
+        assert of(a).sums["two"].calls == 60
 
 
 async def test_too_many_calls_at_once_are_no_sign_that_it_is_away(tmp_path: Path) -> None:
@@ -342,7 +407,7 @@ async def test_too_many_calls_at_once_are_no_sign_that_it_is_away(tmp_path: Path
         asks = [asyncio.create_task(of(a).look(a.budget_keeper.all_claims())) for _ in range(8)]
         await until(of(a)._turns.locked)
         _, _, charge = a.attempt_charge()
-        charge.patience.left_s = 0.0
+        charge.patience.left_s = 1e-9
         refused = await charge.check()
         assert refused is not None
         assert "too many calls ask it at once" in refused.message

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
+import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,8 +13,8 @@ import trustme
 
 from modelsplit_proxy.limits.shared_link import SharedLink, _ping, in_words, within
 from support.ports import kept_port
-from support.redis_server import DURABLE, FORGETFUL, redis_server
-from support.sharing import PATIENT_S, is_open, of, sharing
+from support.redis_server import DURABLE, FORGETFUL, Relay, redis_server
+from support.sharing import PATIENT_S, is_open, is_told, of, sharing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +55,38 @@ async def over_tls(tmp_path: Path, port: int, *options: str) -> None:
             assert "guess" not in str(of(c).error)
 
 
+@pytest.mark.parametrize("how", ["no handshake", "no answer", "a byte at a time"])
+async def test_over_tls_what_never_ends_is_away(tmp_path: Path, how: str) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    met = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        met.set()
+        with contextlib.suppress(OSError):
+            if how == "a byte at a time":
+                writer.write(b"$99999999999\r\n")
+            while how == "a byte at a time" and not writer.is_closing():
+                writer.write(b"x")
+                await asyncio.sleep(0)
+            await reader.read()
+        writer.close()
+
+    secured = None if how == "no handshake" else context
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=secured)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        url = f"rediss://split:secret@127.0.0.1:{port}/0?ssl_ca_certs={tmp_path / 'ca.pem'}"
+        async with sharing(tmp_path, url, "a", timeout_s=0.2) as a:
+            while not met.is_set():
+                # The machine was slow.
+                await of(a).look_after()
+            assert of(a).error == "it is away: it does not answer"
+            assert await a.sent() == "ledger_unavailable"
+
+
 @needs_redis
 async def test_what_an_acl_user_may_not_do_is_away(tmp_path: Path) -> None:
     async with redis_server(tmp_path) as server:
@@ -70,6 +104,70 @@ async def test_what_an_acl_user_may_not_do_is_away(tmp_path: Path) -> None:
             await is_open(a)
             assert [await a.sent(), await a.sent()] == [None, "calls"]
         await admin.aclose()
+
+
+# What a server, or whatever listens there instead of one, may answer; and what is said of it.
+ANSWERS = {
+    "a replica": (b"-READONLY You can't write against a read only replica.", "read only replica"),
+    "still loading": (b"-LOADING Redis is loading the dataset in memory", "loading the dataset"),
+    "a replica without its primary": (b"-MASTERDOWN Link with MASTER is down", "MASTER is down"),
+    "a node of a cluster": (b"-MOVED 1234 10.0.0.7:6379", "10.0.0.7:6379"),
+    "a node of a broken cluster": (b"-CLUSTERDOWN The cluster is down", "The cluster is down"),
+    "no memory": (b"-OOM command not allowed when used memory > 'maxmemory'.", "maxmemory"),
+    "too few replicas": (b"-NOREPLICAS Not enough good replicas to write.", "good replicas"),
+    "a full disk": (b"-MISCONF Errors writing to the AOF file: No space left", "No space left"),
+    "no password given": (b"-NOAUTH Authentication required.", "Authentication required"),
+    "may not": (b"-NOPERM User split has no permissions to run 'evalsha'", "no permissions"),
+    "a script that hangs": (b"-BUSY Redis is busy running a script.", "busy running a script"),
+    "too many clients": (b"-ERR max number of clients reached", "max number of clients"),
+    "scripts forgotten": (b"-NOSCRIPT No matching script.", "No matching script"),
+    "no error that is known": (b"-WHATEVER", "WHATEVER"),
+    "an error that is cut off": (b"-MOVED 1234", "it answers as no Redis does"),
+    "a web server": (b"HTTP/1.1 400 Bad Request", "it answers as no Redis does"),
+    "no number": (b":abc", "it answers as no Redis does"),
+    "no length": (b"*abc", "it answers as no Redis does"),
+    "no text": (b"$3\r\n\xff\xfe\xfd", "it answers as no Redis does"),
+    "a line without an end": (b"+" + b"x" * 200_000, "it answers as no Redis does"),
+    "a list in a list": (b"*1\r\n" * 5000, "it answers as no Redis does"),
+    "a length without an end": (b"$99999999999", "it does not answer"),
+    "nothing": (b"*-1", "it answers as no Redis does"),
+    "a word": (b"+OK", "it answers as no Redis does"),
+    "a figure": (b":1", "it answers as no Redis does"),
+    "an empty list": (b"*0", "it answers as no Redis does"),
+    "half of an answer": (b"*1\r\n$4\r\nfree", "it answers as no Redis does"),
+    "another answer": (b"*2\r\n$4\r\nfree\r\n*1\r\n:1", "it answers as no Redis does"),
+}
+
+
+@needs_redis
+@pytest.mark.parametrize("what", ANSWERS)
+async def test_whatever_it_answers_it_is_away_and_that_is_said(tmp_path: Path, what: str) -> None:
+    answer, words = ANSWERS[what]
+    async with (
+        redis_server(tmp_path) as server,
+        Relay(server.socket, tmp_path / "relay.sock") as relay,
+        sharing(tmp_path, relay.url, "a") as a,
+    ):
+        assert await a.sent() is None
+        await is_told(a)
+        relay.instead = answer + b"\r\n"
+        relay.drips = words == "it does not answer"
+        if relay.drips:
+            of(a)._link.timeout_s = 0.05
+        # A call that is under way, and what is done each second.
+        assert await a.sent() == "ledger_unavailable"
+        errors = [of(a).error]
+        await of(a).look_after()
+        errors.append(of(a).error)
+        for error in errors:
+            assert error is not None
+            assert words in error
+        assert await a.sent() == "ledger_unavailable"
+        # As before, once it answers again; what was counted is.
+        relay.instead, relay.drips = None, False
+        of(a)._link.timeout_s = PATIENT_S
+        await is_open(a)
+        assert [await a.sent(), await a.sent()] == [None, "calls"]
 
 
 @needs_redis

@@ -3,8 +3,27 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from modelsplit_proxy.limits.shared_sums import Sums
+from modelsplit_proxy.limits.shared_link import _GRACE_S
+from modelsplit_proxy.limits.shared_sums import _LEAST_S, TIMEOUT_S, Patience, Sums
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=50))
+def test_all_questions_of_an_attempt_take_less_than_300_ms_however_many_there_are(
+    shares: list[float],
+) -> None:
+    patience, waited = Patience(), 0.0
+    for share in shares:
+        if patience.is_over:
+            break
+        # Each answer comes when it comes, or not at all.
+        took = share * patience.next_s
+        waited += took
+        patience.spend(took)
+    # The last one may be given up, which is decided a moment later.
+    assert waited + _GRACE_S <= TIMEOUT_S + _LEAST_S + _GRACE_S < 0.3
 
 
 @pytest.mark.parametrize(
