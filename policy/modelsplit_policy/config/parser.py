@@ -4,7 +4,7 @@
 
 1. Unknown keys are named, with the known key they resemble. A misspelt key whose meaning is
    plain is then read as the key it resembles, so its value is checked too and nothing is
-   reported as missing only because it was misspelt.
+   reported as missing only because it was misspelt, or called by another program's word.
 2. Types and ranges, by pydantic: a number is a number (never ``"6"``, never ``true``).
 3. The rules that span several keys, over every part that survived step 2.
 """
@@ -23,12 +23,13 @@ from modelsplit_policy.config.problems import (
     Loc,
     PolicyError,
     Problem,
+    json_path,
     message_of,
     problem_at,
     shown,
 )
 from modelsplit_policy.config.rules import RULES, every_role, read_draft
-from modelsplit_policy.config.spelling import repaired, unknown_key, unknown_keys
+from modelsplit_policy.config.spelling import Guess, repaired, unknown_key, unknown_keys
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -41,11 +42,17 @@ def parse(raw: Mapping[str, object]) -> Policy:
     """
     if not isinstance(raw, Mapping):
         raise PolicyError([problem_at((), f"must be an object, not {shown(raw)}")])
-    document, unknown, meant = _spelt_right(Policy, raw)
+    document, guesses = _spelt_right(Policy, raw)
     policy, faults = _checked(document)
-    if EXTENDS in meant:  # an overlay whose one typo is here: nothing else is missing
-        faults = {fault for fault in faults if fault.message != MISSING}
-    problems = unknown | faults
+    given = {json_path((*loc[:-1], guess.meant)) for loc, guess in guesses.items() if guess.meant}
+    # An overlay whose one typo is here: nothing else is missing.
+    is_overlay = json_path((EXTENDS,)) in given
+    faults = {
+        fault
+        for fault in faults
+        if fault.message != MISSING or not (is_overlay or fault.path in given)
+    }
+    problems = {guess.problem for guess in guesses.values()} | faults
     if policy is None or problems:
         raise PolicyError(sorted(problems))
     return policy
@@ -53,7 +60,7 @@ def parse(raw: Mapping[str, object]) -> Policy:
 
 def check(model: type[M], raw: Mapping[str, object]) -> tuple[M | None, set[Problem]]:
     """Steps 1 and 2 for a document of another kind: its value if it is sound, and what is not."""
-    document, unknown, _ = _spelt_right(model, raw)
+    document, guesses = _spelt_right(model, raw)
     value, errors = _validated(model, document)
     problems = {
         problem_at(
@@ -61,17 +68,20 @@ def check(model: type[M], raw: Mapping[str, object]) -> tuple[M | None, set[Prob
         )
         for error in errors
     }
-    return value, unknown | problems
+    return value, {guess.problem for guess in guesses.values()} | problems
 
 
 def _spelt_right(
     model: type[BaseModel], raw: Mapping[str, object]
-) -> tuple[dict[str, Any], set[Problem], set[str | None]]:
-    """Step 1: the document with known keys only, the unknown ones, and what they were read as."""
+) -> tuple[dict[str, Any], dict[Loc, Guess]]:
+    """Step 1: the document with known keys only, and what each unknown one may be.
+
+    The value of another word is left out: it may be in another unit, or another form.
+    """
     _, errors = _validated(model, raw)
-    unknown = {loc: unknown_key(model, loc) for loc in unknown_keys(errors, raw)}
-    meant = {loc: close for loc, (_, close) in unknown.items()}
-    return repaired(raw, meant), {problem for problem, _ in unknown.values()}, {*meant.values()}
+    guesses = {loc: unknown_key(model, loc) for loc in unknown_keys(errors, raw)}
+    renames = {loc: None if guess.by_meaning else guess.meant for loc, guess in guesses.items()}
+    return repaired(raw, renames), guesses
 
 
 def _checked(document: Mapping[str, object]) -> tuple[Policy | None, set[Problem]]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
 from modelsplit_policy.config.model import Policy
+from modelsplit_policy.config.other_words import OTHER_WORDS, meant_by, unit_hint
 from modelsplit_policy.config.problems import EXTENDS, Loc, Problem, Step, problem_at
 from modelsplit_policy.slo.names import OBJECTIVES
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
+
+
+# Below it a guess misleads more often than it helps.
+_LIKE: Final = 0.7
 
 
 def _within(annotation: Any, step: Step) -> Any:
@@ -56,18 +61,35 @@ def _closest(key: str, known: Sequence[str]) -> str | None:
     import difflib  # noqa: PLC0415
 
     by_fold = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(key.casefold(), by_fold, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(key.casefold(), by_fold, n=1, cutoff=_LIKE)
     return by_fold[close[0]] if close else None
 
 
-def unknown_key(root: type[BaseModel], loc: Loc) -> tuple[Problem, str | None]:
-    *parent, key = loc
+class Guess(NamedTuple):
+    """What an unknown key may be. ``meant``: the known key; None: nobody can tell.
+
+    ``by_meaning``: it is another word for it, so its value may be in another form.
+    """
+
+    problem: Problem
+    meant: str | None = None
+    by_meaning: bool = False
+
+
+def unknown_key(root: type[BaseModel], loc: Loc) -> Guess:
+    *parent, step = loc
+    key = str(step)
     if root is Policy and loc == (EXTENDS,):
-        return problem_at(loc, "must be resolved before the policy is parsed"), None
+        return Guess(problem_at(loc, "must be resolved before the policy is parsed"))
     known = _known_keys(root, tuple(parent))
-    close = _closest(str(key), known)
-    hint = f'did you mean "{close}"?' if close else f"known here: {', '.join(known)}"
-    return problem_at(loc, f"unknown key; {hint}"), close
+    word = meant_by(key, known)
+    meant = word or _closest(key, known)
+    if meant is None:
+        meant = word = meant_by(_closest(key, [*OTHER_WORDS]) or "", known)
+    if meant is None:
+        return Guess(problem_at(loc, f"unknown key; known here: {', '.join(known)}"))
+    text = f'unknown key; did you mean "{meant}"{unit_hint(key, meant)}?'
+    return Guess(problem_at(loc, text), meant, word is not None)
 
 
 def unknown_keys(errors: Iterable[ErrorDetails], raw: Mapping[str, object]) -> Iterator[Loc]:

@@ -5,14 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.cli.command import JSON, Argument, Command, flags_of
-from modelsplit_proxy.cli.output import ExitCode, show, talk
+from modelsplit_proxy.cli.output import ExitCode, show
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.config.settings import (
-    OPTIONS,
-    read_settings,
-    unknown_variables,
-    where_said,
-)
+from modelsplit_proxy.config.settings import OPTIONS, read_settings, where_said
 from modelsplit_proxy.runtime.text_table import table
 
 if TYPE_CHECKING:
@@ -39,8 +34,6 @@ def fields(flags: Mapping[str, object], environ: Mapping[str, str]) -> list[dict
 
 def _show(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
     rows = fields(flags_of(args), environ)
-    for text in unknown_variables(environ):
-        talk(text)
     show(rows, _lines(rows, origin=args.origin), as_json=args.json)
     return ExitCode.OK
 

@@ -13,7 +13,7 @@ from modelsplit_proxy.app import PortBusyError
 from modelsplit_proxy.cli import serve
 from modelsplit_proxy.cli.command import add, flags
 from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
-from modelsplit_proxy.config.settings import SettingError
+from modelsplit_proxy.config.settings import SettingError, unknown_variables
 from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.runtime import streams
 from modelsplit_proxy.runtime.streams import OutputError
@@ -58,6 +58,9 @@ def _run(arguments: list[str], environ: Mapping[str, str]) -> int:
     if args.command is None:
         parser.print_help(sys.stderr)
         return ExitCode.USAGE
+    if args.command != serve.COMMAND.name:  # it has a log to tell them in
+        for text in unknown_variables(environ):
+            talk(f"warning: {text}")
     try:
         code: int = args.run(args, environ)
     except CommandError as error:

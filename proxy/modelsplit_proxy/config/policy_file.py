@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from modelsplit_policy.config.parser import parse
-from modelsplit_policy.config.problems import PolicyError, Problem, json_path
+from modelsplit_policy.config.problems import EXTENDS, PolicyError, Problem, json_path
 from modelsplit_proxy.config import shipped_files, usual_place
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ ETC: Final = Path("/etc/modelsplit") / FILE_NAME
 SHIPPED: Final = "shipped default"
 
 _ROOT: Final = "$"
+_DEFAULT: Final = "default"
+_SCHEMA: Final = "$schema"
 
 # Bounds on what is read at all, far beyond any policy (5 levels, 8 digits), so that a wrong
 # file is refused with a sentence instead of exhausting the stack of a later step.
@@ -90,8 +92,8 @@ def load(path: Path | None) -> LoadedPolicy:
     """Read, merge and check one policy file (None: the shipped default) or raise `PolicyError`."""
     source = SHIPPED if path is None else str(path)
     try:
-        whole = document(path)
-        return LoadedPolicy(policy=parse(whole), source=source, digest=digest(whole))
+        whole, problems = _resolved(_bytes(path))
+        return LoadedPolicy(_parsed(whole, problems), source, digest(whole))
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise PolicyFileError(source, [Problem(_ROOT, f"cannot be read: {reason}")]) from error
@@ -104,7 +106,22 @@ def document(path: Path | None) -> dict[str, Any]:
 
     OSError or PolicyError: it cannot be read.
     """
-    return resolve(shipped_files.read(FILE_NAME).encode() if path is None else path.read_bytes())
+    return resolve(_bytes(path))
+
+
+def _bytes(path: Path | None) -> bytes:
+    return shipped_files.read(FILE_NAME).encode() if path is None else path.read_bytes()
+
+
+def _parsed(whole: Mapping[str, Any], problems: list[Problem]) -> Policy:
+    """The policy; PolicyError with what is wrong with it, and ``problems`` besides."""
+    try:
+        policy = parse(whole)
+    except PolicyError as error:
+        raise PolicyError(sorted({*error.problems, *problems})) from error
+    if problems:
+        raise PolicyError(problems)
+    return policy
 
 
 def shipped() -> dict[str, Any]:
@@ -113,15 +130,36 @@ def shipped() -> dict[str, Any]:
 
 
 def resolve(data: bytes) -> dict[str, Any]:
-    """Read a file's bytes and apply its ``extends``."""
+    """Read a file's bytes and apply its ``extends``; PolicyError."""
+    whole, problems = _resolved(data)
+    if problems:
+        raise PolicyError(problems)
+    return whole
+
+
+def _resolved(data: bytes) -> tuple[dict[str, Any], list[Problem]]:
+    """The same, and what is wrong with ``extends``: the file is read as if it were right.
+
+    So whatever else is wrong is found in the same run. A misspelt key of it stays where it is.
+    """
     document = read_document(data)
-    if "extends" not in document:
-        return document
-    base = document.pop("extends")
-    if base != "default":
-        message = f'must be "default", the only policy a file can extend, not {json.dumps(base)}'
-        raise PolicyError([Problem("$.extends", message)])
-    return merge(shipped(), document)
+    key = EXTENDS if EXTENDS in document else _misspelt_extends(document)
+    if key is None:
+        return document, []
+    if key != EXTENDS:
+        return merge(shipped(), document), []
+    base = document.pop(EXTENDS)
+    whole = merge(shipped(), document)
+    if base == _DEFAULT:
+        return whole, []
+    message = f'must be "default", the only policy a file can extend, not {json.dumps(base)}'
+    return whole, [Problem("$.extends", message)]
+
+
+def _misspelt_extends(document: Mapping[str, Any]) -> str | None:
+    """The unknown key by which the file says that it extends the shipped policy; None: none."""
+    keys = (key for key, value in document.items() if value == _DEFAULT)
+    return next((key for key in keys if key != _SCHEMA), None)
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +176,7 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 def digest(document: Mapping[str, Any]) -> str:
     """Name a merged document: SHA-256 of its canonical JSON, without the editors' ``$schema``."""
-    meant = {key: value for key, value in document.items() if key != "$schema"}
+    meant = {key: value for key, value in document.items() if key != _SCHEMA}
     return sha256(json.dumps(meant, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

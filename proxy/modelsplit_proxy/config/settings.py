@@ -14,15 +14,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
+from modelsplit_policy.near_names import near
 from modelsplit_policy.quantity import count, quantity
 from modelsplit_proxy.config import settings_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from modelsplit_proxy.config.settings_file import SettingsFile
 
 _PREFIX: Final = "MODELSPLIT_"
+# What the names of our variables begin with however the rest is misspelt.
+_BEGINS_LIKE: Final = "MODEL"
 # Not the process's: the client's, and those of our own tests.
 _OTHERS: Final = frozenset({"MODELSPLIT_URL", settings_file.VARIABLE})
 _TESTS: Final = ("MODELSPLIT_TEST", "MODELSPLIT_README")
@@ -243,17 +246,22 @@ class _Reader:
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
-    """A sentence for every variable that looks like a setting and is none."""
+    """A sentence for every variable that looks like a setting and is none.
+
+    It has our prefix, or is like one of ours with the prefix itself misspelt.
+    """
     known = {option.variable for option in OPTIONS} | _OTHERS
     sentences = []
     for name in sorted(environ):
-        if not name.startswith(_PREFIX) or name in known or name.startswith(_TESTS):
+        if not name.upper().startswith(_BEGINS_LIKE) or name in known or name.startswith(_TESTS):
             continue
         from difflib import get_close_matches  # noqa: PLC0415
 
-        like = get_close_matches(name, known, 1, _LIKE)
-        advice = f"; is it {like[0]}?" if like else "; see `modelsplit serve --help`"
-        sentences.append(f"{name} is no setting of ours{advice}")
+        like = get_close_matches(name.upper(), known, 1, _LIKE)
+        if like:
+            sentences.append(f"{name} is no setting of ours; is it {like[0]}?")
+        elif name.startswith(_PREFIX):
+            sentences.append(f"{name} is no setting of ours; see `modelsplit serve --help`")
     return sentences
 
 
@@ -290,7 +298,11 @@ def where_said(flags: Mapping[str, object], environ: Mapping[str, str]) -> dict[
 
 def _check_names(file: SettingsFile) -> None:
     options = {option.name: option for option in OPTIONS}
-    problems = [f"{file.path}: {name} is no setting" for name in file.values if name not in options]
+    problems = [
+        f"{file.path}: {name} is no setting{_meant(name, options)}"
+        for name in file.values
+        if name not in options
+    ]
     problems += [
         f"{file.path}: {name} takes one value"
         for name, values in file.values.items()
@@ -298,6 +310,12 @@ def _check_names(file: SettingsFile) -> None:
     ]
     if problems:
         raise SettingError("\n".join(problems))
+
+
+def _meant(name: str, options: Iterable[str]) -> str:
+    """Which setting it may be, in words. Flags are written with hyphens, variables are not."""
+    like = near(name.removeprefix(_PREFIX).replace("_", "-"), options)
+    return "; see `modelsplit serve --help`" if like is None else f"; did you mean {like}?"
 
 
 def _said(

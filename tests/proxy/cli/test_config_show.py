@@ -44,14 +44,3 @@ def test_as_data_and_without_origins(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_setting_that_cannot_be_read_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "show", "--drain", "soon"], {}) == 2
     assert "--drain" in capsys.readouterr().err
-
-
-def test_a_variable_that_looks_like_a_setting_and_is_none_is_told(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run(["config", "show", "--json"], {"MODELSPLIT_DRIAN": "1s"}) == 0
-    captured = capsys.readouterr()
-    assert captured.err == (
-        "modelsplit: MODELSPLIT_DRIAN is no setting of ours; is it MODELSPLIT_DRAIN?\n"
-    )
-    assert json.loads(captured.out)

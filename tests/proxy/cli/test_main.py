@@ -136,6 +136,31 @@ def test_wrong_usage_is_2_and_said_on_stderr(arguments: list[str], capsys: Captu
     assert "error: " in out.err
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["requests"],
+        ["route", "planner"],
+        ["check-config"],
+        ["config", "show"],
+        ["budget", "show"],
+        ["keys", "new", "--name", "kim"],
+        ["print-unit"],
+        ["completion", "bash"],
+    ],
+    ids=" ".join,
+)
+def test_every_command_tells_once_of_a_variable_that_is_no_setting(
+    command: list[str], tmp_path: Path, capsys: Capture
+) -> None:
+    run(*command, MODELSPLIT_DRIAN="1s", MODELSPLIT_STATE=str(tmp_path))
+    told = [line for line in capsys.readouterr().err.splitlines() if "DRIAN" in line]
+    assert told == [
+        "modelsplit: warning: MODELSPLIT_DRIAN is no setting of ours; is it MODELSPLIT_DRAIN?"
+    ]
+
+
 # --- Configuration that cannot be used ----------------------------------------------------------
 
 

@@ -248,6 +248,23 @@ def test_only_the_default_can_be_extended(file: Path, base: object) -> None:
     assert line.endswith(json.dumps(base))
 
 
+@pytest.mark.parametrize(
+    ("first", "told"),
+    [
+        ('"extends": "defualt"', '$.extends: must be "default", '),
+        ('"extnds": "default"', '$.extnds: unknown key; did you mean "extends"?'),
+        ('"base": "default"', '$.base: unknown key; did you mean "extends"?'),
+    ],
+)
+def test_a_slip_in_extends_hides_nothing_else(first: str, told: str, file: Path) -> None:
+    """A rule between a key of the file and one of the policy that it means to extend is held."""
+    file.write_text(f"""{{{first}, "roles": {{"PLANNER": {{"reserved": 3, "cap": 2}}}}}}""")
+    about_extends, cap, reserved = refusal(file)
+    assert about_extends.startswith(told)
+    assert cap == '$.roles.PLANNER.cap: unknown key; did you mean "max_concurrent"?'
+    assert reserved.startswith("$.roles.PLANNER.reserved: is 3, more than this role's")
+
+
 # --- Merging ------------------------------------------------------------------------------
 
 # A policy file may hold numbers of thirty digits at most.

@@ -340,10 +340,17 @@ def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() -> 
         "MODELSPLIT_LISTENS": "x",
         "MODELSPLIT_PORT": "1",
         "MODELSPLIT_URL": "http://127.0.0.1:11435",
+        "MODELSPIT_ADMIN": "127.0.0.1:2",
+        "MODEL_SPLIT_POLICY": "p.json",
+        "modelsplit_state": "/s",
+        "MODEL_PATH": "/models",
         "PATH": "/bin",
         "OLLAMA_HOST": "h",
     }
     assert unknown_variables(environ) == [
+        "MODELSPIT_ADMIN is no setting of ours; is it MODELSPLIT_ADMIN?",
         "MODELSPLIT_LISTENS is no setting of ours; is it MODELSPLIT_LISTEN?",
         "MODELSPLIT_PORT is no setting of ours; see `modelsplit serve --help`",
+        "MODEL_SPLIT_POLICY is no setting of ours; is it MODELSPLIT_POLICY?",
+        "modelsplit_state is no setting of ours; is it MODELSPLIT_STATE?",
     ]

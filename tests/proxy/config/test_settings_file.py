@@ -82,7 +82,9 @@ def test_the_named_file_comes_first_and_must_be_there(
     [
         ("drain = ", "cannot be read"),
         ("drain = {}", "drain must be text, a number, true or false, or a list of text"),
-        ("rolls = 1", "rolls is no setting"),
+        ("rolls = 1", "rolls is no setting; see `modelsplit serve --help`"),
+        ('allow_host = "x"', r"allow_host is no setting; did you mean allow-host\?"),
+        ("MODELSPLIT_DRIAN = 1", r"MODELSPLIT_DRIAN is no setting; did you mean drain\?"),
         ('drain = ["1s", "2s"]', "drain takes one value"),
         ('drain = "soon"', '--drain "soon" is not a duration'),
     ],
