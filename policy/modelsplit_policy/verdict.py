@@ -148,6 +148,13 @@ class Unbegun(NamedTuple):
     oldest_s: float
 
 
+class Keyless(NamedTuple):
+    """A cloud of the policy that has no key. ``cause``: a sentence; ``step``: gives it one."""
+
+    cause: str
+    step: str
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known. Errors are in words, empty where there is none.
@@ -164,8 +171,9 @@ class Facts:
     Ollama's own stops all calls to it. ``rivals``: others that ask an Ollama of ours, in words.
     ``hosts_away``: those of several hosts that do not answer while others do, in words;
     ``hosts_shut``: all of them, where none takes calls and some are drained. ``lost``: budgets
-    whose counts are lost. ``set_aside``: the damaged state file as it is kept. ``asked_at``: where
-    commands ask, and ``pulled_at``: where Ollama's own do, where that is not the default.
+    whose counts are lost. ``set_aside``: the damaged state file as it is kept. ``is_approved``:
+    whether an approval of the cloud is in force. ``asked_at``: where commands ask, and
+    ``pulled_at``: where Ollama's own do, where that is not the default.
     """
 
     upstream: str = ""
@@ -199,6 +207,8 @@ class Facts:
     set_aside: str = ""
     records_lost: int = 0
     tasks_error: str = ""
+    keyless: tuple[Keyless, ...] = ()
+    is_approved: bool = False
     asked_at: str = ""
     pulled_at: str = ""
 
@@ -274,6 +284,8 @@ def _causes(facts: Facts) -> Iterator[Cause]:
     yield from _of_guard(facts)
     for role in facts.roles:
         yield from _of_role(facts, role)
+    for cloud in facts.keyless if facts.is_approved else ():
+        yield Cause(Level.DEGRADED, cloud.cause, cloud.step)
     if facts.tasks_error:
         yield Cause(Level.DEGRADED, facts.tasks_error, "journalctl -u modelsplit -n 50")
 
@@ -428,6 +440,9 @@ def _notes(facts: Facts) -> Iterator[Note]:
         if not role.failed_now and _fails(role) and not is_told:
             text = f"{_failed(facts, role)}, none in the last minute"
             yield Note(text, _failed_step(facts, role))
+    for cloud in () if facts.is_approved else facts.keyless:
+        # Nothing may leave, so nobody misses it yet.
+        yield Note(cloud.cause, cloud.step)
     for host in () if facts.hosts_shut else facts.hosts_away:
         step = asking("modelsplit host list", facts.asked_at)
         yield Note(f"host {host}; its calls go to the others", step)

@@ -132,6 +132,7 @@ from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from modelsplit_policy.verdict import Keyless
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Settings
     from modelsplit_proxy.limits.client_keys import Keyring
@@ -205,6 +206,7 @@ class App:
         self.log = RequestLog(sink, as_json=json_log)
         self.ended = CallEnded()
         self._traces = traces(settings, clock)
+        self._keyless: tuple[Keyless, ...] = ()
         self._clouds = self._configured_clouds()
         self._measure()
         self._count()
@@ -395,11 +397,12 @@ class App:
         if not self.policy.cloud.providers and not self.policy.cloud.redact:
             return None
         # Half a megabyte, and most processes ask no cloud.
-        from modelsplit_proxy.config.cloud_keys import read_keys  # noqa: PLC0415
+        from modelsplit_proxy.config.cloud_keys import keyless, read_keys  # noqa: PLC0415
         from modelsplit_proxy.providers.clouds import CertificatesError, Clouds  # noqa: PLC0415
 
         policy, settings = self.policy.cloud, self._settings
         keys = read_keys(policy, settings.environ)
+        self._keyless = keyless(policy, keys, settings.environ)
         try:
             return Clouds(policy, keys, self.clock, self._tasks, settings.connect_timeout_s)
         except CertificatesError as error:
@@ -595,6 +598,7 @@ class App:
             tasks=self._tasks,
             clock=self.clock,
             admin=lambda: self.admin_address,
+            keyless=self._keyless,
         )
 
     def _stats_parts(self) -> StatsParts:
@@ -646,7 +650,7 @@ class App:
             self.agent_address = address_of(sock)
             await self._agent.listen(sock)
         told = (*self._pricing.warnings, *warnings(self.policy), *egress.warnings(self.policy))
-        for warning in told:
+        for warning in (*told, *(f"{row.cause}; next: {row.step}" for row in self._keyless)):
             logger.warning("%s", warning)
         self._tasks.keep(self.installed.watch, "installed")
         for host in self.hosts:

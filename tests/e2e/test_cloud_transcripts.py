@@ -1,4 +1,4 @@
-"""The terminals of docs/cloud.md and the cloud's lines of the README, typed as they stand there."""
+"""The terminals of docs/cloud.md, typed as they stand there."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import orjson
 import pytest
 
 from clients import readme
@@ -26,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "cloud.md").read_text(encoding="utf-8")
 # However slow the machine is, nothing runs out of time.
 PATIENT = '{"CLOUD": {"timeout_ms": 86400000}}'
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @contextlib.asynccontextmanager
@@ -77,18 +75,6 @@ async def test_the_tenth_call_of_a_day_and_what_has_left(tmp_path: Path) -> None
         for command, prints in steps(block):
             assert shown(await typed.type(command)) == shown(prints), command
         assert len([call for call in cloud.calls if call.method == "POST"]) == 9
-
-
-@pytest.mark.tools("curl")
-async def test_the_five_lines_of_the_readme(tmp_path: Path) -> None:
-    text = README.partition("And only once a model of the cloud")[2].partition("\nName a role")[0]
-    lines = re.findall(r"^    (.+)$", text, re.MULTILINE)
-    assert len(lines) == 5
-    async with before_a_cloud(tmp_path) as (typed, cloud):
-        cloud.scripts.append(Script(text="Hello!"))
-        said = [await typed.type(line) for line in lines]
-        assert orjson.loads(said[-1])["message"]["content"] == "Hello!"
-        assert [call.method for call in cloud.calls][-1] == "POST"
 
 
 # `ollama run cloud`: what that command sends, taken from one of version 0.33, and what it makes of

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import re
 import shlex
 import signal
+import sys
+import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
+from modelsplit_sim.cloud import KEY, Cloud, Script
 from modelsplit_sim.config import SimConfig
+from support.hanging import guarded
 from support.harness import running
-from support.process import spawned
+from support.ports import kept_port
+from support.process import BARE, Process, spawned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,19 +32,22 @@ _COMMAND = re.compile(r"^(?:    |\$ )((?:.*\\\n)*.*)$", re.MULTILINE)
 _INLINE = re.compile(r"`(modelsplit [^`]+|curl http[^`]+)`")
 # Not ours to run: they install, or are another program's. `tests/run` is what runs this.
 OTHERS = (
-    *("python3 -m venv", ".venv/bin/pip install", "uv tool install", "pipx install", "sudo "),
-    *("docker ", "ollama pull", "tests/run"),
+    *("python3 -m venv", ". .venv/", "pip install", "sudo ", "docker ", "ollama pull", "tests/run"),
 )
+# Lines of code one below the other; those inside a list of examples are not indented.
+_BLOCK = re.compile(r"^```sh\n(.*?)^```$|((?:^    .+\n)+)", re.DOTALL | re.MULTILINE)
+_HERE = re.compile(r" <<'END'\n(.*?)^END$", re.DOTALL | re.MULTILINE)
+_PICTURE = re.compile(r"^```mermaid\n.*?^```$", re.DOTALL | re.MULTILINE)
 
 
-# The way to a cloud, which takes a stand-in for one: `test_cloud_transcripts` types it.
+# The way to a cloud, which takes a stand-in for one: it is pasted with the other blocks.
 CLOUD = re.compile(r"^And only once a model of the cloud.*?^Name a role", re.DOTALL | re.MULTILINE)
 
 
 def commands() -> list[str]:
     text, count = CLOUD.subn("", README)
     assert count == 1
-    text = re.sub(r"^```(?:json|mermaid)\n.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = _HERE.sub("", _PICTURE.sub("", text))
     found = [command.partition("  #")[0].strip() for command in _COMMAND.findall(text)]
     # Each once, those inside a sentence too.
     return list(dict.fromkeys(filter(None, [*found, *_INLINE.findall(text)])))
@@ -56,7 +66,7 @@ async def up(tmp_path: Path) -> AsyncIterator[Running]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader has made the files that the README speaks of."""
     monkeypatch.chdir(tmp_path)
-    [policy] = re.findall(r"^```json\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+    [policy] = _HERE.findall(README)
     assert len(json.loads(policy)["roles"]) == 3
     (tmp_path / "model-policy.json").write_text(policy, encoding="utf-8")
     return tmp_path
@@ -118,3 +128,98 @@ async def test_the_others_end_well(up: Running, here: Path, command: str) -> Non
         talk
     )
     assert "Traceback" not in talk
+
+
+# --- As it is pasted ----------------------------------------------------------------------------
+
+
+def pasted() -> list[str]:
+    """Every block of ours, whole, in the order of the README."""
+    found = _BLOCK.findall(_PICTURE.sub("", README))
+    blocks = [fenced or textwrap.dedent(indented) for fenced, indented in found]
+    ours = [
+        "".join(line for line in block.splitlines(keepends=True) if not line.startswith(OTHERS))
+        for block in blocks
+        if not block.startswith(("sudo ", "docker "))
+    ]
+    return [block for block in ours if block]
+
+
+class Terminals:
+    """Blocks are pasted into one terminal after the other; one that serves goes on doing so."""
+
+    def __init__(self, folder: Path, env: dict[str, str], instead: dict[str, str]) -> None:
+        self._folder = folder
+        self._env = {**BARE, "PATH": f"{Path(sys.executable).parent}:{BARE['PATH']}", **env}
+        self._instead = instead
+        self._serving = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._serving.aclose()
+
+    async def paste(self, block: str) -> str:
+        """What it prints; of one that serves nothing, and it is waited for until it does."""
+        for word, other in self._instead.items():
+            block = block.replace(word, other)
+        shell = await asyncio.create_subprocess_exec(
+            *("bash", "-ec", block),
+            cwd=self._folder,
+            env=self._env,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        if " serve" not in block.splitlines()[-1]:
+            out, talk = await guarded(shell.communicate)()
+            # Of `doctor`, 1 and 3 are about this machine.
+            assert shell.returncode == 0 or block.endswith("doctor\n"), (block, talk)
+            return out.decode()
+        self._serving.push_async_callback(_ended, shell)
+        await Process(shell).talk("point a client here")
+        return ""
+
+
+async def _ended(shell: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        shell.kill()
+    await shell.communicate()
+
+
+@pytest.mark.tools("curl")
+async def test_every_block_can_be_pasted_whole_one_after_the_other(tmp_path: Path) -> None:
+    async with Cloud() as cloud, running(SimConfig(tokens=2)) as up:
+        cloud.scripts.append(Script(text="Hello!"))
+        with kept_port() as port, kept_port() as admin:
+            env = {
+                "MODELSPLIT_LISTEN": f"127.0.0.1:{port}",
+                "MODELSPLIT_ADMIN": f"127.0.0.1:{admin}",
+                "MODELSPLIT_UPSTREAM": up.sim.url,
+                "HOME": str(tmp_path),
+            }
+            # The provider is a stand-in, and however slow the machine is, nothing runs out of time.
+            instead = {
+                "0.0.0.0:11435": f"127.0.0.1:{port}",
+                "127.0.0.1:11435": f"127.0.0.1:{port}",
+                "sk-ant-…": KEY,
+                '"anthropic": {': f'"anthropic": {{"base_url": "{cloud.url}", ',
+                '{"extends": "default",': (
+                    '{"extends": "default", "roles": {"CLOUD": {"timeout_ms": 86400000}},'
+                ),
+            }
+            async with Terminals(tmp_path, env, instead) as terminals:
+                said = {block: await terminals.paste(block) for block in pasted()}
+        [answer] = [out for block, out in said.items() if '"model":"cloud"' in block]
+        assert '"content":"Hello!"' in answer
+        [call] = [call for call in cloud.calls if call.method == "POST"]
+        assert call.header("x-api-key") == KEY
+        [checked] = [out for block, out in said.items() if "check-config" in block]
+        assert checked.startswith("model-policy.json: ok")
+
+
+def test_no_two_blocks_write_the_same_file() -> None:
+    written = re.findall(r"> (\S+\.json)$|> (\S+\.json) <<", README, re.MULTILINE)
+    names = [one or other for one, other in written]
+    assert len(names) == len(set(names)) == 2

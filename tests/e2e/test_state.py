@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import resource
@@ -20,10 +21,10 @@ from support.harness import running
 from support.process import ollama, serving, spawned
 from support.stores import execute, locked, until_failing
 from support.unfinished import PATIENT, begin, piece, unfinished
+from support.wire import Client
 
 if TYPE_CHECKING:
     from support.process import Process
-    from support.wire import Client
 
 
 ROUTE = "/api/generate"
@@ -281,6 +282,29 @@ async def test_take_over_lets_answers_end_and_then_counts_on(
             await new.talk(" listens on ")
             assert f"process {new.child.pid};" in (await second(tmp_path))[2]
     assert execute(tmp_path, "SELECT outcome FROM calls") == [("ok",)]
+
+
+async def test_who_connects_while_the_one_before_drains_waits_and_is_answered(
+    tmp_path: Path,
+) -> None:
+    async with (
+        unfinished() as (port, upstream),
+        serving(port, tmp_path, *PATIENT) as old,
+        old.client() as client,
+    ):
+        await begin(client)
+        here = ("--listen", f"127.0.0.1:{old.port}", "--admin", "127.0.0.1:0", "--take-over")
+        options = ("--upstream", f"127.0.0.1:{port}", "--state", str(tmp_path), *PATIENT)
+        async with spawned("modelsplit_proxy", "serve", *here, *options) as new:
+            await new.talk(f"127.0.0.1:{old.port} is held")
+            async with Client(port=old.port) as late:
+                asking = asyncio.create_task(late.request("GET", "/api/version"))
+                upstream.finish.set()
+                assert client.reader is not None
+                assert piece(done=True) in await client.reader.read()
+                assert await old.ended() == 0
+                assert (await asking).status == 200
+            await new.talk(" listens on ")
 
 
 async def test_take_over_by_the_environment(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
 from modelsplit_policy.health import Level, Signal, Trouble
 from modelsplit_policy.verdict import (
     Facts,
+    Keyless,
     Recovered,
     RoleFacts,
     Silent,
@@ -390,3 +391,12 @@ def test_where_no_host_takes_calls_that_is_the_trouble_and_no_other_is_named_for
     assert found.cause == ("no host takes calls: small is drained, big does not answer (refused)")
     assert found.step == "modelsplit host list"
     assert not found.notes
+
+
+def test_a_cloud_without_a_key_is_trouble_once_something_may_leave() -> None:
+    keyless = Keyless("anthropic has no key", "read -rs ANTHROPIC_API_KEY")
+    closed = judge(replace(WELL, keyless=(keyless,)))
+    assert (closed.level, closed.causes, closed.notes) == (Level.OK, (), ((*keyless,),))
+    opened = judge(replace(WELL, keyless=(keyless,), is_approved=True))
+    assert (opened.level, opened.cause, opened.step) == (Level.DEGRADED, *keyless)
+    assert opened.notes == ()

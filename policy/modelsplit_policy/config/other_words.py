@@ -40,8 +40,9 @@ _CALLED: Final = (
         "max_concurrent",
         (
             "cap concurrency concurrent max_concurrency concurrency_limit max_parallel "
-            "max_parallel_requests parallel_requests num_parallel max_connections max_conns maxconn "
-            "limit_conn max_requests max_inflight max_in_flight in_flight seats slots workers limit"
+            "max_parallel_requests parallel_requests num_parallel max_connections max_conns "
+            "maxconn limit_conn max_requests max_inflight max_in_flight in_flight seats "
+            "slots workers limit"
         ),
     ),
     (

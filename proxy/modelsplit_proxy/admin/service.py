@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.verdict import Keyless
     from modelsplit_proxy.config.settings import Address
     from modelsplit_proxy.http.upstream import UpstreamTarget
     from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -64,7 +65,10 @@ _UNREAD: Final = "it has not been read yet, so that nothing can be counted"
 
 @parts
 class ServiceParts:
-    """Where the facts come from. ``admin``: where this process is asked; None: nowhere yet."""
+    """Where the facts come from. ``admin``: where this process is asked; None: nowhere yet.
+
+    ``keyless``: the clouds of the policy that have no key.
+    """
 
     policy: Policy
     admission: Admission
@@ -83,6 +87,7 @@ class ServiceParts:
     tasks: Tasks
     clock: Clock
     admin: Callable[[], Address | None]
+    keyless: tuple[Keyless, ...] = ()
 
 
 class _Wrong(NamedTuple):
@@ -289,6 +294,8 @@ class Service:
             set_aside="" if store.set_aside is None else store.set_aside.name,
             records_lost=parts.recorder.dropped,
             tasks_error=tasks.trouble(parts.tasks.watchers()) or "",
+            keyless=parts.keyless,
+            is_approved=parts.budget_keeper.approved()[1] > 0,
             asked_at=asked_at,
             pulled_at=parts.installed.pulled_at,
         )

@@ -84,6 +84,9 @@ def config(
         online = _Online(loaded.policy, upstream)
         problems, sentences = [*online.problems], [*sentences, *online.warnings]
         clouds = [*cloud_check.troubles(loaded.policy.cloud, environ, loaded.source)]
+    else:
+        missing = cloud_check.without_key(loaded.policy.cloud, environ)
+        sentences += [f"{trouble.cause}, here; next: {trouble.step}" for trouble in missing]
     is_good = not problems and not clouds
     value = {
         "ok": is_good,

@@ -8,7 +8,6 @@ import ssl
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -16,7 +15,7 @@ import orjson
 
 from modelsplit_policy.failures import said_back
 from modelsplit_policy.near_names import near
-from modelsplit_proxy.config.cloud_keys import CREDENTIAL, read_key
+from modelsplit_proxy.config.cloud_keys import giving_key, no_key, read_key
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.providers.dialects import DIALECTS
 
@@ -63,18 +62,29 @@ def troubles(
 ) -> Iterator[Trouble]:
     """What keeps the providers of ``policy`` from answering. ``file``: the policy's."""
     for name, row in policy.providers.items():
-        at = f"$.cloud.providers.{name}"
-        try:
-            key = read_key(name, row, environ)
-        except SettingError as error:
-            yield Trouble(at, str(error), _giving_key(name, row, environ))
-            continue
-        if not key.text:
-            step = _giving_key(name, row, environ)
-            cause = f"there is no key: it is read from {key.source}"
-            yield Trouble(at, cause, step, no_key=True)
-            continue
-        yield from _Asking(name, row, key, environ, file).troubles()
+        key = _key(name, row, environ)
+        if isinstance(key, Trouble):
+            yield key
+        else:
+            yield from _Asking(name, row, key, environ, file).troubles()
+
+
+def without_key(policy: CloudPolicy, environ: Mapping[str, str]) -> Iterator[Trouble]:
+    """The providers that cannot be asked for want of a key; nobody is asked."""
+    keys = (_key(name, row, environ) for name, row in policy.providers.items())
+    return (key for key in keys if isinstance(key, Trouble))
+
+
+def _key(name: str, row: CloudProviderPolicy, environ: Mapping[str, str]) -> ProviderKey | Trouble:
+    """Its key, or that there is none that can be used."""
+    at = f"$.cloud.providers.{name}"
+    try:
+        key = read_key(name, row, environ)
+    except SettingError as error:
+        return Trouble(at, str(error), giving_key(name, row, environ))
+    if key.text:
+        return key
+    return Trouble(at, no_key(name, key), giving_key(name, row, environ), no_key=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,7 @@ class _Asking:
         name, source = self.name, self.key.source
         if status in {401, 403}:
             no = "does not take the key" if status == 401 else "allows nothing with the key"
-            step = _giving_key(name, self.row, self.environ)
+            step = giving_key(name, self.row, self.environ)
             return Trouble(self.at, f"{name} {no} from {source} ({status})", step)
         cause = f"{name} answered {status} when asked for {what}"
         if status in {429, 529} or status >= 500:
@@ -206,17 +216,6 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *args: object, **kwargs: object) -> None:
         del args, kwargs
-
-
-def _giving_key(name: str, row: CloudProviderPolicy, environ: Mapping[str, str]) -> str:
-    """How to put a key where that of a provider is read; it is typed, and in no history."""
-    folder = environ.get("CREDENTIALS_DIRECTORY")
-    if folder and (Path(folder) / f"{CREDENTIAL}{name}").exists():
-        return f"systemctl cat modelsplit   # LoadCredential={CREDENTIAL}{name}: names its file"
-    if row.key_file is not None:
-        file = shlex.quote(row.key_file)
-        return f"install -m 600 /dev/stdin {file}   # type it, end with Ctrl-D, then restart"
-    return f"read -rs {row.key_env} && export {row.key_env}   # type it, then restart from here"
 
 
 def _words(reason: object) -> str:

@@ -9,13 +9,14 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from modelsplit_proxy.app import App, PortBusyError, address_of
+from modelsplit_proxy.app import App, PortBusyError, address_of, bind
 from modelsplit_proxy.cli import port_holder
 from modelsplit_proxy.cli.command import Command, settings_of
 from modelsplit_proxy.cli.service_status import ServiceStatus, status_line
@@ -24,7 +25,7 @@ from modelsplit_proxy.config.settings import OPTIONS, unknown_variables
 from modelsplit_proxy.http.origin_guard import is_loopback
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime import process_log, streams, systemd
-from modelsplit_proxy.storage.state_lock import StateLock, take_over
+from modelsplit_proxy.storage.state_lock import StateBusyError, StateLock, take_over
 
 if TYPE_CHECKING:
     import argparse
@@ -40,6 +41,8 @@ logger = logging.getLogger("modelsplit")
 _GC_AFTER: Final = 5000
 # What a process takes to end beyond its drain time, and some.
 _LONGER_THAN_DRAIN_S: Final = 10.0
+# Who connects while the process before us drains; the kernel takes the less of this and its own.
+_BACKLOG: Final = 4096
 # Addresses on which a socket hears whoever comes.
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})
 _OPEN: Final = (
@@ -70,13 +73,43 @@ def run(
         for text in unknown_variables(environ):
             logger.warning("%s", text)
         lock = StateLock(settings.state)
+        sockets = _inherited(environ)
         if settings.take_over:
-            take_over(lock, settings.drain_s + _LONGER_THAN_DRAIN_S)
+            sockets = _take_over(lock, settings, sockets)
         try:
-            uvloop.run(_serve(settings, loaded, keyring, environ, lock))
+            uvloop.run(_serve(settings, loaded, keyring, environ, lock, sockets))
         except PortBusyError as error:
             raise PortBusyError(port_holder.explained(error, settings)) from None
     return 0
+
+
+def _take_over(
+    lock: StateLock, settings: Settings, inherited: list[socket.socket]
+) -> list[socket.socket]:
+    """Take the state; the sockets to serve on.
+
+    Its holder lets go of the port as it begins to drain: from then on we have it, and who connects
+    waits in the backlog until we serve, as before a socket of systemd's.
+    """
+    held: list[socket.socket] = []
+
+    def hold() -> bool:
+        if inherited or settings.listen.port == 0:
+            return True
+        with suppress(PortBusyError):
+            sock = bind(settings.listen)
+            sock.listen(_BACKLOG)
+            held.append(sock)
+            logger.info("%s is held: who connects now waits for this process", settings.listen)
+        return bool(held)
+
+    try:
+        take_over(lock, settings.drain_s + _LONGER_THAN_DRAIN_S, hold)
+    except StateBusyError:
+        for sock in held:
+            sock.close()
+        raise
+    return inherited or held
 
 
 def _command(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -115,10 +148,11 @@ async def _serve(
     keyring: Keyring | None,
     environ: Mapping[str, str],
     lock: StateLock,
+    inherited: list[socket.socket],
 ) -> None:
+    """``inherited``: sockets that listen already, for us to serve on; none: we make our own."""
     stop, cut = signals()
     notifier = systemd.Notifier(environ)
-    inherited = _inherited(environ)
     if inherited:
         settings = replace(settings, listen=_widest(inherited))
     json_log = wants_json(settings)

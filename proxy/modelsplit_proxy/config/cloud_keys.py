@@ -10,10 +10,12 @@ What a key might be is never shown in a message.
 from __future__ import annotations
 
 import re
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.verdict import Keyless
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.providers.key import ProviderKey
 
@@ -46,6 +48,36 @@ def read_key(name: str, row: CloudProviderPolicy, environ: Mapping[str, str]) ->
     source = f"${row.key_env}"
     text = environ.get(row.key_env, "").strip()
     return ProviderKey(_checked(text, source) if text else "", source)
+
+
+def keyless(
+    policy: CloudPolicy, keys: Mapping[str, ProviderKey], environ: Mapping[str, str]
+) -> tuple[Keyless, ...]:
+    """Those of the providers that have none."""
+    return tuple(
+        Keyless(no_key(name, keys[name]), giving_key(name, row, environ))
+        for name, row in policy.providers.items()
+        if not keys[name].text
+    )
+
+
+def no_key(name: str, key: ProviderKey) -> str:
+    """That a provider has none, and where one would be read from."""
+    return f"{name} has no key, so none of its models can be asked: {key.source} is not set"
+
+
+def giving_key(name: str, row: CloudProviderPolicy, environ: Mapping[str, str]) -> str:
+    """How to put a key where that of a provider is read; it is typed, and in no history."""
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    if folder and (Path(folder) / f"{CREDENTIAL}{name}").exists():
+        return f"systemctl cat modelsplit   # LoadCredential={CREDENTIAL}{name}: names its file"
+    if row.key_file is not None:
+        file = shlex.quote(row.key_file)
+        return f"install -m 600 /dev/stdin {file}   # type it, end with Ctrl-D, then restart"
+    if "NOTIFY_SOCKET" in environ:
+        # A unit has no shell to export it in.
+        return f"modelsplit print-unit --cloud   # LoadCredential={CREDENTIAL}{name}: names a file"
+    return f"read -rs {row.key_env} && export {row.key_env}   # type it, then restart from here"
 
 
 def _read(path: Path, *, guarded: bool = False) -> str:

@@ -19,15 +19,20 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_proxy.storage.state_file import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 logger = logging.getLogger("modelsplit")
 
 FILE_NAME: Final = "modelsplit.lock"
 # Record locks are on bytes: who has the first is the holder, who has the second is draining.
 _HOLDER, _DRAINING = 0, 1
+# From one try of what is done while the holder drains to the next.
+_TRY_AGAIN_S: Final = 0.01
 # Linux's struct flock: type, whence, start, length, pid.
 _FLOCK: Final = "hhqqi"
 # File systems, and kernels, that lock no directory.
@@ -128,10 +133,11 @@ def _record_lock(fd: int, byte: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else max(0, pid)
 
 
-def take_over(lock: StateLock, wait_s: float) -> None:
+def take_over(lock: StateLock, wait_s: float, meanwhile: Callable[[], bool] = lambda: True) -> None:
     """Take the lock; whoever has it is asked to drain first, and waited for, ``wait_s`` at most.
 
-    StateBusyError: it has not ended by then, or is not ours to ask.
+    ``meanwhile``: tried again and again while it drains, until it says True. StateBusyError: it
+    has not ended by then, or is not ours to ask.
     """
     try:
         lock.take()
@@ -141,11 +147,11 @@ def take_over(lock: StateLock, wait_s: float) -> None:
         pid = holder(lock.directory).pid
         if pid is None:
             raise
-        _end(lock.directory, pid, wait_s)
+        _end(lock.directory, pid, wait_s, meanwhile)
         lock.take()
 
 
-def _end(directory: Path, pid: int, wait_s: float) -> None:
+def _end(directory: Path, pid: int, wait_s: float, meanwhile: Callable[[], bool]) -> None:
     """Have the holder drain and wait for its end; return as well if it is the holder no more."""
     try:
         process = os.pidfd_open(pid)
@@ -163,21 +169,27 @@ def _end(directory: Path, pid: int, wait_s: float) -> None:
         if not now.draining:
             signal.pidfd_send_signal(process, signal.SIGTERM)
         logger.info("process %d has the state and drains; waiting %g s at most", pid, wait_s)
-        _wait_for_end(process, directory, pid, wait_s)
+        if not _ends(process, wait_s, meanwhile):
+            raise StateBusyError(
+                f"process {pid} still serves from the state directory {directory} after "
+                f"{wait_s:g} s; it ends when its own --drain is over"
+            )
     except ProcessLookupError:
         return
     finally:
         os.close(process)
 
 
-def _wait_for_end(process: int, directory: Path, pid: int, wait_s: float) -> None:
+def _ends(process: int, wait_s: float, meanwhile: Callable[[], bool]) -> bool:
+    """Whether it has ended after ``wait_s`` at most; ``meanwhile`` as ``take_over`` has it."""
     poll = select.poll()
     poll.register(process, select.POLLIN)
-    if not poll.poll(wait_s * 1000):
-        raise StateBusyError(
-            f"process {pid} still serves from the state directory {directory} after {wait_s:g} s; "
-            "it ends when its own --drain is over"
-        )
+    left_s = wait_s
+    while not meanwhile() and left_s > 0.0:
+        if poll.poll(_TRY_AGAIN_S * 1000):
+            return True
+        left_s -= _TRY_AGAIN_S
+    return bool(poll.poll(max(0.0, left_s) * 1000))
 
 
 def _not_asked(directory: Path, pid: int, why: str) -> StateBusyError:

@@ -21,6 +21,7 @@ from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS
 from support.calls import call
+from support.clouds import approve, with_a_cloud
 from support.doctoring import SetClock
 from support.harness import Running, running, warm
 
@@ -371,3 +372,20 @@ async def test_since_when_the_level_is_seen_as_it_is() -> None:
         assert later >= since
         assert service._seen is not None
         assert service._seen[0] is not Level.OK
+
+
+async def test_a_cloud_without_a_key_is_told_at_the_start_and_wherever_health_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "modelsplit")
+    cause = (
+        "anthropic has no key, so none of its models can be asked: $ANTHROPIC_API_KEY is not set"
+    )
+    async with with_a_cloud(tmp_path, approved=None, key="") as (up, _):
+        assert [text for text in caplog.messages if text.startswith(f"{cause}; next: read -rs ")]
+        health = await seen(up)
+        assert (health["level"], [note["text"] for note in health["notes"]]) == ("OK", [cause])
+        approve(tmp_path)
+        await up.app.budget_keeper.look()
+        health = await seen(up)
+        assert (health["level"], health["cause"]) == ("DEGRADED", cause)

@@ -145,19 +145,29 @@ def test_online_a_cloud_model_that_nobody_serves_is_told(
     assert "claude-3-opus" not in capsys.readouterr().out
 
 
+NO_KEY = "a has no key, so none of its models can be asked: $ANTHROPIC_API_KEY is not set"
+
+
 def test_online_a_cloud_without_a_key_is_a_problem(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "p.json"
     clouds = {"providers": {"a": {"models": {"claude-3-opus": None}}}}
     path.write_text(json.dumps({"extends": "default", "cloud": clouds}))
+    assert check.config(path, {}, None, as_json=False) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        (
+            f"warning: {NO_KEY}, here; next: read -rs ANTHROPIC_API_KEY && export ANTHROPIC_API_KEY   "
+            "# type it, then restart from here"
+        )
+    ]
     with ollama(installed(*SHIPPED_MODELS), b"") as upstream:
         assert check.config(path, {}, upstream, as_json=True) == 1
     out = json.loads(capsys.readouterr().out)
     assert out["problems"] == [
         {
             "path": "$.cloud.providers.a",
-            "message": "there is no key: it is read from $ANTHROPIC_API_KEY",
+            "message": NO_KEY,
             "step": "read -rs ANTHROPIC_API_KEY && export ANTHROPIC_API_KEY   "
             "# type it, then restart from here",
         }

@@ -13,7 +13,7 @@ import trustme
 
 from modelsplit_policy.config.model import CloudPolicy
 from modelsplit_proxy.cli import cloud_check
-from modelsplit_proxy.cli.cloud_check import Trouble, troubles
+from modelsplit_proxy.cli.cloud_check import Trouble, troubles, without_key
 from modelsplit_sim.cloud import KEY, Cloud
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
@@ -67,8 +67,11 @@ async def test_a_key_that_it_does_not_take() -> None:
 
 async def test_no_key_is_not_asked_with() -> None:
     async with Cloud() as cloud:
-        cause = "there is no key: it is read from $ANTHROPIC_API_KEY"
-        assert await told(policy(cloud.url), "") == [Trouble(AT, cause, TYPE_IT, no_key=True)]
+        cause = "a has no key, so none of its models can be asked: $ANTHROPIC_API_KEY is not set"
+        given = policy(cloud.url)
+        assert await told(given, "") == [Trouble(AT, cause, TYPE_IT, no_key=True)]
+        assert [*without_key(given, {})] == [Trouble(AT, cause, TYPE_IT, no_key=True)]
+        assert [*without_key(given, {"ANTHROPIC_API_KEY": KEY})] == []
         assert cloud.calls == []
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from modelsplit_policy.config.parser import parse
 from modelsplit_proxy.cli.doctor_cloud import clouds
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
@@ -44,10 +46,25 @@ async def test_a_key_that_only_the_running_proxy_has_is_not_seen(tmp_path: Path)
         assert cloud.calls == []
     assert isinstance(unseen, Unseen)
     assert unseen.why == (
-        "$.cloud.providers.anthropic: there is no key: it is read from $ANTHROPIC_API_KEY, where "
-        "this command has none"
+        "$.cloud.providers.anthropic: the running proxy has a key, this command has none to ask "
+        "with"
     )
     assert isinstance(finding, Finding)
+
+
+@pytest.mark.parametrize("kind", ["causes", "notes"])
+async def test_a_key_that_the_running_proxy_has_not_either_is_found(
+    kind: str, tmp_path: Path
+) -> None:
+    cause = (
+        "anthropic has no key, so none of its models can be asked: $ANTHROPIC_API_KEY is not set"
+    )
+    health: dict[str, Any] = {"causes": [], "notes": []}
+    health[kind] = [{"text": cause, "next": "read -rs …"}]
+    async with Cloud() as cloud:
+        [finding] = await found(tmp_path, cloud.url, "", stats={"health": health})
+    assert isinstance(finding, Finding)
+    assert finding.cause == cause
 
 
 def test_without_a_cloud_nobody_is_asked(tmp_path: Path) -> None:

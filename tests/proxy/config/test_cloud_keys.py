@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from modelsplit_policy.config.model import CloudPolicy, CloudProviderPolicy
-from modelsplit_proxy.config.cloud_keys import read_key, read_keys
+from modelsplit_policy.verdict import Keyless
+from modelsplit_proxy.config.cloud_keys import giving_key, keyless, read_key, read_keys
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.providers.key import ProviderKey
 
@@ -67,3 +68,17 @@ def test_every_provider_has_an_entry() -> None:
     policy = CloudPolicy(providers={"a": row(), "b": row(key_env="B")})
     keys = read_keys(policy, {"B": "sk-b"})
     assert {name: key.text for name, key in keys.items()} == {"a": "", "b": "sk-b"}
+    assert keyless(policy, keys, {}) == (
+        Keyless(
+            "a has no key, so none of its models can be asked: $ANTHROPIC_API_KEY is not set",
+            "read -rs ANTHROPIC_API_KEY && export ANTHROPIC_API_KEY   "
+            "# type it, then restart from here",
+        ),
+    )
+
+
+def test_a_service_is_given_its_key_by_its_unit() -> None:
+    step = giving_key("a", row(), {"NOTIFY_SOCKET": "/run/systemd/notify"})
+    assert step == (
+        "modelsplit print-unit --cloud   # LoadCredential=modelsplit-cloud-a: names a file"
+    )
