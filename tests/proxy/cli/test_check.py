@@ -157,8 +157,8 @@ def test_online_a_cloud_without_a_key_is_a_problem(
     assert check.config(path, {}, None, as_json=False) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
         (
-            f"warning: {NO_KEY}, here; next: read -rs ANTHROPIC_API_KEY && export ANTHROPIC_API_KEY   "
-            "# type it, then restart from here"
+            f"warning: {NO_KEY}, here; next: read -rs ANTHROPIC_API_KEY && export "
+            "ANTHROPIC_API_KEY   # type it, then restart from here"
         )
     ]
     with ollama(installed(*SHIPPED_MODELS), b"") as upstream:
