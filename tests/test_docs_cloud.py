@@ -12,6 +12,14 @@ from typing import Final
 
 import pytest
 
+from modelsplit_policy.failures import Failure
+from modelsplit_policy.prices import FREE, Prices
+from modelsplit_policy.roles import Roles, RouteRequest
+from modelsplit_policy.vocabulary import Provider, Role
+from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.protocol import web_request
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
+from modelsplit_proxy.protocol.routes import Kind, Routes
 from modelsplit_proxy.providers.translations import TRANSLATIONS
 from support.cloud_fields import BEFORE, TABLES, Builder, Table, named
 
@@ -92,3 +100,35 @@ def test_every_route_that_a_cloud_answers_is_on_the_page() -> None:
     text = PAGE.partition("\n## How a request is translated\n")[2].partition("\n## ")[0]
     for label in TRANSLATIONS:
         assert f"`{label}`" in text
+
+
+def test_every_route_is_told_with_what_may_leave_by_it() -> None:
+    """Texts of a request leave by routes that are calls, and by no other."""
+    text = PAGE.partition("\n## What Ollama sends out\n")[2].partition("\n## ")[0]
+    fates: dict[tuple[str, str], str] = {}
+    for line in re.findall(r"^\| [A-Z].*$", text, re.MULTILINE):
+        where, _, here = (cell.strip() for cell in line.strip("|").split("|"))
+        methods: list[str] = []
+        for said, path in re.findall(r"([A-Z]+(?:, [A-Z]+)*) |`(/[^`]*)`", where):
+            methods = said.split(", ") if said else methods
+            for method in methods if path else ():
+                assert (method, path) not in fates
+                fates[method, path] = here
+    rows = Routes(ENDPOINTS).rows
+    assert fates.keys() == {(method, route.label) for method, route in rows}
+    for method, route in rows:
+        here = fates[method, route.label]
+        assert here.startswith("by the rules above") is (route.kind is Kind.INFERENCE)
+        assert ("management.deny" in here) is (route.action is not None) or route.label == "/api/me"
+
+
+def test_the_policy_of_the_page_lets_plain_clients_search(tmp_path: Path) -> None:
+    text = PAGE.partition("\n## What Ollama sends out\n")[2].partition("\n## ")[0]
+    [example] = re.findall(r"```\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "policy.json").write_text(example)
+    policy = policy_file.load(tmp_path / "policy.json").policy
+    for name in (web_request.SEARCH, web_request.FETCH):
+        route = Roles(policy).route(RouteRequest(name))
+        assert not isinstance(route, Failure)
+        assert (route.role, route.provider) == (Role.CLOUD, Provider.CLOUD)
+        assert Prices(policy).of(name, Provider.CLOUD) == FREE

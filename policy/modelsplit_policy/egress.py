@@ -82,6 +82,22 @@ def refusal(
     return None
 
 
+def searching(role: Role) -> Failure:
+    """A call to a model of this machine for which Ollama would search the web."""
+    return _stays(
+        f'with the tool "web_search" Ollama sends searches to ollama.com, and calls of {role} stay '
+        "here; leave the tool out, or send X-LLM-Role: CLOUD"
+    )
+
+
+def stored_here(model: str) -> Failure:
+    """A call to a model that is stored here by a name of its own, and runs elsewhere."""
+    return _stays(
+        f"{said_back(model, _NAME_MAX)} is stored here but runs elsewhere, by /api/tags; send "
+        "X-LLM-Role: CLOUD, or list it in roles.CLOUD.claims"
+    )
+
+
 def warnings(policy: Policy) -> Iterator[str]:
     """A sentence for each model that the policy gives to a role whose calls may not leave."""
     providers, allowed = Providers(policy), policy.cloud.allow_from.roles
@@ -112,5 +128,8 @@ def unreadable(model: str) -> Failure:
 
 
 def _denied(model: str, why: str) -> Failure:
-    message = f"{said_back(model, _NAME_MAX)} runs elsewhere, and calls {why}"
+    return _stays(f"{said_back(model, _NAME_MAX)} runs elsewhere, and calls {why}")
+
+
+def _stays(message: str) -> Failure:
     return Failure(ErrorCode.FORBIDDEN, Reason.EGRESS_DENIED, message[:200], "Egress Denied")

@@ -20,7 +20,8 @@ class EndpointFacts:
     its model. ``takes_options``: its requests have Ollama's ``options`` and ``keep_alive``.
     ``bounds``: the keys that bound an answer's tokens, the one that Ollama reads first.
     ``needs_bound``: a request without a positive bound is refused by Ollama. ``embeds``: it
-    answers with vectors, not with tokens. ``binding``: the keys that hang on the model they
+    answers with vectors, not with tokens. ``is_web``: no model answers it; Ollama has its own
+    cloud do that. ``binding``: the keys that hang on the model they
     were made with, or for.
     """
 
@@ -29,6 +30,7 @@ class EndpointFacts:
     bounds: tuple[str, ...] = ()
     needs_bound: bool = False
     embeds: bool = False
+    is_web: bool = False
     binding: tuple[str, ...] = ()
 
 
@@ -39,6 +41,7 @@ def is_bound(facts: EndpointFacts, fields: Fields) -> bool:
     """Whether another model's answer to this request would be a wrong one.
 
     A vector means something only beside vectors of the same model. So do the tokens of an
-    earlier answer, and a prompt written in the markup of one model.
+    earlier answer, and a prompt written in the markup of one model. What no model answers,
+    none can.
     """
-    return facts.embeds or any(any(fields.all(key)) for key in facts.binding)
+    return facts.embeds or facts.is_web or any(any(fields.all(key)) for key in facts.binding)

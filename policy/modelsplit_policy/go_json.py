@@ -477,6 +477,17 @@ class Fields:
             self._given[name] = given = self._all(name)
         return given
 
+    def decoded(self, name: str, longest: int) -> list[Any]:
+        """As ``all``, but only what has more than ``longest`` bytes is ``LARGE``; looked for anew.
+
+        Whatever the field, every one of equal keys is in it.
+        """
+        members = (member for member in self.scan.members if member.name == name)
+        return [
+            LARGE if member.end - member.start > longest else _value(self._raw, member)
+            for member in members
+        ]
+
     def _all(self, name: str) -> list[Any]:
         if self._is_plain is None:
             self._is_plain = self._scan is None and is_plain(self.plain) and not _hides(self._raw)
@@ -552,6 +563,10 @@ def _decoded(raw: bytes, member: Member) -> Any:
     longest = _LONGEST_CONTENT if member.name in _CONTENT else _LONGEST_VALUE
     if member.end - member.start > longest:
         return LARGE
+    return _value(raw, member)
+
+
+def _value(raw: bytes, member: Member) -> Any:
     value = raw[member.start : member.end]
     try:
         return _VALUES.decode(_text_of(value))

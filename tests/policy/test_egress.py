@@ -9,8 +9,16 @@ import pytest
 from modelsplit_policy.breaker import BreakerKey
 from modelsplit_policy.config.model import Policy
 from modelsplit_policy.config.parser import parse
-from modelsplit_policy.egress import host_of, refusal, unreadable, unserved, warnings
-from modelsplit_policy.failures import ErrorCode, Reason
+from modelsplit_policy.egress import (
+    host_of,
+    refusal,
+    searching,
+    stored_here,
+    unreadable,
+    unserved,
+    warnings,
+)
+from modelsplit_policy.failures import MESSAGE_MAX, ErrorCode, Failure, Reason
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Provider, Role
 from support.policies import SHIPPED, document
 
@@ -92,3 +100,10 @@ def test_a_role_that_is_given_a_clouds_model_is_told_that_it_may_not_leave() -> 
 def test_a_provider_is_no_host_of_ollamas() -> None:
     assert host_of("default") != DEFAULT_HOST
     assert str(BreakerKey(Provider.CLOUD, "m", host_of("a"))) == "CLOUD/m at provider a"
+
+
+@pytest.mark.parametrize("failure", [searching(Role.EXECUTOR), stored_here("m" * 300)])
+def test_what_would_leave_a_machine_unasked_says_how_it_may(failure: Failure) -> None:
+    assert (failure.code, failure.reason) == (ErrorCode.FORBIDDEN, Reason.EGRESS_DENIED)
+    assert "send X-LLM-Role: CLOUD" in failure.message
+    assert len(failure.message) < MESSAGE_MAX

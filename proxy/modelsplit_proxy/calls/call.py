@@ -11,12 +11,13 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from modelsplit_policy import overload, roles
+from modelsplit_policy import egress, overload, roles
 from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.endpoints import is_bound
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of
+from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Provider, RouteReason
 from modelsplit_proxy.calls.attempt import AttemptParts, AttemptRun, OutgoingRequest
 from modelsplit_proxy.calls.reply import Reply, ReplyParts, Setback
@@ -263,17 +264,31 @@ class InferenceCall:
         if isinstance(route, Failure):
             self.record.requested_model = body.model
             return route
-        if route.candidates[1:] and self._is_bound(body):
+        if route.candidates[1:] and self._has_no_second(route, body):
             route = route.of_one_model()
         routing = self.record.routed(route)
         if route.provider is Provider.CLOUD and not self._is_asked_here(route):
             self.record.loading = None  # sent to Ollama's cloud, whatever it asks
-        refused = await self._refuse_early(route)
+        refused = await self._refuse_early(route, body)
         if refused is not None:
             return refused
         consumed = self._caller.consumed
         sent = OutgoingRequest(self._request, self._target, self._asked, body, consumed)
         return sent, route, routing
+
+    def _leaves(self, route: Route, candidate: Candidate, body: Body) -> Failure | None:
+        """Why a call to this model would leave the machine unasked, through Ollama; None: it stays.
+
+        One to a model of the cloud is asked for elsewhere whether it may.
+        """
+        parts, searches = self._parts, self.record.endpoint.searches
+        if parts.attempts.plans.of(route.role, candidate).provider is Provider.CLOUD:
+            return None
+        if searches is not None and searches(body):
+            return egress.searching(route.role)
+        if canonical(candidate.model) in parts.installed.elsewhere:
+            return egress.stored_here(candidate.model)
+        return None
 
     def _is_asked_here(self, route: Route) -> bool:
         """Whether its first model is one of a cloud's own API."""
@@ -290,6 +305,16 @@ class InferenceCall:
         table = self._parts.roles
         plain = table.plain(body.model) if self._asked is NOTHING else None
         return plain or table.route(self._ask(body))
+
+    def _has_no_second(self, route: Route, body: Body) -> bool:
+        """Whether no other model may answer, or it would leave the machine unasked."""
+        endpoint = self.record.endpoint
+        self.record.bound = is_bound(endpoint.facts, body.fields)
+        if self.record.bound:
+            return True
+        if endpoint.searches is None and not self._parts.installed.elsewhere:
+            return False
+        return self._leaves(route, route.candidates[1], body) is not None
 
     def _is_bound(self, body: Body) -> bool:
         self.record.bound = is_bound(self.record.endpoint.facts, body.fields)
@@ -311,11 +336,15 @@ class InferenceCall:
             bound=self._is_bound(body),
         )
 
-    async def _refuse_early(self, route: Route) -> Failure | None:
+    async def _refuse_early(self, route: Route, body: Body) -> Failure | None:
         """What says no before any line is joined."""
         parts, client = self._parts, self.record.client
         if parts.lifecycle.draining:
             return overload.draining()
+        if self.record.endpoint.searches is not None or parts.installed.elsewhere:
+            leaves = self._leaves(route, route.candidates[0], body)
+            if leaves is not None:
+                return leaves
         denied = self._caller.denied_role(route.role)
         if denied is None and route.provider is Provider.CLOUD:
             denied = self._caller.denied_role(roles.needed_for(parts.policy, route))

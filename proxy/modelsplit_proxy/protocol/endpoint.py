@@ -75,6 +75,7 @@ class Endpoint:
     answer is wanted; None: such a request asks for none; ``format_names``: the fields that say
     so. ``needs`` gives what a request needs
     its model to be able to, from its decoded fields; None: nothing that can be said.
+    ``searches`` says whether Ollama would search the web for a request; None: never.
 
     The answer:
     ``is_held``: it is whole, whatever its head says. ``answer_keys``: a whole answer is a JSON
@@ -95,6 +96,7 @@ class Endpoint:
     wanted_format: Callable[[Fields], Wanted | None] | None = None
     format_names: tuple[str, ...] = ()
     needs: Callable[[Mapping[str, Any]], Iterable[Capability]] | None = None
+    searches: Callable[[Body], bool] | None = None
     is_held: bool = False
     answer_keys: frozenset[str] = frozenset()
     texts: Callable[[dict[str, Any]], Iterable[Any]] | None = None

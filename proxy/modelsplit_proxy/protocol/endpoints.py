@@ -11,6 +11,7 @@ from modelsplit_proxy.protocol import (
     answer_text,
     request_needs,
     waiting_pieces,
+    web_request,
 )
 from modelsplit_proxy.protocol.endpoint import Endpoint
 from modelsplit_proxy.protocol.form_body import read_form
@@ -105,6 +106,7 @@ ENDPOINTS: Final = (
         wanted_format=answer_format.of_text_format,
         format_names=("text",),
         needs=request_needs.of_responses,
+        searches=web_request.searches,
         texts=answer_text.of_response,
         waiting_piece=waiting_pieces.comment,
         answer_keys=frozenset({"output"}),
@@ -138,9 +140,29 @@ ENDPOINTS: Final = (
         wanted_format=answer_format.of_output_format,
         format_names=("output_config", "output_format"),
         needs=request_needs.of_messages,
+        searches=web_request.searches,
         texts=answer_text.of_message,
         unfinished=answer_check.no_stop_reason,
         waiting_piece=waiting_pieces.comment,
         answer_keys=frozenset({"content"}),
+    ),
+    # Not models, but as far from here as one of the cloud, so called as such.
+    Endpoint(
+        "/api/experimental/web_search",
+        OLLAMA,
+        EndpointFacts(is_web=True),
+        read_form=web_request.read_search,
+        is_held=True,
+        counts=False,
+        operation="execute_tool",
+    ),
+    Endpoint(
+        "/api/experimental/web_fetch",
+        OLLAMA,
+        EndpointFacts(is_web=True),
+        read_form=web_request.read_fetch,
+        is_held=True,
+        counts=False,
+        operation="execute_tool",
     ),
 )

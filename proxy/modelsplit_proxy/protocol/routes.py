@@ -93,11 +93,6 @@ _PASSED: Final = (
     *_changes(Action.DELETE, "DELETE /api/delete", "DELETE /api/experimental/aliases"),
     *_changes(Action.BLOBS, "POST /api/blobs/*"),
     *_changes(Action.ACCOUNT, "POST /api/signout", "DELETE /api/user/keys/*"),
-    *_rows(
-        Kind.OTHER,
-        "POST /api/experimental/web_search",
-        "POST /api/experimental/web_fetch",
-    ),
 )
 """What is no inference route, kind by kind."""
 

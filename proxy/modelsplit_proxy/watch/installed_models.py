@@ -130,9 +130,10 @@ class InstalledModels:
     """Keeps what is known of one host's models true.
 
     ``facts``: of each of our own models that the policy names, by canonical name; empty while
-    nobody has told. ``missing``: those of them that are not there. ``is_answered``: whether the
-    last question was, True before the first. ``tells_gaps``: what a second model lacks is told
-    before anybody needs it, because somebody chose it; else when it is.
+    nobody has told. ``missing``: those of them that are not there. ``elsewhere``: models, by
+    canonical name, that are stored under a name of this machine's and run on another one.
+    ``is_answered``: whether the last question was, True before the first. ``tells_gaps``: what a
+    second model lacks is told before anybody needs it, because somebody chose it; else when it is.
     """
 
     def __init__(
@@ -160,6 +161,7 @@ class InstalledModels:
         self._told: tuple[str, ...] | None = None
         self.facts: Mapping[str, ModelFacts] = {}
         self.missing: frozenset[str] = frozenset()
+        self.elsewhere: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"<InstalledModels {len(self.facts)} known>"
@@ -225,6 +227,9 @@ class InstalledModels:
         if found is not None and facts is not None:
             was_missing = self._told is not None and bool(self.missing)
             self._learn(facts)
+            self.elsewhere = frozenset(
+                name for name, row in found.items() if row.remote and not runs_in_cloud(name)
+            )
             self._tell(found)
             if was_missing and not self.missing:
                 logger.info("what the policy names is installed now")

@@ -17,6 +17,8 @@ CHATS = {"/api/generate", "/api/chat", "/v1/chat/completions", "/v1/responses", 
 TEXTS = CHATS | {"/v1/completions"}
 EMBEDDINGS = {"/api/embed", "/api/embeddings", "/v1/embeddings"}
 
+WEB = {"/api/experimental/web_search", "/api/experimental/web_fetch"}
+
 
 @pytest.mark.parametrize(
     ("has", "labels"),
@@ -27,16 +29,18 @@ EMBEDDINGS = {"/api/embed", "/api/embeddings", "/v1/embeddings"}
         (lambda row: row.texts is not None, TEXTS),
         (lambda row: row.wanted_format is not None, CHATS),
         (lambda row: row.facts.embeds, EMBEDDINGS),
-        (lambda row: not row.counts, EMBEDDINGS - {"/v1/embeddings"}),
+        (lambda row: row.facts.is_web, WEB),
+        (lambda row: row.searches is not None, {"/v1/messages", "/v1/responses"}),
+        (lambda row: not row.counts, (EMBEDDINGS - {"/v1/embeddings"}) | WEB),
         (
             lambda row: row.facts.takes_options,
-            {row.label for row in ENDPOINTS if "/api/" in row.label},
+            {row.label for row in ENDPOINTS if "/api/" in row.label} - WEB,
         ),
         (lambda row: row.facts.content is not None, {"/api/generate", "/api/chat"}),
         (lambda row: row.facts.bounds, TEXTS - {"/api/generate", "/api/chat"}),
         (lambda row: row.facts.needs_bound, {"/v1/messages"}),
-        (lambda row: row.read_form is not None, {"/v1/audio/transcriptions"}),
-        (lambda row: row.is_held, {"/v1/audio/transcriptions"}),
+        (lambda row: row.read_form is not None, {"/v1/audio/transcriptions"} | WEB),
+        (lambda row: row.is_held, {"/v1/audio/transcriptions"} | WEB),
     ],
 )
 def test_these_rows_have_it_and_no_others(

@@ -24,6 +24,8 @@ DIALECTS = {
     "/v1/images/generations": "openai",
     "/v1/images/edits": "openai",
     "/v1/messages": "anthropic",
+    "/api/experimental/web_search": "ollama",
+    "/api/experimental/web_fetch": "ollama",
 }
 
 

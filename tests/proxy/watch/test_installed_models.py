@@ -24,6 +24,8 @@ from support.scripted import response
 from support.wire import Client
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from modelsplit_proxy.watch.installed_models import InstalledModels
     from support.harness import Running
 
@@ -278,3 +280,25 @@ async def test_the_start_up_log_says_so(caplog: pytest.LogCaptureFixture) -> Non
     models = SimConfig(models=("planner", "qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"))
     async with running(models) as up:
         await up.until(lambda: "hides the installed model" in caplog.text)
+
+
+async def test_what_is_stored_here_and_runs_elsewhere_is_known(tmp_path: Path) -> None:
+    rows = [
+        {"name": "My-Coder:latest", "digest": "a", "remote_host": "https://ollama.com:443"},
+        {"name": "other", "digest": "b", "remote_model": "x"},
+        {"name": "gpt-oss:120b-cloud", "digest": "c", "remote_host": "https://ollama.com:443"},
+        {"name": "qwen3:4b", "digest": "d"},
+    ]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response(orjson.dumps({"models": rows})))
+        writer.close()
+
+    async with (
+        await asyncio.start_server(answer, "127.0.0.1", 0) as server,
+        in_front_of(server.sockets[0].getsockname()[1], state=tmp_path, curious=False) as up,
+    ):
+        await up.app.installed.ask()
+        # One that is called by a name of the cloud is the cloud's already.
+        assert up.app.installed.elsewhere == {"my-coder", "other"}

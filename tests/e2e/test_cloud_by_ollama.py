@@ -1,0 +1,194 @@
+"""What has Ollama reach out to its own cloud, beside a model of that: nothing leaves unasked."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from modelsplit_proxy.limits import egress_store
+from modelsplit_proxy.protocol.endpoints import ENDPOINTS
+from modelsplit_proxy.storage.state_file import FILE_NAME
+from support.clouds import approve
+from support.harness import in_front_of, running
+from support.scripted import response, scripted
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from modelsplit_proxy.protocol.endpoint import Endpoint
+
+WEB = {
+    "/api/experimental/web_search": "web_search:cloud",
+    "/api/experimental/web_fetch": "web_fetch:cloud",
+}
+CLOUD_ROLE = {"X-LLM-Role": "CLOUD"}
+PRICED: dict[str, Any] = {
+    "models": {name: {"price": {"input": 0, "output": 0}} for name in WEB.values()}
+}
+FOUND = b'{"results":[{"title":"a","url":"https://a.example","content":"b"}]}'
+MESSAGES = [{"role": "user", "content": "hi"}]
+SEARCHING: dict[str, dict[str, Any]] = {
+    "/v1/messages": {
+        "model": "qwen3:4b",
+        "max_tokens": 10,
+        "messages": MESSAGES,
+        "tools": [{"type": "web_search_20250305", "name": "web_search"}],
+    },
+    "/v1/responses": {"model": "executor", "input": "hi", "tools": [{"type": "web_search"}]},
+}
+
+
+FORM = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n--b--\r\n'
+
+
+@pytest.mark.parametrize("row", ENDPOINTS, ids=lambda row: row.label)
+@pytest.mark.parametrize("role", ["", "PLANNER", "CLOUD"])
+async def test_nothing_that_is_for_a_cloud_leaves_unasked(row: Endpoint, role: str) -> None:
+    """By any route: not of a role that may not, and not without an approval and a price."""
+    model, headers = "gpt-oss:120b-cloud", {"X-LLM-Role": role} if role else {}
+    body: Any = {"model": model, "prompt": "hi", "messages": MESSAGES, "input": "hi"}
+    if row.label == "/v1/audio/transcriptions":
+        body = FORM % model.encode()
+        headers["Content-Type"] = "multipart/form-data; boundary=b"
+    async with running(curious=False) as up, up.client() as client:
+        answer = await client.request("POST", row.label, body, headers)
+        code = "E_BUDGET_NOT_APPROVED" if role == "CLOUD" else "E_FORBIDDEN"
+        assert (answer.status, answer["X-LLM-Error-Code"]) == (403, code)
+        assert up.asked == []
+
+
+def left(state: Path) -> list[egress_store.Left]:
+    with closing(sqlite3.connect(state / FILE_NAME)) as db:
+        return egress_store.read(db)
+
+
+@pytest.mark.parametrize("path", WEB)
+async def test_a_web_route_is_a_call_of_the_cloud(tmp_path: Path, path: str) -> None:
+    body = {"query": "what only we know"}
+    async with (
+        scripted(response(FOUND)) as ollama,
+        in_front_of(ollama.port, PRICED, state=tmp_path) as up,
+        up.client() as client,
+    ):
+        plain = await client.request("POST", path, body)
+        assert (plain.status, plain.json["reason"]) == (403, "egress_denied")
+        assert "send X-LLM-Role: CLOUD" in plain.json["error"]
+        early = await client.request("POST", path, body, CLOUD_ROLE)
+        assert (early.status, early.json["reason"]) == (403, "no_approval")
+        assert ollama.asked == []
+        approve(tmp_path)
+        found = await client.request("POST", path, body, CLOUD_ROLE)
+        assert (found.status, found.body) == (200, FOUND)
+        assert (found["X-LLM-Provider"], found["X-LLM-Model"]) == ("CLOUD", WEB[path])
+        assert found["RateLimit"].startswith('"cloud";r=8')
+        [sent] = ollama.asked
+        assert sent.startswith(b"POST %b HTTP/1.1\r\n" % path.encode())
+    [row] = left(tmp_path)
+    assert (row.leaving.provider, row.leaving.model) == ("ollama", WEB[path])
+    assert (row.leaving.role, row.leaving.approval, row.status) == ("CLOUD", 1, 200)
+    assert row.leaving.size == len(b'{"query":"what only we know"}')
+
+
+async def test_a_web_route_has_no_price_until_somebody_says_it(tmp_path: Path) -> None:
+    async with running(state=tmp_path) as up, up.client() as client:
+        approve(tmp_path)
+        answer = await client.request("POST", next(iter(WEB)), {"query": "x"}, CLOUD_ROLE)
+        assert (answer.status, answer.json["reason"]) == (403, "price_unknown")
+        assert 'models["web_search:cloud"].price' in answer.json["error"]
+        assert up.asked == []
+
+
+async def test_a_claim_lets_plain_clients_search(tmp_path: Path) -> None:
+    overlay = PRICED | {"roles": {"CLOUD": {"claims": [*WEB.values()]}}}
+    async with (
+        scripted(response(FOUND)) as ollama,
+        in_front_of(ollama.port, overlay, state=tmp_path) as up,
+        up.client() as client,
+    ):
+        approve(tmp_path)
+        for path in WEB:
+            assert (await client.request("POST", path, {"query": "x"})).status == 200
+        assert len(ollama.asked) == 2
+
+
+@pytest.mark.parametrize("role", ["EXECUTOR", "HEAVY"])
+async def test_no_model_stands_in_for_a_search(tmp_path: Path, role: str) -> None:
+    overlay = PRICED | {"cloud": {"allow_from": {"roles": [role]}}}
+    failed = response(b'{"error":"no"}', status="500 Internal Server Error")
+    async with (
+        scripted(failed) as ollama,
+        in_front_of(ollama.port, overlay, state=tmp_path) as up,
+        up.client() as client,
+    ):
+        approve(tmp_path)
+        path = next(iter(WEB))
+        answer = await client.request("POST", path, {"query": "x"}, {"X-LLM-Role": role})
+        assert (answer.status, answer["X-LLM-Attempt"]) == (500, "1")
+        assert len(ollama.asked) == 1
+
+
+async def test_what_is_taken_out_is_taken_out_of_searches_too(tmp_path: Path) -> None:
+    redact = [{"name": "phone", "pattern": r"\+49[0-9 ]+", "replacement": "[phone]"}]
+    overlay = PRICED | {"cloud": {"redact": redact}}
+    async with running(overlay=overlay, state=tmp_path) as up, up.client() as client:
+        approve(tmp_path)
+        for path in WEB:
+            await client.request("POST", path, {"query": "who is +49 30 123456"}, CLOUD_ROLE)
+        assert [call.body for call in up.sim.calls if "experimental" in call.path] == [
+            b'{"query":"who is [phone]"}'
+        ] * 2
+    assert [row.leaving.redacted for row in left(tmp_path)] == [1, 1]
+
+
+@pytest.mark.parametrize("route", SEARCHING)
+async def test_a_model_of_this_machine_is_not_let_search(route: str) -> None:
+    async with running() as up, up.client() as client:
+        answer = await client.request("POST", route, SEARCHING[route])
+        error = answer.json["error"]
+        assert (answer.status, error["reason"]) == (403, "egress_denied")
+        assert "leave the tool out, or send X-LLM-Role: CLOUD" in error["message"]
+        assert up.asked == []
+        # Another tool of that name is the client's to run.
+        tool = {"type": "function", "name": "web_search", "input_schema": {}, "parameters": {}}
+        body = SEARCHING[route] | {"tools": [tool]}
+        assert (await client.request("POST", route, body)).status == 200
+
+
+async def test_as_a_call_of_the_cloud_it_is_asked_for_like_one(tmp_path: Path) -> None:
+    overlay = {"models": {"qwen3:4b": {"price": {"input": 0, "output": 0}}}}
+    async with running(overlay=overlay, state=tmp_path) as up, up.client() as client:
+        body = SEARCHING["/v1/messages"]
+        answer = await client.request("POST", "/v1/messages", body, CLOUD_ROLE)
+        assert (answer.status, answer.json["error"]["reason"]) == (403, "no_approval")
+        approve(tmp_path)
+        answer = await client.request("POST", "/v1/messages", body, CLOUD_ROLE)
+        assert (answer.status, answer["X-LLM-Provider"]) == (200, "CLOUD")
+    [row] = left(tmp_path)
+    assert (row.leaving.model, row.status) == ("qwen3:4b", 200)
+
+
+async def test_a_name_of_this_machine_may_stand_for_a_model_elsewhere() -> None:
+    body = {"model": "my-coder", "prompt": "hi", "stream": False}
+    async with running(curious=False) as up, up.client() as client:
+        up.app.installed.elsewhere = frozenset({"my-coder"})
+        answer = await client.request("POST", "/api/generate", body)
+        assert (answer.status, answer.json["reason"]) == (403, "egress_denied")
+        assert "my-coder is stored here but runs elsewhere" in answer.json["error"]
+        as_cloud = await client.request("POST", "/api/generate", body, CLOUD_ROLE)
+        assert as_cloud.json["reason"] == "price_unknown"
+        assert up.asked == []
+
+
+async def test_it_stands_in_for_nobody_either() -> None:
+    body = {"model": "planner", "prompt": "hi", "stream": False}
+    async with running(curious=False) as up, up.client() as client:
+        up.app.installed.elsewhere = frozenset({"qwen3:8b"})
+        await up.sim.stop()
+        answer = await client.request("POST", "/api/generate", body)
+        assert answer["X-LLM-Model"] == "qwen3:4b"
+        [record] = await up.calls.wait(1)
+        assert record.routing is not None
+        assert [one.model for one in record.routing.candidates] == ["qwen3:4b"]
