@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy import admission
 from modelsplit_policy.config.parser import parse
+from modelsplit_proxy.records import trace as lines
+from modelsplit_sim.replay import trace
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Sequence
 
     from modelsplit_policy.config.model import Policy
+    from modelsplit_sim.replay.recorded import Recorded
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "config" / "model-policy.json"
@@ -82,6 +85,11 @@ def write_policy(path: Path, over: dict[str, Any] | None = None) -> Path:
     """A policy file over the shipped default; without ``over`` it changes nothing."""
     path.write_text(json.dumps({"extends": "default", **(over or {})}))
     return path
+
+
+def traced(raw: bytes) -> list[Recorded]:
+    """The calls of an exported trace."""
+    return trace.read((n, lines.read(line)) for n, line in enumerate(raw.splitlines(), 1))
 
 
 def machine() -> str:

@@ -17,11 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from kit import SHIPPED, options, quantile, show, table
+from kit import SHIPPED, options, quantile, show, table, traced
 from modelsplit_policy.intervals import student
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.records import trace as lines
-from modelsplit_sim.replay import trace
 from modelsplit_sim.replay.fit import fit
 from modelsplit_sim.replay.from_trace import RecordedTraffic
 from modelsplit_sim.replay.run import Contender, play
@@ -50,11 +48,6 @@ class Figures(NamedTuple):
     p50: float
     p95: float
     span: tuple[float, float] | None = None
-
-
-def read(path: Path) -> list[Recorded]:
-    raw = path.read_bytes().splitlines()
-    return trace.read((number, lines.read(line)) for number, line in enumerate(raw, 1))
 
 
 def of_calls(calls: Iterable[tuple[str, float | None]]) -> dict[str, Figures]:
@@ -135,7 +128,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     given = options(parser)
     policy = policy_file.load(given.policy).policy
-    known, other = read(given.fitted), read(given.recorded)
+    known, other = traced(given.fitted.read_bytes()), traced(given.recorded.read_bytes())
     host = fit(known).shape
     # How fast the machine was is known there.
     other_host = replace(fit(other).shape, drift=0.0)

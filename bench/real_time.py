@@ -28,9 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import uvloop
 
-from kit import machine, options, policy, quantile, show, table
-from modelsplit_proxy.records import trace as lines
-from modelsplit_sim.replay import trace
+from kit import machine, options, policy, quantile, show, table, traced
 from modelsplit_sim.replay.fit import fit
 from modelsplit_sim.replay.fit_samples import evidence
 from modelsplit_sim.replay.records import recorded
@@ -64,13 +62,13 @@ class Seen:
     lag_ms: float = 0.0
 
 
-async def call(port: int, arrival: Arrival, began: float) -> float:
-    """Send it at its moment; how late that was."""
+async def call(port: int, arrival: Arrival, began: float, prompt: str = "go", **more: Any) -> float:
+    """Send it at its moment; how late that was. ``more``: options beside ``num_predict``."""
     await asyncio.sleep(max(0.0, began + arrival.at - time.monotonic()))
     late_s = time.monotonic() - began - arrival.at
     model = CHAT if arrival.role == "CHAT" else arrival.role.lower()
-    body: dict[str, Any] = {"model": model, "prompt": "go", "stream": False}
-    body["options"] = {"num_predict": arrival.tokens}
+    body: dict[str, Any] = {"model": model, "prompt": prompt, "stream": False}
+    body["options"] = {"num_predict": arrival.tokens, **more}
     client = Client(port)
     try:
         async with asyncio.timeout(arrival.patience_s):
@@ -98,7 +96,7 @@ async def real(host: HostShape, arrivals: Sequence[Arrival], gate: asyncio.Semap
             )
             async with process.admin() as admin:
                 stats = (await admin.request("GET", "/stats")).json
-            calls = await written(process, len(arrivals))
+            calls = traced(await written(process, len(arrivals)))
     return Seen(calls, late_s, stats["event_loop_lag_p99_ms"])
 
 
@@ -111,14 +109,13 @@ def standing_in(host: HostShape) -> Iterator[str]:
         yield from ("--model", model)
 
 
-async def written(process: Process, count: int) -> list[Recorded]:
-    """What the proxy recorded, once all of it is on disk."""
+async def written(process: Process, count: int) -> bytes:
+    """What the proxy recorded, as a trace, once all of it is on disk."""
     while True:
         async with process.admin() as admin:
             answer = await admin.request("GET", f"/requests?format=trace&limit={_EVERY}")
-        found = answer.body.splitlines()
-        if len(found) >= count:
-            return trace.read((n, lines.read(line)) for n, line in enumerate(found, 1))
+        if len(answer.body.splitlines()) >= count:
+            return answer.body
         await asyncio.sleep(0.2)
 
 
