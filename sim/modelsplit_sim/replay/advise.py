@@ -8,10 +8,13 @@ successive halving (Jamieson and Talwalkar 2016). It needs no model of how setti
 together, which here has steps (a model fits, or it does not), and half of a budget that is too
 small still tells the good from the bad. Runs are paired: whoever is compared meets the same calls.
 
-Of those that are left the one that carries most is taken, less every setting without which it
-carries as much. The runs that it was chosen by do not say whether it is better: it is judged on
-the other half of the traffic, at the highest load that it carries there. It is advised only if
-today's misses the goals at that load, and by more than it does itself beyond chance, seed by seed.
+Of those that are left the one that carries most is taken, of several that carry about as much the
+simplest. On top of it settings are tried again, one by one, for as long as that carries more: what
+by itself is of no use may be of use there, and so where a search comes to hangs less on what it
+drew. What it carries as much without is left out. The runs that it was chosen by do not say
+whether it is better: it is judged on the other half of the traffic, at the highest load that it
+carries there. It is advised only if today's misses the goals at that load, and by more than it does
+itself beyond chance, seed by seed.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
     from .capacity import Capacity, Goals, Tried
     from .measures import RunFigures
+    from .settings import Setting
     from .traffic import Source
 
     # A policy with these keys laid over today's; None: it would be none that is allowed.
@@ -46,14 +50,18 @@ if TYPE_CHECKING:
 CALLS: Final = 500
 # How near a capacity is found while searching.
 _ROUGH: Final = 2 ** (1 / 4)
+# Within one step of that two are taken to carry the same.
+_NEAR: Final = 1.01 * _ROUGH
 # Of the search, where nobody says how many.
-RUNS: Final = 300
+RUNS: Final = 500
 _FINALISTS: Final = 3
 _KEEP: Final = 3
 # Runs that one candidate costs, with what the better ones cost later.
 _RUNS_EACH: Final = 2.5
-# The share of the budget for them; the rest finds what today's carries, and the last few.
-_SHARE: Final = 0.4
+# The share of the budget for them; the rest finds what today's carries, and builds on the best.
+_SHARE: Final = 0.3
+# Of so many, those that are tried on top of the best at a time.
+_ON_TOP: Final = 2
 # So many of the best after the first runs are tried two by two as well.
 _PAIRED: Final = 4
 # How much more than today's carries the candidates are tried at, and how it grows; where today's
@@ -121,6 +129,13 @@ class Limits:
     expired: Callable[[], bool] = _never
 
 
+class Found(NamedTuple):
+    """A candidate, and the load that it carries on the half that is searched."""
+
+    candidate: Candidate
+    load: float
+
+
 class _SpentError(Exception):
     """The search may run no more."""
 
@@ -163,16 +178,22 @@ class Search:
 
         ``now``: the load that today's carries, where that is known.
         """
-        best: Candidate | None = None
         try:
-            if now is None:
-                now = self._roughly(Candidate(), 1.0)
-            self._told(f"today's carries {now:.2f} times the load")
-            candidates = self.drawn()
-            self._tried = len(candidates)
-            best = self._best(self._halve(candidates, max(now, _NOTHING)), now)
+            load = self._roughly(Candidate(), 1.0) if now is None else now
         except _SpentError:
             self._was_cut = True
+            return None
+        self._told(f"today's carries {load:.2f} times the load")
+        best: Candidate | None = None
+        candidates = self.drawn()
+        while candidates:
+            self._tried += len(candidates)
+            found = self._best(self._halve(candidates, max(load, _NOTHING)), load, best)
+            if found is None:
+                break
+            best, load = found
+            may_go_on = load < self._limits.load and not self._was_cut
+            candidates = self._on_top_of(best) if may_go_on else []
         return best
 
     # What is tried.
@@ -183,13 +204,9 @@ class Search:
         As many as the budget has runs for; none that is not allowed, or asks for a model without
         figures.
         """
-        ways = knobs(self._today.policy, self._host, self._limits.kept)
-        wanted = max(_FINALISTS, int(_SHARE * self._limits.runs / _RUNS_EACH))
-        single = [Candidate((setting,)) for knob in ways for setting in knob]
-        self._chance.shuffle(single)
-        # What most often decides comes first, however small the budget.
-        single.sort(key=lambda candidate: not candidate.settings[0].is_wide)
-        found = [each for each in single[: wanted // 2] if self._contender(each) is not None]
+        ways, wanted = self._knobs(), self._at_once()
+        single = (Candidate((setting,)) for setting in self._shuffled()[: wanted // 2])
+        found = [each for each in single if self._contender(each) is not None]
         for _ in range(20 * wanted):
             if len(found) >= wanted or not ways:
                 break
@@ -200,6 +217,25 @@ class Search:
             if candidate not in found and self._contender(candidate) is not None:
                 found.append(candidate)
         return found
+
+    def _on_top_of(self, best: Candidate) -> list[Candidate]:
+        """The best with one setting more each, or another value for one that it has."""
+        more = [each for each in self._shuffled() if each not in best.settings]
+        every = (best.plus(each) for each in more[: max(_FINALISTS, self._at_once() // _ON_TOP)])
+        return [each for each in every if self._contender(each) is not None]
+
+    def _at_once(self) -> int:
+        """How many candidates the budget has runs for."""
+        return max(_FINALISTS, int(_SHARE * self._limits.runs / _RUNS_EACH))
+
+    def _knobs(self) -> list[list[Setting]]:
+        return knobs(self._today.policy, self._host, self._limits.kept)
+
+    def _shuffled(self) -> list[Setting]:
+        """Every setting; what most often decides comes first, however small the budget."""
+        settings = [setting for knob in self._knobs() for setting in knob]
+        self._chance.shuffle(settings)
+        return sorted(settings, key=lambda setting: not setting.is_wide)
 
     def _contender(self, candidate: Candidate) -> Contender | None:
         """None: the policy is not allowed, or asks for a model without figures."""
@@ -216,7 +252,7 @@ class Search:
 
     def _halve(self, alive: list[Candidate], now: float) -> list[Candidate]:
         """The few that miss the goals least, best first."""
-        load, seeds = now * _HARDER, 1
+        load, seeds = min(self._limits.load, now * _HARDER), 1
         while True:
             scored: list[tuple[float, int]] = []
             try:
@@ -241,10 +277,7 @@ class Search:
 
     def _pairs(self, best: Sequence[Candidate]) -> list[Candidate]:
         """Every two of the best together: what helps in part often helps whole beside another."""
-        both = (
-            Candidate((*one.settings, *other.settings))
-            for one, other in itertools.combinations(best, 2)
-        )
+        both = (one.beside(other) for one, other in itertools.combinations(best, 2))
         return [each for each in both if self._contender(each) is not None]
 
     def _missed(self, candidate: Candidate, load: float, seeds: Sequence[int]) -> float:
@@ -254,22 +287,27 @@ class Search:
             tried(load, [self._run(runner, seed, load) for seed in seeds], self._goals), self._goals
         )
 
-    def _best(self, finalists: Sequence[Candidate], now: float) -> Candidate | None:
-        """Whoever carries most, less what it does not need; None: nobody carries more.
+    def _best(
+        self, finalists: Sequence[Candidate], now: float, before: Candidate | None
+    ) -> Found | None:
+        """Whoever carries most, less what it does not need; None: nobody carries more than ``now``.
 
-        Where the budget is spent before anybody's load is known: the first of them.
+        ``before``: the best so far, which carries that. Where the budget is spent before anybody's
+        load is known and nobody was best so far, it is the first of them.
         """
-        best, carries = None, now
+        found: list[Found] = []
+        best: Found | None = None
         try:
             for candidate in finalists:
-                low = self._roughly(candidate, max(now, _NOTHING))
-                self._told(f"a finalist carries {low:.2f}")
-                if low > carries:
-                    best, carries = candidate, low
-            return None if best is None else self._needed(best, carries)
+                found.append(Found(candidate, self._roughly(candidate, max(now, _NOTHING))))
+                self._told(f"a finalist carries {found[-1].load:.2f}")
+            best = simplest(found, now)
+            return best and best._replace(candidate=self._needed(*best))
         except _SpentError:
             self._was_cut = True
-        return best or next(iter(finalists), None)
+        if not found and before is None and finalists:
+            return Found(finalists[0], now)
+        return best or simplest(found, now)
 
     def _needed(self, candidate: Candidate, load: float) -> Candidate:
         """Without each setting without which the load is carried just the same."""
@@ -363,6 +401,17 @@ class Search:
             raise _SpentError
         self._runs += 1
         return runner.run(seed, load)
+
+
+def simplest(found: Sequence[Found], now: float) -> Found | None:
+    """Of those that carry about as much as the one that carries most: the one of fewest settings.
+
+    None: nobody carries more than ``now``.
+    """
+    better = [each for each in found if each.load > now]
+    most = max((each.load for each in better), default=0.0)
+    near = (each for each in better if each.load * _NEAR >= most)
+    return min(near, key=lambda each: len(each.candidate.settings), default=None)
 
 
 def _missed(row: Tried, goals: Goals) -> float:

@@ -92,6 +92,16 @@ class Candidate:
             shape = replace(shape, max_loaded=changes[MAX_LOADED])
         return shape
 
+    def plus(self, setting: Setting) -> Candidate:
+        """With one more; without those all of whose keys it has too."""
+        kept = (each for each in self.settings if not each.changes.keys() <= setting.changes.keys())
+        return Candidate((*kept, setting))
+
+    def beside(self, other: Candidate) -> Candidate:
+        """With what the other one has besides; its values for keys that both have."""
+        more = (each for each in other.settings if each not in self.settings)
+        return Candidate((*self.settings, *more))
+
     def without(self, setting: Setting) -> Candidate:
         return Candidate(tuple(each for each in self.settings if each is not setting))
 

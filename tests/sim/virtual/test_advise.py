@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_sim.host_shape import HostShape, ModelShape
-from modelsplit_sim.replay.advise import Limits, Search
+from modelsplit_sim.replay.advise import Found, Limits, Search, simplest
 from modelsplit_sim.replay.run import Contender
+from modelsplit_sim.replay.settings import NUM_PARALLEL, Candidate, Setting
 from modelsplit_sim.replay.traffic import DrawnWorkload
 from modelsplit_sim.replay.workload import workload_of
 from support.replays import rules
@@ -72,6 +73,32 @@ def test_where_models_do_not_fit_one_for_all_is_found() -> None:
     assert advice.after.capacity.value > advice.before.capacity.value
     assert advice.after.beside.meets
     assert not advice.before.beside.meets, "at the same load, of the same calls"
+
+
+def test_what_is_of_no_use_by_itself_is_found_on_top_of_what_is() -> None:
+    """More contexts leave less room for two models that take turns, and serve a single one."""
+    models = {name: replace(model, slot_gb=0.5) for name, model in HOST.models.items()}
+    dense = {"streams": [{"call": "plan", "every_s": 2}, {"call": "do", "every_s": 5}]}
+    own = Search(
+        Contender("today", rules()),
+        replace(HOST, models=models),
+        DrawnWorkload(workload_of({**SWAPPING, "seconds": 100, **dense}, "x")),
+        overlaid,
+        replace(LIMITS, runs=300, kept=("line",), load=3.0),
+    )
+    found = own.find(0.0)
+    assert found is not None
+    assert found.changes.get(NUM_PARALLEL, 1) > 1
+    assert {value for path, value in found.changes.items() if path[-1] == "primary"}
+
+
+def test_of_those_that_carry_about_as_much_the_simplest_is_taken() -> None:
+    one, other = (Setting("line", {("global", "parallel"): n}) for n in (1, 2))
+    both = Candidate((one, other))
+    found = [Found(both, 1.0), Found(Candidate((one,)), 0.9), Found(Candidate((other,)), 0.5)]
+    assert simplest(found, 0.4) == found[1]
+    assert simplest(found, 0.95) == found[0], "whoever carries no more than today's is no choice"
+    assert simplest(found, 1.0) is None
 
 
 def test_where_nothing_is_better_nothing_is_advised() -> None:

@@ -88,3 +88,16 @@ def test_where_no_figures_of_models_are_known_the_policys_own_are_tried() -> Non
         if path[-1] == "primary"
     }
     assert primaries == {"qwen3:4b", "qwen3:8b", "gemma3:12b", "gpt-oss:20b"}
+
+
+def test_one_setting_more_takes_the_place_of_another_value_for_its_keys() -> None:
+    two, four = (Setting("host", {NUM_PARALLEL: n}) for n in (2, 4))
+    seats = Setting("line", {("roles", "PLANNER", "max_concurrent"): 3})
+    candidate = Candidate((two,)).plus(seats).plus(four)
+    assert candidate.settings == (seats, four)
+
+
+def test_beside_another_what_both_have_is_there_once() -> None:
+    slots = Setting("host", {NUM_PARALLEL: 4})
+    seats = Setting("line", {("roles", "PLANNER", "max_concurrent"): 3})
+    assert Candidate((slots,)).beside(Candidate((slots, seats))).settings == (slots, seats)
