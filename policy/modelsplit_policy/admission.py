@@ -27,9 +27,9 @@ refused when its wait is over.
 be useful: only while no call of a protected role waits or is likely to come before it would
 end, while nobody's wait is about to end, and when the last probe's effect is known; and only
 with a call of which it is known how long such calls take. Until two at once are known to pay,
-only beside the last half of a call whose length is known. A call of a protected role is never
-a probe before that, for it seldom comes alone; afterwards it may be one whenever it would have
-to wait otherwise.
+or are expected to cost nothing (``trusts_company``), only beside the last half of a call whose
+length is known. A call of a protected role is never a probe before that, for it seldom comes
+alone; afterwards it may be one whenever it would have to wait otherwise.
 
 *Reservations* hold for usefulness too: the last useful seat of a host is not given to others
 while a call of a protected role is so likely to come that holding it free pays (``rhythm``).
@@ -414,9 +414,16 @@ class Admission:
         """Whether calls for the host wait because nobody listens there."""
         self._by_host[host].away = is_away
 
-    def note_loaded(self, models: Mapping[str, bool], host: Host = DEFAULT_HOST) -> None:
-        """Whether the host has a model loaded, by canonical name; of others nobody knows."""
-        self._by_host[host].loaded = models
+    def note_loaded(
+        self, models: Mapping[str, bool], host: Host = DEFAULT_HOST, *, on_gpu: bool = False
+    ) -> None:
+        """Whether the host has a model loaded, by canonical name; of others nobody knows.
+
+        ``on_gpu``: all that is loaded is known to lie in a GPU's memory.
+        """
+        seats = self._by_host[host]
+        seats.loaded = models
+        seats.parallelism.on_gpu = on_gpu
 
     def note_taken(self, sizes: Mapping[str, int], host: Host) -> None:
         """How many bytes of a host's memory its loaded models take, by canonical name."""
@@ -509,7 +516,7 @@ class Admission:
             return True
         length_s = pool.length_s(model)
         if pool.limits.protected:
-            return learned.host > 1 and self._all_can_wait(length_s, now)
+            return learned.trusts_company and self._all_can_wait(length_s, now)
         return self._nobody_minds(pool, model, now) and self._is_moment(host, length_s, now)
 
     def _nobody_minds(self, pool: Pool, model: str, now: float) -> bool:
@@ -542,7 +549,9 @@ class Admission:
         cost that much; and where no protected call comes there is nobody to be careful for.
         """
         learned = host.parallelism
-        if learned.running > 1 or not any(pool.rhythm.known for pool in self._protected):
+        if learned.running > 1 or learned.trusts_company:
+            return True
+        if not any(pool.rhythm.known for pool in self._protected):
             return True
         in_s = learned.last_half_in_s(length_s, now)
         if in_s is not None and in_s > 0:
@@ -831,7 +840,7 @@ class Admission:
         """
         learned = host.parallelism
         ends = ticket.arrived + ticket.last_in_s
-        if learned.host > 1 or now >= ends:
+        if learned.trusts_company or now >= ends:
             return False
         length_s = pool.length_s(ticket.model)
         left_s = learned.left_s(now)

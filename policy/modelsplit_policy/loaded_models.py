@@ -48,6 +48,7 @@ class Listed(NamedTuple):
 
     ``capabilities`` None: the list does not say. ``size``: bytes of the file, or, of a loaded
     model, of the memory that it takes with its contexts; 0: it does not say either.
+    ``vram``: as many of them are in a GPU's memory; None: the list does not say.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Listed(NamedTuple):
     remote: bool = False
     capabilities: frozenset[str] | None = None
     size: int = 0
+    vram: int | None = None
 
 
 class LoadedModels:
@@ -62,7 +64,8 @@ class LoadedModels:
 
     ``models``: the canonical names of the loaded ones, as the host lists them; None: nothing
     is known. ``known``: whether a model is loaded, by its canonical name; of others nothing
-    is known. It is never changed, only replaced.
+    is known. It is never changed, only replaced. ``on_gpu``: every loaded model was wholly in a
+    GPU's memory, when last any was loaded; False too where the host does not say.
     """
 
     __slots__ = (
@@ -79,12 +82,14 @@ class LoadedModels:
         "host",
         "known",
         "models",
+        "on_gpu",
     )
 
     def __init__(self, host: Host = DEFAULT_HOST) -> None:
         self.host = host
         self.models: frozenset[str] | None = None
         self.known = NOTHING
+        self.on_gpu = False
         # Of the loaded models, and of those that are installed and run here by their names.
         self._digests: frozenset[str] = frozenset()
         self._installed: dict[str, str] = {}
@@ -186,6 +191,8 @@ class LoadedModels:
             self._sizes = {
                 canonical_stored(row.name): (row.digest, row.size) for row in rows if row.size > 0
             }
+            if rows:
+                self.on_gpu = all(row.size > 0 and row.vram == row.size for row in rows)
         self._infer()
 
     def unanswered(self, now: float) -> None:

@@ -21,6 +21,10 @@ nothing new makes the next one rarer, and one that cost the others more than it 
 not repeated for ten minutes, then for twenty, and so on. Neither number ever falls below
 one, and a number given in the policy is not learned but obeyed.
 
+A processor is a machine where two at once may do a third of the work of one; a GPU that holds
+all that is loaded is not. So there (``on_gpu``) two at once are expected to cost nothing until
+they are seen to, and from two on several probes may be under way together.
+
 Pure: told what happened and when, asked what may run. Times are monotonic seconds.
 """
 
@@ -243,12 +247,11 @@ class _HostProbes:
         self._not_before = -1e18
 
     def due(self, now: float) -> bool:
-        return (
-            self.out is None
-            and not self.beside
-            and self._since >= self._again
-            and now >= self._not_before
-        )
+        return self.settled and self.welcome(now)
+
+    def welcome(self, now: float) -> bool:
+        """True if what earlier probes have shown does not speak against one more."""
+        return self._since >= self._again and now >= self._not_before
 
     @property
     def settled(self) -> bool:
@@ -308,6 +311,8 @@ class Parallelism:
     def __init__(self, cap: int, host: int | None, models: Mapping[str, int]) -> None:
         """``cap``: never learn beyond this. ``host`` and ``models``: given, not learned."""
         self._cap = cap
+        # All that is loaded lies in the memory of a GPU. Told, not learned.
+        self.on_gpu = False
         self._given_host = host
         self._given_models = dict(models)
         self._models: dict[str, _Slots] = {}
@@ -382,9 +387,16 @@ class Parallelism:
         return True if self._given_host is not None else self.shares.harms(running)
 
     @property
+    def trusts_company(self) -> bool:
+        """True if two at once are known to pay; on a GPU, unless they are known to cost."""
+        if self.host > 1:
+            return True
+        return self.on_gpu and self._given_host is None and self.shares.harms(2) is not True
+
+    @property
     def may_collapse(self) -> bool:
-        """True until two at once are known to do no less than one."""
-        return self.host == 1 and self.shares.harms(2) is not False
+        """True until two at once are known, or on a GPU expected, to do no less than one."""
+        return not self.trusts_company and self.shares.harms(2) is not False
 
     @property
     def is_beyond(self) -> bool:
@@ -411,11 +423,18 @@ class Parallelism:
 
     def probes_any(self, now: float) -> bool:
         """True if a probe of some model may be due."""
-        return self.settled and (not self.is_full or self._host_probe_due(now))
+        return self._may_look and (not self.is_full or self._host_probe_due(now))
+
+    @property
+    def _may_look(self) -> bool:
+        """True if no probe is under way, or one more would cost nothing: see ``on_gpu``."""
+        if self.settled or not self._flights:
+            return self.settled
+        return self.on_gpu and self.shares.harms(len(self._flights) + 1) is not True
 
     def probe_due(self, model: str, now: float) -> bool:
         """True if one call more than known is due, to see what it shows."""
-        if not self.settled:
+        if not self._may_look:
             return False
         over_host = len(self._flights) >= self.host
         over_slots = self._running(model) >= self.slots(model)
@@ -684,7 +703,10 @@ class Parallelism:
             self.host = self.shares.worth(self.host)
 
     def _host_probe_due(self, now: float) -> bool:
-        return self._given_host is None and self.host < self._cap and self._host_probes.due(now)
+        if self._given_host is not None or self.host >= self._cap:
+            return False
+        probes = self._host_probes
+        return probes.welcome(now) if self.on_gpu and self.host > 1 else probes.due(now)
 
     # Probes.
 

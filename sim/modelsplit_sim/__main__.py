@@ -70,6 +70,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--max-queue", type=int, default=512)
     parser.add_argument("--max-loaded", type=int, default=1)
     parser.add_argument("--num-ctx", type=int, default=4096)
+    parser.add_argument("--gpu-share", type=float, default=0.0, help="of a model, as it says")
     parser.add_argument("--keep-alive-s", type=float, default=300.0)
     parser.add_argument("--log-size", type=int, default=10_000, help="calls remembered")
     return parser
@@ -95,6 +96,7 @@ def host_fields(shape: HostShape) -> dict[str, Any]:
         "num_parallel": shape.num_parallel,
         "max_loaded": shape.max_loaded,
         "load_ms": shape.load_ms,
+        "gpu_share": shape.gpu_share or 0.0,
         # The prompts that were recorded have about twenty tokens.
         "prefill_ms": shape.prompt_ms / 20,
     }

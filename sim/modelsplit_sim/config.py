@@ -18,6 +18,7 @@ class SimConfig:
     (n - free)) of it.
     prefill_ms: per prompt token. tokens: length of an answer whose request sets no limit.
     num_parallel: slots per runner. max_queue: places in the queue of requests that need a load.
+    gpu_share: as much of a loaded model it says is in a GPU's memory (/api/ps, size_vram).
     leak_abandoned: keep the socket of a client that left while queued for a load (observed).
     log_size: how many calls, and bytes of each call's body, the log keeps.
     """
@@ -35,6 +36,7 @@ class SimConfig:
     max_loaded: int = 1
     keep_alive_s: float = 300.0
     num_ctx: int = 4096
+    gpu_share: float = 0.0
     version: str = "0.33.0-rc2"
     hostname: str = "vm"
     leak_abandoned: bool = True

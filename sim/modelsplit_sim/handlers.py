@@ -101,15 +101,15 @@ def _tag(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _loaded(world: World, runner: Runner) -> dict[str, Any]:
-    spec = runner.spec
+    spec, size = runner.spec, int(runner.spec.size * _RUNNER_SIZE)
     return {
         "name": spec.name,
         "model": spec.name,
-        "size": int(spec.size * _RUNNER_SIZE),
+        "size": size,
         "digest": spec.digest,
         "details": _details(spec),
         "expires_at": rfc3339(wall_ns() + int(_remaining_s(world, runner) * NS)),
-        "size_vram": 0,
+        "size_vram": int(size * world.config.gpu_share),
         "context_length": runner.num_ctx,
     }
 

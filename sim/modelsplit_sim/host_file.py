@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 _COUNTS: Final = frozenset({"num_parallel", "max_loaded", "max_queue", "free"})
 _TEXTS: Final = frozenset({"name", "blob"})
 _FLAGS: Final = frozenset({"mute_while_loading"})
-_NULLABLE: Final = frozenset({"batching", "vram_gb", "crash_every_s", "neighbour"})
+_NULLABLE: Final = frozenset({"batching", "vram_gb", "crash_every_s", "neighbour", "gpu_share"})
 _PARTS: Final = frozenset({"neighbour", "models"})
 # These are of nought and above; of the others a nought would mean a machine without any time.
 _MAY_BE_ZERO: Final = frozenset(
     {
         *("prompt_ms", "prompt_ms_per_token", "load_ms", "contention", "batching", "spread", "gb"),
-        *("slot_gb", "drift"),
+        *("slot_gb", "drift", "gpu_share"),
         *("keep_alive_s", "max_queue"),
     }
 )

@@ -60,7 +60,9 @@ class HostShape:
     canonical name). ``vram_gb`` None: whatever is loaded fits. ``offload``: how many times as
     long a model takes for what of it does not fit. ``keep_alive_s``: how long an idle model stays
     loaded. ``crash_every_s``: a runner dies so often on average while it computes; None: never.
-    ``mute_while_loading``: what is loaded it tells when it has loaded.
+    ``mute_while_loading``: what is loaded it tells when it has loaded. ``gpu_share``: as much of
+    a loaded model it says is in a GPU's memory; None: what of it fits ``vram_gb``, or, where that
+    is not known, nothing is said.
     """
 
     name: str
@@ -79,6 +81,7 @@ class HostShape:
     offload: float = 8.0
     crash_every_s: float | None = None
     mute_while_loading: bool = True
+    gpu_share: float | None = None
     spread: float = 0.08
     drift: float = 0.0
     neighbour: Neighbour | None = None
@@ -100,6 +103,12 @@ class HostShape:
         if self.vram_gb is None or gb <= self.vram_gb:
             return 1.0
         return 1 + (self.offload - 1) * (1 - self.vram_gb / gb)
+
+    def share_on_gpu(self, gb: float) -> float | None:
+        """As much of a model of this size it says is in a GPU's memory; None: it does not say."""
+        if self.gpu_share is not None or self.vram_gb is None:
+            return self.gpu_share
+        return min(1.0, self.vram_gb / gb) if gb else 1.0
 
     def with_slots(self, slots: int) -> HostShape:
         """The same with so many calls at once in each runner: every model takes that much more."""

@@ -130,6 +130,10 @@ class VirtualHost:
             self._names = frozenset(self._runners)
         return self._names
 
+    def share_on_gpu(self, model: str) -> float | None:
+        """As much of a loaded model it says is in a GPU's memory; None: it does not say."""
+        return self.shape.share_on_gpu(self._shape_of(model).gb)
+
     @property
     def is_loading(self) -> bool:
         return self._ready_at != _NEVER

@@ -554,6 +554,51 @@ def test_a_planner_is_no_probe_until_two_at_once_are_known_to_pay() -> None:
     assert ask(under_test, PLANNER, now=10.6, model="n").place is Place.WAITING
 
 
+def on_gpu() -> Admission:
+    """A host that says that all is in its GPU. Planners and executors take 1 s, of p 20."""
+    under_test = knowing({}, GUARDED)
+    under_test.note_loaded({}, on_gpu=True)
+    for role, model, length_s in (
+        (PLANNER, "n", 1.0),
+        (EXECUTOR, "n", 1.0),
+        (EXECUTOR, "o", 1.0),
+        (EXECUTOR, "p", 20.0),
+    ):
+        leave(under_test, ask(under_test, role, now=-50.0, model=model), length_s - 50.0)
+    return under_test
+
+
+def test_on_a_gpu_a_probe_does_not_wait_for_the_end_of_another_call() -> None:
+    under_test = on_gpu()
+    leave(under_test, ask(under_test, PLANNER, now=5.0), 6.0)
+    ask(under_test, EXECUTOR, now=10.0, model="n")
+    assert ask(under_test, EXECUTOR, now=10.1, model="o").place is Place.SEATED
+
+
+def test_on_a_gpu_a_planner_may_be_the_first_probe() -> None:
+    under_test = on_gpu()
+    ask(under_test, EXECUTOR, now=10.0)
+    assert ask(under_test, PLANNER, now=10.1, model="n").place is Place.SEATED
+
+
+def test_on_a_gpu_an_overdue_call_does_not_rather_wait_for_what_runs() -> None:
+    under_test = on_gpu()
+    for at in (-4.0, -2.0, 0.0):  # too often for anybody to be a probe
+        leave(under_test, ask(under_test, PLANNER, now=at), at + 0.5)
+    ask(under_test, EXECUTOR, now=1.0, model="n")
+    executor = ask(under_test, EXECUTOR, now=1.1, model="p")
+    assert executor.place is Place.WAITING
+    under_test.due(executor)
+    assert under_test.fill(1.2) == [executor]
+
+
+def test_a_host_that_no_longer_computes_on_its_gpu_is_no_longer_trusted() -> None:
+    under_test = on_gpu()
+    under_test.note_loaded({}, on_gpu=False)
+    ask(under_test, EXECUTOR, now=10.0)
+    assert ask(under_test, PLANNER, now=10.1, model="n").place is Place.WAITING
+
+
 def test_where_two_at_once_pay_a_planner_finds_out_about_three_instead_of_waiting() -> None:
     under_test = knowing({2: 0.9}, GUARDED)
     for role, model in ((EXECUTOR, "m"), (HEAVY, "n")):

@@ -89,6 +89,33 @@ def test_an_answer_holds_until_the_next_and_without_one_for_about_as_long_as_a_l
     assert known.loaded("x") is None, "it said something else"
 
 
+@pytest.mark.parametrize(
+    ("sizes", "on_gpu"),
+    [
+        (((7, 7),), True),
+        (((7, 7), (3, 3)), True),
+        (((7, 7), (3, 0)), False),
+        (((7, 5),), False),
+        (((7, 8),), False),
+        (((7, None),), False),
+        (((0, 0),), False),
+    ],
+)
+def test_a_host_computes_on_a_gpu_where_all_that_is_loaded_lies_there(
+    sizes: tuple[tuple[int, int | None], ...], on_gpu: bool
+) -> None:
+    known = LoadedModels()
+    assert known.on_gpu is False
+    found = [Listed("m", f"{size}", size=size, vram=vram) for size, vram in sizes]
+    known.observe(found, 1.0)
+    assert known.on_gpu is on_gpu
+    known.observe((), 2.0)
+    known.observe(None, 3.0)
+    assert known.on_gpu is on_gpu, "where nothing is loaded nothing else is known"
+    known.observe([Listed("n", "n", size=7, vram=0)], 4.0)
+    assert known.on_gpu is False
+
+
 # --- Not named is not being loaded ------------------------------------------------------------
 
 

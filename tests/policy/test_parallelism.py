@@ -230,6 +230,79 @@ def test_a_probe_that_showed_too_little_to_tell_is_repeated_at_once() -> None:
     assert one.probe_due("n", now + 2.0)
 
 
+def test_a_gpu_is_trusted_with_two_at_once_until_they_are_seen_to_cost() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    now = alone(one, "m", "n")
+    assert (one.trusts_company, one.may_collapse) == (False, True)
+    one.on_gpu = True
+    assert (one.host, one.trusts_company, one.may_collapse) == (1, True, False)
+    together(one, now, 6.0, "m", "n")
+    assert (one.host, one.trusts_company, one.may_collapse) == (1, False, True)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_where_two_at_once_pay_they_are_trusted_whatever_they_run_on(on_gpu: bool) -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    one.on_gpu = on_gpu
+    together(one, alone(one, "m", "n"), 1.1, "m", "n")
+    assert (one.host, one.trusts_company, one.may_collapse) == (2, True, False)
+
+
+def test_a_number_in_the_policy_is_obeyed_on_a_gpu_too() -> None:
+    one = Parallelism(cap=6, host=1, models={"m": 1})
+    one.on_gpu = True
+    one.start("m", 0.0, resident=True)
+    assert (one.trusts_company, one.harms("n"), one.probe_due("n", 0.0)) == (False, True, False)
+
+
+def third_beside_a_probe(under_test: Parallelism, now: float) -> bool:
+    """Two run, of which the second is a probe; whether a third may be one beside it."""
+    under_test.start("m", now, resident=True)
+    assert under_test.start("n", now, resident=True).probe
+    return under_test.probe_due("o", now)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_the_first_probe_is_alone_on_a_gpu_too(on_gpu: bool) -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    one.on_gpu = on_gpu
+    assert not third_beside_a_probe(one, alone(one, "m", "n", "o"))
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_once_two_pay_a_gpu_takes_several_probes_at_once(on_gpu: bool) -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    one.on_gpu = on_gpu
+    now = together(one, alone(one, "m", "n", "o"), 1.1, "m", "n")
+    flights = [one.start(model, now, resident=True) for model in "mno"]
+    assert [flight.probe for flight in flights] == [False, False, True]
+    assert one.probes_any(now) is on_gpu
+    assert one.probe_due("p", now) is on_gpu
+
+
+def test_a_gpu_takes_no_further_probe_where_so_many_at_once_are_known_to_cost() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    one.on_gpu = True
+    now = together(one, alone(one, "m", "n", "o"), 1.1, "m", "n")
+    now = together(one, now, 9.0, "m", "n", "o")
+    one.start("m", now, resident=True)
+    assert one.start("m", now, resident=True).over_slots
+    assert (one.harms("n"), one.settled, one.probes_any(now)) == (True, False, False)
+    assert not one.probe_due("n", now)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_several_calls_look_for_slots_at_once_where_they_take_nothing(on_gpu: bool) -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    one.on_gpu = on_gpu
+    now = together(one, alone(one, "m", "n", "o"), 1.1, "m", "n")
+    now = together(one, now, 1.1, "m", "n", "o")
+    assert one.host == 3
+    one.start("m", now, resident=True)
+    assert one.start("m", now, resident=True).over_slots
+    assert one.probe_due("m", now) is on_gpu
+
+
 def test_how_long_until_one_more_would_run_beside_the_last_half_only() -> None:
     one = Parallelism(cap=6, host=None, models={})
     assert one.left_s(0.0) == 0.0

@@ -76,6 +76,7 @@ def test_what_is_written_reads_as_the_same(name: str) -> None:
         ({"ms_per_token": 0}, "ms_per_token 0 is too small"),
         ({"contention": -1}, "contention -1 is too small"),
         ({"mute_while_loading": 1}, "mute_while_loading is neither true nor false"),
+        ({"gpu_share": "all"}, "gpu_share is no number"),
         ({"models": []}, "models is no object"),
         ({"models": {"m": {"ms_per_token": 1}}}, "models.m: missing 1 required"),
         ({"models": {"m": {"tokens": 1}}}, "models.m.tokens is unknown"),

@@ -93,3 +93,8 @@ def test_a_scenario_says_what_host_the_stand_in_is() -> None:
     assert (config.shared_compute, config.contention, config.free) == (True, 0.5, 2)
     assert (round(1000 / config.token_rate, 3), config.num_parallel) == (19.0, 1)
     assert (config.max_loaded, config.load_ms) == (3, 1700.0)
+
+
+@pytest.mark.parametrize(("scenario", "share"), [("roomy", 1), ("fierce", 0)])
+def test_a_scenario_says_what_of_a_model_is_in_a_gpu(scenario: str, share: float) -> None:
+    assert configure(arguments().parse_args(["--scenario", scenario])).gpu_share == share

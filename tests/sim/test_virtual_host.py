@@ -213,6 +213,24 @@ def test_what_does_not_fit_the_memory_at_all_is_slower_by_what_is_left_out() -> 
     assert until_idle(host) == {work: 3.0}, "a quarter of it takes nine times as long"
 
 
+@pytest.mark.parametrize(
+    ("fields", "share"),
+    [
+        ({}, None),
+        ({"gpu_share": 0.0}, 0.0),
+        ({"vram_gb": 24.0}, 1.0),
+        ({"vram_gb": 12.0}, 0.75),
+        ({"vram_gb": 24.0, "gpu_share": 0.0}, 0.0),
+    ],
+)
+def test_how_much_of_a_model_is_in_a_gpu_is_what_fits_unless_it_says_otherwise(
+    fields: dict[str, float], share: float | None
+) -> None:
+    models = {"m": ModelShape(10.0, 500.0, gb=16.0)}
+    host = VirtualHost(shape(models=models, **fields), loaded=["m"])
+    assert host.share_on_gpu("m") == share
+
+
 def test_calls_of_one_runner_are_batched_and_runners_share_the_machine() -> None:
     host = VirtualHost(shape(num_parallel=2, contention=1.0, batching=0.25), loaded=["m", "n"])
     first, second = sent(host, "m"), sent(host, "m")

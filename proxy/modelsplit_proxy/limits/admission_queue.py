@@ -42,8 +42,10 @@ class HostLine:
     def __repr__(self) -> str:
         return f"<HostLine of {self._host}>"
 
-    def resident(self, models: Mapping[str, bool], sizes: Mapping[str, int]) -> None:
-        self._queue.resident(models, sizes, self._host)
+    def resident(
+        self, models: Mapping[str, bool], sizes: Mapping[str, int], *, on_gpu: bool = False
+    ) -> None:
+        self._queue.resident(models, sizes, self._host, on_gpu=on_gpu)
 
     def hold(self, away: Failure) -> None:
         self._queue.hold(away, self._host)
@@ -123,13 +125,19 @@ class AdmissionQueue:
         self._admission.first_byte(ticket, self._clock.now())
 
     def resident(
-        self, models: Mapping[str, bool], sizes: Mapping[str, int], host: Host = DEFAULT_HOST
+        self,
+        models: Mapping[str, bool],
+        sizes: Mapping[str, int],
+        host: Host = DEFAULT_HOST,
+        *,
+        on_gpu: bool = False,
     ) -> None:
         """Whether a model is loaded, by canonical name; of others nobody knows.
 
-        ``sizes``: bytes of memory that the loaded ones take.
+        ``sizes``: bytes of memory that the loaded ones take. ``on_gpu``: all of it is known to
+        be in a GPU.
         """
-        self._admission.note_loaded(models, host)
+        self._admission.note_loaded(models, host, on_gpu=on_gpu)
         if self._admission.placement is not None:
             self._admission.note_taken(sizes, host)
         self._fill()

@@ -131,7 +131,7 @@ class LoadedModelsWatch:
             if loaded is not None and known.wants_installed(time()):
                 await self._learn_installed(time())
             known.observe(loaded, time())
-        self._admission_queue.resident(known.known, known.sizes)
+        self._admission_queue.resident(known.known, known.sizes, on_gpu=known.on_gpu)
 
     async def _loaded(self) -> list[Listed] | None:
         """Ollama's list; None: it says something else; TimeoutError: nothing."""

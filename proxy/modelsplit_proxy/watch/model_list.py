@@ -58,6 +58,7 @@ def _row(model: Mapping[str, Any]) -> Listed:
         bool(model.get("remote_host") or model.get("remote_model")),
         capabilities_in(model),
         size if isinstance(size := model.get("size"), int) else 0,
+        vram if isinstance(vram := model.get("size_vram"), int) else None,
     )
 
 

@@ -321,11 +321,11 @@ class VirtualProxy:
             self._fill()
 
     def _loaded(self, host: Host) -> None:
-        known = self._polls[host].known.known
+        known = self._polls[host].known
         if self._line is self.admission:
-            self.admission.note_loaded(known, host)
+            self.admission.note_loaded(known.known, host, on_gpu=known.on_gpu)
         else:
-            self._line.note_loaded(known)
+            self._line.note_loaded(known.known)
         self._fill()
 
     def _is_loaded(self, model: str) -> bool | None:

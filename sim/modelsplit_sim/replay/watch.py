@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # As the process does: how long a question waits for its answer, and between two looks.
 _QUESTION_S: Final = 2.0
 _LOOK_S: Final = 1.0
+# Of a loaded model, in the list of them; how many does not matter.
+_BYTES: Final = 1_000_000
 
 
 class LoadedModelsPoll:
@@ -88,11 +90,15 @@ class LoadedModelsPoll:
 
     def _answer(self) -> None:
         self._is_open = False
-        loaded = self._host.loaded
-        now = self._timeline.now
-        self.known.observe([Listed(model, f"sha of {model}") for model in loaded], now)
+        loaded = [self._row(model) for model in self._host.loaded]
+        self.known.observe(loaded, self._timeline.now)
         self._learned()
         self._schedule()
+
+    def _row(self, model: str) -> Listed:
+        share = self._host.share_on_gpu(model)
+        vram = None if share is None else int(share * _BYTES)
+        return Listed(model, f"sha of {model}", size=_BYTES, vram=vram)
 
     def _unanswered(self, question: int) -> None:
         if self._is_open and question == self._question:

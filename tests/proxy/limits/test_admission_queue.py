@@ -15,8 +15,8 @@ from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism, Report
 from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Hold, Place, Ticket
-from modelsplit_policy.vocabulary import Role
-from modelsplit_proxy.limits.admission_queue import AdmissionQueue
+from modelsplit_policy.vocabulary import DEFAULT_HOST, Role
+from modelsplit_proxy.limits.admission_queue import AdmissionQueue, HostLine
 from modelsplit_proxy.runtime.clock import SystemClock
 from support.fake_time import clock
 from support.waiting import until
@@ -409,6 +409,16 @@ async def test_models_that_were_loaded_decide_who_goes_first() -> None:
     assert (cold.place, warm.place) == (Place.WAITING, Place.SEATED)
     assert await asyncio.gather(*tasks) == [None, None]
     assert under.is_empty()
+
+
+async def test_a_host_that_computes_on_a_gpu_is_told_to_what_is_learned() -> None:
+    under = Under()
+    learned = under.admission.host().parallelism
+    line = HostLine(under.admission_queue, DEFAULT_HOST)
+    line.resident({"m": True}, {}, on_gpu=True)
+    assert learned.on_gpu
+    under.admission_queue.resident({"m": True}, {})
+    assert not learned.on_gpu
 
 
 async def test_a_first_byte_and_a_report_reach_what_is_learned(

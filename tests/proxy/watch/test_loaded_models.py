@@ -33,11 +33,15 @@ class Told:
     def __init__(self) -> None:
         self.models: list[dict[str, bool]] = []
         self.sizes: Mapping[str, int] = {}
+        self.on_gpu = False
         self.changed = asyncio.Event()
 
-    def resident(self, models: Mapping[str, bool], sizes: Mapping[str, int]) -> None:
+    def resident(
+        self, models: Mapping[str, bool], sizes: Mapping[str, int], *, on_gpu: bool
+    ) -> None:
         self.sizes = sizes
         self.models.append(dict(models))
+        self.on_gpu = on_gpu
         self.changed.set()
 
     @property
@@ -93,6 +97,18 @@ async def test_what_is_loaded_is_told_to_the_gate_by_canonical_names() -> None:
         await under.ask()
         assert under.models == frozenset(told.loaded[-1]) == frozenset({"tiny", "qwen3:4b"})
         assert repr(under) == "<LoadedModelsWatch <LoadedModels default ['qwen3:4b', 'tiny']>>"
+
+
+@pytest.mark.parametrize(("gpu_share", "on_gpu"), [(1.0, True), (0.6, False), (0.0, False)])
+async def test_whether_it_computes_on_a_gpu_is_told_once_something_is_loaded(
+    gpu_share: float, on_gpu: bool
+) -> None:
+    async with asking(gpu_share=gpu_share) as (under, sim, told):
+        await under.ask()
+        assert told.on_gpu is False
+        await load(sim, "qwen3:4b")
+        await under.ask()
+        assert told.on_gpu is on_gpu
 
 
 @pytest.mark.parametrize(

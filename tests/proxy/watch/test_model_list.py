@@ -52,11 +52,15 @@ def test_a_row_says_who_computes_and_which_weights_these_are() -> None:
         {"name": "mine", "digest": "abc"},
         {"name": "far", "digest": "def", "remote_host": "https://ollama.com:443"},
         {"name": "bare"},
+        {"name": "large", "size": 9, "size_vram": 7},
+        {"name": "odd", "size": "9", "size_vram": None},
     ]
     assert model_list.rows(orjson.dumps({"models": found})) == [
         Listed("mine", "abc"),
         Listed("far", "def", remote=True),
         Listed("bare"),
+        Listed("large", size=9, vram=7),
+        Listed("odd"),
     ]
 
 
