@@ -247,11 +247,11 @@ class _HostProbes:
         self._not_before = -1e18
 
     def due(self, now: float) -> bool:
-        return self.settled and self.welcome(now)
+        return self.settled and self._since >= self._again and now >= self._not_before
 
-    def welcome(self, now: float) -> bool:
-        """True if what earlier probes have shown does not speak against one more."""
-        return self._since >= self._again and now >= self._not_before
+    def goes_on(self, now: float) -> bool:
+        """True if the last one gained, or showed too little to tell: another may follow at once."""
+        return self._again == 0 and now >= self._not_before
 
     @property
     def settled(self) -> bool:
@@ -388,10 +388,10 @@ class Parallelism:
 
     @property
     def trusts_company(self) -> bool:
-        """True if two at once are known to pay; on a GPU, unless they are known to cost."""
+        """True if two at once are known to pay, or nothing is known of them on a GPU."""
         if self.host > 1:
             return True
-        return self.on_gpu and self._given_host is None and self.shares.harms(2) is not True
+        return self.on_gpu and self._given_host is None and self.shares.harms(2) is None
 
     @property
     def may_collapse(self) -> bool:
@@ -524,7 +524,7 @@ class Parallelism:
         if probe:
             self._slot_probes += running >= slots.known
             flight.over_slots = running >= slots.known
-            if over_host and self._host_probes.out is None:
+            if over_host and self._host_probes.settled:
                 self._host_probes.began(flight, self._flights, len(self._flights) + 1)
         self._flights[flight] = None
         self._count(flight, 1, now)
@@ -608,8 +608,9 @@ class Parallelism:
 
     def _slots_probe_due(self, model: str) -> bool:
         slots = self._slots_of(model)
-        given = model in self._given_models
-        return not given and slots.known < self._cap and slots.pace.due
+        if model in self._given_models or slots.known >= self._cap or not slots.pace.due:
+            return False
+        return slots.running <= slots.known
 
     # What outlives the process.
 
@@ -706,7 +707,7 @@ class Parallelism:
         if self._given_host is not None or self.host >= self._cap:
             return False
         probes = self._host_probes
-        return probes.welcome(now) if self.on_gpu and self.host > 1 else probes.due(now)
+        return probes.due(now) or (self.on_gpu and self.host > 1 and probes.goes_on(now))
 
     # Probes.
 

@@ -291,16 +291,27 @@ def test_a_gpu_takes_no_further_probe_where_so_many_at_once_are_known_to_cost() 
     assert not one.probe_due("n", now)
 
 
-@pytest.mark.parametrize("on_gpu", [True, False])
-def test_several_calls_look_for_slots_at_once_where_they_take_nothing(on_gpu: bool) -> None:
+def test_one_call_at_a_time_looks_for_slots_of_its_model_on_a_gpu_too() -> None:
     one = Parallelism(cap=6, host=None, models={})
-    one.on_gpu = on_gpu
+    one.on_gpu = True
     now = together(one, alone(one, "m", "n", "o"), 1.1, "m", "n")
     now = together(one, now, 1.1, "m", "n", "o")
     assert one.host == 3
     one.start("m", now, resident=True)
     assert one.start("m", now, resident=True).over_slots
-    assert one.probe_due("m", now) is on_gpu
+    assert (one.fits("m"), one.probe_due("m", now)) == (False, False)
+
+
+def test_a_gpu_takes_no_second_probe_beside_the_first_once_one_gained_little() -> None:
+    one = Parallelism(cap=6, host=None, models={})
+    one.on_gpu = True
+    now = together(one, alone(one, "m", "n", "o"), 1.1, "m", "n")
+    for _ in range(3):
+        now = together(one, now, 1.4, "m", "n", "o")
+    assert (one.host, one.shares.harms(3)) == (2, False)
+    flights = [one.start(model, now, resident=True) for model in "mno"]
+    assert [flight.probe for flight in flights] == [False, False, True]
+    assert not one.probe_due("p", now)
 
 
 def test_how_long_until_one_more_would_run_beside_the_last_half_only() -> None:
