@@ -289,19 +289,28 @@ def failure_of(
     provider: Provider,
     down: bool = False,
     host: str | None = None,
+    is_clients: bool = False,
 ) -> Failure:
-    """What a bound that fired amounts to, with its number.
+    """What a bound that fired amounts to, with its number, and where that stands.
 
     ``down``: the upstream answers nothing else either. Then it is no matter of this model, and
     asking another one would not help. ``host``: the name of the one of several that was asked.
+    ``is_clients``: the client had shortened the role's time.
     """
     bound_s = limits.seconds(reason)
-    name = model[:80]
+    name = model[:60]
+    whose = f"the role's {bound_s:g} s (its timeout in the policy)"
+    if is_clients:
+        whose = f"the {bound_s:g} s that its client gave it (X-LLM-Timeout-Ms)"
     text = {
-        Reason.ROLE_TIMEOUT: f"{name} was not done within the role's {bound_s:g} s",
+        Reason.ROLE_TIMEOUT: f"{name} was not done within {whose}",
         Reason.LOAD_TIMEOUT: f"{name} was not loaded within load_timeout_ms, {bound_s:g} s",
-        Reason.TOTAL_TIMEOUT: f"the call was not done within the role's total of {bound_s:g} s",
-        Reason.FIRST_BYTE_TIMEOUT: f"{name} did not begin its answer within {bound_s:g} s",
+        Reason.TOTAL_TIMEOUT: (
+            f"the call was not done within the role's total of {bound_s:g} s (total_timeout_ms)"
+        ),
+        Reason.FIRST_BYTE_TIMEOUT: (
+            f"{name} did not begin its answer within {bound_s:g} s (first_byte_timeout_ms)"
+        ),
         Reason.UPSTREAM_MUTE: f"nothing was answered for {bound_s:g} s",
         Reason.STALL: f"{name} fell silent for {bound_s:g} s in the middle of its answer",
     }[reason]

@@ -307,6 +307,10 @@ _BY_PROVIDER: Final = MappingProxyType(
 BUDGET: Final = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.BUDGET_NOT_APPROVED})
 
 
+# Of a call that was to be sent and never left: nobody took the connection.
+NEVER_LEFT: Final = frozenset({Reason.CONNECT_REFUSED, Reason.CONNECT_TIMEOUT, Reason.DNS})
+
+
 MESSAGE_MAX: Final = 200
 
 
@@ -342,6 +346,8 @@ class Failure:
     def of_host(self, host: str) -> Failure:
         """The same, said of that one of several hosts; what to do next stays, if it is the end."""
         text = self.message
+        if f"host {host}" in text:
+            return self
         if text.startswith("Ollama "):
             text = f"Ollama on {host} {text.removeprefix('Ollama ')}"
         else:

@@ -6,7 +6,9 @@ The refusals by status stand in ``test_cloud``; here is what breaks off, and wha
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import ssl
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any
@@ -14,12 +16,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 
+from modelsplit_proxy.limits import egress_store
+from modelsplit_proxy.records.recorder import Recorder
+from modelsplit_proxy.records.slo_data import SloData
+from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.cloud import KEY, Cloud, Script
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.server import Sim
 from support.clouds import ASKED as EVERY
 from support.clouds import MODEL, approve, cloud_policy, with_a_cloud
 from support.harness import running
+from support.stores import opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -233,3 +240,10 @@ async def test_a_provider_that_cannot_be_reached(tmp_path: Path, route: str, tro
             # Nothing was sent, so nothing is owed.
             assert up.app.budget_keeper.standing()[1].calls == 0
             assert cloud.calls == []
+    # Whoever counts what leaves says the same.
+    with opened(tmp_path) as store:
+        [call] = SloData(Recorder(store).read).calls(0, 2**62)
+    assert (call.provider, call.sent) == ("CLOUD", False)
+    with closing(sqlite3.connect(tmp_path / FILE_NAME)) as db:
+        [left] = egress_store.read(db)
+    assert left.status == egress_store.NOT_SENT

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -62,6 +63,9 @@ def told(answer: Answer, route: str) -> dict[str, Any]:
     spec = ERRORS[ErrorCode(fields["error_code"])]
     assert fields["reason"] in spec.reasons
     assert answer.get("x-should-retry") == ("false" if spec.retry is False else None)
+    # A number that is said is the one that is sent.
+    for seconds in re.findall(r"(?:retry|asked again) in (\d+) s", message):
+        assert answer["Retry-After"] == seconds
     if fields["error_code"] in {"E_OVERLOAD_THROTTLED", "E_RATE_LIMITED"}:
         assert 1 <= int(answer["Retry-After"]) <= 30
     else:

@@ -337,9 +337,9 @@ def test_every_bound_has_its_number_and_its_sentence() -> None:
         for reason in (ROLE, LOAD, TOTAL, Reason.STALL)
     ]
     assert [failure.message for failure in failures] == [
-        "m was not done within the role's 1.5 s",
+        "m was not done within the role's 1.5 s (its timeout in the policy)",
         "m was not loaded within load_timeout_ms, 2 s",
-        "the call was not done within the role's total of 4 s",
+        "the call was not done within the role's total of 4 s (total_timeout_ms)",
         "m fell silent for 3 s in the middle of its answer",
     ]
     assert {(failure.code, failure.status) for failure in failures} == {("E_TIMEOUT_LOCAL", 504)}
@@ -348,12 +348,16 @@ def test_every_bound_has_its_number_and_its_sentence() -> None:
         for reason in (FIRST_BYTE, MUTE)
     ]
     assert [failure.message for failure in failures] == [
-        "m did not begin its answer within 5 s",
+        "m did not begin its answer within 5 s (first_byte_timeout_ms)",
         (
             "nothing was answered for 30 s, and Ollama does not tell its version either: it "
             "hangs; restart it"
         ),
     ]
+    clients = failure_of(ROLE, limits, model="m", provider=Provider.LOCAL, is_clients=True)
+    assert clients.message == (
+        "m was not done within the 1.5 s that its client gave it (X-LLM-Timeout-Ms)"
+    )
     cloud = failure_of(ROLE, limits, model="m" * 300, provider=Provider.CLOUD)
     assert cloud.code == "E_TIMEOUT_CLOUD"
     assert len(cloud.message) <= 200

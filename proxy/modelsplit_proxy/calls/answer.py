@@ -405,6 +405,7 @@ class AnswerReader:
             provider=self._provider,
             down=self._is_down,
             host=self._attempt.host,
+            is_clients=self._record.deadline_was_clients,
         )
 
     @property

@@ -85,22 +85,22 @@ def _lost(exhausted: Exhausted) -> str:
 
 def unavailable(why: str) -> Failure:
     """Nothing can be counted, so nothing that must be counted is sent."""
-    text = f"this call must be counted, and the state file cannot be used: {why[:90]}"
+    text = f"this call must be counted, and the state file cannot be used: {why[:80]}"
     return Failure(
         ErrorCode.BUDGET_EXHAUSTED,
         Reason.LEDGER_UNAVAILABLE,
-        f"{text}; nothing was sent",
+        f"{text}; nothing was sent; try `modelsplit doctor`",
         "Budget Ledger Unavailable",
     )
 
 
 def shared_away(why: str) -> Failure:
     """The same of budgets that several proxies count together."""
-    text = f"this call must be counted in the shared Redis, but {why[:90]}"
+    text = f"this call must be counted in the shared Redis, but {why[:80]}"
     return Failure(
         ErrorCode.BUDGET_EXHAUSTED,
         Reason.LEDGER_UNAVAILABLE,
-        f"{text}; nothing was sent",
+        f"{text}; nothing was sent; try `modelsplit doctor`",
         "Budget Ledger Unavailable",
     )
 
@@ -128,12 +128,12 @@ def not_approved(denied: Denied, model: str, nano_usd: int, asked_at: str = "") 
 
 
 def price_unknown(model: str) -> Failure:
-    name = model[:_MODEL_MAX]
+    name = model[: _MODEL_MAX - 1]  # said twice
     return Failure(
         ErrorCode.BUDGET_NOT_APPROVED,
         Reason.PRICE_UNKNOWN,
-        f"nobody knows the price of {name}, so it cannot be charged to an approval; set "
-        f'models["{name}"].price in the policy',
+        f"nobody knows the price of {name}, so no approval covers it; set "
+        f'models["{name}"].price in the policy, as in {{"input": 3, "output": 15}}',
         _NOT_APPROVED,
     )
 

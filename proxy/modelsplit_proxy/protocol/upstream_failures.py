@@ -132,7 +132,8 @@ def no_answer(body: bytes, wanted: str, provider: Provider) -> Failure:
         return no_byte(provider)
     if b'"error"' in body[:_ERROR_BYTES] and json_object(body).get("error"):
         return _no_answer(f"Ollama answered 200 and an error: {_said(body)}", provider)
-    return _no_answer(f"Ollama answered 200 with something else than {wanted}", provider)
+    text = f"Ollama answered 200 with something else than {wanted}"
+    return _no_answer(fitted(text, "is --upstream an Ollama?"), provider)
 
 
 def no_byte(provider: Provider) -> Failure:

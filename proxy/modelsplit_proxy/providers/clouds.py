@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import aiohttp
 
+from modelsplit_policy.failures import fitted
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Loading
 from modelsplit_proxy.providers.call import ProviderCall, at_once
@@ -55,8 +56,8 @@ class CloudModel:
         """The client's request, ready to be sent; a Failure says why it cannot be."""
         named, row = self.parts.named, self.row
         if not named.key:
-            where = f"the key of {named.provider} is missing: it is read from"
-            return credential(f"{where} {named.key_from}")
+            where = f"the key of {named.provider} is missing: it is read from {named.key_from}"
+            return credential(fitted(where, "put it there and restart modelsplit"))
         terms = Terms(
             named.model,
             max_tokens,

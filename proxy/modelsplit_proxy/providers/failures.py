@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, fitted, said_back
 from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamHead
 from modelsplit_proxy.protocol import retry_advice
 from modelsplit_proxy.protocol.stream_end import json_object
@@ -162,15 +162,18 @@ def unreachable(fault: Fault, named: Named, what: str) -> Failure:
         message = f"{who} does not take a connection in time{_FILTER}"
         code = ErrorCode.TIMEOUT_CLOUD
         return _failure(code, Reason.CONNECT_TIMEOUT, message, "Connect Timeout")
-    message = f"{who} cannot be reached: {named.cleared(what)}"
-    code = ErrorCode.UNREACHABLE_CLOUD
-    return _failure(code, Reason(fault.value), message, "Provider Unreachable")
+    message = f"{who} broke off before its answer: {named.cleared(what)}"
+    if fault in {Fault.REFUSED, Fault.DNS}:
+        message = f"{who} cannot be reached: {named.cleared(what)}"
+    code, text = ErrorCode.UNREACHABLE_CLOUD, fitted(message, "try `modelsplit doctor`")
+    return _failure(code, Reason(fault.value), text, "Provider Unreachable")
 
 
 def broken(reason: Reason, named: Named, what: str) -> Failure:
     """It broke off in the middle of its answer, or said there that it failed."""
     message = f"{named.provider[:_NAME_MAX]} broke off its answer: {named.cleared(what)}"
-    return _failure(ErrorCode.STREAM_BROKEN_CLOUD, reason, message, "Stream Broken")
+    text = fitted(message, "it is not whole, ask again")
+    return _failure(ErrorCode.STREAM_BROKEN_CLOUD, reason, text, "Stream Broken")
 
 
 def no_answer(named: Named, what: str) -> Failure:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
-from modelsplit_policy.failures import said_back
+from modelsplit_policy.failures import NEVER_LEFT, said_back
 from modelsplit_policy.tickets import Placed
 from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime import local_time
@@ -93,7 +93,6 @@ _TOLD: Final = frozenset(
 _NAME: Final = 10
 # What of a call's time is told by a line of its own where no other line does, in milliseconds.
 _WORTH_TELLING_MS: Final = 10
-_NOT_SENT: Final = frozenset({"connect_refused", "connect_timeout", "dns"})
 
 
 def hold_in_words(hold: str) -> str:
@@ -174,7 +173,7 @@ def _attempt(attempt: Mapping[str, Any]) -> Iterator[str]:
     yield from _queue(attempt)
     if attempt["dispatched_ms"] is not None:
         trial = ", as the trial of an open breaker" * bool(attempt.get("trial"))
-        what = "connecting to" if attempt["reason"] in _NOT_SENT else "sent to"
+        what = "connecting to" if attempt["reason"] in NEVER_LEFT else "sent to"
         yield _at(attempt["dispatched_ms"], f"{what} the upstream{trial}")
     if attempt["first_ms"] is not None:
         yield _at(attempt["first_ms"], f"it began to answer, status {attempt['upstream_status']}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
-from modelsplit_policy.failures import said_back
+from modelsplit_policy.failures import NEVER_LEFT, said_back
 from modelsplit_proxy.protocol import tellable
 from modelsplit_proxy.records.query_error import RUNNING
 from modelsplit_proxy.records.values import log_fields
@@ -136,8 +136,9 @@ def _told(fields: dict[str, Any]) -> str:
         model = f"{fields['requested_model']} -> {model}"
     attempt = f"attempt {fields['llm_attempt']}"
     outcome, running = fields["outcome"], fields["outcome"] == RUNNING
-    if fields["llm_attempt"] == 1 and fields["llm_latency_ms"] is None and not running:
-        attempt = "not sent "  # no model was asked
+    unsent = fields["llm_latency_ms"] is None or fields.get("reason") in NEVER_LEFT
+    if fields["llm_attempt"] == 1 and unsent and not running:
+        attempt = "not sent "  # no model was asked, or nobody took the connection
     parts = [
         f"{fields['llm_role'] or '-':8} {model:32}",
         f"{fields['status'] or '-'!s:>3}",

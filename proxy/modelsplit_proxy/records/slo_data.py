@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_policy.failures import NEVER_LEFT
 from modelsplit_policy.slo.heartbeat import Heartbeat
 from modelsplit_policy.slo.samples import (
     DOCUMENT_BASELINE,
@@ -40,7 +41,7 @@ _MINUTE_US: Final = 60_000_000
 
 # A client that named no model has none in its error. What most calls have nothing of is not
 # looked for in them: an answer of the first attempt has no other outcome, and no error.
-# ``first``: how the first attempt ended.
+# ``first``: how the first attempt ended. The last: it was to leave for a cloud, and did not.
 _CALLS: Final = """
 SELECT id, request_id, started_us, total_us, role, outcome, reason, attempts,
     CASE WHEN outcome = 'ok' AND attempts = 1 THEN 'ok' ELSE (
@@ -51,7 +52,10 @@ SELECT id, request_id, started_us, total_us, role, outcome, reason, attempts,
     json_extract(more, '$.schema'), json_extract(more, '$.loading'),
     CASE WHEN outcome = 'ok' THEN NULL ELSE
         json_extract(more, '$.error_code', '$.error_context', '$.error_provider')
-    END, job_id
+    END, job_id,
+    CASE WHEN provider = 'CLOUD' AND outcome != 'ok' THEN EXISTS (
+        SELECT 1 FROM egress WHERE egress.request_id = calls.request_id AND egress.status = 0
+    ) ELSE 0 END
 FROM calls WHERE (started_us, id) > (?, ?) AND started_us <= ?
 ORDER BY started_us, id LIMIT ?
 """
@@ -180,6 +184,7 @@ def _call(row: tuple[Any, ...]) -> CallSample:
         _,
         error,
         job_id,
+        stayed,
     ) = row
     codes: tuple[str, ...] = ()
     if first is not None:
@@ -194,7 +199,7 @@ def _call(row: tuple[Any, ...]) -> CallSample:
         outcome,
         reason,
         codes,
-        llm_us is not None,
+        llm_us is not None and reason not in NEVER_LEFT and not stayed,
         wait_us or 0,
         upstream_wait_us,
         None if llm_us is None else llm_us - (upstream_wait_us or 0) - (load_us or 0),

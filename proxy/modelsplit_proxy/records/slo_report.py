@@ -46,7 +46,7 @@ _TITLES: Final = MappingProxyType(
         "executor_job_rate": "executor jobs",
         "job_success_rate": "job success",
         "hallucination_rate": "hallucinated",
-        "cloud_calls": "cloud calls",
+        "cloud_calls": "cloud calls sent",
         "uptime": "uptime",
         "covered_hours": "records cover",
         "covered_days": "records cover",

@@ -232,9 +232,18 @@ def test_a_request_target_is_said_back_printable() -> None:
         (b" \n", "Ollama answered 200 with nothing in it"),
         (b'{"error":"out of memory"}', "Ollama answered 200 and an error: out of memory"),
         (b'{"error":{"message":"no"}}', "Ollama answered 200 and an error: no"),
-        (b"<html>", "Ollama answered 200 with something else than a song"),
-        (b'{"error":null}', "Ollama answered 200 with something else than a song"),
-        (b'{"error', "Ollama answered 200 with something else than a song"),
+        (
+            b"<html>",
+            "Ollama answered 200 with something else than a song; is --upstream an Ollama?",
+        ),
+        (
+            b'{"error":null}',
+            "Ollama answered 200 with something else than a song; is --upstream an Ollama?",
+        ),
+        (
+            b'{"error',
+            "Ollama answered 200 with something else than a song; is --upstream an Ollama?",
+        ),
     ],
 )
 def test_a_success_that_is_no_answer_says_what_came(body: bytes, said: str) -> None:

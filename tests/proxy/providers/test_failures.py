@@ -92,7 +92,9 @@ def test_what_was_never_connected() -> None:
     assert (late.code, late.reason) == (ErrorCode.TIMEOUT_CLOUD, Reason.CONNECT_TIMEOUT)
     away = unreachable(Fault.DNS, NAMED, f"x {KEY}")
     assert (away.code, away.reason) == (ErrorCode.UNREACHABLE_CLOUD, Reason.DNS)
-    assert away.message == "anthropic cannot be reached: x ***"
+    assert away.message == "anthropic cannot be reached: x ***; try `modelsplit doctor`"
+    cut = unreachable(Fault.RESET, NAMED, "x")
+    assert cut.message == "anthropic broke off before its answer: x; try `modelsplit doctor`"
 
 
 def test_the_rest() -> None:

@@ -14,7 +14,7 @@ from modelsplit_proxy.protocol.stream_end import Usage
 from modelsplit_proxy.records import request_log
 from modelsplit_proxy.records.request_log import RequestLog, listing, text
 from modelsplit_proxy.records.values import log_fields
-from support.records import answered, begun, fallen_back, turned_away
+from support.records import REFUSED, answered, begun, fallen_back, turned_away
 
 if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord
@@ -157,6 +157,8 @@ def test_a_fallback_and_a_failure_say_why() -> None:
     assert "attempt 2 fallback after E_UNREACHABLE_LOCAL" in words(log_fields(fallen_back()))
     refused = words(log_fields(turned_away()))
     assert refused.endswith("not sent E_OVERLOAD_THROTTLED queue_full req-1")
+    untaken = words(log_fields(answered(failure=REFUSED)))
+    assert untaken.endswith("not sent E_UNREACHABLE_LOCAL connect_refused req-1")
 
 
 async def test_no_model_name_can_forge_a_line_or_move_the_cursor() -> None:

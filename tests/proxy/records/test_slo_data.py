@@ -12,7 +12,7 @@ from modelsplit_proxy.records import slo_data as module
 from modelsplit_proxy.records.recorder import Recorder
 from modelsplit_proxy.records.slo_data import SloData
 from modelsplit_proxy.storage.state_file import StoreError
-from support.records import answered, begun, fallen_back, turned_away
+from support.records import REFUSED, answered, begun, fallen_back, turned_away
 from support.slo_history import COMPARED, NOW_US, breaching, passing, write
 from support.stores import execute, opened
 
@@ -61,6 +61,10 @@ def test_an_answered_call_is_read_with_all_that_was_measured(recorder: Recorder)
         has_telemetry=True,
         job_id="j",
     )
+
+
+def test_a_call_whose_connection_nobody_took_was_not_sent(recorder: Recorder) -> None:
+    assert not only(recorder, answered(failure=REFUSED)).sent
 
 
 def test_both_attempts_say_how_they_ended(recorder: Recorder) -> None:

@@ -44,7 +44,7 @@ def test_the_first_lines_say_what_is_wrong() -> None:
         "                            failures",
         "  gate 3   BREACH           executor jobs, job success, hallucinated, planner",
         "                            failures",
-        "  gate 4   BREACH           timeouts, job P99, cloud calls, uptime",
+        "  gate 4   BREACH           timeouts, job P99, cloud calls sent, uptime",
         "  targets  BREACH           llm latency P95, event loop lag, job P95",
         "  records cover 7 d of 7 d",
         "  baseline: a made-up month (26 timeouts in 5 h, planner P95 10 s)",
