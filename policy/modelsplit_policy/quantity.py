@@ -38,3 +38,16 @@ def count(value: object) -> int | None:
     """``value`` if it is a known quantity and of a whole type: 7, but not 7.0."""
     known = quantity(value)
     return known if type(known) is int else None
+
+
+def in_digits(value: float) -> str:
+    """A number as people write it, to twelve digits and without an exponent: 5000000, 0.00001.
+
+    One that is no quantity is written as Python writes it.
+    """
+    if quantity(value) is None:
+        return f"{value:g}"
+    if value == int(value):
+        return str(int(value))
+    text = f"{value:.12g}"
+    return f"{value:.12f}".rstrip("0") if "e" in text else text

@@ -155,14 +155,14 @@ _LAST_WORDS_S: Final = 0.5
 
 
 class PortBusyError(Exception):
-    """An address to listen on cannot be had. The text names it.
+    """Addresses to listen on cannot be had. The text names them.
 
-    ``is_taken``: somebody else listens there.
+    ``taken``: those of them on which somebody else listens.
     """
 
-    def __init__(self, text: str, *, is_taken: bool = False) -> None:
+    def __init__(self, text: str, taken: tuple[Address, ...] = ()) -> None:
         super().__init__(text)
-        self.is_taken = is_taken
+        self.taken = taken
 
 
 class App:
@@ -629,13 +629,10 @@ class App:
     async def start(self, inherited: list[socket.socket] | None = None) -> None:
         """Listen and serve. ``inherited``: sockets a service manager opened for us."""
         settings = self._settings
-        sockets = inherited or [bind(settings.listen)]
-        try:
-            admin_sock, *agent_socks = bind_all([settings.admin, *_named(settings.agent)])
-        except PortBusyError:
-            for sock in sockets:
-                sock.close()
-            raise
+        own = [] if inherited else [settings.listen]
+        bound = bind_all([*own, settings.admin, *_named(settings.agent)])
+        sockets = inherited or bound[:1]
+        admin_sock, *agent_socks = bound[len(own) :]
         self.address = address_of(sockets[0])
         self.admin_address = address_of(admin_sock)
         self.budget_keeper.asked_at = other_than_default(self.admin_address)
@@ -791,18 +788,32 @@ def bind(address: Address) -> socket.socket:
         sock.bind((address.host, address.port))
     except OSError as error:
         sock.close()
-        taken = error.errno == errno.EADDRINUSE
-        why = "another program listens there" if taken else str(error.strerror or error)
-        raise PortBusyError(f"cannot listen on {address}: {why}", is_taken=taken) from None
+        if error.errno == errno.EADDRINUSE:
+            raise PortBusyError(_taken(address), (address,)) from None
+        text = f"cannot listen on {address}: {error.strerror or error}"
+        raise PortBusyError(text) from None
     return sock
 
 
 def bind_all(addresses: Iterable[Address]) -> list[socket.socket]:
-    """A socket for each, or PortBusyError and none."""
+    """A socket for each; or none, and PortBusyError with every one that cannot be had."""
+    sockets, errors = [], []
     with contextlib.ExitStack() as opened:
-        sockets = [opened.enter_context(bind(address)) for address in addresses]
-        opened.pop_all()
-    return sockets
+        for address in addresses:
+            try:
+                sockets.append(opened.enter_context(bind(address)))
+            except PortBusyError as error:
+                errors.append(error)
+        if not errors:
+            opened.pop_all()
+            return sockets
+    taken = tuple(address for error in errors for address in error.taken)
+    texts = [str(error) for error in errors if not error.taken]
+    raise PortBusyError("; ".join([*texts, *([_taken(*taken)] if taken else [])]), taken)
+
+
+def _taken(*addresses: Address) -> str:
+    return f"cannot listen on {' and '.join(map(str, addresses))}: another program listens there"
 
 
 def _named(address: Address | None) -> tuple[Address, ...]:

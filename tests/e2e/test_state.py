@@ -200,11 +200,14 @@ async def test_a_second_one_is_told_who_serves_and_the_first_goes_on_counting(
         assert talk == (
             f"modelsplit: another modelsplit already serves from the state directory {tmp_path}: "
             f"process {proxy.child.pid}; stop it, have it drain first with --take-over, or give "
-            "this one a --state of its own\n"
+            f"this one a --state of its own, as in --state {tmp_path}-2\n"
         )
         # Whatever else is taken too: that it runs already is what there is to know.
         busy = ("--listen", f"127.0.0.1:{proxy.port}", "--admin", f"127.0.0.1:{proxy.admin_port}")
-        assert f"process {proxy.child.pid};" in (await second(tmp_path, *busy))[2]
+        told = (await second(tmp_path, *busy))[2]
+        assert f"process {proxy.child.pid};" in told
+        for flag in (f"--state {tmp_path}-2", "--listen 127.0.0.1:", "--admin 127.0.0.1:"):
+            assert flag in told.partition(", as in ")[2]
         link = tmp_path / "link"
         link.symlink_to(tmp_path)
         assert (await second(link))[0] == 69

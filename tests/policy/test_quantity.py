@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_policy.quantity import LIMIT, count, quantities, quantity
+from modelsplit_policy.quantity import LIMIT, count, in_digits, quantities, quantity
 
 ANYTHING = st.one_of(
     st.none(),
@@ -54,3 +54,24 @@ def test_whatever_is_said_what_is_known_is_finite_and_bounded(value: object) -> 
 @given(st.lists(ANYTHING, max_size=8))
 def test_many_are_judged_one_by_one(values: list[object]) -> None:
     assert quantities(values) == list(map(quantity, values))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (5e6, "5000000"),
+        (5.0, "5"),
+        (7, "7"),
+        (0.5, "0.5"),
+        (1234567.25, "1234567.25"),
+        (0.1 + 0.2, "0.3"),
+        (0.00001, "0.00001"),
+        (0.0, "0"),
+        (-1.0, "-1"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+        (1e300, "1e+300"),
+    ],
+)
+def test_a_number_is_written_in_digits(value: float, text: str) -> None:
+    assert in_digits(value) == text

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelsplit_policy.intervals import Estimate, at_least, difference, quantile_ranks, wilson
+from modelsplit_policy.quantity import in_digits
 from modelsplit_policy.slo.events import most_in_any_window
 from modelsplit_policy.slo.objectives import HOUR_S, Holds
 from modelsplit_policy.slo.report import ErrorBudget, Finding, Verdict
@@ -173,7 +174,7 @@ def of_timeouts(
         return judged.nothing(note, n, allowed)
     value = count * span_s / covered_s
     verdict = Verdict.PASS if value <= allowed else Verdict.BREACH
-    was = f"{baseline.timeouts:g} in {span_s / HOUR_S:g} h ({baseline.source})"
+    was = f"{in_digits(baseline.timeouts)} in {span_s / HOUR_S:g} h ({baseline.source})"
     per_100 = f"{100 * count / n:.2g} per 100 calls"
     return judged.finding(
         verdict,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from modelsplit_policy.quantity import in_digits
 from modelsplit_policy.slo.baseline import TooLittleError, baseline_of
 from modelsplit_policy.slo.samples import DOCUMENT_BASELINE, Baseline
 from modelsplit_proxy.admin.slo import read_window_s
@@ -153,7 +154,7 @@ def _tell(baseline: Baseline, *, as_json: bool) -> int:
 def _lines(baseline: Baseline) -> Iterator[str]:
     yield f"baseline      {baseline.source}"
     hours = baseline.timeouts_window_s / 3600
-    yield f"timeouts      {baseline.timeouts:g} planner calls in {hours:g} h"
+    yield f"timeouts      {in_digits(baseline.timeouts)} planner calls in {hours:g} h"
     yield f"planner P95   {baseline.planner_p95_ms / 1000:g} s"
     yield f"jobs          {_of(baseline.jobs_ok, baseline.jobs, 'ended well')}"
     yield f"reviews       {_of(baseline.hallucinated, baseline.reviews, 'hallucinated')}"

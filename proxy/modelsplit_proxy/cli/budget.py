@@ -16,6 +16,7 @@ from modelsplit_policy.budget_clock import resume
 from modelsplit_policy.budgets import Budgets, dollars, nano
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import PolicyError
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.cli import admin_client, state_access, status
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show, talk
@@ -376,7 +377,7 @@ def _lines(fields: dict[str, Any]) -> Iterator[str]:
 
 def _what(entry: dict[str, Any]) -> str:
     if entry["action"] == ApprovalAction.APPROVE:
-        days = "1 day" if entry["days"] == 1 else f"{entry['days']:g} days"
+        days = "1 day" if entry["days"] == 1 else f"{in_digits(entry['days'])} days"
         return f"approve {entry['id']}: {budget_text.amount(entry['usd'])} USD for {days}"
     return (
         f"revoke {entry['revokes']}"
@@ -394,7 +395,7 @@ def _signed(change: Change) -> str:
 
 def _number(flag: str, value: float, most: float) -> float:
     if not (math.isfinite(value) and 0 < value <= most):
-        raise SettingError(f"{flag} {value:g} is not more than 0 and at most {most:.0f}")
+        raise SettingError(f"{flag} {in_digits(value)} is not more than 0 and at most {most:.0f}")
     return value
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from modelsplit_proxy.cli.doctor_findings import Look
+    from modelsplit_proxy.cli.doctor_sockets import TcpSocket
+    from modelsplit_proxy.config.settings import Address
 
 _UNIT: Final = "modelsplit.service"
 _SYSTEMD: Final = "systemd"
@@ -40,19 +42,31 @@ def ports(look: Look) -> Iterator[Finding | Unseen]:
     if rows is None:
         yield Unseen("ports", "this system has no /proc/net/tcp")
         return
+    taken: dict[str, dict[str, Address]] = {}
     for flag, address in (("--listen", look.settings.listen), ("--admin", look.settings.admin)):
-        row = doctor_sockets.listener(rows, address)
-        if row is None or not address.port:
-            continue
-        who = doctor_sockets.owners(look.proc, {row.inode}).get(row.inode)
-        # systemd holds our port while we restart.
-        is_manager = who is not None and who.name == _SYSTEMD
-        if not is_manager and not port_holder.is_ours(address, flag):
-            yield Finding(
-                "ports",
-                f"port {address.port} ({flag}) is taken by {who or _user(row.uid)}",
-                f"modelsplit serve {port_holder.other(flag, address)}",
-            )
+        who = _stranger(look, rows, flag, address)
+        if who is not None:
+            taken.setdefault(who, {})[flag] = address
+    # One command for all of them, whoever has each.
+    every = {flag: at for addresses in taken.values() for flag, at in addresses.items()}
+    for who, addresses in taken.items():
+        named = " and ".join(f"{at.port} ({flag})" for flag, at in addresses.items())
+        cause = f"port {named} is" if len(addresses) == 1 else f"ports {named} are"
+        step = f"modelsplit serve {port_holder.others(every)}"
+        yield Finding("ports", f"{cause} taken by {who}", step)
+
+
+def _stranger(look: Look, rows: list[TcpSocket], flag: str, address: Address) -> str | None:
+    """Who has one of our addresses and is none of us, in words; None: nobody."""
+    row = doctor_sockets.listener(rows, address)
+    if row is None or not address.port:
+        return None
+    who = doctor_sockets.owners(look.proc, {row.inode}).get(row.inode)
+    # systemd holds our port while we restart.
+    is_manager = who is not None and who.name == _SYSTEMD
+    if is_manager or port_holder.is_ours(address, flag):
+        return None
+    return str(who or _user(row.uid))
 
 
 def _user(uid: int) -> str:

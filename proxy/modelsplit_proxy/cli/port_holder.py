@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import re
+import shlex
 import socket
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
@@ -11,49 +12,83 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from modelsplit_policy.hints import asking
-from modelsplit_proxy.config.settings import other_than_default
+from modelsplit_proxy.app import PortBusyError, bind
+from modelsplit_proxy.config.settings import Address, other_than_default
 
 if TYPE_CHECKING:
-    from modelsplit_proxy.app import PortBusyError
-    from modelsplit_proxy.config.settings import Address, Settings
+    from collections.abc import Mapping
+
+    from modelsplit_proxy.config.settings import Settings
+    from modelsplit_proxy.storage.state_lock import StateBusyError
 
 _TIMEOUT_S: Final = 1.0
 # What a program has by default that stands in front of Ollama, ours and two others.
 _SHARED: Final = 11435
-# What is named instead.
+# What is named instead, or one of so many above it.
+_TRIES: Final = 20
 _SPARE: Final = MappingProxyType({"--listen": 11500, "--admin": 11501, "--agent": 11502})
 # What we answer an agent-check with.
 _AGENT_LINE: Final = re.compile(rb"(up ready \d+%|drain|down #Ollama is away)\n")
 
 
 def explained(error: PortBusyError, settings: Settings) -> str:
-    """The error, with who is there and what to do where an address is taken."""
-    addresses = {
-        "--listen": settings.listen,
-        "--admin": settings.admin,
-        "--agent": settings.agent,
-    }
-    for flag, address in addresses.items():
-        if error.is_taken and address is not None and str(address) in str(error):
-            status = asking("modelsplit status", other_than_default(settings.admin))
-            return f"{error}{_who(flag, address, status)}"
-    return str(error)
+    """The error, with who is there and what to do about every address that is taken, at once.
 
-
-def _who(flag: str, address: Address, status: str) -> str:
-    advice = other(flag, address)
-    if is_ours(address, flag):
+    The state directory is ours by then: nobody asks for ports before it has that.
+    """
+    taken = _among(error.taken, settings)
+    if not taken:
+        return str(error)
+    advice = others(taken)
+    if any(is_ours(address, flag) for flag, address in taken.items()):
+        status = asking("modelsplit status", other_than_default(settings.admin))
         return (
-            f"; it is a modelsplit that runs there: see `{status}`, or give this one "
-            f"ports and a --state of its own, as in {advice}"
+            f"{error}; it is a modelsplit that runs there: see `{status}`, or give this one "
+            f"addresses of its own, as in {advice}"
         )
-    shared = " (other programs in front of Ollama use 11435 too)" * (address.port == _SHARED)
-    return f"{shared}; choose another, as in {advice}"
+    is_shared = any(address.port == _SHARED for address in taken.values())
+    shared = " (other programs in front of Ollama use 11435 too)" * is_shared
+    return f"{error}{shared}; choose {'others' if len(taken) > 1 else 'another'}, as in {advice}"
 
 
-def other(flag: str, address: Address) -> str:
-    """The flag with another port."""
-    return f"{flag} {address.host}:{_SPARE[flag]}"
+def beside(error: StateBusyError, settings: Settings) -> str:
+    """The error of who cannot have the state; where it may run beside, with all that it needs."""
+    if error.elsewhere is None:
+        return str(error)
+    taken = {flag: at for flag, at in _addresses(settings).items() if at.port and not _is_free(at)}
+    state = f"--state {shlex.quote(str(error.elsewhere))}"
+    return f"{error}, as in {' '.join(filter(None, (state, others(taken))))}"
+
+
+def _addresses(settings: Settings) -> dict[str, Address]:
+    """Each address to listen on, by its flag."""
+    named = {"--listen": settings.listen, "--admin": settings.admin, "--agent": settings.agent}
+    return {flag: address for flag, address in named.items() if address is not None}
+
+
+def _among(taken: tuple[Address, ...], settings: Settings) -> dict[str, Address]:
+    return {flag: at for flag, at in _addresses(settings).items() if at in taken}
+
+
+def others(taken: Mapping[str, Address]) -> str:
+    """Each of the flags with another port, as they are typed."""
+    return " ".join(_other(flag, address) for flag, address in taken.items())
+
+
+def _other(flag: str, address: Address) -> str:
+    """The flag with another port, one that is free now."""
+    ports = range(_SPARE[flag], _SPARE[flag] + _TRIES * len(_SPARE), len(_SPARE))
+    spare = (Address(address.host, port) for port in ports)
+    return f"{flag} {next(filter(_is_free, spare), Address(address.host, 0))}"
+
+
+def _is_free(address: Address) -> bool:
+    """Whether it can be listened on; where that cannot be seen, it is taken to be."""
+    try:
+        bind(address).close()
+    except PortBusyError as error:
+        return not error.taken
+    return True
 
 
 def is_ours(address: Address, flag: str) -> bool:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.app import App, PortBusyError, address_of, bind
 from modelsplit_proxy.cli import port_holder
 from modelsplit_proxy.cli.command import Command, settings_of
@@ -80,6 +81,8 @@ def run(
             uvloop.run(_serve(settings, loaded, keyring, environ, lock, sockets))
         except PortBusyError as error:
             raise PortBusyError(port_holder.explained(error, settings)) from None
+        except StateBusyError as error:
+            raise StateBusyError(port_holder.beside(error, settings)) from None
     return 0
 
 
@@ -173,7 +176,7 @@ async def _serve(
     gc.set_threshold(_GC_AFTER)
     await stop.wait()
     lock.say_draining()
-    logger.info("stopping: no new calls; running answers get %g s", settings.drain_s)
+    logger.info("stopping: no new calls; running answers get %s s", in_digits(settings.drain_s))
     notifier.stopping()
     await app.stop(cut)
     status.stop()

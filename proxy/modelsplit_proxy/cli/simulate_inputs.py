@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from modelsplit_policy.config.model import HostPolicy
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.cli import requests
 from modelsplit_proxy.cli.output import CommandError, ExitCode
 from modelsplit_proxy.config import policy_file
@@ -86,7 +87,7 @@ def check(args: argparse.Namespace) -> None:
     if args.seeds < 1:
         raise _usage(f"--seeds {args.seeds} is less than 1")
     if not 0 < args.load <= _LOAD_MOST:
-        raise _usage(f"--load {args.load:g} is not above 0 and at most {_LOAD_MOST:g}")
+        raise _usage(f"--load {in_digits(args.load)} is not above 0 and at most {_LOAD_MOST:g}")
     if args.fit and source not in {"trace", "last"}:
         raise _usage("--fit reads records: it goes with --trace or --last")
     if args.load != 1 and args.workload is None:
@@ -131,7 +132,7 @@ def _check_advise(args: argparse.Namespace) -> None:
     if args.budget is not None and args.budget < _BUDGET_LEAST:
         raise _usage(f"--budget {args.budget} is less than {_BUDGET_LEAST}: no search at all")
     if args.minutes is not None and not args.minutes > 0:
-        raise _usage(f"--minutes {args.minutes:g} is not above 0")
+        raise _usage(f"--minutes {in_digits(args.minutes)} is not above 0")
     if args.advise and args.against is not None:
         raise _usage("--advise compares with the policy itself, and --against is not used")
 

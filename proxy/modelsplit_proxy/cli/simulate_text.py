@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.runtime.text_table import table
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def _gates(policies: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             str(gate["gate"]),
             policy["name"],
             f"{row['name']} {row['bound']}",
-            "-" if row["limit"] is None else f"{row['holds']} {row['limit']:g}",
+            "-" if row["limit"] is None else f"{row['holds']} {in_digits(row['limit'])}",
             "-" if row["value"] is None else f"{row['value']:.4g}",
             _verdict(row),
         ]

@@ -14,6 +14,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.cli.top_view import KEYS, ORDERS
 
 if TYPE_CHECKING:
@@ -165,7 +166,8 @@ def _budgets(spending: Mapping[str, Any]) -> list[RenderableType]:
         for unit, most in (("calls", budget["max_calls"]), ("usd", budget["max_usd"])):
             if most is None:
                 continue
-            used = f"{_used(budget, unit)} of {most:g} {unit.upper() if unit == 'usd' else unit}"
+            name = unit.upper() if unit == "usd" else unit
+            used = f"{_used(budget, unit)} of {in_digits(most)} {name}"
             bar = _bar(budget[unit] if _is_known(budget) else most, most)
             line = _line("") + Text("budget  ", "dim") + bar
             lines.append(line + _plain(f"  {budget['name']}: {used} in {budget['window']}"))
@@ -178,12 +180,12 @@ def _is_known(budget: Mapping[str, Any]) -> bool:
 
 def _used(budget: Mapping[str, Any], unit: str) -> str:
     """How much of it, where it is known: not of a shared one while the Redis is away."""
-    return f"{budget[unit]:g}" if _is_known(budget) else "?"
+    return in_digits(budget[unit]) if _is_known(budget) else "?"
 
 
 def _budgets_in_one_line(spending: Mapping[str, Any]) -> RenderableType:
     words = [
-        f"{budget['name']} {_used(budget, unit)}/{most:g} {name}"
+        f"{budget['name']} {_used(budget, unit)}/{in_digits(most)} {name}"
         for budget in (spending["budgets"] if spending["open"] else ())
         for unit, most, name in (
             ("calls", budget["max_calls"], "calls"),

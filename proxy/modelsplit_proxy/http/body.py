@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.http.aiohttp_server import web
 from modelsplit_proxy.http.client_connection import FREE_BYTES, BodyEndedError
 from modelsplit_proxy.http.read_budget import no_room
@@ -106,7 +107,7 @@ def too_large(limit: int) -> BodyError:
     return _refused(
         ErrorCode.REQUEST_TOO_LARGE,
         Reason.BODY_LIMIT,
-        f"the body is larger than {limit / 2**20:g} MiB; raise --max-body to allow it",
+        f"the body is larger than {in_digits(limit / 2**20)} MiB; raise --max-body to allow it",
         "Body Too Large",
     )
 

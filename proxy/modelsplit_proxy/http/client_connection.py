@@ -22,6 +22,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.http.aiohttp_server import (
     EMPTY_PAYLOAD,
     ErrInfo,
@@ -610,14 +611,15 @@ def _too_many_connections(limit: int) -> Failure:
 
 def _silent(timeout_s: float) -> Failure:
     return _too_slow(
-        f"nothing more of the request's body came for {timeout_s:g} s (--client-body-timeout)"
+        f"nothing more of the request's body came for {in_digits(timeout_s)} s "
+        "(--client-body-timeout)"
     )
 
 
 def _dripping(timeout_s: float) -> Failure:
     return _too_slow(
         f"the request's body comes more slowly than {MIN_BODY_RATE} bytes a second after its "
-        f"first {timeout_s:g} s (--client-body-timeout)"
+        f"first {in_digits(timeout_s)} s (--client-body-timeout)"
     )
 
 

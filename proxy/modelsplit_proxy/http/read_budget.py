@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.quantity import in_digits
 
 # Longest silence of a client inside a body that it has begun: half of nginx's
 # client_body_timeout.
@@ -67,7 +68,7 @@ def no_room(budget: ReadBudget) -> Failure:
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,
         Reason.REQUEST_MEMORY,
-        f"requests that are still arriving hold {budget.limit / 2**20:g} MiB already "
+        f"requests that are still arriving hold {in_digits(budget.limit / 2**20)} MiB already "
         "(--request-memory); retry in 2 s",
         "Too Much Arriving",
         retry_after_s=2,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from aiolimiter import AsyncLimiter
 
 from modelsplit_policy.overload import retry_after
+from modelsplit_policy.quantity import in_digits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +41,7 @@ class ArrivalLimit:
     def text(self, client: str) -> str:
         """The limit of this client, in words."""
         limits = self._own.get(client, self._common)
-        return f"{limits.rate_per_s:g}/s, {limits.burst} at once"
+        return f"{in_digits(limits.rate_per_s)}/s, {limits.burst} at once"
 
     async def take(self, client: str) -> int | None:
         """None if this call may pass; else whole seconds until the next one may."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from modelsplit_policy.failures import said_back
+from modelsplit_policy.quantity import in_digits
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -183,7 +184,7 @@ class Draft:
             raise UntranslatableError(f"{field} is not a number")
         cut = min(max(value, 0), most)
         if cut != value:
-            self.leave_out(f"{field}={value:g} (sent as {cut:g})")
+            self.leave_out(f"{field}={in_digits(value)} (sent as {in_digits(cut)})")
         self._settings[name] = cut
 
     def temperature(self, value: object, field: str) -> None:

@@ -6,6 +6,7 @@ from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.quantity import in_digits
 from modelsplit_policy.slo.counting import OF_JOBS
 from modelsplit_policy.slo.facts import End
 from modelsplit_policy.slo.names import OBJECTIVES, Unit
@@ -223,7 +224,9 @@ def _summary(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _baseline(baseline: Mapping[str, Any]) -> str:
-    timeouts = f"{baseline['timeouts']:g} timeouts in {_duration(baseline['timeouts_window_s'])}"
+    timeouts = (
+        f"{in_digits(baseline['timeouts'])} timeouts in {_duration(baseline['timeouts_window_s'])}"
+    )
     p95 = value_text(baseline["planner_p95_ms"], Unit.MS)
     return f"{baseline['source']} ({timeouts}, planner P95 {p95})"
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_policy.quantity import in_digits
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
@@ -42,7 +43,15 @@ _NO_LOCKS: Final = frozenset(
 
 
 class StateBusyError(StoreError):
-    """Another process serves from the state directory. The text names it and what to do."""
+    """Another process serves from the state directory. The text names it and what to do.
+
+    ``elsewhere``: a directory that would do instead, where the text ends in the advice to give
+    another; None: it does not.
+    """
+
+    def __init__(self, text: str, elsewhere: Path | None = None) -> None:
+        super().__init__(text)
+        self.elsewhere = elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +82,9 @@ class StateLock:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(fd)
-            raise StateBusyError(_busy(self.directory, holder(self.directory))) from None
+            text = _busy(self.directory, holder(self.directory))
+            elsewhere = self.directory.with_name(f"{self.directory.name}-2")
+            raise StateBusyError(text, elsewhere) from None
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 os.close(fd)
@@ -168,11 +179,13 @@ def _end(directory: Path, pid: int, wait_s: float, meanwhile: Callable[[], bool]
             raise _not_asked(directory, pid, "it is another user's")
         if not now.draining:
             signal.pidfd_send_signal(process, signal.SIGTERM)
-        logger.info("process %d has the state and drains; waiting %g s at most", pid, wait_s)
+        logger.info(
+            "process %d has the state and drains; waiting %s s at most", pid, in_digits(wait_s)
+        )
         if not _ends(process, wait_s, meanwhile):
             raise StateBusyError(
                 f"process {pid} still serves from the state directory {directory} after "
-                f"{wait_s:g} s; it ends when its own --drain is over"
+                f"{in_digits(wait_s)} s; it ends when its own --drain is over"
             )
     except ProcessLookupError:
         return

@@ -33,6 +33,7 @@ CERTIFICATE = base64.b64decode(
 def strangers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who answers on our ports is no modelsplit."""
     monkeypatch.setattr(port_holder, "is_ours", lambda *_: False)
+    monkeypatch.setattr(port_holder, "_is_free", lambda _: True)
 
 
 def test_a_machine_without_the_tables_cannot_be_looked_at(tmp_path: Path) -> None:
@@ -48,12 +49,23 @@ def test_who_has_our_port_is_told(tmp_path: Path) -> None:
     table(here.proc, LISTEN, ADMIN)
     process(here.proc, 12, "nginx", 5)
     first, second = doctor_network.ports(here)
-    assert first == Finding(
-        "ports",
-        "port 11435 (--listen) is taken by nginx (pid 12)",
-        "modelsplit serve --listen 127.0.0.1:11500",
+    step = "modelsplit serve --listen 127.0.0.1:11500 --admin 127.0.0.1:11501"
+    assert first == Finding("ports", "port 11435 (--listen) is taken by nginx (pid 12)", step)
+    assert isinstance(second, Finding)
+    assert "port 11436 (--admin) is taken by a process of " in second.cause
+    assert second.step == step
+
+
+@pytest.mark.usefixtures("strangers")
+def test_who_has_both_of_our_ports_is_one_finding(tmp_path: Path) -> None:
+    here = look(tmp_path)
+    table(here.proc, LISTEN, ADMIN)
+    process(here.proc, 12, "nginx", 5, 6)
+    [finding] = doctor_network.ports(here)
+    assert isinstance(finding, Finding)
+    assert finding.cause == (
+        "ports 11435 (--listen) and 11436 (--admin) are taken by nginx (pid 12)"
     )
-    assert "port 11436 (--admin) is taken by a process of " in second[1]
 
 
 @pytest.mark.usefixtures("strangers")

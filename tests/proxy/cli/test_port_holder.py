@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_proxy.app import PortBusyError
+from modelsplit_proxy.app import PortBusyError, bind_all
 from modelsplit_proxy.cli import port_holder
-from modelsplit_proxy.cli.port_holder import explained
+from modelsplit_proxy.cli.port_holder import beside, explained, others
 from modelsplit_proxy.config.settings import Address
+from modelsplit_proxy.storage.state_lock import StateBusyError
 from support.harness import in_front_of, running, settings
 from support.ports import stand_in
 from support.stopped import way
@@ -22,9 +23,16 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.settings import Settings
 
 
+@pytest.fixture(autouse=True)
+def spare_ports_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever runs on this machine."""
+    is_free = port_holder._is_free
+    spare = frozenset(port_holder._SPARE.values())
+    monkeypatch.setattr(port_holder, "_is_free", lambda at: at.port in spare or is_free(at))
+
+
 def taken(address: Address) -> PortBusyError:
-    text = f"cannot listen on {address}: another program listens there"
-    return PortBusyError(text, is_taken=True)
+    return PortBusyError(f"cannot listen on {address}: another program listens there", (address,))
 
 
 async def told(error: PortBusyError, asked: Settings) -> str:
@@ -42,9 +50,50 @@ async def test_a_modelsplit_is_told_as_that_on_either_port(tmp_path: Path) -> No
             status = "modelsplit status" + f" --admin {address}" * (flag == "admin")
             assert text == (
                 f"cannot listen on {address}: another program listens there; it is a modelsplit "
-                f"that runs there: see `{status}`, or give this one ports and a --state of "
-                f"its own, as in {path}"
+                f"that runs there: see `{status}`, or give this one addresses of its own, as "
+                f"in {path}"
             )
+
+
+async def test_two_addresses_are_told_at_once_with_what_frees_of_both(tmp_path: Path) -> None:
+    """Also where the usual spare ports are somebody's."""
+    async with running() as up:
+        asked = settings(
+            *(9, tmp_path),
+            listen=Address("127.0.0.1", up.port),
+            admin=Address("127.0.0.1", up.admin_port),
+        )
+        with pytest.raises(PortBusyError) as refused:
+            bind_all([asked.listen, asked.admin])
+        text = await told(refused.value, asked)
+    assert text == (
+        f"cannot listen on {asked.listen} and {asked.admin}: another program listens there; it is "
+        f"a modelsplit that runs there: see `modelsplit status --admin {asked.admin}`, or give "
+        "this one addresses of its own, as in --listen 127.0.0.1:11500 --admin 127.0.0.1:11501"
+    )
+
+
+def test_a_port_that_is_named_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        spare = {"--listen": port, "--admin": port + 1, "--agent": port + 2}
+        monkeypatch.setattr(port_holder, "_SPARE", spare)
+        named = others({"--listen": Address("127.0.0.1", 11435)})
+    assert named != f"--listen 127.0.0.1:{port}"
+    assert named.startswith("--listen 127.0.0.1:")
+
+
+async def test_who_may_run_beside_the_one_that_has_the_state_is_told_all_it_needs(
+    tmp_path: Path,
+) -> None:
+    text = "another modelsplit already serves; give this one a --state of its own"
+    error = StateBusyError(text, tmp_path / "my state-2")
+    state = f"--state '{tmp_path}/my state-2'"
+    async with running() as up:
+        asked = settings(9, tmp_path, listen=Address("127.0.0.1", up.port))
+        said = await asyncio.to_thread(beside, error, asked)
+    assert said == f"{text}, as in {state} --listen 127.0.0.1:11500"
+    assert beside(StateBusyError("it does not end"), asked) == "it does not end"
 
 
 async def test_a_modelsplit_is_told_as_that_while_its_ollama_hangs() -> None:
