@@ -55,6 +55,7 @@ from modelsplit_proxy.config.settings import (
     SettingError,
     other_than_default,
     other_than_usual,
+    unused_upstream,
 )
 from modelsplit_proxy.handler import Handler, HandlerParts, refused_request
 from modelsplit_proxy.http.origin_guard import OriginGuard
@@ -534,9 +535,12 @@ class App:
             is_traced=self._traces is not None,
         )
 
+    def _missing_model(self) -> MissingModel:
+        return MissingModel(self.policy, self.model_list.names, self.installed.pulled_at)
+
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
-        missing = MissingModel(self.policy, self.model_list.names, self.installed.pulled_at)
+        missing = self._missing_model()
         hosts = self._local_hosts(missing)
         return AttemptParts(
             host=hosts[0],
@@ -570,7 +574,9 @@ class App:
                 registry=self.metrics.registry,
             ),
             stats=self._stats_parts(),
-            policy=PolicyParts(self._loaded, self.roles),
+            policy=PolicyParts(
+                self._loaded, self.roles, self.installed, self._missing_model().named
+            ),
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
             jobs=JobParts(self.jobs, self._recorder, self.live, self.clock),
@@ -646,7 +652,10 @@ class App:
         for sock in agent_socks:
             self.agent_address = address_of(sock)
             await self._agent.listen(sock)
-        told = (*self._pricing.warnings, *warnings(self.policy), *egress.warnings(self.policy))
+        hosts = {name: row.url for name, row in self.policy.hosts.items()}
+        unused = unused_upstream(settings.upstream, hosts)
+        told = [unused] if unused else []
+        told += (*self._pricing.warnings, *warnings(self.policy), *egress.warnings(self.policy))
         for warning in (*told, *(f"{row.cause}; next: {row.step}" for row in self._keyless)):
             logger.warning("%s", warning)
         self._tasks.keep(self.installed.watch, "installed")

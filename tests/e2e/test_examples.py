@@ -17,8 +17,8 @@ async def test_the_planner_and_its_executor() -> None:
     """One tool says little, one says much, one fails: two questions for two reasons."""
     ports = ("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
     async with spawned("modelsplit_proxy", "demo", *ports) as demo:
-        asked = await demo.talk("/api/generate")
-        admin = await demo.talk("/stats")
+        asked = await demo.said("/api/generate")
+        admin = await demo.said("/stats")
         urls = [re.findall(r"http://[\d.]+:\d+", line)[0] for line in (asked, admin)]
         program = EXAMPLES / "planner_executor.py"
         child = await create_subprocess_exec(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.admission import Admission
     from modelsplit_policy.config.model import Policy
+    from modelsplit_policy.failures import Failure
     from modelsplit_policy.roles import Roles
     from modelsplit_proxy.admin.service import Service
     from modelsplit_proxy.config.policy_file import LoadedPolicy
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
     from modelsplit_proxy.watch.fleet import Fleet, FleetLoadedModels, FleetProbe
+    from modelsplit_proxy.watch.installed_models import InstalledModels
     from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
@@ -100,10 +102,15 @@ class StatsParts:
 
 @parts
 class PolicyParts:
-    """``/policy``, ``/route``. ``roles``: those of ``loaded``."""
+    """``/policy``, ``/route``. ``roles``: those of ``loaded``.
+
+    ``not_found``: what a client is told that named a model which is not installed.
+    """
 
     loaded: LoadedPolicy
     roles: Roles
+    installed: InstalledModels
+    not_found: Callable[[str], Failure]
 
 
 @parts

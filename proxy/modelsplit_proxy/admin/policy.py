@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from modelsplit_policy import egress
 from modelsplit_policy.experiments import shares
 from modelsplit_policy.failures import Failure
+from modelsplit_policy.hints import pulling
+from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.roles import Route, RouteRequest
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.admin.page import json_page
@@ -41,7 +43,18 @@ class PolicyRoutes:
         if isinstance(route, Failure):
             body = {"error": route.message, "error_code": route.code}
             return json_page(body, status=route.status)
-        return json_page(route_fields(route, self._parts.loaded))
+        fields = route_fields(route, self._parts.loaded, await self._parts.installed.names())
+        return json_page(fields | {"not_found": self._not_found(route, fields["candidates"])})
+
+    def _not_found(self, route: Route, candidates: list[dict[str, Any]]) -> str | None:
+        """What the call would be told for want of every model; None: one of them may be there."""
+        if any(candidate["installed"] is not False for candidate in candidates):
+            return None
+        if route.candidates[0].model == route.requested_model:
+            return self._parts.not_found(route.requested_model).message
+        models = dict.fromkeys(candidate.model for candidate in route.candidates)
+        pull = pulling(models, self._parts.installed.pulled_at)
+        return f"{route.role} cannot be served: none of its models is installed; try `{pull}`"
 
 
 def dry_run(model: str, role: str, key: str) -> RouteRequest:
@@ -49,8 +62,13 @@ def dry_run(model: str, role: str, key: str) -> RouteRequest:
     return RouteRequest(model=model, role=role, job=key, client=key, request=key)
 
 
-def route_fields(route: Route, loaded: LoadedPolicy) -> dict[str, Any]:
-    """A route by the policy ``loaded``, as plain values, for JSON."""
+def route_fields(
+    route: Route, loaded: LoadedPolicy, installed: frozenset[str] | None = None
+) -> dict[str, Any]:
+    """A route by the policy ``loaded``, as plain values, for JSON.
+
+    ``installed``: canonical names of all that Ollama has; None: unknown.
+    """
     row = loaded.policy.roles[route.role]
     fields: dict[str, Any] = {
         "llm_role": route.role,
@@ -60,7 +78,11 @@ def route_fields(route: Route, loaded: LoadedPolicy) -> dict[str, Any]:
         "route_reason": route.reason,
         "needs_approval": route.provider is Provider.CLOUD,
         "candidates": [
-            {"model": candidate.model, "timeout_s": candidate.timeout_s}
+            {
+                "model": candidate.model,
+                "timeout_s": candidate.timeout_s,
+                "installed": _is_installed(candidate.model, route.provider, installed),
+            }
             for candidate in route.candidates
         ],
         "max_concurrent": row.max_concurrent,
@@ -74,6 +96,13 @@ def route_fields(route: Route, loaded: LoadedPolicy) -> dict[str, Any]:
     if route.experiment is not None:
         fields |= _experiment(route.experiment, route.arm)
     return fields
+
+
+def _is_installed(model: str, provider: Provider, installed: frozenset[str] | None) -> bool | None:
+    """Whether Ollama has it; None where that is not known, or it runs elsewhere."""
+    if installed is None or provider is Provider.CLOUD or runs_in_cloud(model):
+        return None
+    return canonical(model) in installed
 
 
 def _experiment(test: ExperimentPolicy, arm: ArmPolicy | None) -> dict[str, Any]:

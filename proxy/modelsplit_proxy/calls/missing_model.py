@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import orjson
+
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.near_names import near
 from modelsplit_proxy.protocol import upstream_failures
@@ -31,6 +33,10 @@ class MissingModel:
         self._aliases = [alias for row in policy.roles.values() for alias in row.aliases]
         self._installed = installed
         self.pulled_at = pulled_at
+
+    def named(self, model: str) -> Failure:
+        """What a client would be told that named ``model``: Ollama is not asked for its words."""
+        return self.failure(model, orjson.dumps({"error": f'model "{model}" not found'}))
 
     def failure(self, model: str, body: bytes) -> Failure:
         """``body``: Ollama's own answer to a client that named ``model``."""

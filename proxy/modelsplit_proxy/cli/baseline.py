@@ -22,6 +22,7 @@ from modelsplit_proxy.records import slo_store
 from modelsplit_proxy.records.slo_data import SloData
 from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock, rfc3339_us
+from modelsplit_proxy.runtime.disk_trouble import explained
 
 if TYPE_CHECKING:
     import argparse
@@ -94,7 +95,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     try:
         raw = orjson.loads(path.read_bytes())
     except OSError as error:
-        text = f"{path} cannot be read: {error.strerror}"
+        text = f"{path} cannot be read: {explained(error, path)}"
         raise CommandError(text, ExitCode.USAGE) from None
     except orjson.JSONDecodeError as error:
         raise CommandError(f"{path} is not JSON: {error}", ExitCode.USAGE) from None

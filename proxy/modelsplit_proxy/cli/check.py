@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import http.client
 import sys
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -14,7 +14,7 @@ from modelsplit_policy import egress
 from modelsplit_policy.capabilities import ModelFacts
 from modelsplit_policy.config.problems import PolicyError, Problem
 from modelsplit_policy.experiment_warnings import warnings
-from modelsplit_policy.failures import Failure
+from modelsplit_policy.failures import ErrorCode, Failure
 from modelsplit_policy.hints import asking
 from modelsplit_policy.host_rules import address
 from modelsplit_policy.model_names import canonical
@@ -31,6 +31,7 @@ from modelsplit_proxy.config.settings import (
     other_than_default,
     other_than_usual,
     read_settings,
+    unused_upstream,
 )
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.watch import installed_models, model_list
@@ -61,22 +62,30 @@ class RouteAsked(NamedTuple):
 
 
 def config(
-    named: Path | None, environ: Mapping[str, str], upstream: Address | None, *, as_json: bool
+    path: Path | None,
+    environ: Mapping[str, str],
+    upstream: Address | None,
+    *,
+    as_json: bool,
+    named: Address | None = None,
 ) -> int:
-    """Check one file (None: the one ``serve`` would use).
+    """Check one file (None: the one ``serve`` would use). ``named``: the upstream that is set.
 
     With ``upstream``, also against what is installed there: a role that nothing there can
     serve, and an Ollama that does not tell, make it no good.
     """
     try:
-        loaded = policy_file.load(policy_file.find_policy(named, environ))
+        loaded = policy_file.load(policy_file.find_policy(path, environ))
     except PolicyError as error:
         if as_json:
             show_errors(error)
         else:
             sys.stderr.write(f"{error}\n")
         return ExitCode.FAILED
-    sentences = [*prices.read(loaded.policy, SystemClock().wall()).warnings]
+    hosts = {name: row.url for name, row in loaded.policy.hosts.items()}
+    unused = None if named is None else unused_upstream(named, hosts)
+    sentences = [unused] if unused else []
+    sentences += [*prices.read(loaded.policy, SystemClock().wall()).warnings]
     sentences += (*warnings(loaded.policy), *egress.warnings(loaded.policy))
     problems: list[Problem] = []
     clouds: list[Trouble] = []
@@ -121,6 +130,9 @@ def route(asked: RouteAsked, *, as_json: bool) -> int:
     elif fields["needs_approval"]:
         see = asking("modelsplit budget show", other_than_default(told_by))
         talk(f"it needs an approval in force; see: {see}")
+    if fields.get("not_found"):
+        talk(f"{ErrorCode.MODEL_NOT_FOUND}: {fields['not_found']}")
+        return ExitCode.FAILED
     return ExitCode.OK
 
 
@@ -161,7 +173,8 @@ def _route_lines(fields: dict[str, Any], whose: str) -> Iterator[str]:
     for number, candidate in enumerate(fields["candidates"], 1):
         timeout = candidate["timeout_s"]
         bound = "no timeout" if timeout is None else f"timeout {timeout:g} s"
-        yield f"attempt {number} {candidate['model']}  ({bound})"
+        absent = ", not installed" if candidate.get("installed") is False else ""
+        yield f"attempt {number} {candidate['model']}  ({bound}{absent})"
     yield from _arm_lines(fields)
     seats = fields["max_concurrent"]
     shared = "by budget alone" if fields["llm_role"] == Role.CLOUD else "the global cap"
@@ -279,8 +292,12 @@ def _shown(model: str, connection: http.client.HTTPConnection) -> frozenset[str]
 
 
 def _check_config(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    upstream = settings_of(args, environ).upstream if args.online else None
-    return config(args.file, environ, upstream, as_json=args.json)
+    named = None
+    # Of settings only the upstream is asked about, and only ``--online`` needs it.
+    with nullcontext() if args.online else suppress(SettingError):
+        named = settings_of(args, environ).upstream
+    upstream = named if args.online else None
+    return config(args.file, environ, upstream, as_json=args.json, named=named)
 
 
 def _route(args: argparse.Namespace, environ: Mapping[str, str]) -> int:
@@ -320,7 +337,8 @@ ROUTE: Final = Command(
     "route",
     "which role and model a call would get, and why",
     "Dry run: which role and model a call would get, and why. "
-    "Exit 0: it would be asked; 1: it would be refused.",
+    "Exit 0: it would be asked; 1: it would be refused, or, as the running proxy knows, none of "
+    "its models is installed.",
     _route,
     (
         Argument("model", metavar="MODEL", help="the model name a client would send"),

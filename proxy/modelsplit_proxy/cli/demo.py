@@ -2,7 +2,8 @@
 
 Starts the stand-in Ollama and the proxy in front of it, in one process, and sends a little
 mixed traffic over real sockets: planners and executors by alias, a heavy call, a chat, a
-planner whose first model fails, and more planners at once than have seats.
+planner whose first model fails, and more planners at once than have seats. The story is on
+stdout, whole and in order; the log is on stderr.
 """
 
 from __future__ import annotations
@@ -69,36 +70,34 @@ async def _demo(settings: Settings, *, once: bool) -> None:
             json_log=True,
         )
         await app.start()
-        serve.talk(f"stand-in Ollama on http://127.0.0.1:{sim.port}")
-        serve.talk(f"modelsplit on      http://{app.address}")
+        _tell(f"stand-in Ollama on http://127.0.0.1:{sim.port}")
+        _tell(f"modelsplit on      http://{app.address}")
         for wanted, got in ((settings.listen, app.address), (settings.admin, app.admin_address)):
             if wanted.port and got != wanted:
-                serve.talk(f"  ({wanted} is taken, so it is {got} here)")
-        serve.talk("")
+                _tell(f"  ({wanted} is taken, so it is {got} here)")
+        _tell("")
         app.ended.listen("demo", _print_call)
         await _traffic(sim, f"http://{app.address}")
         if not once:
-            serve.talk(_CONTEXT.format(address=app.address, admin=app.admin_address))
+            _tell(_CONTEXT.format(address=app.address, admin=app.admin_address))
             await stop.wait()
         await app.stop(cut)
 
 
 async def _traffic(sim: Sim, base: str) -> None:
     async with aiohttp.ClientSession(base) as session:
-        serve.talk("a planner, an executor and a chat, one after the other (first calls load):")
+        _tell("a planner, an executor and a chat, one after the other (first calls load):")
         await _call(session, "planner")
         await _call(session, "executor")
         await _call(session, "gemma3:12b")
-        serve.talk(
-            "\nfive planners and an executor at once; a fresh start learns how many at once pay:"
-        )
+        _tell("\nfive planners and an executor at once; a fresh start learns how many at once pay:")
         await asyncio.gather(
             *(_call(session, "planner") for _ in range(5)), _call(session, "executor")
         )
-        serve.talk("\nthe planner's model fails once; the fallback answers:")
+        _tell("\nthe planner's model fails once; the fallback answers:")
         sim.faults.add(Kind.STATUS, status=500, body="the runner died", model="qwen3:4b", times=1)
         await _call(session, "planner")
-        serve.talk("\na role nobody knows, and a planner that will not wait:")
+        _tell("\na role nobody knows, and a planner that will not wait:")
         await _call(session, "planner", role="BOSS")
         busy = [_call(session, "planner") for _ in range(2)]
         await asyncio.gather(*busy, _call(session, "planner", max_wait_ms=50))
@@ -116,9 +115,14 @@ async def _call(
 
 
 def _print_call(record: CallRecord) -> None:
+    _tell("  " + text(log_fields(record)))
+
+
+def _tell(line: str) -> None:
+    """One line of the story, all of which is on stdout, in the order in which it happens."""
     # The call is not to suffer; what could not be written is told at the end.
     with suppress(OSError, OutputError):
-        sys.stdout.write("  " + text(log_fields(record)) + "\n")
+        sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
 

@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelsplit_policy.config.problems import PolicyError
@@ -36,7 +37,7 @@ from modelsplit_proxy.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.config.settings import Said, Settings
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 _WIDTH: Final = 80
 _OLLAMA: Final = "Ollama does not answer"
 _RUNNING: Final = "modelsplit does not answer"
+_SERVICE: Final = "service"
 
 
 class Check(NamedTuple):
@@ -77,7 +79,17 @@ CHECKS: Final = (
     Check("cloud", doctor_cloud.clouds),
     Check("certificates", doctor_network.certificates),
     Check("unit", doctor_running.unit),
-    Check("service", doctor_running.verdict, _RUNNING),
+    Check(_SERVICE, doctor_running.verdict, _RUNNING),
+)
+# What the proxy's own verdict says of what a check finds itself, with the command that mends it.
+_SAID_OF: Final = MappingProxyType(
+    {
+        "Ollama": ("Ollama at ",),
+        "models": (" is not installed", " is installed"),
+        "fleet": ("no host takes calls", "host "),
+        "state": ("the state file: ",),
+        "cloud": (" has no key, ",),
+    }
 )
 
 
@@ -164,9 +176,21 @@ def examine(look: Look, source: str) -> Report:
         "policy": source,
         "state": str(look.state),
     }
-    findings = tuple(dict.fromkeys(item for item in told if isinstance(item, Finding)))
+    findings = _once(item for item in told if isinstance(item, Finding))
     unseen = tuple(item for item in told if isinstance(item, Unseen))
     return Report(about, findings, unseen, tuple(fine), skipped)
+
+
+def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Each cause once: what the running proxy says of it too is left out."""
+    distinct = tuple(dict.fromkeys(findings))
+    checks = {finding.check for finding in distinct} - {_SERVICE}
+    words = [word for check in checks for word in _SAID_OF.get(check, ())]
+
+    def is_told(finding: Finding) -> bool:
+        return finding.check == _SERVICE and any(word in finding.cause for word in words)
+
+    return tuple(finding for finding in distinct if not is_told(finding))
 
 
 def look_at(

@@ -20,6 +20,7 @@ from modelsplit_proxy.cli.doctor_findings import get
 from modelsplit_proxy.cli.output import CommandError, ExitCode
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import OPTIONS
+from modelsplit_proxy.runtime.disk_trouble import explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -50,7 +51,8 @@ def write(path: Path, look: Look, report: Mapping[str, Any], home: Path, machine
     except FileExistsError:
         raise CommandError(f"{path} is there already; move it away", ExitCode.FAILED) from None
     except OSError as error:
-        raise CommandError(f"{path} cannot be made: {error.strerror}", ExitCode.FAILED) from None
+        text = f"{path} cannot be made: {explained(error, path)}"
+        raise CommandError(text, ExitCode.FAILED) from None
 
 
 class Redaction:

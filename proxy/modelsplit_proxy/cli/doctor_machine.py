@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shlex
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.runtime import extras, local_time
+from modelsplit_proxy.runtime import disk_trouble, extras, local_time
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
 from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError, read
 
@@ -53,8 +55,11 @@ def policy(look: Look) -> Iterator[Finding | Unseen]:
         path = policy_file.find_policy(look.settings.policy, look.environ)
         policy_file.load(path)
     except PolicyError as error:
-        for line in str(error).splitlines():
-            yield Finding("policy", line, f"modelsplit check-config {line.partition(': ')[0]}")
+        # One file, one finding: the command tells them all.
+        first, *others = str(error).splitlines()
+        more = f" (and {len(others)} more)" if others else ""
+        step = f"modelsplit check-config {shlex.quote(first.partition(': ')[0])}"
+        yield Finding("policy", f"{first}{more}", step)
 
 
 def clock(look: Look) -> Iterator[Finding | Unseen]:
@@ -85,17 +90,16 @@ def _latest(look: Look) -> float | None:
 
 def state(look: Look) -> Iterator[Finding | Unseen]:
     """Whether the state directory can be written, has room and is no network disk."""
-    place = _existing(look.state)
-    if not _writable(place):
+    place = disk_trouble.nearest(look.state)
+    hindrance = disk_trouble.hindrance(look.state)
+    if hindrance is not None:
         if look.stats is not None:
             # A service of another user has it, and is told apart by `stats`.
             yield from _ledger(look)
         else:
-            yield Finding(
-                "state",
-                f"the state directory {look.state} cannot be written by this user",
-                f"sudo chown -R $USER {place}   # or modelsplit serve --state DIR",
-            )
+            yield _unwritable(look, place, hindrance)
+        if hindrance.errno == errno.EROFS:
+            return  # which need not have room
     try:
         told = os.statvfs(place)
     except OSError as error:
@@ -107,7 +111,7 @@ def state(look: Look) -> Iterator[Finding | Unseen]:
             "state",
             f"the disk of {look.state} has {free / 2**20:.0f} MiB left: records are lost when it "
             "is full",
-            f"df -h {place} && du -sh {look.state}",
+            f"df -h {place} && du -sh {place}",
         )
     kind = _file_system(look, place)
     if kind in _NETWORK:
@@ -116,6 +120,19 @@ def state(look: Look) -> Iterator[Finding | Unseen]:
             f"{look.state} is on {kind}: SQLite's locks do not hold there, and budgets with them",
             "modelsplit serve --state /var/lib/modelsplit   # a disk of this machine",
         )
+
+
+def _unwritable(look: Look, place: Path, error: OSError) -> Finding:
+    """Each reason with what mends it."""
+    directory, typed = f"the state directory {look.state}", shlex.quote(str(place))
+    elsewhere = "modelsplit serve --state DIR"
+    if error.errno == errno.EROFS:
+        cause = f"{directory} is on a file system that is read-only"
+        return Finding("state", cause, f"findmnt -T {typed}   # or {elsewhere}")
+    if error.errno == errno.ENOTDIR:
+        return Finding("state", f"{directory} cannot be: {place} is a file", elsewhere)
+    cause = f"{directory} cannot be written by this user"
+    return Finding("state", cause, f"sudo chown -R $USER {typed}   # or {elsewhere}")
 
 
 def _ledger(look: Look) -> Iterator[Finding]:
@@ -144,22 +161,6 @@ def schema(look: Look) -> Iterator[Finding | Unseen]:
             "has written it",
             f"{extras.upgrading()}   # or serve with another --state",
         )
-
-
-def _existing(path: Path) -> Path:
-    """The directory, or the nearest one above it that is there."""
-    for place in (path, *path.parents):
-        try:
-            if place.exists():
-                return place
-        except OSError:
-            continue
-    return path
-
-
-def _writable(place: Path) -> bool:
-    effective = os.access in os.supports_effective_ids
-    return os.access(place, os.W_OK | os.X_OK, effective_ids=effective)
 
 
 def _file_system(look: Look, place: Path) -> str:

@@ -15,6 +15,7 @@ from modelsplit_proxy.cli.record_source import (
     opened,
     read_limit,
     show_kept,
+    with_list,
 )
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import job_reader, job_text
@@ -72,7 +73,10 @@ def run(asked: JobsArguments, admin: Address, state: Path | None, clock: Clock) 
     told_by = admin if state is None else None
     try:
         if asked.job_id is not None:
-            job = source.one(asked.job_id)
+            try:
+                job = source.one(asked.job_id)
+            except CommandError as error:
+                raise with_list(error, "modelsplit jobs", admin, state) from None
             show_kept(job, job_text.text, as_json=asked.as_json, told_by=told_by)
         else:
             jobs = source.latest(asked.words, asked.limit)

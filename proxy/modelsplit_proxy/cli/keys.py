@@ -18,6 +18,7 @@ from modelsplit_proxy.cli.output import ExitCode, show, talk
 from modelsplit_proxy.config import key_file, key_path
 from modelsplit_proxy.config.settings import SettingError, read_settings
 from modelsplit_proxy.limits.client_keys import digest_of
+from modelsplit_proxy.runtime.disk_trouble import explained
 
 if TYPE_CHECKING:
     import argparse
@@ -82,7 +83,7 @@ def _add(path: Path, entry: dict[str, Any]) -> None:
         fresh.write_bytes(text)
         fresh.replace(path)
     except OSError as error:
-        raise SettingError(f"--into {path} cannot be written: {error.strerror}") from error
+        raise SettingError(f"--into {path} cannot be written: {explained(error, path)}") from error
 
 
 def check(named: Path | None, environ: Mapping[str, str], *, as_json: bool) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_proxy.cli.command import Argument, Command
 from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
 from modelsplit_proxy.config import shipped_files
+from modelsplit_proxy.runtime.disk_trouble import explained
 
 if TYPE_CHECKING:
     import argparse
@@ -100,7 +101,8 @@ def _write_new(path: Path, text: str) -> None:
     except FileExistsError:
         raise CommandError(f"{path} is there already; move it away", ExitCode.FAILED) from None
     except OSError as error:
-        raise CommandError(f"{path} cannot be made: {error.strerror}", ExitCode.FAILED) from None
+        text = f"{path} cannot be made: {explained(error, path)}"
+        raise CommandError(text, ExitCode.FAILED) from None
 
 
 def _completion(args: argparse.Namespace, environ: Mapping[str, str]) -> int:

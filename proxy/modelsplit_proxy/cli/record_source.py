@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from functools import partial
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
+from modelsplit_policy.hints import asking
 from modelsplit_proxy.cli import admin_client, state_access
 from modelsplit_proxy.cli.command import Argument
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show_json
+from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.records.query_error import QueryError
+from modelsplit_proxy.runtime.disk_trouble import explained
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
 from modelsplit_proxy.storage.state_file import FILE_NAME, NoStateError, StoreError
@@ -66,6 +70,21 @@ def show_kept(
     with nullcontext() if told_by is None else admin_client.known_fields(told_by):
         words = text(value)
     sys.stdout.write(words)
+
+
+def with_list(
+    error: CommandError, command: str, admin: Address, state: Path | None
+) -> CommandError:
+    """The error of who asked for one thing that is not there, with the command that lists them.
+
+    Any other error is left as it is.
+    """
+    if error.code != ExitCode.FAILED:
+        return error
+    typed = asking(command, other_than_default(admin))
+    if state is not None:
+        typed = f"{command} --state {shlex.quote(str(state))}"
+    return CommandError(f"{error}; see the last ones with `{typed}`", error.code)
 
 
 class AdminSource:
@@ -140,7 +159,8 @@ def opened(state: Path, clock: Clock) -> Read:
     except PermissionError as error:  # a directory that only its owner may look into
         raise StoreError(state_access.not_ours(state / FILE_NAME)) from error
     except OSError as error:
-        raise StoreError(f"the state file in {state} cannot be read: {error.strerror}") from error
+        text = f"the state file in {state} cannot be read: {explained(error, state)}"
+        raise StoreError(text) from error
     if not exists:
         raise NoStateError(f"no state file there: {path}; --state names the one of `serve`")
     if not readable:

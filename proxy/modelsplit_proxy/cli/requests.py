@@ -19,6 +19,7 @@ from modelsplit_proxy.cli.record_source import (
     opened,
     read_limit,
     show_kept,
+    with_list,
 )
 from modelsplit_proxy.cli.requests_follow import LOOK_AT, Follower, follow
 from modelsplit_proxy.config.settings import read_settings
@@ -85,7 +86,10 @@ def run(asked: RequestsArguments, admin: Address, state: Path | None, clock: Clo
     told_by = admin if state is None else None
     try:
         if asked.request_id is not None:
-            call = source.one(asked.request_id)
+            try:
+                call = source.one(asked.request_id)
+            except CommandError as error:
+                raise with_list(error, "modelsplit requests", admin, state) from None
             show_kept(call, explain.text, as_json=asked.as_json, told_by=told_by)
         elif asked.follow:
             _follow(asked, source, admin)

@@ -16,6 +16,7 @@ from modelsplit_proxy.cli.output import CommandError, ExitCode, show, show_json,
 from modelsplit_proxy.cli.simulate_inputs import check, recorded, task_of
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.runtime.disk_trouble import explained
 from modelsplit_sim import shipped
 from modelsplit_sim.host_file import host_fields
 from modelsplit_sim.replay.advise import RUNS, Limits
@@ -89,7 +90,8 @@ def _write(path: Path, data: bytes) -> None:
     try:
         path.write_bytes(data)
     except OSError as error:
-        raise CommandError(f"{path} cannot be written: {error.strerror}", ExitCode.USAGE) from None
+        text = f"{path} cannot be written: {explained(error, path)}"
+        raise CommandError(text, ExitCode.USAGE) from None
 
 
 def _tell(text: str) -> None:

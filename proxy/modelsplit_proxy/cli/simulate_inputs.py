@@ -17,6 +17,7 @@ from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import read_settings
 from modelsplit_proxy.records import trace
 from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.runtime.disk_trouble import explained
 from modelsplit_sim import shipped
 from modelsplit_sim.host_file import HostError, host_of
 from modelsplit_sim.replay import azure
@@ -246,7 +247,7 @@ def _file_lines(path: Path) -> Iterable[bytes]:
     try:
         return path.read_bytes().splitlines()
     except OSError as error:
-        raise _usage(f"{path} cannot be read: {error.strerror}") from None
+        raise _usage(f"{path} cannot be read: {explained(error, path)}") from None
 
 
 def _read_host(name: str) -> HostShape:
@@ -257,7 +258,7 @@ def _read_host(name: str) -> HostShape:
     try:
         raw = orjson.loads(path.read_bytes())
     except OSError as error:
-        raise _usage(f"{path} cannot be read: {error.strerror}") from None
+        raise _usage(f"{path} cannot be read: {explained(error, path)}") from None
     except orjson.JSONDecodeError as error:
         raise _usage(f"{path} is not JSON: {error}") from None
     if not isinstance(raw, dict):

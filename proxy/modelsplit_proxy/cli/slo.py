@@ -24,6 +24,7 @@ from modelsplit_proxy.records.slo_judge import LIMIT_S
 from modelsplit_proxy.records.slo_reading import report_of
 from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.runtime.disk_trouble import explained
 
 if TYPE_CHECKING:
     import argparse
@@ -120,7 +121,7 @@ def _write(name: str, content: bytes) -> None:
     try:
         Path(name).write_bytes(content)
     except OSError as error:
-        text = f"the report cannot be written to {name}: {error.strerror}"
+        text = f"the report cannot be written to {name}: {explained(error, Path(name))}"
         raise CommandError(text, ExitCode.USAGE) from None
 
 

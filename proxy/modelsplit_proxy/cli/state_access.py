@@ -12,8 +12,9 @@ import sqlite3
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Final
 
+from modelsplit_proxy.runtime.disk_trouble import is_read_only
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
-from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError, open_state
+from modelsplit_proxy.storage.state_file import FILE_NAME, StoreError, open_state, what_hinders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,12 +80,15 @@ def _explained(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise StoreError(not_ours(path)) from error
     except OSError as error:
-        raise StoreError(f"the state file {path} cannot be used: {error.strerror}") from error
+        why = what_hinders(error, path)
+        raise StoreError(f"the state file {path} cannot be used: {why}") from error
     except sqlite3.Error as error:
+        why = what_hinders(error, path)
         effective = os.access in os.supports_effective_ids
-        if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=effective):
+        may = path.exists() and os.access(path, os.R_OK | os.W_OK, effective_ids=effective)
+        if path.exists() and not may and not is_read_only(path):
             raise StoreError(not_ours(path)) from error
-        raise StoreError(f"the state file {path} cannot be used: {error}") from error
+        raise StoreError(f"the state file {path} cannot be used: {why or error}") from error
 
 
 def other_schema(path: Path, version: int) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import EXTENDS, PolicyError, Problem, json_path
 from modelsplit_proxy.config import shipped_files, usual_place
+from modelsplit_proxy.runtime.disk_trouble import explained
 
 if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
@@ -95,7 +96,7 @@ def load(path: Path | None) -> LoadedPolicy:
         whole, problems = _resolved(_bytes(path))
         return LoadedPolicy(_parsed(whole, problems), source, digest(whole))
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = error.strerror if path is None else explained(error, path)
         raise PolicyFileError(source, [Problem(_ROOT, f"cannot be read: {reason}")]) from error
     except PolicyError as error:
         raise PolicyFileError(source, error.problems) from error

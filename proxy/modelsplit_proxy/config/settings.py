@@ -118,6 +118,7 @@ class Option:
 
 
 _USUAL_OLLAMA: Final = frozenset({"127.0.0.1:11434", "localhost:11434"})
+_DEFAULT_UPSTREAM: Final = Address("127.0.0.1", 11434)
 DEFAULT_ADMIN: Final = Address("127.0.0.1", 11436)
 
 
@@ -133,6 +134,21 @@ def other_than_default(admin: Address | None) -> str:
     """
     known = admin is not None and admin.port and admin != DEFAULT_ADMIN
     return str(admin) if known else ""
+
+
+def unused_upstream(upstream: Address, hosts: Mapping[str, str]) -> str | None:
+    """That nobody asks at ``--upstream``, since the policy has hosts; None: nobody expects it.
+
+    ``hosts``: the URL of each by its name. The default is nobody's wish, nor is one of them.
+    """
+    known = {_upstream("", url) for url in hosts.values()} | {_DEFAULT_UPSTREAM}
+    if not hosts or upstream in known:
+        return None
+    names = ", ".join(hosts)
+    return (
+        f"--upstream http://{upstream} is not asked: the policy has hosts ({names}), and calls go "
+        "there; take it away, or name it among them"
+    )
 
 
 OPTIONS: Final = (

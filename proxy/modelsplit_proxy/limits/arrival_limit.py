@@ -41,7 +41,7 @@ class ArrivalLimit:
     def text(self, client: str) -> str:
         """The limit of this client, in words."""
         limits = self._own.get(client, self._common)
-        return f"{in_digits(limits.rate_per_s)}/s, {limits.burst} at once"
+        return f"{in_digits(limits.rate_per_s or 0.0)}/s, {limits.burst} at once"
 
     async def take(self, client: str) -> int | None:
         """None if this call may pass; else whole seconds until the next one may."""

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_proxy.runtime.disk_trouble import explained, hindrance
 from modelsplit_proxy.storage.migrations import MIGRATIONS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -60,6 +61,9 @@ _PASSING: Final = frozenset(
 )
 _PASSING_ERRNO: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENFILE}
+)
+_HINDERED: Final = frozenset(
+    {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}
 )
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -125,12 +129,12 @@ def open_state(
             db, checked = _sound(path, busy_ms)
         return StateFile(path, db, moved, _fact(db, _LOST_AT), checked)
     except (OSError, sqlite3.Error, _DamagedError) as error:
+        why = what_hinders(error, path)
+        text = f"the state file {path} cannot be used: {why or error}"
         if _may_pass(error):
-            raise StateTroubleError(f"the state file {path} cannot be used: {error}") from error
-        raise StoreError(
-            f"the state file {path} cannot be used: {error}; give another directory "
-            "with --state or move the file away"
-        ) from error
+            raise StateTroubleError(text) from error
+        away = "" if why else " or move the file away"
+        raise StoreError(f"{text}; give another directory with --state{away}") from error
 
 
 def _connect_read_only(path: Path) -> sqlite3.Connection:
@@ -158,6 +162,20 @@ def read(path: Path, clock: Clock, query: str, values: tuple[object, ...]) -> li
             return db.execute(query, values).fetchall()
     except sqlite3.Error as error:
         raise StoreError(f"the state file {path} cannot be read: {error}") from error
+
+
+def what_hinders(error: Exception, path: Path) -> str:
+    """Why the machine lets nobody use the file, and what to do; empty: it is the file's own fault.
+
+    SQLite does not say which: a file that may not be written is one where no file may be made.
+    """
+    if isinstance(error, OSError):
+        return explained(error, path)
+    code = primary_code(error) if isinstance(error, sqlite3.Error) else -1
+    if code == sqlite3.SQLITE_FULL:
+        return explained(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path)
+    cause = hindrance(path.parent) if code in _HINDERED else None
+    return "" if cause is None else explained(cause, path.parent)
 
 
 def _may_pass(error: Exception) -> bool:

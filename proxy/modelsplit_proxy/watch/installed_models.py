@@ -206,6 +206,16 @@ class InstalledModels:
             self._learn({**self.facts, name: ModelFacts(True, None)})
             self.want()
 
+    async def names(self) -> frozenset[str] | None:
+        """Canonical names of all that is installed, known for a minute at most; None: unknown."""
+        moment = asyncio.get_running_loop().time() - _FRESH_S
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                found = await self._model_list.since(moment)
+        except (TimeoutError, UpstreamError):
+            return None
+        return None if found is None else frozenset(found)
+
     async def watch(self) -> None:
         """Ask for ever; a task of the process."""
         while True:

@@ -16,6 +16,7 @@ from modelsplit_proxy.cli.check import RouteAsked
 from modelsplit_proxy.cli.output import CommandError, ExitCode
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import Address
+from modelsplit_sim.config import SimConfig
 from support.harness import running
 from support.ports import kept_port
 
@@ -399,3 +400,37 @@ def test_a_file_and_a_proxy_at_once_are_too_many(capsys: pytest.CaptureFixture[s
     words = ["route", "planner", "--policy", "x.json", "--admin", "127.0.0.1:1"]
     assert main.run(words, {}) == ExitCode.USAGE
     assert "give one of them" in capsys.readouterr().err
+
+
+async def test_a_route_to_a_model_that_nobody_has_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with running(SimConfig(models=("qwen3:8b",))) as up:
+        admin = Address("127.0.0.1", up.admin_port)
+
+        def told(model: str) -> int:
+            return check.route(RouteAsked(model, "", "", admin, nothing), as_json=False)
+
+        assert await asyncio.to_thread(told, "planner") == 0
+        out = capsys.readouterr()
+        assert "attempt 1 qwen3:4b  (timeout 15 s, not installed)\n" in out.out
+        assert out.err == ""
+        assert await asyncio.to_thread(told, "nosuch") == 1
+        out = capsys.readouterr()
+        assert "attempt 1 nosuch  (no timeout, not installed)\n" in out.out
+        assert out.err.startswith('modelsplit: E_MODEL_NOT_FOUND: model "nosuch" not found; ')
+
+
+def test_an_upstream_beside_hosts_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.json"
+    hosts = {"a": {"url": "http://127.0.0.1:1"}}
+    path.write_text(json.dumps({"extends": "default", "hosts": hosts}))
+    words = ["check-config", str(path), "--upstream", "127.0.0.1:2"]
+    assert main.run(words, {}) == 0
+    assert "warning: --upstream http://127.0.0.1:2 is not asked: the policy has hosts (a)" in (
+        capsys.readouterr().out
+    )
+    # A setting that cannot be read is not what was asked about.
+    assert main.run(["check-config", str(path)], {"MODELSPLIT_DRAIN": "soon"}) == 0

@@ -14,8 +14,8 @@ from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.cli.main import run
 from modelsplit_sim.config import SimConfig
 from support.doctoring import answer, look, table
-from support.harness import running
-from support.ports import kept_port
+from support.harness import in_front_of, running
+from support.ports import kept_port, stand_in
 
 ABOUT = {
     "version": "0.1.0",
@@ -122,3 +122,36 @@ def test_a_policy_that_cannot_be_read_hides_nothing_else(
 def test_a_flag_that_cannot_be_read_is_wrong_usage() -> None:
     assert run(["doctor", "--admin", "nowhere"], {}) == 2
     assert doctor.COMMAND.name == "doctor"
+
+
+@pytest.mark.parametrize(
+    ("check", "cause"),
+    [
+        ("Ollama", "Ollama at http://127.0.0.1:1 is not answering (connection refused)"),
+        ("models", "PLANNER cannot be served: neither qwen3:4b nor qwen3:8b is installed"),
+        ("state", "the state file: database or disk is full"),
+        ("cloud", "anthropic has no key, so none of its models can be asked: $KEY is not set"),
+    ],
+)
+def test_one_cause_is_one_finding(check: str, cause: str) -> None:
+    """Whether the running proxy has seen it as well or not."""
+    own, other = Finding(check, "as the check says it", "mend it"), Finding("service", "late", "x")
+    also = Finding("service", cause, "as the proxy says it")
+    assert doctor._once([own, also, other, own]) == (own, other)
+    assert doctor._once([also, other]) == (also, other)
+
+
+async def test_where_ollama_has_gone_one_finding_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with stand_in() as sim:
+        assert sim.port is not None
+        async with in_front_of(sim.port) as up:
+            await sim.stop()
+            await up.until(lambda: up.app.service.verdict().cause.startswith("Ollama at "))
+            words = ["doctor", "--json", "--listen", f"127.0.0.1:{up.port}"]
+            words += ["--admin", f"127.0.0.1:{up.admin_port}"]
+            await asyncio.to_thread(run, words, {"HOME": str(tmp_path)})
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    told = [row for row in findings if "Ollama" in row["cause"] or row["check"] == "service"]
+    assert [row["check"] for row in told] == ["Ollama"]

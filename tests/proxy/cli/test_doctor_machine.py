@@ -37,14 +37,14 @@ def test_an_old_sqlite_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "is older than 3.38.0" in found[1]
 
 
-def test_every_error_of_a_policy_file_is_a_finding(tmp_path: Path) -> None:
+def test_a_bad_policy_file_is_one_finding_however_much_is_wrong(tmp_path: Path) -> None:
     path = tmp_path / "policy.json"
     path.write_text('{"extends": "default", "rolls": {}, "globe": {}}')
-    found = [*doctor_machine.policy(look(tmp_path, settings={"policy": str(path)}))]
-    assert len(found) == 2
-    assert {(item[0], item[2]) for item in found if isinstance(item, Finding)} == {
-        ("policy", f"modelsplit check-config {path}")
-    }
+    [found] = doctor_machine.policy(look(tmp_path, settings={"policy": str(path)}))
+    assert isinstance(found, Finding)
+    assert found.cause.startswith(f"{path}: $.globe: unknown key")
+    assert found.cause.endswith(" (and 1 more)")
+    assert found.step == f"modelsplit check-config {path}"
 
 
 def test_a_clock_that_was_set_back_is_told(tmp_path: Path) -> None:
@@ -75,6 +75,29 @@ def test_a_state_directory_of_another_user_is_told(
     assert [*doctor_machine.state(look(tmp_path, stats={"ledger": {"error": None}}))] == []
     [found] = doctor_machine.state(look(tmp_path, stats={"ledger": {"error": "disk full"}}))
     assert found[1] == "the running proxy cannot write its state: disk full"
+
+
+def test_a_read_only_disk_is_told_as_that_and_not_as_a_full_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed: Any = SimpleNamespace(f_bavail=0, f_frsize=2**20, f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(os, "statvfs", lambda _: sealed)
+    assert [*doctor_machine.state(look(tmp_path))] == [
+        Finding(
+            "state",
+            f"the state directory {tmp_path / 'state'} is on a file system that is read-only",
+            f"findmnt -T {tmp_path}   # or modelsplit serve --state DIR",
+        )
+    ]
+
+
+def test_a_state_directory_below_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    [found] = doctor_machine.state(look(tmp_path))
+    assert isinstance(found, Finding)
+    assert found.cause.endswith(f"cannot be: {tmp_path / 'state'} is a file")
+    assert found.step == "modelsplit serve --state DIR"
 
 
 def test_a_disk_that_is_nearly_full_is_told(

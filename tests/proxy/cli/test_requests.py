@@ -119,7 +119,10 @@ async def test_one_call_is_explained(capsys: Capture) -> None:
         assert await of(up, "nobody/../?x") == 1
         assert capsys.readouterr() == (
             "",
-            'modelsplit: no call has the request id "nobody/../?x"\n',
+            (
+                'modelsplit: no call has the request id "nobody/../?x"; see the last ones with '
+                f"`modelsplit requests --admin 127.0.0.1:{up.admin_port}`\n"
+            ),
         )
 
 
@@ -205,7 +208,10 @@ def test_reading_changes_nothing(tmp_path: Path) -> None:
 def test_an_id_that_is_not_in_the_file(tmp_path: Path, capsys: Capture) -> None:
     with kept(tmp_path) as state:
         assert run("--state", state, "nobody") == 1
-        assert 'no call has the request id "nobody"' in capsys.readouterr().err
+        assert capsys.readouterr().err == (
+            'modelsplit: no call has the request id "nobody"; see the last ones with '
+            f"`modelsplit requests --state {state}`\n"
+        )
         assert run("--state", state, "--role", "boss") == 2
 
 

@@ -16,6 +16,7 @@ from modelsplit_proxy.config.settings import (
     Settings,
     read_settings,
     unknown_variables,
+    unused_upstream,
 )
 
 
@@ -354,3 +355,15 @@ def test_a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() -> 
         "MODEL_SPLIT_POLICY is no setting of ours; is it MODELSPLIT_POLICY?",
         "modelsplit_state is no setting of ours; is it MODELSPLIT_STATE?",
     ]
+
+
+def test_an_upstream_that_a_policy_with_hosts_does_not_ask_is_told() -> None:
+    hosts = {"a": "http://10.0.0.1:11434", "b": "http://10.0.0.2"}
+    assert unused_upstream(Address("10.0.0.9", 11434), hosts) == (
+        "--upstream http://10.0.0.9:11434 is not asked: the policy has hosts (a, b), and calls go "
+        "there; take it away, or name it among them"
+    )
+    # One of them, the default, which nobody has said, and a policy without hosts.
+    for upstream in (Address("10.0.0.2", 11434), Address("127.0.0.1", 11434)):
+        assert unused_upstream(upstream, hosts) is None
+    assert unused_upstream(Address("10.0.0.9", 11434), {}) is None

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import errno
+import os
+import sqlite3
 import stat
 from typing import TYPE_CHECKING
 
 import pytest
 
+from modelsplit_proxy.runtime import disk_trouble
 from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.migrations import SCHEMA_VERSION
-from modelsplit_proxy.storage.state_file import FILE_NAME, StateTroubleError, StoreError, open_state
+from modelsplit_proxy.storage.state_file import (
+    FILE_NAME,
+    StateTroubleError,
+    StoreError,
+    open_state,
+    what_hinders,
+)
 from support.stores import execute, locked, make_first_version, opened
 
 if TYPE_CHECKING:
@@ -137,8 +146,55 @@ def test_a_file_of_a_later_modelsplit_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_state_directory_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(StoreError, match=r"cannot be used.*give another directory with --state"):
+    with pytest.raises(StoreError) as refused:
         open_state(tmp_path / "state", Clock())
+    assert str(refused.value) == (
+        f"the state file {tmp_path / 'state' / FILE_NAME} cannot be used: {tmp_path / 'state'} is "
+        "a file, not a directory; give another directory with --state"
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "told"),
+    [
+        (errno.EROFS, StoreError, "; see `findmnt -T {}`; give another directory with --state"),
+        (errno.EACCES, StoreError, "; see `ls -ld {}`; give another directory with --state"),
+        (errno.ENOSPC, StateTroubleError, "; see `df -h {}`"),
+        (errno.EDQUOT, StateTroubleError, "; see `quota -s`"),
+    ],
+)
+def test_why_no_file_can_be_made_comes_with_what_to_do_about_that(
+    number: int,
+    kind: type[StoreError],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def create(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(state_file, "_create", create)
+    with pytest.raises(kind) as refused:
+        open_state(tmp_path, Clock())
+    assert str(refused.value).endswith(told.format(tmp_path))
+    assert os.strerror(number) in str(refused.value)
+
+
+def test_what_sqlite_may_not_write_is_told_as_the_machine_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = sqlite3.OperationalError("attempt to write a readonly database")
+    error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+    assert what_hinders(error, tmp_path / FILE_NAME) == ""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    monkeypatch.setattr(disk_trouble, "is_read_only", lambda _: True)
+    assert what_hinders(error, tmp_path / FILE_NAME) == (
+        f"Read-only file system; see `findmnt -T {tmp_path}`"
+    )
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    assert what_hinders(error, tmp_path / FILE_NAME) == (
+        f"No space left on device; see `df -h {tmp_path}`"
+    )
 
 
 def test_a_file_that_another_process_keeps_locked_is_refused_not_set_aside(
