@@ -193,7 +193,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using check-config' -l online -d 'a
 complete -c modelsplit -n '_shtab_modelsplit_using check-config' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using check-config' -l upstream -x -d 'the Ollama to stand in front of (default http://127.0.0.1:11434)'
 complete -c modelsplit -n '_shtab_modelsplit_using check-config; and test $_shtab_modelsplit_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d 'default: the file serve would use'
-complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a route -d 'Dry run: which role and model a call would get, and why. Exit 0: it would be asked; 1: it would be refused.'
+complete -c modelsplit -n '_shtab_modelsplit_using; and test $_shtab_modelsplit_npos -eq 0' -a route -d 'Dry run: which role and model a call would get, and why. Exit 0: it would be asked; 1: it would be refused, or, as the running proxy knows, none of its models is installed.'
 complete -c modelsplit -n '_shtab_modelsplit_using route' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using route' -l role -x -d 'the X-LLM-Role header a client would send'
 complete -c modelsplit -n '_shtab_modelsplit_using route' -l key -x -d 'the job, client or request by which an experiment picks the arm'

@@ -58,12 +58,10 @@ async def test_a_dry_run_tells_of_models_that_are_not_installed() -> None:
 
         pull = f"OLLAMA_HOST={up.sim.url} ollama pull"
         assert await shown("model=planner") == ([False, True], None)
+        missing = f"{pull} gemma3:12b && {pull} gpt-oss:20b"
         assert await shown("model=heavy") == (
             [False, False],
-            (
-                f"HEAVY cannot be served: none of its models is installed; try `{pull} gemma3:12b && "
-                f"{pull} gpt-oss:20b`"
-            ),
+            f"HEAVY cannot be served: none of its models is installed; try `{missing}`",
         )
         installed, text = await shown("model=qwen3:8")
         assert (installed, text) == (

@@ -321,8 +321,8 @@ def test_a_route_as_json_is_data(capsys: pytest.CaptureFixture[str]) -> None:
             "requested_model": "mistral",
             "route_reason": "header",
             "candidates": [
-                {"model": "mistral", "timeout_s": 60.0},
-                {"model": "gemma3:12b", "timeout_s": 60.0},
+                {"model": "mistral", "timeout_s": 60.0, "installed": None},
+                {"model": "gemma3:12b", "timeout_s": 60.0, "installed": None},
             ],
             "max_concurrent": 5,
             "max_wait_ms": 8000,
@@ -357,7 +357,7 @@ async def test_a_route_is_the_running_proxys_by_its_own_policy(
         assert told.out.splitlines() == [
             f"policy    {up.app._loaded.source} ({digest}), of the proxy at http://{admin}",
             'role      PLANNER  ("planner" is an alias of this role)',
-            "attempt 1 llama3.2:1b  (timeout 15 s)",
+            "attempt 1 llama3.2:1b  (timeout 15 s, not installed)",
             "attempt 2 qwen3:8b  (timeout 30 s)",
             "seats     1",
             "wait      at most 8 s",
