@@ -24,7 +24,8 @@ def test_every_field_of_an_attempt_is_described() -> None:
     [attempt] = rows.attempts_fields(answered())
     assert table("field of an attempt") == {
         *attempt,
-        *("error", "crowd", "crowd_at_end", "health", "trial", "returned_ms", "host", "placed"),
+        *("error", "crowd", "crowd_at_end", "health", "trial", "returned_ms", "gone_ms"),
+        *("host", "placed"),
     }
 
 

@@ -96,6 +96,10 @@ _LONG_BEYOND: Final = 1 / 3
 # A protected call is likely to come if it does so in one case of two.
 _LIKELY: Final = 0.5
 # Refusals of which a limit is the cause.
+# Where a call waits for others that run: while Ollama hangs or is away, it waits for Ollama.
+_FOR_OTHERS: Final = frozenset(
+    {Hold.ROLE_CAP, Hold.GLOBAL_CAP, Hold.MODEL_CAP, Hold.PARALLELISM, Hold.TURN}
+)
 _HELD: Final = frozenset({Reason.QUEUE_FULL, Reason.QUEUE_TIMEOUT})
 # One in so many calls that would be refused by forecast waits after all: the check on it.
 _FORECAST_CHECK: Final = 16
@@ -413,6 +417,10 @@ class Admission:
     def away(self, host: Host = DEFAULT_HOST, *, is_away: bool) -> None:
         """Whether calls for the host wait because nobody listens there."""
         self._by_host[host].away = is_away
+
+    def mute(self, host: Host = DEFAULT_HOST, *, is_mute: bool) -> None:
+        """Whether the host leaves what it is asked unanswered; nothing is decided with it."""
+        self._by_host[host].mute = is_mute
 
     def note_loaded(
         self, models: Mapping[str, bool], host: Host = DEFAULT_HOST, *, on_gpu: bool = False
@@ -855,6 +863,16 @@ class Admission:
 
     def why(self, ticket: Ticket) -> Hold:
         """What holds a waiting call back now."""
+        hold = self._why(ticket)
+        if hold not in _FOR_OTHERS or not self._pools[ticket.role].limits.counts_globally:
+            return hold
+        hosts = self._hosts if self.placement is None else self.placement.hosts_of(ticket)
+        if not hosts or not all(host.mute or host.away for host in hosts):
+            return hold
+        return Hold.AWAY if any(host.away for host in hosts) else Hold.MUTE
+
+    def _why(self, ticket: Ticket) -> Hold:
+        """The limit that holds it back."""
         hold = self._hard_hold(self._pools[ticket.role], ticket)
         if hold is not None:
             return hold

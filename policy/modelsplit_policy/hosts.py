@@ -39,6 +39,7 @@ class HostSeats:
         "installed",
         "loaded",
         "model_seats",
+        "mute",
         "overdue",
         "parallelism",
         "rules",
@@ -63,6 +64,8 @@ class HostSeats:
         self.running = 0
         # Nobody listens there just now, and calls wait for that to change.
         self.away = False
+        # Somebody listens and answers nothing: who waits for others waits for it.
+        self.mute = False
         # Calls that were started because they were overdue.
         self.overdue = 0
         self.by_model: dict[str, int] = {}

@@ -99,7 +99,7 @@ def behind_a_hang(refusal: Failure, role: Role, waited_s: float, upstream: str) 
 
 
 def after_an_outage(refusal: Failure, away_s: float) -> Failure:
-    """The refusal of a call for whose wait Ollama was away for so many seconds."""
+    """The refusal of a call for whose wait Ollama was away, or hung, for so many seconds."""
     text, retry, when = refusal.message.rpartition("; retry in ")
     away = f"; Ollama was away for {away_s:.1f} s of that"
     most = MESSAGE_MAX - len(f"{away}{retry}{when}")
@@ -125,6 +125,7 @@ def held_by(
         Hold.PARALLELISM: f"the machine takes {seats.useful} at once, {host} running",
         Hold.TURN: "others were before it",
         Hold.AWAY: "Ollama is away",
+        Hold.MUTE: "Ollama hangs",
         Hold.DRAINED: f"every host that may run {name} is drained",
     }
     return words[hold]

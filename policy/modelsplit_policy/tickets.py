@@ -43,6 +43,7 @@ class Hold(StrEnum):
     TURN = "turn"
     AWAY = "away"
     DRAINED = "drained"
+    MUTE = "mute"
 
 
 class Placed(StrEnum):

@@ -70,7 +70,7 @@ from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.limits.budgets import BudgetKeeper
 from modelsplit_proxy.limits.client_seats import ClientSeats
 from modelsplit_proxy.limits.own_ollamas import OwnOllamas, marks_of
-from modelsplit_proxy.metrics.buckets import FINE_S, LATENCY_S
+from modelsplit_proxy.metrics.buckets import LATENCY_S
 from modelsplit_proxy.metrics.budgets import BudgetMetrics
 from modelsplit_proxy.metrics.call_ended import CallEndedMetrics
 from modelsplit_proxy.metrics.calls import CallMetrics
@@ -201,7 +201,7 @@ class App:
         self.last_good = LastGood()
         self._limits()
         self._upstreams()
-        self.live = LiveCalls(clock)
+        self.live = LiveCalls(clock, self._is_loaded)
         self.jobs = self._job_keeper()
         self.monitor = self._monitor()
         self.log = RequestLog(sink, as_json=json_log)
@@ -252,6 +252,13 @@ class App:
         self.fleet: Fleet | None = None
         if not is_one:
             self._make_fleet()
+
+    def _is_loaded(self, model: str, shown: str | None) -> bool | None:
+        """Whether the host that is shown so has loaded a model; None: nobody knows."""
+        for host in self.hosts:
+            if host.shown == shown:
+                return host.loaded_models.loaded(model)
+        return None
 
     def _make_fleet(self) -> None:
         self.fleet = Fleet(self.hosts)
@@ -421,7 +428,7 @@ class App:
         self._documents = DocumentNames(self.lag)
         self._windows = Windows(self._documents.series, clock)
         self.metrics = CallMetrics(self.policy, self._documents)
-        self._recent = Recent(self.metrics.totals, FINE_S, clock)
+        self._recent = Recent(self.metrics.totals, self.metrics.answered, clock)
         self.service = Service(self._service_parts())
         self.metrics.registry.register(self._documents)
         self._costs = Costs(clock.wall(), self._pricing.table, self.metrics.model_label)
@@ -597,7 +604,6 @@ class App:
             target=self.target,
             monitor=self.monitor,
             installed=self.installed,
-            loaded_models=self._residency,
             live=self.live,
             recent=self._recent,
             lifecycle=self.lifecycle,

@@ -101,6 +101,32 @@ def test_reserved_seats_are_kept_among_all_hosts() -> None:
     assert ask(admission, role=Role.PLANNER).host == FAR
 
 
+def test_behind_calls_that_hang_with_ollama_one_waits_for_ollama() -> None:
+    admission = fleet(seats(n=1))
+    ask(admission, "n")
+    held = ask(admission, "n")
+    usual = admission.why(held)
+    assert usual is not Hold.MUTE
+    admission.mute(is_mute=True)
+    assert admission.why(held) is Hold.MUTE
+    admission.away(is_away=True)
+    assert admission.why(held) is Hold.AWAY
+    admission.away(is_away=False)
+    admission.mute(is_mute=False)
+    assert admission.why(held) is usual
+
+
+def test_while_one_of_its_hosts_answers_a_call_waits_for_others() -> None:
+    admission = fleet(seats(NEAR, 1), seats(FAR, 1))
+    ask(admission)
+    ask(admission)
+    held = ask(admission)
+    admission.mute(NEAR, is_mute=True)
+    assert admission.why(held) is not Hold.MUTE
+    admission.mute(FAR, is_mute=True)
+    assert admission.why(held) is Hold.MUTE
+
+
 def test_there_is_no_host_of_another_name() -> None:
     with pytest.raises(KeyError):
         fleet(seats()).host(NEAR)

@@ -62,6 +62,7 @@ def test_who_gets_no_seat_is_told_with_the_numbers(
         (Hold.PARALLELISM, "the machine takes 3 at once, 3 running"),
         (Hold.TURN, "others were before it"),
         (Hold.AWAY, "Ollama is away"),
+        (Hold.MUTE, "Ollama hangs"),
     ],
 )
 def test_the_limit_that_held_a_call_is_named_with_its_own_numbers(hold: Hold, words: str) -> None:

@@ -153,6 +153,10 @@ class Seats:
         del ticket
         return Crowd(Hold.ROLE_CAP, {}, {}, {}, {})
 
+    def gone_s(self, ticket: Ticket) -> float:
+        del ticket
+        return 0.0
+
     def leave(self, ticket: Ticket, report: Report | None = None) -> None:
         self.left.append(ticket)
         self.reports.append(report)

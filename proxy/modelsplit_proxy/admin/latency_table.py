@@ -11,13 +11,25 @@ if TYPE_CHECKING:
 
 
 def lines(latencies: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """``latencies``: by name and window. A process younger than a window has a shorter one."""
+    """``latencies``: by name and window.
+
+    A process younger than a window has a shorter one; windows that are the same are shown once.
+    """
+    latencies = {name: _distinct(by_window) for name, by_window in latencies.items()}
     windows = next(iter(latencies.values())).values()
     header = ["LATENCY, MS"]
     for window in windows:
         header += [f"N IN {_span(window['window_s'])}", "P95", "P99"]
     rows = [[name, *_cells(by_window.values())] for name, by_window in latencies.items()]
     return table([header, *rows], "<" + ">" * (len(header) - 1))
+
+
+def _distinct(by_window: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """Without those that reach back as far as one before them."""
+    first: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    for name, window in by_window.items():
+        first.setdefault(window["since"], (name, window))
+    return dict(first.values())
 
 
 def _cells(windows: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -29,6 +29,7 @@ from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.config.settings import other_than_default
 from modelsplit_proxy.metrics.copies import Copies
 from modelsplit_proxy.metrics.recent import LENGTH_S, NOW_S
+from modelsplit_proxy.records.live import LOADING
 from modelsplit_proxy.runtime import tasks
 from modelsplit_proxy.runtime.parts import parts
 
@@ -49,10 +50,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.lifecycle import Lifecycle
     from modelsplit_proxy.runtime.tasks import Tasks
     from modelsplit_proxy.storage.writer import Store
-    from modelsplit_proxy.watch.fleet import FleetLoadedModels, FleetProbe
+    from modelsplit_proxy.watch.fleet import FleetProbe
     from modelsplit_proxy.watch.health import HealthMonitor
     from modelsplit_proxy.watch.installed_models import InstalledModels
-    from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
     from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 
 logger = logging.getLogger("modelsplit")
@@ -80,7 +80,6 @@ class ServiceParts:
     target: UpstreamTarget
     monitor: HealthMonitor
     installed: InstalledModels
-    loaded_models: LoadedModelsWatch | FleetLoadedModels
     live: LiveCalls
     recent: Recent
     lifecycle: Lifecycle
@@ -360,9 +359,8 @@ class Service:
 
     def _silent(self) -> Iterator[Silent]:
         """Calls that may hang: not those whose model is still being loaded."""
-        loaded = self._parts.loaded_models.loaded
         for call in self._parts.live.silent(SILENT_S):
-            if call.silent_s is not None and loaded(canonical(call.model)) is not False:
+            if call.silent_s is not None and call.state != LOADING:
                 yield Silent(call.request_id, call.role or "-", call.model, call.silent_s)
 
     def _state_error(self) -> str:

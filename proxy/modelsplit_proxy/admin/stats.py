@@ -105,7 +105,11 @@ def standing_fields(parts: StatsParts) -> dict[str, Any]:
 def _recent(parts: StatsParts) -> dict[str, Any]:
     recent = parts.recent
     roles = {role: row.fields() for role, row in recent.roles().items()}
-    return {"window_s": round(recent.window_s, 3), "roles": roles}
+    return {
+        "window_s": round(recent.window_s, 3),
+        "roles": roles,
+        "unrouted": dict(recent.unrouted()),
+    }
 
 
 def _parallelism(parts: StatsParts) -> dict[str, Any]:

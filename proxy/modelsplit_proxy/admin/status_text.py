@@ -9,6 +9,7 @@ from modelsplit_policy.parallelism import Basis
 from modelsplit_policy.verdict import refused_by
 from modelsplit_proxy.admin import host_rows, latency_table
 from modelsplit_proxy.protocol import budget_text
+from modelsplit_proxy.records.live import no_answer
 from modelsplit_proxy.runtime import local_time
 from modelsplit_proxy.runtime.tasks import Watcher
 from modelsplit_proxy.runtime.text_table import table
@@ -26,6 +27,7 @@ def lines(stats: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from table([*_roles(stats)], "<>>><>>>>")
     yield from _failures(stats["recent"]["roles"])
+    yield from _unrouted(stats["recent"]["unrouted"])
     yield ""
     yield from latency_table.lines(stats["latencies"])
     yield ""
@@ -120,6 +122,12 @@ def _failures(recent: dict[str, dict[str, Any]]) -> Iterator[str]:
             yield f"left     {role}: {row['left']} by their clients"
 
 
+def _unrouted(reasons: dict[str, int]) -> Iterator[str]:
+    if reasons:
+        total = sum(reasons.values())
+        yield f"refused  before a role was known: {total} ({_counts(reasons)})"
+
+
 def _counts(counts: dict[str, int]) -> str:
     ordered = sorted(counts.items(), key=lambda item: -item[1])
     return ", ".join(f"{reason} {count}" for reason, count in ordered)
@@ -154,7 +162,7 @@ def _running(calls: list[dict[str, Any]]) -> Iterator[str]:
     """Those that do not wait in our line, the oldest first."""
     running = [call for call in calls if call["state"] != "queued"]
     for call in running[:_SHOWN_CALLS]:
-        silent = ", no answer yet" if call["silent_ms"] is not None else ""
+        silent = "" if call["silent_ms"] is None else f", {no_answer(call['state'])}"
         yield (
             f"running  {call['llm_role'] or '-'} {call['model'] or '-'} "
             f"{call['age_ms'] / 1000:.1f} s{silent}, {call['request_id'][:_ID_MAX]}"

@@ -439,6 +439,7 @@ class AttemptRun:
             refusal = await admission_queue.wait(ticket)
             if refusal is not None:
                 attempt.crowd_at_end = admission_queue.crowd(ticket)
+            attempt.gone_s = admission_queue.gone_s(ticket)
         attempt.seats = admission_queue.seats(ticket)
         if refusal is not None:
             self._record.queue_position = ticket.position

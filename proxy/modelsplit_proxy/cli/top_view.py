@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from modelsplit_proxy.records.explain import hold_in_words
+from modelsplit_proxy.records.live import no_answer
 from modelsplit_proxy.runtime import local_time
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def rows(stats: Mapping[str, Any], failed: Sequence[Mapping[str, Any]]) -> list[
 
 
 def _running(call: Mapping[str, Any]) -> Row:
-    note = "no answer yet" if call["silent_ms"] is not None else ""
+    note = "" if call["silent_ms"] is None else no_answer(call["state"])
     return Row(
         id=call["request_id"],
         kind="running",

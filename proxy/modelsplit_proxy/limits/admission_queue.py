@@ -73,8 +73,8 @@ class AdmissionQueue:
         self._look: tuple[float, asyncio.TimerHandle] | None = None
         # Of each host that is away, what those are told whose wait ends for that.
         self._away: dict[Host, Failure] = {}
-        # When Ollama was away last, from and until.
-        self._was_away = (-math.inf, -math.inf)
+        # When Ollama was away or hung last, from and until.
+        self._was_gone = (-math.inf, -math.inf)
         self._hanging: dict[Host, str] = {}
         # While all hosts hang, where one of them is.
         self._hangs = ""
@@ -147,9 +147,8 @@ class AdmissionQueue:
 
         Calls of the cloud have no seats of ours, and go on.
         """
-        if not self._away:
-            self._was_away = (self._clock.now(), math.inf)
         self._away[host] = away
+        self._note_gone()
         self._admission.away(host, is_away=True)
         # Who was about to go there may go elsewhere.
         if self._admission.placement is not None:
@@ -157,8 +156,8 @@ class AdmissionQueue:
 
     def go_on(self, host: Host = DEFAULT_HOST) -> None:
         """Somebody listens again."""
-        if self._away.pop(host, None) is not None and not self._away:
-            self._was_away = (self._was_away[0], self._clock.now())
+        self._away.pop(host, None)
+        self._note_gone()
         self._admission.away(host, is_away=False)
         self._fill()
 
@@ -170,6 +169,8 @@ class AdmissionQueue:
             self._hanging.pop(host, None)
         all_hang = len(self._hanging) == self._admission.host_count
         self._hangs = upstream or next(iter(self._hanging.values())) if all_hang else ""
+        self._note_gone()
+        self._admission.mute(host, is_mute=bool(upstream))
         if self._admission.placement is not None:
             self._fill()
 
@@ -237,9 +238,21 @@ class AdmissionQueue:
             return overload.behind_a_hang(refusal, ticket.role, now - ticket.arrived, self._hangs)
         if not is_away:
             return refusal
-        since, until = self._was_away
-        away_s = until - max(since, ticket.arrived)
-        return overload.after_an_outage(refusal, away_s) if away_s >= _AWAY_MIN_S else refusal
+        gone_s = self.gone_s(ticket)
+        return overload.after_an_outage(refusal, gone_s) if gone_s else refusal
+
+    def gone_s(self, ticket: Ticket) -> float:
+        """For how much of its wait Ollama was away or hung; 0: too little to explain it."""
+        since, until = self._was_gone
+        gone_s = min(until, self._clock.now()) - max(since, ticket.arrived)
+        return gone_s if gone_s >= _AWAY_MIN_S else 0.0
+
+    def _note_gone(self) -> None:
+        is_gone = bool(self._away or self._hangs)
+        if is_gone and self._was_gone[1] != math.inf:
+            self._was_gone = (self._clock.now(), math.inf)
+        elif not is_gone and self._was_gone[1] == math.inf:
+            self._was_gone = (self._was_gone[0], self._clock.now())
 
     def _fill(self) -> None:
         # A waiter whose task was cancelled in this same moment runs its ``finally`` and

@@ -20,7 +20,7 @@ from modelsplit_policy.failures import ERRORS
 from modelsplit_policy.model_names import ModelNames, canonical
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.metrics.buckets import FINE_S, LATENCY_S, WAIT_S
-from modelsplit_proxy.metrics.families import Counters, Histograms, Series
+from modelsplit_proxy.metrics.families import Counters, Histograms, KeptSeries, Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -37,20 +37,24 @@ OTHER: Final = "other"
 class Totals(NamedTuple):
     """What has been counted so far. ``calls``: by role; ``errors``: by role, code and reason.
 
-    ``answered``: by role, how long answered calls took, in the buckets of ``FINE_S``.
+    ``answered``: by role, how many answered calls took how long, as the series has it.
     """
 
     calls: Mapping[str, int]
     errors: Mapping[tuple[str, ...], int]
-    answered: Mapping[str, tuple[int, ...]]
+    answered: Mapping[Role, tuple[int, ...]]
 
 
 class CallMetrics:
-    """Counts ended calls, for the process's one registry and under the document's names."""
+    """Counts ended calls, for the process's one registry and under the document's names.
+
+    ``answered``: by role, how long answered calls took.
+    """
 
     def __init__(self, policy: Policy, documents: DocumentNames) -> None:
         self._documents = documents
         self.registry = CollectorRegistry()
+        self.answered: dict[Role, KeptSeries] = {}
         self._names = ModelNames()
         self._models = {canonical(model): model for model in _policy_models(policy)}
         self._define_histograms()
@@ -159,12 +163,13 @@ class CallMetrics:
                 family.at[role, outcome] = Series(LATENCY_S)
         for role in Role:
             # Of these quantiles are told, role by role.
-            self._duration.at[role, "ok"] = Series(FINE_S)
+            self._duration.at[role, "ok"] = self.answered[role] = KeptSeries(FINE_S)
             self._wait.at[role, "ok"] = Series(WAIT_S)
             self._upstream_wait.at[role,] = Series(WAIT_S)
             self._first_byte.at[role,] = Series(LATENCY_S)
         # The same observations under two names: counted once, so that no two figures differ.
         self._duration.at[Role.PLANNER, "ok"] = self._documents.planner
+        self.answered[Role.PLANNER] = self._documents.planner
 
     def call_ended(self, record: CallRecord) -> None:
         """Count one call that has ended, however it ended."""
@@ -198,7 +203,7 @@ class CallMetrics:
             calls[role] += int(count)
         errors = {labels: int(count) for labels, count in self._errors.at.items()}
         return Totals(
-            calls, errors, {role: tuple(self._duration.at[role, "ok"].counts) for role in Role}
+            calls, errors, {role: tuple(series.counts) for role, series in self.answered.items()}
         )
 
     def _loaded(self, record: CallRecord, loading: Loading, role: str, outcome: str) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
 
 from modelsplit_proxy.metrics.buckets import FINE_S, LATENCY_S, WAIT_S
-from modelsplit_proxy.metrics.families import Series
+from modelsplit_proxy.metrics.families import KeptSeries
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -46,16 +46,16 @@ class DocumentNames:
 
     def __init__(self, lag: LoopLag) -> None:
         self._lag = lag
-        self.job_e2e = Series(FINE_S)
-        self.planner = Series(FINE_S)
-        self.llm = Series(FINE_S)
-        self.tool = Series(FINE_S)
-        self.queue_wait = Series(FINE_S)
-        lags = Series(FINE_S)
+        self.job_e2e = KeptSeries(FINE_S)
+        self.planner = KeptSeries(FINE_S)
+        self.llm = KeptSeries(FINE_S)
+        self.tool = KeptSeries(FINE_S)
+        self.queue_wait = KeptSeries(FINE_S)
+        lags = KeptSeries(FINE_S)
         lag.listen(lags.observe)
         series = (self.job_e2e, self.planner, self.llm, self.tool, self.queue_wait, lags)
         names = (*_HISTOGRAMS, LAG)
-        self.series: Mapping[str, Series] = dict(zip(names, series, strict=True))
+        self.series: Mapping[str, KeptSeries] = dict(zip(names, series, strict=True))
 
     def collect(self) -> Iterator[Metric]:
         for name, (text, edges) in _HISTOGRAMS.items():
@@ -67,7 +67,7 @@ class DocumentNames:
         )
 
 
-def _in_milliseconds(name: str, text: str, edges: tuple[float, ...], series: Series) -> Metric:
+def _in_milliseconds(name: str, text: str, edges: tuple[float, ...], series: KeptSeries) -> Metric:
     bounds = [*(f"{edge * 1000:g}" for edge in edges), "+Inf"]
     buckets = list(zip(bounds, series.upto(edges), strict=True))
     family = HistogramMetricFamily(name, f"{text} Milliseconds.")

@@ -11,10 +11,10 @@ count, or a collector reads what others hold, and prometheus_client renders: not
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections import defaultdict
+from collections import defaultdict, deque
 from functools import partial
-from itertools import accumulate
-from typing import TYPE_CHECKING
+from itertools import accumulate, islice
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from prometheus_client.registry import CollectorRegistry
 
 Labels = tuple[str, ...]
+# Of so many values a quantile is exact.
+KEPT: Final = 500
 
 
 class Counters:
@@ -54,18 +56,27 @@ class Counters:
 class Series:
     """One series of a histogram: how many values fell between its edges, and their sum."""
 
-    __slots__ = ("counts", "edges", "total")
+    __slots__ = ("_counts", "_total", "edges")
 
     def __init__(self, edges: tuple[float, ...]) -> None:
         self.edges = edges
-        self.counts = [0] * (len(edges) + 1)
-        self.total = 0.0
+        self._counts = [0] * (len(edges) + 1)
+        self._total = 0.0
+
+    @property
+    def counts(self) -> list[int]:
+        """How many values fell between two edges, and beyond the last."""
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        return self._total
 
     def observe(self, value: float) -> None:
         if not 0 <= value < LIMIT:
             return  # no quantity: it would spoil the sum for good
-        self.counts[bisect_left(self.edges, value)] += 1
-        self.total += value
+        self._counts[bisect_left(self.edges, value)] += 1
+        self._total += value
 
     def upto(self, edges: tuple[float, ...]) -> list[int]:
         """How many were counted up to each of ``edges``, and in all; they are among its own."""
@@ -74,6 +85,49 @@ class Series:
             return upto
         at = dict(zip(self.edges, upto, strict=False))
         return [*(at[edge] for edge in edges), upto[-1]]
+
+
+class KeptSeries(Series):
+    """A series that keeps its last values too, so that a quantile of few is one of them.
+
+    What is observed is only noted, and counted when somebody reads: now and then at least, for
+    until then it is held.
+    """
+
+    __slots__ = ("_last", "_new")
+
+    def __init__(self, edges: tuple[float, ...]) -> None:
+        super().__init__(edges)
+        self._new: list[float] = []
+        self._last: deque[float] = deque(maxlen=KEPT)
+
+    @property
+    def counts(self) -> list[int]:
+        self._count()
+        return self._counts
+
+    @property
+    def total(self) -> float:
+        self._count()
+        return self._total
+
+    def observe(self, value: float) -> None:
+        if not 0 <= value < LIMIT:
+            return
+        self._new.append(value)
+
+    def last(self, count: int) -> list[float] | None:
+        """The last so many values, in order of size; None: so many are not kept."""
+        self._count()
+        if count > len(self._last):
+            return None
+        return sorted(islice(self._last, len(self._last) - count, None))
+
+    def _count(self) -> None:
+        new, self._new = self._new, []
+        for value in new:
+            super().observe(value)
+        self._last.extend(new)
 
 
 class Histograms:

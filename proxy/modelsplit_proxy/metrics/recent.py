@@ -8,20 +8,20 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from dataclasses import dataclass
-from itertools import accumulate
-from operator import sub
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.failures import ErrorCode
 from modelsplit_policy.verdict import is_trouble
 from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.metrics.calls import OTHER
 from modelsplit_proxy.metrics.copies import Copies
-from modelsplit_proxy.metrics.windows import quantile
+from modelsplit_proxy.metrics.windows import Quantiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from modelsplit_proxy.metrics.calls import Totals
+    from modelsplit_proxy.metrics.families import KeptSeries
     from modelsplit_proxy.runtime.clock import Clock
 
 LENGTH_S: Final = 300.0
@@ -60,13 +60,13 @@ class RoleRecently:
 
 
 class Recent:
-    """Keeps copies of what ``totals`` says. ``edges``: of its counts of answered calls."""
+    """Keeps copies of what ``totals`` says. ``answered``: what it counts of answered calls."""
 
     def __init__(
-        self, totals: Callable[[], Totals], edges: tuple[float, ...], clock: Clock
+        self, totals: Callable[[], Totals], answered: Mapping[Role, KeptSeries], clock: Clock
     ) -> None:
         self._totals = totals
-        self._edges = edges
+        self._answered = answered
         self._clock = clock
         self._copies: Copies[Totals] = Copies(LENGTH_S)
         self.keep()
@@ -80,6 +80,15 @@ class Recent:
     def keep(self) -> None:
         """Keep a copy of what is counted now."""
         self._copies.keep(self._clock.now(), self._totals())
+
+    def unrouted(self) -> Mapping[str, int]:
+        """By reason: calls that were refused before they had a role, in the same time."""
+        _, before = self._copies.oldest(self._clock.now())
+        counts: Counter[str] = Counter()
+        for code, reason, count in _errors(OTHER, self._totals(), before):
+            if not _is_gone(code):
+                counts[reason] += count
+        return counts
 
     @property
     def window_s(self) -> float:
@@ -108,15 +117,15 @@ class Recent:
 
     def _role(self, role: Role, now: Totals, before: Totals, lately: Totals) -> RoleRecently:
         failed, refused = _by_reason(role, now, before)
-        upto = list(accumulate(map(sub, now.answered[role], before.answered[role])))
+        took = Quantiles(self._answered[role], before.answered[role])
         return RoleRecently(
             calls=now.calls.get(role, 0) - before.calls.get(role, 0),
             failed=failed,
             refused=refused,
             left=sum(count for code, _, count in _errors(role, now, before) if _is_gone(code)),
             failed_now=sum(_by_reason(role, now, lately)[0].values()),
-            p50_s=quantile(self._edges, upto, 0.5),
-            p95_s=quantile(self._edges, upto, 0.95),
+            p50_s=took.at(0.5),
+            p95_s=took.at(0.95),
         )
 
 
@@ -130,7 +139,7 @@ def _by_reason(role: Role, now: Totals, before: Totals) -> tuple[Counter[str], C
     return failed, refused
 
 
-def _errors(role: Role, now: Totals, before: Totals) -> Iterator[tuple[str, str, int]]:
+def _errors(role: str, now: Totals, before: Totals) -> Iterator[tuple[str, str, int]]:
     for (whose, code, reason), count in now.errors.items():
         more = count - before.errors.get((whose, code, reason), 0)
         if whose == role and more:

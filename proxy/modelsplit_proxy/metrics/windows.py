@@ -1,8 +1,9 @@
 """Quantiles of what was counted lately: over the last five minutes and the last five hours.
 
 A series only ever counts up. So a copy of its counts is kept now and then, and what happened
-since is the difference: nothing is done when a value is observed. A figure is as fine as the
-series' buckets, and begins with the process: how far back it reaches is told with it.
+since is the difference: nothing is done when a value is observed. A figure of a few hundred values
+is one of them, of more it is as fine as the series' buckets; it begins with the process, and how
+far back it reaches is told with it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from itertools import accumulate
+from math import ceil
 from operator import sub
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +21,7 @@ from modelsplit_proxy.runtime.clock import rfc3339
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from modelsplit_proxy.metrics.families import Series
+    from modelsplit_proxy.metrics.families import KeptSeries
     from modelsplit_proxy.runtime.clock import Clock
 
 LENGTHS_S: Final = (("5m", 300.0), ("5h", 18000.0))
@@ -36,7 +38,7 @@ Counts = tuple[int, ...]
 class Windows:
     """Keeps what was counted in each of ``series`` (seconds), by name."""
 
-    def __init__(self, series: Mapping[str, Series], clock: Clock) -> None:
+    def __init__(self, series: Mapping[str, KeptSeries], clock: Clock) -> None:
         self._series = series
         self._clock = clock
         self._windows: dict[str, Copies[Mapping[str, Counts]]] = {
@@ -65,17 +67,33 @@ class Windows:
             since, before = window.oldest(now)
             covered = {"since": rfc3339(wall - (now - since)), "window_s": round(now - since, 3)}
             for name, series in self._series.items():
-                upto = list(accumulate(map(sub, series.counts, before[name])))
-                out[name][label] = covered | _figures(series.edges, upto)
+                out[name][label] = covered | _figures(series, before[name])
         return out
 
 
-def _figures(edges: Sequence[float], upto: Sequence[int]) -> dict[str, Any]:
-    values = ((name, quantile(edges, upto, q)) for name, q in _QUANTILES)
+def _figures(series: KeptSeries, before: Counts) -> dict[str, Any]:
+    found = Quantiles(series, before)
+    values = ((name, found.at(q)) for name, q in _QUANTILES)
     return {
-        "n": upto[-1],
+        "n": found.count,
         **{name: None if value is None else round(value * 1000, 3) for name, value in values},
     }
+
+
+class Quantiles:
+    """Of what ``series`` has counted since its counts were ``before``. ``count``: how many."""
+
+    def __init__(self, series: KeptSeries, before: Counts) -> None:
+        self._edges = series.edges
+        self._upto = list(accumulate(map(sub, series.counts, before)))
+        self.count: int = self._upto[-1]
+        self._values = series.last(self.count)
+
+    def at(self, q: float) -> float | None:
+        """The value of that rank, or of many about that; None: nothing was counted."""
+        if not self._values:
+            return quantile(self._edges, self._upto, q)
+        return self._values[max(0, ceil(q * self.count) - 1)]
 
 
 def quantile(edges: Sequence[float], upto: Sequence[int], q: float) -> float | None:

@@ -129,6 +129,8 @@ def of_attempt(attempt: Attempt, started: float) -> dict[str, Any]:
         out["crowd"] = attempt.crowd._asdict()
     if attempt.crowd_at_end is not None:
         out["crowd_at_end"] = attempt.crowd_at_end._asdict()
+    if attempt.gone_s:
+        out["gone_ms"] = round(attempt.gone_s * 1000, 3)
     if attempt.host is not None:
         out["host"] = attempt.host
     if attempt.placed is not None:

@@ -40,6 +40,7 @@ _HOLDS: Final = MappingProxyType(
         "turn": "it was not its turn",
         "away": "Ollama was away",
         "drained": "every host that may run it was drained",
+        "mute": "Ollama hung, and with it the calls that had a seat",
     }
 )
 _NO_FALLBACK: Final = MappingProxyType(
@@ -199,6 +200,8 @@ def _queue(attempt: Mapping[str, Any]) -> Iterator[str]:
     if seated is not None:
         waits = crowd is not None or returned
         waited = f"got a seat after {_s(seated - asked)} in line" if waits else "got a seat at once"
+        if attempt.get("gone_ms"):
+            waited += f", for {_s(attempt['gone_ms'])} of which Ollama did not answer"
         yield _at(seated, f"{waited}{_limits(attempt['seats'])}")
     else:
         yield from _left(attempt)

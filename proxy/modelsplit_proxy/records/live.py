@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from modelsplit_policy.call import State
+from modelsplit_policy.model_names import canonical
+from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.records import rows
 from modelsplit_proxy.records.query_error import RUNNING
 from modelsplit_proxy.records.record import NAME_MAX
@@ -19,8 +22,22 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
 
 
+# The state of a call that waits for its model to be loaded, as far as that is known.
+LOADING: Final = "loading"
+
+
+def no_answer(state: str) -> str:
+    """Why nothing has come of a running call in that state, in words, as far as it is known."""
+    return "loading its model" if state == LOADING else "no answer yet"
+
+
+def _nobody_knows(model: str, host: str | None) -> bool | None:
+    del model, host
+    return None
+
+
 class LiveCall(NamedTuple):
-    """A running call. ``role`` None: it has none yet. ``state``: as of ``policy: call``.
+    """A running call. ``role`` None: it has none. ``state``: as of ``policy: call``, or LOADING.
 
     ``silent_s``: how long it has waited for its answer to begin; None: it has begun, or the
     call was not sent. ``tokens``: what has come of a stream, each piece of it counted as one, and
@@ -39,10 +56,17 @@ class LiveCall(NamedTuple):
 
 
 class LiveCalls:
-    """The records of running calls. Ids are the clients': two calls may share one."""
+    """The records of running calls. Ids are the clients': two calls may share one.
 
-    def __init__(self, clock: Clock) -> None:
+    ``loaded``: whether a model, by its canonical name, is loaded on the host of that name, None of
+    the only one; None: nobody knows.
+    """
+
+    def __init__(
+        self, clock: Clock, loaded: Callable[[str, str | None], bool | None] = _nobody_knows
+    ) -> None:
         self._clock = clock
+        self._loaded = loaded
         self._records: dict[int, CallRecord] = {}
 
     def __len__(self) -> int:
@@ -75,14 +99,14 @@ class LiveCalls:
     def calls(self) -> list[LiveCall]:
         """All running calls, the oldest first."""
         now = self._clock.now()
-        return [_live(record, now) for record in self._records.values()]
+        return [self._live(record, now) for record in self._records.values()]
 
     def silent(self, least_s: float) -> list[LiveCall]:
         """Those that have waited at least so long for their answer to begin, the oldest first."""
         now = self._clock.now()
         waits = ((record, _silent_s(record, now)) for record in self._records.values())
         return [
-            _live(record, now)
+            self._live(record, now)
             for record, wait_s in waits
             if wait_s is not None and wait_s >= least_s
         ]
@@ -121,24 +145,32 @@ class LiveCalls:
         if fields["planner_latency_ms"] is not None:
             fields["planner_latency_ms"] = so_far_ms
         return fields | {
+            "state": self._state(record),
             "ts": rfc3339(record.started_wall + so_far_s),
             "outcome": RUNNING,
             "call_e2e_latency_ms": so_far_ms,
             "llm_queue_wait_ms": round((record.queue_wait_s + _waits_s(record, now)) * 1000, 3),
         }
 
+    def _live(self, record: CallRecord, now: float) -> LiveCall:
+        return LiveCall(
+            record.request_id,
+            None if record.routing is None else record.routing.role,
+            record.model,
+            self._state(record),
+            now - record.started,
+            _silent_s(record, now),
+            record.client,
+            *_tokens(record, now),
+        )
 
-def _live(record: CallRecord, now: float) -> LiveCall:
-    return LiveCall(
-        record.request_id,
-        None if record.routing is None else record.routing.role,
-        record.model,
-        str(record.call.state),
-        now - record.started,
-        _silent_s(record, now),
-        record.client,
-        *_tokens(record, now),
-    )
+    def _state(self, record: CallRecord) -> str:
+        if record.call.state is State.DISPATCHED and record.routing is not None:
+            attempt = record.attempts[-1]
+            is_here = record.routing.provider is Provider.LOCAL
+            if is_here and self._loaded(canonical(attempt.model), attempt.host) is False:
+                return LOADING
+        return str(record.call.state)
 
 
 def _may_fit(record: CallRecord, query: Query) -> bool:

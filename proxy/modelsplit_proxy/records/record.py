@@ -49,6 +49,7 @@ class Attempt:
     ``seats``: the limits when it got its seat or was refused; ``crowd``: who was there when
     it found no free one, and when its wait ended for nothing. ``trial``: it tried an open
     breaker. ``returned``: when it had a seat, found nobody who listened, and went back in line.
+    ``gone_s``: for how much of its wait for a seat Ollama was away or hung.
     ``stream``: what has come of its stream, while it comes. ``host``: the name of the host that it
     went to; None: there is one, or it went to none. ``placed``: what decided for that host.
     """
@@ -70,6 +71,7 @@ class Attempt:
     crowd_at_end: Crowd | None = None
     trial: bool = False
     returned: tuple[float, ...] = ()
+    gone_s: float = 0.0
     stream: Tail | None = None
     host: str | None = None
     placed: Placed | None = None

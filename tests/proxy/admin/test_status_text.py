@@ -27,7 +27,7 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
         "notes": [{"text": "by the way", "next": ""}],
         "next": "mend",
     }
-    stats["recent"] |= {"window_s": 300.4}
+    stats["recent"] |= {"window_s": 300.4, "unrouted": {"unknown_role": 1, "bad_json": 2}}
     stats["recent"]["roles"]["CHAT"] |= {
         "calls": 9,
         "failed": 3,
@@ -46,7 +46,7 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
             "silent_ms": silent_ms,
         }
         for number, (state, silent_ms) in enumerate(
-            [("queued", None), ("dispatched", 5.0), *[("streaming", None)] * 10]
+            [("queued", None), ("dispatched", 5.0), ("loading", 5.0), *[("streaming", None)] * 9]
         )
     ]
     lines = list(status_text.lines(stats))
@@ -69,7 +69,9 @@ async def test_the_verdict_comes_first_and_the_reasons_of_failures_stand_below_t
         "refused  CHAT: bad_json 4 (what its clients sent)",
         "left     CHAT: 2 by their clients",
         "running  CHAT m 12.3 s, no answer yet, request-numb",
+        "running  CHAT m 12.3 s, loading its model, request-numb",
         "running  CHAT m 12.3 s, request-numb",
+        "refused  before a role was known: 3 (bad_json 2, unknown_role 1)",
         "running  … and 1 more",
     ):
         assert line in lines

@@ -67,6 +67,9 @@ def test_who_runs_comes_first_then_who_waits_then_who_failed() -> None:
 def test_a_call_that_has_no_answer_yet_says_so() -> None:
     [row] = rows({"running": [RUNNING | {"silent_ms": 300.0}], "waiters": []}, [])
     assert row.note == "no answer yet"
+    loading = RUNNING | {"silent_ms": 300.0, "state": "loading"}
+    [row] = rows({"running": [loading], "waiters": []}, [])
+    assert row.note == "loading its model"
 
 
 def test_sorting_goes_through_every_order_and_begins_anew() -> None:

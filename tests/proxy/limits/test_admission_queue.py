@@ -326,6 +326,8 @@ async def test_who_waited_while_ollama_was_away_is_told_for_how_long() -> None:
     back = under.clock.now() + 1.0
     await until(lambda: under.clock.now() >= back)
     under.admission_queue.go_on()
+    [ticket] = under.admission_queue._waiting
+    assert under.admission_queue.gone_s(ticket) >= 0.5
     refusal = await waiting
     assert refusal is not None
     assert re.search(r"; Ollama was away for [\d.]+ s of that; retry in \d+ s$", refusal.message)
@@ -334,6 +336,24 @@ async def test_who_waited_while_ollama_was_away_is_told_for_how_long() -> None:
     assert refusal is not None
     assert "away" not in refusal.message
     under.admission_queue.leave(first)
+
+
+async def test_who_waited_while_ollama_hung_and_is_served_says_for_how_long() -> None:
+    under = Under()
+    first = under.seated()
+    arrived = under.ticket()
+    waiting = await under.waiter(arrived)
+    under.admission_queue.hangs("http://127.0.0.1:11434")
+    assert under.admission_queue.crowd(arrived).hold is Hold.MUTE
+    later = under.clock.now() + 1.0
+    await until(lambda: under.clock.now() >= later)
+    assert under.admission_queue.gone_s(arrived) >= 0.5
+    under.admission_queue.hangs("")
+    assert under.admission_queue.crowd(arrived).hold is Hold.ROLE_CAP
+    under.admission_queue.leave(first)
+    assert await waiting is None
+    assert under.admission_queue.gone_s(arrived) >= 0.5
+    assert under.admission_queue.gone_s(under.ticket()) == 0.0
 
 
 async def test_who_finds_no_place_behind_a_hang_is_told_so() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 
-from modelsplit_proxy.metrics.families import Counters, Histograms
+from modelsplit_proxy.metrics.families import KEPT, Counters, Histograms, KeptSeries, Series
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -78,3 +78,24 @@ def test_what_is_no_quantity_is_not_observed(value: float) -> None:
         wait.at[()].observe(observed)
     assert "wait_count 1.0" in lines(registry)
     assert "wait_sum 0.5" in lines(registry)
+
+
+@given(st.lists(st.one_of(st.sampled_from(EDGES), st.floats(0, 5))))
+def test_a_series_that_keeps_its_values_counts_as_any_other(values: Iterable[float]) -> None:
+    series, kept = Series(EDGES), KeptSeries(EDGES)
+    for value in (*values, math.nan, -1.0):
+        series.observe(value)
+        kept.observe(value)
+        assert (kept.total, kept.counts) == (series.total, series.counts)
+    assert kept.upto(EDGES) == series.upto(EDGES)
+
+
+def test_the_last_values_are_kept_and_no_more() -> None:
+    kept = KeptSeries(EDGES)
+    assert kept.last(0) == []
+    for number in range(KEPT + 10):
+        kept.observe(float(KEPT + 10 - number))
+    assert kept.last(3) == [1.0, 2.0, 3.0]
+    assert kept.last(KEPT) == [float(number) for number in range(1, KEPT + 1)]
+    assert kept.last(KEPT + 1) is None
+    assert sum(kept.counts) == KEPT + 10

@@ -8,6 +8,7 @@ from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.metrics.buckets import FINE_S
 from modelsplit_proxy.metrics.calls import Totals
+from modelsplit_proxy.metrics.families import KeptSeries
 from modelsplit_proxy.metrics.recent import Recent, RoleRecently
 
 
@@ -19,8 +20,8 @@ class World:
         self.at = 0.0
         self.calls: dict[str, int] = {}
         self.errors: dict[tuple[str, ...], int] = {}
-        self.counts = [0] * (len(FINE_S) + 1)
-        self.recent = Recent(self.totals, FINE_S, self)
+        self.took = {role: KeptSeries(FINE_S) for role in Role}
+        self.recent = Recent(self.totals, self.took, self)
 
     def now(self) -> float:
         return 1000.0 + self.at
@@ -29,16 +30,14 @@ class World:
         return 0.0
 
     def totals(self) -> Totals:
-        none = (0,) * len(self.counts)
-        answered: dict[str, tuple[int, ...]] = dict.fromkeys(Role, none)
-        answered[Role.PLANNER] = tuple(self.counts)
+        answered = {role: tuple(series.counts) for role, series in self.took.items()}
         return Totals(dict(self.calls), dict(self.errors), answered)
 
-    def answered(self, *at: int) -> None:
-        """Answered planners, by the number of their bucket."""
-        for bucket in at:
+    def answered(self, *took_s: float) -> None:
+        """Answered planners."""
+        for value in took_s:
             self.calls["PLANNER"] = self.calls.get("PLANNER", 0) + 1
-            self.counts[bucket] += 1
+            self.took[Role.PLANNER].observe(value)
 
     def failed(self, code: ErrorCode, reason: Reason, count: int = 1) -> None:
         key = ("PLANNER", code, reason)
@@ -63,12 +62,11 @@ def test_before_the_first_call_there_is_nothing() -> None:
 
 def test_a_young_process_says_how_far_back_it_looks() -> None:
     world = World()
-    world.answered(3, 3, 3)
+    world.answered(3.25, 0.75, 2.5)
     world.at = 42.0
     assert world.recent.window_s == 42.0
     assert world.planner.calls == 3
-    assert world.planner.p50_s is not None
-    assert FINE_S[2] < world.planner.p50_s <= FINE_S[3]
+    assert (world.planner.p50_s, world.planner.p95_s) == (2.5, 3.25)
 
 
 def test_failures_are_told_by_reason_and_apart_from_what_clients_did() -> None:
@@ -99,6 +97,33 @@ def test_after_a_minute_a_failure_is_not_of_now_and_after_five_it_is_forgotten()
     world.pass_to(330)
     assert (world.planner.calls, world.planner.failed) == (0, {})
     assert world.recent.window_s == 300.0
+
+
+def test_of_a_shorter_time_what_was_before_is_left_out() -> None:
+    world = World()
+    world.failed(ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL, 2)
+    world.pass_to(20)
+    world.failed(ErrorCode.TIMEOUT_LOCAL, Reason.ROLE_TIMEOUT)
+    planner = world.recent.roles(10.0, 10.0)[Role.PLANNER]
+    assert (planner.calls, planner.failed) == (1, {"role_timeout": 1})
+
+
+def test_all_failures_are_counted_and_none_of_clients() -> None:
+    world = World()
+    world.failed(ErrorCode.OVERLOAD_THROTTLED, Reason.QUEUE_FULL, 2)
+    world.failed(ErrorCode.BAD_REQUEST, Reason.BAD_HEADER)
+    world.failed(ErrorCode.CLIENT_GONE, Reason.STREAMING)
+    assert world.recent.failed() == 2
+
+
+def test_what_was_refused_before_it_had_a_role_is_told_by_reason() -> None:
+    world = World()
+    world.errors["other", ErrorCode.BAD_REQUEST, Reason.BAD_JSON] = 2
+    world.errors["other", ErrorCode.BAD_REQUEST, Reason.UNKNOWN_ROLE] = 1
+    world.errors["other", ErrorCode.CLIENT_GONE, Reason.QUEUED] = 1
+    assert world.recent.unrouted() == {"bad_json": 2, "unknown_role": 1}
+    world.pass_to(400)
+    assert world.recent.unrouted() == {}
 
 
 def test_what_is_kept_does_not_grow() -> None:

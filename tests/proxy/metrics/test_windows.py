@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsplit_proxy.metrics.buckets import FINE_S, GROWTH
-from modelsplit_proxy.metrics.families import Series
-from modelsplit_proxy.metrics.windows import Windows, quantile
+from modelsplit_proxy.metrics.families import KEPT, KeptSeries
+from modelsplit_proxy.metrics.windows import Quantiles, Windows, quantile
 from support.fake_time import passes
 
 
@@ -35,7 +35,7 @@ class World:
 
     def __init__(self) -> None:
         self.clock = Told()
-        self.series = Series(FINE_S)
+        self.series = KeptSeries(FINE_S)
         self.windows = Windows({"wait": self.series}, self.clock)
 
     def pass_to(self, at: float) -> None:
@@ -61,7 +61,7 @@ def test_a_young_process_has_short_windows_and_says_so() -> None:
         shown = world.shown(window)
         assert (shown["n"], shown["window_s"]) == (1, 42.0)
         assert shown["since"] == "2026-11-23T00:29:03.000Z"
-        assert shown["p95"] == pytest.approx(2000, rel=0.05)
+        assert (shown["p95"], shown["p99"]) == (2000, 2000)
 
 
 def test_what_is_older_than_a_window_is_not_in_it() -> None:
@@ -72,8 +72,8 @@ def test_what_is_older_than_a_window_is_not_in_it() -> None:
     world.pass_to(330.0)
     assert world.shown("5m") == {
         "n": 1,
-        "p95": pytest.approx(1000, rel=0.05),
-        "p99": pytest.approx(1000, rel=0.05),
+        "p95": 1000,
+        "p99": 1000,
         "since": "2026-11-23T00:29:33.000Z",
         "window_s": 300.0,
     }
@@ -146,10 +146,34 @@ def test_a_quantile_is_in_its_bucket_by_its_share(
 def test_a_quantile_is_within_five_per_cent_of_the_value_of_that_rank(
     values: list[float], q: float
 ) -> None:
-    series = Series(FINE_S)
+    series = KeptSeries(FINE_S)
     for value in values:
         series.observe(value)
     exact = sorted(values)[math.ceil(q * len(values)) - 1]
     shown = quantile(series.edges, list(accumulate(series.counts)), q)
     assert shown is not None
     assert exact / GROWTH - 1e-9 <= shown <= exact * GROWTH + 1e-9
+
+
+@given(st.lists(st.floats(0.001, 3000), min_size=1, max_size=60), st.sampled_from([0.5, 0.95]))
+def test_a_quantile_of_few_is_one_of_them(values: list[float], q: float) -> None:
+    series = KeptSeries(FINE_S)
+    series.observe(7.0)
+    before = tuple(series.counts)
+    for value in values:
+        series.observe(value)
+    found = Quantiles(series, before)
+    assert found.count == len(values)
+    assert found.at(q) == sorted(values)[math.ceil(q * len(values)) - 1]
+
+
+def test_a_quantile_of_many_is_of_the_buckets() -> None:
+    series = KeptSeries(FINE_S)
+    nothing = tuple(series.counts)
+    for number in range(KEPT + 1):
+        series.observe(1.0 + number / 1000)
+    many = Quantiles(series, nothing)
+    median = many.at(0.5)
+    assert many.count == KEPT + 1
+    assert median is not None
+    assert median == pytest.approx(1.0 + KEPT / 2000, rel=GROWTH - 1)

@@ -118,7 +118,7 @@ def test_a_second_attempt_without_a_seat_is_told() -> None:
 
 
 def test_an_attempt_tells_its_failure_its_line_and_its_trial() -> None:
-    attempt = Attempt("m", 1.0, crowd=CROWD, crowd_at_end=CROWD, trial=True)
+    attempt = Attempt("m", 1.0, crowd=CROWD, crowd_at_end=CROWD, trial=True, gone_s=0.75)
     attempt.failure = Failure(ErrorCode.OVERLOAD_THROTTLED, Reason.SHED, "no", "Shed")
     attempt.seats = Seats(2, 2, 5, 6, 1, None, 6, "CRITICAL: late")
     assert decisions.of_attempt(attempt, 1.0) == {
@@ -127,6 +127,7 @@ def test_an_attempt_tells_its_failure_its_line_and_its_trial() -> None:
         "trial": True,
         "crowd": CROWD._asdict(),
         "crowd_at_end": CROWD._asdict(),
+        "gone_ms": 750.0,
     }
 
 

@@ -108,6 +108,15 @@ def test_a_call_that_found_nobody_and_went_back_in_line() -> None:
     ) in text
 
 
+def test_a_call_that_waited_for_ollama_rather_than_for_others_says_so() -> None:
+    record = answered()
+    [attempt] = record.attempts
+    attempt.crowd, attempt.gone_s = CROWD._replace(hold=Hold.MUTE), 0.42
+    text = told(record)
+    assert "found no seat: Ollama hung, and with it the calls that had a seat (mute)" in text
+    assert "got a seat after 0.500 s in line, for 0.420 s of which Ollama did not answer" in text
+
+
 def test_a_call_that_could_not_connect_was_not_sent() -> None:
     assert "0.000 s  connecting to the upstream\n" in told(fallen_back())
 

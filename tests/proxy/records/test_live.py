@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from modelsplit_policy.call import Event
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.protocol.stream_end import Tail
 from modelsplit_proxy.records import live as module
-from modelsplit_proxy.records.live import LiveCalls
+from modelsplit_proxy.records.live import LiveCalls, no_answer
 from modelsplit_proxy.records.query import Query
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.records.request_log import text
@@ -40,6 +41,41 @@ def test_a_running_call_is_told_as_far_as_it_is() -> None:
         250.0,
         None,
     )
+
+
+@pytest.mark.parametrize(
+    ("loaded", "state"), [(False, "loading"), (True, "dispatched"), (None, "dispatched")]
+)
+def test_a_call_that_waits_for_its_model_says_so_where_it_is_known(
+    *, loaded: bool | None, state: str
+) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def is_loaded(model: str, host: str | None) -> bool | None:
+        asked.append((model, host))
+        return loaded
+
+    live = LiveCalls(Clock(), is_loaded)
+    record = routed(request_id="now")
+    attempt = record.attempt(PLANNER.candidates[0], 100.25)
+    live.enter(record)
+    assert live.calls()[0].state == "pending"
+    for event in (Event.ADMIT, Event.DISPATCH):
+        record.call.step(event)
+    attempt.dispatched = 100.5
+    assert live.calls()[0].state == state
+    found = live.find("now")
+    assert found is not None
+    assert found["state"] == state
+    assert set(asked) == {(PLANNER.candidates[0].model, None)}
+    record.call.step(Event.COMMIT)
+    assert live.calls()[0].state == "streaming"
+
+
+def test_why_nothing_has_come_yet() -> None:
+    assert [no_answer(state) for state in ("loading", "dispatched")] == [
+        *("loading its model", "no answer yet"),
+    ]
 
 
 def test_running_calls_are_listed_as_finished_ones_are() -> None:
