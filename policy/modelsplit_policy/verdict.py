@@ -291,8 +291,15 @@ def _causes(facts: Facts) -> Iterator[Cause]:
 
 
 def _of_models(facts: Facts) -> Iterator[Cause]:
-    """Roles whose first model is not installed."""
+    """Roles whose first model is not installed; all at once where none has one that is."""
     alive = any(role.models and not role.is_dead for role in facts.roles)
+    dead = [role for role in facts.roles if role.is_dead]
+    if len(dead) > 1 and not alive:
+        names = ", ".join(dict.fromkeys(model for role in dead for model in role.models))
+        first = dict.fromkeys(role.models[0] for role in dead)
+        text = f"no role can be served: none of their models is installed ({names})"
+        yield Cause(Level.CRITICAL, text, pulling(first, facts.pulled_at))
+        return
     for role in facts.roles:
         if role.is_dead:
             absent = f"{role.models[0]} is not installed"
@@ -324,13 +331,22 @@ def _of_state(facts: Facts) -> Iterator[Cause]:
 
 def _of_guard(facts: Facts) -> Iterator[Cause]:
     """What the Health Guard says, unless it is told already, or over."""
-    step = asking("modelsplit requests --failed --since 5m", facts.asked_at)
     for trouble in facts.troubles:
         if not _is_told(facts, trouble):
-            yield Cause(trouble.level, _stopped(facts, trouble), step)
+            yield Cause(trouble.level, _stopped(facts, trouble), _guards_step(facts, trouble))
     held = facts.held
     if held is not None and held.signal not in AWAY and not _is_told(facts, held):
-        yield Cause(held.level, f"better only since a moment ago: {held.cause}", step)
+        text = f"better only since a moment ago: {held.cause}"
+        yield Cause(held.level, text, _guards_step(facts, held))
+
+
+def _guards_step(facts: Facts, trouble: Trouble) -> str:
+    """What shows more of it: the machine that is busy, those who run, or the calls that failed."""
+    if trouble.signal is Signal.LAG:
+        return "top"
+    is_now = trouble.signal in {Signal.QUEUE, Signal.SILENCE}
+    which = "--outcome running" if is_now else "--failed --since 5m"
+    return asking(f"modelsplit requests {which}", facts.asked_at)
 
 
 def _is_told(facts: Facts, trouble: Trouble) -> bool:
@@ -354,11 +370,18 @@ def _of_role(facts: Facts, role: RoleFacts) -> Iterator[Cause]:
         text = f"{role.role}'s line is full: {role.waiting} of {role.max_queue} wait"
         step = f"modelsplit requests --role {role.role} --outcome running"
         yield Cause(Level.DEGRADED, text, asking(step, facts.asked_at))
-    is_told = facts.upstream_up is False and _AWAY_REASONS.issuperset(role.failed)
+    is_told = _tells_failures(facts, role)
     if role.failed_now and _fails(role) and not is_told:
         many = role.failures >= _MANY_MIN and role.failures >= _MANY_SHARE * role.calls
         level = Level.CRITICAL if many else Level.DEGRADED
         yield Cause(level, _failed(facts, role), _failed_step(facts, role))
+
+
+def _tells_failures(facts: Facts, role: RoleFacts) -> bool:
+    """Whether another cause tells why all of its failed calls failed."""
+    if facts.upstream_up is False:
+        return _AWAY_REASONS.issuperset(role.failed)
+    return role.is_dead and {Reason.NOT_INSTALLED}.issuperset(role.failed)
 
 
 def _fails(role: RoleFacts) -> bool:
@@ -436,7 +459,7 @@ def _notes(facts: Facts) -> Iterator[Note]:
         if absent and not role.is_dead and role.models[0] not in role.missing:
             text = f"{role.role} has no fallback: {absent[0]} is not installed"
             yield Note(text, pulling(absent, facts.pulled_at))
-        is_told = facts.upstream_up is False and _AWAY_REASONS.issuperset(role.failed)
+        is_told = _tells_failures(facts, role)
         if not role.failed_now and _fails(role) and not is_told:
             text = f"{_failed(facts, role)}, none in the last minute"
             yield Note(text, _failed_step(facts, role))

@@ -27,6 +27,7 @@ WELL = Facts(
     upstream="http://ollama:11434", roles=(PLANNER, HEAVY, CHAT), state_directory="/var/lib/ms"
 )
 LATE = Trouble(Signal.LAG, Level.DEGRADED, "event-loop lag p99 300 ms (DEGRADED from 250 ms)")
+LONG = Trouble(Signal.QUEUE, Level.DEGRADED, "queue pressure 0.8 (DEGRADED from 0.75)")
 AWAY = Trouble(Signal.UPSTREAM, Level.CRITICAL, "the upstream is down")
 STOPPED = Trouble(Signal.MODEL_BREAKERS, Level.DEGRADED, "breakers open for 1 model")
 
@@ -124,13 +125,19 @@ BAD = {
         replace(WELL, troubles=(LATE,)),
         Level.DEGRADED,
         LATE.cause,
-        "modelsplit requests --failed --since 5m",
+        "top",
     ),
     "a moment ago it was": (
         replace(WELL, held=LATE),
         Level.DEGRADED,
         f"better only since a moment ago: {LATE.cause}",
-        "modelsplit requests --failed --since 5m",
+        "top",
+    ),
+    "the lines are long": (
+        replace(WELL, troubles=(LONG,)),
+        Level.DEGRADED,
+        LONG.cause,
+        "modelsplit requests --outcome running",
     ),
     "a task of ours failed": (
         replace(WELL, tasks_error="background tasks failed: probe, 1 times"),
@@ -151,12 +158,20 @@ def test_what_is_wrong_is_said_with_what_to_do_next(
 
 
 def test_where_no_role_has_a_model_nobody_is_served() -> None:
-    bare = (replace(PLANNER, missing=frozenset("ab")), replace(HEAVY, missing=frozenset("c")), CHAT)
-    found = judge(replace(WELL, roles=bare))
-    assert found.level is Level.CRITICAL
-    assert [cause.text for cause in found.causes] == [
-        "PLANNER cannot be served: neither a nor b is installed",
-        "HEAVY cannot be served: c is not installed",
+    failed = {"calls": 4, "failed": {"not_installed": 4}, "failed_now": 4}
+    planner = replace(PLANNER, missing=frozenset("ab"), **failed)  # type: ignore[arg-type]
+    found = judge(replace(WELL, roles=(planner, replace(HEAVY, missing=frozenset("c")), CHAT)))
+    assert [(cause.level, cause.text, cause.step) for cause in found.causes] == [
+        (
+            Level.CRITICAL,
+            "no role can be served: none of their models is installed (a, b, c)",
+            "ollama pull a && ollama pull c",
+        )
+    ]
+    # Of one role alone, its own.
+    alone = judge(replace(WELL, roles=(planner, CHAT)))
+    assert [cause.text for cause in alone.causes] == [
+        "PLANNER cannot be served: neither a nor b is installed"
     ]
 
 

@@ -211,7 +211,7 @@ async def test_the_log_tells_what_is_critical_now_though_the_level_is_the_same(
         up.app.service.look()
         up.app.service.look()
     _, now = (line for line in caplog.messages if line.startswith("health is "))
-    assert now.startswith("health is now CRITICAL: PLANNER cannot be served: neither qwen3:4b")
+    assert now.startswith("health is now CRITICAL: no role can be served: none of their models ")
     assert "; next: " in now
 
 
@@ -238,11 +238,11 @@ async def test_none_of_the_roles_models_is_installed() -> None:
     async with running(SimConfig(models=("llama3.2:1b",))) as up:
         health = await seen(up)
         pull = f"OLLAMA_HOST=http://127.0.0.1:{up.sim.port} ollama pull"
-        step = f"{pull} qwen3:4b && {pull} qwen3:8b"
+        step = f"{pull} qwen3:4b && {pull} qwen3:8b && {pull} gemma3:12b"
         assert (health["level"], health["next"]) == ("CRITICAL", step)
-        assert (
-            health["cause"]
-            == "PLANNER cannot be served: neither qwen3:4b nor qwen3:8b is installed"
+        assert health["cause"] == (
+            "no role can be served: none of their models is installed "
+            "(qwen3:4b, qwen3:8b, gemma3:12b, gpt-oss:20b)"
         )
         async with up.admin() as admin:
             stats = (await admin.request("GET", "/stats")).json
