@@ -191,6 +191,11 @@ class Admission:
     def waiting(self, role: Role) -> int:
         return len(self._pools[role].line)
 
+    @property
+    def in_line(self) -> int:
+        """How many calls wait, of all roles."""
+        return self._in_line
+
     def host(self, host: Host = DEFAULT_HOST) -> HostSeats:
         """What holds for one host; KeyError if there is none of that name."""
         return self._by_host[host]

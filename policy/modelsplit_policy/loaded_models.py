@@ -76,6 +76,7 @@ class LoadedModels:
         "_installed",
         "_known_at",
         "_missed",
+        "_rows",
         "_shared",
         "_sizes",
         "_wanted",
@@ -93,7 +94,8 @@ class LoadedModels:
         # Of the loaded models, and of those that are installed and run here by their names.
         self._digests: frozenset[str] = frozenset()
         self._installed: dict[str, str] = {}
-        # Of the loaded models: their digests and bytes.
+        # What it said last of the loaded models; their digests and bytes.
+        self._rows: tuple[Listed, ...] | None = None
         self._sizes: dict[str, tuple[str, int]] = {}
         # Names of installed models that answer under the name of another.
         self._shared: set[str] = set()
@@ -186,6 +188,10 @@ class LoadedModels:
             self.models = None
         else:
             rows = tuple(loaded)
+            if rows == self._rows and self.models is not None:
+                # It says the same again, and what follows from it is known.
+                return
+            self._rows = rows
             self.models = frozenset(canonical_stored(row.name) for row in rows)
             self._digests = frozenset(row.digest for row in rows if row.digest)
             self._sizes = {

@@ -250,7 +250,7 @@ class Roles:
         test = None if names_model or ask.bound else self._test(ask, role, reason)
         arm = None if test is None else _arm(test, ask)
         model = self._first_model(ask.model, row, names_model=names_model)
-        candidates = _candidates(row, arm, model)
+        candidates = self._candidates(row, arm, model)
         if at_fallback:
             candidates, reason = candidates[1:] or (_fallback(row),), RouteReason.FALLBACK
         elif ask.no_fallback or ask.bound:
@@ -267,6 +267,19 @@ class Roles:
             arm=arm,
         )
 
+    def _candidates(
+        self, row: RolePolicy, arm: ArmPolicy | None, model: str
+    ) -> tuple[Candidate, ...]:
+        """The arm's model, or without one ``model``, and the fallback."""
+        timeout_s = _seconds(row.timeout_ms)
+        first = Candidate(model, timeout_s)
+        if arm is not None:
+            first = Candidate(arm.model, timeout_s, tuple(arm.options.items()))
+        same = self._names.canonical
+        if row.fallback is None or same(row.fallback) == same(first.model):
+            return (first,)
+        return (first, _fallback(row))
+
     def _first_model(self, named: str, row: RolePolicy, *, names_model: bool) -> str:
         """What the client named; for an alias the role's own model, if it has one.
 
@@ -282,17 +295,6 @@ class Roles:
         """The experiment of a call that starts where the policy says, if that is the primary."""
         elsewhere = reason is RouteReason.ESCALATION or ask.retry_level > 0
         return None if elsewhere else self._tests.get(role)
-
-
-def _candidates(row: RolePolicy, arm: ArmPolicy | None, model: str) -> tuple[Candidate, ...]:
-    """The arm's model, or without one ``model``, and the fallback."""
-    timeout_s = _seconds(row.timeout_ms)
-    first = Candidate(model, timeout_s)
-    if arm is not None:
-        first = Candidate(arm.model, timeout_s, tuple(arm.options.items()))
-    if row.fallback is None or canonical(row.fallback) == canonical(first.model):
-        return (first,)
-    return (first, _fallback(row))
 
 
 def _arm(test: ExperimentPolicy, ask: RouteRequest) -> ArmPolicy | None:

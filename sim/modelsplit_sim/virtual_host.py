@@ -120,6 +120,8 @@ class VirtualHost:
             self._turns_at = self._chance.expovariate(1 / shape.neighbour.idle_s)
         self._to_crash_s = self._until_crash()
         self._names: frozenset[str] | None = None
+        # When the next idle runner is unloaded, as ``next_at`` found it.
+        self._expires_at = -_NEVER
 
     def __repr__(self) -> str:
         return f"<VirtualHost {self.shape.name} {len(self.running)} running at {self.now:.3f}>"
@@ -204,9 +206,8 @@ class VirtualHost:
                     left -= work.answer_s
                 ends = self.now + max(0.0, left) * work.runner.slowness
                 at = min(at, ends)
-        if self.shape.keep_alive_s != _NEVER:
-            at = min(at, self._expiry())
-        return at
+        self._expires_at = self._expiry()
+        return min(at, self._expires_at)
 
     def advance(self, to: float) -> list[Work]:
         """Time passes until ``to``, at most until ``next_at``; the calls that are done then."""
@@ -219,7 +220,8 @@ class VirtualHost:
         if self._to_crash_s <= _NOTHING_LEFT:
             self._to_crash_s = self._until_crash()
             self._crash(done)
-        if self.shape.keep_alive_s != _NEVER:
+        # What becomes idle now is unloaded now only where nothing is kept.
+        if self._expires_at <= to + _SAME_MOMENT or self.shape.keep_alive_s == 0:
             self._expire(to)
         return done
 
@@ -396,9 +398,14 @@ class VirtualHost:
         self._names = None
 
     def _expiry(self) -> float:
-        keep_s = self.shape.keep_alive_s
-        ends = [runner.used + keep_s for runner in self._runners.values() if runner.idle]
-        return min(ends, default=_NEVER)
+        """When the next idle runner is unloaded; inf: none is."""
+        keep_s, at = self.shape.keep_alive_s, _NEVER
+        if keep_s == _NEVER:
+            return at
+        for runner in self._runners.values():
+            if runner.idle and runner.used + keep_s < at:
+                at = runner.used + keep_s
+        return at
 
     def _expire(self, now: float) -> None:
         keep_s = self.shape.keep_alive_s

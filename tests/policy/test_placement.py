@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from modelsplit_policy.admission import Admission, from_policy
 from modelsplit_policy.config.parser import parse
@@ -13,14 +15,14 @@ from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.host_rules import EVERYTHING, HostRules, patterns
 from modelsplit_policy.hosts import HostSeats
 from modelsplit_policy.parallelism import Parallelism
-from modelsplit_policy.placement import Placement, evicts, suits_better
+from modelsplit_policy.placement import Placement, _order, evicts, suits_better
 from modelsplit_policy.pools import PoolLimits
 from modelsplit_policy.tickets import Hold, Place, Placed, Ticket
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Role
 from support.policies import document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
 A, B, C = Host("a"), Host("b"), Host("c")
 GIB = 2**30
@@ -281,6 +283,14 @@ def test_a_reserved_seat_is_not_kept_on_a_host_that_is_away() -> None:
     assert ask(admission, role=Role.PLANNER).host == B
 
 
+def test_a_reserved_seat_of_a_drained_host_is_none_and_the_last_one_elsewhere_is_kept() -> None:
+    near = seats(A, 1)
+    admission = fleet(near, seats(B, 1), PLANNER=PoolLimits(seats=None, max_queue=9, reserved=1))
+    near.drained = True
+    assert ask(admission).place is Place.WAITING
+    assert ask(admission, role=Role.PLANNER).host == B
+
+
 def test_the_cap_over_all_roles_holds_over_all_hosts() -> None:
     hosts = {"a": {"url": "http://a"}, "b": {"url": "http://b", "parallel": 9}}
     policy = parse(document((("global", "max_concurrent"), 2), (("hosts",), hosts)))
@@ -322,3 +332,175 @@ def test_a_conversation_goes_on_where_it_was_while_that_costs_nothing() -> None:
     assert again.host == B
     # B has a call already, A has none: nobody is made slower to spare a prompt.
     assert ask(admission, marks=(8, 9, 11)).host == A
+
+
+# Whatever happens.
+
+ROLES = (Role.PLANNER, Role.EXECUTOR, Role.CHAT)
+PLACES = (A, B, C)
+MODELS = "mnk"
+asks = st.tuples(st.just("ask"), st.sampled_from(ROLES), st.sampled_from(MODELS))
+happens = st.one_of(
+    *(asks, asks, asks),
+    st.tuples(st.just("end"), st.integers(0, 20), st.just("")),
+    st.tuples(st.sampled_from(["drain", "away", "bar"]), st.sampled_from(PLACES), st.booleans()),
+    st.tuples(st.just("load"), st.sampled_from(PLACES), st.frozensets(st.sampled_from(MODELS))),
+)
+# As many as make hosts full: what begins with an empty list stays short.
+events = st.lists(happens, min_size=15, max_size=40)
+a_host = st.fixed_dictionaries(
+    {
+        "n": st.integers(1, 3),
+        "tier": st.integers(1, 2),
+        "weight": st.sampled_from([1.0, 2.0]),
+        "models": st.sampled_from([None, patterns(["m", "n"])]),
+        "roles": st.sampled_from([None, frozenset({Role.EXECUTOR, Role.CHAT})]),
+    }
+)
+
+
+class World:
+    """A fleet to which things happen, and what must hold of each seat that it gives."""
+
+    def __init__(self, hosts: Sequence[Mapping[str, Any]], reserved: int = 0) -> None:
+        self.hosts = [seats(name, **row) for name, row in zip(PLACES, hosts, strict=False)]
+        self.admission = fleet(
+            *self.hosts, PLANNER=PoolLimits(seats=None, max_queue=99, reserved=reserved)
+        )
+        self.barred: dict[Host, float] = {}
+        choice(self.admission).bar = bars(self.barred)
+        self.running: list[Ticket] = []
+        self.waiting: list[Ticket] = []
+        self.now = 0.0
+
+    def happen(self, what: str, first: Any, second: Any) -> None:
+        self.now += 1.0
+        if what == "ask":
+            self._ask(first, second)
+        elif what == "end" and self.running:
+            self.admission.leave(self.running.pop(first % len(self.running)), self.now)
+        elif first in {host.host for host in self.hosts}:
+            self._changes(what, first, second)
+        self._fill()
+
+    def _changes(self, what: str, name: Host, value: Any) -> None:
+        host = self.admission.host(name)
+        if what == "drain":
+            host.drained = value
+        elif what == "away":
+            self.admission.away(name, is_away=value)
+        elif what == "bar":
+            self.barred[name] = math.inf if value else 0.0
+        else:
+            self.admission.note_loaded({model: model in value for model in MODELS}, name)
+
+    def _ask(self, role: Role, model: str) -> None:
+        ticket = Ticket(role, model, self.now, request_id=str(self.now))
+        before = self._free(ticket)
+        self.admission.ask(ticket, self.now)
+        if ticket.place is Place.SEATED:
+            self._is_seated(ticket, before)
+        elif ticket.place is Place.WAITING:
+            self.waiting.append(ticket)
+
+    def _fill(self) -> None:
+        """One at a time, as ``fill`` seats them, so that it is seen where each could have gone."""
+        for ticket in self.admission.fill(self.now):
+            self.waiting.remove(ticket)
+            self._is_allowed(ticket)
+            self.running.append(ticket)
+        for host in self.hosts:
+            assert host.running <= host.seats
+        assert sum(host.running for host in self.hosts) == self.admission.running_local
+
+    def _free(self, ticket: Ticket) -> dict[Host, tuple[Any, ...]]:
+        """The hosts with a useful seat for the call that nobody else has reserved, in order."""
+        chosen = choice(self.admission)
+        return {
+            host.host: _order(host, ticket.model, chosen.near(ticket))
+            for host in chosen.open_to(ticket, self.now)
+            if host.hold(ticket.model) is None
+            and host.parallelism.fits(ticket.model)
+            and not chosen.is_reserved(self.admission._pools, ticket.role, host)
+        }
+
+    def _is_seated(self, ticket: Ticket, free: Mapping[Host, tuple[Any, ...]]) -> None:
+        self._is_allowed(ticket)
+        assert ticket.host is not None
+        # The best of all, so one with the model loaded rather than a load, within its tier.
+        assert free[ticket.host] == min(free.values())
+        own_tier, is_loaded = self.tier_at(ticket.host, ticket.model)
+        for other in free:
+            tier, other_has_it = self.tier_at(other, ticket.model)
+            assert is_loaded or not other_has_it or tier != own_tier
+        self.running.append(ticket)
+
+    def free_for_planners(self) -> int:
+        there = [host for host in self.hosts if host.rules.takes_role(Role.PLANNER)]
+        return sum(host.seats - host.running for host in there if not host.is_shut)
+
+    def tier_at(self, name: Host, model: str) -> tuple[int, bool]:
+        """The host's tier, and whether it has the model loaded."""
+        host = self.admission.host(name)
+        return host.rules.tier, host.loaded.get(model) is True
+
+    def _is_allowed(self, ticket: Ticket) -> None:
+        assert ticket.host is not None
+        host = self.admission.host(ticket.host)
+        assert host.rules.takes(ticket.role, ticket.model)
+        assert not host.is_shut
+        may = choice(self.admission).hosts_of(ticket)
+        all_barred = all(self.barred.get(other.host, 0.0) > 0 for other in may)
+        assert self.barred.get(ticket.host, 0.0) <= 0 or all_barred
+
+
+@given(st.lists(a_host, min_size=2, max_size=3), events)
+def test_nobody_is_sent_where_he_may_not_go_nor_past_a_better_place(
+    hosts: list[dict[str, Any]], events: list[tuple[str, Any, Any]]
+) -> None:
+    world = World(hosts)
+    for event in events:
+        world.happen(*event)
+        # Nobody waits for a host while another one has a useful seat for him; but where every such
+        # one would push out a busy model, and one that has his loaded is free sooner.
+        for ticket in world.waiting:
+            free = world._free(ticket)
+            assert all(pushes for pushes, *_ in free.values())
+
+
+@given(st.lists(a_host, min_size=2, max_size=3), events)
+def test_the_last_seats_of_the_hosts_that_take_planners_are_theirs(
+    hosts: list[dict[str, Any]], events: list[tuple[str, Any, Any]]
+) -> None:
+    world = World(hosts, reserved=1)
+    for event in events:
+        before = {ticket.request_id: ticket for ticket in world.running}
+        world.happen(*event)
+        runs_one = any(ticket.role is Role.PLANNER for ticket in world.running)
+        for ticket in world.running:
+            new = ticket.request_id not in before and ticket.role is not Role.PLANNER
+            host = world.admission.host(ticket.host or A)
+            if new and not runs_one and host.rules.takes_role(Role.PLANNER):
+                assert world.free_for_planners() >= 1
+
+
+@given(
+    st.lists(a_host, min_size=2, max_size=2),
+    a_host,
+    events,
+)
+def test_a_drained_host_changes_nothing_for_the_others(
+    hosts: list[dict[str, Any]], drained: dict[str, Any], events: list[tuple[str, Any, Any]]
+) -> None:
+    two, three = World(hosts), World([*hosts, drained])
+    three.happen("drain", C, True)
+    two.now = three.now
+    for event in events:
+        if event[1] == C:
+            continue
+        two.happen(*event)
+        three.happen(*event)
+        took = [
+            [(ticket.arrived, ticket.host) for ticket in world.running] for world in (two, three)
+        ]
+        assert took[0] == took[1]

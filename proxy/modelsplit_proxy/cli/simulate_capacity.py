@@ -6,7 +6,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.runtime.text_table import table
-from modelsplit_sim.replay.capacity import MOST, Runner, capacity, goals_of
+from modelsplit_sim.replay.capacity import MOST, Runner, Verdict, capacity, goals_of
+from modelsplit_sim.replay.side_by_side import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,14 +23,15 @@ _ALIGNED: Final = ">>>>>><"
 
 def measure(task: Task, tell: Tell) -> dict[str, Any]:
     """The capacity of every contender, as plain values."""
-    seeds = range(1, task.seeds + 1)
+    seeds, at_once = range(1, task.seeds + 1), cores()
     found: dict[str, Capacity] = {}
     for contender in task.contenders:
-
-        def told(row: Tried, name: str = contender.name) -> None:
-            tell(f"{name}: load {row.load:.2f} {row.verdict} after {row.seeds} runs")
-
-        runner = Runner(contender, task.host, task.source, seeds, told)
+        progress = _Progress(contender.name, tell)
+        runner = Runner(
+            *(contender, task.host, task.source, seeds, progress.judged),
+            at_once=at_once,
+            ran=progress.ran,
+        )
         found[contender.name] = _capacity(runner)
     return {
         "goals": goal_fields(goals_of(task.contenders[-1].policy)),
@@ -37,6 +39,29 @@ def measure(task: Task, tell: Tell) -> dict[str, Any]:
         "host": task.host.name,
         "warnings": list(task.warnings),
     }
+
+
+class _Progress:
+    """What is known so far of one contender, told in a line after each run."""
+
+    def __init__(self, name: str, tell: Tell) -> None:
+        self._name = name
+        self._tell = tell
+        self._tried: dict[float, Tried] = {}
+
+    def judged(self, row: Tried) -> None:
+        self._tried[row.load] = row
+
+    def ran(self, load: float, ended: int, wanted: int) -> None:
+        at: dict[Verdict, list[float]] = {verdict: [] for verdict in Verdict}
+        for row in self._tried.values():
+            at[row.verdict].append(row.load)
+        known = (
+            f"holds at {max(at[Verdict.HOLDS]):.2f}" if at[Verdict.HOLDS] else "",
+            f"breaks at {min(at[Verdict.BREAKS]):.2f}" if at[Verdict.BREAKS] else "",
+        )
+        told = "".join(f"; {text}" for text in known if text)
+        self._tell(f"{self._name}: load {load:.2f}, run {ended} of {wanted}{told}")
 
 
 def _capacity(runner: Runner) -> Capacity:

@@ -19,6 +19,7 @@ import statistics
 from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.intervals import student, wilson
@@ -26,6 +27,7 @@ from modelsplit_policy.vocabulary import Role
 
 from .measures import LATENCY_P95, figures
 from .run import play
+from .side_by_side import results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -422,7 +424,9 @@ class Runner:
     """Runs one contender at any load, with more seeds until its goals are clear.
 
     ``seeds``: the most; the same for every contender, so that they meet the same calls.
-    ``by_value``: all of them are run, and their figures are taken as they are.
+    ``by_value``: all of them are run, and their figures are taken as they are. ``at_once``: so
+    many runs beside each other, each in a process of its own. ``ran``: told of a load how many of
+    its runs have ended, and how many there will be before it is judged.
     """
 
     contender: Contender
@@ -431,21 +435,41 @@ class Runner:
     seeds: Sequence[int]
     told: Callable[[Tried], None] | None = None
     by_value: bool = False
+    at_once: int = 1
+    ran: Callable[[float, int, int], None] | None = None
 
     def at(self, load: float, play_one: Callable[[Runner, int, float], RunFigures]) -> Tried:
         """Run that load, and judge it. ``play_one``: makes each run, ``Runner.run`` or more."""
         goals = goals_of(self.contender.policy)
-        runs = [play_one(self, self.seeds[0], load)]
-        result = tried(load, runs, goals)
+        steps = [*self._steps()]
+        # Where several cost no more time than one does, none is waited for.
+        runs = self._play(play_one, [], steps[0] if self.at_once > 1 else 1, load)
+        result = tried(load, runs[:1], goals)
         if _is_far_off(runs[0], goals):
-            result = replace(result, verdict=Verdict.BREAKS)
-            return self._tell(result)
-        for wanted in self._steps():
-            runs += [play_one(self, seed, load) for seed in self.seeds[len(runs) : wanted]]
+            return self._tell(replace(result, verdict=Verdict.BREAKS))
+        for wanted in steps:
+            runs = self._play(play_one, runs, wanted, load)
             result = self._tell(tried(load, runs, goals, by_value=self.by_value))
             if result.verdict is not Verdict.UNCLEAR:
                 break
         return result
+
+    def _play(
+        self,
+        play_one: Callable[[Runner, int, float], RunFigures],
+        runs: Sequence[RunFigures],
+        wanted: int,
+        load: float,
+    ) -> list[RunFigures]:
+        """``runs`` with those of the next seeds, so that there are as many as ``wanted``."""
+        before = len(runs)
+
+        def ended(count: int) -> None:
+            if self.ran is not None:
+                self.ran(load, before + count, wanted)
+
+        jobs = [partial(play_one, self, seed, load) for seed in self.seeds[before:wanted]]
+        return [*runs, *(results(jobs, self.at_once, ended) if jobs else ())]
 
     def _tell(self, result: Tried) -> Tried:
         if self.told is not None:

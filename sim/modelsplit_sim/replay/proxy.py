@@ -8,7 +8,7 @@ is left out: that a client's body is malformed, that a model is not installed.
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import admission as seats
@@ -39,7 +39,7 @@ from modelsplit_policy.deadlines import (
     role_bound,
 )
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_policy.model_names import canonical
+from modelsplit_policy.model_names import ModelNames, canonical
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.prices import Prices, cost_usd
 from modelsplit_policy.roles import Providers, Roles, RouteRequest
@@ -110,8 +110,10 @@ class VirtualProxy:
         self._shares = shares
         self._told = told
         self._roles = Roles(policy)
-        self._providers = Providers(policy)
-        self._prices = Prices(policy)
+        self._names = ModelNames()
+        # By model and role, and by model and provider: asked several times for each call.
+        self._provider = cache(Providers(policy).of)
+        self._price = cache(Prices(policy).of)
         self.admission = seats.from_policy(policy)
         self._line: Line = self.admission if line is None else line
         self.breakers = Breakers(breaker_rules(policy.breakers))
@@ -251,8 +253,8 @@ class VirtualProxy:
 
     def _begin(self, call: CallRun, ask: Ask) -> None:
         role, now = call.route.role, self._timeline.now
-        model = canonical(ask.candidate.model)
-        attempt = AttemptRun(call, ask, model, self._providers.of(model, role), now)
+        model = self._names.canonical(ask.candidate.model)
+        attempt = AttemptRun(call, ask, model, self._provider(model, role), now)
         call.attempts.append(attempt)
         checks: dict[Check, Callable[[], Failure | None]] = {
             Check.BREAKER: lambda: self._stopped(attempt),
@@ -559,7 +561,7 @@ class VirtualProxy:
                 circumstances=call.circumstances,
                 pair=lambda: call.number,
             )
-        price = self._prices.of(attempt.model, attempt.provider)
+        price = self._price(attempt.model, attempt.provider)
         if attempt.dispatched is not None:
             attempt.cost_usd = cost_usd(price, *self._used(attempt))
         if attempt.reservation is not None:
@@ -649,9 +651,9 @@ class VirtualProxy:
     def _charge(self, call: CallRun, model: str) -> Charge:
         """What an attempt is charged with; its money is what it will cost."""
         role = call.route.role
-        name = canonical(model)
-        provider = self._providers.of(name, role)
-        price = self._prices.of(name, provider)
+        name = self._names.canonical(model)
+        provider = self._provider(name, role)
+        price = self._price(name, provider)
         demand = call.demand
         usd = cost_usd(price, demand.prompt_tokens, demand.output_tokens, 0.0)
         return Charge(name, role, provider, 0 if usd is None else nano(usd))

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_policy.health import HealthGuard, Level, rules_of
 from modelsplit_policy.health_samples import Timeouts, shedding, signals
 from modelsplit_policy.loaded_models import Listed, LoadedModels
-from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,6 +50,9 @@ class LoadedModelsPoll:
         self._question = 0
         self._is_open = False
         self._due_at = float("inf")
+        # What the host had loaded when it was asked last, and as it said it.
+        self._loaded: frozenset[str] | None = None
+        self._rows: list[Listed] = []
         self.known = LoadedModels()
         self.known.learn(self._models, 0.0)
 
@@ -90,8 +92,11 @@ class LoadedModelsPoll:
 
     def _answer(self) -> None:
         self._is_open = False
-        loaded = [self._row(model) for model in self._host.loaded]
-        self.known.observe(loaded, self._timeline.now)
+        loaded = self._host.loaded
+        if loaded is not self._loaded:
+            self._loaded = loaded
+            self._rows = [self._row(model) for model in loaded]
+        self.known.observe(self._rows, self._timeline.now)
         self._learned()
         self._schedule()
 
@@ -165,6 +170,6 @@ class HealthLooks:
     def _is_calm(self, now: float) -> bool:
         if self.guard.level is not Level.OK or self.timeouts.count(now):
             return False
-        if any(self._admission.waiting(role) for role in Role):
+        if self._admission.in_line:
             return False
         return not self._breakers.snapshot(now)

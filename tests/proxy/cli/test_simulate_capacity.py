@@ -10,7 +10,13 @@ import pytest
 
 from modelsplit_policy.vocabulary import Role
 from modelsplit_proxy.cli.main import run
-from modelsplit_proxy.cli.simulate_capacity import ended_fields, ended_lines, lines, sentence
+from modelsplit_proxy.cli.simulate_capacity import (
+    _Progress,
+    ended_fields,
+    ended_lines,
+    lines,
+    sentence,
+)
 from modelsplit_sim.replay.capacity import (
     MOST,
     Bounds,
@@ -75,6 +81,23 @@ def test_what_can_be_told_and_no_more(own: Capacity, says: str) -> None:
     assert sentence(own) == says
 
 
+def test_how_far_it_is_is_told_after_each_run() -> None:
+    told: list[str] = []
+    progress = _Progress("two hosts", told.append)
+    progress.ran(1.0, 1, 3)
+    progress.judged(row(1.0, Verdict.UNCLEAR))
+    progress.judged(row(0.5, Verdict.HOLDS))
+    progress.ran(2.0, 2, 3)
+    progress.judged(row(2.0, Verdict.BREAKS))
+    progress.ran(1.41421, 4, 6)
+    assert told == [
+        "two hosts: load 1.00, run 1 of 3",
+        "two hosts: load 2.00, run 2 of 3; holds at 0.50",
+        "two hosts: load 1.41, run 4 of 6; holds at 0.50; breaks at 2.00",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_each_contender_with_the_loads_that_were_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

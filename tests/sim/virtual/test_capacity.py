@@ -204,6 +204,17 @@ def test_an_unclear_load_is_run_with_more_seeds() -> None:
     assert long.at(1.0, Runner.run).seeds == 3, "of 1,200 planners none was lost"
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+@pytest.mark.parametrize("load", [1.0, 40.0])
+def test_runs_beside_each_other_come_to_the_same_and_each_is_told(load: float) -> None:
+    alone = runner(STEADY | {"seconds": 300}, seeds=5)
+    seen: list[tuple[float, int, int]] = []
+    beside = replace(alone, at_once=2, ran=lambda *told: seen.append(told))
+    assert beside.at(load, Runner.run) == alone.at(load, Runner.run)
+    assert seen[:3] == [(load, 1, 3), (load, 2, 3), (load, 3, 3)]
+    assert [told[1] for told in seen[3:]] == ([4, 5] if load == 1.0 else [])
+
+
 def test_a_load_far_from_the_goals_is_run_once() -> None:
     row = runner(STEADY | {"seconds": 100}, seeds=7).at(40.0, Runner.run)
     assert (row.seeds, row.verdict) == (1, BREAKS)
