@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_proxy.runtime.side_by_side import cores, results
 from modelsplit_proxy.runtime.text_table import table
 from modelsplit_sim.replay.capacity import MOST, Runner, Verdict, capacity, goals_of
-from modelsplit_sim.replay.side_by_side import cores
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,12 +25,13 @@ _ALIGNED: Final = ">>>>>><"
 def measure(task: Task, tell: Tell) -> dict[str, Any]:
     """The capacity of every contender, as plain values."""
     seeds, at_once = range(1, task.seeds + 1), cores()
+    beside = partial(results, at_once) if at_once > 1 else None
     found: dict[str, Capacity] = {}
     for contender in task.contenders:
         progress = _Progress(contender.name, tell)
         runner = Runner(
             *(contender, task.host, task.source, seeds, progress.judged),
-            at_once=at_once,
+            beside=beside,
             ran=progress.ran,
         )
         found[contender.name] = _capacity(runner)

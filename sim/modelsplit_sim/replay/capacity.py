@@ -27,7 +27,6 @@ from modelsplit_policy.vocabulary import Role
 
 from .measures import LATENCY_P95, figures
 from .run import play
-from .side_by_side import results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from .measures import RoleFigures, RunFigures
     from .run import Contender
     from .traffic import Source
+
+    Beside = Callable[[Sequence[Callable[[], RunFigures]], Callable[[int], None]], list[RunFigures]]
 
 # Where the policy has no bounds of its own.
 _PLANNER_P95_S: Final = 5.0
@@ -419,14 +420,25 @@ def _highest(
     return low
 
 
+def _in_turn(
+    jobs: Sequence[Callable[[], RunFigures]], ended: Callable[[int], None]
+) -> list[RunFigures]:
+    found: list[RunFigures] = []
+    for job in jobs:
+        found.append(job())
+        ended(len(found))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Runner:
     """Runs one contender at any load, with more seeds until its goals are clear.
 
     ``seeds``: the most; the same for every contender, so that they meet the same calls.
-    ``by_value``: all of them are run, and their figures are taken as they are. ``at_once``: so
-    many runs beside each other, each in a process of its own. ``ran``: told of a load how many of
-    its runs have ended, and how many there will be before it is judged.
+    ``by_value``: all of them are run, and their figures are taken as they are. ``ran``: told
+    of a load how many of its runs have ended, and how many there will be before it is judged.
+    ``beside``: does several runs at once, and returns what comes of each, in their order; it is
+    given what to call when one has ended, with how many have. None: one follows the other.
     """
 
     contender: Contender
@@ -435,7 +447,7 @@ class Runner:
     seeds: Sequence[int]
     told: Callable[[Tried], None] | None = None
     by_value: bool = False
-    at_once: int = 1
+    beside: Beside | None = None
     ran: Callable[[float, int, int], None] | None = None
 
     def at(self, load: float, play_one: Callable[[Runner, int, float], RunFigures]) -> Tried:
@@ -443,7 +455,7 @@ class Runner:
         goals = goals_of(self.contender.policy)
         steps = [*self._steps()]
         # Where several cost no more time than one does, none is waited for.
-        runs = self._play(play_one, [], steps[0] if self.at_once > 1 else 1, load)
+        runs = self._play(play_one, [], 1 if self.beside is None else steps[0], load)
         result = tried(load, runs[:1], goals)
         if _is_far_off(runs[0], goals):
             return self._tell(replace(result, verdict=Verdict.BREAKS))
@@ -469,7 +481,7 @@ class Runner:
                 self.ran(load, before + count, wanted)
 
         jobs = [partial(play_one, self, seed, load) for seed in self.seeds[before:wanted]]
-        return [*runs, *(results(jobs, self.at_once, ended) if jobs else ())]
+        return [*runs, *(self.beside or _in_turn)(jobs, ended)]
 
     def _tell(self, result: Tried) -> Tried:
         if self.told is not None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelsplit_policy.vocabulary import Role
+from modelsplit_proxy.runtime.side_by_side import results
 from modelsplit_sim.replay.capacity import (
     LEAST,
     MOST,
@@ -209,7 +211,7 @@ def test_an_unclear_load_is_run_with_more_seeds() -> None:
 def test_runs_beside_each_other_come_to_the_same_and_each_is_told(load: float) -> None:
     alone = runner(STEADY | {"seconds": 300}, seeds=5)
     seen: list[tuple[float, int, int]] = []
-    beside = replace(alone, at_once=2, ran=lambda *told: seen.append(told))
+    beside = replace(alone, beside=partial(results, 2), ran=lambda *told: seen.append(told))
     assert beside.at(load, Runner.run) == alone.at(load, Runner.run)
     assert seen[:3] == [(load, 1, 3), (load, 2, 3), (load, 3, 3)]
     assert [told[1] for told in seen[3:]] == ([4, 5] if load == 1.0 else [])

@@ -1,7 +1,7 @@
-"""Runs beside each other, each in a process of its own: as many at once as there are cores.
+"""Jobs beside each other, each in a process of its own: as many at once as there are cores.
 
-A run hangs on nothing but what it is given, so what comes of it is the same wherever it ran.
-Where processes cannot be split off safely, one follows the other.
+For jobs that hang on nothing but what they are given, so that what comes of one is the same
+wherever it ran. Where processes cannot be split off safely, one follows the other.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Each holds a run in memory.
+# Each has what it works on in memory.
 _MOST: Final = 8
 # What serves calls on this machine goes first.
 _NICE: Final = 10
 
 
 def cores() -> int:
-    """How many runs may go on at once here; 1: one after the other."""
+    """How many jobs may go on at once here; 1: one after the other."""
     if not sys.platform.startswith("linux") or threading.active_count() > 1:
         return 1
     return min(_MOST, len(os.sched_getaffinity(0)))
 
 
 def results(
-    jobs: Sequence[Callable[[], T]], at_once: int, ended: Callable[[int], None] | None = None
+    at_once: int, jobs: Sequence[Callable[[], T]], ended: Callable[[int], None] | None = None
 ) -> list[T]:
     """What the jobs return, in their order; that can be pickled. What one raises is raised here.
 
@@ -47,7 +47,7 @@ def results(
         if ended is not None:
             ended(len(found))
 
-    if at_once <= 1 or len(jobs) == 1:
+    if at_once <= 1 or len(jobs) <= 1:
         for number, job in enumerate(jobs):
             keep(number, job())
     else:

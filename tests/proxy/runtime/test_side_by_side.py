@@ -1,4 +1,4 @@
-"""Runs in processes of their own come to what they come to in this one."""
+"""Jobs in processes of their own come to what they come to in this one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 
-from modelsplit_sim.replay.side_by_side import cores, results
+from modelsplit_proxy.runtime.side_by_side import cores, results
 
 # What other tests have left running in this process takes no part in what is tried here.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
@@ -22,7 +22,7 @@ def square(number: int) -> tuple[int, int]:
 
 def test_each_has_a_process_of_its_own_and_their_order_is_kept() -> None:
     told: list[int] = []
-    found = results([partial(square, number) for number in range(5)], 2, told.append)
+    found = results(2, [partial(square, number) for number in range(5)], told.append)
     assert [value for value, _ in found] == [0, 1, 4, 9, 16]
     assert len({pid for _, pid in found} - {HERE}) == 5
     assert told == [1, 2, 3, 4, 5]
@@ -30,7 +30,7 @@ def test_each_has_a_process_of_its_own_and_their_order_is_kept() -> None:
 
 @pytest.mark.parametrize(("jobs", "at_once"), [(3, 1), (1, 4)])
 def test_one_after_the_other_needs_none(jobs: int, at_once: int) -> None:
-    found = results([partial(square, number) for number in range(jobs)], at_once)
+    found = results(at_once, [partial(square, number) for number in range(jobs)])
     assert {pid for _, pid in found} == {HERE}
 
 
@@ -39,7 +39,7 @@ def test_what_one_raises_is_raised_here() -> None:
         raise ValueError("no such model")
 
     with pytest.raises(ValueError, match="no such model"):
-        results([fails, lambda: 1], 2)
+        results(2, [fails, lambda: 1])
 
 
 def test_what_a_process_that_was_killed_had_to_do_is_done_here() -> None:
@@ -48,7 +48,7 @@ def test_what_a_process_that_was_killed_had_to_do_is_done_here() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return os.getpid()
 
-    assert results([dies_elsewhere, dies_elsewhere], 2) == [HERE, HERE]
+    assert results(2, [dies_elsewhere, dies_elsewhere]) == [HERE, HERE]
 
 
 def test_beside_other_threads_no_process_is_split_off() -> None:
