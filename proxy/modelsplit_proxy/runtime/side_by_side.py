@@ -23,7 +23,7 @@ T = TypeVar("T")
 # Each has what it works on in memory.
 _MOST: Final = 8
 # What serves calls on this machine goes first.
-_NICE: Final = 10
+_NICE: Final = 5
 
 
 def cores() -> int:
