@@ -650,7 +650,8 @@ async def test_a_client_sends_so_many_calls_a_second() -> None:
         assert answer.json["error_code"] == "E_RATE_LIMITED"
         assert answer.json["reason"] == "client_rate"
         assert answer["Retry-After"] == "2"
-        assert "faster than 0.5/s, 2 at once; retry in 2 s" in answer.json["error"]
+        assert "faster than 0.5/s, 2 at once (clients.rate_per_s, " in answer.json["error"]
+        assert answer.json["error"].endswith("; retry in 2 s")
         assert (await ask(up, "planner", source="127.0.0.2")).status == 200
         assert len(up.asked) == 3
 

@@ -355,8 +355,8 @@ class InferenceCall:
             return Failure(
                 ErrorCode.RATE_LIMITED,
                 Reason.CLIENT_CONCURRENCY,
-                f"client {client} already has {parts.client_seats.limit(client)} calls here; "
-                "retry when one has ended",
+                f"client {client} already has {parts.client_seats.limit(client)} calls here "
+                "(clients.max_concurrent, or its key's); retry when one has ended",
                 "Client Busy",
                 retry_after_s=1,
             )
@@ -365,8 +365,8 @@ class InferenceCall:
             return Failure(
                 ErrorCode.RATE_LIMITED,
                 Reason.CLIENT_RATE,
-                f"client {client} sends faster than {parts.rate.text(client)}; "
-                f"retry in {retry_after_s} s",
+                f"client {client} sends faster than {parts.rate.text(client)} "
+                f"(clients.rate_per_s, or its key's); retry in {retry_after_s} s",
                 "Client Rate Limited",
                 retry_after_s=retry_after_s,
             )

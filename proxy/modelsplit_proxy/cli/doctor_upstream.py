@@ -6,7 +6,7 @@ import re
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
-from modelsplit_policy.hints import pulling
+from modelsplit_policy.hints import ollama_steps, pulling
 from modelsplit_policy.model_names import canonical, canonical_stored
 from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.cli import doctor_sockets
@@ -29,8 +29,8 @@ VERSION: Final = "/api/version"
 LIST: Final = model_list.LIST
 LOADED: Final = "/api/ps"
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+_CAT_UNIT: Final = ("systemctl", "cat", "ollama.service")
 _EDIT: Final = "sudo systemctl edit ollama   # [Service] Environment="
-_RESTART: Final = "sudo systemctl restart ollama"
 _INSTALL: Final = "curl -fsSL https://ollama.com/install.sh | sh"
 _OTHER_CLOUD: Final = "modelsplit print-policy --into .   # name another for CLOUD"
 _MIB: Final = 2**20
@@ -45,13 +45,15 @@ _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0}
 def presence(look: Look) -> Iterator[Finding | Unseen]:
     """Whether it is there, is itself, and is not too old."""
     upstream = look.settings.upstream
+    is_unit = not other_than_usual(str(upstream)) and look.run(_CAT_UNIT) is not None
+    steps = ollama_steps(str(upstream), is_here=is_here(upstream), has_unit=is_unit)
     if look.hangs:
         cause = f"Ollama at http://{upstream} takes connections and does not answer: it hangs"
-        restart = _RESTART if is_here(upstream) else f"{_RESTART}   # on its host"
+        restart = f"sudo {steps.restart}" if is_unit else f"{steps.restart}   # until it answers"
         yield Finding("Ollama", cause, restart)
         return
     if look.version is None:
-        start = "sudo systemctl start ollama" if is_here(upstream) else f"curl http://{upstream}"
+        start = "sudo systemctl start ollama" if is_unit else steps.start
         yield Finding("Ollama", f"nothing answers at http://{upstream}", start)
         return
     if _OURS in look.version.via:

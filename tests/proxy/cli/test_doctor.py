@@ -101,7 +101,7 @@ def test_without_anybody_it_says_how_to_start(
         bundle = tmp_path / "doctor.tar.gz"
         assert run([*words, "--bundle", str(bundle)], {}) == 1
     told = capsys.readouterr()
-    assert "mend  sudo systemctl start ollama" in told.out
+    assert f"mend  OLLAMA_HOST=127.0.0.1:{upstream} ollama serve" in told.out
     assert "look into it before you send it" in told.err
     assert bundle.exists()
 

@@ -29,6 +29,9 @@ def policy(**changes: Any) -> Any:
     return parse(whole)
 
 
+UNIT = {"systemctl": "[Service]\n"}
+
+
 def test_a_healthy_one_is_fine(tmp_path: Path) -> None:
     here = look(tmp_path)
     for check in (
@@ -39,22 +42,25 @@ def test_a_healthy_one_is_fine(tmp_path: Path) -> None:
 
 
 def test_one_that_is_away_is_started_here_and_asked_elsewhere(tmp_path: Path) -> None:
-    [found] = doctor_upstream.presence(look(tmp_path, version=None))
+    [found] = doctor_upstream.presence(look(tmp_path, version=None, programs=UNIT))
     cause = "nothing answers at http://127.0.0.1:11434"
     assert found == Finding("Ollama", cause, "sudo systemctl start ollama")
+    [found] = doctor_upstream.presence(look(tmp_path, version=None))
+    assert found == Finding("Ollama", cause, "ollama serve")
     other = look(tmp_path, version=None, settings={"upstream": "http://10.0.0.9:11434"})
     [found] = doctor_upstream.presence(other)
     assert isinstance(found, Finding)
-    assert found.step == "curl http://10.0.0.9:11434"
+    assert found.step == "curl -m 5 http://10.0.0.9:11434/api/version"
 
 
 def test_one_that_hangs_is_started_anew(tmp_path: Path) -> None:
+    cause = "Ollama at http://127.0.0.1:11434 takes connections and does not answer: it hangs"
+    hung = look(tmp_path, version=None, hangs=True, programs=UNIT)
+    [found] = doctor_upstream.presence(hung)
+    assert found == Finding("Ollama", cause, "sudo systemctl restart ollama")
     [found] = doctor_upstream.presence(look(tmp_path, version=None, hangs=True))
-    assert found == Finding(
-        "Ollama",
-        "Ollama at http://127.0.0.1:11434 takes connections and does not answer: it hangs",
-        "sudo systemctl restart ollama",
-    )
+    step = "curl -m 5 http://127.0.0.1:11434/api/version   # until it answers"
+    assert found == Finding("Ollama", cause, step)
 
 
 def test_a_pull_names_an_ollama_that_is_elsewhere(tmp_path: Path) -> None:
