@@ -203,7 +203,7 @@ async def test_every_block_can_be_pasted_whole_one_after_the_other(tmp_path: Pat
             instead = {
                 "0.0.0.0:11435": f"127.0.0.1:{port}",
                 "127.0.0.1:11435": f"127.0.0.1:{port}",
-                "sk-ant-…": KEY,
+                "sk-ant-YOUR-KEY": KEY,
                 '"anthropic": {': f'"anthropic": {{"base_url": "{cloud.url}", ',
                 '{"extends": "default",': (
                     '{"extends": "default", "roles": {"CLOUD": {"timeout_ms": 86400000}},'
