@@ -20,7 +20,7 @@ from modelsplit_proxy.cli.doctor_findings import get
 from modelsplit_proxy.cli.output import CommandError, ExitCode
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import OPTIONS
-from modelsplit_proxy.runtime.disk_trouble import explained
+from modelsplit_proxy.runtime.disk_trouble import drop_begun, explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -52,6 +52,7 @@ def write(path: Path, look: Look, report: Mapping[str, Any], home: Path, machine
         raise CommandError(f"{path} is there already; move it away", ExitCode.FAILED) from None
     except OSError as error:
         text = f"{path} cannot be made: {explained(error, path)}"
+        drop_begun(path, error)
         raise CommandError(text, ExitCode.FAILED) from None
 
 

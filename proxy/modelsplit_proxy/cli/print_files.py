@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from modelsplit_proxy.cli.command import Argument, Command
 from modelsplit_proxy.cli.output import CommandError, ExitCode, talk
 from modelsplit_proxy.config import shipped_files
-from modelsplit_proxy.runtime.disk_trouble import explained
+from modelsplit_proxy.runtime.disk_trouble import drop_begun, explained
 
 if TYPE_CHECKING:
     import argparse
@@ -102,6 +102,7 @@ def _write_new(path: Path, text: str) -> None:
         raise CommandError(f"{path} is there already; move it away", ExitCode.FAILED) from None
     except OSError as error:
         text = f"{path} cannot be made: {explained(error, path)}"
+        drop_begun(path, error)
         raise CommandError(text, ExitCode.FAILED) from None
 
 

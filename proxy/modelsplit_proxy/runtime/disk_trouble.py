@@ -10,6 +10,7 @@ import errno
 import os
 import pwd
 import shlex
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,16 @@ def explained(error: OSError, path: Path) -> str:
         why += f": {_owned(place)}"
     step = _STEPS.get(error.errno or 0)
     return why if step is None else f"{why}; see `{step.format(shlex.quote(str(place)))}`"
+
+
+def drop_begun(path: Path, error: OSError) -> None:
+    """Take away a new file that could not be written to its end: else it is in the next one's way.
+
+    ``error``: what the writing ended in; only for want of room has anything been made.
+    """
+    if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+        with suppress(OSError):
+            path.unlink()
 
 
 def hindrance(directory: Path) -> OSError | None:

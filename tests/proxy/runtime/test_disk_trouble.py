@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from modelsplit_proxy.runtime import disk_trouble
-from modelsplit_proxy.runtime.disk_trouble import explained, hindrance, is_read_only, nearest
+from modelsplit_proxy.runtime.disk_trouble import (
+    drop_begun,
+    explained,
+    hindrance,
+    is_read_only,
+    nearest,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,3 +74,13 @@ def test_what_would_hinder_is_seen_without_trying(
 def test_a_file_system_that_cannot_be_seen_is_not_called_read_only(tmp_path: Path) -> None:
     assert not is_read_only(tmp_path)
     assert not is_read_only(tmp_path / "none")
+
+
+def test_a_file_that_found_no_room_is_taken_away_and_no_other(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.touch()
+    drop_begun(begun, failure(errno.EACCES))
+    assert begun.exists()
+    drop_begun(begun, failure(errno.ENOSPC))
+    assert not begun.exists()
+    drop_begun(begun, failure(errno.ENOSPC))
