@@ -61,6 +61,8 @@ def advise(
         "candidates": advice.candidates,
         "runs": advice.runs,
         "was_cut": advice.was_cut,
+        "better_runs": advice.better_runs,
+        "judged_runs": advice.judged_runs,
         "warnings": list(task.warnings),
     }
 
@@ -185,3 +187,6 @@ def _evidence(report: Mapping[str, Any]) -> Iterator[str]:
             rows.append((f"  {name}", *simulate_capacity.row_of(own["at_its_load"])))
     if rows:
         yield from table([head, *rows], "<>>>>>><")
+    if report["better_runs"] is not None:
+        runs = f"{report['better_runs']} of {report['judged_runs']} runs"
+        yield f"in {runs} of the same calls the change does better; --draw N searches anew"

@@ -93,7 +93,9 @@ class Advice:
     """``best`` None: nothing better beyond chance. ``candidates``: tried. ``runs``: all of them.
 
     ``promising``: what looked best in the search, and ``after`` what became of it; None: nothing
-    did. ``was_cut``: the budget ended the search before its own end.
+    did. ``was_cut``: the budget ended the search before its own end. ``better_runs``: of
+    ``judged_runs`` of both on the same calls, those in which the change misses the goals by less,
+    or has more room; None: there is none.
     """
 
     best: Candidate | None
@@ -103,6 +105,8 @@ class Advice:
     candidates: int
     runs: int
     was_cut: bool
+    better_runs: int | None = None
+    judged_runs: int = 0
 
 
 def _never() -> bool:
@@ -333,7 +337,8 @@ class Search:
         load = after.value or _NOTHING
         rows = [self._each(candidate, seeds, load) for candidate in (Candidate(), promising)]
         today, changed = (tried(load, own, self._goals) for own in rows)
-        is_better = changed.meets and not today.meets and self._is_surely_less(*rows)
+        gaps = self._gaps(*rows)
+        is_better = changed.meets and not today.meets and _is_surely_more(gaps)
         return Advice(
             promising if is_better else None,
             promising,
@@ -342,23 +347,21 @@ class Search:
             self._tried,
             self._runs,
             self._was_cut,
+            sum(gap > 0 for gap in gaps),
+            len(gaps),
         )
 
     def _each(self, candidate: Candidate, seeds: Sequence[int], load: float) -> list[RunFigures]:
         runner = self._runner(candidate, self._held, seeds)
         return [self._run(runner, seed, load) for seed in seeds]
 
-    def _is_surely_less(self, before: Sequence[RunFigures], after: Sequence[RunFigures]) -> bool:
-        """Whether the goals are missed by less after, seed by seed, beyond chance."""
-        if len(before) < _PAIRS_LEAST:
-            return False
-        gaps = [
+    def _gaps(self, before: Sequence[RunFigures], after: Sequence[RunFigures]) -> list[float]:
+        """By how much less the goals are missed after, seed by seed."""
+        return [
             _missed(tried(0.0, [one], self._goals), self._goals)
             - _missed(tried(0.0, [other], self._goals), self._goals)
             for one, other in zip(before, after, strict=True)
         ]
-        deviation = statistics.stdev(gaps) / math.sqrt(len(gaps))
-        return statistics.fmean(gaps) > student(LEVEL, len(gaps) - 1) * deviation
 
     # Runs.
 
@@ -412,6 +415,14 @@ def simplest(found: Sequence[Found], now: float) -> Found | None:
     most = max((each.load for each in better), default=0.0)
     near = (each for each in better if each.load * _NEAR >= most)
     return min(near, key=lambda each: len(each.candidate.settings), default=None)
+
+
+def _is_surely_more(gaps: Sequence[float]) -> bool:
+    """Whether they are more than nothing beyond chance."""
+    if len(gaps) < _PAIRS_LEAST:
+        return False
+    deviation = statistics.stdev(gaps) / math.sqrt(len(gaps))
+    return statistics.fmean(gaps) > student(LEVEL, len(gaps) - 1) * deviation
 
 
 def _missed(row: Tried, goals: Goals) -> float:

@@ -106,18 +106,17 @@ def fit(calls: Iterable[Recorded], name: str = "fitted") -> Fit:
     """The host that these calls were served by. TraceError: they say too little of any model."""
     found = evidence(list(calls))
     by_model = _by_model(found.samples)
-    known = {model: own for model, own in by_model.items() if len(own) >= _FEW}
-    if not known:
+    if all(len(own) < _FEW for own in by_model.values()):
         raise TraceError(
             f"no model has {_FEW} answers whose durations are known, so the host's figures cannot "
             "be found; replay more calls, or give figures (--host-model)"
         )
     warnings = [
-        f"{model} has only {len(own)} answers with durations, and is left out"
+        f"{model} has only {len(own)} answers with durations: its figures are rough"
         for model, own in by_model.items()
-        if model not in known
+        if len(own) < _FEW
     ]
-    search = _Search([sample for own in known.values() for sample in own])
+    search = _Search([sample for own in by_model.values() for sample in own])
     _, rough = search.solve()
     models, sharing = search.solve(search.many(), rough.free)
     warnings += search.warnings()

@@ -44,6 +44,8 @@ def test_advice_is_a_policy_with_its_evidence(
     assert "what ends it, at " in shown
     assert "on the half of the traffic that was not searched:" in shown
     assert "no simulation knows" in shown
+    assert 1 <= advice["better_runs"] <= advice["judged_runs"] == 5
+    assert f"in {advice['better_runs']} of 5 runs of the same calls the change does better" in shown
     told = "\n".join(lines(advice, str(file)))
     assert f"the policy with this change: {file}" in told
     before_nothing = advice["today"] | {"capacity": advice["today"]["capacity"] | {"value": 0.0}}

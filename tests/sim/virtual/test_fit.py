@@ -162,6 +162,22 @@ def test_a_call_that_took_twice_as_long_says_nothing_of_the_speed() -> None:
     assert found.shape.models["qwen3:4b"].ms_per_token == pytest.approx(10.0)
 
 
+def test_a_model_with_few_answers_has_rough_figures_and_is_not_left_out() -> None:
+    """Whoever replays its calls would have to give them by hand, or have another model's."""
+    calls = one_after_the_other([10.0] * 40)
+    calls += [
+        replace(
+            call,
+            arrived=call.arrived + 1000.0,
+            attempts=(replace(call.attempts[0], model="gemma3:12b"),),
+        )
+        for call in one_after_the_other([30.0] * 3)
+    ]
+    found = fit(calls)
+    assert found.shape.models["gemma3:12b"].ms_per_token == pytest.approx(30.0, rel=0.1)
+    assert "gemma3:12b has only 3 answers with durations: its figures are rough" in found.warnings
+
+
 def test_what_a_call_takes_on_its_way_is_part_of_it() -> None:
     calls = [
         replace(call, attempts=(replace(call.attempts[0], ended_ms=568.0, dispatched_ms=0.5),))
