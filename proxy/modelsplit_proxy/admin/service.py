@@ -309,6 +309,8 @@ class Service:
         if self._recovered is None:
             return None
         wrong, at = self._recovered
+        if wrong.cause.text.endswith(_UNREAD):
+            return None  # as at every start
         ago_s = self._parts.clock.now() - at
         return Recovered(ago_s, wrong.lasted_s or 0.0, wrong.cause.text, wrong.failed)
 

@@ -197,7 +197,8 @@ class UpstreamProbe:
             logger.info("Ollama %s answers at http://%s", version, self._target.authority)
         elif changed:
             logger.warning(
-                "Ollama at http://%s is not answering (%s); calls fail until it does. %s",
+                # Whether calls fail for that, wait or go to another host is not known here.
+                "Ollama at http://%s is not answering (%s). %s",
                 self._target.authority,
                 error,
                 self._step(hangs=mute_since is not None),

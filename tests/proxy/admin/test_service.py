@@ -331,6 +331,16 @@ async def test_a_runner_hangs() -> None:
         await up.until(lambda: up.seats() == (0, 0))
 
 
+async def test_that_the_state_was_read_at_the_start_is_no_recovery() -> None:
+    async with running() as up:
+        await up.until(lambda: up.app.budget_keeper.is_open)
+        up.app.budget_keeper._is_open = False
+        assert "it has not been read yet" in up.app.service.verdict().cause
+        up.app.budget_keeper._is_open = True
+        found = up.app.service.verdict()
+        assert (found.level, found.notes) == (Level.OK, ())
+
+
 async def test_it_drains() -> None:
     async with running(ENDLESS) as up:
         up.app.lifecycle.draining = True

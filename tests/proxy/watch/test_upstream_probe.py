@@ -61,7 +61,8 @@ async def test_only_changes_are_told(caplog: pytest.LogCaptureFixture) -> None:
     told = [(entry.levelname, entry.getMessage()) for entry in caplog.records]
     assert [level for level, _ in told] == ["INFO", "WARNING", "INFO"]
     assert f"127.0.0.1:{sim.port}" in told[1][1]
-    assert "Is it running?" in told[1][1]
+    assert "is not answering (connection refused). Is it running?" in told[1][1]
+    assert "calls" not in told[1][1], "which may wait for it, or go to another host"
 
 
 @pytest.mark.parametrize(
