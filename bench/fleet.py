@@ -327,7 +327,7 @@ async def carried(charges: int, fsync: str) -> float:
             places = ["{b}:times:b", "{b}:costs:b"]
             seed = client.register_script(shared_scripts.SEED)
             rows = [cell for n in range(charges) for cell in (f"a:{n}", 1000, 7)]
-            await seed(keys=["{b}:state", *places], args=[epoch, "b", "", *rows])
+            await seed(keys=["{b}:state", *places], args=[epoch, "b", 3_600_000, "", *rows])
             sha = await client.script_load(shared_scripts.COUNT)
             await client.aclose()
             keys = ["{b}:state", "{b}:expected", "{b}:seeded", "{b}:changes", *places, "{b}:leases"]

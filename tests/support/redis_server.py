@@ -101,6 +101,11 @@ class Relay:
     def cut(self) -> None:
         self._is_cut = True
 
+    def leads_to(self, server: Path) -> None:
+        """From now on, as an address does that fails over to another server."""
+        self._server = server
+        self.mend()
+
     def mend(self) -> None:
         """Connections of before are lost."""
         self._is_cut = False

@@ -32,17 +32,35 @@ TWO: Overlay = {"budgets": [{"name": "two", "models": ["gpt-oss:20b"], "calls": 
 TEN: Overlay = {"budgets": [{**TWO["budgets"][0], "name": "ten", "calls": 10}]}
 
 
+class FastClock(SystemClock):
+    """Of a machine whose wall clock is fast by so many seconds."""
+
+    def __init__(self, by: float) -> None:
+        self._by = by
+
+    def wall(self) -> float:
+        return super().wall() + self._by
+
+
 @contextlib.asynccontextmanager
 async def sharing(
-    home: Path, url: str, name: str, overlay: Overlay = TWO, timeout_s: float = PATIENT_S
+    home: Path,
+    url: str,
+    name: str,
+    overlay: Overlay = TWO,
+    timeout_s: float = PATIENT_S,
+    fast_by: float = 0.0,
 ) -> AsyncIterator[Held]:
-    """One of several; it has looked after the server once."""
+    """One of several; it has looked after the server once. ``fast_by``: its clock, in seconds."""
     directory = home / name
     directory.mkdir(exist_ok=True)
     clocks, tasks = Clocks(), Tasks()
 
     def shared(store: Store) -> SharedBudgets:
-        return SharedBudgets(url, "test", store, tasks, clock() or SystemClock(), timeout_s)
+        its_clock = clock() or SystemClock()
+        if fast_by:
+            its_clock = FastClock(fast_by)
+        return SharedBudgets(url, "test", store, tasks, its_clock, timeout_s)
 
     async with budget_keeper(directory, clocks, overlay, shared=shared) as held:
         await of(held).look_after()

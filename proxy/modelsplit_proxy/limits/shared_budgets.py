@@ -386,8 +386,11 @@ class SharedBudgets:
         self._told.clear()
         written: dict[str, dict[int, Counted]] = {}
         while changes := _changes(written, self._own.counted()):
+            windows = {claim.name: claim.window_s for claim in self._own.all_claims()}
             for budget, charges, gone in changes:
-                await self._seed(budget, charges, gone, is_all=budget not in written)
+                await self._seed(
+                    (budget, windows.get(budget, 0)), charges, gone, is_all=budget not in written
+                )
                 written[budget] = written.get(budget, {}) | {c.id: c for c in charges}
                 for number in gone:
                     del written[budget][number]
@@ -401,7 +404,7 @@ class SharedBudgets:
 
     async def _agree(self, known: str, wanted: str) -> str:
         """The epoch that holds. Where it is ours, whose charges may be lost is written with it."""
-        is_kept = bool(known) and known != wanted and await self._link.is_durable()
+        is_kept = bool(known) and known != wanted and await self._link.keeps_all()
         wall = self._clock.wall()
         others = ((name, _ms(wall - at)) for name, at in self._heard_of.items())
         keys = self._link.keys(
@@ -412,22 +415,28 @@ class SharedBudgets:
         return str(await self._link.run(shared_scripts.BEGIN, keys, arguments))
 
     async def _seed(
-        self, budget: str, charges: Sequence[Counted], gone: Iterable[int], *, is_all: bool
+        self,
+        budget: tuple[str, int],
+        charges: Sequence[Counted],
+        gone: Iterable[int],
+        *,
+        is_all: bool,
     ) -> None:
         """Write these charges; the budget is known from then on, with none too.
 
-        ``is_all``: no others of ours are to stay.
+        ``budget``: its name, and its window in seconds. ``is_all``: no others of ours are to stay.
         """
         assert self._own is not None
         now = self._own.now()
         firsts = range(0, max(1, len(charges)), _AT_ONCE)
         parts = [charges[first : first + _AT_ONCE] for first in firsts]
         mine = f"{self._name}:"
-        keys = self._link.keys("state", *_places_of(budget)[:2])
+        name, window_s = budget
+        keys = self._link.keys("state", *_places_of(name)[:2])
         for part in parts:
             rows = ((self._charge(c.id), _ms(now - c.at), c.nano_usd) for c in part)
             replaced = mine if is_all and len(parts) == 1 else ""
-            arguments = [self._epoch, budget, replaced, *chain.from_iterable(rows)]
+            arguments = [self._epoch, name, _ms(window_s), replaced, *chain.from_iterable(rows)]
             if await self._link.run(shared_scripts.SEED, keys, arguments) == "lost":
                 raise AwayError(self._lose(_LOST))
         for number in gone:
@@ -524,7 +533,7 @@ class SharedBudgets:
         """Have it count approvals that it has not counted yet."""
         for claim in claims:
             if claim.approval and claim.name not in self._told:
-                await self._seed(claim.name, (), (), is_all=False)
+                await self._seed((claim.name, claim.window_s), (), (), is_all=False)
                 self._told.add(claim.name)
 
     async def _forget(self, uids: Sequence[str]) -> None:

@@ -106,9 +106,18 @@ class SharedLink:
             return []
         return [f"{name} {config[name]}" for name in _WANTED if config.get(name) != _WANTED[name]]
 
-    async def is_durable(self) -> bool:
-        """Whether it has on disk whatever it has said yes to; False if it does not say."""
-        return bool(await self._config() == _WANTED)
+    async def keeps_all(self) -> bool:
+        """Whether it still has whatever it has said yes to; False if it does not say.
+
+        It has, where it writes all to its disk before, unless it was another's replica: what the
+        other said yes to last may never have come here.
+        """
+        if await self._config() != _WANTED:
+            return False
+        info = await self._soon(self.redis.info("replication"))
+        with understood():
+            was_replica = str(info["master_replid2"]).strip("0") != ""
+            return bool(info["role"] == "master" and not was_replica)
 
     async def _config(self) -> dict[str, str] | None:
         """The settings that matter; None: it does not tell us."""

@@ -6,12 +6,13 @@ hash of the leases of proxies, each ``<calls> <cost> <until> <revision>``. A cha
 ``<proxy>:<id>``. Sums stay below 2**53, up to which Lua's numbers are exact.
 
 ``state``: a hash with the epoch under an empty name, a text that begins with the server's
-``run_id`` and is changed when it may have lost charges; every step names the one that its proxy
-has seen, and does nothing under another. Beside it the names of all budgets: one of them without
-its mark (``*`` among its costs), or with charges but not their costs, has been evicted or deleted,
-and then the epoch is over. ``expected``: the proxies whose charges may be lost, and when each was
-last heard of; ``seeded``: the ones that have written theirs anew. A budget in whose window one is
-expected that has not is not counted.
+``run_id`` and is changed when it may have lost charges; every step names the one that its proxy has
+seen, and does nothing under another. Beside it the names of all budgets, each with the longest
+window by which anybody counts it, in milliseconds: one of them without its mark (``*`` among its
+costs), or with charges but not their costs, has been evicted or deleted, and then the epoch is
+over. ``expected``: the proxies whose charges may be lost, and when each was last heard of;
+``seeded``: the ones that have written theirs anew. A budget in whose window one is expected that
+has not is not counted.
 """
 
 from __future__ import annotations
@@ -125,20 +126,22 @@ for i = 0, budgets - 1 do
     end
 end
 
-local function calls_wait(times, window, count, most)
+-- ``over``: so many of the charges are too old for this window.
+local function calls_wait(times, window, over, count, most)
     if most < 0 or count < most then return 0 end
     if most == 0 then return -1 end
-    local at = redis.call('ZRANGE', times, count - most, count - most, 'WITHSCORES')[2]
+    local last = over + count - most
+    local at = redis.call('ZRANGE', times, last, last, 'WITHSCORES')[2]
     -- All that is in the way is leased: for how long nobody knows.
     if not at then return window end
     return math.max(1, at + window - now)
 end
 
-local function cost_wait(times, costs, window, total, most, cost)
+local function cost_wait(times, costs, window, over, total, most, cost)
     local too_much = total + cost - most
     if most < 0 or cost == 0 or too_much <= 0 then return 0 end
     if cost > most then return -1 end
-    local entries = redis.call('ZRANGE', times, 0, -1, 'WITHSCORES')
+    local entries = redis.call('ZRANGE', times, over, -1, 'WITHSCORES')
     for i = 1, #entries, 2 do
         too_much = too_much - redis.call('HGET', costs, entries[i])
         if too_much <= 0 then return math.max(1, entries[i + 1] + window - now) end
@@ -151,17 +154,26 @@ for i = 0, budgets - 1 do
     local times, costs, leases = KEYS[5 + 3 * i], KEYS[6 + 3 * i], KEYS[7 + 3 * i]
     local window, most_calls = tonumber(of_budget(i, 1)), tonumber(of_budget(i, 2))
     local most_cost, cost = tonumber(of_budget(i, 3)), tonumber(of_budget(i, 4))
-    for _, old in ipairs(redis.call('ZRANGEBYSCORE', times, '-inf', now - window)) do
+    local longest = math.max(window, redis.call('HGET', KEYS[1], of_budget(i, 0)) or 0)
+    for _, old in ipairs(redis.call('ZRANGEBYSCORE', times, '-inf', now - longest)) do
         remove(times, costs, old)
     end
     -- Written already where a proxy has just written all of its own anew.
     remove(times, costs, charge)
-    local count = redis.call('ZCARD', times)
+    local count, over = redis.call('ZCARD', times), 0
     local total = tonumber(redis.call('HGET', costs, ''))
-    local oldest = redis.call('ZRANGE', times, 0, 0, 'WITHSCORES')[2]
+    if longest > window then
+        -- Whose policy has another window still counts them.
+        for _, old in ipairs(redis.call('ZRANGEBYSCORE', times, '-inf', now - window)) do
+            over, count = over + 1, count - 1
+            total = total - redis.call('HGET', costs, old)
+        end
+    end
+    local oldest = redis.call('ZRANGE', times, over, over, 'WITHSCORES')[2]
     local calls_leased, cost_leased = leased_to_others(leases, me, now)
-    local calls = calls_wait(times, window, count + calls_leased, most_calls)
-    local money = cost_wait(times, costs, window, total + cost_leased, most_cost, cost)
+    local calls = calls_wait(times, window, over, count + calls_leased, most_calls)
+    local cost_now = total + cost_leased
+    local money = cost_wait(times, costs, window, over, cost_now, most_cost, cost)
     local uid, revoked = of_budget(i, 7), 0
     if uid ~= '' then revoked = redis.call('HEXISTS', KEYS[4], 'revoke:' .. uid) end
     if calls ~= 0 or money ~= 0 or revoked == 1 then verdict = 'full' end
@@ -237,8 +249,9 @@ return epoch
 """
 )
 
-# KEYS: state, times, costs. ARGV: epoch, budget, a text with which names of charges begin that are
-# all named here (empty: they are not all), then of each charge: its name, how long ago in ms, cost.
+# KEYS: state, times, costs. ARGV: epoch, budget, its window in ms, a text with which names of
+# charges begin that are all named here (empty: they are not all), then of each charge: its name,
+# how long ago in ms, cost.
 SEED: Final = (
     _CLOCK
     + _HOLDS
@@ -247,22 +260,26 @@ SEED: Final = (
     + _PUT
     + """
 if not holds(ARGV[1]) then return 'lost' end
-if redis.call('HSETNX', KEYS[1], ARGV[2], 1) == 1 then
+local longest = redis.call('HGET', KEYS[1], ARGV[2])
+if not longest then
     redis.call('HSET', KEYS[3], '*', 1)
     redis.call('HINCRBY', KEYS[3], '', 0)
+end
+if tonumber(longest or -1) < tonumber(ARGV[3]) then
+    redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 end
 if not whole(KEYS[2], KEYS[3]) then
     -- Charges without their costs, or costs without their charges, are of no use to anybody.
     redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
     return 'lost'
 end
-local now, mine = clock(), ARGV[3]
+local now, mine = clock(), ARGV[4]
 if mine ~= '' then
     for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
         if string.sub(member, 1, #mine) == mine then remove(KEYS[2], KEYS[3], member) end
     end
 end
-for i = 4, #ARGV, 3 do put(KEYS[2], KEYS[3], ARGV[i], now - ARGV[i + 1], ARGV[i + 2]) end
+for i = 5, #ARGV, 3 do put(KEYS[2], KEYS[3], ARGV[i], now - ARGV[i + 1], ARGV[i + 2]) end
 return 'done'
 """
 )

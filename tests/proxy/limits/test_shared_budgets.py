@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from modelsplit_proxy.limits.shared_sums import TIMEOUT_S
 from support.fake_time import passes
-from support.redis_server import FORGETFUL, Relay, redis_server
+from support.ports import kept_port
+from support.redis_server import DURABLE, FORGETFUL, Relay, redis_server
 from support.sharing import PATIENT_S, TEN, TWO, are_open, is_open, is_told, of, sharing, until
 
 if TYPE_CHECKING:
@@ -433,3 +435,170 @@ async def test_who_waits_for_a_turn_takes_what_another_was_told_meanwhile(tmp_pa
         after = (await client.info("commandstats"))["cmdstat_evalsha"]["calls"]
         assert 0 < after - before < 100
         await client.aclose()
+
+
+# -- whatever becomes of the others ---------------------------------------------------------------
+
+
+async def test_machines_whose_clocks_differ_count_by_the_clock_of_the_server(
+    tmp_path: Path,
+) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b", fast_by=300.0) as b,
+    ):
+        b.clocks.set_wall(300.0)
+        assert await b.sent() is None
+        for held in (a, b):
+            await of(held).look_after()
+        # Neither takes the other for one that was not heard of for long, or is yet to come.
+        assert [of(held).fields()["proxies"] for held in (a, b)] == [2, 2]
+        assert [await a.sent(), await a.sent(), await b.sent()] == [None, "calls", "calls"]
+        # Nor is what it writes anew put down to another time.
+        client = server.client()
+        await client.delete("{test}:state")
+        assert [await a.sent(), await b.sent()] == ["ledger_unavailable"] * 2
+        await are_open(a, b)
+        frees = [round((of(held).sums["two"].frees_in_s or 0) / 60) for held in (a, b)]
+        assert frees == [60, 60]
+        assert [await a.sent(), await b.sent()] == ["calls", "calls"]
+        await client.aclose()
+
+
+@pytest.mark.fake_time
+async def test_who_was_stopped_for_longer_than_the_lease_has_none_when_it_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a", LEASED) as a:
+        assert await a.sent() is None
+        await passes(3601.0)
+        await server.kill()
+        assert await a.sent() == "ledger_unavailable"
+        assert of(a).leased == 0
+
+
+async def test_who_lost_its_own_file_is_still_counted_by_the_server(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "b") as b:
+        async with sharing(tmp_path, server.url, "a") as a:
+            assert await a.sent() is None
+        shutil.rmtree(tmp_path / "a")
+        async with sharing(tmp_path, server.url, "a") as a:
+            # It is another one, for the server and for those who know it.
+            await of(b).look_after()
+            assert of(b).fields()["proxies"] == 3
+            assert [await a.sent(), await b.sent(), await a.sent()] == [None, "calls", "calls"]
+
+
+async def test_two_policies_with_one_budget_each_hold_to_their_own_limit_of_what_all_sent(
+    tmp_path: Path,
+) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b", {"budgets": [{**TWO["budgets"][0], "calls": 4}]}) as b,
+    ):
+        assert [await b.sent(), await b.sent()] == [None, None]
+        assert await a.sent() == "calls"
+        assert [await b.sent(), await b.sent(), await b.sent()] == [None, None, "calls"]
+
+
+async def test_a_policy_with_a_shorter_window_does_not_make_another_forget(tmp_path: Path) -> None:
+    """As while a policy is rolled out, one proxy after the other."""
+    minute: Overlay = {"budgets": [{**TWO["budgets"][0], "window": "1m"}]}
+    async with (
+        redis_server(tmp_path) as server,
+        sharing(tmp_path, server.url, "a") as a,
+        sharing(tmp_path, server.url, "b", minute) as b,
+    ):
+        assert [await a.sent(), await a.sent()] == [None, None]
+        await is_told(a)
+        assert await b.sent() == "calls"
+        # As if two minutes had passed.
+        client: Any = server.client()
+        for member in await client.zrange("{test}:times:two", 0, -1):
+            await client.zincrby("{test}:times:two", -120_000, member)
+        assert [await b.sent(), await b.sent(), await b.sent()] == [None, None, "calls"]
+        assert await a.sent() == "calls"
+        for held in (a, b):
+            await of(held).look_after()
+        assert (of(a).sums["two"].calls, of(b).sums["two"].calls) == (4, 2)
+        await client.aclose()
+
+
+async def test_a_server_that_forgets_its_scripts_is_told_them_again(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a") as a:
+        client = server.client()
+        assert await a.sent() is None
+        await is_told(a)
+        await client.script_flush()
+        assert [await a.sent(), await a.sent()] == [None, "calls"]
+        assert of(a).error is None
+        await client.aclose()
+
+
+async def test_emptied_while_leases_are_out_it_is_closed_until_they_are_told(
+    tmp_path: Path,
+) -> None:
+    async with (
+        redis_server(tmp_path) as server,
+        Relay(server.socket, tmp_path / "relay.sock") as relay,
+        sharing(tmp_path, relay.url, "a", LEASED) as a,
+        sharing(tmp_path, server.url, "b", LEASED) as b,
+    ):
+        assert [await a.sent(), await b.sent()] == [None, None]
+        await of(b).look_after()
+        cut(relay, a)
+        client = server.client()
+        await client.flushall()
+        spent = [await b.sent() for _ in range(5)]
+        await of(b).look_after()
+        spent += [await b.sent() for _ in range(5)]
+        # On their leases, both of them, and not more.
+        assert spent.count(None) == 2
+        assert [await a.sent() for _ in range(5)].count(None) == 2
+        mend(relay, a)
+        await are_open(a, b)
+        spent = [await held.sent() for held in (a, b) for _ in range(6)]
+        assert 2 + 2 + 2 + spent.count(None) == 10
+        await client.aclose()
+
+
+@pytest.mark.parametrize("home", ["empty", "behind"])
+async def test_failed_over_to_a_server_that_has_not_all_nobody_is_served_before_all_have_written(
+    tmp_path: Path, home: str
+) -> None:
+    """To one that is empty, or to a replica that has not had what the other said yes to last."""
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    with kept_port() as port:
+        async with (
+            redis_server(tmp_path / "first", *DURABLE, "--port", str(port)) as first,
+            redis_server(tmp_path / "second") as second,
+            Relay(first.socket, tmp_path / "relay-a.sock") as relay_a,
+            Relay(first.socket, tmp_path / "relay-b.sock") as relay_b,
+            sharing(tmp_path, relay_a.url, "a") as a,
+            sharing(tmp_path, relay_b.url, "b") as b,
+        ):
+            for held in (a, b):
+                await of(held).look_after()
+            client: Any = second.client()
+            if home == "behind":
+                await client.replicaof("127.0.0.1", port)
+                while not await client.exists("{test}:state"):
+                    pass
+                await client.replicaof("NO", "ONE")
+            assert await b.sent() is None
+            await is_told(b)
+            for relay in (relay_a, relay_b):
+                relay.leads_to(second.socket)
+            relay_b.cut()
+            for _ in range(3):
+                await of(a).look_after()
+                # What b has sent is not known there.
+                assert await a.sent() == "ledger_unavailable"
+            assert "has not written its own anew" in str(of(a).error)
+            relay_b.mend()
+            await are_open(a, b)
+            assert [await a.sent(), await a.sent(), await b.sent()] == [None, "calls", "calls"]
+            await client.aclose()

@@ -36,7 +36,7 @@ async def server(home: Path) -> AsyncIterator[tuple[Redis, str]]:
         epoch = f"{(await client.info('server'))['run_id']}:1"
         await client.hset("{t}:state", "", epoch)
         seed = client.register_script(shared_scripts.SEED)
-        assert await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", ""]) == "done"
+        assert await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", HOUR_MS, ""]) == "done"
         try:
             yield client, epoch
         finally:
@@ -78,7 +78,9 @@ async def test_what_is_older_than_the_window_is_let_go(tmp_path: Path) -> None:
     async with server(tmp_path) as (client, epoch):
         seed = client.register_script(shared_scripts.SEED)
         rows: list[str | int] = ["a:1", HOUR_MS + 1000, 5, "a:2", 1000, 7]
-        assert await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", "", *rows]) == "done"
+        assert (
+            await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", HOUR_MS, "", *rows]) == "done"
+        )
         said, row = await count(client, epoch, "a:3", HOUR_MS, 2, -1, 0)
         assert (said, row[:2]) == ("free", [1, 7])
         assert await client.zrange("{t}:times", 0, -1) == ["a:2", "a:3"]
