@@ -284,7 +284,7 @@ class Service:
             ),
             state_error=self._state_error(),
             shared_error="" if shared is None else shared.error or "",
-            shared_step="" if shared is None else shared.ping,
+            shared_step="" if shared is None else shared.step,
             rivals=() if shared is None else shared.rivals,
             hosts_away=parts.probe.away,
             hosts_shut=parts.probe.shut,

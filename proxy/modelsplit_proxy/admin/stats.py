@@ -36,8 +36,9 @@ class StatsRoutes:
     async def _stats(self, asked: PageAsked) -> Page:
         """As JSON, or as ``modelsplit status`` shows it."""
         as_text = wants_text(asked)
-        # An approval given a moment ago is shown, and an Ollama that hangs since then.
-        await self._parts.budget_keeper.look()
+        # An approval given a moment ago is shown, and told to others; so is an Ollama that hangs
+        # since then.
+        await self._parts.budget_keeper.look_everywhere()
         await self._parts.probe.look()
         fields = stats_fields(self._parts)
         if not as_text:

@@ -190,16 +190,22 @@ def _more(waiter: dict[str, Any]) -> str:
 # 4. Budgets, breakers, our own parts.
 
 
+def shared_lines(shared: dict[str, Any]) -> Iterator[str]:
+    """How counting together with others stands."""
+    if shared["error"]:
+        age, since = budget_text.span(shared["away_s"]), local_time.minute(shared["since"])
+        yield f"shared   nothing can be counted for {age}, since {since}: {shared['error']}"
+    else:
+        yield f"shared   counted together by {shared['proxies']} modelsplits"
+
+
 def _budgets(spending: dict[str, Any]) -> Iterator[str]:
     if spending["writes_lost"]:
         yield f"budget   {spending['writes_lost']} writes of what is counted are lost"
     for budget in spending["budgets"] if spending["open"] else ():
         yield f"budget   {budget_text.line(budget)}"
-    if (shared := spending.get("shared")) and shared["error"]:
-        age, since = budget_text.span(shared["away_s"]), local_time.minute(shared["since"])
-        yield f"shared   nothing can be counted for {age}, since {since}: {shared['error']}"
-    elif shared:
-        yield f"shared   counted together by {shared['proxies']} modelsplits"
+    if shared := spending.get("shared"):
+        yield from shared_lines(shared)
     if spending["approvals"]:
         yield f"cloud    {spending['approved_usd_left']:.2f} USD of what is approved are left"
     elif spending["open"]:

@@ -17,6 +17,7 @@ from modelsplit_policy.budgets import Budgets, dollars, nano
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import PolicyError
 from modelsplit_policy.quantity import in_digits
+from modelsplit_proxy.admin import status_text
 from modelsplit_proxy.cli import admin_client, state_access, status
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show, talk
@@ -86,8 +87,9 @@ def run(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]
     change = Change(0, 0.0, desk.now.wall, ApprovalAction(args.verb), by, reason)
     if args.verb == "approve":
         return _approve(desk, args, change, settings, environ)
-    verb = {"revoke": _revoke, "reset": _reset}[args.verb]
-    return verb(desk, args, change)
+    if args.verb == "revoke":
+        return _revoke(desk, args, change, settings)
+    return _reset(desk, args, change)
 
 
 def _desk(args: argparse.Namespace, settings: Settings, environ: Mapping[str, str]) -> Desk:
@@ -169,26 +171,37 @@ def _approve(
         now = resume(budget_store.anchor(db), desk.now)
         added = _with(change, at=now, until=now + seconds, nano_usd=nano(usd))
         number = budget_store.add_change(db, added)
+        shares = budget_store.shares(db)
     until = desk.now.wall + seconds
     fields = {"id": number, "usd": usd, "until": rfc3339(until), "by": change.by}
     fields["reason"] = change.reason
     fields["state"] = str(desk.directory)
     words = f"{budget_text.amount(usd)} USD for the cloud until {local_time.minute_of(until)}"
-    lines = [f"approval {number}: {words}, {_signed(change)}", *_elsewhere(desk)]
+    elsewhere = _elsewhere(desk, settings, shares=shares)
+    lines = [f"approval {number}: {words}, {_signed(change)}", *elsewhere]
     show(fields, lines, as_json=args.json)
     for warning in installed_models.cloud_gaps(_policy(desk, settings, environ)):
         talk(f"warning: {warning}")
     return ExitCode.OK
 
 
-def _elsewhere(desk: Desk) -> list[str]:
-    """When the modelsplits that count budgets together with the running one know of a change."""
-    shared = (desk.running or {}).get("spending", {}).get("shared")
+def _elsewhere(desk: Desk, settings: Settings, *, shares: bool) -> list[str]:
+    """When the modelsplits that count budgets together know of a change that was just written.
+
+    ``shares``: whether the one with this state has ever counted together with others.
+    """
+    if desk.running is None:
+        words = "the other modelsplits know of it once one runs with this state file"
+        return [words] if shares else []
+    # It tells the others before it answers.
+    stats = status.ask(settings.admin)
+    shared = stats["spending"].get("shared") if isinstance(stats, dict) else None
     if not shared:
         return []
     if shared["error"]:
-        return ["the other modelsplits know of it once the shared Redis is back"]
-    return [f"on all {shared['proxies']} modelsplits that count together, within a second"]
+        words = f"the other modelsplits know of it once the shared Redis is back: {shared['error']}"
+        return [words, f"next     {shared['next']}"]
+    return [f"on all {shared['proxies']} modelsplits that count together"]
 
 
 def _policy(desk: Desk, settings: Settings, environ: Mapping[str, str]) -> Policy:
@@ -200,18 +213,20 @@ def _policy(desk: Desk, settings: Settings, environ: Mapping[str, str]) -> Polic
     return policy_file.load(policy_file.find_policy(settings.policy, environ)).policy
 
 
-def _revoke(desk: Desk, args: argparse.Namespace, change: Change) -> int:
+def _revoke(desk: Desk, args: argparse.Namespace, change: Change, settings: Settings) -> int:
     with _writing(desk) as db:
         now = resume(budget_store.anchor(db), desk.now)
         valid = {approval.id for approval in Approvals(budget_store.changes(db)).in_force(now)}
         wanted = valid if args.id is None else valid & {args.id}
         for number in sorted(wanted):
             budget_store.add_change(db, _with(change, at=now, target=number))
+        shares = budget_store.shares(db)
     if not wanted:
         which = "no approval is" if args.id is None else f"approval {args.id} is not"
         show_them = f"modelsplit budget show --state {quote(str(desk.directory))}"
         raise _nothing(f"{which} in force in {desk.file}; see: {show_them}")
-    lines = [f"approval {number} is revoked" for number in sorted(wanted)] + _elsewhere(desk)
+    lines = [f"approval {number} is revoked" for number in sorted(wanted)]
+    lines += _elsewhere(desk, settings, shares=shares)
     fields = {"revoked": sorted(wanted), "state": str(desk.directory)}
     show(fields, lines, as_json=args.json)
     return ExitCode.OK
@@ -247,6 +262,7 @@ def _show(
     _find(desk)
     book = budget_store.Book(desk.now.wall, 0, (), {}, ())
     with state_access.reading(desk.directory) as db:
+        shares = db is not None and budget_store.shares(db)
         if db is not None:
             book = budget_store.read(db, desk.now, budgets.longest_s)
     for reservation in book.charges:
@@ -275,8 +291,18 @@ def _show(
         ],
         "history": [_change(one) for one in book.changes],
     }
-    show(fields, _lines(fields), as_json=args.json)
+    show(fields, [*_lines(fields), *_together(desk, shares=shares)], as_json=args.json)
     return ExitCode.OK
+
+
+def _together(desk: Desk, *, shares: bool) -> Iterator[str]:
+    """What is known of those who count the same budgets."""
+    if desk.running is None and shares:
+        yield "shared   what others count is not known: no modelsplit runs with this state file"
+    if (shared := (desk.running or {}).get("spending", {}).get("shared")) is not None:
+        yield from status_text.shared_lines(shared)
+        if shared["error"]:
+            yield f"next     {shared['next']}"
 
 
 def _left_of_approvals(desk: Desk) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_proxy.cli.command import JSON, Argument, Command, flags_of
@@ -15,10 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+# In a URL: before its host, or among its parameters.
+_PASSWORDS: Final = re.compile(r"(://[^:@/\s]*:)[^/\s]*(?=@)|(password=)[^&\s]*")
+
+
 def fields(flags: Mapping[str, object], environ: Mapping[str, str]) -> list[dict[str, Any]]:
     """Name, value and origin of every setting. SettingError, PolicyError: ``serve`` would say so.
 
     What is empty by default is what is then done: the policy that is found, the state directory.
+    Of a URL with a password all but that.
     """
     settings = read_settings(flags, environ)
     said = where_said(flags, environ)
@@ -28,7 +34,8 @@ def fields(flags: Mapping[str, object], environ: Mapping[str, str]) -> list[dict
     for option in OPTIONS:
         values, origin = said[option.name]
         text = found.get(option.name) or ",".join(values)
-        rows.append({"name": option.name, "value": text, "origin": origin})
+        shown = _PASSWORDS.sub(r"\1\2***", text)
+        rows.append({"name": option.name, "value": shown, "origin": origin})
     return rows
 
 

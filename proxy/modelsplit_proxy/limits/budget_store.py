@@ -239,6 +239,11 @@ def members(db: sqlite3.Connection, name: str, wall: float) -> tuple[str, dict[s
     return own, dict(others.fetchall())
 
 
+def shares(db: sqlite3.Connection) -> bool:
+    """Whether this state file has a name among those who share budgets."""
+    return db.execute("SELECT 1 FROM shared_members WHERE is_self").fetchone() is not None
+
+
 def keep_members(db: sqlite3.Connection, seen: dict[str, float], since: float) -> None:
     """The others were heard of then; who was not since ``since`` is forgotten."""
     db.executemany(

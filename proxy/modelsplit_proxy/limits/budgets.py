@@ -16,6 +16,7 @@ at meets none of this.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import sqlite3
@@ -172,6 +173,16 @@ class BudgetKeeper:
         """Learn what other processes have done to the file; as before if it cannot be read."""
         if self._is_open:
             await self._refresh()
+
+    async def look_everywhere(self) -> None:
+        """The same, and what is counted and approved elsewhere by now, as far as that can be had.
+
+        What has been approved here is known there afterwards.
+        """
+        await self.look()
+        if self._shared is not None and self._is_open:
+            with contextlib.suppress(AwayError, StoreError):
+                await self._shared.ask_now()
 
     def look_at_the_clock(self) -> None:
         """Write it down if the wall clock was set: a restart of the machine goes by it."""

@@ -29,10 +29,11 @@ from modelsplit_proxy.limits import (
     shared_approvals,
     shared_link,
     shared_scripts,
+    shared_sums,
 )
 from modelsplit_proxy.limits.own_ollamas import ONE_OLLAMA, OwnOllamas
 from modelsplit_proxy.limits.shared_link import SharedLink, in_words
-from modelsplit_proxy.limits.shared_sums import TIMEOUT_S, AwayError, Patience, Sums
+from modelsplit_proxy.limits.shared_sums import AwayError, Patience, Sums
 from modelsplit_proxy.runtime.clock import rfc3339
 from modelsplit_proxy.storage.state_file import StoreError
 
@@ -93,10 +94,14 @@ class SharedBudgets:
         store: Store,
         tasks: Tasks,
         clock: Clock,
-        timeout_s: float = TIMEOUT_S,
+        timeout_s: float | None = None,
         ollamas: Callable[[], Awaitable[OwnOllamas]] | None = None,
     ) -> None:
-        """``url``, ``timeout_s``: as of ``SharedLink``. ``ollamas``: whom this proxy asks."""
+        """``url``: as of ``SharedLink``. ``ollamas``: whom this proxy asks.
+
+        ``timeout_s``: the longest that one question takes; None: as long as usual.
+        """
+        timeout_s = shared_sums.TIMEOUT_S if timeout_s is None else timeout_s
         self._link = SharedLink(url, prefix, timeout_s)
         self._store = store
         self._tasks = tasks
@@ -116,7 +121,8 @@ class SharedBudgets:
         self._leases = Leases()
         # Approvals that it counts, by their names as budgets.
         self._told: set[str] = set()
-        self.ping = self._link.ping
+        # What to do about the error.
+        self.step = self._link.ping
         # As they were when they were last asked.
         self.sums: dict[str, Sums] = {}
         # And when that was.
@@ -141,12 +147,13 @@ class SharedBudgets:
         return Patience(self._link.timeout_s)
 
     def fields(self) -> dict[str, Any]:
-        """For people. ``since``: of the error. ``proxies``: who count together, with this one."""
+        """For people. ``since``, ``next``: of the error. ``proxies``: who count together."""
         away = self._error is not None
         return {
             "error": self._error,
             "since": rfc3339(self._since) if away else None,
             "away_s": round(self._clock.wall() - self._since, 3) if away else None,
+            "next": self.step if away else None,
             "proxies": self._proxies(),
             "calls_on_lease": self.leased,
             "same_ollama": list(self.rivals),
@@ -245,7 +252,7 @@ class SharedBudgets:
         except shared_link.ERRORS as error:
             if not is_asked and isinstance(error, TimeoutError):
                 raise AwayError(_TOO_MANY) from None
-            raise AwayError(self._lose(in_words(error))) from None
+            raise AwayError(self._fail(error)) from None
         finally:
             patience.spend(self._clock.now() - began)
 
@@ -279,7 +286,8 @@ class SharedBudgets:
             if said == "lost":
                 raise AwayError(self._lose(_LOST))
             if said == "expecting":
-                raise AwayError(self._lose(_expecting(budgets[0])))
+                missing = _expecting(str(budgets[0]))
+                raise AwayError(self._lose(missing, self._link.no_matter()))
             rows = [(_sums(row), _lease(row, began)) for row in budgets]
             told = dict(zip((claim.name for claim in claims), rows, strict=True))
         for name, (_, lease) in told.items():
@@ -303,7 +311,7 @@ class SharedBudgets:
                 arguments = [self._epoch, self._charge(number), *cost]
                 await self._link.run(shared_scripts.SETTLE, keys, arguments)
             except shared_link.ERRORS as error:
-                self._lose(in_words(error))
+                self._fail(error)
 
     # 2. For the process.
 
@@ -336,7 +344,7 @@ class SharedBudgets:
             else:
                 self._well()
         except shared_link.ERRORS as error:
-            self._lose(in_words(error))
+            self._fail(error)
         except StoreError as error:
             self._lose(f"the state file cannot be read: {error}"[:_ERROR_MAX])
         except AwayError:
@@ -345,17 +353,25 @@ class SharedBudgets:
     async def close(self) -> None:
         await self._link.close()
 
-    def _lose(self, why: str) -> str:
-        """From now on nothing is counted, until everything of ours has been written anew."""
+    def _fail(self, error: BaseException) -> str:
+        """It is away, for this error."""
+        return self._lose(in_words(error), self._link.step(error))
+
+    def _lose(self, why: str, step: str = "") -> str:
+        """From now on nothing is counted, until everything of ours has been written anew.
+
+        ``step``: what people can do about it; empty: ask it whether it is there.
+        """
         self._can_ask = False
         self._asked_at.clear()
         self._leases.lose()
         if self._error is None:
             self._since = self._clock.wall()
-        self._error = why
+        self._error, self.step = why, step or self._link.ping
         if not self._was_told:
             self._was_told = True
-            logger.error("shared budgets: the Redis: %s; calls that they count are refused", why)
+            text = "shared budgets: the Redis: %s; calls that they count are refused; next: %s"
+            logger.error(text, why, self.step)
         self._trouble.set()
         return why
 
@@ -492,6 +508,13 @@ class SharedBudgets:
 
     # 4. Approvals.
 
+    async def ask_now(self) -> None:
+        """Learn what all have approved and counted by now. Raises AwayError, StoreError."""
+        assert self._own is not None
+        await self.learn_approvals(self.patience())
+        if claims := self._own.all_claims():
+            await self._ask(claims, _NOBODY, "look", None)
+
     async def learn_approvals(self, patience: Patience) -> None:
         """Tell ours, and hear of those that others have given. Raises AwayError, StoreError."""
         if patience.is_over:
@@ -506,7 +529,7 @@ class SharedBudgets:
         except shared_link.ERRORS as error:
             if not is_asked and isinstance(error, TimeoutError):
                 raise AwayError(_TOO_MANY) from None
-            raise AwayError(self._lose(in_words(error))) from None
+            raise AwayError(self._fail(error)) from None
         finally:
             patience.spend(self._clock.now() - began)
 
@@ -604,4 +627,4 @@ def _ms(seconds: float) -> int:
 
 
 def _expecting(proxy: str) -> str:
-    return f"it lost its counts, and proxy {proxy} has not written its own anew"
+    return f"it lost its counts, and proxy {proxy} has not written its own anew: start that one"

@@ -8,19 +8,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
+from shlex import quote
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import InvalidResponse, RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterError,
+    InvalidResponse,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from modelsplit_proxy.limits import shared_scripts
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 
 ERRORS: Final = (RedisError, OSError, TimeoutError)
 CONNECTIONS: Final = 16
@@ -35,6 +49,18 @@ _NONSENSE: Final = (
 # How a server is configured that keeps whatever it has said yes to.
 _WANTED: Final = MappingProxyType(
     {"appendonly": "yes", "appendfsync": "always", "maxmemory-policy": "noeviction"}
+)
+# Where the server says more of an error.
+_LOOKS: Final[Mapping[type[BaseException], str]] = MappingProxyType(
+    {
+        NoPermissionError: "acl log 5",
+        ReadOnlyError: "info replication",
+        MasterDownError: "info replication",
+        BusyLoadingError: "info persistence",
+        OutOfMemoryError: "info memory",
+        AskError: "cluster nodes",
+        ClusterError: "cluster info",
+    }
 )
 _SCRIPTS: Final = (
     shared_scripts.COUNT,
@@ -65,11 +91,28 @@ class SharedLink:
         self.timeout_s = timeout_s
         # All keys in one slot of a cluster.
         self._prefix = f"{{{prefix}}}"
-        self.ping = _ping(url)
+        self._cli, self._user = _cli(url), urlsplit(url).username
+        self.ping = f"{self._cli} ping"
         self._scripts = {text: self.redis.register_script(text) for text in _SCRIPTS}
 
     def __repr__(self) -> str:
         return f"<SharedLink {self.ping}>"
+
+    def step(self, error: BaseException) -> str:
+        """The command that shows why; no password is in it."""
+        # What was said while connecting is the cause of an error without a kind.
+        errors = (error, error.__cause__)
+        if any(isinstance(each, AuthenticationError) for each in errors):
+            user = f" --user {quote(unquote(self._user))}" if self._user else ""
+            return f"{self._cli}{user} --askpass ping"
+        if any(isinstance(each, ssl.SSLCertVerificationError) for each in errors):
+            return f"{self._cli} --cacert FILE ping"
+        looks = (_LOOKS[kind] for kind in _LOOKS if any(isinstance(each, kind) for each in errors))
+        return f"{self._cli} {next(looks, 'ping')}"
+
+    def no_matter(self) -> str:
+        """The command that says: what those have counted who do not come back is no matter."""
+        return f"{self._cli} del {quote(self.key('expected'))}"
 
     def key(self, name: str) -> str:
         return f"{self._prefix}:{name}"
@@ -184,10 +227,10 @@ def _is_nonsense(cause: BaseException | None) -> bool:
     return isinstance(cause, _NONSENSE) and not isinstance(cause, OSError)
 
 
-def _ping(url: str) -> str:
-    """The command that asks the same server whether it is there; no password is in it."""
+def _cli(url: str) -> str:
+    """How people ask the same server, without a name and a password."""
     parts = urlsplit(url)
     if parts.scheme == "unix":
-        return f"redis-cli -s {parts.path} ping"
+        return f"redis-cli -s {quote(parts.path)}"
     tls = " --tls" if parts.scheme == "rediss" else ""
-    return f"redis-cli -h {parts.hostname} -p {parts.port or _PORT}{tls} ping"
+    return f"redis-cli -h {parts.hostname} -p {parts.port or _PORT}{tls}"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from modelsplit_proxy.cli.config_show import fields
 from modelsplit_proxy.cli.main import run
 from modelsplit_proxy.config.settings import OPTIONS
 
@@ -44,3 +45,20 @@ def test_as_data_and_without_origins(capsys: pytest.CaptureFixture[str]) -> None
 def test_a_setting_that_cannot_be_read_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["config", "show", "--drain", "soon"], {}) == 2
     assert "--drain" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://team:s3cret@h:6379/0", "redis://team:***@h:6379/0"),
+        ("redis://:s3cret@h", "redis://:***@h"),
+        ("redis://team:s3@cret@h", "redis://team:***@h"),
+        ("unix://team:s3cret@/run/redis.sock", "unix://team:***@/run/redis.sock"),
+        ("rediss://h?password=s3cret&ssl_ca_certs=/x", "rediss://h?password=***&ssl_ca_certs=/x"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+        ("redis://team@h:6379", "redis://team@h:6379"),
+    ],
+)
+def test_a_password_is_not_shown(url: str, shown: str) -> None:
+    rows = fields({}, {"MODELSPLIT_SHARED": url})
+    assert [row["value"] for row in rows if row["name"] == "shared"] == [shown]

@@ -10,8 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trustme
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    MovedError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+)
 
-from modelsplit_proxy.limits.shared_link import SharedLink, _ping, in_words, within
+from modelsplit_proxy.limits.shared_link import SharedLink, in_words, within
 from support.ports import kept_port
 from support.redis_server import DURABLE, FORGETFUL, Relay, redis_server
 from support.sharing import PATIENT_S, is_open, is_told, of, sharing
@@ -25,7 +37,9 @@ COMMANDS = "+@hash +@sortedset +@set +del +expire +time +info +eval +evalsha +sc
 
 
 @needs_redis
-async def test_over_tls_with_a_name_and_a_password(tmp_path: Path) -> None:
+async def test_over_tls_with_a_name_and_a_password(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     issued = authority.issue_cert("localhost", "127.0.0.1")
@@ -36,6 +50,10 @@ async def test_over_tls_with_a_name_and_a_password(tmp_path: Path) -> None:
     user = ("--user", "split", "on", ">secret", "~{test}:*", *COMMANDS.split(), "+config|get")
     with kept_port() as port:
         await over_tls(tmp_path, port, *files, *key, *user)
+    assert "next: redis-cli -h 127.0.0.1" in caplog.text
+    assert "--tls --user split --askpass ping" in caplog.text
+    assert "guess" not in caplog.text
+    assert "secret" not in caplog.text
 
 
 async def over_tls(tmp_path: Path, port: int, *options: str) -> None:
@@ -241,4 +259,32 @@ def test_only_an_address_of_a_redis_is_one() -> None:
     ],
 )
 def test_the_next_step_is_to_ask_it_without_a_password(url: str, command: str) -> None:
-    assert _ping(url) == command
+    assert SharedLink(url, "p", PATIENT_S).step(OSError()) == command
+
+
+def _while_connecting(cause: Exception) -> RedisError:
+    error = RedisError(str(cause))
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "command"),
+    [
+        (TimeoutError(), "ping"),
+        (InvalidResponse("x"), "ping"),
+        (AuthenticationError("WRONGPASS"), "--user team --askpass ping"),
+        (NoPermissionError("NOPERM"), "acl log 5"),
+        (ReadOnlyError("READONLY"), "info replication"),
+        (MasterDownError("MASTERDOWN"), "info replication"),
+        (BusyLoadingError("LOADING"), "info persistence"),
+        (OutOfMemoryError("OOM"), "info memory"),
+        (MovedError("1234 10.0.0.7:6379"), "cluster nodes"),
+        (ClusterDownError("CLUSTERDOWN"), "cluster info"),
+        (_while_connecting(BusyLoadingError("LOADING")), "info persistence"),
+        (_while_connecting(ssl.SSLCertVerificationError("by whom?")), "--cacert FILE ping"),
+    ],
+)
+def test_the_next_step_shows_why(error: Exception, command: str) -> None:
+    link = SharedLink("rediss://team:secret@h", "p", PATIENT_S)
+    assert link.step(error) == f"redis-cli -h h -p 6379 --tls {command}"
