@@ -40,6 +40,8 @@ ERRORS: Final = (RedisError, OSError, TimeoutError)
 CONNECTIONS: Final = 16
 _PORT: Final = 6379
 _GRACE_S: Final = 0.03
+# In so many turns of the loop what has come is read, and whoever waits for it goes on.
+_GRACE_TURNS: Final = 10
 _ERROR_MAX: Final = 120
 # What reading an answer raises that makes no sense: the client's parser does too.
 _NONSENSE: Final = (
@@ -193,17 +195,33 @@ def understood() -> Iterator[None]:
         raise InvalidResponse(f"{type(error).__name__}: {error}") from error
 
 
+class _Bound:
+    """Ends a wait: after so long, and a grace in time and in turns of the loop."""
+
+    def __init__(self, wait: asyncio.Timeout, seconds: float) -> None:
+        self._wait = wait
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.Handle = self._loop.call_later(seconds + _GRACE_S, self._turn, 0)
+
+    def _turn(self, turns: int) -> None:
+        if turns < _GRACE_TURNS:
+            self._timer = self._loop.call_soon(self._turn, turns + 1)
+        else:
+            self._wait.reschedule(self._loop.time())
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
 @contextlib.asynccontextmanager
 async def within(seconds: float) -> AsyncIterator[None]:
     """TimeoutError for what takes longer; not for what has come while the loop itself was late."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(None) as bound:
-        # What has come meanwhile is read before that.
-        timer = loop.call_later(seconds, lambda: bound.reschedule(loop.time() + _GRACE_S))
+    async with asyncio.timeout(None) as wait:
+        bound = _Bound(wait, seconds)
         try:
             yield
         finally:
-            timer.cancel()
+            bound.cancel()
 
 
 def wanted() -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # A server that is well answers within a millisecond.
 TIMEOUT_S: Final = 0.2
 # The least that a later question of the same call is given: one that is well answers in less.
-_LEAST_S: Final = 0.04
+_LEAST_S: Final = 0.03
 
 
 class AwayError(Exception):
@@ -25,15 +25,15 @@ class AwayError(Exception):
 class Patience:
     """How long one attempt still waits for the others, all its questions together.
 
-    Nothing is asked once it is over; so all of them take ``left_s`` and ``_LEAST_S`` at most,
-    however many there are.
+    Nothing is asked once it is over; so all of them take ``left_s`` and twice ``_LEAST_S`` at most,
+    however many there are: what one question is given is kept back for another.
     """
 
     left_s: float = TIMEOUT_S
 
     @property
     def is_over(self) -> bool:
-        return self.left_s <= 0
+        return self.left_s <= -_LEAST_S
 
     @property
     def next_s(self) -> float:
@@ -41,7 +41,8 @@ class Patience:
         return max(_LEAST_S, self.left_s)
 
     def spend(self, seconds: float) -> None:
-        self.left_s -= seconds
+        """One question took so long. What is beyond its time was this process being late."""
+        self.left_s -= min(seconds, self.next_s)
 
 
 @dataclass(frozen=True, slots=True)
