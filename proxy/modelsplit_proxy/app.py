@@ -283,7 +283,9 @@ class App:
         # At another port nobody knows whether it is the unit's.
         has_unit = not other_than_usual(str(at)) and has_unit_of("ollama.service")
         target = UpstreamTarget(at.host, at.port, str(at), has_unit)
-        probe, line = UpstreamProbe(pool, target), self.admission_queue.at(name)
+        has_others = len(self.policy.hosts) > 1
+        probe = UpstreamProbe(pool, target, host=str(name) if has_others else None)
+        line = self.admission_queue.at(name)
         wait_s = self.policy.global_.restart_wait_ms / 1000
         breakers = self.breakers.at(name)
         presence = Presence(Outage(wait_s), line, breakers, probe, self.installed, target)

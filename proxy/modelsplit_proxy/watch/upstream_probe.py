@@ -56,11 +56,18 @@ class UpstreamProbe:
     """
 
     def __init__(
-        self, pool: UpstreamPool, target: UpstreamTarget, *, every_s: float = _EVERY_S
+        self,
+        pool: UpstreamPool,
+        target: UpstreamTarget,
+        *,
+        every_s: float = _EVERY_S,
+        host: str | None = None,
     ) -> None:
+        """``host``: its name, where there are others; else None."""
         self._pool = pool
         self._target = target
         self._every_s = every_s
+        self._of_host = "" if host is None else f" of host {host}"
         self.up: bool | None = None
         self.version: str | None = None
         self.error: str | None = None
@@ -194,11 +201,13 @@ class UpstreamProbe:
         self._note_when(up=up)
         self.up, self.version, self.error = up, version, error
         if changed and up:
-            logger.info("Ollama %s answers at http://%s", version, self._target.authority)
+            where = self._target.authority
+            logger.info("Ollama %s%s answers at http://%s", version, self._of_host, where)
         elif changed:
             logger.warning(
                 # Whether calls fail for that, wait or go to another host is not known here.
-                "Ollama at http://%s is not answering (%s). %s",
+                "Ollama%s at http://%s is not answering (%s). %s",
+                self._of_host,
                 self._target.authority,
                 error,
                 self._step(hangs=mute_since is not None),

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def probe(port: int, every_s: float = 5.0) -> Iterator[UpstreamProbe]:
+def probe(port: int, every_s: float = 5.0, host: str | None = None) -> Iterator[UpstreamProbe]:
     pool = UpstreamPool("127.0.0.1", port, connect_timeout_s=600)
     target = UpstreamTarget("127.0.0.1", port, f"127.0.0.1:{port}")
-    yield UpstreamProbe(pool, target, every_s=every_s)
+    yield UpstreamProbe(pool, target, every_s=every_s, host=host)
     pool.close()
 
 
@@ -63,6 +63,20 @@ async def test_only_changes_are_told(caplog: pytest.LogCaptureFixture) -> None:
     assert f"127.0.0.1:{sim.port}" in told[1][1]
     assert "is not answering (connection refused). Is it running?" in told[1][1]
     assert "calls" not in told[1][1], "which may wait for it, or go to another host"
+
+
+async def test_of_one_of_several_hosts_it_is_told_with_its_name(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "modelsplit")
+    async with stand_in(SimConfig(version="1.2.3")) as sim:
+        with probe(sim.port, host="big") as asked:
+            await asked.ask()
+            await sim.stop()
+            await asked.ask()
+    answers, away = [entry.getMessage() for entry in caplog.records]
+    assert answers == f"Ollama 1.2.3 of host big answers at http://127.0.0.1:{sim.port}"
+    assert away.startswith(f"Ollama of host big at http://127.0.0.1:{sim.port} is not answering (")
 
 
 @pytest.mark.parametrize(
