@@ -60,13 +60,14 @@ IMPURE_CALLS = frozenset({"open", "print", "input", "breakpoint", "eval", "exec"
 # (module, function) of the handlers that may catch everything: the end of one call and the end of
 # one background task, where an unforeseen error becomes a record instead of a dead process.
 # A new entry needs a sentence here about which of the two boundaries it is. In the proxy:
-# the end of one request, the end of one job of the writer thread, whose future gets the error,
-# the end of one finished call on its way to the log or to the disk, which takes no other along, and
-# the end of one listener's turn when a call has ended, which takes neither the other listeners
-# along nor the client, whose answer is whole.
+# the end of one request, on either port, the end of one job of the writer thread, whose future gets
+# the error, the end of one finished call on its way to the log or to the disk, which takes no other
+# along, and the end of one listener's turn when a call has ended, which takes neither the other
+# listeners along nor the client, whose answer is whole.
 # In the stand-in: the end of one connection.
 BROAD_EXCEPT_ALLOWED: frozenset[tuple[str, str]] = frozenset(
     {
+        ("modelsplit_proxy.admin.admin", "_answer"),
         ("modelsplit_proxy.handler", "__call__"),
         ("modelsplit_proxy.records.call_ended", "tell"),
         ("modelsplit_proxy.records.recorder", "_try_insert"),

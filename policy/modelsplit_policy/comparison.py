@@ -43,7 +43,8 @@ class End(StrEnum):
 class Observation:
     """One call. ``cluster``: what it belongs together with. None: it says nothing of that.
 
-    ``unfit``: the arm's own answer was held to a schema and did not fit.
+    ``unfit``: the arm's own answer was held to a schema and did not fit. ``fell_back``: it was
+    answered by the role's fallback, not by the arm's model.
     """
 
     arm: str
@@ -53,6 +54,7 @@ class Observation:
     unfit: bool | None = None
     cost_usd: float | None = None
     tokens_per_s: float | None = None
+    fell_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +72,17 @@ class Measure:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """The calls of one arm, and what they measure (by name; without what nobody measured)."""
+    """The calls of one arm, and what they measure (by name; without what nobody measured).
+
+    ``fallbacks``: how many of those answered were answered by the role's fallback.
+    """
 
     name: str
     calls: int
     clusters: int
     ends: Mapping[End, int]
     measures: Mapping[str, Estimate]
+    fallbacks: int = 0
 
 
 class Verdict(StrEnum):
@@ -208,7 +214,9 @@ def _arm(name: str, calls: Sequence[Observation], samples: _Samples) -> Arm:
         for measure in MEASURES
         if (estimate := measure.estimate(samples.get(measure.name, []), LEVEL)) is not None
     }
-    return Arm(name, len(calls), len({call.cluster for call in calls}), ends, measures)
+    fallbacks = sum(1 for call in calls if call.fell_back and call.end is End.ANSWERED)
+    clusters = len({call.cluster for call in calls})
+    return Arm(name, len(calls), clusters, ends, measures, fallbacks)
 
 
 def _pairs(samples: Mapping[str, _Samples]) -> Iterator[tuple[Measure, str, str]]:

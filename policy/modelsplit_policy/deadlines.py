@@ -311,14 +311,16 @@ def failure_of(
         Reason.FIRST_BYTE_TIMEOUT: (
             f"{name} did not begin its answer within {bound_s:g} s (first_byte_timeout_ms)"
         ),
-        Reason.UPSTREAM_MUTE: f"nothing was answered for {bound_s:g} s",
+        # This call may have been sent long after the question that is open.
+        Reason.UPSTREAM_MUTE: f"{name} does not answer",
         Reason.STALL: f"{name} fell silent for {bound_s:g} s in the middle of its answer",
     }[reason]
     code = for_provider(ErrorCode.TIMEOUT_LOCAL, provider)
     if (down and reason in _ITS_OWN) or reason is Reason.UPSTREAM_MUTE:
+        since = f"for {bound_s:g} s " if reason is Reason.UPSTREAM_MUTE else ""
         reason = Reason.UPSTREAM_MUTE
         who = "Ollama" if host is None else f"Ollama of host {host}"
-        text += f", and {who} does not tell its version either: it hangs; restart it"
+        text += f", and {since}{who} does not tell its version either: it hangs; restart it"
     return Failure(code, reason, text, "Upstream Timeout")
 
 

@@ -350,8 +350,8 @@ def test_every_bound_has_its_number_and_its_sentence() -> None:
     assert [failure.message for failure in failures] == [
         "m did not begin its answer within 5 s (first_byte_timeout_ms)",
         (
-            "nothing was answered for 30 s, and Ollama does not tell its version either: it "
-            "hangs; restart it"
+            "m does not answer, and for 30 s Ollama does not tell its version either: it hangs; "
+            "restart it"
         ),
     ]
     clients = failure_of(ROLE, limits, model="m", provider=Provider.LOCAL, is_clients=True)

@@ -8,6 +8,7 @@ answers with what it says.
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
@@ -22,7 +23,7 @@ from modelsplit_proxy.http.body import BodyError, read_whole
 from modelsplit_proxy.http.downstream import Downstream
 from modelsplit_proxy.records.query_error import QueryError
 from modelsplit_proxy.records.reader import AmbiguousError
-from modelsplit_proxy.runtime.late import Late
+from modelsplit_proxy.runtime.late import Late, ReplacedError
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.admin.parts import AdminParts
     from modelsplit_proxy.http.request import Request
 
+logger = logging.getLogger("modelsplit")
+
+_OUR_BUG: Final = "this page failed by a fault of our own; the log on stderr has the details"
 _WRITE_ONLY: Final = (b"Allow: POST\r\n",)
 _NO_JSON: Final = "Content-Type: reports are JSON; send application/json"
 
@@ -85,8 +89,11 @@ class Admin:
             return await self._read(request, route, item)
         except (QueryError, AmbiguousError) as error:
             return failed(str(error), ErrorCode.BAD_REQUEST, 400)
-        except StoreError as error:
+        except (StoreError, ReplacedError) as error:
             return failed(str(error), ErrorCode.INTERNAL, 503)
+        except Exception:
+            logger.exception("the admin port's %s %s failed", request.method, route[:200])
+            return failed(_OUR_BUG, ErrorCode.INTERNAL, 500)
 
     async def _read(self, request: Request, route: str, item: str) -> Page | Pages | Live:
         handler = self.routes.get(route)

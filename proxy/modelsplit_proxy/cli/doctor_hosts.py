@@ -57,16 +57,18 @@ def installed(policy: Policy | None, upstream: Address) -> Answer | None:
 
 def hosts(look: Look) -> Iterator[Finding | Unseen]:
     """Hosts of the policy that nobody answers for, that are no Ollama, or that are drained."""
+    rows = [row for row in (look.stats or {}).get("hosts") or () if isinstance(row, dict)]
+    drained = {str(row.get("name")) for row in rows if row.get("drained")}
+    takes = {name for name, version in look.hosts.items() if version is not None} - drained
+    left = "its calls go to the others" if takes else "and no other host takes calls"
     for name, at in places(look.policy).items():
         version = look.hosts.get(name)
         if version is None:
-            cause = f"host {name}: nothing answers at http://{at}; its calls go to the others"
+            cause = f"host {name}: nothing answers at http://{at}; {left}"
             yield Finding("fleet", cause, f"curl http://{at}{VERSION}")
         elif _OURS in version.via:
             cause = f"host {name}: http://{at} is a modelsplit, not Ollama"
             yield Finding("fleet", cause, "modelsplit check-config")
-    for row in (look.stats or {}).get("hosts") or ():
-        if isinstance(row, dict) and row.get("drained"):
-            name = str(row.get("name"))
-            cause = f"host {name} is drained: it takes no new calls"
-            yield Finding("fleet", cause, f"modelsplit host undrain {name}")
+    for name in sorted(drained):
+        cause = f"host {name} is drained: it takes no new calls"
+        yield Finding("fleet", cause, f"modelsplit host undrain {name}")

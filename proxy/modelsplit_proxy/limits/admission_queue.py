@@ -88,6 +88,8 @@ class AdmissionQueue:
         if ticket.place is Place.WAITING:
             self._waiting[ticket] = asyncio.get_running_loop().create_future()
             self._fill()
+        if refusal is not None and self._away and refusal.reason is Reason.QUEUE_TIMEOUT:
+            return self._explained(refusal, ticket, self._clock.now())
         if refusal is not None and self._hangs:
             return overload.behind_a_hang(refusal, ticket.role, 0.0, self._hangs)
         return refusal

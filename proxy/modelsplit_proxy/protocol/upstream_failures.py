@@ -220,7 +220,9 @@ def failure_of_error(
         text = f"Ollama at {upstream} is not answering ({error})"
         return Failure(late, reason, fitted(text, f"try `{steps.look}`"), "Connect Timeout")
     code = for_provider(ErrorCode.UNREACHABLE_LOCAL, provider)
-    message = f"Ollama at {upstream} broke off before its answer: {str(error)[:_DETAIL_MAX]}"
+    # What is no stream is held until it is whole, and may break off inside.
+    what = "its answer" if error.fault is Fault.TRUNCATED else "before its answer"
+    message = f"Ollama at {upstream} broke off {what}: {str(error)[:_DETAIL_MAX]}"
     step = _next_step(error, steps, gone=gone)
     if error.fault in {Fault.REFUSED, Fault.DNS}:
         message = f"Ollama at {upstream} is not answering ({error})"

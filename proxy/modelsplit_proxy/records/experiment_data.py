@@ -24,7 +24,7 @@ _NAMES: Final = (
 )
 _CALLS: Final = """
 SELECT calls.id, variant, job_id, client, request_id, total_us, calls.outcome, calls.reason,
-    calls.attempts, json_extract(calls.more, '$.schema'), calls.cost_usd,
+    calls.attempts, json_extract(calls.more, '$.schema'), calls.cost_usd, calls.fallback,
     attempts.outcome, attempts.dispatched_us, attempts.output_tokens, attempts.eval_us
 FROM calls LEFT JOIN attempts ON attempts.call_id = calls.id AND attempts.number = 1
 WHERE experiment = ? AND started_us >= ? ORDER BY started_us DESC LIMIT ?
@@ -60,7 +60,7 @@ class ExperimentData:
 
 def _observation(row: tuple[Any, ...], sticky: str) -> Observation:
     call_id, arm, job, client, request, *rest = row
-    total_us, outcome, reason, attempts, schema, cost, *first = rest
+    total_us, outcome, reason, attempts, schema, cost, fallback, *first = rest
     first_outcome, dispatched_us, tokens, eval_us = first
     end = _end(outcome, reason, sent=dispatched_us is not None)
     return Observation(
@@ -71,6 +71,7 @@ def _observation(row: tuple[Any, ...], sticky: str) -> Observation:
         unfit=None if reason == Reason.CUT else _unfit(schema, attempts, first_outcome),
         cost_usd=cost,
         tokens_per_s=tokens / eval_us * 1e6 if tokens and eval_us else None,
+        fell_back=bool(fallback),
     )
 
 

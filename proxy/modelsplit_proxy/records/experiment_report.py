@@ -88,6 +88,7 @@ def _arm(arm: Arm, model: str | None) -> dict[str, Any]:
         "calls": arm.calls,
         "clusters": arm.clusters,
         **{end.value: count for end, count in arm.ends.items()},
+        "fallbacks": arm.fallbacks,
         "measures": {name: _estimate(estimate) for name, estimate in arm.measures.items()},
     }
 
@@ -165,6 +166,8 @@ def _rows(arms: list[dict[str, Any]], dealt: str) -> Iterator[list[str]]:
     yield ["calls", *(str(arm["calls"]) for arm in arms)]
     if dealt != "calls":
         yield [dealt, *(str(arm["clusters"]) for arm in arms)]
+    if any(arm["fallbacks"] for arm in arms):
+        yield ["fell back", *(_of_answered(arm) for arm in arms)]
     for measure in MEASURES:
         title, scale, unit = SHOWN[measure.name]
         estimates = [arm["measures"].get(measure.name) for arm in arms]
@@ -173,6 +176,12 @@ def _rows(arms: list[dict[str, Any]], dealt: str) -> Iterator[list[str]]:
     for title, key in (("clients gone", "client_gone"), ("turned away", "turned_away")):
         if any(arm[key] for arm in arms):
             yield [title, *(str(arm[key]) for arm in arms)]
+
+
+def _of_answered(arm: Mapping[str, Any]) -> str:
+    """How many of its answers were the fallback's, not those of the arm's model."""
+    told = f"{arm['fallbacks']} of {arm['answered']} answers"
+    return f"{told}: all" if arm["answered"] and arm["fallbacks"] == arm["answered"] else told
 
 
 def _cell(estimate: Mapping[str, Any] | None, scale: float, unit: str) -> str:

@@ -27,17 +27,21 @@ _PRIORITIES: Final = (
     (logging.NOTSET, 7),
 )
 _MINE: Final = "modelsplit"
+# Who else speaks in this process, of a task or a connection that failed. Other lines of a library
+# are none of an operator's business.
+_LIBRARIES: Final = ("asyncio", "aiohttp")
 
 
 def set_up(stream: TextIO, *, as_json: bool, journal: bool = False) -> None:
-    """Have our own log written to ``stream``, and nowhere else."""
+    """Have our own log written to ``stream``, and nowhere else; libraries' warnings in its form."""
     handler = logging.StreamHandler(stream)
     lines: logging.Formatter = JsonLines() if as_json else TextLines(timed=not journal)
     handler.setFormatter(_Journal(lines) if journal else lines)
-    ours = logging.getLogger(_MINE)
-    ours.handlers = [handler]
-    ours.setLevel(logging.INFO)
-    ours.propagate = False
+    for name in (_MINE, *_LIBRARIES):
+        log = logging.getLogger(name)
+        log.handlers = [handler]
+        log.setLevel(logging.INFO if name == _MINE else logging.WARNING)
+        log.propagate = False
 
 
 def is_journal(environ: Mapping[str, str], fd: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,33 @@ async def test_every_refusal_is_json_and_says_nothing_of_what_runs_here(
         assert answer.json["error"]
         assert answer.json["error_code"] in {"E_BAD_REQUEST", "E_FORBIDDEN"}
         assert (answer.get("Allow") == "GET, HEAD") is (status == 405)
+
+
+async def test_a_page_whose_code_was_replaced_under_the_process_says_so(
+    up: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade, and no restart yet: the module of the page is loaded by its first reader."""
+    monkeypatch.setitem(sys.modules, "modelsplit_proxy.admin.stats", None)
+    async with up.admin() as admin:
+        answer = await admin.request("GET", "/stats")
+        assert (answer.status, answer.json["error_code"]) == (503, "E_INTERNAL")
+        assert "have changed since it was started" in answer.json["error"]
+        assert (await admin.request("GET", "/healthz")).status == 200
+
+
+async def test_a_bug_of_a_page_is_an_answer_and_its_traceback_is_in_our_log(
+    up: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_self: object, _asked: object) -> object:
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr("modelsplit_proxy.admin.policy.PolicyRoutes._policy", broken)
+    async with up.admin() as admin:
+        answer = await admin.request("GET", "/policy")
+        assert (answer.status, answer.json["error_code"]) == (500, "E_INTERNAL")
+        assert "secret" not in answer.json["error"]
+        assert (await admin.request("GET", "/healthz")).status == 200
+    assert "the admin port's GET /policy failed" in caplog.text
 
 
 async def test_a_head_is_asked_as_a_get(up: Running) -> None:

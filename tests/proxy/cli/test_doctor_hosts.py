@@ -51,6 +51,18 @@ def test_one_that_is_away_one_that_is_no_ollama_and_one_that_is_drained(tmp_path
     ]
 
 
+def test_where_no_host_takes_calls_none_is_said_to_take_over(tmp_path: Path) -> None:
+    """Both are away; one is away and the other drained."""
+    nobody: Any = dict.fromkeys(HOSTS)
+    found = [*doctor_hosts.hosts(look(tmp_path, policy=several(), hosts=nobody))]
+    assert [str(finding).count("; and no other host takes calls") for finding in found] == [1, 1]
+    one = {"big": None, "small": answer({"version": "0.33.0"})}
+    stats = {"hosts": [{"name": "small", "drained": True}]}
+    [away, shut] = doctor_hosts.hosts(look(tmp_path, policy=several(), hosts=one, stats=stats))
+    assert "; and no other host takes calls" in str(away)
+    assert "host small is drained: it takes no new calls" in str(shut)
+
+
 def test_the_first_that_answers_is_looked_at_for_all() -> None:
     settings = read_settings({}, {})
     versions = {"big": None, "small": answer({})}

@@ -356,6 +356,23 @@ async def test_who_waited_while_ollama_hung_and_is_served_says_for_how_long() ->
     assert under.admission_queue.gone_s(under.ticket()) == 0.0
 
 
+async def test_whose_wait_is_foreseen_to_be_too_long_while_ollama_is_away_is_told_that_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not that the role is overloaded: the line is only as long as that."""
+    monkeypatch.setattr(Admission, "_foreseen_s", lambda *_: 100.0)
+    monkeypatch.setattr(Admission, "_trusts_forecast", lambda *_: True)
+    under = Under()
+    first = under.seated()
+    under.admission_queue.hold(AWAY)
+    assert under.admission_queue.ask(under.ticket(wait_s=3.0)) is AWAY
+    under.admission_queue.go_on()
+    refusal = under.admission_queue.ask(under.ticket(wait_s=3.0))
+    assert refusal is not None
+    assert "is overloaded: expected wait 100 s, at most 3 s" in refusal.message
+    under.admission_queue.leave(first)
+
+
 async def test_who_finds_no_place_behind_a_hang_is_told_so() -> None:
     under = Under()
     first = under.seated()

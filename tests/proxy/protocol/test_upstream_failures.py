@@ -212,6 +212,23 @@ def test_a_call_that_was_cut_is_told_what_to_do(
         assert len(failure.message) <= MESSAGE_MAX
 
 
+@pytest.mark.parametrize(
+    ("fault", "seen"),
+    [
+        (Fault.RESET, "broke off before its answer: it closed the connection"),
+        (Fault.TRUNCATED, "broke off its answer: it closed the connection"),
+    ],
+)
+def test_where_in_its_answer_it_broke_off(fault: Fault, seen: str) -> None:
+    failure = upstream_failures.failure_of_error(
+        UpstreamError(fault, "it closed the connection"),
+        upstream="http://h:1",
+        steps=UNIT,
+        provider=Provider.LOCAL,
+    )
+    assert failure.message.startswith(f"Ollama at http://h:1 {seen}; ")
+
+
 def test_a_request_that_only_passes_through_has_a_first_byte_timeout() -> None:
     failure = upstream_failures.first_byte_timeout(30.0, "/api/tags")
     assert failure.reason is Reason.FIRST_BYTE_TIMEOUT

@@ -75,6 +75,11 @@ def test_an_answer_of_the_fallback_is_an_answer_and_its_speed_is_not_the_arms(
 ) -> None:
     found = only(recorder, fallen_back(variant=A))
     assert (found.end, found.latency_s, found.tokens_per_s) == (End.ANSWERED, 4.0, None)
+    assert found.fell_back
+
+
+def test_an_answer_of_the_arms_own_model_did_not_fall_back(recorder: Recorder) -> None:
+    assert not only(recorder, answered(variant=A)).fell_back
 
 
 def test_a_first_answer_that_did_not_fit_counts_although_the_fallbacks_did(

@@ -11,7 +11,7 @@ from modelsplit_proxy.records.experiment_report import UnknownExperimentError, l
 from modelsplit_proxy.records.record import CallRecord, Variant
 from modelsplit_proxy.records.recorder import Recorder
 from support.harness import policy
-from support.records import answered, turned_away
+from support.records import answered, fallen_back, turned_away
 from support.stores import opened
 
 if TYPE_CHECKING:
@@ -144,3 +144,20 @@ def test_a_limit_that_is_not_known_is_a_question_mark(recorder: Recorder) -> Non
     assert "P50 1 s (?..?) 1 s (?..?)" in [" ".join(line.split()) for line in text]
     few = "3 jobs in large, 3 in small; 20 are needed in each"
     assert f"  P50           not enough data: {few}" in text
+
+
+def test_an_arm_whose_answers_were_the_fallbacks_says_so(recorder: Recorder) -> None:
+    """Else a model that is not installed looks as fast and as free of errors as its fallback."""
+    note(recorder, "small", 1, 1.0)
+    note(recorder, "small", 2, 1.0)
+    recorder.call_ended(fallen_back(request_id="x", job_id="x", variant=Variant("t", "small")))
+    recorder.call_ended(fallen_back(request_id="y", job_id="y", variant=Variant("t", "large")))
+    found = told(recorder)
+    assert [arm["fallbacks"] for arm in found["experiments"][0]["arms"]] == [1, 1]
+    [row] = [line for line in lines(found) if line.startswith("  fell back")]
+    assert " ".join(row.split()) == "fell back 1 of 3 answers 1 of 1 answers: all"
+
+
+def test_without_fallbacks_there_is_no_line_of_them(recorder: Recorder) -> None:
+    note(recorder, "small", 1, 1.0)
+    assert not [line for line in lines(told(recorder)) if "fell back" in line]

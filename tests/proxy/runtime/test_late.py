@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from modelsplit_proxy.runtime.late import Late
+from modelsplit_proxy.runtime.late import Late, ReplacedError
 
 
 async def test_it_is_made_once_for_all_who_ask_at_the_same_time_and_not_on_the_loop() -> None:
@@ -39,3 +39,12 @@ async def test_what_cannot_be_made_is_tried_again() -> None:
     with pytest.raises(OSError, match="no such file"):
         await late.get()
     assert await late.get() == "made"
+
+
+async def test_files_that_were_replaced_under_the_process_are_told_as_that() -> None:
+    def make() -> object:
+        raise ImportError("cannot import name 'refused_by'")
+
+    with pytest.raises(ReplacedError, match="have changed since it was started") as told:
+        await Late(make).get()
+    assert "cannot import name 'refused_by'; restart it" in str(told.value)

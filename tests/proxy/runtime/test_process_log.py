@@ -23,11 +23,12 @@ STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 @pytest.fixture
 def logger() -> Iterator[logging.Logger]:
     """The process's own, given back as it was."""
-    ours = logging.getLogger("modelsplit")
-    before = ours.handlers, ours.level, ours.propagate
-    yield ours
-    ours.handlers, ours.propagate = before[0], before[2]
-    ours.setLevel(before[1])
+    logs = [logging.getLogger(name) for name in ("modelsplit", "asyncio", "aiohttp")]
+    before = [(log, log.handlers, log.level, log.propagate) for log in logs]
+    yield logs[0]
+    for log, handlers, level, propagate in before:
+        log.handlers, log.propagate = handlers, propagate
+        log.setLevel(level)
 
 
 def written(logger: logging.Logger, *, as_json: bool, journal: bool = False) -> list[str]:
@@ -81,3 +82,15 @@ def test_whether_a_stream_is_the_journals() -> None:
         assert not process_log.is_journal({"JOURNAL_STREAM": "1:2"}, fd)
         assert not process_log.is_journal({}, fd)
     assert not process_log.is_journal({"JOURNAL_STREAM": told}, 10**6), "not open"
+
+
+@pytest.mark.parametrize("library", ["asyncio", "aiohttp.server"])
+def test_what_a_library_warns_of_has_the_same_form(logger: logging.Logger, library: str) -> None:
+    del logger
+    stream = io.StringIO()
+    process_log.set_up(stream, as_json=False)
+    logging.getLogger(library).error("a request handler failed")
+    logging.getLogger(library).info("none of an operator's business")
+    assert re.fullmatch(
+        rf"{STAMP} modelsplit: error: a request handler failed\n", stream.getvalue()
+    )

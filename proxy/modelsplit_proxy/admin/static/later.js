@@ -72,6 +72,7 @@ function experiment(test) {
   if (!test.calls) return el("div", {}, head, el("p", { class: "quiet" }, "No calls yet."));
   const names = [...new Set(test.arms.flatMap((arm) => Object.keys(arm.measures)))];
   const rows = [["model", (arm) => arm.model ?? NONE], ["calls", (arm) => count(arm.calls)],
+    ...(test.arms.some((arm) => arm.fallbacks) ? [["fell back", (arm) => `${count(arm.fallbacks)} of ${count(arm.answered)} answers`]] : []),
     ...names.map((name) => {
       const [title, scale, unit] = MEASURES[name] ?? [name, 1, ""];
       return [title, (arm) => estimate(arm.measures[name], scale, unit)];
