@@ -98,7 +98,8 @@ class RoleFacts:
 
     ``failed_now``: how many of them in the last minute, and since Ollama is back. ``models``:
     those that the policy names for it, the first one first. ``missing``: which of them are known
-    not to be installed.
+    not to be installed. ``unreached``: which of them no host has that answers, and those of several
+    hosts that do not answer and may have them.
     """
 
     role: Role
@@ -109,6 +110,7 @@ class RoleFacts:
     max_queue: int = 0
     models: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
+    unreached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def failures(self) -> int:
@@ -118,6 +120,12 @@ class RoleFacts:
     def is_dead(self) -> bool:
         """None of its models is there."""
         return bool(self.models) and self.missing.issuperset(self.models)
+
+    @property
+    def is_out_of_reach(self) -> bool:
+        """None of its models is where somebody answers, and not for want of installing alone."""
+        gone = {*self.missing, *self.unreached}
+        return bool(self.unreached) and gone.issuperset(self.models)
 
 
 class Silent(NamedTuple):
@@ -291,10 +299,14 @@ def _causes(facts: Facts) -> Iterator[Cause]:
 
 
 def _of_models(facts: Facts) -> Iterator[Cause]:
-    """Roles whose first model is not installed; all at once where none has one that is."""
-    alive = any(role.models and not role.is_dead for role in facts.roles)
+    """Roles whose first model is not installed, or on no host that answers.
+
+    All at once where none has one that is installed.
+    """
+    alive = any(role.models and not (role.is_dead or role.is_out_of_reach) for role in facts.roles)
+    yield from _of_reach(facts, Level.DEGRADED if alive else Level.CRITICAL)
     dead = [role for role in facts.roles if role.is_dead]
-    if len(dead) > 1 and not alive:
+    if len(dead) > 1 and all(role.is_dead for role in facts.roles if role.models):
         names = ", ".join(dict.fromkeys(model for role in dead for model in role.models))
         first = dict.fromkeys(role.models[0] for role in dead)
         text = f"no role can be served: none of their models is installed ({names})"
@@ -308,9 +320,31 @@ def _of_models(facts: Facts) -> Iterator[Cause]:
             level = Level.DEGRADED if alive else Level.CRITICAL
             text = f"{role.role} cannot be served: {absent}"
             yield Cause(level, text, pulling(role.models, facts.pulled_at))
-        elif role.models and role.models[0] in role.missing:
+        elif role.models and role.models[0] in role.missing and not role.is_out_of_reach:
             text = f"{role.role}: {role.models[0]} is not installed, only its fallback answers"
             yield Cause(Level.DEGRADED, text, pulling(role.models[:1], facts.pulled_at))
+
+
+def _of_reach(facts: Facts, level: Level) -> Iterator[Cause]:
+    """Roles whose models are on hosts that do not answer, while another does."""
+    if facts.upstream_up is False or facts.hosts_shut:
+        return
+    step = asking("modelsplit host list", facts.asked_at)
+    for role in facts.roles:
+        if role.is_out_of_reach:
+            text = f"{role.role} cannot be served: {_afar(role, tuple(role.unreached))}"
+            yield Cause(level, text, step)
+        elif role.models[:1] and role.models[0] in role.unreached:
+            text = f"{role.role}: {_afar(role, role.models[:1])}, only its fallback answers"
+            yield Cause(Level.DEGRADED, text, step)
+
+
+def _afar(role: RoleFacts, models: tuple[str, ...]) -> str:
+    """Of models on no host that answers, who does not."""
+    hosts = dict.fromkeys(host for model in models for host in role.unreached[model])
+    are = "is" if len(models) == 1 else "are"
+    do = "does" if len(hosts) == 1 else "do"
+    return f"{', '.join(models)} {are} on no host that answers ({', '.join(hosts)} {do} not)"
 
 
 def _of_state(facts: Facts) -> Iterator[Cause]:
@@ -453,12 +487,22 @@ def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+def _fallback_afar(facts: Facts, role: RoleFacts) -> Iterator[Note]:
+    afar = tuple(model for model in role.models[1:] if model in role.unreached)
+    first = role.models[:1]
+    is_told = facts.upstream_up is False or bool(facts.hosts_shut)
+    if afar and not is_told and not {*role.missing, *role.unreached}.issuperset(first):
+        text = f"{role.role} has no fallback: {_afar(role, afar)}"
+        yield Note(text, asking("modelsplit host list", facts.asked_at))
+
+
 def _notes(facts: Facts) -> Iterator[Note]:
     for role in facts.roles:
         absent = [model for model in role.models[1:] if model in role.missing]
         if absent and not role.is_dead and role.models[0] not in role.missing:
             text = f"{role.role} has no fallback: {absent[0]} is not installed"
             yield Note(text, pulling(absent, facts.pulled_at))
+        yield from _fallback_afar(facts, role)
         is_told = _tells_failures(facts, role)
         if not role.failed_now and _fails(role) and not is_told:
             text = f"{_failed(facts, role)}, none in the last minute"

@@ -100,6 +100,29 @@ async def test_a_host_that_refuses_connections_is_left_at_once_within_the_attemp
         assert not fleet.up.calls.records[-1].attempts[0].returned
 
 
+async def test_models_of_a_host_that_is_away_are_not_said_to_be_missing() -> None:
+    """Nor is anybody told to pull them onto a host that does not answer."""
+    big = SimConfig(models=(MODEL, "gemma3:12b", "gpt-oss:20b"), tokens=1)
+    async with fleet_up(small=(SimConfig(models=("qwen3:4b",), tokens=1), {}), big=(big, {})) as it:
+        installed = it.up.app.installed
+        await installed.ask()
+        assert not installed.missing
+        await it.sims["big"].stop()
+        await it.up.until(lambda: it.is_known("big", up=False))
+        while not installed.unreached:
+            installed.want()
+            await installed.ask()
+        assert (installed.missing, set(installed.unreached.values())) == (frozenset(), {("big",)})
+        async with it.up.admin() as client:
+            text = (await client.request("GET", "/stats?format=text")).body.decode()
+        assert "EXECUTOR cannot be served: qwen3:8b, gemma3:12b are on no host that answers" in text
+        assert "not installed" not in text
+        assert "ollama pull" not in text
+        async with it.up.client() as client:
+            asked = await client.request("POST", "/api/show", {"model": "executor"})
+        assert (asked.status, asked.json["error_code"]) == (502, "E_UNREACHABLE_LOCAL")
+
+
 async def test_a_host_that_resets_a_call_it_was_sent_is_followed_by_attempt_2_elsewhere() -> None:
     async with fleet_up(a=(QUICK, {}), b=(QUICK, {"tier": 2})) as fleet:
         fleet.sims["a"].faults.add(Kind.RESET, path="/api/generate", times=1)

@@ -115,6 +115,24 @@ BAD = {
         "PLANNER cannot be served: neither a nor b is installed",
         "ollama pull a && ollama pull b",
     ),
+    "a role's models are on a host that does not answer": (
+        planner(unreached={"a": ("big",), "b": ("big",)}),
+        Level.DEGRADED,
+        "PLANNER cannot be served: a, b are on no host that answers (big does not)",
+        "modelsplit host list",
+    ),
+    "one of them is installed nowhere": (
+        planner(missing=frozenset({"a"}), unreached={"b": ("big", "far")}),
+        Level.DEGRADED,
+        "PLANNER cannot be served: b is on no host that answers (big, far do not)",
+        "modelsplit host list",
+    ),
+    "the first model is on a host that does not answer": (
+        planner(unreached={"a": ("big",)}),
+        Level.DEGRADED,
+        "PLANNER: a is on no host that answers (big does not), only its fallback answers",
+        "modelsplit host list",
+    ),
     "a model is stopped": (
         replace(WELL, troubles=(STOPPED,), stopped=("LOCAL/a (5 failures in a row)",)),
         Level.DEGRADED,
@@ -313,6 +331,11 @@ NOTES = {
         planner(missing=frozenset({"b"})),
         "PLANNER has no fallback: b is not installed",
         "ollama pull b",
+    ),
+    "a fallback on a host that does not answer": (
+        planner(unreached={"b": ("big",)}),
+        "PLANNER has no fallback: b is on no host that answers (big does not)",
+        "modelsplit host list",
     ),
     "a damaged file, its budgets open again": (
         replace(WELL, set_aside="modelsplit.sqlite3.corrupt-1"),

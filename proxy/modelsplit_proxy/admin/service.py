@@ -345,6 +345,7 @@ class Service:
             max_queue=admission.limits(role).max_queue,
             models=self._models(role),
             missing=frozenset(self._missing(role)),
+            unreached=self._unreached(role),
         )
 
     def _models(self, role: Role) -> tuple[str, ...]:
@@ -358,6 +359,12 @@ class Service:
         facts = self._parts.installed.facts
         known = ((model, facts.get(canonical(model))) for model in self._models(role))
         return tuple(model for model, fact in known if fact is not None and not fact.installed)
+
+    def _unreached(self, role: Role) -> dict[str, tuple[str, ...]]:
+        """Of its models that no host has which answers, the hosts that may have them."""
+        unreached = self._parts.installed.unreached
+        hosts = ((model, unreached.get(canonical(model))) for model in self._models(role))
+        return {model: names for model, names in hosts if names}
 
     def _silent(self) -> Iterator[Silent]:
         """Calls that may hang: not those whose model is still being loaded."""

@@ -103,6 +103,20 @@ def address(look: Look) -> Iterator[Finding | Unseen]:
     )
 
 
+def _lacking(look: Look, policy: Policy, installed: frozenset[str]) -> Iterator[Finding | Unseen]:
+    """Models that are not ``installed``; where a host does not answer, it may have them."""
+    lacking = {n: m for n, m in installed_models.named(policy).items() if n not in installed}
+    silent = [name for name, version in look.hosts.items() if version is None]
+    if silent and lacking:
+        do = "does" if len(silent) == 1 else "do"
+        yield Unseen("models", f"{', '.join(silent)} {do} not answer")
+        return
+    for name, model in lacking.items():
+        roles = ", ".join(_roles_of(policy, name))
+        pull = pulling([model], other_than_usual(str(look.settings.upstream)))
+        yield Finding("models", f"{roles}: {model} is not installed", pull)
+
+
 def models(look: Look) -> Iterator[Finding | Unseen]:
     """Models that the policy names and Ollama lacks, and aliases that hide one."""
     rows = rows_of(look.installed)
@@ -112,11 +126,7 @@ def models(look: Look) -> Iterator[Finding | Unseen]:
         yield Unseen("models", "Ollama does not say what is installed")
         return
     installed = frozenset(canonical_stored(str(row.get("name", ""))) for row in rows)
-    for name, model in installed_models.named(look.policy).items():
-        if name not in installed:
-            roles = ", ".join(_roles_of(look.policy, name))
-            pull = pulling([model], other_than_usual(str(look.settings.upstream)))
-            yield Finding("models", f"{roles}: {model} is not installed", pull)
+    yield from _lacking(look, look.policy, installed)
     for role, row in look.policy.roles.items():
         for alias in row.aliases:
             if canonical(alias) in installed:

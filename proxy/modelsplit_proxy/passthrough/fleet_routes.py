@@ -219,7 +219,7 @@ class FleetRoutes:
         if action is Action.PULL:
             chosen = [host for host in hosts if host.rules.takes_model(name)]
         else:
-            chosen = [host for host in hosts if host.model_list.has(name)]
+            chosen = [host for host in hosts if host.model_list.has(name) or host.may_have(name)]
         return chosen or hosts
 
     def _unknown(self, name: str) -> Failure:

@@ -145,8 +145,9 @@ def announced(budgets: Iterable[BudgetPolicy]) -> list[str]:
         if budget.calls is None or budget.shadow or budget.provider is Provider.CLOUD:
             continue
         of = ", ".join(budget.models or ()) or budget.role or "all models"
+        many = "1 call" if budget.calls == 1 else f"{budget.calls} calls"
         lines.append(
-            f"budget {budget.name}: {budget.calls} calls in {budget.window} to {of}, whoever asks; "
+            f"budget {budget.name}: {many} in {budget.window} to {of}, whoever asks; "
             f'"budgets" in the policy changes that'
         )
     return lines

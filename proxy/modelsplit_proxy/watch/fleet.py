@@ -54,6 +54,10 @@ class UpstreamHost:
         """The header line that says who answered."""
         return () if self.shown is None else (b"X-LLM-Host: %b\r\n" % self.shown.encode(),)
 
+    def may_have(self, model: str) -> bool:
+        """Whether it is away, and may have the model of that canonical name."""
+        return self.probe.up is False and self.model_list.may_have(model)
+
 
 class HostBars:
     """For how long a host is better not asked: nobody listens, it hangs, or a breaker is open."""
@@ -239,12 +243,15 @@ class Fleet:
         return self.hosts[0]
 
     def with_installed(self, model: str) -> UpstreamHost | None:
-        """The first host that is there and has the model; None: none is known to."""
+        """The first host that is there and has the model, else that is away and may have it.
+
+        None: neither is known of any.
+        """
         name = canonical(model)
         for host in self.hosts:
             if host.probe.up is not False and host.model_list.has(name):
                 return host
-        return None
+        return next((host for host in self.hosts if host.may_have(name)), None)
 
     def with_loaded(self, model: str, allowed: Iterable[Host]) -> UpstreamHost | None:
         """The first of the allowed that has the model loaded; None: none is known to."""

@@ -31,6 +31,10 @@ class FleetModelList:
         del body
         return False
 
+    def silent_about(self, model: str) -> tuple[str, ...]:
+        """The hosts that do not say what they have, and may have the model."""
+        return tuple(name for name, known in self._lists.items() if known.may_have(model))
+
     def names(self) -> list[str]:
         return list(dict.fromkeys(n for known in self._lists.values() for n in known.names()))
 

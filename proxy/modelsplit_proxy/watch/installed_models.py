@@ -130,10 +130,12 @@ class InstalledModels:
     """Keeps what is known of one host's models true.
 
     ``facts``: of each of our own models that the policy names, by canonical name; empty while
-    nobody has told. ``missing``: those of them that are not there. ``elsewhere``: models, by
-    canonical name, that are stored under a name of this machine's and run on another one.
-    ``is_answered``: whether the last question was, True before the first. ``tells_gaps``: what a
-    second model lacks is told before anybody needs it, because somebody chose it; else when it is.
+    nobody has told. ``missing``: those of them that are not there. ``unreached``: those that no
+    host has which answers, and the hosts that do not and may have them; nothing else is known of
+    them. ``elsewhere``: models, by canonical name, that are stored under a name of this machine's
+    and run on another one. ``is_answered``: whether the last question was, True before the first.
+    ``tells_gaps``: what a second model lacks is told before anybody needs it, because somebody
+    chose it; else when it is.
     """
 
     def __init__(
@@ -162,6 +164,7 @@ class InstalledModels:
         self.facts: Mapping[str, ModelFacts] = {}
         self.missing: frozenset[str] = frozenset()
         self.elsewhere: frozenset[str] = frozenset()
+        self.unreached: Mapping[str, tuple[str, ...]] = {}
 
     def __repr__(self) -> str:
         return f"<InstalledModels {len(self.facts)} known>"
@@ -235,24 +238,31 @@ class InstalledModels:
         self._answered = time()
         self.is_answered = found is not None and facts is not None
         if found is not None and facts is not None:
+            self.unreached = self._unreached(found)
             was_missing = self._told is not None and bool(self.missing)
             self._learn(facts)
             self.elsewhere = frozenset(
                 name for name, row in found.items() if row.remote and not runs_in_cloud(name)
             )
             self._tell(found)
-            if was_missing and not self.missing:
+            if was_missing and not (self.missing or self.unreached):
                 logger.info("what the policy names is installed now")
 
     def _learn(self, facts: Mapping[str, ModelFacts]) -> None:
         self.facts = facts
         self.missing = frozenset(name for name, fact in facts.items() if not fact.installed)
 
+    def _unreached(self, found: Container[str]) -> dict[str, tuple[str, ...]]:
+        """Of a model that a host has which does not answer, nobody can say that it is missing."""
+        absent = (name for name in self._named if name not in found)
+        silent = ((name, self._model_list.silent_about(name)) for name in absent)
+        return {name: hosts for name, hosts in silent if hosts}
+
     async def _facts(self, found: Mapping[str, Listed]) -> dict[str, ModelFacts]:
         present = {model.digest for model in found.values()}
         self._shown = {digest: can for digest, can in self._shown.items() if digest in present}
         facts = {}
-        for name in self._named:
+        for name in self._named.keys() - self._unreached(found).keys():
             model = found.get(name)
             known = None if model is None else await self._known(model)
             facts[name] = ModelFacts(model is not None, known)
@@ -272,7 +282,8 @@ class InstalledModels:
         """Say what the policy names and Ollama lacks, when that changes."""
         told = self._told
         lacking = gaps(self._policy, self.facts) if self._tells_gaps else ()
-        self._told = (*warnings(self._policy, frozenset(found), self.pulled_at), *lacking)
+        there = frozenset((*found, *self.unreached))
+        self._told = (*warnings(self._policy, there, self.pulled_at), *lacking)
         for warning in self._told:
             if told is None or warning not in told:
                 logger.warning("%s", warning)
@@ -283,7 +294,7 @@ class InstalledModels:
         if self._wanted:
             return self._answered + _AT_LEAST_S
         # Who is told what to install looks again soon whether it is there.
-        complete = self.facts and all(fact.installed for fact in self.facts.values())
+        complete = self.facts and not (self.missing or self.unreached)
         return self._answered + (_AT_MOST_S if complete else _UNKNOWN_S)
 
     async def _until_due(self) -> None:

@@ -86,6 +86,8 @@ class ModelList:
         self._question: asyncio.Task[None] | None = None
         self._asked_at = -math.inf
         self._found: dict[str, Listed] | None = None
+        # What it said last, however long ago; None: it never has.
+        self._last: frozenset[str] | None = None
 
     def __repr__(self) -> str:
         known = "unknown" if self._found is None else f"{len(self._found)} models"
@@ -106,6 +108,15 @@ class ModelList:
     def has(self, model: str) -> bool:
         """Whether the host is known to have the model of that canonical name."""
         return model in (self._found or {})
+
+    def may_have(self, model: str) -> bool:
+        """Whether the host does not say what it has, and had the model or has never said."""
+        return self._found is None and (self._last is None or model in self._last)
+
+    def silent_about(self, model: str) -> tuple[str, ...]:
+        """As of several hosts (``FleetModelList``); of one, nobody is asked while it is away."""
+        del model
+        return ()
 
     def names(self) -> list[str]:
         """The models as Ollama named them last; empty: nobody has asked, or it did not say."""
@@ -138,7 +149,9 @@ class ModelList:
             self._found = None
         if self._found is None:
             self._asked_at = -math.inf
-        elif self._on_found is not None:
+            return
+        self._last = frozenset(self._found)
+        if self._on_found is not None:
             self._on_found({name: row.size for name, row in self._found.items()})
 
     async def details(self, model: Listed) -> bytes | None:

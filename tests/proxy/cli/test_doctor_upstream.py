@@ -10,7 +10,7 @@ import pytest
 
 from modelsplit_policy.config.parser import parse
 from modelsplit_proxy.cli import doctor_upstream
-from modelsplit_proxy.cli.doctor_findings import Finding
+from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.config import policy_file
 from support.doctoring import answer, causes, look, models, process, table
 
@@ -128,6 +128,13 @@ def test_missing_models_are_told_with_their_roles_and_the_pull(tmp_path: Path) -
 def test_a_list_that_is_none_cannot_be_looked_at(tmp_path: Path) -> None:
     found = [*doctor_upstream.models(look(tmp_path, installed=answer({"models": 3})))]
     assert causes(found) == ["unseen: Ollama does not say what is installed"]
+
+
+def test_what_a_host_that_does_not_answer_may_have_is_not_said_to_be_missing(
+    tmp_path: Path,
+) -> None:
+    here = look(tmp_path, installed=models({"qwen3:4b": 3}), hosts={"big": None})
+    assert [*doctor_upstream.models(here)] == [Unseen("models", "big does not answer")]
 
 
 def test_without_a_policy_there_are_no_models_to_look_for(tmp_path: Path) -> None:

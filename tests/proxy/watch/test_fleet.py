@@ -52,6 +52,19 @@ class Watch:
         self.told.append("a call has ended")
 
 
+class Models:
+    """What a host has; ``had``: and what it had when it said so last."""
+
+    def __init__(self, models: tuple[str, ...], had: tuple[str, ...]) -> None:
+        self._models, self._had = models, had
+
+    def has(self, model: str) -> bool:
+        return model in self._models
+
+    def may_have(self, model: str) -> bool:
+        return model in self._had
+
+
 def host(name: str, **more: Any) -> UpstreamHost:
     values: dict[str, Any] = {
         "up": True,
@@ -63,6 +76,7 @@ def host(name: str, **more: Any) -> UpstreamHost:
         "watch": Watch(),
         "gone": False,
         "models": (),
+        "had": (),
     } | more
     probe = SimpleNamespace(**{key: values[key] for key in ("up", "version", "error")})
     for key in ("mute_since", "away_since", "unanswered"):
@@ -73,7 +87,7 @@ def host(name: str, **more: Any) -> UpstreamHost:
         name,
         *cast("tuple[Any, Any]", (None, None)),
         cast("Any", probe),
-        cast("Any", SimpleNamespace(has=lambda model: model in values["models"])),
+        cast("Any", Models(values["models"], values["had"])),
         cast("Any", values["watch"]),
         cast("Any", SimpleNamespace(is_gone=values["gone"])),
         cast("Any", None),
@@ -175,6 +189,18 @@ def test_what_no_call_asks_is_asked_of_the_first_host_that_is_there() -> None:
     assert found is not None
     assert found.name == "c"
     assert Fleet(hosts[:2]).with_installed("m") is None
+
+
+def test_a_model_is_asked_about_at_the_host_that_had_it_and_is_away_rather_than_denied() -> None:
+    """Who is there would say that it is not installed."""
+    away, there = host("a", up=False, had=("m",)), host("b", models=("n",))
+    found = Fleet([there, away]).with_installed("m")
+    assert found is away
+    found = Fleet([away, host("c", models=("m",))]).with_installed("m")
+    assert found is not None
+    assert found.name == "c"
+    # One that is there and has not said yet is known to lack nothing.
+    assert not host("d", up=True, had=("m",)).may_have("m")
 
 
 def test_a_model_is_unloaded_where_it_is_loaded() -> None:

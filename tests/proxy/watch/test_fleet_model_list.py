@@ -13,9 +13,13 @@ from modelsplit_proxy.watch.model_list import ModelList
 class Known:
     """A host's list; None: it does not say."""
 
-    def __init__(self, rows: Mapping[str, str] | None) -> None:
+    def __init__(self, rows: Mapping[str, str] | None, *had: str) -> None:
         self._rows = rows
+        self._had = had
         self.outdated = False
+
+    def may_have(self, model: str) -> bool:
+        return self._rows is None and model in self._had
 
     def names(self) -> list[str]:
         return list(self._rows or {})
@@ -62,3 +66,9 @@ def test_all_of_them_are_asked_anew() -> None:
     both.outdate()
     assert (near.outdated, far.outdated) == (True, True)
     assert both.differs(b"{}") is False
+
+
+async def test_of_a_model_that_nobody_lists_the_silent_hosts_may_be_asked_for() -> None:
+    both = together(a=Known(None, "m"), b=Known({"n": "1"}), c=Known(None))
+    assert both.silent_about("m") == ("a",)
+    assert both.silent_about("n") == ()

@@ -104,6 +104,18 @@ async def test_another_list_differs_where_it_names_others_or_other_weights() -> 
         assert under.differs(b'{"models":[]}')
 
 
+async def test_a_host_that_no_longer_says_may_have_what_it_had() -> None:
+    async with asking() as (under, sim):
+        assert under.may_have("tiny"), "it has never said"
+        assert await under.since(asyncio.get_running_loop().time()) is not None
+        assert not under.may_have("tiny"), "it says"
+        await sim.stop()
+        under.outdate()
+        assert await under.since(asyncio.get_running_loop().time()) is None
+        assert (under.may_have("tiny"), under.may_have("other")) == (True, False)
+        assert (under.has("tiny"), under.silent_about("tiny")) == (False, ())
+
+
 async def test_what_has_changed_since_the_question_began_is_asked_for_anew() -> None:
     async with asking() as (under, sim):
         begun = asyncio.get_running_loop().time()
