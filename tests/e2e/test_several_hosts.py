@@ -118,6 +118,9 @@ async def test_models_of_a_host_that_is_away_are_not_said_to_be_missing() -> Non
         assert "EXECUTOR cannot be served: qwen3:8b, gemma3:12b are on no host that answers" in text
         assert "not installed" not in text
         assert "ollama pull" not in text
+        route = await admin(it.up, "/route?model=executor")
+        assert [candidate["installed"] for candidate in route["candidates"]] == [None, None]
+        assert route["not_found"] is None
         async with it.up.client() as client:
             asked = await client.request("POST", "/api/show", {"model": "executor"})
         assert (asked.status, asked.json["error_code"]) == (502, "E_UNREACHABLE_LOCAL")

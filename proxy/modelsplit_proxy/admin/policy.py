@@ -44,6 +44,11 @@ class PolicyRoutes:
             body = {"error": route.message, "error_code": route.code}
             return json_page(body, status=route.status)
         fields = route_fields(route, self._parts.loaded, await self._parts.installed.names())
+        for candidate in fields["candidates"]:
+            if candidate["installed"] is False and self._parts.installed.silent_about(
+                candidate["model"]
+            ):
+                candidate["installed"] = None
         return json_page(fields | {"not_found": self._not_found(route, fields["candidates"])})
 
     def _not_found(self, route: Route, candidates: list[dict[str, Any]]) -> str | None:

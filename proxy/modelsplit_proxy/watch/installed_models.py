@@ -219,6 +219,10 @@ class InstalledModels:
             return None
         return None if found is None else frozenset(found)
 
+    def silent_about(self, model: str) -> tuple[str, ...]:
+        """The hosts that do not say what they have, and may have the model; empty: none may."""
+        return self._model_list.silent_about(canonical(model))
+
     async def watch(self) -> None:
         """Ask for ever; a task of the process."""
         while True:
