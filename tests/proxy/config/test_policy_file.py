@@ -122,7 +122,7 @@ def test_a_link_to_nowhere_is_reported_instead_of_the_shipped_policy_taking_over
     monkeypatch.setattr(policy_file, "ETC", file)
     found = find_policy(None, {})
     assert found == file
-    assert refusal(found) == ["$: cannot be read: No such file or directory"]
+    assert refusal(found) == [f"$: cannot be read: No such file or directory: {file}"]
 
 
 def test_a_place_that_cannot_be_looked_at_counts_as_found(tmp_path: Path) -> None:
