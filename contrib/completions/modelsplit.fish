@@ -266,7 +266,7 @@ complete -c modelsplit -n '_shtab_modelsplit_using baseline show' -s h -l help -
 complete -c modelsplit -n '_shtab_modelsplit_using baseline show' -l json -d 'machine-readable output'
 complete -c modelsplit -n '_shtab_modelsplit_using baseline show' -l state -xka "(__fish_complete_path (commandline -ct))" -d 'the state file there, whoever runs'
 complete -c modelsplit -n '_shtab_modelsplit_using baseline show' -l admin -x -d 'where metrics, health and statistics are served (default 127.0.0.1:11436)'
-complete -c modelsplit -n '_shtab_modelsplit_using baseline; and test $_shtab_modelsplit_npos -eq 0' -a import -d 'Take the baseline from flags, or from a file that `show --json` wrote. What is left out is as in the mission'"'"'s document.'
+complete -c modelsplit -n '_shtab_modelsplit_using baseline; and test $_shtab_modelsplit_npos -eq 0' -a import -d 'Take the baseline from flags, or from a file that `show --json` wrote. What is left out is as in the shipped figures.'
 complete -c modelsplit -n '_shtab_modelsplit_using baseline import' -s h -l help -d 'show this help message and exit'
 complete -c modelsplit -n '_shtab_modelsplit_using baseline import' -l timeouts -x -d 'planner calls with a timeout, in the window'
 complete -c modelsplit -n '_shtab_modelsplit_using baseline import' -l timeouts-window-s -x -d 'that window in seconds (default 18000)'

@@ -321,6 +321,8 @@ def failure_of(
         reason = Reason.UPSTREAM_MUTE
         who = "Ollama" if host is None else f"Ollama of host {host}"
         text += f", and {since}{who} does not tell its version either: it hangs; restart it"
+    elif reason is Reason.STALL:
+        text += "; ask again"
     return Failure(code, reason, text, "Upstream Timeout")
 
 

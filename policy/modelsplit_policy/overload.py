@@ -33,7 +33,7 @@ _NO_SEAT: Final = MappingProxyType(
     {
         Reason.QUEUE_FULL: ("role {role} is overloaded: its queue is full", "Queue Full"),
         Reason.QUEUE_TIMEOUT: (
-            "role {role} is overloaded: no seat came free in {waited:.1f} s",
+            "role {role} is overloaded: no seat came free in {waited}",
             "Queue Timeout",
         ),
         Reason.SHED: ("role {role} is shed: the service is overloaded", "Shed"),
@@ -71,10 +71,10 @@ def no_seat(
     allowed, where that is why it was refused at once. ``health``: why calls are shed.
     """
     what, phrase = _NO_SEAT[reason]
-    text = what.format(role=role, waited=waited_s)
+    text = what.format(role=role, waited=_time(waited_s))
     if expected is not None:
-        wait, allowed = map(_seconds, expected)
-        text = f"role {role} is overloaded: expected wait {wait} s, at most {allowed} s"
+        wait, allowed = map(_wait, expected)
+        text = f"role {role} is overloaded: expected wait {wait}, at most {allowed}"
     if reason is Reason.SHED and health:
         held = said_back(health, _HEALTH_MAX)
     numbers = f"{held}, {waiting[0]}/{waiting[1]} waiting".removeprefix(", ")
@@ -92,7 +92,7 @@ def behind_a_hang(refusal: Failure, role: Role, waited_s: float, upstream: str) 
     what = _BEHIND_A_HANG.get(refusal.reason, "no seat came free for role {role}")
     text = what.format(role=role)
     if refusal.reason is Reason.QUEUE_TIMEOUT and waited_s > 0:
-        text += f" in {waited_s:.1f} s"
+        text += f" in {_time(waited_s)}"
     text = f"{text}, because Ollama at {upstream}"
     end = f"answers nothing: it hangs; restart it; retry in {refusal.retry_after_s} s"
     return replace(refusal, message=f"{text[:120]} {end}")
@@ -101,7 +101,7 @@ def behind_a_hang(refusal: Failure, role: Role, waited_s: float, upstream: str) 
 def after_an_outage(refusal: Failure, away_s: float) -> Failure:
     """The refusal of a call for whose wait Ollama was away, or hung, for so many seconds."""
     text, retry, when = refusal.message.rpartition("; retry in ")
-    away = f"; Ollama was away for {away_s:.1f} s of that"
+    away = f"; Ollama was away for {_time(away_s)} of that"
     most = MESSAGE_MAX - len(f"{away}{retry}{when}")
     return replace(refusal, message=f"{text[:most]}{away}{retry}{when}")
 
@@ -131,8 +131,14 @@ def held_by(
     return words[hold]
 
 
-def _seconds(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+def _time(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def _wait(seconds: float) -> str:
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
 
 
 def stopped(key: str, why: str, wait_s: float) -> Failure:

@@ -301,8 +301,11 @@ def _causes(facts: Facts) -> Iterator[Cause]:
 def _of_models(facts: Facts) -> Iterator[Cause]:
     """Roles whose first model is not installed, or on no host that answers.
 
-    All at once where none has one that is installed.
+    All at once where none has one that is installed. Nothing while Ollama does not answer: nobody
+    can install one then.
     """
+    if facts.upstream_up is False:
+        return
     alive = any(role.models and not (role.is_dead or role.is_out_of_reach) for role in facts.roles)
     yield from _of_reach(facts, Level.DEGRADED if alive else Level.CRITICAL)
     dead = [role for role in facts.roles if role.is_dead]
@@ -327,7 +330,7 @@ def _of_models(facts: Facts) -> Iterator[Cause]:
 
 def _of_reach(facts: Facts, level: Level) -> Iterator[Cause]:
     """Roles whose models are on hosts that do not answer, while another does."""
-    if facts.upstream_up is False or facts.hosts_shut:
+    if facts.hosts_shut:
         return
     step = asking("modelsplit host list", facts.asked_at)
     for role in facts.roles:
@@ -405,7 +408,7 @@ def _of_role(facts: Facts, role: RoleFacts) -> Iterator[Cause]:
         step = f"modelsplit requests --role {role.role} --outcome running"
         yield Cause(Level.DEGRADED, text, asking(step, facts.asked_at))
     is_told = _tells_failures(facts, role)
-    if role.failed_now and _fails(role) and not is_told:
+    if role.failed_now and _fails(role) and not (is_told or _lacked_models(role)):
         many = role.failures >= _MANY_MIN and role.failures >= _MANY_SHARE * role.calls
         level = Level.CRITICAL if many else Level.DEGRADED
         yield Cause(level, _failed(facts, role), _failed_step(facts, role))
@@ -416,6 +419,12 @@ def _tells_failures(facts: Facts, role: RoleFacts) -> bool:
     if facts.upstream_up is False:
         return _AWAY_REASONS.issuperset(role.failed)
     return role.is_dead and {Reason.NOT_INSTALLED}.issuperset(role.failed)
+
+
+def _lacked_models(role: RoleFacts) -> bool:
+    """Whether all that failed of it failed for want of models, which are there now."""
+    is_there = bool(role.models) and not (role.missing or role.unreached)
+    return is_there and {Reason.NOT_INSTALLED}.issuperset(role.failed)
 
 
 def _fails(role: RoleFacts) -> bool:
@@ -496,17 +505,27 @@ def _fallback_afar(facts: Facts, role: RoleFacts) -> Iterator[Note]:
         yield Note(text, asking("modelsplit host list", facts.asked_at))
 
 
+def _failed_before(facts: Facts, role: RoleFacts) -> Iterator[Note]:
+    """That calls of a role failed, of what is over."""
+    if not _fails(role) or _tells_failures(facts, role):
+        return
+    if not role.failed_now:
+        text = f"{_failed(facts, role)}, none in the last minute"
+        yield Note(text, _failed_step(facts, role))
+    elif _lacked_models(role):
+        text = f"{_failed(facts, role)}; its models are installed now"
+        yield Note(text, _failed_step(facts, role))
+
+
 def _notes(facts: Facts) -> Iterator[Note]:
     for role in facts.roles:
         absent = [model for model in role.models[1:] if model in role.missing]
-        if absent and not role.is_dead and role.models[0] not in role.missing:
+        is_away = facts.upstream_up is False
+        if absent and not (is_away or role.is_dead) and role.models[0] not in role.missing:
             text = f"{role.role} has no fallback: {absent[0]} is not installed"
             yield Note(text, pulling(absent, facts.pulled_at))
         yield from _fallback_afar(facts, role)
-        is_told = _tells_failures(facts, role)
-        if not role.failed_now and _fails(role) and not is_told:
-            text = f"{_failed(facts, role)}, none in the last minute"
-            yield Note(text, _failed_step(facts, role))
+        yield from _failed_before(facts, role)
     for cloud in () if facts.is_approved else facts.keyless:
         # Nothing may leave, so nobody misses it yet.
         yield Note(cloud.cause, cloud.step)

@@ -292,8 +292,8 @@ async def test_a_wait_that_is_foreseen_to_be_too_long_is_refused_at_once(route: 
         fields = answer.json if route == ROUTE else answer.json["error"]
         text = fields["error"] if route == ROUTE else fields["message"]
         assert fields["reason"] == "queue_timeout"
-        assert text.startswith("role HEAVY is overloaded: expected wait 0.")
-        assert " s, at most 0.06 s (1/1 running, 3/32 waiting); retry in " in text
+        assert text.startswith("role HEAVY is overloaded: expected wait ")
+        assert " ms, at most 60 ms (1/1 running, 3/32 waiting); retry in " in text
         assert text.endswith(f"retry in {answer['Retry-After']} s")
         assert 1 <= int(answer["Retry-After"]) <= 30
         assert (await stats(up))["forecast"] == {"refused": 1, "checked": 0, "wrong": 0}

@@ -128,7 +128,8 @@ async def test_a_model_that_neither_has_is_not_found() -> None:
         assert answer["x-should-retry"] == "false"
         # Ollama's own words would not say whose model that is: the client did not name it.
         assert answer.json["error"] == (
-            f"PLANNER's model qwen3:4b is not installed in Ollama; try `{up.pull('qwen3:4b')}`"
+            "PLANNER cannot be served: none of its models is installed; "
+            f"try `{up.pull('qwen3:4b')} && {up.pull('qwen3:8b')}`"
         )
         assert (answer.json["reason"], answer.json["llm_role"]) == ("not_installed", "PLANNER")
         assert (answer["X-LLM-Attempt"], answer["X-LLM-Model"]) == ("1", "qwen3:4b")
@@ -151,7 +152,8 @@ async def test_every_dialect_says_whose_model_is_missing_and_how_to_install_it(
         answer = await client.request("POST", route, call(route, "planner", stream=stream))
         assert (answer.status, answer["X-LLM-Error-Code"]) == (404, "E_MODEL_NOT_FOUND")
         assert answer.json["error"]["message"] == (
-            f"PLANNER's model qwen3:4b is not installed in Ollama; try `{up.pull('qwen3:4b')}`"
+            "PLANNER cannot be served: none of its models is installed; "
+            f"try `{up.pull('qwen3:4b')} && {up.pull('qwen3:8b')}`"
         )
 
 
@@ -167,8 +169,8 @@ async def test_a_call_that_begins_with_the_fallback_says_that_it_is_missing() ->
 MISSPELT = [
     ("llama3.2:1bb", '; did you mean "llama3.2:1b"? Else `{pull}`'),
     ("planer", '; did you mean "planner"? Else `{pull}`'),
-    ("zzz", "; try `{pull}`, or name a role: planner, executor, heavy"),
-    ("", ": no model is named; name one, or a role: planner, executor, heavy"),
+    ("zzz", "; try `{pull}`"),
+    ("", ": no model is named; name one"),
 ]
 
 

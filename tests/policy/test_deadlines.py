@@ -340,7 +340,7 @@ def test_every_bound_has_its_number_and_its_sentence() -> None:
         "m was not done within the role's 1.5 s (its timeout in the policy)",
         "m was not loaded within load_timeout_ms, 2 s",
         "the call was not done within the role's total of 4 s (total_timeout_ms)",
-        "m fell silent for 3 s in the middle of its answer",
+        "m fell silent for 3 s in the middle of its answer; ask again",
     ]
     assert {(failure.code, failure.status) for failure in failures} == {("E_TIMEOUT_LOCAL", 504)}
     failures = [

@@ -29,7 +29,7 @@ from modelsplit_policy.vocabulary import Role
         (
             Reason.QUEUE_TIMEOUT,
             (0.123, 0.06),
-            "is overloaded: expected wait 0.12 s, at most 0.06 s",
+            "is overloaded: expected wait 123 ms, at most 60 ms",
             "Queue Timeout",
         ),
         (Reason.SHED, None, "is shed: the service is overloaded", "Shed"),

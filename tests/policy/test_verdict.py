@@ -175,6 +175,28 @@ def test_what_is_wrong_is_said_with_what_to_do_next(
     assert len(found.causes) == 1
 
 
+def test_nobody_is_told_to_install_a_model_while_ollama_does_not_answer() -> None:
+    """It could not be done."""
+    for missing in ({"a"}, {"b"}, {"a", "b"}):
+        found = judge(replace(AWAY_FACTS, roles=planner(missing=frozenset(missing)).roles))
+        steps = [*(cause.step for cause in found.causes), *(note.step for note in found.notes)]
+        assert not [step for step in steps if "ollama pull" in step]
+        assert "installed" not in " ".join(cause.text for cause in found.causes)
+
+
+def test_what_failed_for_want_of_a_model_is_over_once_it_is_there() -> None:
+    failed = {"calls": 4, "failed": {"not_installed": 4}, "failed_now": 4}
+    found = judge(planner(**failed))
+    assert found.level is Level.OK
+    [note] = found.notes
+    assert note.text.endswith("(not_installed 4); its models are installed now")
+    for facts in (
+        planner(**failed, missing=frozenset({"b"})),
+        planner(calls=4, failed={"not_installed": 2, "status": 2}, failed_now=4),
+    ):
+        assert judge(facts).level is not Level.OK
+
+
 def test_where_no_role_has_a_model_nobody_is_served() -> None:
     failed = {"calls": 4, "failed": {"not_installed": 4}, "failed_now": 4}
     planner = replace(PLANNER, missing=frozenset("ab"), **failed)  # type: ignore[arg-type]

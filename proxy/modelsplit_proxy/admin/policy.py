@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from modelsplit_policy import egress
 from modelsplit_policy.experiments import shares
 from modelsplit_policy.failures import Failure
-from modelsplit_policy.hints import pulling
 from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.roles import Route, RouteRequest
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.admin.page import json_page
+from modelsplit_proxy.protocol.upstream_failures import none_installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,8 +58,7 @@ class PolicyRoutes:
         if route.candidates[0].model == route.requested_model:
             return self._parts.not_found(route.requested_model).message
         models = dict.fromkeys(candidate.model for candidate in route.candidates)
-        pull = pulling(models, self._parts.installed.pulled_at)
-        return f"{route.role} cannot be served: none of its models is installed; try `{pull}`"
+        return none_installed(route.role, models, self._parts.installed.pulled_at)
 
 
 def dry_run(model: str, role: str, key: str) -> RouteRequest:

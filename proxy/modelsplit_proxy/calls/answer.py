@@ -350,7 +350,7 @@ class AnswerReader:
         if verdict.error is not None:
             text = f"Ollama failed mid-answer: {verdict.error[:120]}"
             return Failure(code, Reason.STATUS, text, "Upstream Failed")
-        text = "Ollama ended its answer without saying that it was done"
+        text = "Ollama ended its answer without saying that it was done; ask again"
         return Failure(code, Reason.UNTERMINATED, text, "Answer Unterminated")
 
     def _is_clients_own(self) -> bool:

@@ -8,6 +8,7 @@ nothing can be taken back (``reply``).
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from modelsplit_policy import egress, overload, roles
 from modelsplit_policy.attempts import Tell, Tried, first_step, next_step, worth_asking
 from modelsplit_policy.call import Event, State
 from modelsplit_policy.endpoints import is_bound
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import MESSAGE_MAX, NEVER_LEFT, ErrorCode, Failure, Reason
 from modelsplit_policy.loading import loading_of
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Provider, RouteReason
@@ -190,25 +191,42 @@ class InferenceCall:
             record.unseated = record.attempts.pop()
             record.host = record.attempts[-1].host
             routing.provider = route.provider
-        return self._without_a_second(setbacks, step, route.role)
+        return self._without_a_second(setbacks, step, route)
 
-    def _without_a_second(self, setbacks: list[Setback], step: Tell, role: Role) -> Setback:
+    def _without_a_second(self, setbacks: list[Setback], step: Tell, route: Route) -> Setback:
         """What the client is told; where its second model is missing, that too, in our words."""
         told, last = setbacks[step.attempt], setbacks[-1]
         missing = None
         if step.unable is not None and not step.unable.lacks:
             missing = upstream_failures.not_installed(
                 step.unable.model,
-                role=role,
+                role=route.role,
                 chosen_as="fallback",
                 provider=Provider.LOCAL,
                 pulled_at=self._parts.installed.pulled_at,
             )
-        elif told is not last and last.failure.reason is Reason.NOT_INSTALLED:
+        elif len(setbacks) > 1 and last.failure.reason is Reason.NOT_INSTALLED:
             missing = last.failure
-        if missing is None or told.failure.reason is Reason.NOT_INSTALLED:
+        if missing is None or told.failure.reason in NEVER_LEFT:
+            return told
+        if setbacks[0].failure.reason is Reason.NOT_INSTALLED:
+            return self._without_a_model(told, route)
+        if told.failure is missing:
             return told
         return told.in_our_words(told.failure.and_then(missing.message))
+
+    def _without_a_model(self, told: Setback, route: Route) -> Setback:
+        """None is installed: all are named, but where the client itself named the first one."""
+        if route.provider is not Provider.LOCAL:
+            return told
+        if canonical(route.candidates[0].model) == canonical(route.requested_model):
+            return told
+        models = dict.fromkeys(candidate.model for candidate in route.candidates)
+        pulled_at = self._parts.installed.pulled_at
+        text = upstream_failures.none_installed(route.role, models, pulled_at)
+        if len(text) > MESSAGE_MAX:  # A command that is cut is none.
+            return told
+        return told.in_our_words(replace(told.failure, message=text))
 
     def _unable(self, sent: OutgoingRequest, role: Role, candidate: Candidate) -> Unable | None:
         """Why a candidate is known to be of no use to this call; None: it may be."""

@@ -29,7 +29,12 @@ class MissingModel:
     def __init__(
         self, policy: Policy, installed: Callable[[], Iterable[str]], pulled_at: str = ""
     ) -> None:
-        self._roles = [row.aliases[0] for row in policy.roles.values() if row.aliases]
+        # What it is called, and the models that serve it.
+        self._roles = [
+            (row.aliases[0], {canonical(name) for name in (row.primary, row.fallback) if name})
+            for row in policy.roles.values()
+            if row.aliases
+        ]
         self._aliases = [alias for row in policy.roles.values() for alias in row.aliases]
         self._installed = installed
         self.pulled_at = pulled_at
@@ -40,10 +45,12 @@ class MissingModel:
 
     def failure(self, model: str, body: bytes) -> Failure:
         """``body``: Ollama's own answer to a client that named ``model``."""
+        there = {canonical(name) for name in self._installed()}
+        roles = [alias for alias, models in self._roles if models & there]
         known = [*self._aliases, *self._others(model)]
         meant = near(model, known)
         return upstream_failures.not_found(
-            model, body, meant=meant, roles=self._roles, pulled_at=self.pulled_at
+            model, body, meant=meant, roles=roles, pulled_at=self.pulled_at
         )
 
     def _others(self, model: str) -> Iterator[str]:

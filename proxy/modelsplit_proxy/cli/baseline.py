@@ -105,7 +105,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _checked(raw: dict[str, Any]) -> Baseline:
-    """What is left out is as in the mission's document. Raises CommandError."""
+    """What is left out is as shipped. Raises CommandError."""
     known = {field.name for field in dataclasses.fields(Baseline)}
     for name, value in raw.items():
         if name not in known:
@@ -206,7 +206,7 @@ COMMAND: Final = Command(
             "import",
             "type it in, or read it from a file",
             "Take the baseline from flags, or from a file that `show --json` wrote. What is left "
-            "out is as in the mission's document.",
+            "out is as in the shipped figures.",
             _import,
             (
                 Argument("file", nargs="?", type=Path, metavar="FILE", help="of `show --json`"),

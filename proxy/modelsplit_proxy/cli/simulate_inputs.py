@@ -67,13 +67,22 @@ def task_of(args: argparse.Namespace, environ: Mapping[str, str]) -> Task:
     for contender in contenders:
         missing = missing_figures(contender, host, traffic.demands)
         if missing:
-            named = ", ".join(missing)
-            raise CommandError(
-                f"{contender.name} may ask for {named}, of which the host model has no figures: "
-                "write it with --fit, add them under `models`, and give it as --host-model",
-                ExitCode.USAGE,
-            )
+            raise CommandError(_without_figures(args, contender, missing), ExitCode.USAGE)
     return Task(contenders, host, source, args.seeds, warnings)
+
+
+def _without_figures(args: argparse.Namespace, contender: Contender, missing: list[str]) -> str:
+    """What is missing, and what to add to the command."""
+    named = ", ".join(missing)
+    whole = [name for name in shipped.hosts() if not set(missing) - set(shipped.host(name).models)]
+    steps = [f"--host-model {name}, which is shipped" for name in whole[:1]]
+    steps.append("a file that --fit wrote, with theirs added under `models`, as --host-model")
+    if args.policy is None:
+        steps.append("the policy that the proxy runs with, as --policy, if it is another one")
+    return (
+        f"{contender.name} may ask for {named}, of which the host model has no figures; add "
+        f"{', or '.join(steps)}"
+    )
 
 
 def check(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.protocol.held_answer import HeldAnswer
 
 _STREAM_TYPES: Final = (b"application/x-ndjson", b"text/event-stream")
-_CUT: Final = "Ollama's answer stopped in the middle, though it was framed as whole"
+_CUT: Final = "Ollama's answer stopped in the middle, though it was framed as whole; ask again"
 _CUT_OFF: Final = (
     "the model was cut off before it was done (Ollama stops a model that repeats itself)"
 )

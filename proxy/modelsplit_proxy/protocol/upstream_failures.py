@@ -21,7 +21,7 @@ from modelsplit_proxy.protocol import retry_advice
 from modelsplit_proxy.protocol.stream_end import json_object
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from modelsplit_policy.hints import OllamaSteps
     from modelsplit_policy.vocabulary import Role
@@ -100,22 +100,28 @@ def not_installed(
     return Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, text, _NOT_FOUND)
 
 
+def none_installed(role: Role, models: Iterable[str], pulled_at: str = "") -> str:
+    """Of a role all of whose models Ollama lacks. ``pulled_at``: as for ``hints.pulling``."""
+    pull = pulling(models, pulled_at)
+    return f"{role} cannot be served: none of its models is installed; try `{pull}`"
+
+
 def not_found(
     model: str, body: bytes, *, meant: str | None, roles: Sequence[str], pulled_at: str = ""
 ) -> Failure:
     """What a 404 amounts to for a model that the client named itself.
 
     ``body``: Ollama's, whose words stand first. ``meant``: a name like it that is known, None if
-    there is none. ``roles``: names of roles that would be understood. ``pulled_at``: as for
+    there is none. ``roles``: names of roles that a call can be served by. ``pulled_at``: as for
     ``hints.pulling``.
     """
     name, known = said_back(model, _NAME_MAX), ", ".join(roles[:_ROLES_TOLD])
     pull = pulling([name], pulled_at)
-    advice = f"; try `{pull}`, or name a role: {known}"
+    advice = f"; try `{pull}`" + f", or name a role: {known}" * bool(known)
     if meant is not None:
         advice = f'; did you mean "{said_back(meant, _NAME_MAX)}"? Else `{pull}`'
     elif not model:
-        advice = f": no model is named; name one, or a role: {known}"
+        advice = ": no model is named; name one" + f", or a role: {known}" * bool(known)
     text = _said(body)[: _TEXT_MAX - len(advice)] + advice
     return Failure(ErrorCode.MODEL_NOT_FOUND, Reason.NOT_INSTALLED, text[:_TEXT_MAX], _NOT_FOUND)
 

@@ -36,7 +36,7 @@ _HOLDS: Final = MappingProxyType(
         "global_cap": "all local seats were taken",
         "reserved": "the free seats are reserved for other roles",
         "model_cap": "all seats of its model were taken",
-        "parallelism": "one more call at once would only have slowed the others",
+        "parallelism": "as many calls ran as are known to be worth running at once",
         "turn": "it was not its turn",
         "away": "Ollama was away",
         "drained": "every host that may run it was drained",
@@ -188,7 +188,7 @@ def _queue(attempt: Mapping[str, Any]) -> Iterator[str]:
     crowd = attempt.get("crowd")
     if crowd is not None:
         yield _at(asked, f"found no seat: {_hold(crowd)}; {attempt['ahead']} of its role ahead")
-        yield from _who(crowd)
+        yield from _who(crowd, is_in_line=_stood_in_line(attempt))
     returned = attempt.get("returned_ms", ())
     for moment in returned:
         until = "for another host" if "host" in attempt else "until Ollama is there"
@@ -222,12 +222,19 @@ def _hold(crowd: Mapping[str, Any]) -> str:
     return f"{_HOLDS.get(crowd['hold'], crowd['hold'])} ({crowd['hold']})"
 
 
-def _who(crowd: Mapping[str, Any]) -> Iterator[str]:
-    """Who ran and who waited, this call included."""
+def _stood_in_line(attempt: Mapping[str, Any]) -> bool:
+    """Whether it waited for its seat; else it was turned away at once."""
+    was_let_in = attempt.get("seated_ms") is not None or attempt.get("ended_ms") is None
+    return was_let_in or "crowd_at_end" in attempt
+
+
+def _who(crowd: Mapping[str, Any], *, is_in_line: bool = False) -> Iterator[str]:
+    """Who ran and who waited; where the call ``is_in_line`` it is one of them."""
     yield f"{'':{_NAME}} {'':10}  ran: {_counts(crowd['running'])} ({_counts(crowd['models'])})"
     if crowd["waiting"]:
         waiting = f"{_counts(crowd['waiting'])} (of its role: {_counts(crowd['line'])})"
-        yield f"{'':{_NAME}} {'':10}  waited: {waiting}"
+        own = ", this call among them" * is_in_line
+        yield f"{'':{_NAME}} {'':10}  waited: {waiting}{own}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:
@@ -272,7 +279,7 @@ def _unseated(attempt: Mapping[str, Any]) -> Iterator[str]:
         return
     if "crowd" in attempt:
         yield _at(attempt["asked_ms"], f"found no seat: {_hold(attempt['crowd'])}")
-        yield from _who(attempt["crowd"])
+        yield from _who(attempt["crowd"], is_in_line=_stood_in_line(attempt))
     for moment in attempt.get("returned_ms", ()):
         yield _at(moment, "had a seat, but nobody listened: back in line until Ollama is there")
     if "seated_ms" in attempt:

@@ -109,7 +109,7 @@ def fit(calls: Iterable[Recorded], name: str = "fitted") -> Fit:
     if all(len(own) < _FEW for own in by_model.values()):
         raise TraceError(
             f"no model has {_FEW} answers whose durations are known, so the host's figures cannot "
-            "be found; replay more calls, or give figures (--host-model)"
+            "be found; replay more calls, or give figures (--host-model gpu-12gb, which is shipped)"
         )
     warnings = [
         f"{model} has only {len(own)} answers with durations: its figures are rough"

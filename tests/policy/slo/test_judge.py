@@ -261,7 +261,7 @@ def test_timeouts_are_scaled_to_five_hours(since_h: float, value: float) -> None
 def test_the_mission_document_is_the_baseline_of_whoever_has_none() -> None:
     seen = judge(Samples(WELL.calls, heartbeats=WELL.heartbeats), SLO, NOW_US)
     assert seen.baseline == DOCUMENT_BASELINE
-    assert "26 in 5 h (the mission's document)" in finding(seen, 1, "timeouts").note
+    assert "26 in 5 h (the shipped figures)" in finding(seen, 1, "timeouts").note
     assert COMPARED.timeouts == 26
 
 

@@ -29,4 +29,12 @@ def test_what_was_installed_a_moment_ago_was_not_misspelt() -> None:
 
 def test_very_long_names_leave_room_for_what_to_do() -> None:
     long = "m" * 5000
-    assert told(long).endswith("…`, or name a role: planner, executor, heavy")
+    served = ("qwen3:4b", "qwen3:8b", "gpt-oss:20b")
+    assert told(long, *served).endswith("…`, or name a role: planner, executor, heavy")
+
+
+def test_only_a_role_that_can_be_served_is_named() -> None:
+    assert told("zzz", "qwen3:4b").endswith("`ollama pull zzz`, or name a role: planner")
+    assert told("zzz", "other:1b").endswith("; try `ollama pull zzz`")
+    assert told("zzz").endswith("; try `ollama pull zzz`")
+    assert told("").endswith(": no model is named; name one")

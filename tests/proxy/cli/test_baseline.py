@@ -31,7 +31,7 @@ def baseline(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Baseline:
 
 
 DOCUMENTS = """\
-baseline      the mission's document
+baseline      the shipped figures
 timeouts      26 planner calls in 5 h
 planner P95   10 s
 jobs          none to compare with

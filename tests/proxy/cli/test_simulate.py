@@ -126,7 +126,11 @@ def test_a_model_without_figures_is_asked_for(
     host = written(tmp_path / "host.json", [HOST | {"models": models}])
     trace = written(tmp_path / "trace.jsonl", [line(0)])
     assert simulated("--trace", trace, "--host-model", host) == 2
-    assert "may ask for qwen3:8b, of which the host model has no figures" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "may ask for qwen3:8b, of which the host model has no figures; add --host-model" in told
+    # What it says works.
+    assert "--host-model gpu-12gb, which is shipped" in told
+    assert simulated("--trace", trace, "--host-model", "gpu-12gb") == 0
 
 
 def test_two_policies_side_by_side(

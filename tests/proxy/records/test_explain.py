@@ -48,7 +48,7 @@ def test_a_call_that_waited_and_went_well() -> None:
         "              0.000 s  found no seat: all seats of its role were taken (role_cap); "
         "2 of its role ahead\n"
         "                       ran: PLANNER 2, CHAT 1 (qwen3:4b 2, gemma3:12b 1)\n"
-        "                       waited: PLANNER 3 (of its role: qwen3:4b 3)\n"
+        "                       waited: PLANNER 3 (of its role: qwen3:4b 3), this call among them\n"
         "              0.500 s  got a seat after 0.500 s in line; limits then: role 2/2, "
         "local 3/6, model 2/-, 6 at once worth running\n"
         "              0.500 s  sent to the upstream\n"
@@ -79,6 +79,9 @@ def test_a_call_that_waited_for_nothing() -> None:
     attempt.seats = Seats(2, 2, 6, 6, 2, None, 6, "DEGRADED: the lines are long")
     text = told(record)
     assert "outcome    E_OVERLOAD_THROTTLED, status 503, after 2.000 s" in text
+    among, left = (line for line in text.splitlines() if "waited: " in line)
+    assert among.endswith(", this call among them")
+    assert left.endswith("(of its role: qwen3:4b 3)"), "it had left when they were counted"
     assert "queue_full: its queue is full\n" in text
     assert "health was DEGRADED: the lines are long\n" in text
     assert "2.000 s  left the line without a seat: all local seats were taken (global_cap)" in text
@@ -87,8 +90,9 @@ def test_a_call_that_waited_for_nothing() -> None:
 
 def test_a_second_model_that_found_no_seat() -> None:
     record = turned_away()
-    record.unseated = Attempt("qwen3:8b", 101.0, failure=QUEUE_FULL, crowd=CROWD)
+    record.unseated = Attempt("qwen3:8b", 101.0, failure=QUEUE_FULL, crowd=CROWD, ended=101.0)
     text = told(record)
+    assert "this call among them" not in text, "it was turned away at once"
     assert "unseated   qwen3:8b: was not sent, so it does not count\n" in text
     assert "fallback   no: the second model found no seat in time (no_seat)\n" in text
 

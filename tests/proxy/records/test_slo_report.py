@@ -95,7 +95,7 @@ def test_what_is_missing_is_said_in_words() -> None:
     text = "\n".join(slo_report.lines(NOTHING))
     assert "          not enough data: no client sends X-LLM-Job-Id\n" in text
     assert "  targets  not enough data  llm latency P95, event loop lag, job P95\n" in text
-    assert "  records cover 0 s of 7 d\n  baseline: the mission's document (26 timeouts" in text
+    assert "  records cover 0 s of 7 d\n  baseline: the shipped figures (26 timeouts" in text
 
 
 def test_what_to_do_next_is_said() -> None:
