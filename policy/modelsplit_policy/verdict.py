@@ -177,6 +177,7 @@ class Facts:
     ``troubles``: the Health Guard's, and ``held`` what it only holds on to; ``shed``: whom it
     turns away and why, in words. ``stopped``: what breakers stop, in words; ``all_stopped``: why
     Ollama's own stops all calls to it. ``rivals``: others that ask an Ollama of ours, in words.
+    ``copies``: that our state directory is a copy, or was copied, in words.
     ``hosts_away``: those of several hosts that do not answer while others do, in words;
     ``hosts_shut``: all of them, where none takes calls and some are drained. ``lost``: budgets
     whose counts are lost. ``set_aside``: the damaged state file as it is kept. ``is_approved``:
@@ -209,6 +210,7 @@ class Facts:
     shared_error: str = ""
     shared_step: str = ""
     rivals: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
     hosts_away: tuple[str, ...] = ()
     hosts_shut: tuple[str, ...] = ()
     lost: tuple[str, ...] = ()
@@ -359,6 +361,8 @@ def _of_state(facts: Facts) -> Iterator[Cause]:
         yield Cause(Level.DEGRADED, text, facts.shared_step)
     for rival in facts.rivals:
         yield Cause(Level.DEGRADED, rival, asking("modelsplit config show", facts.asked_at))
+    for copy in facts.copies:
+        yield Cause(Level.DEGRADED, copy, asking("modelsplit budget show", facts.asked_at))
     if facts.lost:
         names = ", ".join(facts.lost)
         text = f"the state file was damaged, so budgets are taken as used up: {names}"

@@ -79,7 +79,7 @@ async def test_of_calls_at_three_proxies_as_many_as_the_budget_has_are_served(
         async with ups[0].admin() as admin:
             spending = (await admin.request("GET", "/stats")).json["spending"]
         told: dict[str, Any] = {"error": None, "since": None, "away_s": None, "proxies": 3}
-        told |= {"next": None, "calls_on_lease": 0, "same_ollama": []}
+        told |= {"next": None, "calls_on_lease": 0, "same_ollama": [], "copies": []}
         assert spending["shared"] == told
         assert spending["budgets"][0]["calls"] == 10
 

@@ -97,6 +97,12 @@ BAD = {
         "127.0.0.1:11434 is asked by another modelsplit too, b on c",
         "modelsplit config show",
     ),
+    "our state directory was copied": (
+        replace(WELL, copies=("b on c runs with a copy of this state directory",)),
+        Level.DEGRADED,
+        "b on c runs with a copy of this state directory",
+        "modelsplit budget show",
+    ),
     "the state was damaged": (
         replace(WELL, lost=("heavy-20b", "cloud"), set_aside="modelsplit.sqlite3.corrupt-1"),
         Level.DEGRADED,

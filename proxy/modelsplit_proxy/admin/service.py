@@ -286,6 +286,7 @@ class Service:
             shared_error="" if shared is None else shared.error or "",
             shared_step="" if shared is None else shared.step,
             rivals=() if shared is None else shared.rivals,
+            copies=() if shared is None else shared.copies,
             hosts_away=parts.probe.away,
             hosts_shut=parts.probe.shut,
             state_directory=str(parts.budget_keeper.state),

@@ -38,6 +38,11 @@ INSERT INTO budget_charges
     (id, at, model, role, provider, nano_usd, approval, request_id, keeper)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_KEEP_NUMBER: Final = """
+UPDATE shared_members SET last_charge = max(last_charge, ?) WHERE is_self
+"""
+# So many starts can fail to reach the Redis before one is taken for a copy.
+_TOKENS_MAX: Final = 32
 
 
 class NotKeeperError(Exception):
@@ -93,12 +98,11 @@ def read(db: sqlite3.Connection, now: ClockReading, since_s: float) -> Book:
     budget_time = resume(anchor(db), now)
     rows = db.execute(_CHARGES, (budget_time - since_s,)).fetchall()
     charges = tuple(map(_reservation, rows))
-    (last_id,) = db.execute("SELECT coalesce(max(id), 0) FROM budget_charges").fetchone()
     spent = db.execute(
         "SELECT approval, sum(max(nano_usd, 0)) FROM budget_charges "
         "WHERE approval NOT NULL GROUP BY 1"
     )
-    return Book(budget_time, last_id, charges, dict(spent.fetchall()), changes(db))
+    return Book(budget_time, _last_id(db), charges, dict(spent.fetchall()), changes(db))
 
 
 def anchor(db: sqlite3.Connection) -> Anchor | None:
@@ -165,6 +169,8 @@ def reserve(db: sqlite3.Connection, line: ChargeRow) -> None:
         *(charge.nano_usd, line.approval, line.request_id, line.keeper),
     )
     db.execute(_ADD_CHARGE, values)
+    # It stays when the charge is given back or forgotten.
+    db.execute(_KEEP_NUMBER, (reservation.id,))
 
 
 def settle(db: sqlite3.Connection, keeper: str, number: int, nano_usd: int) -> None:
@@ -224,8 +230,22 @@ def _change(row: tuple[int, float, float, str, str, str, int, float, int | None,
     )
 
 
-def members(db: sqlite3.Connection, name: str, wall: float) -> tuple[str, dict[str, float]]:
-    """This state file's own name among those who share budgets, and when each was last heard of.
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """This state file among those who share budgets.
+
+    ``tokens``: of its starts, this one's last; ``last_charge``: the greatest number that a charge
+    of it ever had; ``others``: when each was last heard of, by the wall clock.
+    """
+
+    name: str
+    tokens: tuple[str, ...]
+    last_charge: int
+    others: dict[str, float]
+
+
+def members(db: sqlite3.Connection, name: str, token: str, wall: float) -> Membership:
+    """What the file says, with this start's token added to it.
 
     ``name``: the one that it is given where it has none yet.
     """
@@ -234,9 +254,36 @@ def members(db: sqlite3.Connection, name: str, wall: float) -> tuple[str, dict[s
         "WHERE NOT EXISTS (SELECT 1 FROM shared_members WHERE is_self)",
         (name, wall),
     )
-    (own,) = db.execute("SELECT member FROM shared_members WHERE is_self").fetchone()
+    query = "SELECT member, tokens FROM shared_members WHERE is_self"
+    own, before = db.execute(query).fetchone()
+    tokens = (*before.split(), token)[-_TOKENS_MAX:]
+    last = _last_id(db)
+    query = "UPDATE shared_members SET tokens = ?, last_charge = ? WHERE is_self"
+    db.execute(query, (" ".join(tokens), last))
     others = db.execute("SELECT member, seen_at FROM shared_members WHERE NOT is_self")
-    return own, dict(others.fetchall())
+    return Membership(own, tokens, last, dict(others.fetchall()))
+
+
+def rename(db: sqlite3.Connection, name: str, token: str, wall: float) -> None:
+    """Have another name from now on; who has the old one is one of the others."""
+    last = _last_id(db)
+    db.execute(
+        "UPDATE shared_members SET is_self = 0, seen_at = ?, tokens = '' WHERE is_self", (wall,)
+    )
+    db.execute(
+        "INSERT INTO shared_members (member, is_self, seen_at, tokens, last_charge) "
+        "VALUES (?, 1, ?, ?, ?)",
+        (name, wall, token, last),
+    )
+
+
+def _last_id(db: sqlite3.Connection) -> int:
+    """The greatest number that a charge ever had, as far as the file knows."""
+    (last,) = db.execute(
+        "SELECT max(coalesce((SELECT max(id) FROM budget_charges), 0), "
+        "coalesce((SELECT max(last_charge) FROM shared_members), 0))"
+    ).fetchone()
+    return int(last)
 
 
 def shares(db: sqlite3.Connection) -> bool:

@@ -24,6 +24,10 @@ _ANY_PORT: Final = 9
 # A name that takes longer is looked up again later.
 _RESOLVED_S: Final = 0.2
 _LABEL_MAX: Final = 120
+COPY: Final = (
+    "another modelsplit has the name {} in the shared Redis, from a copy of this state directory: "
+    "this one is {} now, and what was sent before counts twice until its windows end"
+)
 ONE_OLLAMA: Final = "one Ollama belongs to one modelsplit: each believes that it holds all seats"
 
 
@@ -34,9 +38,10 @@ class OwnOllamas:
     label: str = ""
     marks: Mapping[str, str] = field(default_factory=dict)
 
-    def text(self) -> str:
-        """As others are told."""
-        return json.dumps({"label": self.label, "marks": sorted(self.marks)})
+    def text(self, was: str = "") -> str:
+        """As others are told. ``was``: the name that it had before; empty: none."""
+        told = {"label": self.label, "marks": sorted(self.marks)}
+        return json.dumps(told | ({"was": was} if was else {}))
 
     def rivals(self, texts: Iterable[str]) -> tuple[str, ...]:
         """In words, each of the others that asks an Ollama of ours."""
@@ -49,11 +54,33 @@ class OwnOllamas:
         return tuple(sorted(found))
 
 
+def copies(texts: Iterable[str], name: str) -> tuple[str, ...]:
+    """In words, each of the others that had this name too."""
+    return tuple(
+        f"{label or 'another modelsplit'} runs with a copy of this state directory: it has another "
+        "name now, and what was sent before counts twice until its windows end"
+        for label in sorted(label for text in texts for label in _of_copy(text, name))
+    )
+
+
+def _of_copy(text: str, name: str) -> list[str]:
+    """The label of who had this name; none of anybody else."""
+    try:
+        told = json.loads(text)
+        return [_label(told)] if told["was"] == name else []
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _label(told: dict[str, object]) -> str:
+    return "".join(filter(str.isprintable, str(told["label"])))[:_LABEL_MAX]
+
+
 def _told(text: str) -> list[tuple[str, str]]:
     """Label and mark of each Ollama that another asks; none of what makes no sense."""
     try:
         told = json.loads(text)
-        label = "".join(filter(str.isprintable, str(told["label"])))[:_LABEL_MAX]
+        label = _label(told)
         return [(label, str(mark)) for mark in told["marks"]]
     except (ValueError, KeyError, TypeError):
         return []

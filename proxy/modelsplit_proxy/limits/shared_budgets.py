@@ -9,6 +9,11 @@ The server is not believed to have kept what it was told. Whenever it may have l
 each proxy writes its own charges anew; where some were lost, nothing is counted before everybody
 has. Away is away: whatever the error is, nothing that must be counted is sent, but on a lease
 (``modelsplit_policy.leases``).
+
+Each state file has a name there, and each start of it a token, written to the file before it claims
+the name. Of two processes from one copied file the one that is told that the name is another's, or
+that more was counted for it than its file knows, takes a new name and writes all of its charges
+under that too: those of before the copy count twice until their windows end, none is lost.
 """
 
 from __future__ import annotations
@@ -26,6 +31,7 @@ from modelsplit_policy.budgets import Amount
 from modelsplit_policy.leases import Lease, Leases
 from modelsplit_proxy.limits import (
     budget_store,
+    own_ollamas,
     shared_approvals,
     shared_link,
     shared_scripts,
@@ -73,6 +79,7 @@ _LOST: Final = "it has lost its counts; they are being written anew"
 _NOT_YET: Final = "it has not answered yet"
 _TOO_MANY: Final = "too many calls ask it at once"
 _TOO_SLOW: Final = "it answers too slowly"
+_COPIED: Final = "another process has its name, from a copy of its state directory"
 _UNTOLD: Final = "this approval has not been told to it yet"
 
 
@@ -107,6 +114,12 @@ class SharedBudgets:
         self._tasks = tasks
         self._clock = clock
         self._name = ""
+        # Of this start, known to our file before the server; then those of earlier starts too.
+        self._token = ""
+        self._tokens: tuple[str, ...] = ()
+        self._last_charge = 0
+        # The name that another has now, of the same file as it was once.
+        self._was = ""
         self._heard_of: dict[str, float] = {}
         self._epoch = ""
         # Everything of ours is there, as far as we know.
@@ -133,6 +146,8 @@ class SharedBudgets:
         self._own_ollamas = OwnOllamas()
         # Others that ask an Ollama of ours, in words.
         self.rivals: tuple[str, ...] = ()
+        # That our state directory is a copy, or was copied, in words.
+        self.copies: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<SharedBudgets {self._name} {self._error or 'open'}>"
@@ -157,6 +172,7 @@ class SharedBudgets:
             "proxies": self._proxies(),
             "calls_on_lease": self.leased,
             "same_ollama": list(self.rivals),
+            "copies": list(self.copies),
         }
 
     def _proxies(self) -> int:
@@ -171,7 +187,7 @@ class SharedBudgets:
     ) -> dict[str, Sums]:
         """How budgets stand for such a call; counts nothing. Raises AwayError."""
         try:
-            return await self._ask(claims, _NOBODY, "look", patience)
+            return await self._ask(claims, None, "look", patience)
         except AwayError:
             if self._can_ask or not self._leases.cover(claims, self._clock.now()):
                 raise
@@ -205,7 +221,7 @@ class SharedBudgets:
         patience: Patience | None,
     ) -> None:
         try:
-            counting.answer = await self._ask(claims, self._charge(number), "count", patience)
+            counting.answer = await self._ask(claims, number, "count", patience)
         except AwayError as error:
             counting.answer = error
             if counting.is_left:
@@ -232,7 +248,7 @@ class SharedBudgets:
         return {name: replace(sums, calls_wait_s=0, money_wait_s=0) for name, sums in known.items()}
 
     async def _ask(
-        self, claims: Sequence[Claim], charge: str, what: str, patience: Patience | None
+        self, claims: Sequence[Claim], number: int | None, what: str, patience: Patience | None
     ) -> dict[str, Sums]:
         may_share = patience is not None
         patience = patience or self.patience()
@@ -248,7 +264,7 @@ class SharedBudgets:
                     return known
                 is_asked = True
                 await self._tell_of(claims)
-                return await self._answer(claims, charge, what)
+                return await self._answer(claims, number, what)
         except shared_link.ERRORS as error:
             if not is_asked and isinstance(error, TimeoutError):
                 raise AwayError(_TOO_MANY) from None
@@ -274,17 +290,17 @@ class SharedBudgets:
         )
         return sums if is_full else None
 
-    async def _answer(self, claims: Sequence[Claim], charge: str, what: str) -> dict[str, Sums]:
-        names = ("state", "expected", f"seeded:{self._epoch}", "changes", *_places(claims))
+    async def _answer(
+        self, claims: Sequence[Claim], number: int | None, what: str
+    ) -> dict[str, Sums]:
+        # Our name may have become another while this waited for its turn.
+        charge = _NOBODY if number is None else self._charge(number)
+        names = ("expected", f"seeded:{self._epoch}", "changes", *_places(claims))
         limits = chain.from_iterable(map(_row, claims))
-        arguments = [self._epoch, self._name, charge, what, *limits]
         began, times_lost = self._clock.now(), self._leases.times_lost
-        keys = self._link.keys(*names)
-        answer = await self._link.run(shared_scripts.COUNT, keys, arguments)
+        answer = await self._step(shared_scripts.COUNT, names, (charge, what, *limits))
         with shared_link.understood():
             said, *budgets = answer
-            if said == "lost":
-                raise AwayError(self._lose(_LOST))
             if said == "expecting":
                 missing = _expecting(str(budgets[0]))
                 raise AwayError(self._lose(missing, self._link.no_matter()))
@@ -301,15 +317,17 @@ class SharedBudgets:
 
     async def _settle(self, number: int, claims: Sequence[Claim], nano_usd: int | None) -> None:
         names = chain.from_iterable(_places_of(claim.name)[:2] for claim in claims)
-        keys = self._link.keys("state", *names)
         cost = [] if nano_usd is None else [nano_usd]
         async with self._tellers:
             if not self._can_ask:
                 # It is written anew with all others.
                 return
             try:
-                arguments = [self._epoch, self._charge(number), *cost]
-                await self._link.run(shared_scripts.SETTLE, keys, arguments)
+                arguments: list[str | int] = [self._charge(number), *cost]
+                await self._step(shared_scripts.SETTLE, tuple(names), arguments)
+            except AwayError:
+                # Whatever was lost, it is written anew with all others.
+                return
             except shared_link.ERRORS as error:
                 self._fail(error)
 
@@ -340,7 +358,7 @@ class SharedBudgets:
             await self._say_that_we_are_here()
             await self._exchange_approvals()
             if claims := self._own.all_claims():
-                await self._ask(claims, _NOBODY, "look", None)
+                await self._ask(claims, None, "look", None)
             else:
                 self._well()
         except shared_link.ERRORS as error:
@@ -383,15 +401,43 @@ class SharedBudgets:
 
     async def _know_ourselves(self) -> None:
         if not self._name:
-            wall, name = self._clock.wall(), secrets.token_hex(8)
-            reading = self._store.submit(lambda db: budget_store.members(db, name, wall))
-            self._name, self._heard_of = await asyncio.wrap_future(reading)
+            wall, name, token = self._clock.wall(), secrets.token_hex(8), secrets.token_hex(8)
+            reading = self._store.submit(lambda db: budget_store.members(db, name, token, wall))
+            known = await asyncio.wrap_future(reading)
+            self._token, self._tokens = token, known.tokens
+            self._name, self._last_charge = known.name, known.last_charge
+            self._heard_of = known.others
+
+    async def _claim(self) -> None:
+        """Own our name, or take another where that is somebody else's."""
+        if not await self._is_ours():
+            await self._take_another_name()
+            if not await self._is_ours():
+                raise AwayError(self._lose(_COPIED))
+
+    async def _is_ours(self) -> bool:
+        arguments = [self._name, self._token, self._last_charge, *self._tokens]
+        answer = await self._link.run(shared_scripts.CLAIM, self._link.keys("owners"), arguments)
+        return bool(answer == "ours")
+
+    async def _take_another_name(self) -> None:
+        """What was leased and what was counted under the old one is another's by now."""
+        wall, name, token = self._clock.wall(), secrets.token_hex(8), secrets.token_hex(8)
+        writing = self._store.submit(lambda db: budget_store.rename(db, name, token, wall))
+        await asyncio.wrap_future(writing)
+        self._was, self._name = self._name, name
+        self._token, self._tokens = token, (token,)
+        self._heard_of[self._was] = wall
+        self._leases = Leases()
+        self.copies = self._copy_of((self._was,))
+        logger.warning("shared budgets: %s", *self.copies)
 
     # 3. Beginning anew.
 
     async def _begin(self) -> None:
         """Write all charges of ours anew, under the epoch that holds or a new one."""
         assert self._own is not None
+        await self._claim()
         run = await self._link.run_id()
         known = await self._link.field("state", "")
         wanted = known if known.startswith(f"{run}:") else f"{run}:{secrets.token_hex(8)}"
@@ -448,35 +494,48 @@ class SharedBudgets:
         parts = [charges[first : first + _AT_ONCE] for first in firsts]
         mine = f"{self._name}:"
         name, window_s = budget
-        keys = self._link.keys("state", *_places_of(name)[:2])
+        places = _places_of(name)[:2]
         for part in parts:
             rows = ((self._charge(c.id), _ms(now - c.at), c.nano_usd) for c in part)
             replaced = mine if is_all and len(parts) == 1 else ""
-            arguments = [self._epoch, name, _ms(window_s), replaced, *chain.from_iterable(rows)]
-            if await self._link.run(shared_scripts.SEED, keys, arguments) == "lost":
-                raise AwayError(self._lose(_LOST))
+            arguments: list[str | int] = [name, _ms(window_s), replaced]
+            arguments += chain.from_iterable(rows)
+            await self._step(shared_scripts.SEED, places, arguments)
         for number in gone:
-            await self._link.run(shared_scripts.SETTLE, keys, [self._epoch, self._charge(number)])
+            await self._step(shared_scripts.SETTLE, places, (self._charge(number),))
+
+    async def _step(self, script: str, names: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        """One of those under our epoch and our name. Raises AwayError where either is over."""
+        keys = self._link.keys("state", "owners", *names)
+        own = [self._epoch, self._name, self._token]
+        answer = await self._link.run(script, keys, [*own, *arguments])
+        said = answer[0] if isinstance(answer, list) and answer else answer
+        if said == "lost":
+            raise AwayError(self._lose(_LOST))
+        if said == "copied":
+            # What was leased to the name is its new owner's.
+            self._leases = Leases()
+            raise AwayError(self._lose(_COPIED))
+        return answer
 
     async def _say_that_we_are_here(self) -> None:
         if self._ollamas is not None and not self._own_ollamas.marks:
             self._own_ollamas = await self._ollamas()
         own = self._own_ollamas
-        keys = self._link.keys("state", f"seeded:{self._epoch}", "proxies", "ollamas")
-        arguments = [self._epoch, self._name, own.text()]
-        answer = await self._link.run(shared_scripts.HERE, keys, arguments)
+        names = (f"seeded:{self._epoch}", "proxies", "ollamas")
+        answer = await self._step(shared_scripts.HERE, names, (own.text(self._was),))
         wall = self._clock.wall()
         with shared_link.understood():
-            said, *rows = answer
-            if said == "lost":
-                raise AwayError(self._lose(_LOST))
+            _, *rows = answer
             told = [
                 (str(n), int(age), str(text))
                 for n, age, text in zip(*[iter(rows)] * 3, strict=True)
             ]
         others = [row for row in told if row[0] != self._name]
         self._remember({name: wall - age / 1000 for name, age, _ in others}, wall)
-        self._meet(own.rivals(text for _, age, text in others if age < _PRESENT_MS))
+        present = {name: text for name, age, text in others if age < _PRESENT_MS}
+        self._meet(own.rivals(present.values()))
+        self._meet_copies(present)
 
     def _meet(self, rivals: tuple[str, ...]) -> None:
         """Say so once of each that is not known yet."""
@@ -484,6 +543,18 @@ class SharedBudgets:
             if rival not in self.rivals:
                 logger.warning("%s; %s", rival, ONE_OLLAMA)
         self.rivals = rivals
+
+    def _meet_copies(self, present: Mapping[str, str]) -> None:
+        """``present``: what others say of themselves, by their names."""
+        copies = own_ollamas.copies(present.values(), self._name)
+        for copy in copies:
+            if copy not in self.copies:
+                logger.warning("shared budgets: %s", copy)
+        self.copies = (*self._copy_of(present), *copies)
+
+    def _copy_of(self, names: Iterable[str]) -> tuple[str, ...]:
+        """That one of these has the name that we had, in words."""
+        return (own_ollamas.COPY.format(self._was, self._name),) if self._was in names else ()
 
     def _remember(self, seen: dict[str, float], wall: float) -> None:
         """On disk too, but not each second: who is new, and once in a while."""
@@ -513,7 +584,7 @@ class SharedBudgets:
         assert self._own is not None
         await self.learn_approvals(self.patience())
         if claims := self._own.all_claims():
-            await self._ask(claims, _NOBODY, "look", None)
+            await self._ask(claims, None, "look", None)
 
     async def learn_approvals(self, patience: Patience) -> None:
         """Tell ours, and hear of those that others have given. Raises AwayError, StoreError."""
@@ -539,12 +610,9 @@ class SharedBudgets:
         changes = await own.changes()
         now, wall = own.now(), self._clock.wall()
         texts = shared_approvals.texts(changes, now, wall)
-        keys = self._link.keys("state", "changes")
-        answer = await self._link.run(shared_scripts.TELL, keys, [self._epoch, *texts])
+        answer = await self._step(shared_scripts.TELL, ("changes",), texts)
         with shared_link.understood():
-            said, *rows = answer
-            if said == "lost":
-                raise AwayError(self._lose(_LOST))
+            _, *rows = answer
             told = [(str(n), str(text)) for n, text in zip(rows[::2], rows[1::2], strict=True)]
         approvals, revocations = shared_approvals.news(told, changes, now, wall)
         if approvals or revocations:

@@ -68,6 +68,7 @@ _SCRIPTS: Final = (
     shared_scripts.COUNT,
     shared_scripts.SETTLE,
     shared_scripts.BEGIN,
+    shared_scripts.CLAIM,
     shared_scripts.SEED,
     shared_scripts.HERE,
     shared_scripts.TELL,

@@ -13,6 +13,10 @@ costs), or with charges but not their costs, has been evicted or deleted, and th
 over. ``expected``: the proxies whose charges may be lost, and when each was last heard of;
 ``seeded``: the ones that have written theirs anew. A budget in whose window one is expected that
 has not is not counted.
+
+``owners``: by the name of each proxy, the token of the process that has it; every step names the
+token of its own, and does nothing under another's. Beside it, by the name and ``:last``, the
+greatest number of a charge that was counted for it.
 """
 
 from __future__ import annotations
@@ -30,6 +34,24 @@ _HOLDS: Final = """
 local function holds(epoch)
     local run = string.match(redis.call('INFO', 'server'), 'run_id:(%w+)')
     return redis.call('HGET', KEYS[1], '') == epoch and string.sub(epoch, 1, #run) == run
+end
+"""
+# Two processes of one name would take each other's charges for their own. ``owners`` is the second
+# key, the epoch, the name and the token are the first arguments of every step that asks this.
+_REFUSAL: Final = """
+local function refusal()
+    if not holds(ARGV[1]) then return 'lost' end
+    local owner = redis.call('HGET', KEYS[2], ARGV[2])
+    if not owner then return 'lost' end
+    if owner ~= ARGV[3] then return 'copied' end
+end
+"""
+_LAST: Final = """
+local function counts_up_to(member)
+    local number, last = tonumber(string.match(member, ':(%d+)$')), ARGV[2] .. ':last'
+    if number and number > tonumber(redis.call('HGET', KEYS[2], last) or 0) then
+        redis.call('HSET', KEYS[2], last, number)
+    end
 end
 """
 _WHOLE: Final = """
@@ -89,38 +111,44 @@ local function renew_lease(leases, me, now, window, most_calls, most_cost, calls
 end
 """
 
-# KEYS: state, expected, seeded, changes, then times, costs and leases of each budget.
-# ARGV: epoch, this proxy, charge (of a look: a name that none has), "count" or "look", then of each
-# budget: its name, window in ms, most calls, most cost (-1: none), cost of this charge, most calls
-# and most cost of a lease, the uid of the approval that it is (of a budget: empty), and how many ms
-# ago a charge can have been that still counts.
-# Answers "lost"; "expecting" and for whom; or "free" or "full", then of each budget: calls, cost,
+# Of every step but BEGIN and CLAIM the first KEYS are state and owners, and the first ARGV the
+# epoch, this proxy and its token. Each answers "lost", or "copied" where another has the name.
+
+# KEYS: expected, seeded, changes, then times, costs and leases of each budget.
+# ARGV: charge (of a look: a name that none has), "count" or "look", then of each budget: its name,
+# window in ms, most calls, most cost (-1: none), cost of this charge, most calls and most cost of
+# a lease, the uid of the approval that it is (of a budget: empty), and how many ms ago a charge can
+# have been that still counts.
+# Answers "expecting" and for whom; or "free" or "full", then of each budget: calls, cost,
 # ms until the oldest leaves (-1: none is there), ms until there is room for calls, and for cost
 # (0: there is, -1: never), calls and cost of our lease, ms for which it holds, its revision, and
 # 1 for an approval that is revoked.
 COUNT: Final = (
     _CLOCK
     + _HOLDS
+    + _REFUSAL
+    + _LAST
     + _WHOLE
     + _REMOVE
     + _PUT
     + _LEASES
     + """
-if not holds(ARGV[1]) then return {'lost'} end
-local now, me, charge = clock(), ARGV[2], ARGV[3]
-local budgets = (#KEYS - 4) / 3
-local function of_budget(i, what) return ARGV[5 + 9 * i + what] end
+local refused = refusal()
+if refused then return {refused} end
+local now, me, charge = clock(), ARGV[2], ARGV[4]
+local budgets = (#KEYS - 5) / 3
+local function of_budget(i, what) return ARGV[6 + 9 * i + what] end
 
-local expected = redis.call('ZRANGE', KEYS[2], 0, -1, 'WITHSCORES')
+local expected = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
 for i = 0, budgets - 1 do
-    if not whole(KEYS[5 + 3 * i], KEYS[6 + 3 * i]) then
+    if not whole(KEYS[6 + 3 * i], KEYS[7 + 3 * i]) then
         -- Nobody has written it yet, or it was there and is gone.
         if redis.call('HEXISTS', KEYS[1], of_budget(i, 0)) == 1 then redis.call('DEL', KEYS[1]) end
         return {'lost'}
     end
     for j = 1, #expected, 2 do
         if expected[j + 1] + of_budget(i, 8) > now
-            and redis.call('SISMEMBER', KEYS[3], expected[j]) == 0 then
+            and redis.call('SISMEMBER', KEYS[4], expected[j]) == 0 then
             return {'expecting', expected[j]}
         end
     end
@@ -151,7 +179,7 @@ end
 
 local answer, verdict, room = {}, 'free', {}
 for i = 0, budgets - 1 do
-    local times, costs, leases = KEYS[5 + 3 * i], KEYS[6 + 3 * i], KEYS[7 + 3 * i]
+    local times, costs, leases = KEYS[6 + 3 * i], KEYS[7 + 3 * i], KEYS[8 + 3 * i]
     local window, most_calls = tonumber(of_budget(i, 1)), tonumber(of_budget(i, 2))
     local most_cost, cost = tonumber(of_budget(i, 3)), tonumber(of_budget(i, 4))
     local longest = math.max(window, redis.call('HGET', KEYS[1], of_budget(i, 0)) or 0)
@@ -175,7 +203,7 @@ for i = 0, budgets - 1 do
     local cost_now = total + cost_leased
     local money = cost_wait(times, costs, window, over, cost_now, most_cost, cost)
     local uid, revoked = of_budget(i, 7), 0
-    if uid ~= '' then revoked = redis.call('HEXISTS', KEYS[4], 'revoke:' .. uid) end
+    if uid ~= '' then revoked = redis.call('HEXISTS', KEYS[5], 'revoke:' .. uid) end
     if calls ~= 0 or money ~= 0 or revoked == 1 then verdict = 'full' end
     room[i] = {most_calls - count - calls_leased, most_cost - total - cost_leased}
     answer[i + 1] = {
@@ -183,43 +211,63 @@ for i = 0, budgets - 1 do
         0, 0, 0, 0, revoked
     }
 end
-local counted = verdict == 'free' and ARGV[4] == 'count'
+local counted = verdict == 'free' and ARGV[5] == 'count'
+if counted then counts_up_to(charge) end
 for i = 0, budgets - 1 do
     local window, cost = tonumber(of_budget(i, 1)), of_budget(i, 4)
     if counted then
-        put(KEYS[5 + 3 * i], KEYS[6 + 3 * i], charge, now, cost)
+        put(KEYS[6 + 3 * i], KEYS[7 + 3 * i], charge, now, cost)
         room[i] = {room[i][1] - 1, room[i][2] - cost}
     end
     local most_calls, most_cost = tonumber(of_budget(i, 5)), tonumber(of_budget(i, 6))
     local row = answer[i + 1]
     row[6], row[7], row[8], row[9] = renew_lease(
-        KEYS[7 + 3 * i], me, now, window, most_calls, most_cost, room[i][1], room[i][2]
+        KEYS[8 + 3 * i], me, now, window, most_calls, most_cost, room[i][1], room[i][2]
     )
 end
 return {verdict, unpack(answer)}
 """
 )
 
-# KEYS: state, times and costs of each budget. ARGV: epoch, charge, cost; without a cost it is none.
+# KEYS: times and costs of each budget. ARGV: charge, cost; without a cost it is none.
 SETTLE: Final = (
     _HOLDS
+    + _REFUSAL
     + _REMOVE
     + """
-if not holds(ARGV[1]) then return 'lost' end
-for i = 2, #KEYS, 2 do
+local refused = refusal()
+if refused then return refused end
+for i = 3, #KEYS, 2 do
     local times, costs = KEYS[i], KEYS[i + 1]
-    local old = redis.call('HGET', costs, ARGV[2])
-    if old and ARGV[3] then
-        redis.call('HSET', costs, ARGV[2], ARGV[3])
-        redis.call('HINCRBY', costs, '', ARGV[3])
+    local old = redis.call('HGET', costs, ARGV[4])
+    if old and ARGV[5] then
+        redis.call('HSET', costs, ARGV[4], ARGV[5])
+        redis.call('HINCRBY', costs, '', ARGV[5])
         redis.call('HINCRBY', costs, '', 0 - old)
     elseif old then
-        remove(times, costs, ARGV[2])
+        remove(times, costs, ARGV[4])
     end
 end
 return 'done'
 """
 )
+
+# KEYS: owners. ARGV: a name, the token that is to own it, the greatest number of a charge that the
+# claimant has written down, then the tokens of earlier starts. Answers "ours"; "copied" where the
+# name was claimed meanwhile by a process that the claimant's file knows nothing of, or charges were
+# counted for it that the file does not know.
+CLAIM: Final = """
+local me, token, is_ours = ARGV[1], ARGV[2], false
+local owner = redis.call('HGET', KEYS[1], me)
+if owner == token then return 'ours' end
+for i = 4, #ARGV do is_ours = is_ours or ARGV[i] == owner end
+if owner and not is_ours then return 'copied' end
+if tonumber(redis.call('HGET', KEYS[1], me .. ':last') or 0) > tonumber(ARGV[3]) then
+    return 'copied'
+end
+redis.call('HSET', KEYS[1], me, token)
+return 'ours'
+"""
 
 # KEYS: state, expected, proxies, seeded of the epoch as it was read, and of the new one.
 # ARGV: epoch as it was read ("": none), the new one, this proxy, for how many ms a proxy is
@@ -249,74 +297,82 @@ return epoch
 """
 )
 
-# KEYS: state, times, costs. ARGV: epoch, budget, its window in ms, a text with which names of
-# charges begin that are all named here (empty: they are not all), then of each charge: its name,
-# how long ago in ms, cost.
+# KEYS: times, costs. ARGV: budget, its window in ms, a text with which names of charges begin that
+# are all named here (empty: they are not all), then of each charge: its name, how long ago in ms,
+# cost.
 SEED: Final = (
     _CLOCK
     + _HOLDS
+    + _REFUSAL
+    + _LAST
     + _WHOLE
     + _REMOVE
     + _PUT
     + """
-if not holds(ARGV[1]) then return 'lost' end
-local longest = redis.call('HGET', KEYS[1], ARGV[2])
+local refused = refusal()
+if refused then return refused end
+local longest = redis.call('HGET', KEYS[1], ARGV[4])
 if not longest then
-    redis.call('HSET', KEYS[3], '*', 1)
-    redis.call('HINCRBY', KEYS[3], '', 0)
+    redis.call('HSET', KEYS[4], '*', 1)
+    redis.call('HINCRBY', KEYS[4], '', 0)
 end
-if tonumber(longest or -1) < tonumber(ARGV[3]) then
-    redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+if tonumber(longest or -1) < tonumber(ARGV[5]) then
+    redis.call('HSET', KEYS[1], ARGV[4], ARGV[5])
 end
-if not whole(KEYS[2], KEYS[3]) then
+if not whole(KEYS[3], KEYS[4]) then
     -- Charges without their costs, or costs without their charges, are of no use to anybody.
-    redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
+    redis.call('DEL', KEYS[1], KEYS[3], KEYS[4])
     return 'lost'
 end
-local now, mine = clock(), ARGV[4]
+local now, mine = clock(), ARGV[6]
 if mine ~= '' then
-    for _, member in ipairs(redis.call('ZRANGE', KEYS[2], 0, -1)) do
-        if string.sub(member, 1, #mine) == mine then remove(KEYS[2], KEYS[3], member) end
+    for _, member in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+        if string.sub(member, 1, #mine) == mine then remove(KEYS[3], KEYS[4], member) end
     end
 end
-for i = 5, #ARGV, 3 do put(KEYS[2], KEYS[3], ARGV[i], now - ARGV[i + 1], ARGV[i + 2]) end
+for i = 7, #ARGV, 3 do
+    put(KEYS[3], KEYS[4], ARGV[i], now - ARGV[i + 1], ARGV[i + 2])
+    counts_up_to(ARGV[i])
+end
 return 'done'
 """
 )
 
-# KEYS: state, seeded, proxies, ollamas. ARGV: epoch, this proxy, what it says of itself and of the
-# Ollamas that it asks. Answers "lost", or every proxy, how many ms ago it was heard of, and what it
-# says.
+# KEYS: seeded, proxies, ollamas. ARGV: what it says of itself and of the Ollamas that it asks.
+# Answers every proxy, how many ms ago it was heard of, and what it says.
 HERE: Final = (
     _CLOCK
     + _HOLDS
+    + _REFUSAL
     + """
-if not holds(ARGV[1]) then return {'lost'} end
+local refused = refusal()
+if refused then return {refused} end
 local now = clock()
-redis.call('SADD', KEYS[2], ARGV[2])
-redis.call('EXPIRE', KEYS[2], 604800)
-redis.call('ZADD', KEYS[3], now, ARGV[2])
-if redis.call('HGET', KEYS[4], ARGV[2]) ~= ARGV[3] then
-    redis.call('HSET', KEYS[4], ARGV[2], ARGV[3])
+redis.call('SADD', KEYS[3], ARGV[2])
+redis.call('EXPIRE', KEYS[3], 604800)
+redis.call('ZADD', KEYS[4], now, ARGV[2])
+if redis.call('HGET', KEYS[5], ARGV[2]) ~= ARGV[4] then
+    redis.call('HSET', KEYS[5], ARGV[2], ARGV[4])
 end
 local proxies = {'here'}
-local entries = redis.call('ZRANGE', KEYS[3], 0, -1, 'WITHSCORES')
+local entries = redis.call('ZRANGE', KEYS[4], 0, -1, 'WITHSCORES')
 for i = 1, #entries, 2 do
     proxies[#proxies + 1] = entries[i]
     proxies[#proxies + 1] = now - entries[i + 1]
-    proxies[#proxies + 1] = redis.call('HGET', KEYS[4], entries[i]) or ''
+    proxies[#proxies + 1] = redis.call('HGET', KEYS[5], entries[i]) or ''
 end
 return proxies
 """
 )
 
-# KEYS: state, changes. ARGV: epoch, then names and texts of changes that this proxy knows.
-# Answers "lost", or all that are known.
+# KEYS: changes. ARGV: names and texts of changes that this proxy knows. Answers all that are known.
 TELL: Final = (
     _HOLDS
+    + _REFUSAL
     + """
-if not holds(ARGV[1]) then return {'lost'} end
-for i = 2, #ARGV, 2 do redis.call('HSETNX', KEYS[2], ARGV[i], ARGV[i + 1]) end
-return {'told', unpack(redis.call('HGETALL', KEYS[2]))}
+local refused = refusal()
+if refused then return {refused} end
+for i = 4, #ARGV, 2 do redis.call('HSETNX', KEYS[3], ARGV[i], ARGV[i + 1]) end
+return {'told', unpack(redis.call('HGETALL', KEYS[3]))}
 """
 )

@@ -366,6 +366,13 @@ _SHARED_CHANGES: Final = (
     "CREATE UNIQUE INDEX budget_changes_by_uid ON budget_changes (uid)",
 )
 
+# By which Redis tells a restart from a second process with a copy of the file: the tokens of the
+# last starts, newest last, and the greatest number that a charge ever had. Of this one alone.
+_SHARED_OWNER: Final = (
+    "ALTER TABLE shared_members ADD COLUMN tokens TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE shared_members ADD COLUMN last_charge INTEGER NOT NULL DEFAULT 0",
+)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -381,5 +388,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _SHARED,
     _EGRESS,
     _SHARED_CHANGES,
+    _SHARED_OWNER,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)

@@ -129,3 +129,35 @@ def test_a_loss_becomes_history_once(db: sqlite3.Connection) -> None:
         assert (lost.action, lost.at, lost.wall) == (ApprovalAction.LOST, 50_000.0, 49_999.0)
         assert take_over(db, lost=49_999.0).changes == (lost,)
         assert len(take_over(db, lost=51_000.0).changes) == 2
+
+
+def test_the_number_of_a_charge_that_was_given_back_is_given_to_no_other(
+    db: sqlite3.Connection,
+) -> None:
+    with closing(db):
+        take_over(db)
+        budget_store.reserve(db, line(1, 50_010.0))
+        first = budget_store.members(db, "n", "t", 1.0)
+        assert first == budget_store.Membership("n", ("t",), 1, {})
+        for number in (2, 3):
+            budget_store.reserve(db, line(number, 50_010.0 + number))
+        budget_store.give_back(db, "k", 3)
+        assert take_over(db).last_id == 3
+        again = budget_store.members(db, "other", "u", 2.0)
+        assert again == budget_store.Membership("n", ("t", "u"), 3, {})
+
+
+def test_who_takes_another_name_knows_the_old_one_as_anothers(db: sqlite3.Connection) -> None:
+    with closing(db):
+        take_over(db)
+        budget_store.members(db, "n", "t", 1.0)
+        budget_store.reserve(db, line(4, 50_010.0))
+        budget_store.rename(db, "m", "u", 2.0)
+        known = budget_store.members(db, "other", "v", 3.0)
+        assert known == budget_store.Membership("m", ("u", "v"), 4, {"n": 2.0})
+
+
+def test_only_the_last_starts_are_known(db: sqlite3.Connection) -> None:
+    with closing(db):
+        starts = [budget_store.members(db, "n", f"t{number}", 1.0) for number in range(40)]
+        assert starts[-1].tokens == tuple(f"t{number}" for number in range(8, 40))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from modelsplit_proxy.limits import own_ollamas
-from modelsplit_proxy.limits.own_ollamas import OwnOllamas, marks_of
+from modelsplit_proxy.limits.own_ollamas import OwnOllamas, copies, marks_of
 
 
 async def test_an_address_of_this_machine_is_one_by_every_name() -> None:
@@ -43,3 +43,9 @@ def test_who_asks_one_of_ours_is_named() -> None:
         "127.0.0.1:11434 is asked by another modelsplit too, 127.0.0.1:11445 on box",
     )
     assert ours.rivals([OwnOllamas("c", {"n:11434": "x"}).text(), "", "{", "[]"]) == ()
+
+
+def test_who_had_our_name_is_named() -> None:
+    other = OwnOllamas("b on box", {})
+    [copy] = copies([other.text("n"), other.text("m"), other.text(), "", "{", "[]"], "n")
+    assert copy.startswith("b on box runs with a copy of this state directory")

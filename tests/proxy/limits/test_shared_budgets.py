@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from modelsplit_proxy.limits.shared_link import SharedLink
 from modelsplit_proxy.limits.shared_sums import TIMEOUT_S
 from support.fake_time import passes
 from support.ports import kept_port
@@ -604,3 +605,112 @@ async def test_failed_over_to_a_server_that_has_not_all_nobody_is_served_before_
             await are_open(a, b)
             assert [await a.sent(), await a.sent(), await b.sent()] == [None, "calls", "calls"]
             await client.aclose()
+
+
+# -- a copied state directory ---------------------------------------------------------------------
+
+
+def copied(home: Path, name: str, copy: str) -> None:
+    """Whether or not it runs, as a machine is cloned."""
+    shutil.copytree(home / name, home / copy)
+
+
+async def test_of_two_from_one_copied_directory_no_more_than_the_budget_leaves(
+    tmp_path: Path,
+) -> None:
+    async with redis_server(tmp_path) as server:
+        async with sharing(tmp_path, server.url, "a", TEN) as a:
+            assert await a.sent() is None
+        copied(tmp_path, "a", "b")
+        async with (
+            sharing(tmp_path, server.url, "a", TEN) as a,
+            sharing(tmp_path, server.url, "b", TEN) as b,
+        ):
+            answers = [await held.sent() for _ in range(10) for held in (a, b)]
+            # What was sent before it was copied counts twice: 1 + 8 + 1.
+            assert answers.count(None) == 8
+            assert await a.sent() == "calls"
+            assert of(a)._name != of(b)._name
+
+
+async def test_a_copy_of_one_that_goes_on_takes_another_name_and_both_say_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a", TEN) as a:
+        assert await a.sent() is None
+        copied(tmp_path, "a", "b")
+        assert await a.sent() is None
+        name = of(a)._name
+        async with sharing(tmp_path, server.url, "b", TEN) as b:
+            # What was counted since tells it from a restart.
+            assert (of(a)._name, of(b)._was) == (name, name)
+            answers = [await held.sent() for _ in range(10) for held in (a, b)]
+            assert answers.count(None) == 10 - 2 - 1
+            while not (of(a).copies and of(b).copies):
+                for held in (a, b):
+                    await of(held).look_after()
+            [ours], [theirs] = of(a).fields()["copies"], of(b).fields()["copies"]
+            assert "runs with a copy of this state directory" in ours
+            assert f"has the name {name} in the shared Redis, from a copy" in theirs
+            assert {f"shared budgets: {text}" for text in (ours, theirs)} <= set(caplog.messages)
+            other = of(b)._name
+        # Each keeps its own from then on.
+        async with sharing(tmp_path, server.url, "b", TEN) as b:
+            assert (of(b)._name, of(b).copies) == (other, ())
+            assert [await a.sent(), await b.sent()] == ["calls", "calls"]
+
+
+async def test_where_nothing_was_counted_since_the_other_one_takes_another_name(
+    tmp_path: Path,
+) -> None:
+    async with redis_server(tmp_path) as server, sharing(tmp_path, server.url, "a", LEASED) as a:
+        assert await a.sent() is None
+        copied(tmp_path, "a", "b")
+        name = of(a)._name
+        async with sharing(tmp_path, server.url, "b", LEASED) as b:
+            assert of(b)._name == name
+            assert await b.sent() is None
+            # Its lease is its successor's as well.
+            assert await a.sent() == "ledger_unavailable"
+            await are_open(a, b)
+            assert of(a)._was == name
+            assert of(a)._name != name
+            answers = [await held.sent() for _ in range(12) for held in (a, b)]
+            # One of before, twice, and one.
+            assert answers.count(None) == 10 - 3
+
+
+async def test_what_an_old_backup_does_not_know_stays_counted(tmp_path: Path) -> None:
+    async with redis_server(tmp_path) as server:
+        async with sharing(tmp_path, server.url, "a", TEN) as a:
+            assert await a.sent() is None
+            copied(tmp_path, "a", "backup")
+            assert [await a.sent() for _ in range(4)] == [None] * 4
+        async with sharing(tmp_path, server.url, "backup", TEN) as restored:
+            assert of(restored)._was
+            assert [await restored.sent() for _ in range(5)] == [None] * 4 + ["calls"]
+
+
+@pytest.mark.parametrize("is_done", [True, False])
+async def test_a_restart_keeps_its_name_also_where_its_claim_was_not_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_done: bool
+) -> None:
+    async with redis_server(tmp_path) as server:
+        async with sharing(tmp_path, server.url, "a") as a:
+            name = of(a)._name
+            assert await a.sent() is None
+        run = SharedLink.run
+
+        async def breaks(link: SharedLink, script: str, keys: list[str], rest: list[Any]) -> Any:
+            if is_done:
+                await run(link, script, keys, rest)
+            raise TimeoutError
+
+        for _ in range(2):
+            with monkeypatch.context() as broken:
+                broken.setattr(SharedLink, "run", breaks)
+                async with sharing(tmp_path, server.url, "a") as a:
+                    assert await a.sent() == "ledger_unavailable"
+        async with sharing(tmp_path, server.url, "a") as a:
+            assert (of(a)._name, of(a).copies) == (name, ())
+            assert [await a.sent(), await a.sent()] == [None, "calls"]

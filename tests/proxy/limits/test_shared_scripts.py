@@ -25,7 +25,8 @@ pytestmark = pytest.mark.tools("redis-server")
 
 HOUR_MS = 3_600_000
 PLACES = ["{t}:times", "{t}:costs"]
-NAMES = ["{t}:state", "{t}:expected", "{t}:seeded", "{t}:changes", *PLACES, "{t}:leases"]
+OWN = ["{t}:state", "{t}:owners"]
+NAMES = [*OWN, "{t}:expected", "{t}:seeded", "{t}:changes", *PLACES, "{t}:leases"]
 
 
 @contextlib.asynccontextmanager
@@ -35,8 +36,9 @@ async def server(home: Path) -> AsyncIterator[tuple[Redis, str]]:
         client = running.client()
         epoch = f"{(await client.info('server'))['run_id']}:1"
         await client.hset("{t}:state", "", epoch)
+        await client.hset("{t}:owners", mapping={"a": "t", "b": "t"})
         seed = client.register_script(shared_scripts.SEED)
-        assert await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", HOUR_MS, ""]) == "done"
+        assert await seed(keys=[*OWN, *PLACES], args=[epoch, "a", "t", "b", HOUR_MS, ""]) == "done"
         try:
             yield client, epoch
         finally:
@@ -49,7 +51,8 @@ async def count(
     """``limits``: window in ms, most calls, most cost, cost of this one."""
     script = client.register_script(shared_scripts.COUNT)
     me = charge.partition(":")[0]
-    arguments: list[str | int] = [epoch, me, charge, "count", "b", *limits, *lease, "", limits[0]]
+    own = [epoch, me, "t"]
+    arguments: list[str | int] = [*own, charge, "count", "b", *limits, *lease, "", limits[0]]
     said, *rows = await script(keys=NAMES, args=arguments)
     return [said, *([*map(int, row[:5])] for row in rows)]
 
@@ -64,10 +67,10 @@ async def test_money_is_summed_settled_and_given_back(tmp_path: Path) -> None:
         assert (said, calls, cost, calls_wait) == ("full", 1, 60, 0)
         assert 0 < money_wait <= HOUR_MS
         settle = client.register_script(shared_scripts.SETTLE)
-        await settle(keys=["{t}:state", *PLACES], args=[epoch, "a:1", 20])
+        await settle(keys=[*OWN, *PLACES], args=[epoch, "a", "t", "a:1", 20])
         assert (await count(client, epoch, "b:1", *limits, 50))[0] == "free"
         assert await client.hget("{t}:costs", "") == "70"
-        await settle(keys=["{t}:state", *PLACES], args=[epoch, "b:1"])
+        await settle(keys=[*OWN, *PLACES], args=[epoch, "b", "t", "b:1"])
         assert await client.hgetall("{t}:costs") == {"": "20", "*": "1", "a:1": "20"}
         # More than the budget has in all never fits.
         [said, row] = await count(client, epoch, "b:2", *limits, 101)
@@ -78,9 +81,8 @@ async def test_what_is_older_than_the_window_is_let_go(tmp_path: Path) -> None:
     async with server(tmp_path) as (client, epoch):
         seed = client.register_script(shared_scripts.SEED)
         rows: list[str | int] = ["a:1", HOUR_MS + 1000, 5, "a:2", 1000, 7]
-        assert (
-            await seed(keys=["{t}:state", *PLACES], args=[epoch, "b", HOUR_MS, "", *rows]) == "done"
-        )
+        arguments = [epoch, "a", "t", "b", HOUR_MS, "", *rows]
+        assert await seed(keys=[*OWN, *PLACES], args=arguments) == "done"
         said, row = await count(client, epoch, "a:3", HOUR_MS, 2, -1, 0)
         assert (said, row[:2]) == ("free", [1, 7])
         assert await client.zrange("{t}:times", 0, -1) == ["a:2", "a:3"]
@@ -112,10 +114,30 @@ async def test_it_decides_as_the_budgets_of_one_process_do(tmp_path: Path) -> No
             if isinstance(decided, Exhausted):
                 assert row[:2] == [standing.calls, standing.nano_usd]
                 continue
-            keys, real = ["{t}:state", *PLACES], dice.choice((None, 0, 3))
+            keys, real = [*OWN, *PLACES], dice.choice((None, 0, 3))
             if real is None:
                 here.give_back(decided)
-                await settle(keys=keys, args=[epoch, name])
+                await settle(keys=keys, args=[epoch, "a", "t", name])
             else:
                 here.settle(decided, real)
-                await settle(keys=keys, args=[epoch, name, real])
+                await settle(keys=keys, args=[epoch, "a", "t", name, real])
+
+
+async def test_a_name_is_its_last_claimants_and_of_no_file_that_knows_less(tmp_path: Path) -> None:
+    async with server(tmp_path) as (client, epoch):
+        script = client.register_script(shared_scripts.CLAIM)
+
+        async def claim(token: str, last: int, *earlier: str) -> str:
+            return str(await script(keys=["{t}:owners"], args=["a", token, last, *earlier, token]))
+
+        assert await claim("u", 0) == "copied"
+        # A restart presents a token of before, and again where nobody heard the answer.
+        assert [await claim("u", 0, "t"), await claim("u", 0, "t")] == ["ours", "ours"]
+        # Who had it counts nothing, nor does a copy of its file get it back.
+        assert await count(client, epoch, "a:1", HOUR_MS, 9, -1, 0) == ["copied"]
+        assert await claim("v", 0, "t") == "copied"
+        assert await claim("t", 0, "u") == "ours"
+        assert (await count(client, epoch, "a:7", HOUR_MS, 9, -1, 0))[0] == "free"
+        assert [await claim("w", 6, "t"), await claim("w", 7, "t")] == ["copied", "ours"]
+        await client.delete("{t}:owners")
+        assert await count(client, epoch, "a:8", HOUR_MS, 9, -1, 0) == ["lost"]
