@@ -25,6 +25,7 @@ from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import DEFAULT_HOST, Host, Role
 from modelsplit_proxy.admin import headroom
 from modelsplit_proxy.admin.admin import Admin
+from modelsplit_proxy.admin.cloud_refusals import CloudRefusals
 from modelsplit_proxy.admin.headroom import AgentServer
 from modelsplit_proxy.admin.page import refused_admin_request
 from modelsplit_proxy.admin.parts import (
@@ -584,7 +585,8 @@ class App:
             ),
             stats=self._stats_parts(),
             policy=PolicyParts(
-                self._loaded, self.roles, self.installed, self._missing_model().named
+                *(self._loaded, self.roles, self.installed, self._missing_model().named),
+                self._cloud_refusals(),
             ),
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
@@ -635,7 +637,14 @@ class App:
             lifecycle=self.lifecycle,
             clock=self.clock,
             tasks=self._tasks,
+            refusals=self._cloud_refusals(),
             fleet=self.fleet,
+        )
+
+    def _cloud_refusals(self) -> CloudRefusals:
+        return CloudRefusals(
+            *(self.policy, self.roles, self.budget_keeper, self._clouds, self.installed),
+            self._missing_model().named,
         )
 
     # 3. From the start to the end.

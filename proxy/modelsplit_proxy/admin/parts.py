@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
     from modelsplit_policy.roles import Roles
+    from modelsplit_proxy.admin.cloud_refusals import CloudRefusals
     from modelsplit_proxy.admin.service import Service
     from modelsplit_proxy.config.policy_file import LoadedPolicy
     from modelsplit_proxy.config.settings import Address
@@ -97,6 +98,7 @@ class StatsParts:
     lifecycle: Lifecycle
     clock: Clock
     tasks: Tasks
+    refusals: CloudRefusals
     fleet: Fleet | None = None
 
 
@@ -104,13 +106,15 @@ class StatsParts:
 class PolicyParts:
     """``/policy``, ``/route``. ``roles``: those of ``loaded``.
 
-    ``not_found``: what a client is told that named a model which is not installed.
+    ``not_found``: what a client is told that named a model which is not installed. ``refusals``:
+    what a call of the cloud is told.
     """
 
     loaded: LoadedPolicy
     roles: Roles
     installed: InstalledModels
     not_found: Callable[[str], Failure]
+    refusals: CloudRefusals
 
 
 @parts

@@ -43,13 +43,17 @@ class PolicyRoutes:
         if isinstance(route, Failure):
             body = {"error": route.message, "error_code": route.code}
             return json_page(body, status=route.status)
-        fields = route_fields(route, self._parts.loaded, await self._parts.installed.names())
+        names = await self._parts.installed.names()
+        await self._parts.refusals.look()
+        fields = route_fields(route, self._parts.loaded, names)
         for candidate in fields["candidates"]:
             if candidate["installed"] is False and self._parts.installed.silent_about(
                 candidate["model"]
             ):
                 candidate["installed"] = None
-        return json_page(fields | {"not_found": self._not_found(route, fields["candidates"])})
+        fields["not_found"] = self._not_found(route, fields["candidates"])
+        refused = self._parts.refusals.of(route, names)
+        return json_page(fields | {"refused": None if refused is None else refusal_fields(refused)})
 
     def _not_found(self, route: Route, candidates: list[dict[str, Any]]) -> str | None:
         """What the call would be told for want of every model; None: one of them may be there."""
@@ -59,6 +63,16 @@ class PolicyRoutes:
             return self._parts.not_found(route.requested_model).message
         models = dict.fromkeys(candidate.model for candidate in route.candidates)
         return none_installed(route.role, models, self._parts.installed.pulled_at)
+
+
+def refusal_fields(refused: Failure) -> dict[str, Any]:
+    """What a call is told that is refused, as plain values."""
+    return {
+        "status": refused.status,
+        "error_code": refused.code,
+        "reason": refused.reason,
+        "error": refused.message,
+    }
 
 
 def dry_run(model: str, role: str, key: str) -> RouteRequest:

@@ -96,11 +96,17 @@ def standing_fields(parts: StatsParts) -> dict[str, Any]:
         "latencies": parts.windows.fields(),
         "event_loop_lag_p99_ms": round(parts.lag.quantile(0.99) * 1000, 3),
         "cost": parts.costs.fields(),
-        "spending": budget_metrics.fields(parts.budget_keeper),
+        "spending": _spending(parts),
         "ledger": storage_metrics.fields(parts.store, parts.recorder),
         "watchers": [watcher._asdict() for watcher in parts.tasks.watchers()],
         **({} if hosts is None else {"hosts": hosts}),
     }
+
+
+def _spending(parts: StatsParts) -> dict[str, Any]:
+    refused = parts.refusals.of_role()
+    why = None if refused is None else refused.message
+    return budget_metrics.fields(parts.budget_keeper) | {"cloud_refused": why}
 
 
 def _recent(parts: StatsParts) -> dict[str, Any]:

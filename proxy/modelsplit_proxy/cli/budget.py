@@ -16,12 +16,15 @@ from modelsplit_policy.budget_clock import resume
 from modelsplit_policy.budgets import Budgets, dollars, nano
 from modelsplit_policy.config.parser import parse
 from modelsplit_policy.config.problems import PolicyError
+from modelsplit_policy.model_names import runs_in_cloud
+from modelsplit_policy.prices import cloud_models
 from modelsplit_policy.quantity import in_digits
+from modelsplit_policy.vocabulary import Provider, Role
 from modelsplit_proxy.admin import status_text
 from modelsplit_proxy.cli import admin_client, state_access, status
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import CommandError, ExitCode, show, talk
-from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.config import policy_file, prices
 from modelsplit_proxy.config.settings import SettingError
 from modelsplit_proxy.limits import budget_store, egress_store
 from modelsplit_proxy.protocol import budget_text
@@ -180,9 +183,30 @@ def _approve(
     elsewhere = _elsewhere(desk, settings, shares=shares)
     lines = [f"approval {number}: {words}, {_signed(change)}", *elsewhere]
     show(fields, lines, as_json=args.json)
-    for warning in installed_models.cloud_gaps(_policy(desk, settings, environ)):
+    for warning in _still_refused(desk, settings, environ):
         talk(f"warning: {warning}")
     return ExitCode.OK
+
+
+def _still_refused(desk: Desk, settings: Settings, environ: Mapping[str, str]) -> Iterator[str]:
+    """Why calls of the cloud are refused though they are approved."""
+    policy = _policy(desk, settings, environ)
+    gaps = [*installed_models.cloud_gaps(policy)]
+    yield from gaps
+    known = prices.read(policy, SystemClock().wall()).prices
+    for model in cloud_models(policy):
+        if known.of(model, Provider.CLOUD) is None:
+            yield f"{Role.CLOUD}: {budget_text.price_unknown(model).message}"
+    priced = [name for name, row in policy.models.items() if row.price and runs_in_cloud(name)]
+    if not policy.cloud.providers and not priced:
+        yield (
+            "no model of Ollama's own cloud has a price, and without one its calls are refused; "
+            'as in models["gpt-oss:120b-cloud"].price: {"input": 0, "output": 0}'
+        )
+    stats = status.ask(settings.admin) if desk.running is not None else None
+    refused = stats["spending"].get("cloud_refused") if isinstance(stats, dict) else None
+    if refused and not gaps and "nobody knows the price" not in refused:
+        yield f"{Role.CLOUD}: {refused}"
 
 
 def _elsewhere(desk: Desk, settings: Settings, *, shares: bool) -> list[str]:

@@ -15,12 +15,11 @@ from modelsplit_policy.capabilities import ModelFacts
 from modelsplit_policy.config.problems import PolicyError, Problem
 from modelsplit_policy.experiment_warnings import warnings
 from modelsplit_policy.failures import ErrorCode, Failure
-from modelsplit_policy.hints import asking
 from modelsplit_policy.host_rules import address
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.roles import Roles
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.admin.policy import dry_run, route_fields
+from modelsplit_proxy.admin.policy import dry_run, refusal_fields, route_fields
 from modelsplit_proxy.cli import admin_client, cloud_check
 from modelsplit_proxy.cli.command import JSON, Argument, Command, settings_of
 from modelsplit_proxy.cli.output import ExitCode, show, show_json, talk
@@ -28,11 +27,11 @@ from modelsplit_proxy.config import policy_file, prices
 from modelsplit_proxy.config.settings import (
     Address,
     SettingError,
-    other_than_default,
     other_than_usual,
     read_settings,
     unused_upstream,
 )
+from modelsplit_proxy.protocol import budget_text
 from modelsplit_proxy.runtime.clock import SystemClock
 from modelsplit_proxy.watch import installed_models, model_list
 
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.loaded_models import Listed
+    from modelsplit_policy.roles import Route
     from modelsplit_proxy.cli.cloud_check import Trouble
 
 _ONLINE_TIMEOUT_S = 5.0
@@ -125,14 +125,14 @@ def route(asked: RouteAsked, *, as_json: bool) -> int:
     with nullcontext() if told_by is None or as_json else admin_client.known_fields(told_by):
         lines = [] if as_json else [*_route_lines(fields, whose)]
     show(fields, lines, as_json=as_json)
-    if fields.get("egress_denied"):
-        talk(fields["egress_denied"])
-    elif fields["needs_approval"]:
-        see = asking("modelsplit budget show", other_than_default(told_by))
-        talk(f"it needs an approval in force; see: {see}")
+    if refused := fields.get("refused"):
+        talk(f"refused, {refused['status']} {refused['error_code']}: {refused['error']}")
+        return ExitCode.FAILED
     if fields.get("not_found"):
         talk(f"{ErrorCode.MODEL_NOT_FOUND}: {fields['not_found']}")
         return ExitCode.FAILED
+    if fields["needs_approval"] and not fields["running"]:
+        talk("it needs an approval in force; see: modelsplit budget show")
     return ExitCode.OK
 
 
@@ -155,7 +155,23 @@ def _of_file(asked: RouteAsked) -> tuple[dict[str, Any], str]:
     decided = Roles(loaded.policy).route(dry_run(asked.model, asked.role, asked.key))
     if isinstance(decided, Failure):
         return {"error": decided.message, "error_code": decided.code, "running": False}, ""
-    return route_fields(decided, loaded) | {"running": False}, "no running proxy was asked"
+    fields = route_fields(decided, loaded) | {"running": False}
+    refused = _refused(decided, loaded.policy)
+    fields["refused"] = None if refused is None else refusal_fields(refused)
+    return fields, "no running proxy was asked"
+
+
+def _refused(decided: Route, policy: Policy) -> Failure | None:
+    """Why a policy alone lets the call not leave, whatever is approved; None: it would."""
+    if decided.provider is not Provider.CLOUD:
+        return None
+    role, model = decided.role, decided.candidates[0].model
+    refused = egress.unserved(policy.cloud, model, decided.provider)
+    refused = refused or egress.refusal_of_role(policy, role, model)
+    if refused is not None:
+        return refused
+    priced = prices.read(policy, SystemClock().wall()).prices.of(model, decided.provider)
+    return budget_text.price_unknown(canonical(model)) if priced is None else None
 
 
 def _route_lines(fields: dict[str, Any], whose: str) -> Iterator[str]:
@@ -270,6 +286,8 @@ class _Online:
         )
         self.warnings += installed_models.gaps(policy, facts)
         self.warnings += installed_models.cloud_gaps(policy, installed)
+        known = prices.read(policy, SystemClock().wall()).prices
+        self.warnings += installed_models.unpriced_here(known, installed)
 
 
 def _facts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import textwrap
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -97,8 +98,7 @@ _SAID_OF: Final = MappingProxyType(
 class Report:
     """What was found. ``about``: where. ``unseen``: what ought to have been seen.
 
-    ``fine``: what was looked at and is well. ``skipped``: what was not, by why; it has no part in
-    the exit code.
+    ``fine``: what was looked at and is well. ``skipped``: what was not, by why.
     """
 
     about: Mapping[str, Any]
@@ -111,7 +111,7 @@ class Report:
     def code(self) -> ExitCode:
         if self.findings:
             return ExitCode.FAILED
-        return ExitCode.CANNOT_LOOK if self.unseen else ExitCode.OK
+        return ExitCode.CANNOT_LOOK if self.unseen or self.skipped else ExitCode.OK
 
     def fields(self) -> dict[str, Any]:
         return {
@@ -143,6 +143,8 @@ class Report:
         yield from _wrapped(fine, "")
         for why, names in self.skipped.items():
             yield f"not looked at, since {why}: {', '.join(names)}"
+        if _RUNNING in self.skipped and all(row.check != "unit" for row in self.findings):
+            yield f"next     {self.about['start']}"
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
@@ -175,10 +177,17 @@ def examine(look: Look, source: str) -> Report:
         "upstream": f"http://{look.settings.upstream}",
         "policy": source,
         "state": str(look.state),
+        "start": _start(look.settings),
     }
     findings = _once(item for item in told if isinstance(item, Finding))
     unseen = tuple(item for item in told if isinstance(item, Unseen))
     return Report(about, findings, unseen, tuple(fine), skipped)
+
+
+def _start(settings: Settings) -> str:
+    """The command that starts what does not run."""
+    policy = settings.policy
+    return f"modelsplit serve{'' if policy is None else f' --policy {shlex.quote(str(policy))}'}"
 
 
 def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import re
+import shlex
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from modelsplit_policy.approvals import Approvals
+from modelsplit_policy.budget_clock import resume
 from modelsplit_policy.hints import ollama_steps, pulling
 from modelsplit_policy.model_names import canonical, canonical_stored
 from modelsplit_policy.vocabulary import Provider, Role
-from modelsplit_proxy.cli import doctor_sockets
+from modelsplit_proxy.cli import doctor_sockets, state_access
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen, is_here, rows_of
+from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.config.settings import other_than_usual
+from modelsplit_proxy.limits import budget_store
+from modelsplit_proxy.runtime.clock import boot_id, machine_clocks
+from modelsplit_proxy.storage.state_file import StoreError
 from modelsplit_proxy.watch import installed_models, model_list
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from modelsplit_policy.config.model import Policy
     from modelsplit_proxy.cli.doctor_findings import Look
@@ -32,7 +39,7 @@ _VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _CAT_UNIT: Final = ("systemctl", "cat", "ollama.service")
 _EDIT: Final = "sudo systemctl edit ollama   # [Service] Environment="
 _INSTALL: Final = "curl -fsSL https://ollama.com/install.sh | sh"
-_OTHER_CLOUD: Final = "modelsplit print-policy --into .   # name another for CLOUD"
+_NAME: Final = "roles.CLOUD.primary: a model that is served; then restart"
 _MIB: Final = 2**20
 _GB: Final = 1e9
 # What a model takes in memory beside its file: context and buffers.
@@ -139,13 +146,33 @@ def models(look: Look) -> Iterator[Finding | Unseen]:
     if _approvals(look):
         for text in installed_models.cloud_gaps(look.policy, installed):
             cause, _, _ = text.partition("; ")
-            yield Finding("models", cause, _OTHER_CLOUD)
+            yield Finding("models", cause, _other_cloud(look))
+
+
+def _other_cloud(look: Look) -> str:
+    """How to name another model in the policy in force, or in a first one."""
+    path = policy_file.find_policy(look.settings.policy, look.environ)
+    if path is None and Path(policy_file.FILE_NAME).exists():
+        path = Path(policy_file.FILE_NAME)  # one that was written, and that nobody serves with yet
+    if path is not None:
+        return f"${{EDITOR:-vi}} {shlex.quote(str(path))}   # {_NAME}"
+    return f"modelsplit print-policy --into .   # {_NAME} with --policy {policy_file.FILE_NAME}"
 
 
 def _approvals(look: Look) -> int:
-    """Approvals of the cloud in force, as the running proxy counts them."""
-    spending = (look.stats or {}).get("spending")
-    return int(spending.get("approvals") or 0) if isinstance(spending, dict) else 0
+    """Approvals of the cloud in force: as the running proxy counts them, else by the file."""
+    if look.stats is not None:
+        spending = look.stats.get("spending")
+        return int(spending.get("approvals") or 0) if isinstance(spending, dict) else 0
+    try:
+        with state_access.reading(look.state) as db:
+            if db is None:
+                return 0
+            clocks = machine_clocks(boot_id(look.settings.boot_id))()
+            now = resume(budget_store.anchor(db), clocks)
+            return len(Approvals(budget_store.changes(db)).in_force(now))
+    except StoreError:
+        return 0  # which is a finding of its own
 
 
 def _roles_of(policy: Policy, name: str) -> list[str]:

@@ -40,8 +40,10 @@ from modelsplit_policy.budgets import (
     nano,
     rank,
 )
+from modelsplit_policy.endpoints import NO_FACTS
 from modelsplit_policy.estimates import Estimates
 from modelsplit_policy.failures import Reason
+from modelsplit_policy.go_json import Fields
 from modelsplit_policy.model_names import ModelNames
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.limits import budget_store, egress_store
@@ -59,7 +61,6 @@ if TYPE_CHECKING:
     from modelsplit_policy.budgets import Standing
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.failures import Failure
-    from modelsplit_policy.go_json import Fields
     from modelsplit_policy.prices import Prices
     from modelsplit_policy.roles import Candidate
     from modelsplit_policy.vocabulary import Role
@@ -300,6 +301,36 @@ class BudgetKeeper:
         # What nobody can bound has room in no budget of money.
         charge = Charge(model, role, provider, MOST_NANO if most is None else nano(most))
         return AttemptCharge(self, record, charge, priced=most is not None)
+
+    def unpriced(self, role: Role, candidate: Candidate) -> Failure | None:
+        """Why no approval covers a call to this model of the cloud; None: its price is known."""
+        if self._at_most(role, candidate) is not None:
+            return None
+        return budget_text.price_unknown(self._names.canonical(candidate.model))
+
+    def foresee(self, role: Role, candidate: Candidate) -> Failure | None:
+        """Why a chat with this model of the cloud would be refused now; counts nothing.
+
+        It is one that bounds its answer by nothing. Others that count the same are not asked.
+        """
+        if (refused := self._closed() or self.unpriced(role, candidate)) is not None:
+            return refused
+        model = self._names.canonical(candidate.model)
+        nano_usd = nano(self._at_most(role, candidate) or 0.0)
+        charge, now = Charge(model, role, Provider.CLOUD, nano_usd), self._time.now()
+        self.approved()  # with what others are known to have charged
+        denied = self._approvals.choose(now, nano_usd)
+        if isinstance(denied, Denied):
+            return self._not_approved(denied, charge)
+        exhausted = self._budgets.check(now, charge)
+        if exhausted is None:
+            return None
+        return budget_text.refusal(exhausted, self._time.read().wall, self.asked_at)
+
+    def _at_most(self, role: Role, candidate: Candidate) -> float | None:
+        """What a short chat without bounds may cost, in US dollars; None: nobody knows."""
+        price = self._prices.of(self._names.canonical(candidate.model), Provider.CLOUD)
+        return self._estimates.usd(price, role, candidate, NO_FACTS, Fields(b"", {}), 0)
 
     def output_tokens(self, record: CallRecord, role: Role, model: str, fields: Fields) -> int:
         """Tokens that an answer is charged with beforehand."""

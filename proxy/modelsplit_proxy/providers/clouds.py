@@ -54,10 +54,9 @@ class CloudModel:
 
     def prepare(self, endpoint: Endpoint, raw: bytes, max_tokens: int) -> Prepared | Failure:
         """The client's request, ready to be sent; a Failure says why it cannot be."""
+        if (keyless := self.keyless()) is not None:
+            return keyless
         named, row = self.parts.named, self.row
-        if not named.key:
-            where = f"the key of {named.provider} is missing: it is read from {named.key_from}"
-            return credential(fitted(where, "put it there and restart modelsplit"))
         terms = Terms(
             named.model,
             max_tokens,
@@ -68,6 +67,14 @@ class CloudModel:
             hottest=_HOTTEST[row.dialect],
         )
         return prepare(endpoint, raw, terms, self.parts)
+
+    def keyless(self) -> Failure | None:
+        """What a call is told where the provider has no key; None: it has one."""
+        named = self.parts.named
+        if named.key:
+            return None
+        where = f"the key of {named.provider} is missing: it is read from {named.key_from}"
+        return credential(fitted(where, "put it there and restart modelsplit"))
 
     def loaded(self, endpoint: Endpoint, loading: Loading | None) -> Exchange:
         """The answer to a call that only loads or unloads: it is as it was."""

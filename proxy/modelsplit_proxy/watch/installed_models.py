@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from modelsplit_policy.capabilities import Capability, Unable
     from modelsplit_policy.config.model import Policy
     from modelsplit_policy.loaded_models import Listed
+    from modelsplit_policy.prices import Prices
     from modelsplit_policy.vocabulary import Role
     from modelsplit_proxy.watch.fleet_model_list import FleetModelList
     from modelsplit_proxy.watch.model_list import ModelList
@@ -102,6 +103,18 @@ def cloud_gaps(policy: Policy, installed: Container[str] = ()) -> Iterator[str]:
                 )
 
 
+def unpriced_here(prices: Prices, installed: Mapping[str, Listed]) -> Iterator[str]:
+    """One sentence for every installed model of Ollama's own cloud without a price."""
+    for name, row in installed.items():
+        runs_elsewhere = row.remote or runs_in_cloud(name)
+        if runs_elsewhere and prices.of(name, Provider.CLOUD) is None:
+            yield (
+                f"{name} runs in Ollama's own cloud and has no price, so its calls are refused "
+                f'whatever is approved; set models["{name}"].price, where a subscription pays to '
+                '{"input": 0, "output": 0}'
+            )
+
+
 def gaps(policy: Policy, facts: Mapping[str, ModelFacts]) -> Iterator[str]:
     """One sentence for every model that cannot stand in for the primary of its role."""
     for role, row in policy.roles.items():
@@ -132,8 +145,9 @@ class InstalledModels:
     ``facts``: of each of our own models that the policy names, by canonical name; empty while
     nobody has told. ``missing``: those of them that are not there. ``unreached``: those that no
     host has which answers, and the hosts that do not and may have them; nothing else is known of
-    them. ``elsewhere``: models, by canonical name, that are stored under a name of this machine's
-    and run on another one. ``is_answered``: whether the last question was, True before the first.
+    them. ``listed``: canonical names of all that was there; None while nobody has told.
+    ``elsewhere``: models, by canonical name, that are stored under a name of this machine's and
+    run on another one. ``is_answered``: whether the last question was, True before the first.
     ``tells_gaps``: what a second model lacks is told before anybody needs it, because somebody
     chose it; else when it is.
     """
@@ -165,6 +179,7 @@ class InstalledModels:
         self.missing: frozenset[str] = frozenset()
         self.elsewhere: frozenset[str] = frozenset()
         self.unreached: Mapping[str, tuple[str, ...]] = {}
+        self.listed: frozenset[str] | None = None
 
     def __repr__(self) -> str:
         return f"<InstalledModels {len(self.facts)} known>"
@@ -243,6 +258,7 @@ class InstalledModels:
         self.is_answered = found is not None and facts is not None
         if found is not None and facts is not None:
             self.unreached = self._unreached(found)
+            self.listed = frozenset(found)
             was_missing = self._told is not None and bool(self.missing)
             self._learn(facts)
             self.elsewhere = frozenset(

@@ -41,9 +41,10 @@ async def test_a_dry_run(up: Running) -> None:
         shown = (await admin.request("GET", "/route?model=x&role=executor")).json
         assert [c["model"] for c in shown["candidates"]] == ["x", "gemma3:12b"]
         assert shown["needs_approval"] is False
-        # Nothing is approved, and nobody is asked whether it is.
+        assert shown["refused"] is None
         shown = (await admin.request("GET", "/route?model=cloud")).json
         assert (shown["llm_provider"], shown["needs_approval"]) == ("CLOUD", True)
+        assert shown["refused"]["reason"] == "no_approval"
         refused = await admin.request("GET", "/route?model=x&role=boss")
         assert (refused.status, refused.json["error_code"]) == (400, "E_BAD_REQUEST")
     assert up.asked == []

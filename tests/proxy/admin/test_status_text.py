@@ -84,8 +84,14 @@ async def test_the_cloud_is_closed_while_nobody_has_approved_it() -> None:
     assert stats["spending"]["approvals"] == 0
     assert "cloud    closed: no approval is in force" in status_text.lines(stats)
     stats["spending"] |= {"approvals": 1, "approved_usd_left": 4.5}
+    why = stats["spending"]["cloud_refused"]
     told = [line for line in status_text.lines(stats) if line.startswith("cloud ")]
-    assert told == ["cloud    4.50 USD of what is approved are left"]
+    assert why.startswith("CLOUD's model claude-3-opus cannot be served: ")
+    left = "cloud    4.50 USD of what is approved are left"
+    assert told == [f"{left} (its role cannot be served: {why})"]
+    stats["spending"] |= {"cloud_refused": None}
+    told = [line for line in status_text.lines(stats) if line.startswith("cloud ")]
+    assert told == [left]
     # Whether there is one is not known while the state file cannot be read.
     stats["spending"] |= {"open": False, "approvals": 0}
     assert not [line for line in status_text.lines(stats) if line.startswith("cloud ")]

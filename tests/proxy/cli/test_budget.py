@@ -135,7 +135,7 @@ def test_before_the_first_start_it_says_so_and_an_approval_waits_for_it(
             f"modelsplit: no state file there yet: {path}; no modelsplit has served from it"
         )
         # What was approved cannot be spent before the policy names a model that somebody serves.
-        assert err[1:] == ([UNSERVED] if verb is APPROVE else [])
+        assert err[1:] == ([UNSERVED, UNPRICED] if verb is APPROVE else [])
     assert cli.run(["budget", "show", *nobody], environ) == 0
     out = capsys.readouterr()
     assert "5.00 of 5.00 USD left" in out.out
@@ -153,6 +153,10 @@ def homes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
 UNSERVED = (
     "modelsplit: warning: CLOUD: claude-3-opus cannot be served: no cloud provider is configured, "
     "and it is none of Ollama's cloud models; name one of those in the policy"
+)
+UNPRICED = (
+    "modelsplit: warning: no model of Ollama's own cloud has a price, and without one its calls "
+    'are refused; as in models["gpt-oss:120b-cloud"].price: {"input": 0, "output": 0}'
 )
 NOBODY = ("--admin", "127.0.0.1:1")
 
@@ -235,7 +239,7 @@ async def test_beside_a_running_proxy_it_is_that_proxys_file(
         assert await asyncio.to_thread(cli.run, ["budget", *APPROVE, *at], {}) == 0
         told = capsys.readouterr().err.splitlines()
         where = f"modelsplit: state file {tmp_path / FILE_NAME} (the running proxy's)"
-        assert told == [where, UNSERVED]
+        assert told == [where, UNSERVED, UNPRICED]
         async with up.admin() as admin:
             spending = (await admin.request("GET", "/stats")).json["spending"]
             assert (spending["approvals"], spending["approved_usd_left"]) == (1, 5.0)

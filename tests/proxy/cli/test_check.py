@@ -292,20 +292,50 @@ def test_a_role_without_seats_of_its_own_says_what_bounds_it(
     assert seats in route(model, "", capsys)[1].splitlines()
 
 
-@pytest.mark.parametrize(("model", "role"), [("cloud", ""), ("glm-4.6:cloud", "CLOUD")])
-def test_a_route_to_the_cloud_says_that_it_needs_an_approval(
-    model: str, role: str, capsys: pytest.CaptureFixture[str]
+def test_where_no_proxy_is_asked_a_route_to_the_cloud_says_that_it_needs_an_approval(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code, _, err = route(model, role, capsys)
+    code, _, err = route("cloud", "", capsys)
     assert code == 0
     assert err == "modelsplit: it needs an approval in force; see: modelsplit budget show\n"
 
 
-def test_a_route_on_which_nothing_may_leave_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, err = route("glm-4.6:cloud", "", capsys)
+def test_what_no_approval_would_help_is_refused_by_the_file_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, _, err = route("glm-4.6:cloud", "CLOUD", capsys)
+    assert code == 1
     assert err == (
-        "modelsplit: glm-4.6:cloud runs elsewhere, and calls of CHAT may not; send X-LLM-Role: "
-        "CLOUD, or list CHAT in cloud.allow_from.roles\n"
+        "modelsplit: refused, 403 E_BUDGET_NOT_APPROVED: nobody knows the price of glm-4.6:cloud, "
+        'so no approval covers it; set models["glm-4.6:cloud"].price in the policy, as in '
+        '{"input": 3, "output": 15}\n'
+    )
+
+
+def test_online_a_model_of_ollamas_own_cloud_without_a_price_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    there = installed(*SHIPPED_MODELS, "gpt-oss:120b-cloud")
+    [warning] = checked(there, capsys)
+    assert warning == (
+        "gpt-oss:120b-cloud runs in Ollama's own cloud and has no price, so its calls are refused "
+        'whatever is approved; set models["gpt-oss:120b-cloud"].price, where a subscription pays '
+        'to {"input": 0, "output": 0}'
+    )
+    path = tmp_path / "p.json"
+    free = {"gpt-oss:120b-cloud": {"price": {"input": 0, "output": 0}}}
+    path.write_text(json.dumps({"extends": "default", "models": free}))
+    with ollama(there, b"") as upstream:
+        assert check.config(path, {}, upstream, as_json=False) == 0
+    assert "gpt-oss:120b-cloud" not in capsys.readouterr().out
+
+
+def test_a_route_on_which_nothing_may_leave_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = route("glm-4.6:cloud", "", capsys)
+    assert code == 1
+    assert err == (
+        "modelsplit: refused, 403 E_FORBIDDEN: glm-4.6:cloud runs elsewhere, and calls of "
+        "CHAT may not; send X-LLM-Role: CLOUD, or list CHAT in cloud.allow_from.roles\n"
     )
 
 
@@ -372,9 +402,11 @@ async def test_a_route_is_the_running_proxys_by_its_own_policy(
         assert (code, told.out) == (1, "")
         assert told.err.startswith('modelsplit: E_BAD_REQUEST: X-LLM-Role "BOSS" is unknown')
         code = await asyncio.to_thread(check.route, asked._replace(model="cloud"), as_json=False)
+        assert code == 1
         assert capsys.readouterr().err == (
-            "modelsplit: it needs an approval in force; "
-            f"see: modelsplit budget show --admin {admin}\n"
+            "modelsplit: refused, 403 E_BUDGET_NOT_APPROVED: claude-3-opus runs in the cloud and "
+            "no approval is recorded; approve with: modelsplit budget approve --usd 5 --days 7 "
+            f"--reason WHY --admin {admin}\n"
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,22 @@ def report(findings: tuple[Finding, ...] = (), unseen: tuple[Unseen, ...] = ()) 
 
 def test_the_exit_code_tells_findings_then_what_could_not_be_seen() -> None:
     unseen = (Unseen("ports", "this system has no /proc/net/tcp"),)
-    assert [report().code, report((FOUND,), unseen).code, report((), unseen).code] == [0, 1, 3]
+    assert [report((FOUND,), unseen).code, report((), unseen).code] == [1, 3]
+    # Who is not there could not be looked at either.
+    assert [report().code, replace(report(), skipped={}).code] == [3, 0]
+
+
+def test_where_no_modelsplit_runs_it_says_how_to_start_it(tmp_path: Path) -> None:
+    mine = tmp_path / "my policy.json"
+    mine.write_text('{"extends": "default"}')
+    here = look(tmp_path, settings={"policy": mine})
+    table(here.proc)
+    told = examine(here, "p")
+    assert (told.findings, told.code) == ((), 3)
+    assert [*told.lines()][-2:] == [
+        "not looked at, since modelsplit does not answer: loads, hosts, service",
+        f"next     modelsplit serve --policy '{mine}'",
+    ]
 
 
 def test_a_finding_is_shown_with_the_command_that_mends_it() -> None:

@@ -12,6 +12,9 @@ from modelsplit_policy.config.parser import parse
 from modelsplit_proxy.cli import doctor_upstream
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.config import policy_file
+from modelsplit_proxy.runtime.clock import SystemClock
+from modelsplit_proxy.storage.state_file import open_state
+from support.clouds import approve
 from support.doctoring import answer, causes, look, models, process, table
 
 LISTENS = ("0100007F:2CAA", "00000000:0000", "0A", 0, 7)
@@ -145,6 +148,35 @@ def test_a_cloud_model_that_nobody_serves_matters_once_it_is_approved(tmp_path: 
     approved = {"spending": {"approvals": 1}}
     [found] = doctor_upstream.models(look(tmp_path, stats=approved))
     assert found[1].startswith("CLOUD: claude-3-opus cannot be served")
+
+
+def test_a_cloud_approved_in_the_file_matters_while_nothing_runs(tmp_path: Path) -> None:
+    here = look(tmp_path)
+    assert [*doctor_upstream.models(here)] == []
+    open_state(here.state, SystemClock()).db.close()
+    assert [*doctor_upstream.models(here)] == []
+    approve(here.state)
+    [found] = doctor_upstream.models(here)
+    assert found[1].startswith("CLOUD: claude-3-opus cannot be served")
+
+
+def test_another_model_of_the_cloud_is_named_in_the_policy_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    approved = {"spending": {"approvals": 1}}
+    what = "roles.CLOUD.primary: a model that is served; then restart"
+    [found] = doctor_upstream.models(look(tmp_path, stats=approved))
+    step = f"modelsplit print-policy --into .   # {what} with --policy model-policy.json"
+    assert found[2:] == (step,)
+    # One that was written here, and that nobody serves with yet: `print-policy` leaves it alone.
+    Path("model-policy.json").write_text("{}")
+    [found] = doctor_upstream.models(look(tmp_path, stats=approved))
+    assert found[2:] == (f"${{EDITOR:-vi}} model-policy.json   # {what}",)
+    mine = tmp_path / "my policy.json"
+    mine.write_text("{}")
+    [found] = doctor_upstream.models(look(tmp_path, stats=approved, settings={"policy": mine}))
+    assert found[2:] == (f"${{EDITOR:-vi}} '{mine}'   # {what}",)
 
 
 def test_models_that_do_not_fit_together_are_told(tmp_path: Path) -> None:
