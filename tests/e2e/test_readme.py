@@ -67,7 +67,7 @@ async def up(tmp_path: Path) -> AsyncIterator[Running]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where a reader has made the files that the README speaks of."""
     monkeypatch.chdir(tmp_path)
-    [policy] = _HERE.findall(README)
+    [policy] = _HERE.findall(CLOUD.sub("", README))
     assert len(json.loads(policy)["roles"]) == 3
     (tmp_path / "model-policy.json").write_text(policy, encoding="utf-8")
     return tmp_path
