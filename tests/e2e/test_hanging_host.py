@@ -12,9 +12,8 @@ import pytest
 from modelsplit_policy import deadlines
 from modelsplit_policy.failures import Reason
 from modelsplit_proxy.config import policy_file
-from modelsplit_proxy.watch import upstream_probe
-from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 from modelsplit_sim.config import SimConfig
+from support import patience
 from support.fleets import MODEL, FleetUp, fleet_up, question
 from support.harness import running
 from support.process import spawned
@@ -30,11 +29,7 @@ MUTE_S = 0.4
 @pytest.fixture(autouse=True)
 def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes half a minute takes half a second here."""
-    monkeypatch.setattr(deadlines, "MUTE_S", MUTE_S)
-    monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.1)
-    defaults = UpstreamProbe.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "every_s", 0.05)
+    patience.notice_soon(monkeypatch, MUTE_S)
 
 
 async def hosts(fleet: FleetUp) -> dict[str, dict[str, Any]]:

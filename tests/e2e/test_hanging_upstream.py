@@ -13,11 +13,10 @@ import pytest
 
 from modelsplit_policy import deadlines
 from modelsplit_policy.health import Level
-from modelsplit_proxy.watch import upstream_probe
-from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS, ModelSpec
+from support import patience
 from support.calls import call
 from support.harness import in_front_of, running, warm
 from support.ports import stand_in
@@ -38,11 +37,7 @@ PLAIN: Overlay = {"roles": {"PLANNER": {"validate": False}}}
 @pytest.fixture(autouse=True)
 def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What takes half a minute takes half a second here."""
-    monkeypatch.setattr(deadlines, "MUTE_S", MUTE_S)
-    monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.1)
-    defaults = UpstreamProbe.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "every_s", 0.05)
+    patience.notice_soon(monkeypatch, MUTE_S)
 
 
 @contextlib.asynccontextmanager

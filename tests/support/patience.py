@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_client import async_transport, sync_transport
+from modelsplit_policy import deadlines
 from modelsplit_proxy import app
 from modelsplit_proxy.cli import (
     admin_client,
@@ -70,3 +71,12 @@ def set_far_away(monkeypatch: pytest.MonkeyPatch, *, real_time: bool) -> None:
     """``real_time``: the loop of the test tells the machine's time."""
     for module, name in (*BOUNDS, *QUESTIONS) if real_time else BOUNDS:
         monkeypatch.setattr(module, name, FAR_AWAY_S)
+
+
+def notice_soon(monkeypatch: pytest.MonkeyPatch, mute_s: float) -> None:
+    """Of an Ollama that hangs: a call of it is mute after ``mute_s``, and the probe asks often."""
+    monkeypatch.setattr(deadlines, "MUTE_S", mute_s)
+    monkeypatch.setattr(upstream_probe, "_TIMEOUT_S", 0.1)
+    defaults = upstream_probe.UpstreamProbe.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "every_s", 0.05)

@@ -14,13 +14,11 @@ import orjson
 
 from modelsplit_policy.deadlines import Bounds
 from modelsplit_policy.failures import said_back
-from modelsplit_policy.hints import ollamas_steps
-from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.collect import Collector
 from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.http.upstream import UpstreamError
-from modelsplit_proxy.protocol import upstream_failures
+from modelsplit_proxy.passthrough import exchange_failures
 from modelsplit_proxy.protocol.pull_progress import PullProgress
 
 if TYPE_CHECKING:
@@ -173,10 +171,7 @@ class EveryHost:
     # All of them.
 
     def _unreachable(self, error: UpstreamError) -> Failure:
-        upstream = ", ".join(f"http://{host.target.authority}" for host in self._hosts)
-        return upstream_failures.failure_of_error(
-            error, upstream=upstream, steps=ollamas_steps(), provider=Provider.LOCAL
-        )
+        return exchange_failures.with_all(error, [host.target for host in self._hosts])
 
     def _request_bytes(self, host: UpstreamHost) -> bytes:
         request, body = self._change.request, self._change.body

@@ -21,19 +21,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, said_back
-from modelsplit_policy.hints import ollamas_steps
 from modelsplit_policy.model_names import canonical
-from modelsplit_policy.vocabulary import Action, Provider
+from modelsplit_policy.vocabulary import Action
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.body import BodyError
 from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
+from modelsplit_proxy.passthrough import exchange_failures
 from modelsplit_proxy.passthrough.every_host import Change, EveryHost
 from modelsplit_proxy.passthrough.intercept import Question
 from modelsplit_proxy.passthrough.passthrough import Passthrough
 from modelsplit_proxy.passthrough.rewritten import Questioning
-from modelsplit_proxy.protocol import named_models, upstream_failures
+from modelsplit_proxy.protocol import named_models
 from modelsplit_proxy.protocol.routes import path_of
 from modelsplit_proxy.runtime.parts import parts
 from modelsplit_proxy.runtime.tasks import in_steps
@@ -177,12 +177,8 @@ class FleetRoutes:
 
     def _no_list(self, answers: Sequence[object]) -> Failure:
         errors = [answer for answer in answers if isinstance(answer, UpstreamError)]
-        fleet = self._parts.fleet
         error = errors[0] if errors else UpstreamError(Fault.REFUSED, "no host is there")
-        upstream = ", ".join(f"http://{host.target.authority}" for host in fleet.hosts)
-        return upstream_failures.failure_of_error(
-            error, upstream=upstream, steps=ollamas_steps(), provider=Provider.LOCAL
-        )
+        return exchange_failures.with_all(error, [host.target for host in self._parts.fleet.hosts])
 
     def _send(self, passing: Passing, body: bytes) -> None:
         request, down = passing.request, passing.down

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.aiohttp_server import web
 from modelsplit_proxy.http.body import malformed
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.passthrough import exchange_failures
 from modelsplit_proxy.protocol import upstream_failures
 from modelsplit_proxy.runtime.parts import parts
 
@@ -163,10 +163,4 @@ class Passthrough:
     def _failure(self, error: UpstreamError) -> Failure:
         if self._malformed is not None:
             return self._malformed
-        target = self._parts.target
-        return upstream_failures.failure_of_error(
-            error,
-            upstream=f"http://{target.authority}",
-            steps=target.steps,
-            provider=Provider.LOCAL,
-        )
+        return exchange_failures.with_one(error, self._parts.target)

@@ -10,12 +10,12 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.deadlines import Bounds
-from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.http import cors, headers
 from modelsplit_proxy.http.collect import Collector
 from modelsplit_proxy.http.downstream import date_line
 from modelsplit_proxy.http.relay import Relay
 from modelsplit_proxy.http.upstream import UpstreamError
+from modelsplit_proxy.passthrough import exchange_failures
 from modelsplit_proxy.passthrough.last_good import Whole
 from modelsplit_proxy.protocol import upstream_failures
 from modelsplit_proxy.runtime.parts import parts
@@ -83,13 +83,7 @@ class Questioning:
         try:
             return await self._ask_in_turn(bound_s)
         except UpstreamError as error:
-            target = self._parts.target
-            return upstream_failures.failure_of_error(
-                error,
-                upstream=f"http://{target.authority}",
-                steps=target.steps,
-                provider=Provider.LOCAL,
-            )
+            return exchange_failures.with_one(error, self._parts.target)
         except TimeoutError:
             if before is None:
                 return upstream_failures.first_byte_timeout(
