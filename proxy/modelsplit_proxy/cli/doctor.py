@@ -80,6 +80,7 @@ CHECKS: Final = (
     Check("cloud", doctor_cloud.clouds),
     Check("certificates", doctor_network.certificates),
     Check("unit", doctor_running.unit),
+    Check("shared", doctor_running.shared),
     Check(_SERVICE, doctor_running.verdict, _RUNNING),
 )
 # What the proxy's own verdict says of what a check finds itself, with the command that mends it.

@@ -65,6 +65,13 @@ def unit(look: Look) -> Iterator[Finding | Unseen]:
         )
 
 
+def shared(look: Look) -> Iterator[Finding | Unseen]:
+    """Of the shared Redis a running proxy says in its verdict what is wrong; nobody else does."""
+    if look.settings.shared and look.stats is None:
+        why = "the Redis of --shared was not asked: a running modelsplit asks it, and none answers"
+        yield Unseen("shared", why)
+
+
 def verdict(look: Look) -> Iterator[Finding | Unseen]:
     """What the proxy itself says is wrong; each with its next command."""
     health = (look.stats or {}).get("health")

@@ -133,3 +133,12 @@ def test_nothing_is_asked_of_a_proxy_that_does_not_run(tmp_path: Path) -> None:
     here: Look = look(tmp_path)
     checks = (doctor_running.verdict, doctor_running.denied, doctor_running.loads)
     assert [item for check in checks for item in check(here)] == []
+
+
+def test_a_shared_redis_that_nobody_asks_is_said_to_be_unseen(tmp_path: Path) -> None:
+    flags = {"shared": "redis://:secret@10.0.0.5:6379/0"}
+    [unseen] = doctor_running.shared(look(tmp_path, settings=flags))
+    assert unseen.check == "shared"
+    assert "secret" not in str(unseen)
+    assert [*doctor_running.shared(look(tmp_path, settings=flags, stats={}))] == []
+    assert [*doctor_running.shared(look(tmp_path))] == []
