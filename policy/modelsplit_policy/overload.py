@@ -122,7 +122,7 @@ def held_by(
         Hold.GLOBAL_CAP: f"{seats.local}/{seats.local_cap} of all roles running",
         Hold.RESERVED: f"free seats are kept for {', '.join(kept_for)}",
         Hold.MODEL_CAP: f"{seats.model}/{seats.model_cap} of {name} running",
-        Hold.PARALLELISM: f"{seats.useful} at once run best, {host} running",
+        Hold.PARALLELISM: f"{seats.useful} at once known to be worth running, {host} running",
         Hold.TURN: "others were before it",
         Hold.AWAY: "Ollama is away",
         Hold.MUTE: "Ollama hangs",

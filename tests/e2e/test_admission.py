@@ -258,7 +258,7 @@ async def test_who_waited_in_vain_is_told_what_held_it_as_its_record_is() -> Non
         # Not started late: it is known that a second call takes from the first.
         up.app.admission.host().overdue = 1
         answer = await ask(up, "heavy", {"X-LLM-Max-Wait-Ms": "80"})
-        told = "(1 at once run best, 1 running, 1/32 waiting)"
+        told = "(1 at once known to be worth running, 1 running, 1/32 waiting)"
         assert (answer.status, told in answer.json["error"]) == (503, True), answer.json
         crowd_at_end = up.calls.records[-1].attempts[0].crowd_at_end
         assert crowd_at_end is not None

@@ -139,7 +139,7 @@ def test_who_waits_in_vain_is_told_the_limit_that_held_it() -> None:
     alone = make(host=1)
     ask(alone, CHAT)
     message = timed_out(alone, ask(alone, HEAVY, model="n"))
-    assert "in 8.0 s (1 at once run best, 1 running, 1/" in message
+    assert "in 8.0 s (1 at once known to be worth running, 1 running, 1/" in message
 
     capped = make(models={"m": 1})
     ask(capped, EXECUTOR)

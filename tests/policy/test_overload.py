@@ -59,7 +59,7 @@ def test_who_gets_no_seat_is_told_with_the_numbers(
         (Hold.GLOBAL_CAP, "6/6 of all roles running"),
         (Hold.RESERVED, "free seats are kept for PLANNER"),
         (Hold.MODEL_CAP, "2/2 of m running"),
-        (Hold.PARALLELISM, "3 at once run best, 3 running"),
+        (Hold.PARALLELISM, "3 at once known to be worth running, 3 running"),
         (Hold.TURN, "others were before it"),
         (Hold.AWAY, "Ollama is away"),
         (Hold.MUTE, "Ollama hangs"),
