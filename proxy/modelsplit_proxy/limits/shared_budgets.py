@@ -418,7 +418,9 @@ class SharedBudgets:
     async def _is_ours(self) -> bool:
         arguments = [self._name, self._token, self._last_charge, *self._tokens]
         answer = await self._link.run(shared_scripts.CLAIM, self._link.keys("owners"), arguments)
-        return bool(answer == "ours")
+        # Only its own word takes a name from us.
+        with shared_link.understood():
+            return {"ours": True, "copied": False}[answer]
 
     async def _take_another_name(self) -> None:
         """What was leased and what was counted under the old one is another's by now."""
