@@ -373,6 +373,9 @@ _SHARED_OWNER: Final = (
     "ALTER TABLE shared_members ADD COLUMN last_charge INTEGER NOT NULL DEFAULT 0",
 )
 
+# Whether a call left for a cloud is looked up for each that failed there.
+_EGRESS_BY_REQUEST: Final = ("CREATE INDEX egress_by_request ON egress (request_id)",)
+
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _FIRST_CALLS,
     _FACTS,
@@ -389,5 +392,6 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     _EGRESS,
     _SHARED_CHANGES,
     _SHARED_OWNER,
+    _EGRESS_BY_REQUEST,
 )
 SCHEMA_VERSION: Final = len(MIGRATIONS)
