@@ -152,11 +152,12 @@ def models(look: Look) -> Iterator[Finding | Unseen]:
 def _other_cloud(look: Look) -> str:
     """How to name another model in the policy in force, or in a first one."""
     path = policy_file.find_policy(look.settings.policy, look.environ)
-    if path is None and Path(policy_file.FILE_NAME).exists():
-        path = Path(policy_file.FILE_NAME)  # one that was written, and that nobody serves with yet
     if path is not None:
         return f"${{EDITOR:-vi}} {shlex.quote(str(path))}   # {_NAME}"
-    return f"modelsplit print-policy --into .   # {_NAME} with --policy {policy_file.FILE_NAME}"
+    step = "modelsplit print-policy --into ."
+    if Path(policy_file.FILE_NAME).exists():  # one that nobody serves with yet
+        step = f"${{EDITOR:-vi}} {policy_file.FILE_NAME}"
+    return f"{step}   # {_NAME} with --policy {policy_file.FILE_NAME}"
 
 
 def _approvals(look: Look) -> int:

@@ -172,7 +172,9 @@ def test_another_model_of_the_cloud_is_named_in_the_policy_in_force(
     # One that was written here, and that nobody serves with yet: `print-policy` leaves it alone.
     Path("model-policy.json").write_text("{}")
     [found] = doctor_upstream.models(look(tmp_path, stats=approved))
-    assert found[2:] == (f"${{EDITOR:-vi}} model-policy.json   # {what}",)
+    assert found[2:] == (
+        f"${{EDITOR:-vi}} model-policy.json   # {what} with --policy model-policy.json",
+    )
     mine = tmp_path / "my policy.json"
     mine.write_text("{}")
     [found] = doctor_upstream.models(look(tmp_path, stats=approved, settings={"policy": mine}))
