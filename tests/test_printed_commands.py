@@ -36,7 +36,9 @@ ALONE = re.compile(
     rf"(?:^ *|: |# or )(?:sudo )?(modelsplit (?:{NAMES})\b.*?)(?:  .*)?$", re.MULTILINE
 )
 # Whose flags or verbs are filled in: of the doctor, and of every verb's example.
-FILLED = frozenset({"modelsplit serve 1", "modelsplit serve 1 1", "modelsplit budget 11"})
+FILLED = frozenset(
+    {"modelsplit serve 1", "modelsplit serve --take-over 1 1", "modelsplit budget 11"}
+)
 # No commands: titles, and a manual, which has its own bold.
 TITLES = ("<title>", ".TH ")
 

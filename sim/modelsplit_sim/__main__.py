@@ -120,7 +120,11 @@ async def serve(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    uvloop.run(serve(arguments().parse_args()))
+    options = arguments().parse_args()
+    try:
+        uvloop.run(serve(options))
+    except OSError as error:
+        sys.exit(f"modelsplit_sim: {error}; --port and --control-port choose others")
 
 
 if __name__ == "__main__":

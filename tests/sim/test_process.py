@@ -60,6 +60,19 @@ async def test_a_process_is_watched_broken_and_ended() -> None:
         assert await child.wait() == 0
 
 
+async def test_a_port_that_is_taken_is_told_in_a_line() -> None:
+    async with process() as (_, url, _):
+        port = url.rpartition(":")[2]
+        child = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "modelsplit_sim", "--port", port),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, told = await child.communicate()
+        [line] = told.decode().splitlines()
+        assert (child.returncode, "address already in use" in line, port in line) == (1, True, True)
+        assert line.endswith("; --port and --control-port choose others")
+
+
 async def test_the_control_port_shows_calls_and_refuses_nonsense() -> None:
     async with process() as (_, url, control), aiohttp.ClientSession() as http:
         async with http.post(f"{url}/api/show", data=b'{"model":"qwen3:4b"}') as answer:

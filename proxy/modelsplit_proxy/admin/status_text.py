@@ -208,7 +208,7 @@ def _budgets(spending: dict[str, Any]) -> Iterator[str]:
         yield from shared_lines(shared)
     if spending["approvals"]:
         refused = spending["cloud_refused"]
-        but = f" (its role cannot be served: {refused})" if refused else ""
+        but = f" (CLOUD cannot be served: {refused})" if refused else ""
         yield f"cloud    {spending['approved_usd_left']:.2f} USD of what is approved are left{but}"
     elif spending["open"]:
         yield "cloud    closed: no approval is in force"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from modelsplit_proxy.config.settings import Said, Settings
 
 _DENIED: Final = {"host_denied": "--allow-host", "origin_denied": "--allow-origin"}
+# A web page of somebody else's may have sent it.
+_IF_YOURS: Final = "only if it is yours, and with the flags of the one that runs"
 _UNIT: Final = "modelsplit.service"
 _PROPERTIES: Final = (
     *("LoadState", "UnitFileState", "ActiveState", "Result", "ExecMainStatus", "NRestarts"),
@@ -91,7 +93,8 @@ def denied(look: Look) -> Iterator[Finding | Unseen]:
             continue
         told.add(cause)
         name = cause.partition('"')[2].partition('"')[0]
-        yield Finding("hosts", f"refused: {cause}", f"modelsplit serve {flag} {name}")
+        step = f"modelsplit serve --take-over {flag} {name}   # {_IF_YOURS}"
+        yield Finding("hosts", f"refused: {cause}", step)
 
 
 def loads(look: Look) -> Iterator[Finding | Unseen]:

@@ -88,7 +88,7 @@ async def test_the_cloud_is_closed_while_nobody_has_approved_it() -> None:
     told = [line for line in status_text.lines(stats) if line.startswith("cloud ")]
     assert why.startswith("CLOUD's model claude-3-opus cannot be served: ")
     left = "cloud    4.50 USD of what is approved are left"
-    assert told == [f"{left} (its role cannot be served: {why})"]
+    assert told == [f"{left} (CLOUD cannot be served: {why})"]
     stats["spending"] |= {"cloud_refused": None}
     told = [line for line in status_text.lines(stats) if line.startswith("cloud ")]
     assert told == [left]

@@ -110,10 +110,12 @@ async def test_refused_hosts_and_origins_are_told_once_each(tmp_path: Path) -> N
                 answer = await client.request("POST", "/api/chat", CHAT, headers)
                 assert answer.status == 403
         found = await looked(doctor_running.denied, up, tmp_path)
-    assert {item[2] for item in found if isinstance(item, Finding)} == {
-        "modelsplit serve --allow-host gpu.example",
-        "modelsplit serve --allow-host gpu.example:1",
-        "modelsplit serve --allow-origin https://chat.example",
+    ours = [item for item in found if isinstance(item, Finding)]
+    steps = {item[2].partition("   # only if it is yours")[0] for item in ours}
+    assert steps == {
+        "modelsplit serve --take-over --allow-host gpu.example",
+        "modelsplit serve --take-over --allow-host gpu.example:1",
+        "modelsplit serve --take-over --allow-origin https://chat.example",
     }
 
 
