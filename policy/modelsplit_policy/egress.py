@@ -62,6 +62,12 @@ def refusal_of_role(policy: Policy, role: Role, model: str) -> Failure | None:
     return _denied(model, f"of {role} may not{say}, or list {role} in cloud.allow_from.roles")
 
 
+def refusal_of_policy(policy: Policy, role: Role, model: str) -> Failure | None:
+    """Why the policy alone keeps calls of ``role`` to a cloud's model here; None: some leave."""
+    refused = unserved(policy.cloud, model, Provider.CLOUD)
+    return refused or refusal_of_role(policy, role, model)
+
+
 def refusal(
     policy: Policy, role: Role, model: str, *, client: str | None, condition: str
 ) -> Failure | None:

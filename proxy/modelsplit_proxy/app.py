@@ -9,6 +9,7 @@ import logging
 import secrets
 import socket
 from dataclasses import replace
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -545,12 +546,13 @@ class App:
             is_traced=self._traces is not None,
         )
 
+    @cached_property
     def _missing_model(self) -> MissingModel:
         return MissingModel(self.policy, self.model_list.names, self.installed.pulled_at)
 
     def _attempt_parts(self) -> AttemptParts:
         stall_s = self._settings.stall_timeout_s
-        missing = self._missing_model()
+        missing = self._missing_model
         hosts = self._local_hosts(missing)
         return AttemptParts(
             host=hosts[0],
@@ -585,8 +587,8 @@ class App:
             ),
             stats=self._stats_parts(),
             policy=PolicyParts(
-                *(self._loaded, self.roles, self.installed, self._missing_model().named),
-                self._cloud_refusals(),
+                *(self._loaded, self.roles, self.installed, self._missing_model.named),
+                self._cloud_refusals,
             ),
             reports=ReportParts(self.policy, self._recorder, self._costs, self.clock),
             requests=RequestParts(self._recorder, self.live, self.clock),
@@ -637,14 +639,15 @@ class App:
             lifecycle=self.lifecycle,
             clock=self.clock,
             tasks=self._tasks,
-            refusals=self._cloud_refusals(),
+            refusals=self._cloud_refusals,
             fleet=self.fleet,
         )
 
+    @cached_property
     def _cloud_refusals(self) -> CloudRefusals:
         return CloudRefusals(
             *(self.policy, self.roles, self.budget_keeper, self._clouds, self.installed),
-            self._missing_model().named,
+            self._missing_model.named,
         )
 
     # 3. From the start to the end.

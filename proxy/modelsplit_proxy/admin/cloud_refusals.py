@@ -83,8 +83,7 @@ class CloudRefusals:
     def _before(self, role: Role, candidate: Candidate) -> Failure | None:
         """What is asked before money is."""
         model = candidate.model
-        refused = egress.unserved(self._policy.cloud, model, Provider.CLOUD)
-        refused = refused or egress.refusal_of_role(self._policy, role, model)
+        refused = egress.refusal_of_policy(self._policy, role, model)
         cloud = None if self._clouds is None else self._clouds.of(model)
         return refused or (None if cloud is None else cloud.keyless())
 

@@ -166,8 +166,7 @@ def _refused(decided: Route, policy: Policy) -> Failure | None:
     if decided.provider is not Provider.CLOUD:
         return None
     role, model = decided.role, decided.candidates[0].model
-    refused = egress.unserved(policy.cloud, model, decided.provider)
-    refused = refused or egress.refusal_of_role(policy, role, model)
+    refused = egress.refusal_of_policy(policy, role, model)
     if refused is not None:
         return refused
     priced = prices.read(policy, SystemClock().wall()).prices.of(model, decided.provider)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,10 +17,12 @@ from support.redis_server import DURABLE, FORGETFUL, Relay, redis_server
 from support.sharing import PATIENT_S, TEN, TWO, are_open, is_open, is_told, of, sharing, until
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from support.budget_keepers import Held
     from support.harness import Overlay
+    from support.redis_server import RedisServer
 
 pytestmark = pytest.mark.tools("redis-server")
 
@@ -214,6 +217,18 @@ def mend(relay: Relay, held: Held) -> None:
 LEASED: Overlay = {"budgets": [{**TEN["budgets"][0], "lease": 0.2}]}
 
 
+@asynccontextmanager
+async def two_on_leases(tmp_path: Path) -> AsyncIterator[tuple[RedisServer, Relay, Held, Held]]:
+    """The server, a relay before it, who counts by way of that, and who counts directly."""
+    async with (
+        redis_server(tmp_path) as server,
+        Relay(server.socket, tmp_path / "relay.sock") as relay,
+        sharing(tmp_path, relay.url, "a", LEASED) as a,
+        sharing(tmp_path, server.url, "b", LEASED) as b,
+    ):
+        yield server, relay, a, b
+
+
 async def test_what_is_leased_to_one_is_not_spent_by_another(tmp_path: Path) -> None:
     async with (
         redis_server(tmp_path) as server,
@@ -227,12 +242,7 @@ async def test_what_is_leased_to_one_is_not_spent_by_another(tmp_path: Path) -> 
 
 
 async def test_a_partition_spends_no_more_than_the_budget(tmp_path: Path) -> None:
-    async with (
-        redis_server(tmp_path) as server,
-        Relay(server.socket, tmp_path / "relay.sock") as relay,
-        sharing(tmp_path, relay.url, "a", LEASED) as a,
-        sharing(tmp_path, server.url, "b", LEASED) as b,
-    ):
+    async with two_on_leases(tmp_path) as (_, relay, a, b):
         assert [await a.sent(), await b.sent()] == [None, None]
         cut(relay, a)
         # The rest: two on the lease of a, and what is not leased to a at b.
@@ -253,12 +263,7 @@ async def test_a_lease_that_is_over_is_spent_by_others_and_no_more_than_one_too_
     tmp_path: Path,
 ) -> None:
     """The bound on what can be overspent: one lease of each proxy that is away for so long."""
-    async with (
-        redis_server(tmp_path) as server,
-        Relay(server.socket, tmp_path / "relay.sock") as relay,
-        sharing(tmp_path, relay.url, "a", LEASED) as a,
-        sharing(tmp_path, server.url, "b", LEASED) as b,
-    ):
+    async with two_on_leases(tmp_path) as (server, relay, a, b):
         cut(relay, a)
         spent = [await a.sent() for _ in range(5)]
         assert spent.count(None) == 2
@@ -543,12 +548,7 @@ async def test_a_server_that_forgets_its_scripts_is_told_them_again(tmp_path: Pa
 async def test_emptied_while_leases_are_out_it_is_closed_until_they_are_told(
     tmp_path: Path,
 ) -> None:
-    async with (
-        redis_server(tmp_path) as server,
-        Relay(server.socket, tmp_path / "relay.sock") as relay,
-        sharing(tmp_path, relay.url, "a", LEASED) as a,
-        sharing(tmp_path, server.url, "b", LEASED) as b,
-    ):
+    async with two_on_leases(tmp_path) as (server, relay, a, b):
         assert [await a.sent(), await b.sent()] == [None, None]
         await of(b).look_after()
         cut(relay, a)
