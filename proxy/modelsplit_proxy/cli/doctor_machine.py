@@ -132,7 +132,11 @@ def _unwritable(look: Look, place: Path, error: OSError) -> Finding:
     if error.errno == errno.ENOTDIR:
         return Finding("state", f"{directory} cannot be: {place} is a file", elsewhere)
     cause = f"{directory} cannot be written by this user"
-    return Finding("state", cause, f"sudo chown -R $USER {typed}   # or {elsewhere}")
+    step = f"sudo chown -R $USER {typed}"
+    if place != look.state:
+        # What is above it, /var/lib for one, stays whose it is.
+        step = f"sudo install -d -m 700 -o $USER {shlex.quote(str(look.state))}"
+    return Finding("state", cause, f"{step}   # or {elsewhere}")
 
 
 def _ledger(look: Look) -> Iterator[Finding]:

@@ -70,7 +70,15 @@ def test_a_state_directory_of_another_user_is_told(
     [found] = doctor_machine.state(look(tmp_path))
     assert isinstance(found, Finding)
     assert found.cause == f"the state directory {tmp_path / 'state'} cannot be written by this user"
-    assert found.step.startswith(f"sudo chown -R $USER {tmp_path} ")
+    # What is above one that is not there yet stays whose it is.
+    made = (
+        f"sudo install -d -m 700 -o $USER {tmp_path / 'state'}   # or modelsplit serve --state DIR"
+    )
+    assert found.step == made
+    (tmp_path / "state").mkdir()
+    [found] = doctor_machine.state(look(tmp_path))
+    assert isinstance(found, Finding)
+    assert found.step.startswith(f"sudo chown -R $USER {tmp_path / 'state'} ")
     # A service's own is the service's to write: what it says counts.
     assert [*doctor_machine.state(look(tmp_path, stats={"ledger": {"error": None}}))] == []
     [found] = doctor_machine.state(look(tmp_path, stats={"ledger": {"error": "disk full"}}))
