@@ -424,8 +424,16 @@ class Admission:
         self._by_host[host].away = is_away
 
     def mute(self, host: Host = DEFAULT_HOST, *, is_mute: bool) -> None:
-        """Whether the host leaves what it is asked unanswered; nothing is decided with it."""
+        """Whether the host leaves what it is asked unanswered.
+
+        Nobody is held back by it. Of a call that it holds up nothing is learned: how long that
+        keeps its seat says nothing of the calls to come.
+        """
         self._by_host[host].mute = is_mute
+        if is_mute:
+            for ticket in self._seated:
+                if ticket.host == host:
+                    ticket.sample = False
 
     def note_loaded(
         self, models: Mapping[str, bool], host: Host = DEFAULT_HOST, *, on_gpu: bool = False
@@ -650,6 +658,7 @@ class Admission:
             self._running_local += 1
             host.overdue += ticket.overdue
             ticket.host = host.host
+            ticket.sample = ticket.sample and not host.mute
             if self.placement is not None:
                 self.placement.seated(ticket, host, now)
             ticket.flight = host.take(ticket.model, now, pool.known_length_s(ticket.model))
@@ -664,7 +673,7 @@ class Admission:
             self._running_local -= 1
             host = self._by_host[ticket.host]
             host.overdue -= ticket.overdue
-            host.give_back(ticket.flight, now, held_s, report)
+            host.give_back(ticket.flight, now, held_s, report if ticket.sample else None)
 
     def _release(self, now: float) -> None:
         """No seat is held free any longer."""

@@ -166,6 +166,24 @@ def test_retry_after_follows_how_long_calls_take() -> None:
     assert refused(make({PLANNER: PoolLimits(2, 0)}, seats=0), PLANNER).retry_after_s == 1
 
 
+def test_how_long_a_host_that_hangs_keeps_calls_is_not_how_long_calls_take() -> None:
+    under_test = make(host=None)
+    before = ask(under_test, PLANNER)
+    report = Report(tokens=100, eval_s=40.0, prompt_s=0.1, load_s=0.0, total_s=40.1)
+    under_test.mute(is_mute=True)
+    under_test.leave(before, 40.0, report)
+    # Who comes while it hangs is held up too, even where it has answered all others by then.
+    meanwhile = ask(under_test, PLANNER, now=41.0)
+    under_test.mute(is_mute=False)
+    under_test.leave(meanwhile, 60.0, report)
+    assert under_test.expected_wait_s(Ticket(PLANNER, "m", 61.0), 9) == pytest.approx(
+        make(host=None).expected_wait_s(Ticket(PLANNER, "m", 0.0), 9)
+    )
+    # From then on it is learned again.
+    under_test.leave(ask(under_test, PLANNER, now=70.0), 100.0, report)
+    assert under_test.expected_wait_s(Ticket(PLANNER, "m", 101.0), 9) > 9.0
+
+
 def test_a_seat_given_back_twice_is_given_back_once() -> None:
     under_test = make()
     ticket = ask(under_test, HEAVY)
