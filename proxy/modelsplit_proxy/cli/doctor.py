@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import textwrap
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -178,17 +177,11 @@ def examine(look: Look, source: str) -> Report:
         "upstream": f"http://{look.settings.upstream}",
         "policy": source,
         "state": str(look.state),
-        "start": _start(look.settings),
+        "start": look.serve(),
     }
     findings = _once(item for item in told if isinstance(item, Finding))
     unseen = tuple(item for item in told if isinstance(item, Unseen))
     return Report(about, findings, unseen, tuple(fine), skipped)
-
-
-def _start(settings: Settings) -> str:
-    """The command that starts what does not run."""
-    policy = settings.policy
-    return f"modelsplit serve{'' if policy is None else f' --policy {shlex.quote(str(policy))}'}"
 
 
 def _once(findings: Iterable[Finding]) -> tuple[Finding, ...]:
@@ -233,6 +226,11 @@ def look_at(
         run=output_of,
         hangs=not there and listens(settings.upstream),
         hosts=hosts,
+        flags={
+            entry.origin: entry.values
+            for name, entry in said.items()
+            if entry.origin == f"--{name}"
+        },
     ), source
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import http.client
+import shlex
 import socket
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.runtime.clock import Clock
 
 _TIMEOUT_S: Final = 5.0
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -55,6 +58,7 @@ class Look:
     none answers. ``state``: the state directory. ``version``, ``installed`` and ``loaded``:
     Ollama's answers; None: it gave none. ``hangs``: it takes connections and answers nothing.
     ``run``: see ``output_of``. ``hosts``: what each host of the policy says of its version.
+    ``flags``: the settings that were said as flags, by these.
     """
 
     settings: Settings
@@ -70,6 +74,18 @@ class Look:
     proc: Path = Path("/proc")
     hangs: bool = False
     hosts: Mapping[str, Answer | None] = field(default_factory=dict)
+    flags: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def serve(self, also: str = "", instead: Mapping[str, str] = _NONE) -> str:
+        """The command that serves what is looked at: ``modelsplit serve`` with the same flags.
+
+        ``instead``: values of flags that are to be others; ``also``: what stands behind all.
+        """
+        said = {**self.flags, **{flag: (value,) for flag, value in instead.items()}}
+        typed = [
+            f"{flag} {shlex.quote(value)}" for flag, values in said.items() for value in values
+        ]
+        return " ".join(["modelsplit serve", *typed, *filter(None, (also,))])
 
 
 def get(address: Address, path: str) -> Answer | None:

@@ -115,17 +115,18 @@ def state(look: Look) -> Iterator[Finding | Unseen]:
         )
     kind = _file_system(look, place)
     if kind in _NETWORK:
+        serve = look.serve(instead={"--state": "/var/lib/modelsplit"})
         yield Finding(
             "state",
             f"{look.state} is on {kind}: SQLite's locks do not hold there, and budgets with them",
-            "modelsplit serve --state /var/lib/modelsplit   # a disk of this machine",
+            f"{serve}   # a disk of this machine",
         )
 
 
 def _unwritable(look: Look, place: Path, error: OSError) -> Finding:
     """Each reason with what mends it."""
     directory, typed = f"the state directory {look.state}", shlex.quote(str(place))
-    elsewhere = "modelsplit serve --state DIR"
+    elsewhere = look.serve(instead={"--state": "DIR"})
     if error.errno == errno.EROFS:
         cause = f"{directory} is on a file system that is read-only"
         return Finding("state", cause, f"findmnt -T {typed}   # or {elsewhere}")

@@ -52,7 +52,7 @@ def ports(look: Look) -> Iterator[Finding | Unseen]:
     for who, addresses in taken.items():
         named = " and ".join(f"{at.port} ({flag})" for flag, at in addresses.items())
         cause = f"port {named} is" if len(addresses) == 1 else f"ports {named} are"
-        step = f"modelsplit serve {port_holder.others(every)}"
+        step = look.serve(instead=port_holder.others(every))
         yield Finding("ports", f"{cause} taken by {who}", step)
 
 

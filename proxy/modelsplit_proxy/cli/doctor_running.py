@@ -93,7 +93,8 @@ def denied(look: Look) -> Iterator[Finding | Unseen]:
             continue
         told.add(cause)
         name = cause.partition('"')[2].partition('"')[0]
-        step = f"modelsplit serve --take-over {flag} {name}   # {_IF_YOURS}"
+        serve = look.serve(f"--take-over {flag} {name}")
+        step = f"{serve}   # {_IF_YOURS}"
         yield Finding("hosts", f"refused: {cause}", step)
 
 

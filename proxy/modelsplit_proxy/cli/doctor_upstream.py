@@ -67,7 +67,7 @@ def presence(look: Look) -> Iterator[Finding | Unseen]:
         yield Finding(
             "loop",
             f"--upstream http://{upstream} is a modelsplit, not Ollama: calls would go round",
-            f"modelsplit serve --upstream {_elsewhere(look)}",
+            look.serve(instead={"--upstream": _elsewhere(look)}),
         )
         return
     body = look.version.body

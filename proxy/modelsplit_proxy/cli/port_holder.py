@@ -39,7 +39,7 @@ def explained(error: PortBusyError, settings: Settings) -> str:
     taken = _among(error.taken, settings)
     if not taken:
         return str(error)
-    advice = others(taken)
+    advice = _typed(others(taken))
     if any(is_ours(address, flag) for flag, address in taken.items()):
         status = asking("modelsplit status", other_than_default(settings.admin))
         return (
@@ -57,7 +57,7 @@ def beside(error: StateBusyError, settings: Settings) -> str:
         return str(error)
     taken = {flag: at for flag, at in _addresses(settings).items() if at.port and not _is_free(at)}
     state = f"--state {shlex.quote(str(error.elsewhere))}"
-    return f"{error}, as in {' '.join(filter(None, (state, others(taken))))}"
+    return f"{error}, as in {' '.join(filter(None, (state, _typed(others(taken)))))}"
 
 
 def _addresses(settings: Settings) -> dict[str, Address]:
@@ -70,16 +70,19 @@ def _among(taken: tuple[Address, ...], settings: Settings) -> dict[str, Address]
     return {flag: at for flag, at in _addresses(settings).items() if at in taken}
 
 
-def others(taken: Mapping[str, Address]) -> str:
-    """Each of the flags with another port, as they are typed."""
-    return " ".join(_other(flag, address) for flag, address in taken.items())
+def others(taken: Mapping[str, Address]) -> dict[str, str]:
+    """Each of the flags with another port, one that is free now."""
+    return {flag: _other(flag, address) for flag, address in taken.items()}
+
+
+def _typed(addresses: Mapping[str, str]) -> str:
+    return " ".join(f"{flag} {address}" for flag, address in addresses.items())
 
 
 def _other(flag: str, address: Address) -> str:
-    """The flag with another port, one that is free now."""
     ports = range(_SPARE[flag], _SPARE[flag] + _TRIES * len(_SPARE), len(_SPARE))
     spare = (Address(address.host, port) for port in ports)
-    return f"{flag} {next(filter(_is_free, spare), Address(address.host, 0))}"
+    return str(next(filter(_is_free, spare), Address(address.host, 0)))
 
 
 def _is_free(address: Address) -> bool:

@@ -40,16 +40,16 @@ def test_the_exit_code_tells_findings_then_what_could_not_be_seen() -> None:
     assert [report().code, replace(report(), skipped={}).code] == [3, 0]
 
 
-def test_where_no_modelsplit_runs_it_says_how_to_start_it(tmp_path: Path) -> None:
-    mine = tmp_path / "my policy.json"
-    mine.write_text('{"extends": "default"}')
-    here = look(tmp_path, settings={"policy": mine})
+def test_where_no_modelsplit_runs_it_says_how_to_start_it_as_this_was_called(
+    tmp_path: Path,
+) -> None:
+    here = look(tmp_path, flags={"--policy": ("my policy.json",), "--allow-host": ("a", "b")})
     table(here.proc)
     told = examine(here, "p")
     assert (told.findings, told.code) == ((), 3)
     assert [*told.lines()][-2:] == [
         "not looked at, since modelsplit does not answer: loads, hosts, service",
-        f"next     modelsplit serve --policy '{mine}'",
+        "next     modelsplit serve --policy 'my policy.json' --allow-host a --allow-host b",
     ]
 
 

@@ -45,11 +45,11 @@ def test_a_machine_without_the_tables_cannot_be_looked_at(tmp_path: Path) -> Non
 
 @pytest.mark.usefixtures("strangers")
 def test_who_has_our_port_is_told(tmp_path: Path) -> None:
-    here = look(tmp_path)
+    here = look(tmp_path, flags={"--policy": ("mine.json",)})
     table(here.proc, LISTEN, ADMIN)
     process(here.proc, 12, "nginx", 5)
     first, second = doctor_network.ports(here)
-    step = "modelsplit serve --listen 127.0.0.1:11500 --admin 127.0.0.1:11501"
+    step = "modelsplit serve --policy mine.json --listen 127.0.0.1:11500 --admin 127.0.0.1:11501"
     assert first == Finding("ports", "port 11435 (--listen) is taken by nginx (pid 12)", step)
     assert isinstance(second, Finding)
     assert "port 11436 (--admin) is taken by a process of " in second.cause

@@ -91,10 +91,11 @@ def test_one_that_is_too_old_or_another_is_told(
 
 def test_an_upstream_that_is_a_modelsplit_is_a_loop(tmp_path: Path) -> None:
     version = answer({"version": "0.33.0"}, via="1.1 modelsplit")
-    [found] = doctor_upstream.presence(look(tmp_path, version=version))
+    flags = {"--upstream": ("localhost:11434",), "--state": ("/srv/a b",)}
+    [found] = doctor_upstream.presence(look(tmp_path, version=version, flags=flags))
     assert isinstance(found, Finding)
     assert found.check == "loop"
-    assert found.step == "modelsplit serve --upstream http://127.0.0.1:11433"
+    assert found.step == "modelsplit serve --upstream http://127.0.0.1:11433 --state '/srv/a b'"
 
 
 @little

@@ -79,8 +79,8 @@ def test_a_port_that_is_named_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
         spare = {"--listen": port, "--admin": port + 1, "--agent": port + 2}
         monkeypatch.setattr(port_holder, "_SPARE", spare)
         named = others({"--listen": Address("127.0.0.1", 11435)})
-    assert named != f"--listen 127.0.0.1:{port}"
-    assert named.startswith("--listen 127.0.0.1:")
+    assert named["--listen"] != f"127.0.0.1:{port}"
+    assert named["--listen"].startswith("127.0.0.1:")
 
 
 async def test_who_may_run_beside_the_one_that_has_the_state_is_told_all_it_needs(
