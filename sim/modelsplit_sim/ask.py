@@ -20,6 +20,7 @@ _DURATION = re.compile(r"([+-]?)((?:[0-9]*\.?[0-9]+(?:ns|us|µs|ms|s|m|h))+|0)")
 _UNIT = re.compile(r"([0-9]*\.?[0-9]+)(ns|us|µs|ms|s|m|h)")
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _INTEGER_OPTIONS = ("num_ctx", "num_predict", "seed", "top_k", "num_keep", "num_batch", "num_gpu")
+_GO_MAX = 2**63 - 1
 _NUMBER_OPTIONS = ("temperature", "top_p", "min_p", "repeat_penalty")
 
 
@@ -323,8 +324,11 @@ class Reader:
 
 
 def _limit(value: Any) -> int | None:
-    """Observed: 0 is not "nothing", and negative is "until the model stops"."""
-    return int(value) if isinstance(value, int | float) and value > 0 else None
+    """Observed: 0 is not "nothing", and negative is "until the model stops".
+
+    What is beyond Go's int becomes negative in it (on amd64).
+    """
+    return int(value) if isinstance(value, int | float) and 0 < value <= _GO_MAX else None
 
 
 def _response_format(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any
 
@@ -52,9 +53,16 @@ def _slow(data: bytes) -> Any:
         raise GoJsonError("EOF")
     # Go reports the offending byte as if it were Latin-1 (observed with a byte order mark).
     _Scanner(data.decode("latin-1")).value()
-    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_in_order)
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_in_order, parse_float=_float)
     value, _ = decoder.raw_decode(text)
     return fold(value)
+
+
+def _float(raw: str) -> float:
+    value = float(raw)
+    if math.isinf(value):
+        raise GoJsonError(f"json: cannot unmarshal number {raw} into Go value of type float64")
+    return value
 
 
 def _in_order(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -64,6 +64,18 @@ async def test_a_field_of_the_wrong_type_is_refused_as_gos_decoder_does(
         assert words in answer.body.decode()
 
 
+@pytest.mark.parametrize("value", [2**63, 2**64, 10**30, 1e300])
+async def test_a_limit_that_gos_integers_do_not_hold_is_none(value: float) -> None:
+    async with Sim(SimConfig(tokens=3)) as sim:
+        body = (
+            b'{"model":"qwen3:4b","prompt":"a","options":{"num_predict":%s}}' % repr(value).encode()
+        )
+        answer = await ask(sim, "POST", "/api/generate", body)
+        assert answer.status == 200
+        last = loads(answer.body.splitlines()[-1])
+        assert (last["eval_count"], last["done_reason"]) == (3, "stop")
+
+
 @pytest.mark.parametrize(
     ("body", "model"),
     [
@@ -88,6 +100,10 @@ def test_json_is_read_as_go_reads_it(body: bytes, model: str) -> None:
         (b"[1 2]", "invalid character '2' after array element"),
         (b"tru", "unexpected EOF"),
         (b"\x1f\x8b", "invalid character '\\x1f' looking for beginning of value"),
+        (
+            b'{"a":1e999}',
+            "json: cannot unmarshal number 1e999 into Go value of type float64",
+        ),
     ],
 )
 def test_json_errors_are_go_errors(body: bytes, message: str) -> None:
