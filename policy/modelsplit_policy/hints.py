@@ -5,6 +5,7 @@ So it says whom to ask where that is not whom it asks by itself; an empty text m
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -14,15 +15,29 @@ _ASK: Final = "curl -m 5 http://{}/api/version"
 _USUAL: Final = frozenset({"127.0.0.1:11434", "localhost:11434"})
 
 
+class Absence(Enum):
+    """How an Ollama is not there: nobody answers, it hangs, or what answers is none."""
+
+    GONE = auto()
+    HANGS = auto()
+    OTHER = auto()
+
+
 class OllamaSteps(NamedTuple):
     """What to type about one Ollama.
 
-    ``start``: nobody listens there; ``look``: it broke off; ``restart``: it hangs.
+    ``start``: nobody listens there; ``look``: it broke off; ``restart``: it hangs; ``ask``: who
+    listens there?
     """
 
     start: str
     look: str
     restart: str
+    ask: str
+
+    def against(self, absence: Absence) -> str:
+        steps = {Absence.HANGS: self.restart, Absence.OTHER: self.ask}
+        return steps.get(absence, self.start)
 
 
 # Where systemd is known to run it.
@@ -30,7 +45,18 @@ UNIT: Final = OllamaSteps(
     start="systemctl status ollama",
     look="systemctl status ollama",
     restart="systemctl restart ollama",
+    ask=_ASK.format("127.0.0.1:11434"),
 )
+
+
+def not_there(upstream: str, absence: Absence, error: str, of_host: str = "") -> str:
+    """That the Ollama at this URL is not there, in words.
+
+    ``error``: what was seen instead; ``of_host``: whose it is, where there are several.
+    """
+    if absence is Absence.OTHER:
+        return f"what listens at {upstream}{of_host} does not answer as Ollama does ({error})"
+    return f"Ollama{of_host} at {upstream} is not answering ({error})"
 
 
 def asking(command: str, admin: str) -> str:
@@ -54,10 +80,11 @@ def ollama_steps(authority: str, *, is_here: bool, has_unit: bool) -> OllamaStep
         return UNIT
     ask = _ASK.format(authority)
     where = "" if authority in _USUAL else f"OLLAMA_HOST={authority} "
-    return OllamaSteps(start=f"{where}ollama serve" if is_here else ask, look=ask, restart=ask)
+    start = f"{where}ollama serve" if is_here else ask
+    return OllamaSteps(start=start, look=ask, restart=ask, ask=ask)
 
 
 def ollamas_steps(admin: str = "") -> OllamaSteps:
     """The same of several of them. ``admin``: as for ``asking``."""
     ask = asking("modelsplit host list", admin)
-    return OllamaSteps(ask, ask, ask)
+    return OllamaSteps(ask, ask, ask, ask)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from modelsplit_policy.failures import ErrorCode, Reason
 from modelsplit_policy.health import AWAY, SEVERITY, Level, Signal
-from modelsplit_policy.hints import UNIT, OllamaSteps, asking, pulling
+from modelsplit_policy.hints import UNIT, Absence, OllamaSteps, asking, not_there, pulling
 from modelsplit_policy.vocabulary import Role
 
 if TYPE_CHECKING:
@@ -167,7 +167,8 @@ class Keyless(NamedTuple):
 class Facts:
     """What is known. Errors are in words, empty where there is none.
 
-    ``steps``: what to type about Ollama. ``unanswered``: who leaves an open question of the probe
+    ``absence``: how Ollama is not there, where ``upstream_up`` is False. ``steps``: what to type
+    about it. ``unanswered``: who leaves an open question of the probe
     unanswered, in words, and for how long. ``away_s``: for how long Ollama has not answered, where
     ``upstream_up`` is False, and ``away_failed``: the calls that have failed since. ``unbegun``
     None: no call waits for its answer to begin. ``returned``: since when Ollama answers again,
@@ -188,7 +189,7 @@ class Facts:
     upstream: str = ""
     upstream_up: bool | None = True
     upstream_error: str = ""
-    upstream_hangs: bool = False
+    absence: Absence = Absence.GONE
     steps: OllamaSteps = UNIT
     unanswered: tuple[tuple[str, float], ...] = ()
     unbegun: Unbegun | None = None
@@ -276,9 +277,8 @@ def _causes(facts: Facts) -> Iterator[Cause]:
         text = f"it drains: {count} being answered, new ones are refused"
         yield Cause(Level.CRITICAL, text, running)
     if facts.upstream_up is False:
-        text = f"Ollama at {facts.upstream} is not answering ({facts.upstream_error})"
-        step = facts.steps.restart if facts.upstream_hangs else facts.steps.start
-        yield Cause(Level.CRITICAL, text, step)
+        text = not_there(facts.upstream, facts.absence, facts.upstream_error)
+        yield Cause(Level.CRITICAL, text, facts.steps.against(facts.absence))
     if facts.hosts_shut:
         text = f"no host takes calls: {', '.join(facts.hosts_shut)}"
         yield Cause(Level.CRITICAL, text, asking("modelsplit host list", facts.asked_at))

@@ -8,6 +8,7 @@ import pytest
 
 from modelsplit_policy.failures import ERRORS, ErrorCode, Reason
 from modelsplit_policy.health import Level, Signal, Trouble
+from modelsplit_policy.hints import Absence
 from modelsplit_policy.verdict import (
     Facts,
     Keyless,
@@ -232,7 +233,16 @@ def test_the_worst_is_told_first_and_all_are_told() -> None:
 
 def test_one_that_hangs_is_to_be_restarted() -> None:
     facts = replace(WELL, upstream_up=False, upstream_error="no answer within 5 s")
-    assert judge(replace(facts, upstream_hangs=True)).step == "systemctl restart ollama"
+    assert judge(replace(facts, absence=Absence.HANGS)).step == "systemctl restart ollama"
+
+
+def test_where_something_else_answers_nobody_is_told_to_start_ollama_there() -> None:
+    facts = replace(WELL, upstream_up=False, upstream_error="it answered 404")
+    found = judge(replace(facts, absence=Absence.OTHER))
+    assert found.cause == (
+        "what listens at http://ollama:11434 does not answer as Ollama does (it answered 404)"
+    )
+    assert found.step == "curl -m 5 http://127.0.0.1:11434/api/version"
 
 
 def test_that_trouble_is_over_is_told_with_what_it_cost() -> None:
@@ -281,7 +291,7 @@ def test_a_question_left_open_is_told_before_it_is_given_up() -> None:
 
 
 AWAY_FACTS = replace(
-    WELL, upstream_up=False, upstream_error="no answer within 5 s", upstream_hangs=True
+    WELL, upstream_up=False, upstream_error="no answer within 5 s", absence=Absence.HANGS
 )
 
 

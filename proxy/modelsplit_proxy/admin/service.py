@@ -254,7 +254,7 @@ class Service:
             upstream=f"http://{parts.target.authority}",
             upstream_up=parts.probe.up,
             upstream_error=parts.probe.error or "",
-            upstream_hangs=parts.probe.mute_since is not None,
+            absence=parts.probe.absence,
             steps=ollamas_steps(asked_at) if parts.policy.hosts else parts.target.steps,
             unanswered=parts.probe.unanswered,
             unbegun=self._unbegun(),

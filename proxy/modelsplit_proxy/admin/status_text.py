@@ -63,7 +63,7 @@ def _upstream(upstream: dict[str, Any]) -> str:
         True: f"Ollama {upstream['version']} at {upstream['address']}",
         None: f"Ollama at {upstream['address']} has not been asked yet",
     }
-    away = f"Ollama at {upstream['address']} is not answering: {upstream['error']}"
+    away = f"no Ollama answers at {upstream['address']}: {upstream['error']}"
     return known.get(upstream["up"], away)
 
 

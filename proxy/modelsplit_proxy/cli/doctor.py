@@ -85,7 +85,7 @@ CHECKS: Final = (
 # What the proxy's own verdict says of what a check finds itself, with the command that mends it.
 _SAID_OF: Final = MappingProxyType(
     {
-        "Ollama": ("Ollama at ",),
+        "Ollama": ("Ollama at ", "what listens at "),
         "models": (" is not installed", " is installed"),
         "fleet": ("no host takes calls", "host "),
         "state": ("the state file: ",),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
+from modelsplit_policy.hints import Absence
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Provider
 from modelsplit_proxy.runtime.parts import parts
@@ -137,6 +138,11 @@ class FleetProbe:
         )
 
     @property
+    def absence(self) -> Absence:
+        """How they are not there, where none is."""
+        return Absence.GONE if self.mute_since is None else Absence.HANGS
+
+    @property
     def away_since(self) -> float | None:
         """Since when none of them is there."""
         since = [probe.away_since for _, probe in self._hosts]
@@ -161,8 +167,12 @@ class FleetProbe:
 
 def _away(name: str, probe: UpstreamProbe) -> str:
     """What is wrong with a host, in words. One that hangs is to be restarted; one away is not."""
-    what = "does not answer" if probe.mute_since is None else "takes calls and answers none"
-    return f"{name} {what} ({probe.error})"
+    what = {
+        Absence.GONE: "does not answer",
+        Absence.HANGS: "takes calls and answers none",
+        Absence.OTHER: "does not answer as Ollama does",
+    }
+    return f"{name} {what[probe.absence]} ({probe.error})"
 
 
 class FleetLoadedModels:

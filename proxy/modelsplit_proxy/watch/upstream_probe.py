@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import orjson
 
+from modelsplit_policy.hints import Absence, not_there
 from modelsplit_policy.verdict import UNANSWERED_S
 from modelsplit_proxy.http.fetch import fetch
 from modelsplit_proxy.http.upstream import Fault, UpstreamError
@@ -76,6 +77,7 @@ class UpstreamProbe:
         self.away: tuple[str, ...] = ()
         self.shut: tuple[str, ...] = ()
         self._away = False
+        self._is_other = False
         self._sooner = asyncio.Event()
         # Somebody looks: it is asked at once.
         self._looked_at = False
@@ -94,7 +96,7 @@ class UpstreamProbe:
     def call_failed(self, error: UpstreamError) -> None:
         """A call could not connect: known here at once, and asked again soon."""
         self._suspect()
-        self._away = error.fault in _NOBODY
+        self._away, self._is_other = error.fault in _NOBODY, False
         mute_since = None if self._away else self.mute_since
         self._note(up=False, version=None, error=str(error), mute_since=mute_since)
         self._sooner.set()
@@ -103,6 +105,13 @@ class UpstreamProbe:
         """Something looks as if it had gone away: ask soon."""
         self._suspect()
         self._sooner.set()
+
+    @property
+    def absence(self) -> Absence:
+        """How it is not there, where ``up`` is False."""
+        if self.mute_since is not None:
+            return Absence.HANGS
+        return Absence.OTHER if self._is_other else Absence.GONE
 
     @property
     def unanswered(self) -> tuple[tuple[str, float], ...]:
@@ -179,6 +188,7 @@ class UpstreamProbe:
                 self._listener.mute()
         except UpstreamError as failed:
             mute_since = since if failed.fault is Fault.CONNECT_TIMEOUT else None
+            self._is_other = failed.fault is Fault.PROTOCOL
             self._note(up=False, version=None, error=str(failed), mute_since=mute_since)
             self._away = failed.fault in _NOBODY
             if self._listener is not None:
@@ -206,20 +216,19 @@ class UpstreamProbe:
         elif changed:
             logger.warning(
                 # Whether calls fail for that, wait or go to another host is not known here.
-                "Ollama%s at http://%s is not answering (%s). %s",
-                self._of_host,
-                self._target.authority,
-                error,
-                self._step(hangs=mute_since is not None),
+                "%s. %s",
+                not_there(
+                    f"http://{self._target.authority}", self.absence, error or "", self._of_host
+                ),
+                self._step(),
             )
 
-    def _step(self, *, hangs: bool) -> str:
-        target = self._target
-        if not hangs:
-            return f"Is it running? try `{target.steps.start}`"
-        if target.has_unit:
-            return f"It hangs: try `{target.steps.restart}`"
-        return f"It hangs: restart it; `{target.steps.restart}` tells when it answers"
+    def _step(self) -> str:
+        step = self._target.steps.against(self.absence)
+        if self.absence is Absence.HANGS and not self._target.has_unit:
+            return f"It hangs: restart it; `{step}` tells when it answers"
+        question = {Absence.HANGS: "It hangs:", Absence.OTHER: "Is --upstream an Ollama?"}
+        return f"{question.get(self.absence, 'Is it running?')} try `{step}`"
 
     def _suspect(self) -> None:
         if self._suspected is None:

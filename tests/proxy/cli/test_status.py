@@ -62,8 +62,8 @@ async def test_an_absent_ollama_is_degraded_and_said_so(capsys: pytest.CaptureFi
         code, text = await shown(up, capsys)
         await up.sim.start()
     assert code == 1
-    assert text.startswith("CRITICAL  Ollama at http://127.0.0.1:")
-    assert " is not answering: connection refused\n" in text
+    where = f"http://127.0.0.1:{up.sim.port}"
+    assert text.startswith(f"CRITICAL  no Ollama answers at {where}: connection refused\n")
     assert f"\nnext     OLLAMA_HOST=127.0.0.1:{up.sim.port} ollama serve\n" in text
 
 

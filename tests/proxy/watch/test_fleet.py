@@ -13,6 +13,7 @@ import pytest
 
 from modelsplit_policy.breaker import BreakerRules, Breakers
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.hints import Absence
 from modelsplit_policy.host_rules import EVERYTHING
 from modelsplit_policy.vocabulary import Host, Provider
 from modelsplit_proxy.limits.breakers import BreakerKeeper
@@ -81,6 +82,7 @@ def host(name: str, **more: Any) -> UpstreamHost:
     probe = SimpleNamespace(**{key: values[key] for key in ("up", "version", "error")})
     for key in ("mute_since", "away_since", "unanswered"):
         setattr(probe, key, values[key])
+    probe.absence = Absence.GONE if values["mute_since"] is None else Absence.HANGS
     probe.look = values["watch"].look
     return UpstreamHost(
         Host(name),
@@ -155,10 +157,10 @@ def test_the_fleet_is_shut_where_whom_nobody_drained_is_away(
 
 
 def test_the_fleet_hangs_where_all_of_it_does() -> None:
-    assert FleetProbe([host("a", mute_since=3.0), host("b")], nobody).mute_since is None
-    assert (
-        FleetProbe([host("a", mute_since=3.0), host("b", mute_since=5.0)], nobody).mute_since == 5.0
-    )
+    one = FleetProbe([host("a", mute_since=3.0), host("b")], nobody)
+    assert (one.mute_since, one.absence) == (None, Absence.GONE)
+    both = FleetProbe([host("a", mute_since=3.0), host("b", mute_since=5.0)], nobody)
+    assert (both.mute_since, both.absence) == (5.0, Absence.HANGS)
 
 
 async def test_a_model_is_loaded_where_one_host_has_it() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from modelsplit_policy.hints import Absence
 from modelsplit_proxy.http.upstream import Fault, UpstreamError, UpstreamTarget
 from modelsplit_proxy.http.upstream_pool import UpstreamPool
 from modelsplit_proxy.watch import upstream_probe
@@ -90,18 +91,24 @@ async def test_of_one_of_several_hosts_it_is_told_with_its_name(
     ],
     ids=["500", "list", "cut", "text", "ssh"],
 )
-async def test_something_else_listens_there(answer: bytes) -> None:
+async def test_something_else_listens_there(
+    answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    with probe(server.sockets[0].getsockname()[1]) as asked:
-        await asked.ask()
-        assert (asked.up, asked.version) == (False, None)
-        assert asked.error
-    server.close()
+    async with server:
+        with probe(server.sockets[0].getsockname()[1]) as asked:
+            await asked.ask()
+            assert (asked.up, asked.version, asked.absence) == (False, None, Absence.OTHER)
+            assert asked.error
+    [told] = [entry.getMessage() for entry in caplog.records]
+    # Nobody can start an Ollama where somebody else listens.
+    assert " does not answer as Ollama does (" in told
+    assert "). Is --upstream an Ollama? try `curl -m 5 http://127.0.0.1:" in told
 
 
 async def test_it_goes_on_asking() -> None:
