@@ -81,7 +81,8 @@ def ollama_steps(authority: str, *, is_here: bool, has_unit: bool) -> OllamaStep
     ask = _ASK.format(authority)
     where = "" if authority in _USUAL else f"OLLAMA_HOST={authority} "
     start = f"{where}ollama serve" if is_here else ask
-    return OllamaSteps(start=start, look=ask, restart=ask, ask=ask)
+    restart = f"{ask}   # answers once Ollama is restarted"
+    return OllamaSteps(start, look=ask, restart=restart, ask=ask)
 
 
 def ollamas_steps(admin: str = "") -> OllamaSteps:

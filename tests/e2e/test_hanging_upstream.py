@@ -128,8 +128,8 @@ async def test_who_waits_in_line_is_told_that_it_hangs(monkeypatch: pytest.Monke
             assert "it hangs; restart it; retry in" in answer.json["error"]
             async with up.admin() as admin:
                 health = (await admin.request("GET", "/healthz")).json
-            step = f"curl -m 5 http://{up.app.target.authority}/api/version"
-            assert health["health"]["next"] == step
+            ask_it = f"curl -m 5 http://{up.app.target.authority}/api/version"
+            assert health["health"]["next"] == f"{ask_it}   # answers once Ollama is restarted"
             upstream.go_on()
             assert (await runs.answer()).status == 200
 

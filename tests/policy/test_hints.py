@@ -23,10 +23,11 @@ def test_a_unit_is_named_only_where_there_is_one() -> None:
     assert ollama_steps("127.0.0.1:11434", is_here=True, has_unit=True) == UNIT
     here = ollama_steps("127.0.0.1:11434", is_here=True, has_unit=False)
     assert here.start == "ollama serve"
-    assert here.look == here.restart == "curl -m 5 http://127.0.0.1:11434/api/version"
+    assert here.look == here.ask == "curl -m 5 http://127.0.0.1:11434/api/version"
+    assert here.restart == f"{here.ask}   # answers once Ollama is restarted"
     assert ollama_steps("[::1]:9", is_here=True, has_unit=False).start == (
         "OLLAMA_HOST=[::1]:9 ollama serve"
     )
     away = ollama_steps("gpu:11434", is_here=False, has_unit=False)
-    assert set(away) == {"curl -m 5 http://gpu:11434/api/version"}
+    assert away.start == away.look == away.ask == "curl -m 5 http://gpu:11434/api/version"
     assert set(ollamas_steps()) == {"modelsplit host list"}

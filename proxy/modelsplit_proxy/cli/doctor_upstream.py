@@ -56,8 +56,7 @@ def presence(look: Look) -> Iterator[Finding | Unseen]:
     steps = ollama_steps(str(upstream), is_here=is_here(upstream), has_unit=is_unit)
     if look.hangs:
         cause = f"Ollama at http://{upstream} takes connections and does not answer: it hangs"
-        restart = f"sudo {steps.restart}" if is_unit else f"{steps.restart}   # until it answers"
-        yield Finding("Ollama", cause, restart)
+        yield Finding("Ollama", cause, f"sudo {steps.restart}" if is_unit else steps.restart)
         return
     if look.version is None:
         start = "sudo systemctl start ollama" if is_unit else steps.start

@@ -224,11 +224,11 @@ class UpstreamProbe:
             )
 
     def _step(self) -> str:
-        step = self._target.steps.against(self.absence)
+        steps = self._target.steps
         if self.absence is Absence.HANGS and not self._target.has_unit:
-            return f"It hangs: restart it; `{step}` tells when it answers"
+            return f"It hangs: restart it; `{steps.ask}` tells when it answers"
         question = {Absence.HANGS: "It hangs:", Absence.OTHER: "Is --upstream an Ollama?"}
-        return f"{question.get(self.absence, 'Is it running?')} try `{step}`"
+        return f"{question.get(self.absence, 'Is it running?')} try `{steps.against(self.absence)}`"
 
     def _suspect(self) -> None:
         if self._suspected is None:

@@ -62,7 +62,7 @@ def test_one_that_hangs_is_started_anew(tmp_path: Path) -> None:
     [found] = doctor_upstream.presence(hung)
     assert found == Finding("Ollama", cause, "sudo systemctl restart ollama")
     [found] = doctor_upstream.presence(look(tmp_path, version=None, hangs=True))
-    step = "curl -m 5 http://127.0.0.1:11434/api/version   # until it answers"
+    step = "curl -m 5 http://127.0.0.1:11434/api/version   # answers once Ollama is restarted"
     assert found == Finding("Ollama", cause, step)
 
 
