@@ -46,15 +46,16 @@ if TYPE_CHECKING:
 _WIDTH: Final = 80
 _OLLAMA: Final = "Ollama does not answer"
 _RUNNING: Final = "modelsplit does not answer"
+_POLICY: Final = "the policy cannot be read"
 _SERVICE: Final = "service"
 
 
 class Check(NamedTuple):
-    """One subject. ``needs``: who must answer for it, in the words that say that nobody does."""
+    """One subject. ``needs``: what must be there for it, each in words that say that it is not."""
 
     name: str
     look: Callable[[Look], Iterator[Finding | Unseen]]
-    needs: str = ""
+    needs: tuple[str, ...] = ()
 
 
 # What is looked at, in the order in which it is told.
@@ -62,25 +63,25 @@ CHECKS: Final = (
     Check("SQLite", doctor_machine.sqlite),
     Check("policy", doctor_machine.policy),
     Check("Ollama", doctor_upstream.presence),
-    Check("fleet", doctor_hosts.hosts),
+    Check("fleet", doctor_hosts.hosts, (_POLICY,)),
     Check("loop", doctor_upstream.address),
     Check("ports", doctor_network.ports),
-    Check("models", doctor_upstream.models, _OLLAMA),
-    Check("memory", doctor_upstream.memory, _OLLAMA),
-    Check("parallel", doctor_upstream.parallel, _OLLAMA),
-    Check("keep-alive", doctor_upstream.keep_alive, _OLLAMA),
-    Check("loads", doctor_running.loads, _RUNNING),
+    Check("models", doctor_upstream.models, (_OLLAMA, _POLICY)),
+    Check("memory", doctor_upstream.memory, (_OLLAMA,)),
+    Check("parallel", doctor_upstream.parallel, (_OLLAMA, _POLICY)),
+    Check("keep-alive", doctor_upstream.keep_alive, (_OLLAMA,)),
+    Check("loads", doctor_running.loads, (_RUNNING,)),
     Check("state", doctor_machine.state),
     Check("state file", doctor_machine.schema),
     Check("clock", doctor_machine.clock),
-    Check("hosts", doctor_running.denied, _RUNNING),
+    Check("hosts", doctor_running.denied, (_RUNNING,)),
     Check("direct", doctor_network.direct),
     Check("filter", doctor_network.filters),
-    Check("cloud", doctor_cloud.clouds),
+    Check("cloud", doctor_cloud.clouds, (_POLICY,)),
     Check("certificates", doctor_network.certificates),
     Check("unit", doctor_running.unit),
     Check("shared", doctor_running.shared),
-    Check(_SERVICE, doctor_running.verdict, _RUNNING),
+    Check(_SERVICE, doctor_running.verdict, (_RUNNING,)),
 )
 # What the proxy's own verdict says of what a check finds itself, with the command that mends it.
 _SAID_OF: Final = MappingProxyType(
@@ -160,10 +161,15 @@ def examine(look: Look, source: str) -> Report:
     told: list[Finding | Unseen] = []
     fine = []
     skipped: dict[str, list[str]] = {}
-    missing = {_OLLAMA: not doctor_upstream.is_there(look), _RUNNING: look.stats is None}
+    absent = {
+        _OLLAMA: not doctor_upstream.is_there(look),
+        _RUNNING: look.stats is None,
+        _POLICY: look.policy is None,
+    }
     for name, check, needs in CHECKS:
-        if missing.get(needs):
-            skipped.setdefault(needs, []).append(name)
+        missing = next((need for need in needs if absent[need]), None)
+        if missing is not None:
+            skipped.setdefault(missing, []).append(name)
             continue
         found = [*check(look)]
         told += found

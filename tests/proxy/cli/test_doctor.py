@@ -53,6 +53,16 @@ def test_where_no_modelsplit_runs_it_says_how_to_start_it_as_this_was_called(
     ]
 
 
+def test_what_hangs_on_a_policy_that_cannot_be_read_is_not_called_fine(tmp_path: Path) -> None:
+    broken = tmp_path / "mine.json"
+    broken.write_text("{")
+    here = look(tmp_path, settings={"policy": broken}, policy=None)
+    table(here.proc)
+    told = examine(here, "unreadable")
+    assert [finding.check for finding in told.findings] == ["policy"]
+    assert told.skipped["the policy cannot be read"] == ["fleet", "models", "parallel", "cloud"]
+
+
 def test_a_finding_is_shown_with_the_command_that_mends_it() -> None:
     unseen = (Unseen("ports", "no table"),)
     assert [*report((FOUND,), unseen).lines()] == [
