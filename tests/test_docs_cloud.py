@@ -87,7 +87,9 @@ def test_ollamas_fields_are_all_there() -> None:
 UNKNOWN: Final = [(table, at, build) for table in TABLES for at, build in table.builders]
 
 
-@pytest.mark.parametrize(("table", "at", "build"), UNKNOWN, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("table", "at", "build"), UNKNOWN, ids=[f"{table.title}: {at}" for table, at, _ in UNKNOWN]
+)
 @pytest.mark.parametrize("name", ["surprise", "SURPRISE"])
 def test_a_field_that_nobody_knows_is_named(
     table: Table, at: str, build: Builder, name: str

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from unittest.mock import sentinel
 
 import pytest
 from hypothesis import given
@@ -290,7 +291,7 @@ def test_embeddings_have_no_tokens_to_bound(label: str) -> None:
 GIVEN = Shape(num_predict=512)
 MOST = Shape(max_num_predict=2048)
 BOTH = Shape(num_predict=512, max_num_predict=2048)
-LEFT = object()
+LEFT = sentinel.left_as_it_is
 
 
 @pytest.mark.parametrize(
