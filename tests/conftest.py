@@ -14,10 +14,13 @@ import uvloop
 from support import patience, tools
 from support.fake_time import FakeTimeLoop, FlowingTimeLoop
 from support.hanging import guarded
+from support.workers import ByFile
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator, Mapping
+
+    from xdist.remote import Producer
 
 # A busy machine makes an example slow, not wrong; and a run that fails must fail again.
 hypothesis.settings.register_profile(
@@ -69,6 +72,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests that need the programs in tests/tools.txt too; a missing one fails",
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFile:
+    return ByFile(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

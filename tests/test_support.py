@@ -20,6 +20,7 @@ from support import patience
 from support.fake_time import fake_time, passes
 from support.hanging import guarded
 from support.hooks import Hook
+from support.workers import scope_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -228,3 +229,11 @@ def test_no_garbage_is_collected_under_a_hook() -> None:
     gc.collect()
     assert gone() is None
     del kept
+
+
+# Which process runs what, where several share a run.
+
+
+def test_what_is_dear_is_made_in_one_process() -> None:
+    assert scope_of("tests/policy/test_roles.py::test_a") == "tests/policy/test_roles.py"
+    assert scope_of("tests/clients/test_page.py::test_a[x::y]") == "tests/clients/"
