@@ -73,7 +73,8 @@ def find_policy(flag: Path | None, environ: Mapping[str, str]) -> Path | None:
     """
     named = environ.get("MODELSPLIT_POLICY")
     if flag is not None:
-        return existing(flag, "--policy")
+        # Who has read all settings has what the variable says as well.
+        return existing(flag, "--policy or $MODELSPLIT_POLICY")
     if named:
         return existing(Path(named), "$MODELSPLIT_POLICY")
     return usual_place.find(environ, FILE_NAME, ETC)

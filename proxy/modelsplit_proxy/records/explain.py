@@ -230,7 +230,8 @@ def _stood_in_line(attempt: Mapping[str, Any]) -> bool:
 
 def _who(crowd: Mapping[str, Any], *, is_in_line: bool = False) -> Iterator[str]:
     """Who ran and who waited; where the call ``is_in_line`` it is one of them."""
-    yield f"{'':{_NAME}} {'':10}  ran: {_counts(crowd['running'])} ({_counts(crowd['models'])})"
+    models = f" ({_counts(crowd['models'])})" if crowd["models"] else ""
+    yield f"{'':{_NAME}} {'':10}  ran: {_counts(crowd['running'])}{models}"
     if crowd["waiting"]:
         waiting = f"{_counts(crowd['waiting'])} (of its role: {_counts(crowd['line'])})"
         own = ", this call among them" * is_in_line

@@ -37,7 +37,10 @@ from modelsplit_proxy.cli.main import run
         (["--workload", "swap", "--advise", "--minutes", "0"], "--minutes 0 is not above 0"),
         (["--workload", "swap", "--advise", "--against", "direct"], "--against is not used"),
         (["--trace", "no.jsonl", "--load", "2"], "--load goes with --workload"),
-        (["--workload", "swap", "--policy", "no.json"], "no such file, but --policy names it"),
+        (
+            ["--workload", "swap", "--policy", "no.json"],
+            "no such file, but --policy or $MODELSPLIT_POLICY names it",
+        ),
         (["--workload", "swap", "--against", "no.json"], "no such file, but --against names it"),
     ],
 )

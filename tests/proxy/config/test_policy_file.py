@@ -100,9 +100,9 @@ def test_etc_is_where_the_package_says() -> None:
     assert Path("/etc/modelsplit/model-policy.json") == policy_file.ETC
 
 
-@pytest.mark.parametrize("by", ["--policy", "$MODELSPLIT_POLICY"])
+@pytest.mark.parametrize("by", ["--policy or $MODELSPLIT_POLICY", "$MODELSPLIT_POLICY"])
 def test_a_named_file_that_is_not_there_is_an_error(file: Path, by: str) -> None:
-    flag, environ = (file, {}) if by == "--policy" else (None, {"MODELSPLIT_POLICY": str(file)})
+    flag, environ = (file, {}) if by.startswith("--") else (None, {"MODELSPLIT_POLICY": str(file)})
     with pytest.raises(PolicyFileError) as refused:
         find_policy(flag, environ)
     assert str(refused.value) == (

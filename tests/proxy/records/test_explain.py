@@ -121,6 +121,13 @@ def test_a_call_that_waited_for_ollama_rather_than_for_others_says_so() -> None:
     assert "got a seat after 0.500 s in line, for 0.420 s of which Ollama did not answer" in text
 
 
+def test_where_nobody_ran_there_is_no_model_either() -> None:
+    record = answered()
+    [attempt] = record.attempts
+    attempt.crowd = Crowd(Hold.AWAY, {}, {}, {}, {})
+    assert "  ran: nobody\n" in told(record)
+
+
 def test_a_call_that_could_not_connect_was_not_sent() -> None:
     assert "0.000 s  connecting to the upstream\n" in told(fallen_back())
 
