@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from modelsplit_proxy.config.settings import OPTIONS, read_settings
@@ -65,19 +66,24 @@ def add(commands: Any, command: Command, dest: str = "verb") -> None:
     )
     # Whose usage is told where an argument is unknown.
     parser.set_defaults(parser=parser)
-    if command.run is not None:
-        parser.set_defaults(run=command.run)
+    parser.set_defaults(run=command.run or partial(_want_a_verb, command))
     for argument in command.arguments:
         parser.add_argument(*argument.names, **argument.options)
     for option in OPTIONS:
         if option.name in command.settings:
             _add_setting(parser, option)
     if command.verbs:
-        needed = command.run is None
-        word = dest.upper() if needed else f"[{dest.upper()}]"
-        verbs = parser.add_subparsers(dest=dest, metavar=word, required=needed)
+        word = dest.upper() if command.run is None else f"[{dest.upper()}]"
+        verbs = parser.add_subparsers(dest=dest, metavar=word)
         for verb in command.verbs:
             add(verbs, verb)
+
+
+def _want_a_verb(command: Command, args: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Name those that there are, and end with wrong usage."""
+    del environ
+    parser: argparse.ArgumentParser = args.parser
+    parser.error(f"which one? {', '.join(verb.name for verb in command.verbs)}")
 
 
 class _Formatter(argparse.HelpFormatter):

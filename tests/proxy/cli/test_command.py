@@ -52,11 +52,13 @@ def test_a_command_that_does_something_itself_may_have_a_verb_as_well(
     assert "[VERB] ..." in capsys.readouterr().out
 
 
-def test_a_command_with_verbs_wants_one(capsys: pytest.CaptureFixture[str]) -> None:
-    verb = Command("new", "h", "d", nothing)
-    with pytest.raises(SystemExit):
-        parsed(Command("keys", "h", "d", verbs=(verb,)))
-    assert "VERB" in capsys.readouterr().err
+def test_a_command_with_verbs_wants_one_and_names_them(capsys: pytest.CaptureFixture[str]) -> None:
+    verbs = tuple(Command(name, "h", "d", nothing) for name in ("new", "old"))
+    args = parsed(Command("keys", "h", "d", verbs=verbs))
+    with pytest.raises(SystemExit) as ended:
+        args.run(args, {})
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith("keys: error: which one? new, old\n")
 
 
 def test_settings_come_from_flags_then_from_the_environment() -> None:
