@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
-import uvloop
 
 from support import patience, tools
 from support.fake_time import FakeTimeLoop, FlowingTimeLoop
-from support.hanging import guarded
+from support.hanging import Loop, guarded
 from support.workers import ByFile
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def pytest_asyncio_loop_factories(
         return {"fake time": FakeTimeLoop}
     if item.get_closest_marker("flowing_time"):
         return {"flowing time": FlowingTimeLoop}
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": Loop}
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ import pytest
 from modelsplit_proxy import cli
 from support import patience
 from support.fake_time import fake_time, passes
-from support.hanging import guarded
+from support.hanging import Loop, guarded
 from support.hooks import Hook
 from support.workers import scope_of
 
@@ -102,6 +102,15 @@ async def test_one_that_is_cancelled_by_another_is_cancelled() -> None:
 
     with pytest.raises(asyncio.CancelledError):
         await guarded(cancelled)()
+
+
+def test_a_loop_ends_and_tells_what_is_left_open() -> None:
+    loop = Loop()
+    left_open = loop.run_until_complete(asyncio.start_server(lambda *_: None, "127.0.0.1", 0))
+    with pytest.raises(ResourceWarning, match="unclosed"):
+        loop.close()
+    assert loop.is_closed()
+    del left_open
 
 
 @pytest.mark.flowing_time

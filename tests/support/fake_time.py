@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, TypeVarTuple, Unpack
 
 import uvloop
 
+from support.hanging import Loop
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextvars import Context
@@ -36,7 +38,7 @@ _PAUSE_S = 0.003
 _TURNS = 10
 
 
-class FakeTimeLoop(uvloop.Loop):
+class FakeTimeLoop(Loop):
     """uvloop with timers of its own."""
 
     def __init__(self) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import uvloop
@@ -18,6 +19,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
 HANGS_AFTER_S = 240.0
+
+
+class Loop(uvloop.Loop):
+    """uvloop, that ends also where something is left open, as a test that fails leaves it.
+
+    It warns of that while it closes its handles. Where warnings are errors the handle then stays
+    open, and closing waits for it for ever; so here it warns once all is closed.
+    """
+
+    def close(self) -> None:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            super().close()
+        for warning in told:
+            warnings.warn(warning.message, stacklevel=2)
+
 
 P = ParamSpec("P")
 T = TypeVar("T")
