@@ -593,7 +593,7 @@ async def test_a_request_in_small_chunks_takes_no_more_work_than_its_bytes(
     assert took[8000] <= 6 * took[2000]
 
 
-# --- A success that is no answer --------------------------------------------------------------
+# --- What is no answer of Ollama's --------------------------------------------------------------
 
 EVENTS = "text/event-stream"
 LINES = "application/x-ndjson"
@@ -615,12 +615,17 @@ NO_ANSWERS = {
     "empty events": response(b"", content_type=EVENTS),
     "202 as lines": response(DONE, status="202 Accepted", content_type=LINES),
     "no chunk": OK + NDJSON + CHUNKED + b"\r\n0\r\n\r\n",
+    "a web server's 400": response(b"<html>HTTPS, please</html>", status="400 Bad Request"),
+    "a web server's 404": response(b"<html>no page</html>", status="404 Not Found"),
+    "a web server's 405": response(b"\n<!DOCTYPE html>", status="405 Method Not Allowed"),
+    "a web server's 501": response(b"<!DOCTYPE HTML>", status="501 Unsupported method"),
+    "another program's 404": response(b'{"detail":"Not Found"}', status="404 Not Found"),
 }
 GOOD = response(b'{"model":"qwen3:8b","response":"x","done":true}')
 
 
 @pytest.mark.parametrize("name", NO_ANSWERS)
-async def test_a_success_that_is_no_answer_is_replaced_by_the_fallbacks(name: str) -> None:
+async def test_what_is_no_answer_is_replaced_by_the_fallbacks(name: str) -> None:
     async with (
         raw_upstream(says(NO_ANSWERS[name], GOOD)) as upstream,
         in_front_of(upstream.port) as proxy,
@@ -637,7 +642,7 @@ async def test_a_success_that_is_no_answer_is_replaced_by_the_fallbacks(name: st
 
 
 @pytest.mark.parametrize("name", NO_ANSWERS)
-async def test_a_success_that_is_no_answer_is_told_where_there_is_no_fallback(name: str) -> None:
+async def test_what_is_no_answer_is_told_where_there_is_no_fallback(name: str) -> None:
     async with (
         raw_upstream(says(NO_ANSWERS[name])) as upstream,
         in_front_of(upstream.port) as proxy,

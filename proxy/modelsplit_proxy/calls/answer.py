@@ -143,6 +143,8 @@ class AnswerReader:
                 ours = self._not_installed(body)
                 after_s = failure.retry_after_s
                 return self.set_back(replace(ours, retry_after_s=after_s, retry=failure.retry))
+            if failure.reason is Reason.NO_ANSWER and head.status >= 400:
+                return self.set_back(failure)  # another program's words, and its status
             return self.set_back(failure, head, body)
         if self._early_headers is not None and self._early_headers.committed:
             return self._whole_in_stream(body)

@@ -58,6 +58,9 @@ def failure_of_status(
 
 
 def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Failure:
+    if provider is Provider.LOCAL and _is_nobodys_refusal(status, body):
+        text = f'Ollama answered {status} with something else than a JSON object with "error"'
+        return _no_answer(fitted(text, "is --upstream an Ollama?"), provider)
     message = _said(body)
     if status == 404 and _names_a_model(body):
         return Failure(
@@ -200,6 +203,17 @@ _CLIENT_CODES: Final = {
     413: ErrorCode.REQUEST_TOO_LARGE,
     429: ErrorCode.RATE_LIMITED,
 }
+
+
+def _is_nobodys_refusal(status: int, body: bytes) -> bool:
+    """Whether a 4xx or 501 is none of Ollama's: it explains itself in JSON, or in plain text.
+
+    What a web server in front of it may say in its place (a key, a size, a rate) is none such.
+    """
+    if status in _CLIENT_CODES or not (400 <= status < 500 or status == 501):
+        return False
+    fields = json_object(body)
+    return "error" not in fields if fields else body.lstrip().startswith(b"<")
 
 
 def _rejected(status: int, message: str) -> Failure:

@@ -83,6 +83,43 @@ def test_a_status_has_its_code_and_may_or_may_not_be_answered_for(
     assert (failure.code, failure.reason, is_cause(failure)) == (code, reason, fallback)
 
 
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 501])
+@pytest.mark.parametrize("body", [b"<html>", b" <!DOCTYPE html>", b'{"detail":"Not Found"}'])
+def test_a_refusal_of_another_program_is_no_refusal_of_the_request(
+    status: int, body: bytes
+) -> None:
+    """Its clients have done nothing wrong, and trying again may help."""
+    failure = of_status(status, body)
+    assert (failure.status, failure.code, failure.reason) == (502, "E_UPSTREAM_LOCAL", "no_answer")
+    assert failure.message == (
+        f'Ollama answered {status} with something else than a JSON object with "error"; is '
+        "--upstream an Ollama?"
+    )
+    assert is_cause(failure)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "provider"),
+    [
+        # Of a web server in front of an Ollama.
+        (401, b"<html>", Provider.LOCAL),
+        (403, b"<html>", Provider.LOCAL),
+        (413, b"<html>", Provider.LOCAL),
+        (429, b"<html>", Provider.LOCAL),
+        # Of a route that an older one does not have.
+        (404, b"404 page not found", Provider.LOCAL),
+        (405, b"", Provider.LOCAL),
+        (400, b'{"error":{}}', Provider.LOCAL),
+        # Of what Ollama asks in its cloud.
+        (400, b"<html>", Provider.CLOUD),
+    ],
+)
+def test_a_refusal_that_may_be_ollamas_is_one(
+    status: int, body: bytes, provider: Provider
+) -> None:
+    assert of_status(status, body, provider=provider).reason is Reason.UPSTREAM_REJECTED
+
+
 def test_only_busy_says_when_to_come_back() -> None:
     told = {s: of_status(s, b"").retry_after_s for s in (400, 404, 500, 503)}
     assert told == {400: None, 404: None, 500: None, 503: 2}
