@@ -1,16 +1,16 @@
-"""Why calls of the cloud would be refused as things stand: asked by nobody's call.
+"""Why calls of the cloud, and what budgets count, would be refused as things stand.
 
-The same is asked in the same order as of a call, and in the same words. Nothing is counted,
-nothing is sent. What only a call has (a key of a client's, a condition, a breaker's trial) has
-no part in it.
+Asked by nobody's call. The same is asked in the same order as of a call, and in the same
+words. Nothing is counted, nothing is sent. What only a call has (a key of a client's, a
+condition, a breaker's trial) has no part in it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import egress
-from modelsplit_policy.failures import Failure
+from modelsplit_policy.failures import ErrorCode, Failure
 from modelsplit_policy.model_names import canonical, runs_in_cloud
 from modelsplit_policy.roles import Providers, RouteRequest
 from modelsplit_policy.vocabulary import Provider, Role
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from modelsplit_proxy.limits.budgets import BudgetKeeper
     from modelsplit_proxy.providers.clouds import Clouds
     from modelsplit_proxy.watch.installed_models import InstalledModels
+
+# No reason to ask another model.
+_BUDGETS: Final = frozenset({ErrorCode.BUDGET_EXHAUSTED, ErrorCode.BUDGET_NOT_APPROVED})
 
 
 class CloudRefusals:
@@ -51,19 +54,27 @@ class CloudRefusals:
         await self._budget_keeper.look()
 
     def of(self, route: Route, names: frozenset[str] | None) -> Failure | None:
-        """What a call on this route is told now; None: it would be sent, or stays here.
+        """What a call on this route is told now; None: it would be sent.
 
         ``names``: canonical names of all that Ollama has; None: unknown.
         """
-        refused = [
-            self._before(route.role, candidate)
-            or self._budget_keeper.foresee(route.role, candidate)
+        refused = [self._of(route, candidate, names) for candidate in route.candidates]
+        first = refused[0]
+        if first is not None and first.code in _BUDGETS:
+            return first
+        return first if all(refused) else None
+
+    def _of(
+        self, route: Route, candidate: Candidate, names: frozenset[str] | None
+    ) -> Failure | None:
+        role, keeper = route.role, self._budget_keeper
+        if self._providers.of(candidate.model, role) is Provider.LOCAL:
+            return self._stored(candidate) or keeper.foresee(role, candidate, Provider.LOCAL)
+        return (
+            self._before(role, candidate)
+            or keeper.foresee(role, candidate, Provider.CLOUD)
             or self._unknown(route, candidate, names)
-            if self._providers.of(candidate.model, route.role) is Provider.CLOUD
-            else self._stored(candidate)
-            for candidate in route.candidates
-        ]
-        return refused[0] if all(refused) else None
+        )
 
     def of_role(self) -> Failure | None:
         """Why no approval helps the model of the role CLOUD; None: it has none, or one would."""

@@ -304,32 +304,39 @@ class BudgetKeeper:
 
     def unpriced(self, role: Role, candidate: Candidate) -> Failure | None:
         """Why no approval covers a call to this model of the cloud; None: its price is known."""
-        if self._at_most(role, candidate) is not None:
+        if self._at_most(role, candidate, Provider.CLOUD) is not None:
             return None
         return budget_text.price_unknown(self._names.canonical(candidate.model))
 
-    def foresee(self, role: Role, candidate: Candidate) -> Failure | None:
-        """Why a chat with this model of the cloud would be refused now; counts nothing.
+    def foresee(self, role: Role, candidate: Candidate, provider: Provider) -> Failure | None:
+        """Why a chat with this model would be refused now; counts nothing.
 
         It is one that bounds its answer by nothing. Others that count the same are not asked.
         """
-        if (refused := self._closed() or self.unpriced(role, candidate)) is not None:
+        model, most = (
+            self._names.canonical(candidate.model),
+            self._at_most(role, candidate, provider),
+        )
+        charge = Charge(model, role, provider, MOST_NANO if most is None else nano(most))
+        is_cloud, now = provider is Provider.CLOUD, self._time.now()
+        if not (is_cloud or self._budgets.enforced(charge)):
+            return None
+        refused = self._closed() or (self.unpriced(role, candidate) if is_cloud else None)
+        if refused is not None:
             return refused
-        model = self._names.canonical(candidate.model)
-        nano_usd = nano(self._at_most(role, candidate) or 0.0)
-        charge, now = Charge(model, role, Provider.CLOUD, nano_usd), self._time.now()
-        self.approved()  # with what others are known to have charged
-        denied = self._approvals.choose(now, nano_usd)
-        if isinstance(denied, Denied):
-            return self._not_approved(denied, charge)
+        if is_cloud:
+            self.approved()  # with what others are known to have charged
+            denied = self._approvals.choose(now, charge.nano_usd)
+            if isinstance(denied, Denied):
+                return self._not_approved(denied, charge)
         exhausted = self._budgets.check(now, charge)
         if exhausted is None:
             return None
         return budget_text.refusal(exhausted, self._time.read().wall, self.asked_at)
 
-    def _at_most(self, role: Role, candidate: Candidate) -> float | None:
+    def _at_most(self, role: Role, candidate: Candidate, provider: Provider) -> float | None:
         """What a short chat without bounds may cost, in US dollars; None: nobody knows."""
-        price = self._prices.of(self._names.canonical(candidate.model), Provider.CLOUD)
+        price = self._prices.of(self._names.canonical(candidate.model), provider)
         return self._estimates.usd(price, role, candidate, NO_FACTS, Fields(b"", {}), 0)
 
     def output_tokens(self, record: CallRecord, role: Role, model: str, fields: Fields) -> int:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from modelsplit_policy.config.model import BudgetPolicy
 
 _NOT_APPROVED: Final = "Cloud Not Approved"
-_APPROVE: Final = "modelsplit budget approve --usd {usd} --days 7 --reason WHY"
 _USUAL_USD: Final = 5
 _RESET: Final = "modelsplit budget reset --reason WHY"
 _MINUTE_S: Final = 60
@@ -126,7 +125,8 @@ def not_approved(denied: Denied, model: str, nano_usd: int, asked_at: str = "") 
         text = texts[denied.reason]
     failure = Failure(ErrorCode.BUDGET_NOT_APPROVED, denied.reason, text, _NOT_APPROVED)
     # One approval covers a call, and not what is left of several.
-    approve = _APPROVE.format(usd=max(_USUAL_USD, math.ceil(dollars(nano_usd))))
+    enough = max(_USUAL_USD, math.ceil(dollars(nano_usd)))
+    approve = f"modelsplit budget approve --usd {enough} --days 7 --reason WHY"
     return failure.and_then(f"approve with: {asking(approve, asked_at)}")
 
 

@@ -21,6 +21,11 @@ KEYLESS = cloud_policy("http://127.0.0.1:1")
 FULL = FREE | {"budgets": [{"name": "none", "calls": 0, "window": "1h", "provider": "CLOUD"}]}
 
 
+def none_of(model: str, **more: Any) -> dict[str, Any]:
+    """A policy whose budget has no room for one of this machine's models."""
+    return {"budgets": [{"name": "none", "calls": 0, "window": "1h", "models": [model]} | more]}
+
+
 async def both(up: Running, model: str, role: str) -> tuple[Any, Any]:
     """What the dry run says, and what a call is told."""
     query = urlencode({"model": model, "role": role})
@@ -43,6 +48,9 @@ async def both(up: Running, model: str, role: str) -> tuple[Any, Any]:
         ("cloud", "", KEYLESS, True, "provider_credential"),
         ("other", "CLOUD", KEYLESS, True, "no_provider"),
         ("cloud", "", {}, True, "not_installed"),
+        # Its fallback has room, and is not asked for want of it.
+        ("planner", "", none_of("qwen3:4b"), False, "calls"),
+        ("qwen3:4b", "", none_of("qwen3:4b"), False, "calls"),
     ],
 )
 async def test_a_call_is_told_what_was_foreseen(
@@ -54,6 +62,17 @@ async def test_a_call_is_told_what_was_foreseen(
         foreseen, told = await both(up, model, role)
     assert foreseen["reason"] == reason
     assert foreseen == told
+
+
+@pytest.mark.parametrize("overlay", [none_of("qwen3:8b"), none_of("qwen3:4b", shadow=True)])
+async def test_a_budget_that_refuses_nothing_of_it_is_not_told(
+    tmp_path: Path, overlay: dict[str, Any]
+) -> None:
+    """It is its fallback's, or a shadow."""
+    async with running(overlay=overlay, state=tmp_path) as up:
+        foreseen, told = await both(up, "planner", "")
+    assert foreseen is None
+    assert told["status"] == 200
 
 
 async def test_one_that_is_sent_is_not_refused_and_the_question_costs_nothing(

@@ -406,8 +406,8 @@ async def test_an_approval_does_not_cover_what_is_not_left_of_it(tmp_path: Path)
 async def test_the_approval_that_is_asked_for_covers_the_call_by_itself(tmp_path: Path) -> None:
     dear = {"models": {"claude-3-opus": {"price": {"input": 0, "output": 6400}}}, "budgets": []}
     async with budget_keeper(tmp_path, overlay=dear) as held:
+        _, _, attempt_charge = held.attempt_charge(OPUS, {"max_tokens": 1000}, size=1000)
         for _ in range(2):
-            _, _, attempt_charge = held.attempt_charge(OPUS, {"max_tokens": 1000}, size=1000)
             failure = await attempt_charge.check()
             assert failure is not None
             assert "modelsplit budget approve --usd 7 --days 7 " in failure.message

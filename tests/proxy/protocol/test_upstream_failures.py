@@ -114,9 +114,7 @@ def test_a_refusal_of_another_program_is_no_refusal_of_the_request(
         (400, b"<html>", Provider.CLOUD),
     ],
 )
-def test_a_refusal_that_may_be_ollamas_is_one(
-    status: int, body: bytes, provider: Provider
-) -> None:
+def test_a_refusal_that_may_be_ollamas_is_one(status: int, body: bytes, provider: Provider) -> None:
     assert of_status(status, body, provider=provider).reason is Reason.UPSTREAM_REJECTED
 
 
