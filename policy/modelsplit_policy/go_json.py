@@ -74,7 +74,10 @@ _LONGEST_KEY: Final = 6 * max(map(len, NAMES)) + 2
 _MOST_MEMBERS: Final = 50_000
 
 LARGE: Final = object()
-"""What a value stands for that is too long to be decoded. It is true, and equals nothing."""
+"""What a value stands for that is too long, or too deep, to be decoded.
+
+It is true, and equals nothing.
+"""
 
 _MAX_DEPTH: Final = 10_000
 _WINDOW: Final = 64 * 1024
@@ -478,13 +481,15 @@ class Fields:
         return given
 
     def decoded(self, name: str, longest: int) -> list[Any]:
-        """As ``all``, but only what has more than ``longest`` bytes is ``LARGE``; looked for anew.
+        """As ``all``, looked for anew, for who asks whether something is in there at all.
 
-        Whatever the field, every one of equal keys is in it.
+        ``LARGE`` is what has more than ``longest`` bytes, and what is nested too deep to be
+        decoded. An object is a tuple of its pairs, each as often as it comes: a null takes back
+        no text that Go read before it.
         """
         members = (member for member in self.scan.members if member.name == name)
         return [
-            LARGE if member.end - member.start > longest else _value(self._raw, member)
+            LARGE if member.end - member.start > longest else _in_pairs(self._raw, member)
             for member in members
         ]
 
@@ -557,6 +562,9 @@ def _integer(text: str) -> float | None:
 
 
 _VALUES: Final = json.JSONDecoder(parse_int=_integer, parse_float=_number, parse_constant=_refuse)
+_IN_PAIRS: Final = json.JSONDecoder(
+    parse_int=_integer, parse_float=_number, parse_constant=_refuse, object_pairs_hook=tuple
+)
 
 
 def _decoded(raw: bytes, member: Member) -> Any:
@@ -572,6 +580,13 @@ def _value(raw: bytes, member: Member) -> Any:
         return _VALUES.decode(_text_of(value))
     except RecursionError:
         return _shallow(value) if value.startswith(b"{") else None
+
+
+def _in_pairs(raw: bytes, member: Member) -> Any:
+    try:
+        return _IN_PAIRS.decode(_text_of(raw[member.start : member.end]))
+    except RecursionError:
+        return LARGE
 
 
 def _shallow(raw: bytes) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -155,6 +156,26 @@ async def test_a_model_of_this_machine_is_not_let_search(route: str) -> None:
         tool = {"type": "function", "name": "web_search", "input_schema": {}, "parameters": {}}
         body = SEARCHING[route] | {"tools": [tool]}
         assert (await client.request("POST", route, body)).status == 200
+
+
+@pytest.mark.parametrize(
+    "tool",
+    [
+        b'{"type":"web_search","type":null}',
+        b'{"type":"web_search","name":"x","input_schema":%b}'
+        % (b'{"a":' * 9000 + b"1" + b"}" * 9000),
+    ],
+    ids=["a null behind it", "nested deeper than Python decodes"],
+)
+@pytest.mark.parametrize("route", SEARCHING)
+async def test_no_spelling_of_a_tool_has_ollama_search(route: str, tool: bytes) -> None:
+    """Go reads both as a search: a null changes no text, and it nests ten thousand deep."""
+    body = json.dumps(SEARCHING[route] | {"tools": []}).encode()
+    body = body.replace(b'"tools": []', b'"tools":[%b]' % tool)
+    async with running() as up, up.client() as client:
+        answer = await client.request("POST", route, body)
+        assert (answer.status, answer.json["error"]["reason"]) == (403, "egress_denied")
+        assert up.asked == []
 
 
 async def test_as_a_call_of_the_cloud_it_is_asked_for_like_one(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from modelsplit_policy.go_json import LARGE, Fields
+from modelsplit_policy.go_json import LARGE, Fields, fold
 from modelsplit_proxy.protocol.json_body import Body
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _TYPE: Final = "web_search"
 _MARK: Final = _TYPE.encode()
 # What may spell the same.
 _ESCAPE: Final = b"\\u"
-# Tools of more bytes are taken to be of the kind.
+# Tools of more bytes, or nested too deep to be looked through, are taken to be of the kind.
 _LONGEST: Final = 1024 * 1024
 
 
@@ -47,10 +47,10 @@ def _has_search(tools: Any) -> bool:
     if tools is LARGE:
         return True
     rows = tools if isinstance(tools, list) else ()
-    return any(_is_search(row) for row in rows if isinstance(row, dict))
+    return any(_is_search(row) for row in rows if isinstance(row, tuple))
 
 
-def _is_search(tool: dict[str, Any]) -> bool:
-    # Ollama reads keys in any case.
-    types = (value for key, value in tool.items() if key.lower() == "type")
+def _is_search(tool: tuple[tuple[str, Any], ...]) -> bool:
+    # Ollama reads keys in any case, and a null takes no type back.
+    types = (value for key, value in tool if fold(key) == "type")
     return any(isinstance(kind, str) and kind.strip().startswith(_TYPE) for kind in types)

@@ -14,6 +14,7 @@ from support.bodies import read_body
 NAMED = {"type": "custom", "name": "web_search", "input_schema": {}}
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 LONG = {"type": "function", "name": "f", "description": "x" * AT_ONCE_BYTES}
+DEEP = b'{"a":' * 9_000 + b"1" + b"}" * 9_000
 # Longer than any tools that are looked through.
 ENDLESS = {"type": "function", "name": "f", "description": "x" * 1024 * 1024}
 
@@ -50,6 +51,14 @@ def test_a_tool_of_that_type_makes_it_search(body: dict[str, Any], *, does: bool
         rb'{"tool\u0073":[{"type":"web_search"}]}',
         b'{"tools":[{"type":"web_search"}],"tools":[]}',
         b'{"tools":[],"tools":[{"type":"web_search"}]}',
+        # To Go a null is no value for a text: the one before it stays.
+        b'{"tools":[{"type":"web_search","type":null}]}',
+        b'{"tools":[{"type":null,"TYPE":"web_search","type":null}]}',
+        # Two types of which Go takes the last: that one of them is a search is enough.
+        b'{"tools":[{"type":"web_search","type":"custom"}]}',
+        # Nested deeper than Python decodes, and not as deep as Go reads.
+        b'{"tools":[{"type":"web_search","input_schema":%b}]}' % DEEP,
+        b'{"tools":[{"input_schema":%b,"type":"web_search"}]}' % DEEP,
     ],
 )
 def test_no_spelling_hides_it(raw: bytes) -> None:
