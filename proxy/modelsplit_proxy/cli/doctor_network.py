@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from modelsplit_proxy.cli.doctor_findings import Look
-    from modelsplit_proxy.cli.doctor_sockets import TcpSocket
+    from modelsplit_proxy.cli.doctor_sockets import Owner, TcpSocket
     from modelsplit_proxy.config.settings import Address
 
 _UNIT: Final = "modelsplit.service"
 _SYSTEMD: Final = "systemd"
+_OURS: Final = "modelsplit"
 _PROVIDER: Final = "the cloud provider "
 _OPEN: Final = "sudo systemctl edit modelsplit   # [Service] IPAddressAllow=any, or its network"
 _OPEN_CLOUD: Final = (
@@ -62,9 +63,10 @@ def _stranger(look: Look, rows: list[TcpSocket], flag: str, address: Address) ->
     if row is None or not address.port:
         return None
     who = doctor_sockets.owners(look.proc, {row.inode}).get(row.inode)
-    # systemd holds our port while we restart.
-    is_manager = who is not None and who.name == _SYSTEMD
-    if is_manager or port_holder.is_ours(address, flag):
+    # systemd holds our port while we restart, and who takes over while the other drains.
+    holder = {_SYSTEMD, _OURS} if (look.stats or {}).get("draining") else {_SYSTEMD}
+    is_held = who is not None and who.name in holder
+    if is_held or port_holder.is_ours(address, flag):
         return None
     return str(who or _user(row.uid))
 
@@ -89,13 +91,23 @@ def direct(look: Look) -> Iterator[Finding | Unseen]:
         look.proc, {row.inode for row in calls} | ({admin.inode} if admin else set())
     )
     ours = known.get(admin.inode) if admin and look.stats is not None else None
-    strangers = []
+    strangers, others = [], []
     for row in calls:
         owner = known.get(row.inode)
-        if owner is not None and owner != ours and owner.name != _SYSTEMD:
+        if owner is not None and owner.name == _OURS and owner != ours:
+            others.append(owner)
+        elif owner is not None and owner != ours and owner.name != _SYSTEMD:
             strangers.append(str(owner))
         elif owner is None and (admin is None or row.uid != admin.uid):
             strangers.append(_user(row.uid))
+    # Two of us are there for as long as one takes over from the other.
+    for other in () if (look.stats or {}).get("draining") else dict.fromkeys(others):
+        yield Finding(
+            "direct",
+            f"another {other} is in front of Ollama at {upstream}: neither knows of the other's "
+            "calls",
+            _ask_other(look, rows, other),
+        )
     for who in dict.fromkeys(strangers):
         yield Finding(
             "direct",
@@ -103,6 +115,16 @@ def direct(look: Look) -> Iterator[Finding | Unseen]:
             "line, and slow down those that do",
             f"export OLLAMA_HOST=http://{look.settings.listen}   # there",
         )
+
+
+def _ask_other(look: Look, rows: list[TcpSocket], other: Owner) -> str:
+    """The command that asks another modelsplit of this machine; else one that shows its flags."""
+    listening = {row.inode: row.local for row in rows if row.listens}
+    has = doctor_sockets.owners(look.proc, listening)
+    for inode, address in listening.items():
+        if has.get(inode) == other and port_holder.is_ours(address, "--admin"):
+            return f"modelsplit status --admin {address}"
+    return f"ps -o args= -p {other.pid}"
 
 
 def filters(look: Look) -> Iterator[Finding | Unseen]:

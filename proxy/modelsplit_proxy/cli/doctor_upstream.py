@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelsplit_policy.config.model import Policy
-    from modelsplit_proxy.cli.doctor_findings import Look
+    from modelsplit_proxy.cli.doctor_findings import Answer, Look
 
 _OURS: Final = "modelsplit"
 # The first that tells what its models can do (`capabilities` in /api/show); what the policy
@@ -69,23 +69,36 @@ def presence(look: Look) -> Iterator[Finding | Unseen]:
             look.serve(instead={"--upstream": _elsewhere(look)}),
         )
         return
-    body = look.version.body
-    text = str(body.get("version", "")) if isinstance(body, dict) else ""
-    match = _VERSION.match(text)
+    match = _version(look.version)
     if match is None:
         yield Finding(
             "Ollama",
-            f"what answers at http://{upstream} does not say that it is Ollama",
+            f"what answers at http://{upstream} does not say that it is Ollama{_whose(look)}",
             f"curl http://{upstream}/api/version",
         )
     elif (0, 0, 0) < tuple(map(int, match.groups())) < OLDEST:
         oldest = ".".join(map(str, OLDEST))
-        yield Finding("Ollama", f"Ollama {text} is older than {oldest}", _INSTALL)
+        yield Finding("Ollama", f"Ollama {match.string} is older than {oldest}", _INSTALL)
 
 
 def is_there(look: Look) -> bool:
     """Whether what answers can be asked as Ollama."""
-    return look.version is not None and _OURS not in look.version.via
+    version = look.version
+    return version is not None and _OURS not in version.via and _version(version) is not None
+
+
+def _version(answer: Answer) -> re.Match[str] | None:
+    """Its numbers; None: what answers is no Ollama."""
+    body = answer.body
+    return _VERSION.match(str(body.get("version", "")) if isinstance(body, dict) else "")
+
+
+def _whose(look: Look) -> str:
+    """Who listens on its port, to go behind a sentence; empty: not here, or nobody we may see."""
+    upstream, rows = look.settings.upstream, doctor_sockets.sockets(look.proc)
+    row = doctor_sockets.listener(rows or (), upstream) if is_here(upstream) else None
+    owner = None if row is None else doctor_sockets.owners(look.proc, {row.inode}).get(row.inode)
+    return f": {owner} listens there" if owner is not None else ""
 
 
 def _elsewhere(look: Look) -> str:

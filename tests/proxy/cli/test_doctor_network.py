@@ -76,6 +76,37 @@ def test_systemd_holds_it_for_us(tmp_path: Path) -> None:
     assert [*doctor_network.ports(here)] == []
 
 
+@pytest.mark.usefixtures("strangers")
+def test_who_takes_over_holds_it_for_us(tmp_path: Path) -> None:
+    """And both ask Ollama meanwhile. Where nobody drains, it is somebody else's."""
+    here = look(tmp_path, stats={"draining": True})
+    table(here.proc, LISTEN, CALL)
+    process(here.proc, 12, "modelsplit", 5, 8)
+    assert [*doctor_network.ports(here), *doctor_network.direct(here)] == []
+    served = look(tmp_path, stats={"draining": False})
+    [found] = doctor_network.ports(served)
+    assert found[1] == "port 11435 (--listen) is taken by modelsplit (pid 12)"
+
+
+def test_another_modelsplit_in_front_of_ollama_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the wrong ``--admin`` is asked: no client is to be pointed anywhere."""
+    admin = ("0100007F:560C", ANYWHERE, "0A", 0, 7)
+    monkeypatch.setattr(port_holder, "is_ours", lambda at, _: at.port == 22028)
+    here = look(tmp_path)
+    table(here.proc, admin, CALL)
+    process(here.proc, 12, "modelsplit", 7, 8)
+    cause = (
+        "another modelsplit (pid 12) is in front of Ollama at 127.0.0.1:11434: neither knows of "
+        "the other's calls"
+    )
+    step = "modelsplit status --admin 127.0.0.1:22028"
+    assert [*doctor_network.direct(here)] == [Finding("direct", cause, step)]
+    monkeypatch.setattr(port_holder, "is_ours", lambda *_: False)
+    assert [*doctor_network.direct(here)] == [Finding("direct", cause, "ps -o args= -p 12")]
+
+
 def test_our_own_process_has_it_rightly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(port_holder, "is_ours", lambda *_: True)
     here = look(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 
 from modelsplit_policy.config.parser import parse
 from modelsplit_proxy.cli import doctor_upstream
+from modelsplit_proxy.cli.doctor import examine
 from modelsplit_proxy.cli.doctor_findings import Finding, Unseen
 from modelsplit_proxy.config import policy_file
 from modelsplit_proxy.runtime.clock import SystemClock
@@ -87,6 +88,21 @@ def test_one_that_is_too_old_or_another_is_told(
 ) -> None:
     found = [*doctor_upstream.presence(look(tmp_path, version=answer(body)))]
     assert causes(found) == ([] if cause is None else [cause])
+
+
+@little
+def test_who_has_ollamas_port_is_told_and_what_hangs_on_ollama_is_not_called_fine(
+    tmp_path: Path,
+) -> None:
+    here = look(tmp_path, version=answer(None), installed=answer(None), loaded=answer(None))
+    table(here.proc, LISTENS)
+    process(here.proc, 12, "python3", 7)
+    report = examine(here, "the shipped policy")
+    [found] = (finding for finding in report.findings if finding.check == "Ollama")
+    cause = "what answers at http://127.0.0.1:11434 does not say that it is Ollama"
+    assert found.cause == f"{cause}: python3 (pid 12) listens there"
+    why = "Ollama does not answer"
+    assert report.skipped[why] == ["models", "memory", "parallel", "keep-alive"]
 
 
 def test_an_upstream_that_is_a_modelsplit_is_a_loop(tmp_path: Path) -> None:
