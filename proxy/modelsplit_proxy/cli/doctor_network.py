@@ -122,7 +122,7 @@ def _ask_other(look: Look, rows: list[TcpSocket], other: Owner) -> str:
     listening = {row.inode: row.local for row in rows if row.listens}
     has = doctor_sockets.owners(look.proc, listening)
     for inode, address in listening.items():
-        if has.get(inode) == other and port_holder.is_ours(address, "--admin"):
+        if has.get(inode) == other and port_holder.is_admin(address):
             return f"modelsplit status --admin {address}"
     return f"ps -o args= -p {other.pid}"
 

@@ -103,16 +103,26 @@ def is_ours(address: Address, flag: str) -> bool:
     if flag == "--agent":
         return _is_agent(address)
     method, path = ("GET", "/healthz") if flag == "--admin" else ("OPTIONS", "/")
+    via, body = _answer(address, method, path)
+    return "modelsplit" in via or _is_healthz(body)
+
+
+def is_admin(address: Address) -> bool:
+    """Whether who answers there is the admin port of a modelsplit, and not another one of it."""
+    return _is_healthz(_answer(address, "GET", "/healthz")[1])
+
+
+def _answer(address: Address, method: str, path: str) -> tuple[str, bytes]:
+    """The ``Via`` and the body of an answer; empty where there is none."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=_TIMEOUT_S)
     try:
         connection.request(method, path, headers={"Max-Forwards": "0"})
         response = connection.getresponse()
-        body = response.read(65536)
+        return response.getheader("Via") or "", response.read(65536)
     except (OSError, http.client.HTTPException):
-        return False
+        return "", b""
     finally:
         connection.close()
-    return "modelsplit" in (response.getheader("Via") or "") or _is_healthz(body)
 
 
 def _is_healthz(body: bytes) -> bool:

@@ -93,17 +93,17 @@ def test_another_modelsplit_in_front_of_ollama_is_told_as_that(
 ) -> None:
     """As where the wrong ``--admin`` is asked: no client is to be pointed anywhere."""
     admin = ("0100007F:560C", ANYWHERE, "0A", 0, 7)
-    monkeypatch.setattr(port_holder, "is_ours", lambda at, _: at.port == 22028)
+    monkeypatch.setattr(port_holder, "is_admin", lambda at: at.port == 22028)
     here = look(tmp_path)
-    table(here.proc, admin, CALL)
-    process(here.proc, 12, "modelsplit", 7, 8)
+    table(here.proc, LISTEN, admin, CALL)
+    process(here.proc, 12, "modelsplit", 5, 7, 8)
     cause = (
         "another modelsplit (pid 12) is in front of Ollama at 127.0.0.1:11434: neither knows of "
         "the other's calls"
     )
     step = "modelsplit status --admin 127.0.0.1:22028"
     assert [*doctor_network.direct(here)] == [Finding("direct", cause, step)]
-    monkeypatch.setattr(port_holder, "is_ours", lambda *_: False)
+    monkeypatch.setattr(port_holder, "is_admin", lambda _: False)
     assert [*doctor_network.direct(here)] == [Finding("direct", cause, "ps -o args= -p 12")]
 
 
