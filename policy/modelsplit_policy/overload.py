@@ -11,7 +11,15 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from modelsplit_policy.failures import MESSAGE_MAX, ErrorCode, Failure, Reason, said_back
+from modelsplit_policy.failures import (
+    MESSAGE_MAX,
+    ErrorCode,
+    Failure,
+    Reason,
+    fitted,
+    said_back,
+)
+from modelsplit_policy.hints import asking
 from modelsplit_policy.tickets import Hold
 
 if TYPE_CHECKING:
@@ -166,14 +174,15 @@ def still_failing(last: Failure, wait_s: float) -> Failure:
     )
 
 
-def drained(model: str) -> Failure:
-    """A call whose hosts are all drained."""
+def drained(model: str, asked_at: str = "") -> Failure:
+    """A call whose hosts are all drained. ``asked_at``: where our commands ask, if not at ours."""
     name = said_back(model, _NAME_MAX)
+    look = asking("modelsplit host list", asked_at)
+    undrain = asking("modelsplit host undrain NAME", asked_at)
     return Failure(
         ErrorCode.OVERLOAD_THROTTLED,
         Reason.DRAINING,
-        f"every host that may run {name} is drained; `modelsplit host list` tells which, and "
-        "`modelsplit host undrain NAME` lets calls in again",
+        fitted(f"every host that may run {name} is drained", f"see `{look}`, then `{undrain}`"),
         "Draining",
         retry_after_s=_DRAINED_RETRY_S,
     )

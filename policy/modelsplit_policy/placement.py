@@ -55,14 +55,15 @@ class Placement:
     """Several hosts, in the order of the policy.
 
     ``bar``: for how many seconds from a moment a host is better not asked for a model; 0 or less:
-    it is. inf: nobody knows.
+    it is. inf: nobody knows. ``asked_at``: where our commands ask, if not by themselves.
     """
 
-    __slots__ = ("_affinity", "_may", "bar", "hosts")
+    __slots__ = ("_affinity", "_may", "asked_at", "bar", "hosts")
 
     def __init__(self, hosts: Sequence[HostSeats]) -> None:
         self.hosts = tuple(hosts)
         self._affinity = PromptAffinity()
+        self.asked_at = ""
         self.bar: Callable[[Host, str, float], float] = _none_is_barred
         self._may: BoundedMemo[tuple[Role, str], tuple[HostSeats, ...]] = BoundedMemo()
 
@@ -142,7 +143,7 @@ class Placement:
         if self.hosts_of(ticket):
             return None
         if self.may_run(ticket.role, ticket.model):
-            return overload.drained(ticket.model)
+            return overload.drained(ticket.model, self.asked_at)
         return overload.no_host(ticket.role, ticket.model)
 
     def hold(self, ticket: Ticket) -> Hold | None:

@@ -652,6 +652,14 @@ class App:
 
     # 3. From the start to the end.
 
+    def _say_where(self, asked_at: str) -> None:
+        """Where our commands ask, if not by themselves: failures name them."""
+        self.budget_keeper.asked_at = asked_at
+        if self.fleet is not None:
+            self.fleet.asked_at = asked_at
+        if self.admission.placement is not None:
+            self.admission.placement.asked_at = asked_at
+
     async def start(self, inherited: list[socket.socket] | None = None) -> None:
         """Listen and serve. ``inherited``: sockets a service manager opened for us."""
         settings = self._settings
@@ -661,7 +669,7 @@ class App:
         admin_sock, *agent_socks = bound[len(own) :]
         self.address = address_of(sockets[0])
         self.admin_address = address_of(admin_sock)
-        self.budget_keeper.asked_at = other_than_default(self.admin_address)
+        self._say_where(other_than_default(self.admin_address))
         self.lag.start(asyncio.get_running_loop())
         await self._start_admin(admin_sock)
         await self._read_budgets()

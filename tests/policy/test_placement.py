@@ -113,7 +113,19 @@ def test_a_drained_host_takes_nobody_new() -> None:
     refusal = admission.ask(Ticket(Role.CHAT, "n", 0.0), 0.0)
     assert refusal is not None
     assert (refusal.reason, refusal.retry_after_s) == (Reason.DRAINING, 10)
-    assert "every host that may run n is drained" in refusal.message
+    assert refusal.message == (
+        "every host that may run n is drained; see `modelsplit host list`, then "
+        "`modelsplit host undrain NAME`"
+    )
+    assert admission.placement is not None
+    admission.placement.asked_at = "127.0.0.1:65535"
+    refusal = admission.ask(Ticket(Role.CHAT, "n" * 200, 0.0), 0.0)
+    assert refusal is not None
+    assert refusal.message.endswith(
+        "; see `modelsplit host list --admin 127.0.0.1:65535`, then `modelsplit host undrain NAME "
+        "--admin 127.0.0.1:65535`"
+    )
+    assert len(refusal.message) <= 200
 
 
 def test_who_waits_for_a_host_that_is_drained_then_is_told_so() -> None:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from modelsplit_policy.hints import asking
 from modelsplit_proxy.cli.output import CommandError, ExitCode
+from modelsplit_proxy.config.settings import other_than_default
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +109,8 @@ def nobody_answers(admin: Address, error: Exception) -> str:
     """Why a question had no answer: nobody is there, or somebody who says nothing."""
     where = f"http://{admin}"
     if isinstance(error, ConnectionRefusedError):
-        start = "start it: `systemctl start modelsplit`, or `modelsplit serve`"
+        serve = asking("modelsplit serve", other_than_default(admin))
+        start = f"start it: `systemctl start modelsplit`, or `{serve}`"
         return f"nobody listens at {where}: modelsplit is not running there; {start}"
     if isinstance(error, TimeoutError):
         restart = "it hangs, or is stopped; try systemctl restart modelsplit"

@@ -451,8 +451,8 @@ class BudgetKeeper:
     def _closed(self) -> Failure | None:
         """Why nothing can be counted here now."""
         if not self._is_open:
-            return budget_text.unavailable(self._store.error or _OPENING)
-        return budget_text.unavailable(_TAKEN_OVER) if self._taken_over else None
+            return budget_text.unavailable(self._store.error or _OPENING, self.asked_at)
+        return budget_text.unavailable(_TAKEN_OVER, self.asked_at) if self._taken_over else None
 
     def _lose(self) -> None:
         """Another process keeps the file, and never gives it back: said once."""
@@ -487,9 +487,9 @@ class BudgetKeeper:
         try:
             await self._shared.learn_approvals(attempt_charge.patience)
         except AwayError as error:
-            return budget_text.shared_away(str(error))
+            return budget_text.shared_away(str(error), self.asked_at)
         except StoreError as error:
-            return budget_text.unavailable(self._why(error))
+            return budget_text.unavailable(self._why(error), self.asked_at)
         return None
 
     def _not_approved(self, denied: Denied, charge: Charge) -> Failure:
@@ -511,7 +511,7 @@ class BudgetKeeper:
             try:
                 sums = await self._shared.look(claims, attempt_charge.patience)
             except AwayError as error:
-                return budget_text.shared_away(str(error))
+                return budget_text.shared_away(str(error), self.asked_at)
             full = self._full(attempt_charge, claims, sums)
             if full is not None or not await self._is_spent(attempt_charge, approval, sums):
                 return full
@@ -533,7 +533,7 @@ class BudgetKeeper:
             raise
         except AwayError as error:
             self._undo(attempt_charge, reservation)
-            return budget_text.shared_away(str(error))
+            return budget_text.shared_away(str(error), self.asked_at)
         full = self._full(attempt_charge, claims, sums)
         is_spent = await self._is_spent(attempt_charge, approval, sums)
         if full is not None or is_spent:
@@ -658,11 +658,11 @@ class BudgetKeeper:
             return self._closed()
         except StoreError as error:
             self._undo(attempt_charge, reservation)
-            return budget_text.unavailable(self._why(error))
+            return budget_text.unavailable(self._why(error), self.asked_at)
         except _UNWRITABLE as error:
             _tell_unwritten(f"the charge of {line.request_id}", error)
             self._undo(attempt_charge, reservation)
-            return budget_text.unavailable("this charge cannot be written")
+            return budget_text.unavailable("this charge cannot be written", self.asked_at)
         self._written = line.anchor
         return None
 
@@ -694,7 +694,7 @@ class BudgetKeeper:
         try:
             kept, changes = await self._store.commit(lambda db: budget_store.news(db, keeper))
         except StoreError as error:
-            return budget_text.unavailable(self._why(error))
+            return budget_text.unavailable(self._why(error), self.asked_at)
         self._read_changes(changes)
         if not kept:
             self._lose()

@@ -50,9 +50,12 @@ class Change(NamedTuple):
 
 
 class EveryHost:
-    """Made for one change, used once."""
+    """Made for one change, used once. ``asked_at``: as for ``exchange_failures``."""
 
-    def __init__(self, tasks: Tasks, change: Change, hosts: Sequence[UpstreamHost]) -> None:
+    def __init__(
+        self, tasks: Tasks, change: Change, hosts: Sequence[UpstreamHost], asked_at: str
+    ) -> None:
+        self._asked_at = asked_at
         self._tasks = tasks
         self._change = change
         self._hosts = tuple(hosts)
@@ -171,7 +174,8 @@ class EveryHost:
     # All of them.
 
     def _unreachable(self, error: UpstreamError) -> Failure:
-        return exchange_failures.with_all(error, [host.target for host in self._hosts])
+        targets = [host.target for host in self._hosts]
+        return exchange_failures.with_all(error, targets, self._asked_at)
 
     def _request_bytes(self, host: UpstreamHost) -> bytes:
         request, body = self._change.request, self._change.body

@@ -25,9 +25,12 @@ def with_one(error: UpstreamError, target: UpstreamTarget) -> Failure:
     )
 
 
-def with_all(error: UpstreamError, targets: Iterable[UpstreamTarget]) -> Failure:
-    """Where none of ``targets`` gave an answer; ``error``: one of theirs."""
+def with_all(error: UpstreamError, targets: Iterable[UpstreamTarget], asked_at: str) -> Failure:
+    """Where none of ``targets`` gave an answer; ``error``: one of theirs.
+
+    ``asked_at``: where our commands ask, if not by themselves.
+    """
     upstream = ", ".join(f"http://{target.authority}" for target in targets)
     return failure_of_error(
-        error, upstream=upstream, steps=ollamas_steps(), provider=Provider.LOCAL
+        error, upstream=upstream, steps=ollamas_steps(asked_at), provider=Provider.LOCAL
     )

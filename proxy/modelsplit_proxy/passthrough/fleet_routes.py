@@ -178,7 +178,10 @@ class FleetRoutes:
     def _no_list(self, answers: Sequence[object]) -> Failure:
         errors = [answer for answer in answers if isinstance(answer, UpstreamError)]
         error = errors[0] if errors else UpstreamError(Fault.REFUSED, "no host is there")
-        return exchange_failures.with_all(error, [host.target for host in self._parts.fleet.hosts])
+        fleet = self._parts.fleet
+        return exchange_failures.with_all(
+            error, [host.target for host in fleet.hosts], fleet.asked_at
+        )
 
     def _send(self, passing: Passing, body: bytes) -> None:
         request, down = passing.request, passing.down
@@ -204,7 +207,9 @@ class FleetRoutes:
         change = Change(
             *(passing.request, passing.down, passing.target, body, passing.consumed, close)
         )
-        every = EveryHost(self._parts.tasks, change, self._concerned(action, name))
+        every = EveryHost(
+            *(self._parts.tasks, change, self._concerned(action, name)), self._parts.fleet.asked_at
+        )
         if action is Action.PULL:
             return await every.pull(streams=False not in fields.all("stream"))
         return await every.change()

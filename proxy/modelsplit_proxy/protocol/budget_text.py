@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from modelsplit_policy.budgets import dollars
-from modelsplit_policy.failures import ErrorCode, Failure, Reason
+from modelsplit_policy.failures import ErrorCode, Failure, Reason, fitted
 from modelsplit_policy.hints import asking
 from modelsplit_policy.vocabulary import Provider
 
@@ -83,24 +83,25 @@ def _lost(exhausted: Exhausted) -> str:
     return "lost its counts with a damaged state file; it opens in "
 
 
-def unavailable(why: str) -> Failure:
-    """Nothing can be counted, so nothing that must be counted is sent."""
+def unavailable(why: str, asked_at: str = "") -> Failure:
+    """Nothing can be counted, so nothing that must be counted is sent.
+
+    ``asked_at``: where our commands ask, if not by themselves.
+    """
     text = f"this call must be counted, and the state file cannot be used: {why[:80]}"
-    return Failure(
-        ErrorCode.BUDGET_EXHAUSTED,
-        Reason.LEDGER_UNAVAILABLE,
-        f"{text}; nothing was sent; try `modelsplit doctor`",
-        "Budget Ledger Unavailable",
-    )
+    return _unavailable(text, asked_at)
 
 
-def shared_away(why: str) -> Failure:
+def shared_away(why: str, asked_at: str = "") -> Failure:
     """The same of budgets that several proxies count together."""
-    text = f"this call must be counted in the shared Redis, but {why[:80]}"
+    return _unavailable(f"this call must be counted in the shared Redis, but {why[:80]}", asked_at)
+
+
+def _unavailable(text: str, asked_at: str) -> Failure:
     return Failure(
         ErrorCode.BUDGET_EXHAUSTED,
         Reason.LEDGER_UNAVAILABLE,
-        f"{text}; nothing was sent; try `modelsplit doctor`",
+        fitted(f"{text}; nothing was sent", f"try `{asking('modelsplit doctor', asked_at)}`"),
         "Budget Ledger Unavailable",
     )
 

@@ -235,9 +235,13 @@ def _rows(answer: bytes) -> list[dict[str, object]]:
 
 
 class Fleet:
-    """The hosts, in the policy's order, and which of them to ask what no call asks."""
+    """The hosts, in the policy's order, and which of them to ask what no call asks.
+
+    ``asked_at``: where our commands ask, if not by themselves.
+    """
 
     def __init__(self, hosts: Sequence[UpstreamHost]) -> None:
+        self.asked_at = ""
         self.hosts = tuple(hosts)
         self.by_name: Mapping[str, UpstreamHost] = {host.name: host for host in hosts}
 

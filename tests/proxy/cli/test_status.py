@@ -103,6 +103,7 @@ def test_without_a_proxy_there_is_one_line_and_exit_code_3(
     out, err = capsys.readouterr()
     assert (code, out) == (3, "")
     assert err.startswith("modelsplit: nobody listens at http://127.0.0.1:1:")
+    assert "or `modelsplit serve --admin 127.0.0.1:1`" in err
     assert err.count("\n") == 1
 
 

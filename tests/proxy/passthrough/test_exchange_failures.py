@@ -19,7 +19,8 @@ def test_with_one_its_address_and_what_to_type_about_it_are_told() -> None:
 
 
 def test_with_all_every_address_is_told_and_what_to_type_about_any() -> None:
-    failure = exchange_failures.with_all(REFUSED, [HERE, THERE])
+    failure = exchange_failures.with_all(REFUSED, [HERE, THERE], "127.0.0.1:2")
     told = "Ollama at http://127.0.0.1:11434, http://gpu2.example:11434 is not answering"
     assert failure.message.startswith(told)
+    assert failure.message.endswith("try `modelsplit host list --admin 127.0.0.1:2`")
     assert THERE.steps.start not in failure.message

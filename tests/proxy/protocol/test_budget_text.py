@@ -51,7 +51,8 @@ def failures(name: str) -> list[Failure]:
         *(budget_text.not_approved(one, model, nano(12.0), ELSEWHERE) for one in denied),
         budget_text.not_approved(Denied(Reason.NO_APPROVAL), model, 0, ELSEWHERE),
         budget_text.price_unknown(model),
-        budget_text.unavailable("x" * 500),
+        budget_text.unavailable("x" * 500, ELSEWHERE),
+        budget_text.shared_away("x" * 500, ELSEWHERE),
     ]
 
 
@@ -73,6 +74,8 @@ def test_the_sentences() -> None:
     assert "has 876543.99 of 999999.99 USD left in 1h, and this call may cost 1234.50" in said[1]
     assert said[2].startswith('budget "heavy" lost its counts with a damaged state file; ')
     assert said[3] == 'budget "heavy" allows no calls at all; raise its calls in the policy'
+    for sentence in said[-2:]:
+        assert sentence.endswith("try `modelsplit doctor --admin 127.0.0.1:65535`")
     assert said[4].endswith("this call alone may cost 1234.50; ask for fewer tokens")
 
 
