@@ -65,6 +65,10 @@ _AWAY_REASONS: Final = frozenset(
         *(Reason.BREAKER_OPEN, Reason.QUEUE_TIMEOUT, Reason.QUEUE_FULL, Reason.SHED),
     }
 )
+# And where what answers is no Ollama.
+_OTHER_REASONS: Final = _AWAY_REASONS | {
+    *(Reason.NO_ANSWER, Reason.STATUS, Reason.UPSTREAM_BUSY, Reason.UNTERMINATED, Reason.PROTOCOL)
+}
 _AWAY_SIGNALS: Final = AWAY | {Signal.QUEUE, Signal.TIMEOUTS, Signal.SILENCE}
 _WANTED: Final = frozenset({Reason.CALLS, Reason.USD, Reason.UPSTREAM_REJECTED, Reason.DRAINING})
 # Of what is no trouble, what is nobody's doing but the policy's.
@@ -99,7 +103,8 @@ class RoleFacts:
     ``failed_now``: how many of them in the last minute, and since Ollama is back. ``models``:
     those that the policy names for it, the first one first. ``missing``: which of them are known
     not to be installed. ``unreached``: which of them no host has that answers, and those of several
-    hosts that do not answer and may have them.
+    hosts that do not answer and may have them. ``past_ollama``: its calls are a cloud's, whether
+    Ollama is there or not, and are those of the last five minutes in any case.
     """
 
     role: Role
@@ -111,6 +116,7 @@ class RoleFacts:
     models: tuple[str, ...] = ()
     missing: frozenset[str] = frozenset()
     unreached: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    past_ollama: bool = False
 
     @property
     def failures(self) -> int:
@@ -420,8 +426,9 @@ def _of_role(facts: Facts, role: RoleFacts) -> Iterator[Cause]:
 
 def _tells_failures(facts: Facts, role: RoleFacts) -> bool:
     """Whether another cause tells why all of its failed calls failed."""
-    if facts.upstream_up is False:
-        return _AWAY_REASONS.issuperset(role.failed)
+    if facts.upstream_up is False and not role.past_ollama:
+        reasons = _OTHER_REASONS if facts.absence is Absence.OTHER else _AWAY_REASONS
+        return reasons.issuperset(role.failed)
     return role.is_dead and {Reason.NOT_INSTALLED}.issuperset(role.failed)
 
 
@@ -440,7 +447,7 @@ def _failed(facts: Facts, role: RoleFacts) -> str:
     told = ", ".join(f"{reason} {count}" for reason, count in reasons[:_TOLD_MAX])
     if len(reasons) > _TOLD_MAX:
         told += ", …"
-    back = facts.returned
+    back = None if role.past_ollama else facts.returned
     span = "since Ollama is back" if back and back.ago_s < RECOVERED_S else "in the last 5 min"
     return f"{role.role}: {role.failures} of {role.calls} calls failed {span} ({told})"
 

@@ -273,6 +273,23 @@ def test_calls_are_those_since_ollama_is_back() -> None:
     ]
 
 
+def test_what_a_cloud_failed_of_is_neither_ollamas_doing_nor_over_with_its_outage() -> None:
+    failed = {"connect_refused": 3}
+    role = RoleFacts(Role.CLOUD, 5, failed, 3, past_ollama=True)
+    text = "CLOUD: 3 of 5 calls failed in the last 5 min (connect_refused 3)"
+    back = judge(replace(WELL, roles=(role,), returned=Recovered(20.0, 12.0)))
+    assert [cause.text for cause in back.causes] == [text]
+    away = judge(replace(AWAY_FACTS, roles=(role,)))
+    assert [cause.text for cause in away.causes][1:] == [text]
+
+
+def test_what_another_program_on_ollamas_port_answers_is_no_cause_of_its_own() -> None:
+    some = planner(calls=9, failed={"no_answer": 3, "status": 2}, failed_now=5)
+    other = replace(some, upstream_up=False, upstream_error="x", absence=Absence.OTHER)
+    assert len(judge(other).causes) == 1
+    assert len(judge(replace(other, absence=Absence.HANGS)).causes) == 2
+
+
 def test_a_question_left_open_is_told_before_it_is_given_up() -> None:
     asked = replace(
         WELL, unanswered=(("Ollama", 4.2),), recovered=Recovered(8.0, 12.0, "it was away")

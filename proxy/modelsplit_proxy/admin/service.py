@@ -326,16 +326,20 @@ class Service:
         return Unbegun(len(calls), self._parts.live.longest_silence_s()) if calls else None
 
     def _roles(self) -> Iterator[RoleFacts]:
-        """Those of the last five minutes, or since Ollama is back."""
-        now_s, length_s = NOW_S, LENGTH_S
+        """Those of the last five minutes, or since Ollama is back where it has them."""
+        recently = whole = self._parts.recent.roles(NOW_S, LENGTH_S)
         if self._returned is not None:
             ago_s = self._parts.clock.now() - self._returned[0]
-            now_s, length_s = min(now_s, ago_s), min(length_s, ago_s)
-        recently = self._parts.recent.roles(now_s, length_s)
+            recently = self._parts.recent.roles(min(NOW_S, ago_s), min(LENGTH_S, ago_s))
         for role in Role:
-            yield self._role(role, recently[role])
+            past = self._is_past_ollama(role)
+            yield self._role(role, (whole if past else recently)[role], past_ollama=past)
 
-    def _role(self, role: Role, recently: RoleRecently) -> RoleFacts:
+    def _is_past_ollama(self, role: Role) -> bool:
+        policy = self._parts.policy
+        return bool(policy.cloud.providers) and policy.roles[role].provider is Provider.CLOUD
+
+    def _role(self, role: Role, recently: RoleRecently, *, past_ollama: bool) -> RoleFacts:
         admission = self._parts.admission
         return RoleFacts(
             role,
@@ -347,6 +351,7 @@ class Service:
             models=self._models(role),
             missing=frozenset(self._missing(role)),
             unreached=self._unreached(role),
+            past_ollama=past_ollama,
         )
 
     def _models(self, role: Role) -> tuple[str, ...]:
