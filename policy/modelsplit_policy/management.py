@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.failures import ErrorCode, Failure, Reason
-from modelsplit_policy.model_names import read, read_stored, unreadable
+from modelsplit_policy.model_names import canonical, canonical_stored, read, read_stored, unreadable
 from modelsplit_policy.vocabulary import Action
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ _MISUSES: Final = MappingProxyType(
     }
 )
 
+# By action: the key that names what is there afterwards, and may be another model than before.
+_MADE: Final = MappingProxyType(
+    {Action.PULL: "model", Action.CREATE: "model", Action.COPY: "destination"}
+)
+
 
 def denied(action: Action, rules: ManagementPolicy) -> Failure | None:
     """What to answer where the policy forbids an action to everybody."""
@@ -63,6 +68,15 @@ def denied(action: Action, rules: ManagementPolicy) -> Failure | None:
 def named_in(action: Action) -> tuple[str, ...]:
     """The keys of a body that name models, for the actions whose models must be looked at."""
     return tuple(_MISUSES.get(action, ()))
+
+
+def made(action: Action, names: Mapping[str, str]) -> str | None:
+    """The canonical name of the model that an action makes, or makes anew; None: it makes none."""
+    key = _MADE.get(action, "")
+    name = names.get(key, "")
+    if not name:
+        return None
+    return (canonical_stored if (action, key) in _STORED else canonical)(name)
 
 
 def misused(action: Action, names: Mapping[str, str], catalogue: Catalogue) -> Failure | None:

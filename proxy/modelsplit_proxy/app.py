@@ -567,6 +567,7 @@ class App:
             known=Known(self._residency, self._probes),
             breakers=self.breakers,
             budget_keeper=self.budget_keeper,
+            installed=self.installed,
             clock=self.clock,
         )
 

@@ -19,7 +19,7 @@ from modelsplit_proxy.http.downstream import Downstream, date_line
 from modelsplit_proxy.limits import client_keys
 from modelsplit_proxy.limits.client_keys import ANYBODY
 from modelsplit_proxy.passthrough.fleet_routes import FleetRoutes, Passing
-from modelsplit_proxy.passthrough.intercept import Question
+from modelsplit_proxy.passthrough.intercept import Making, Question
 from modelsplit_proxy.passthrough.passthrough import Passthrough, PassthroughParts
 from modelsplit_proxy.passthrough.rewritten import Questioning, QuestionParts
 from modelsplit_proxy.protocol import error_body, routes
@@ -149,15 +149,23 @@ class Handler:
         plan = await parts.intercept.plan(route, target, request, down)
         if isinstance(plan, Failure):
             return plan
+        passing = Passing(route, request, target, down, caller.consumed)
+        if isinstance(plan, Making):
+            with parts.installed.making(plan.name):
+                return await self._carry_out(passing, plan.body)
+        return await self._carry_out(passing, plan)
+
+    async def _carry_out(self, passing: Passing, plan: Question | bytes) -> Failure | None:
+        parts = self._parts
         if parts.fleet_routes is not None:
-            passing = Passing(route, request, target, down, caller.consumed)
             return await parts.fleet_routes.serve(passing, plan)
+        _, request, target, down, consumed = passing
         if isinstance(plan, Question):
             return await Questioning(
-                parts.questions, request, down, plan, consumed=caller.consumed
+                parts.questions, request, down, plan, consumed=consumed
             ).serve()
         return await Passthrough(
-            parts.passthrough, request, target, down, consumed=caller.consumed, taken=plan
+            parts.passthrough, request, target, down, consumed=consumed, taken=plan
         ).serve()
 
     def _preflight(self, request: Request, origin: str, down: Downstream) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import re
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -12,11 +15,13 @@ import pytest
 from modelsplit_proxy.limits import egress_store
 from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.storage.state_file import FILE_NAME
+from modelsplit_sim.config import SimConfig
 from support.clouds import approve
 from support.harness import in_front_of, running
 from support.scripted import response, scripted
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from modelsplit_proxy.protocol.endpoint import Endpoint
@@ -213,3 +218,106 @@ async def test_it_stands_in_for_nobody_either() -> None:
         [record] = await up.calls.wait(1)
         assert record.routing is not None
         assert [one.model for one in record.routing.candidates] == ["qwen3:4b"]
+
+
+async def test_what_became_one_while_its_call_stood_in_line_is_not_called() -> None:
+    body = {"model": "gemma3:12b", "prompt": "hi", "stream": True}
+    headers = {"X-LLM-Role": "HEAVY", "X-LLM-No-Fallback": "1"}
+    endless = SimConfig(tokens=10**6, token_rate=200)
+    async with running(endless, curious=False) as up, up.client() as running_one:
+        await running_one.ask("POST", "/api/generate", body, headers)
+        assert (await running_one.head()).status == 200
+        async with up.client() as waiting:
+            await waiting.ask("POST", "/api/generate", body, headers)
+            await up.until(lambda: up.seats() == (1, 1))
+            up.app.installed.elsewhere = frozenset({"gemma3:12b"})
+            running_one.reset()
+            answer = await waiting.answer()
+        assert (answer.status, answer.json["reason"]) == (403, "egress_denied")
+        assert len(up.asked) == 1
+
+
+class Stub:
+    """An Ollama that stores a model of its cloud under any name that it is told to make.
+
+    ``making``: a change has come. ``finish``: it may end. ``called``: paths of calls that came.
+    """
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.making = asyncio.Event()
+        self.finish = asyncio.Event()
+        self.called: list[str] = []
+        self._stored: list[dict[str, str]] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(0 if length is None else int(length[1]))
+                writer.write(response(await self._answer(head.split()[1].decode(), body)))
+                await writer.drain()
+        writer.close()
+
+    async def _answer(self, path: str, body: bytes) -> bytes:
+        if path == "/api/tags":
+            return json.dumps({"models": self._stored}).encode()
+        if path in MAKING:
+            sent = json.loads(body)
+            name = f"{sent.get('destination') or sent['model']}:latest"
+            self._stored.append({"name": name, "digest": name, "remote_host": "https://ollama.com"})
+            self.making.set()
+            await self.finish.wait()
+            return b'{"status":"success"}\n'
+        if path == "/api/chat":
+            self.called.append(path)
+            return b'{"message":{"role":"assistant","content":"hi"},"done":true}\n'
+        return b'{"version":"0.30.0","models":[]}'
+
+
+MAKING: dict[str, dict[str, Any]] = {
+    "/api/create": {"model": "mine", "from": "gpt-oss:120b-cloud"},
+    "/api/copy": {"source": "gpt-oss:120b-cloud", "destination": "mine"},
+    "/api/pull": {"model": "mine"},
+}
+
+
+@contextlib.asynccontextmanager
+async def stub() -> AsyncIterator[Stub]:
+    ollama = Stub()
+    server = await asyncio.start_server(ollama.serve, "127.0.0.1", 0)
+    ollama.port = server.sockets[0].getsockname()[1]
+    try:
+        yield ollama
+    finally:
+        ollama.finish.set()
+        server.close()
+
+
+@pytest.mark.parametrize("path", MAKING)
+async def test_what_is_being_made_or_was_just_made_is_called_by_what_it_is(path: str) -> None:
+    """The list that was read before says nothing of it: Ollama is asked before the call goes."""
+    body = {"model": "Mine:latest", "messages": MESSAGES, "stream": False}
+    async with (
+        stub() as ollama,
+        in_front_of(ollama.port) as up,
+        up.client() as client,
+        up.client() as other,
+    ):
+        await up.until(lambda: up.app.installed.listed is not None)
+        await client.ask("POST", path, MAKING[path])
+        await ollama.making.wait()
+        while_made = await other.request("POST", "/api/chat", body)
+        ollama.finish.set()
+        assert (await client.answer()).status == 200
+        afterwards = await other.request("POST", "/api/chat", body)
+        for answer in (while_made, afterwards):
+            assert (answer.status, answer.json["reason"]) == (403, "egress_denied")
+        assert ollama.called == []
+        # Of another model nothing has to be asked.
+        assert (await other.request("POST", "/api/chat", body | {"model": "b"})).status == 200
+        await up.until(lambda: not up.app.installed.unsure)
+        answer = await other.request("POST", "/api/chat", body)
+        assert (answer.status, answer.json["reason"]) == (403, "egress_denied")
+        assert ollama.called == ["/api/chat"]

@@ -7,7 +7,7 @@ import pytest
 from modelsplit_policy.catalogue import Catalogue
 from modelsplit_policy.config.model import ManagementPolicy
 from modelsplit_policy.config.problems import PolicyError
-from modelsplit_policy.management import denied, misused, named_in
+from modelsplit_policy.management import denied, made, misused, named_in
 from modelsplit_policy.vocabulary import Action
 from support.harness import policy
 
@@ -114,6 +114,22 @@ def test_other_names_go_through(action: Action) -> None:
     names = dict.fromkeys(named_in(action), "qwen3:4b")
     assert misused(action, names, CATALOGUE) is None
     assert misused(action, {}, CATALOGUE) is None
+
+
+@pytest.mark.parametrize(
+    ("action", "names", "name"),
+    [
+        (Action.PULL, {"model": " Qwen3:8B:local"}, "qwen3:8b"),
+        (Action.CREATE, {"model": "Mine:latest", "from": "qwen3:4b"}, "mine"),
+        (Action.CREATE, {"model": "mine:local"}, "mine:local"),
+        (Action.COPY, {"source": "qwen3:4b", "destination": "library/mine"}, "mine"),
+        (Action.COPY, {"source": "qwen3:4b"}, None),
+        (Action.PUSH, {"model": "mine"}, None),
+        (Action.DELETE, {"model": "mine"}, None),
+    ],
+)
+def test_what_is_there_afterwards(action: Action, names: dict[str, str], name: str | None) -> None:
+    assert made(action, names) == name
 
 
 def test_sentences_are_short_whatever_the_names() -> None:

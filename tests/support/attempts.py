@@ -34,6 +34,7 @@ from modelsplit_proxy.limits.breakers import BreakerKeeper
 from modelsplit_proxy.protocol.request_headers import NOTHING, Asked
 from modelsplit_proxy.records.record import CallRecord
 from modelsplit_proxy.runtime.lifecycle import Lifecycle
+from modelsplit_proxy.watch.installed_models import InstalledModels
 from modelsplit_proxy.watch.loaded_models import LoadedModelsWatch
 from modelsplit_proxy.watch.presence import Presence
 from modelsplit_proxy.watch.upstream_probe import UpstreamProbe
@@ -321,6 +322,9 @@ class Trial:
             known=known,
             breakers=self.breakers,
             budget_keeper=budget_keeper,
+            installed=cast(
+                "InstalledModels", SimpleNamespace(elsewhere=frozenset[str](), unsure={})
+            ),
             clock=self.clock,
         )
         replies = ReplyParts(rules, budget_keeper, self.clock, lifecycle)

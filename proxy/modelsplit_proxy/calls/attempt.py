@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from modelsplit_proxy.records.record import CallRecord, Routing
     from modelsplit_proxy.runtime.clock import Clock
     from modelsplit_proxy.watch.fleet import Fleet
+    from modelsplit_proxy.watch.installed_models import InstalledModels
     from modelsplit_proxy.watch.presence import Presence
 
 # What tells two bodies apart that are not the same: their first and their last bytes.
@@ -105,6 +106,7 @@ class AttemptParts:
     known: Known
     breakers: BreakerKeeper
     budget_keeper: BudgetKeeper
+    installed: InstalledModels
     clock: Clock
 
 
@@ -476,6 +478,14 @@ class AttemptRun:
     async def _dispatch(self) -> Setback | None:
         """Have the call counted and ask the model's breaker once more: it is about to be sent."""
         record, plan, breakers = self._record, self._plan, self._parts.breakers
+        installed = self._parts.installed
+        # What it is called by may have become another model while the call stood in line.
+        if (
+            (installed.elsewhere or installed.unsure)
+            and plan.provider is Provider.LOCAL
+            and await installed.runs_elsewhere(plan.model)
+        ):
+            return self._reader.set_back(egress.stored_here(plan.model))
         if self._charge is not None:
             refused = await self._charge.reserve()
             if refused is not None:

@@ -282,7 +282,7 @@ class InferenceCall:
         if isinstance(route, Failure):
             self.record.requested_model = body.model
             return route
-        if route.candidates[1:] and self._has_no_second(route, body):
+        if route.candidates[1:] and await self._has_no_second(route, body):
             route = route.of_one_model()
         routing = self.record.routed(route)
         if route.provider is Provider.CLOUD and not self._is_asked_here(route):
@@ -294,7 +294,7 @@ class InferenceCall:
         sent = OutgoingRequest(self._request, self._target, self._asked, body, consumed)
         return sent, route, routing
 
-    def _leaves(self, route: Route, candidate: Candidate, body: Body) -> Failure | None:
+    async def _leaves(self, route: Route, candidate: Candidate, body: Body) -> Failure | None:
         """Why a call to this model would leave the machine unasked, through Ollama; None: it stays.
 
         One to a model of the cloud is asked for elsewhere whether it may.
@@ -304,7 +304,7 @@ class InferenceCall:
             return None
         if searches is not None and searches(body):
             return egress.searching(route.role)
-        if canonical(candidate.model) in parts.installed.elsewhere:
+        if await parts.installed.runs_elsewhere(candidate.model):
             return egress.stored_here(candidate.model)
         return None
 
@@ -324,15 +324,16 @@ class InferenceCall:
         plain = table.plain(body.model) if self._asked is NOTHING else None
         return plain or table.route(self._ask(body))
 
-    def _has_no_second(self, route: Route, body: Body) -> bool:
+    async def _has_no_second(self, route: Route, body: Body) -> bool:
         """Whether no other model may answer, or it would leave the machine unasked."""
         endpoint = self.record.endpoint
         self.record.bound = is_bound(endpoint.facts, body.fields)
         if self.record.bound:
             return True
-        if endpoint.searches is None and not self._parts.installed.elsewhere:
+        installed = self._parts.installed
+        if endpoint.searches is None and not (installed.elsewhere or installed.unsure):
             return False
-        return self._leaves(route, route.candidates[1], body) is not None
+        return await self._leaves(route, route.candidates[1], body) is not None
 
     def _is_bound(self, body: Body) -> bool:
         self.record.bound = is_bound(self.record.endpoint.facts, body.fields)
@@ -359,8 +360,9 @@ class InferenceCall:
         parts, client = self._parts, self.record.client
         if parts.lifecycle.draining:
             return overload.draining()
-        if self.record.endpoint.searches is not None or parts.installed.elsewhere:
-            leaves = self._leaves(route, route.candidates[0], body)
+        installed, searches = parts.installed, self.record.endpoint.searches
+        if searches is not None or installed.elsewhere or installed.unsure:
+            leaves = await self._leaves(route, route.candidates[0], body)
             if leaves is not None:
                 return leaves
         denied = self._caller.denied_role(route.role)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import quote
 
 from modelsplit_policy import management
@@ -64,7 +64,15 @@ class Question:
 # Ollama's clients send a few hundred bytes; a larger question about a model passes unread.
 _BODY_BYTES: Final = 1024 * 1024
 
-Plan = Failure | Question | bytes
+
+class Making(NamedTuple):
+    """Pass it on, after ``body``: it may make another model of ``name``, which is canonical."""
+
+    body: bytes
+    name: str
+
+
+Plan = Failure | Question | Making | bytes
 """A refusal, a question of ours, or: pass it on, after these bytes already read of its body."""
 
 _PASS: Final = b""
@@ -138,7 +146,11 @@ class Intercept:
         except BodyError as error:
             return error.failure
         names = {key: _name(fields, key) for key in keys}
-        return management.misused(action, names, self._catalogue) or body
+        misused = management.misused(action, names, self._catalogue)
+        if misused is not None:
+            return misused
+        name = management.made(action, names)
+        return body if name is None else Making(body, name)
 
     async def _show(self, target: str, request: Request, down: Downstream) -> Plan:
         try:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -139,6 +140,11 @@ def _arms(policy: Policy, role: Role) -> tuple[str, ...]:
     return tuple(model for model in models if model not in {row.primary, row.fallback})
 
 
+def _elsewhere(found: Mapping[str, Listed]) -> frozenset[str]:
+    """What is stored under a name of this machine's and runs on another one."""
+    return frozenset(name for name, row in found.items() if row.remote and not runs_in_cloud(name))
+
+
 class InstalledModels:
     """Keeps what is known of one host's models true.
 
@@ -147,7 +153,9 @@ class InstalledModels:
     host has which answers, and the hosts that do not and may have them; nothing else is known of
     them. ``listed``: canonical names of all that was there; None while nobody has told.
     ``elsewhere``: models, by canonical name, that are stored under a name of this machine's and
-    run on another one. ``is_answered``: whether the last question was, True before the first.
+    run on another one. ``unsure``: those of which that is not known, as a change made or makes
+    them, with how many such changes are under way. ``is_answered``: whether the last question
+    was, True before the first.
     ``tells_gaps``: what a second model lacks is told before anybody needs it, because somebody
     chose it; else when it is.
     """
@@ -178,6 +186,7 @@ class InstalledModels:
         self.facts: Mapping[str, ModelFacts] = {}
         self.missing: frozenset[str] = frozenset()
         self.elsewhere: frozenset[str] = frozenset()
+        self.unsure: dict[str, int] = {}
         self.unreached: Mapping[str, tuple[str, ...]] = {}
         self.listed: frozenset[str] | None = None
 
@@ -205,6 +214,31 @@ class InstalledModels:
         self._wanted = True
         self._model_list.outdate()
         self._sooner.set()
+
+    @contextmanager
+    def making(self, name: str) -> Iterator[None]:
+        """While a change is under way that may make another model of this canonical name."""
+        self.unsure[name] = self.unsure.get(name, 0) + 1
+        try:
+            yield
+        finally:
+            self.unsure[name] -= 1
+            self.want()
+
+    async def runs_elsewhere(self, model: str) -> bool:
+        """Whether a model is one of ``elsewhere``; if that is unsure Ollama is asked anew.
+
+        True too where it does not say.
+        """
+        name = canonical(model)
+        if name not in self.unsure:
+            return name in self.elsewhere
+        try:
+            async with asyncio.timeout(_TIMEOUT_S):
+                found = await self._model_list.since(asyncio.get_running_loop().time())
+        except (TimeoutError, UpstreamError):
+            found = None
+        return found is None or name in _elsewhere(found)
 
     def seen(self, body: bytes) -> None:
         """What Ollama has told somebody else that it has installed."""
@@ -248,6 +282,7 @@ class InstalledModels:
         """Ask once. Without an answer what was known stays: no call has one either."""
         time = asyncio.get_running_loop().time
         self._wanted = False
+        made = [name for name, under_way in self.unsure.items() if not under_way]
         try:
             async with asyncio.timeout(_TIMEOUT_S):
                 found = await self._model_list.since(time() - _FRESH_S)
@@ -261,12 +296,19 @@ class InstalledModels:
             self.listed = frozenset(found)
             was_missing = self._told is not None and bool(self.missing)
             self._learn(facts)
-            self.elsewhere = frozenset(
-                name for name, row in found.items() if row.remote and not runs_in_cloud(name)
-            )
+            self.elsewhere = _elsewhere(found)
+            self._sure_of(made)
             self._tell(found)
             if was_missing and not (self.missing or self.unreached):
                 logger.info("what the policy names is installed now")
+
+    def _sure_of(self, made: Iterable[str]) -> None:
+        """Forget what changes made, by a list that was asked for after them."""
+        if self._wanted:
+            return  # another one has ended meanwhile
+        for name in made:
+            if not self.unsure[name]:
+                del self.unsure[name]
 
     def _learn(self, facts: Mapping[str, ModelFacts]) -> None:
         self.facts = facts
