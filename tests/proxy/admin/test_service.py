@@ -17,6 +17,7 @@ from modelsplit_proxy.cli.service_status import status_line
 from modelsplit_proxy.config.settings import Address
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_proxy.watch import upstream_probe
+from modelsplit_sim.cloud import Script
 from modelsplit_sim.config import SimConfig
 from modelsplit_sim.faults import Kind
 from modelsplit_sim.models import DEFAULT_MODELS
@@ -103,6 +104,22 @@ async def test_ollama_is_away_and_comes_back() -> None:
             r"\(connection refused\)",
             note["text"],
         )
+
+
+async def test_what_a_cloud_failed_of_outlives_an_outage_of_ollama(tmp_path: Path) -> None:
+    async with with_a_cloud(tmp_path) as (up, cloud):
+        cloud.scripts += [Script(status=500) for _ in range(3)]
+        assert [await ask(up, "cloud") for _ in range(3)] == [500] * 3
+        told = "CLOUD: 3 of 3 calls failed in the last 5 min (status 3)"
+        assert (await seen(up))["cause"] == told
+        await up.sim.stop()
+        await up.app.probe.ask()
+        up.app.service.look()
+        assert told in [cause["text"] for cause in (await seen(up))["causes"]]
+        await up.sim.start()
+        await up.app.probe.ask()
+        up.app.service.look()
+        assert (await seen(up))["cause"] == told
 
 
 async def test_an_outage_tells_its_own_failed_calls_and_they_are_no_trouble_any_more() -> None:
