@@ -243,7 +243,8 @@ def cost_line(cost: dict[str, Any]) -> str:
     shares = ", ".join(f"{role} {usd:.4f}" for role, usd in by_role.items() if usd)
     more = f" ({shares})" if shares else ""
     if cost["unknown"]:
-        more += f", {cost['unknown']} attempts at an unknown price"
+        attempts = f"attempt{'s' * (cost['unknown'] != 1)}"
+        more += f", {cost['unknown']} {attempts} at an unknown price"
     if cost["price_table"]:
         more += f"; {cost['price_table']}"
     since = local_time.minute(cost["since"])

@@ -65,13 +65,14 @@ def policy(look: Look) -> Iterator[Finding | Unseen]:
 def clock(look: Look) -> Iterator[Finding | Unseen]:
     """Whether the wall clock was set back, or never set."""
     now = look.clock.wall()
-    latest = max(_EARLIEST, now, _latest(look) or 0.0)
+    shown = _latest(look) or 0.0
+    latest = max(_EARLIEST, now, shown)
     if latest - now > _CLOCK_S:
-        when = local_time.minute_of(latest)
+        before = "" if latest > shown else ", which it has shown before: it is wrong, or was then"
         yield Finding(
             "clock",
-            f"the machine's clock is behind {when}, which it has shown before: records and windows "
-            "of time are wrong until it is past that",
+            f"the machine's clock is behind {local_time.minute_of(latest)}{before}; records are "
+            "out of order until it is past that, budgets are not",
             "timedatectl set-ntp true && timedatectl",
         )
 

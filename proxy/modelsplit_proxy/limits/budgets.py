@@ -330,9 +330,10 @@ class BudgetKeeper:
             if isinstance(denied, Denied):
                 return self._not_approved(denied, charge)
         exhausted = self._budgets.check(now, charge)
-        if exhausted is None:
-            return None
-        return budget_text.refusal(exhausted, self._time.read().wall, self.asked_at)
+        if exhausted is not None:
+            return budget_text.refusal(exhausted, self._time.read().wall, self.asked_at)
+        unwritten = self._store.error
+        return None if unwritten is None else budget_text.unavailable(unwritten, self.asked_at)
 
     def _at_most(self, role: Role, candidate: Candidate, provider: Provider) -> float | None:
         """What a short chat without bounds may cost, in US dollars; None: nobody knows."""

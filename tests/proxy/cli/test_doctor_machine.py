@@ -56,11 +56,13 @@ def test_a_clock_that_was_set_back_is_told(tmp_path: Path) -> None:
     assert [*doctor_machine.clock(look(tmp_path))] == []
     [found] = doctor_machine.clock(look(tmp_path, clock=SetClock(NOON - 3600)))
     assert "is behind 2026-11-18" in found[1]
+    assert "; records are out of order until it is past that, budgets are not" in found[1]
+    assert "which it has shown before: it is wrong, or was then" in found[1]
 
 
 def test_a_clock_that_was_never_set_is_told(tmp_path: Path) -> None:
     [found] = doctor_machine.clock(look(tmp_path, clock=SetClock(86400.0)))
-    assert "is behind 2025-01-01 00:00 UTC" in found[1]
+    assert "is behind 2025-01-01 00:00 UTC;" in found[1]
 
 
 def test_a_state_directory_of_another_user_is_told(

@@ -170,6 +170,18 @@ async def test_with_a_locked_file_what_must_be_counted_is_refused(tmp_path: Path
     assert rows(tmp_path) == [(2, 0, 1)]
 
 
+async def test_that_a_call_cannot_be_counted_is_foreseen_too(tmp_path: Path) -> None:
+    async with budget_keeper(tmp_path) as held:
+        with locked_out(held.store):
+            _, _, attempt_charge = held.attempt_charge()
+            told = await attempt_charge.reserve()
+            assert held.budget_keeper.foresee(Role.HEAVY, HEAVY, Provider.LOCAL) == told
+            uncounted = HEAVY._replace(model="qwen3:8b")
+            assert held.budget_keeper.foresee(Role.HEAVY, uncounted, Provider.LOCAL) is None
+        assert await held.sent() is None
+        assert held.budget_keeper.foresee(Role.HEAVY, HEAVY, Provider.LOCAL) is None
+
+
 async def test_with_a_locked_file_a_shadow_budget_lets_everything_through(tmp_path: Path) -> None:
     async with budget_keeper(tmp_path, overlay=SHADOW) as held:
         with locked_out(held.store):
