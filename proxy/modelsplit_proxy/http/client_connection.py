@@ -31,7 +31,7 @@ from modelsplit_proxy.http.aiohttp_server import (
     web,
 )
 from modelsplit_proxy.http.downstream import Downstream, reset_on_close
-from modelsplit_proxy.http.framing import Chunks, Framing, FramingError, Length
+from modelsplit_proxy.http.framing import Chunks, Framing, FramingError, Length, merged
 from modelsplit_proxy.http.keepalive import keep_alive
 from modelsplit_proxy.http.read_budget import HeldBytes, ReadBudget, ReadLimits, no_room
 from modelsplit_proxy.http.request_head import (
@@ -397,7 +397,8 @@ class ClientConnection(web.RequestHandler):
         try:
             taken = framing.take(data)
             self._rate_bytes += taken
-            _, upgraded, _ = self._parser.feed_data(data[:taken])
+            body = merged(data[:taken], framing.runs) if framing.runs else data[:taken]
+            _, upgraded, _ = self._parser.feed_data(body)
         except (FramingError, HttpProcessingError) as error:
             self.break_body(BodyEndedError(str(error)))
             return b""

@@ -8,8 +8,12 @@ bounds what the parser does not: chunk extensions, trailers, the overhead of tin
 from __future__ import annotations
 
 import re
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LAST: Final = ord("0")  # the first digit of the chunk that is none
 # A chunk may cost this much framing, and a body so much more altogether (Go's net/http).
 _CHUNK_ALLOWANCE: Final = 16
 MAX_FRAMING_BYTES: Final = 16 * 1024
@@ -17,6 +21,16 @@ MAX_TRAILER_BYTES: Final = 16 * 1024
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _CRLF: Final = b"\r\n"
+# A whole chunk of one digit and no extension.
+_TINY: Final = rb"(?:%b)" % b"|".join(
+    rb"%x\r\n[\x00-\xff]{%d}\r\n" % (size, size) for size in range(1, 16)
+)
+_TINY_CHUNK: Final = re.compile(_TINY, re.IGNORECASE)
+_TINY_CHUNKS: Final = re.compile(_TINY + b"*+", re.IGNORECASE)
+# What stands around a tiny chunk's data.
+_TINY_FRAMING: Final = slice(3, -2)
+# Fewer bytes of tiny chunks are as well left as they are.
+_LONG_RUN_BYTES: Final = 256
 
 
 class FramingError(Exception):
@@ -24,10 +38,15 @@ class FramingError(Exception):
 
 
 class Framing(Protocol):
-    """``take`` says how many of these bytes belong to the body; fewer than all: it has ended."""
+    """``take`` says how many of these bytes belong to the body; fewer than all: it has ended.
+
+    ``runs``: where many tiny chunks follow each other in what was taken last.
+    """
 
     ended: bool
 
+    @property
+    def runs(self) -> Sequence[tuple[int, int]]: ...
     def take(self, data: bytes) -> int: ...
 
 
@@ -35,6 +54,7 @@ class Length:
     """A body of a known number of bytes."""
 
     __slots__ = ("_left", "ended")
+    runs: Final = ()
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -50,7 +70,7 @@ class Length:
 class Chunks:
     """A chunked body, trailers included."""
 
-    __slots__ = ("_excess", "_in_trailers", "_left", "_line", "_trailer_bytes", "ended")
+    __slots__ = ("_excess", "_in_trailers", "_left", "_line", "_trailer_bytes", "ended", "runs")
 
     def __init__(self) -> None:
         self.ended = False
@@ -59,10 +79,13 @@ class Chunks:
         self._excess = 0
         self._in_trailers = False
         self._trailer_bytes = 0
+        self.runs: list[tuple[int, int]] = []
 
     def take(self, data: bytes) -> int:
         """FramingError where the bytes are no chunks, or their framing is too much."""
         at, size = 0, len(data)
+        if self.runs:
+            self.runs = []
         while at < size and not self.ended:
             if self._left:
                 step = min(self._left, size - at)
@@ -75,6 +98,10 @@ class Chunks:
     def _line_from(self, data: bytes, at: int) -> int:
         """Read a size line or a trailer line, or what there is of it; the place behind it."""
         if not self._line and not self._in_trailers:
+            if data[at + 1 : at + 2] == b"\r" and data[at] != _LAST:
+                behind = self._tiny_from(data, at)
+                if behind > at:
+                    return behind
             match = _SIZE.match(data, at)
             if match is not None:  # as nearly always: a whole line
                 self._begin_chunk(match)
@@ -101,6 +128,16 @@ class Chunks:
             self._begin_chunk(match)
         return end + 1
 
+    def _tiny_from(self, data: bytes, at: int) -> int:
+        """Read all tiny chunks that follow each other; the place behind them."""
+        match = _TINY_CHUNKS.match(data, at)
+        end = at if match is None else match.end()
+        # Each may have more framing than it has, and twice its own bytes.
+        self._excess = max(0, self._excess - 2 * (end - at))
+        if end - at >= _LONG_RUN_BYTES:
+            self.runs.append((at, end))
+        return end
+
     def _begin_chunk(self, line: re.Match[bytes]) -> None:
         size = int(line[1], 16)
         framing = line.end() - line.start() + 2
@@ -118,3 +155,18 @@ class Chunks:
                 raise FramingError(f"its trailers are longer than {MAX_TRAILER_BYTES >> 10} KiB")
         elif self._excess + line_bytes > MAX_FRAMING_BYTES:
             raise FramingError("its chunks consist of framing: extensions, or tiny chunks")
+
+
+def merged(data: bytes, runs: Sequence[tuple[int, int]]) -> bytes:
+    """The same part of a body with one chunk for each of ``runs``.
+
+    To whoever reads the body each chunk is an object, and costs far more than its bytes.
+    """
+    pieces: list[bytes] = []
+    at = 0
+    for start, end in runs:
+        chunks = _TINY_CHUNK.findall(data, start, end)
+        content = b"".join([chunk[_TINY_FRAMING] for chunk in chunks])
+        pieces += (data[at:start], b"%x\r\n%b\r\n" % (len(content), content))
+        at = end
+    return b"".join((*pieces, data[at:]))

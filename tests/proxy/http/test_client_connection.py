@@ -324,15 +324,38 @@ async def test_pieces_of_a_body_that_nobody_reads_are_charged_as_objects() -> No
         say(down, b"read", length=4)
 
     async with serving(serve) as up, up.client() as client:
-        chunks = chunk(b"a") * 1000
+        chunks = chunk(b"a" * 16) * 1000
         await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
         await until(lambda: up.edge.connections and only(up)._framing is not None)
-        await until(lambda: only(up)._receiving._size == 1000)
-        assert only(up).budget.used == 1000 * (1 + PIECE_BYTES)
+        await until(lambda: only(up)._receiving._size == 16_000)
+        assert only(up).budget.used == 1000 * (16 + PIECE_BYTES)
         release.set()
         await client.send(b"0\r\n\r\n")
         assert (await client.answer()).body == b"read"
         assert only(up).budget.used == 0
+
+
+async def test_a_body_sent_byte_by_byte_is_few_pieces_and_the_same_body() -> None:
+    release = asyncio.Event()
+    body = bytes(range(256)) * 40
+    got = b""
+
+    async def serve(request: Request, down: Downstream) -> None:
+        nonlocal got
+        await release.wait()
+        got = await request.content.read()
+        say(down, b"read", length=4)
+
+    async with serving(serve) as up, up.client() as client:
+        chunks = b"".join(chunk(bytes([value])) for value in body)
+        await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        await until(lambda: up.edge.connections and only(up)._framing is not None)
+        await until(lambda: only(up)._receiving._size == len(body))
+        assert only(up).budget.used < 10 * len(body)
+        release.set()
+        await client.send(b"0\r\n\r\n")
+        assert (await client.answer()).body == b"read"
+        assert got == body
 
 
 async def test_what_is_held_of_an_answer_is_given_back_when_it_is_taken() -> None:

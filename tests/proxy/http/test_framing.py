@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsplit_proxy.http.framing import Chunks, Framing, FramingError, Length
+from modelsplit_proxy.http.framing import Chunks, Framing, FramingError, Length, merged
+from support.hooks import Hook
 from support.raw import chunk
 
 BEHIND = b"GET / HTTP/1.1\r\n\r\n"
@@ -50,6 +52,52 @@ def test_good_chunks_are_never_too_much(body: bytes, step: int) -> None:
     framing = Chunks()
     assert framing.take(wire) == len(wire)
     assert framing.ended
+
+
+@given(
+    sizes=st.lists(st.integers(1, 20), min_size=1, max_size=300),
+    cuts=st.lists(st.integers(0, 10_000), max_size=4),
+)
+def test_tiny_chunks_are_made_one_and_say_the_same(sizes: list[int], cuts: list[int]) -> None:
+    """Their data may look like chunks, too."""
+    contents = [(b"1\r\n\r\n" * 3)[:size] for size in sizes]
+    wire = b"".join(chunk(content) for content in contents) + b"0\r\n\r\n"
+    framing, fed = Chunks(), b""
+    places = [0, *sorted(cut % (len(wire) + 1) for cut in cuts), len(wire)]
+    for start, end in pairwise(places):
+        piece = wire[start:end]
+        assert framing.take(piece) == len(piece)
+        fed += merged(piece, framing.runs)
+    assert framing.ended
+    assert len(fed) <= len(wire)
+    assert unchunked(fed) == b"".join(contents)
+
+
+def unchunked(wire: bytes) -> bytes:
+    content = b""
+    while wire != b"0\r\n\r\n":
+        size, _, wire = wire.partition(b"\r\n")
+        end = int(size, 16)
+        assert wire[end : end + 2] == b"\r\n"
+        content, wire = content + wire[:end], wire[end + 2 :]
+    return content
+
+
+def test_forty_thousand_tiny_chunks_are_a_few_steps() -> None:
+    """A client that sends its body byte by byte must not hold up everybody else."""
+    wire = chunk(b"x") * 40_000 + chunk(b"y" * 15) * 10
+    calls = 0
+
+    def count(_: Any, event: str, __: Any) -> None:
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    framing = Chunks()
+    with Hook(count):
+        assert framing.take(wire) == len(wire)
+        fed = merged(wire, framing.runs)
+    assert fed == chunk(b"x" * 40_000 + b"y" * 150)
+    assert calls < 50
 
 
 @pytest.mark.parametrize(
