@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_LAST: Final = ord("0")  # the first digit of the chunk that is none
+_ZERO: Final = ord("0")
 # A chunk may cost this much framing, and a body so much more altogether (Go's net/http).
 _CHUNK_ALLOWANCE: Final = 16
 MAX_FRAMING_BYTES: Final = 16 * 1024
@@ -21,14 +21,17 @@ MAX_TRAILER_BYTES: Final = 16 * 1024
 
 _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r\n]*)?\r\n")
 _CRLF: Final = b"\r\n"
-# A whole chunk of one digit and no extension.
-_TINY: Final = rb"(?:%b)" % b"|".join(
-    rb"%x\r\n[\x00-\xff]{%d}\r\n" % (size, size) for size in range(1, 16)
+# A whole chunk of less than 16 bytes, with zeros before its size and extensions behind it as far
+# as they are within its allowance. What the parser would refuse is none.
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9a-z-]++"
+_EXTENSIONS: Final = rb"(?:;%b(?:=%b)?+)*+" % (_TOKEN, _TOKEN)
+_TINY: Final = rb"(?:(?=[^\r\n]{1,14}\r\n)0{0,12}+(?:%b)\r\n)" % b"|".join(
+    rb"%x%b\r\n[\x00-\xff]{%d}" % (size, _EXTENSIONS, size) for size in range(1, 16)
 )
 _TINY_CHUNK: Final = re.compile(_TINY, re.IGNORECASE)
 _TINY_CHUNKS: Final = re.compile(_TINY + b"*+", re.IGNORECASE)
-# What stands around a tiny chunk's data.
-_TINY_FRAMING: Final = slice(3, -2)
+# What follows the one digit of a size.
+_BEHIND_DIGIT: Final = (b"\r", b";")
 # Fewer bytes of tiny chunks are as well left as they are.
 _LONG_RUN_BYTES: Final = 256
 
@@ -98,7 +101,8 @@ class Chunks:
     def _line_from(self, data: bytes, at: int) -> int:
         """Read a size line or a trailer line, or what there is of it; the place behind it."""
         if not self._line and not self._in_trailers:
-            if data[at + 1 : at + 2] == b"\r" and data[at] != _LAST:
+            # One digit that is no zero, or more than one and the first is.
+            if (data[at] == _ZERO) is not (data[at + 1 : at + 2] in _BEHIND_DIGIT):
                 behind = self._tiny_from(data, at)
                 if behind > at:
                     return behind
@@ -129,11 +133,12 @@ class Chunks:
         return end + 1
 
     def _tiny_from(self, data: bytes, at: int) -> int:
-        """Read all tiny chunks that follow each other; the place behind them."""
+        """Read all tiny chunks that follow each other; the place behind them.
+
+        None has more framing than it may; what it could have more of makes up for no other.
+        """
         match = _TINY_CHUNKS.match(data, at)
         end = at if match is None else match.end()
-        # Each may have more framing than it has, and twice its own bytes.
-        self._excess = max(0, self._excess - 2 * (end - at))
         if end - at >= _LONG_RUN_BYTES:
             self.runs.append((at, end))
         return end
@@ -166,7 +171,7 @@ def merged(data: bytes, runs: Sequence[tuple[int, int]]) -> bytes:
     at = 0
     for start, end in runs:
         chunks = _TINY_CHUNK.findall(data, start, end)
-        content = b"".join([chunk[_TINY_FRAMING] for chunk in chunks])
+        content = b"".join([chunk.partition(_CRLF)[2][:-2] for chunk in chunks])
         pieces += (data[at:start], b"%x\r\n%b\r\n" % (len(content), content))
         at = end
     return b"".join((*pieces, data[at:]))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy.quantity import in_digits
+from modelsplit_proxy.storage import state_file
 from modelsplit_proxy.storage.state_file import StoreError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class StateLock:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._fd: int | None = None
+        self._file_fd: int | None = None
         self._name_tag: int | None = None
 
     def take(self) -> None:
@@ -77,24 +79,12 @@ class StateLock:
         """
         if self._fd is not None:
             return
-        fd = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._fd = fd = _locked(self.directory)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            text = _busy(self.directory, holder(self.directory))
-            elsewhere = self.directory.with_name(f"{self.directory.name}-2")
-            raise StateBusyError(text, elsewhere) from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                os.close(fd)
-                raise
-            logger.warning(
-                "the state directory %s cannot be locked (%s): start no second modelsplit on it",
-                self.directory,
-                error.strerror,
-            )
-        self._fd = fd
+            self._file_fd = _locked_where_the_file_lies(self.directory)
+        except StateBusyError:
+            self.release()
+            raise
         # Without it the lock holds all the same; others cannot say who has it.
         with suppress(OSError):
             self._tag(fd)
@@ -106,10 +96,10 @@ class StateLock:
                 fcntl.lockf(self._name_tag, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _DRAINING)
 
     def release(self) -> None:
-        for fd in (self._name_tag, self._fd):
+        for fd in (self._name_tag, self._file_fd, self._fd):
             if fd is not None:
                 os.close(fd)
-        self._fd = self._name_tag = None
+        self._fd = self._file_fd = self._name_tag = None
 
     def _tag(self, directory: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -119,6 +109,43 @@ class StateLock:
             owner = os.fstat(directory)
             os.fchown(self._name_tag, owner.st_uid, owner.st_gid)
         fcntl.lockf(self._name_tag, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _HOLDER)
+
+
+def _locked(directory: Path) -> int:
+    """A descriptor of the directory with the lock. StateBusyError, OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        text = _busy(directory, holder(directory))
+        raise StateBusyError(text, directory.with_name(f"{directory.name}-2")) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            os.close(fd)
+            raise
+        logger.warning(
+            "the state directory %s cannot be locked (%s): start no second modelsplit on it",
+            directory,
+            error.strerror,
+        )
+    return fd
+
+
+def _locked_where_the_file_lies(directory: Path) -> int | None:
+    """The same of the directory that the state file is in, where a symlink leads to another.
+
+    Somebody may serve from there, or by another such link. None: it is the same directory, or is
+    not ours to open. StateBusyError.
+    """
+    path = directory / state_file.FILE_NAME
+    if not path.is_symlink():
+        return None
+    lies_in = Path(os.path.realpath(path)).parent
+    try:
+        return None if lies_in.samefile(directory) else _locked(lies_in)
+    except OSError:
+        return None
 
 
 def holder(directory: Path) -> Holder:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from modelsplit_proxy.storage import state_lock
+from modelsplit_proxy.storage import state_file, state_lock
 from modelsplit_proxy.storage.state_lock import (
     FILE_NAME,
     Holder,
@@ -122,6 +122,34 @@ def test_it_is_the_directory_whatever_it_is_called(
     other = {"symlink": tmp_path / "link", "dots": state / ".." / "state"}
     with taken(state):
         busy(other.get(how, type(tmp_path)("state")))
+
+
+def test_a_state_file_that_is_a_link_is_that_of_the_directory_it_lies_in(tmp_path: Path) -> None:
+    state, other, third = (tmp_path / name for name in ("state", "other", "third"))
+    for directory in (state, other, third):
+        directory.mkdir()
+    for directory in (other, third):
+        (directory / state_file.FILE_NAME).symlink_to(state / state_file.FILE_NAME)
+    with held(state) as child:
+        assert f"serves from the state directory {state}: process {child.pid};" in busy(other)
+    with taken(other):
+        assert f"serves from the state directory {state}: which process" in busy(third)
+        assert str(state) in busy(state)
+        assert str(other) in busy(other)
+    with taken(state):
+        pass
+    with taken(other):  # who was refused has let go of its own
+        pass
+
+
+def test_a_link_to_the_same_directory_or_to_nowhere_is_no_matter(tmp_path: Path) -> None:
+    (tmp_path / state_file.FILE_NAME).symlink_to("file")
+    with taken(tmp_path):
+        busy(tmp_path)
+    (tmp_path / state_file.FILE_NAME).unlink()
+    (tmp_path / state_file.FILE_NAME).symlink_to(tmp_path / "none" / "file")
+    with taken(tmp_path):
+        busy(tmp_path)
 
 
 def test_a_file_that_is_deleted_by_hand_frees_nothing(tmp_path: Path) -> None:
