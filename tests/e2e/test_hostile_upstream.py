@@ -656,6 +656,27 @@ async def test_what_is_no_answer_is_told_where_there_is_no_fallback(name: str) -
         assert len(upstream.heads) == 1
 
 
+async def test_plain_text_of_what_is_known_to_be_no_ollama_is_no_refusal() -> None:
+    """An Ollama may say so of a route that it does not have."""
+    raw = response(b"404 page not found", status="404 Not Found", content_type="text/plain")
+
+    async def whatever_is_asked(peer: Peer) -> None:
+        while True:
+            head = await peer.reader.readuntil(b"\r\n\r\n")
+            rest = head.lower().partition(b"content-length:")[2]
+            await peer.reader.readexactly(int(rest.split(b"\r\n", 1)[0]) if rest else 0)
+            peer.send(raw)
+
+    async with (
+        raw_upstream(whatever_is_asked) as upstream,
+        in_front_of(upstream.port) as proxy,
+        proxy.client() as client,
+    ):
+        await proxy.app.probe.ask()
+        answer = await client.request("POST", GENERATE, PLAIN)
+        assert (answer.status, answer.json["reason"]) == (502, "no_answer")
+
+
 # The least that is an answer, on each route.
 LEAST = {
     "/api/generate": b'{"response":"x"}',

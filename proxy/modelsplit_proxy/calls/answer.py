@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from modelsplit_policy import deadlines, overload
 from modelsplit_policy.failures import ErrorCode, Failure, Reason, for_provider
+from modelsplit_policy.hints import Absence
 from modelsplit_policy.model_names import canonical
 from modelsplit_policy.vocabulary import Dialect
 from modelsplit_proxy.calls.reply import OwnAnswer, Setback
@@ -164,6 +165,7 @@ class AnswerReader:
                 model=self._model,
                 provider=self._provider,
                 wall=record.started_wall,
+                is_other=self._is_down and self.parts.probe.absence is Absence.OTHER,
             )
         if head.status != 200:
             return upstream_failures.no_success(head.status, self._provider)

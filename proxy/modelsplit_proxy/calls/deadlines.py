@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from modelsplit_policy.deadlines import FAR_S, LAST_LOOK_S
+from modelsplit_policy.hints import Absence
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,12 +25,17 @@ _COARSE_S: Final = 0.01
 
 
 class Signs(Protocol):
-    """Whether an upstream is there: ``up`` None, nobody knows; ``mute_since`` None, it speaks."""
+    """Whether an upstream is there: ``up`` None, nobody knows; ``mute_since`` None, it speaks.
+
+    ``absence``: how it is not there, where ``up`` is False.
+    """
 
     @property
     def mute_since(self) -> float | None: ...
     @property
     def up(self) -> bool | None: ...
+    @property
+    def absence(self) -> Absence: ...
 
 
 class LoadedModels(Protocol):
@@ -66,6 +72,7 @@ class _Elsewhere:
 
     mute_since: float | None = None
     up: bool | None = None
+    absence: Absence = Absence.GONE
 
 
 # What is known of a cloud that is asked over its own API.

@@ -40,15 +40,26 @@ _ERROR_BYTES: Final = 64 * 1024
 
 
 def failure_of_status(
-    head: UpstreamHead, body: bytes, *, model: str, provider: Provider, wall: float
+    head: UpstreamHead,
+    body: bytes,
+    *,
+    model: str,
+    provider: Provider,
+    wall: float,
+    is_other: bool = False,
 ) -> Failure | None:
     """None for 2xx and 3xx; else the failure that the upstream's own answer amounts to.
 
     What the upstream advises on asking again is part of it. ``wall``: seconds since 1970.
+    ``is_other``: what answers there is known to be no Ollama.
     """
     if head.status < 400:
         return None
-    failure = _refused(head.status, body, model=model, provider=provider)
+    if provider is Provider.LOCAL and _is_nobodys_refusal(head.status, body, is_other=is_other):
+        text = f'Ollama answered {head.status} with something else than a JSON object with "error"'
+        failure = _no_answer(fitted(text, "is --upstream an Ollama?"), provider)
+    else:
+        failure = _refused(head.status, body, model=model, provider=provider)
     after_s = retry_advice.retry_after_s(head, wall)
     return replace(
         failure,
@@ -58,9 +69,6 @@ def failure_of_status(
 
 
 def _refused(status: int, body: bytes, *, model: str, provider: Provider) -> Failure:
-    if provider is Provider.LOCAL and _is_nobodys_refusal(status, body):
-        text = f'Ollama answered {status} with something else than a JSON object with "error"'
-        return _no_answer(fitted(text, "is --upstream an Ollama?"), provider)
     message = _said(body)
     if status == 404 and _names_a_model(body):
         return Failure(
@@ -205,15 +213,19 @@ _CLIENT_CODES: Final = {
 }
 
 
-def _is_nobodys_refusal(status: int, body: bytes) -> bool:
+def _is_nobodys_refusal(status: int, body: bytes, *, is_other: bool) -> bool:
     """Whether a 4xx or 501 is none of Ollama's: it explains itself in JSON, or in plain text.
 
-    What a web server in front of it may say in its place (a key, a size, a rate) is none such.
+    What a web server in front of it may say in its place (a key, a size, a rate) is none such;
+    nor is a 503, unless nothing but another program is there.
     """
-    if status in _CLIENT_CODES or not (400 <= status < 500 or status == 501):
+    refuses = 400 <= status < 500 or status == 501 or (is_other and status == 503)
+    if status in _CLIENT_CODES or not refuses:
         return False
     fields = json_object(body)
-    return "error" not in fields if fields else body.lstrip().startswith(b"<")
+    if fields:
+        return "error" not in fields
+    return is_other or body.lstrip().startswith(b"<")
 
 
 def _rejected(status: int, message: str) -> Failure:

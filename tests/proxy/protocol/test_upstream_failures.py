@@ -99,6 +99,29 @@ def test_a_refusal_of_another_program_is_no_refusal_of_the_request(
 
 
 @pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (404, b"404 page not found", Reason.NO_ANSWER),
+        (400, b"Client sent an HTTP request to an HTTPS server.\n", Reason.NO_ANSWER),
+        (405, b"", Reason.NO_ANSWER),
+        (503, b"<html>no backend</html>", Reason.NO_ANSWER),
+        # What explains itself as Ollama does is heard, and so is one that wants a key.
+        (503, b'{"error":"busy"}', Reason.UPSTREAM_BUSY),
+        (400, b'{"error":"no"}', Reason.UPSTREAM_REJECTED),
+        (401, b"<html>", Reason.UPSTREAM_REJECTED),
+    ],
+)
+def test_of_what_is_known_to_be_another_program_plain_text_is_no_refusal_either(
+    status: int, body: bytes, reason: Reason
+) -> None:
+    failure = upstream_failures.failure_of_status(
+        *(head(status), body), model="m", provider=Provider.LOCAL, wall=0.0, is_other=True
+    )
+    assert failure is not None
+    assert failure.reason is reason
+
+
+@pytest.mark.parametrize(
     ("status", "body", "provider"),
     [
         # Of a web server in front of an Ollama.
@@ -109,6 +132,7 @@ def test_a_refusal_of_another_program_is_no_refusal_of_the_request(
         # Of a route that an older one does not have.
         (404, b"404 page not found", Provider.LOCAL),
         (405, b"", Provider.LOCAL),
+        (400, b"Client sent an HTTP request to an HTTPS server.", Provider.LOCAL),
         (400, b'{"error":{}}', Provider.LOCAL),
         # Of what Ollama asks in its cloud.
         (400, b"<html>", Provider.CLOUD),
