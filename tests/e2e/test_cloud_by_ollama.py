@@ -149,6 +149,20 @@ async def test_what_is_taken_out_is_taken_out_of_searches_too(tmp_path: Path) ->
     assert [row.leaving.redacted for row in left(tmp_path)] == [1, 1]
 
 
+@pytest.mark.parametrize("depth", [300, 900, 2000])
+async def test_what_nests_too_deep_to_be_looked_through_stays_here(
+    tmp_path: Path, depth: int
+) -> None:
+    redact = [{"name": "phone", "pattern": r"\+49[0-9 ]+", "replacement": "[phone]"}]
+    overlay = PRICED | {"cloud": {"redact": redact}}
+    body = b'{"query":' * depth + b'"+49 30 123456"' + b"}" * depth
+    async with running(overlay=overlay, state=tmp_path) as up, up.client() as client:
+        approve(tmp_path)
+        answer = await client.request("POST", next(iter(WEB)), body, CLOUD_ROLE)
+        assert (answer.status, answer.json["reason"]) == (400, "untranslatable")
+        assert up.asked == []
+
+
 @pytest.mark.parametrize("route", SEARCHING)
 async def test_a_model_of_this_machine_is_not_let_search(route: str) -> None:
     async with running() as up, up.client() as client:

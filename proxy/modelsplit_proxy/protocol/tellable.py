@@ -18,11 +18,18 @@ _INT_MAX: Final = 2**64 - 1
 
 
 def dumps(value: Any, option: int = 0) -> bytes:
-    """``value`` as JSON. ``option``: orjson's. Of what is no JSON at all, its type is told."""
+    """``value`` as JSON. ``option``: orjson's. Of what is no JSON at all, its type is told.
+
+    RecursionError: it is nested deeper than orjson writes, some 250 deep.
+    """
     try:
         return orjson.dumps(value, option=option)
     except TypeError:
-        return orjson.dumps(_tellable(value), option=option)
+        plain = _tellable(value)
+    try:
+        return orjson.dumps(plain, option=option)
+    except TypeError as error:  # all that is left for it to refuse
+        raise RecursionError(str(error)) from None
 
 
 def _tellable(value: Any) -> Any:

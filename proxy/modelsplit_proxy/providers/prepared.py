@@ -71,12 +71,15 @@ def prepare(endpoint: Endpoint, raw: bytes, terms: Terms, parts: Preparing) -> P
         question = translation.ask(fields, terms)
         question, redacted = _redacted(question, parts.redactor)
         body, untranslated = dialect.ask(question, terms)
+        written = tellable.dumps(body)
     except UntranslatableError as error:
         return failures.untranslatable(named, str(error))
+    except RecursionError:
+        return failures.untranslatable(named, "the body is nested too deep")
     passes = dialect.passes and endpoint.label == dialect.path
     writer = SilentWriter() if passes else translation.writer(parts.name, parts.clock, fields)
     return Prepared(
-        body=tellable.dumps(body),
+        body=written,
         streams=question.body.get("stream") is True,
         answers_by_tool=question.answers_by_tool,
         passes=passes,

@@ -50,7 +50,7 @@ class Redactor:
         return self._object(body, found), dict(found)
 
     def redacted_bytes(self, raw: bytes) -> tuple[bytes, dict[str, int]] | None:
-        """The same of a body as it is sent; None: it is no JSON object.
+        """The same of a body as it is sent; None: it is no JSON object, or nested hundreds deep.
 
         Written anew even where nothing was found: of a key that comes twice only the last was
         looked through.
@@ -61,8 +61,11 @@ class Redactor:
             return None
         if not isinstance(body, dict):
             return None
-        cleared, found = self.redacted(body)
-        return tellable.dumps(cleared), found
+        try:
+            cleared, found = self.redacted(body)
+            return tellable.dumps(cleared), found
+        except RecursionError:
+            return None
 
     def _object(self, value: dict[str, Any], found: Counter[str]) -> dict[str, Any]:
         kept = _STRUCTURE

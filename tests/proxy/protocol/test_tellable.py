@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +48,14 @@ def test_what_it_cannot_say_is_unknown_and_the_rest_is_said() -> None:
         "odd": "<object>",
         "nan": None,
     }
+
+
+def test_what_is_nested_deeper_than_can_be_written_is_not_told() -> None:
+    value: Any = 2**70
+    for _ in range(300):
+        value = [value]
+    with pytest.raises(RecursionError):
+        tellable.dumps(value)
 
 
 @given(VALUES)

@@ -55,6 +55,22 @@ def test_what_cannot_be_said_by_the_providers_api_is_refused() -> None:
     assert refused.reason is Reason.UNTRANSLATABLE
 
 
+@pytest.mark.parametrize("label", ["/v1/messages", "/api/chat", "/v1/responses"])
+@pytest.mark.parametrize("dialect", ["anthropic", "openai"])
+@pytest.mark.parametrize("depth", [300, 500, 900])
+def test_what_is_nested_too_deep_is_refused(label: str, dialect: str, depth: int) -> None:
+    schema = b'{"properties":' * depth + b"{}" + b"}" * depth
+    tool = b'{"type":"function","name":"f","input_schema":%b,"parameters":%b}' % (schema, schema)
+    if label == "/api/chat":
+        tool = b'{"type":"function","function":{"name":"f","parameters":%b}}' % schema
+    raw = b'{"messages":[{"role":"user","content":"hi"}],"input":"hi","tools":[%b]}' % tool
+    for rules in (Redactor([]), Redactor([RedactionPolicy(name="r", pattern="kim")])):
+        parts = Preparing("opus", NAMED, rules, StoppedClock(), DIALECTS[dialect])
+        refused = prepare(endpoint(label), raw, TERMS, parts)
+        assert isinstance(refused, Failure)
+        assert refused.reason is Reason.UNTRANSLATABLE
+
+
 def test_what_passes_is_said_to_pass() -> None:
     ready = prepared("/v1/messages", HI)
     assert isinstance(ready, Prepared)

@@ -111,6 +111,11 @@ def test_what_is_no_object_cannot_be_looked_through(raw: bytes) -> None:
     assert DIGITS.redacted_bytes(raw) is None
 
 
+@pytest.mark.parametrize("depth", [300, 400, 900, 2000])
+def test_nor_can_what_is_nested_hundreds_deep(depth: int) -> None:
+    assert DIGITS.redacted_bytes(b'{"a":' * depth + b'"kim"' + b"}" * depth) is None
+
+
 def test_without_patterns_nothing_is_touched() -> None:
     body = {"messages": ["x"]}
     cleared, found = redactor().redacted(body)
