@@ -29,7 +29,9 @@ VOLUME /var/lib/modelsplit
 # --add-host host.docker.internal:host-gateway); with compose say MODELSPLIT_UPSTREAM=http://ollama:11434.
 ENV MODELSPLIT_UPSTREAM=http://host.docker.internal:11434 \
     PYTHONDONTWRITEBYTECODE=1 \
+    MALLOC_MMAP_THRESHOLD_=131072 \
     PATH=/opt/modelsplit/bin:$PATH
+# MALLOC_MMAP_THRESHOLD_: what is large is given back to the system as soon as it is free.
 # docker exec modelsplit modelsplit status
 # A policy of one's own: -v ./model-policy.json:/etc/modelsplit/model-policy.json:ro
 

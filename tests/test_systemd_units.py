@@ -9,23 +9,9 @@ from pathlib import Path
 
 import pytest
 
-UNITS = Path(__file__).parents[1] / "systemd"
+from support.units import UNITS, Unit, read
+
 EXPOSURE_AT_MOST = 15  # tenths: systemd's own judgement of a service, 0 (safe) to 100
-
-Unit = dict[str, list[str]]
-
-
-def read(name: str) -> Unit:
-    """Give ``Section.Key`` -> values in order of appearance; a unit file may repeat a key."""
-    found: Unit = {}
-    section = ""
-    for line in (UNITS / name).read_text().splitlines():
-        if line.startswith("["):
-            section = line.strip("[]")
-        elif line and not line.startswith(("#", ";")):
-            key, _, value = line.partition("=")
-            found.setdefault(f"{section}.{key}", []).append(value)
-    return found
 
 
 def seconds(text: str) -> float:
@@ -54,6 +40,10 @@ def test_it_starts_the_server_and_notifies(service: Unit) -> None:
     assert arguments[0] == "serve"
     assert service["Service.Type"] == ["notify"]
     assert service["Service.WatchdogSec"] == ["10"]
+
+
+def test_what_is_large_is_given_back_to_the_system_at_once(service: Unit) -> None:
+    assert "MALLOC_MMAP_THRESHOLD_=131072" in service["Service.Environment"]
 
 
 def test_systemd_waits_longer_than_the_drain(service: Unit) -> None:

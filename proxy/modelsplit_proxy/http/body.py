@@ -45,7 +45,7 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
     content = request.content
     try:
         # Most bodies are here whole, having come together with their head.
-        body = content.read_nowait() if content.is_eof() else await _gathered(request, limit)
+        body = content.read_nowait() if content.is_eof() else await _all(request, limit)
     except web.RequestPayloadError as error:
         raise BodyError(malformed(error)) from None
     size = len(body)
@@ -56,11 +56,18 @@ async def read_whole(request: Request, down: Downstream, limit: int) -> bytes:
     return body
 
 
-async def _gathered(request: Request, limit: int) -> bytes:
+async def _all(request: Request, limit: int) -> bytes:
+    body = await _gathered(request, limit)
+    if len(body) > limit:
+        raise too_large(limit)
+    return bytes(body)
+
+
+async def _gathered(request: Request, limit: int) -> bytearray:
     """All that comes, or, of too much, enough to tell; BodyError if nothing more may.
 
     What is held meanwhile, and until the request is answered or sent on, is charged to the
-    connection.
+    connection. A copy of it is not, so nothing is copied that is refused.
     """
     connection, content = request.connection, request.content
     if connection.ending is not None and not content.is_eof():
@@ -75,7 +82,7 @@ async def _gathered(request: Request, limit: int) -> bytes:
                 raise BodyError(no_room(connection.budget))
     finally:
         connection.collecting = False
-    return bytes(body)
+    return body
 
 
 async def read_start(request: Request, down: Downstream, limit: int) -> tuple[bytes, bool]:
@@ -83,8 +90,21 @@ async def read_start(request: Request, down: Downstream, limit: int) -> tuple[by
 
     Of a body that says it is larger, nothing is read. BodyError if its framing is broken.
     """
+    start, is_all = await _start(request, down, limit)
+    return bytes(start), is_all
+
+
+async def read_any(request: Request, down: Downstream, limit: int) -> bytes:
+    """The body as it came, compressed or not; BodyError if it is larger or broken."""
+    body, is_all = await _start(request, down, limit)
+    if not is_all:
+        raise too_large(limit)
+    return bytes(body)
+
+
+async def _start(request: Request, down: Downstream, limit: int) -> tuple[bytearray, bool]:
     if request.content_length is not None and request.content_length > limit:
-        return b"", False
+        return bytearray(), False
     if request.headers.get("Expect", "").lower() == "100-continue":
         down.continue_()
     try:

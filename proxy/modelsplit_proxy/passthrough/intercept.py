@@ -15,7 +15,7 @@ from urllib.parse import quote
 from modelsplit_policy import management
 from modelsplit_policy.catalogue import not_installed
 from modelsplit_policy.failures import Failure
-from modelsplit_proxy.http.body import BodyError, read_start, too_large
+from modelsplit_proxy.http.body import BodyError, read_any, read_start
 from modelsplit_proxy.protocol import model_lists, named_models
 from modelsplit_proxy.protocol.routes import path_of
 from modelsplit_proxy.runtime.tasks import in_steps
@@ -139,9 +139,7 @@ class Intercept:
         if denied is not None or not keys:
             return denied or _PASS
         try:
-            body, whole = await read_start(request, down, self._max_body_bytes)
-            if not whole:
-                raise too_large(self._max_body_bytes)
+            body = await read_any(request, down, self._max_body_bytes)
             fields = await in_steps(named_models.fields_of(body))
         except BodyError as error:
             return error.failure
