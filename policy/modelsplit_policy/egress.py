@@ -104,6 +104,18 @@ def stored_here(model: str) -> Failure:
     )
 
 
+def untold(model: str) -> Failure:
+    """A call to a model that was just made, of which Ollama does not say where it runs."""
+    return Failure(
+        ErrorCode.UPSTREAM_LOCAL,
+        Reason.NO_ANSWER,
+        f"{said_back(model, _NAME_MAX)} was just made or is being made, and Ollama does not tell "
+        "(/api/tags) whether it runs here",
+        "No Answer",
+        unsent=True,
+    )
+
+
 def warnings(policy: Policy) -> Iterator[str]:
     """A sentence for each model that the policy gives to a role whose calls may not leave."""
     providers, allowed = Providers(policy), policy.cloud.allow_from.roles

@@ -17,7 +17,7 @@ from modelsplit_proxy.protocol.endpoints import ENDPOINTS
 from modelsplit_proxy.storage.state_file import FILE_NAME
 from modelsplit_sim.config import SimConfig
 from support.clouds import approve
-from support.harness import in_front_of, running
+from support.harness import Overlay, in_front_of, running
 from support.scripted import response, scripted
 
 if TYPE_CHECKING:
@@ -255,6 +255,7 @@ class Stub:
     """An Ollama that stores a model of its cloud under any name that it is told to make.
 
     ``making``: a change has come. ``finish``: it may end. ``called``: paths of calls that came.
+    ``lists``: it tells what it has.
     """
 
     def __init__(self) -> None:
@@ -262,9 +263,20 @@ class Stub:
         self.making = asyncio.Event()
         self.finish = asyncio.Event()
         self.called: list[str] = []
+        self.lists = True
+        self.server: asyncio.Server | None = None
+        self._open: list[asyncio.StreamWriter] = []
         self._stored: list[dict[str, str]] = []
 
+    def leave(self) -> None:
+        """Nobody is there any more."""
+        assert self.server is not None
+        self.server.close()
+        for writer in self._open:
+            writer.close()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open.append(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -276,7 +288,7 @@ class Stub:
 
     async def _answer(self, path: str, body: bytes) -> bytes:
         if path == "/api/tags":
-            return json.dumps({"models": self._stored}).encode()
+            return json.dumps({"models": self._stored} if self.lists else {}).encode()
         if path in MAKING:
             sent = json.loads(body)
             name = f"{sent.get('destination') or sent['model']}:latest"
@@ -300,13 +312,13 @@ MAKING: dict[str, dict[str, Any]] = {
 @contextlib.asynccontextmanager
 async def stub() -> AsyncIterator[Stub]:
     ollama = Stub()
-    server = await asyncio.start_server(ollama.serve, "127.0.0.1", 0)
-    ollama.port = server.sockets[0].getsockname()[1]
-    try:
-        yield ollama
-    finally:
-        ollama.finish.set()
-        server.close()
+    async with await asyncio.start_server(ollama.serve, "127.0.0.1", 0) as server:
+        ollama.port = server.sockets[0].getsockname()[1]
+        ollama.server = server
+        try:
+            yield ollama
+        finally:
+            ollama.finish.set()
 
 
 @pytest.mark.parametrize("path", MAKING)
@@ -335,3 +347,32 @@ async def test_what_is_being_made_or_was_just_made_is_called_by_what_it_is(path:
         answer = await other.request("POST", "/api/chat", body)
         assert (answer.status, answer.json["reason"]) == (403, "egress_denied")
         assert ollama.called == ["/api/chat"]
+
+
+async def test_what_was_just_made_is_not_called_where_ollama_does_not_tell_what_it_is() -> None:
+    body = {"model": "mine", "messages": MESSAGES, "stream": False}
+    async with stub() as ollama, in_front_of(ollama.port) as up, up.client() as client:
+        await up.until(lambda: up.app.installed.listed is not None)
+        ollama.finish.set()
+        ollama.lists = False
+        assert (await client.request("POST", "/api/pull", MAKING["/api/pull"])).status == 200
+        answer = await client.request("POST", "/api/chat", body)
+        assert (answer.status, answer["X-LLM-Error-Code"]) == (502, "E_UPSTREAM_LOCAL")
+        assert answer.json["reason"] == "no_answer"
+        assert answer.json["error"].startswith("mine was just made or is being made, and Ollama ")
+        assert ollama.called == []
+        # What nobody made anew is called.
+        assert (await client.request("POST", "/api/chat", body | {"model": "b"})).status == 200
+
+
+async def test_what_was_just_made_is_told_that_nobody_is_there_where_nobody_is() -> None:
+    body = {"model": "mine", "messages": MESSAGES, "stream": False}
+    overlay: Overlay = {"global": {"restart_wait_ms": 0}}
+    async with stub() as ollama, in_front_of(ollama.port, overlay) as up, up.client() as client:
+        await up.until(lambda: up.app.installed.listed is not None)
+        ollama.finish.set()
+        assert (await client.request("POST", "/api/copy", MAKING["/api/copy"])).status == 200
+        ollama.leave()
+        await up.until(lambda: up.app.probe.up is False)
+        answer = await client.request("POST", "/api/chat", body)
+        assert (answer.status, answer.json["reason"]) == (502, "connect_refused")

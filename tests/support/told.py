@@ -263,7 +263,9 @@ class Teller:
         case = str(self._count)
         exchange = self._running[case] = self._make(answer)
         try:
-            body = call("/api/generate", MODEL, stream=True)
+            # What is pulled is another model afterwards: of that Ollama is asked.
+            model = f"other-{MODEL}" if answer.route == "/api/pull" else MODEL
+            body = call("/api/generate", model, stream=True)
             headers = {"X-LLM-Role": "PLANNER"}
             await client.ask("POST", f"{answer.route}?case={case}", body, headers)
             read = await client.head()

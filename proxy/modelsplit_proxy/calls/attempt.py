@@ -475,17 +475,27 @@ class AttemptRun:
 
     # 2. The exchange.
 
+    async def _why_it_leaves(self, model: str) -> Failure | None:
+        """Why a call would leave this machine, or may; None: it stays.
+
+        What it is called by may have become another model while the call stood in line.
+        """
+        leaves = await self._parts.installed.runs_elsewhere(model)
+        if leaves is not None:
+            return egress.stored_here(model) if leaves else None
+        probe = self._parts.known.probe
+        # Where nobody listens, nobody sends it on, and the call finds that out itself.
+        is_gone = probe.up is False and probe.mute_since is None
+        return None if is_gone else egress.untold(model)
+
     async def _dispatch(self) -> Setback | None:
         """Have the call counted and ask the model's breaker once more: it is about to be sent."""
         record, plan, breakers = self._record, self._plan, self._parts.breakers
         installed = self._parts.installed
-        # What it is called by may have become another model while the call stood in line.
-        if (
-            (installed.elsewhere or installed.unsure)
-            and plan.provider is Provider.LOCAL
-            and await installed.runs_elsewhere(plan.model)
-        ):
-            return self._reader.set_back(egress.stored_here(plan.model))
+        if (installed.elsewhere or installed.unsure) and plan.provider is Provider.LOCAL:
+            leaves = await self._why_it_leaves(plan.model)
+            if leaves is not None:
+                return self._reader.set_back(leaves)
         if self._charge is not None:
             refused = await self._charge.reserve()
             if refused is not None:

@@ -42,6 +42,8 @@ logger = logging.getLogger("modelsplit")
 _TIMEOUT_S: Final = 10.0
 # So old may a list be where nothing is known to have changed since.
 _FRESH_S: Final = 60.0
+# A call waits no longer for what is known of its model.
+_UNSURE_S: Final = 2.0
 # Between an answer and the next question: where something has changed, or looks wrong;
 # while nothing is known; at most.
 _AT_LEAST_S: Final = 2.0
@@ -225,20 +227,20 @@ class InstalledModels:
             self.unsure[name] -= 1
             self.want()
 
-    async def runs_elsewhere(self, model: str) -> bool:
+    async def runs_elsewhere(self, model: str) -> bool | None:
         """Whether a model is one of ``elsewhere``; if that is unsure Ollama is asked anew.
 
-        True too where it does not say.
+        None: it does not say.
         """
         name = canonical(model)
         if name not in self.unsure:
             return name in self.elsewhere
         try:
-            async with asyncio.timeout(_TIMEOUT_S):
+            async with asyncio.timeout(_UNSURE_S):
                 found = await self._model_list.since(asyncio.get_running_loop().time())
         except (TimeoutError, UpstreamError):
-            found = None
-        return found is None or name in _elsewhere(found)
+            return None
+        return None if found is None else name in _elsewhere(found)
 
     def seen(self, body: bytes) -> None:
         """What Ollama has told somebody else that it has installed."""
