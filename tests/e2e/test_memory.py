@@ -26,6 +26,7 @@ BODIES = {
         b"%x\r\n%b\r\n" % (len(PIECE), PIECE),
     ),
 }
+MOST = 80_000_000  # of one connection
 
 
 async def pour(port: int, head: bytes, piece: bytes) -> None:
@@ -33,10 +34,10 @@ async def pour(port: int, head: bytes, piece: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(head)
     with contextlib.suppress(ConnectionError):
-        for _ in range(LARGE // len(PIECE)):
+        for _ in range(MOST // len(PIECE)):
             writer.write(piece)
             await writer.drain()
-        await reader.read()
+        await reader.read(1)
     writer.close()
     with contextlib.suppress(ConnectionError):
         await writer.wait_closed()
