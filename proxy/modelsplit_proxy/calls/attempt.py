@@ -20,6 +20,7 @@ from modelsplit_policy.deadlines import Deadline, is_clients, role_bound
 from modelsplit_policy.failures import Failure
 from modelsplit_policy.go_json import Fields
 from modelsplit_policy.held_back import may_hold_back
+from modelsplit_policy.hints import Absence
 from modelsplit_policy.loading import needs_seat
 from modelsplit_policy.parallelism import Report
 from modelsplit_policy.shaping import NOTHING, answer_bound, apply
@@ -485,8 +486,8 @@ class AttemptRun:
             return egress.stored_here(model) if leaves else None
         probe = self._parts.known.probe
         # Where nobody listens, nobody sends it on, and the call finds that out itself.
-        is_gone = probe.up is False and probe.mute_since is None
-        return None if is_gone else egress.untold(model)
+        is_away = probe.up is False and probe.absence is not Absence.HANGS
+        return None if is_away else egress.untold(model)
 
     async def _dispatch(self) -> Setback | None:
         """Have the call counted and ask the model's breaker once more: it is about to be sent."""

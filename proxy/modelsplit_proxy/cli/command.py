@@ -65,8 +65,7 @@ def add(commands: Any, command: Command, dest: str = "verb") -> None:
         formatter_class=_Formatter,
     )
     # Whose usage is told where an argument is unknown.
-    parser.set_defaults(parser=parser)
-    parser.set_defaults(run=command.run or partial(_want_a_verb, command))
+    parser.set_defaults(parser=parser, run=command.run or partial(_want_a_verb, command))
     for argument in command.arguments:
         parser.add_argument(*argument.names, **argument.options)
     for option in OPTIONS:
