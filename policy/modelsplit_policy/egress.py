@@ -110,7 +110,7 @@ def untold(model: str) -> Failure:
         ErrorCode.UPSTREAM_LOCAL,
         Reason.NO_ANSWER,
         f"{said_back(model, _NAME_MAX)} was just made or is being made, and Ollama does not tell "
-        "(/api/tags) whether it runs here",
+        "(/api/tags) whether it runs here; ask again once it answers",
         "No Answer",
         unsent=True,
     )

@@ -360,6 +360,7 @@ async def test_what_was_just_made_is_not_called_where_ollama_does_not_tell_what_
         assert (answer.status, answer["X-LLM-Error-Code"]) == (502, "E_UPSTREAM_LOCAL")
         assert answer.json["reason"] == "no_answer"
         assert answer.json["error"].startswith("mine was just made or is being made, and Ollama ")
+        assert answer.json["error"].endswith("; ask again once it answers")
         assert ollama.called == []
         # What nobody made anew is called.
         assert (await client.request("POST", "/api/chat", body | {"model": "b"})).status == 200
